@@ -1,0 +1,1 @@
+"""From a population cube to communities through time."""
