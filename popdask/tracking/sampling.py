@@ -160,20 +160,21 @@ def gather_windows(
     located = features.transpose("channel", ..., "y", "x")
     cells = _checked(cells, located.shape[1:])
     array = _as_dask(located).rechunk({0: -1})
-    # An axis in one chunk has no neighbours to borrow from; the kernel pads its two ends.
-    rim = {axis: size // 2 if array.numblocks[axis] > 1 else 0 for axis in (-2, -1)}
-    array = array.rechunk(
-        {axis: ensure_minimum_chunksize(d, array.chunks[axis]) for axis, d in rim.items() if d}
-    )
+    # Chunks are joined until the rim fits into them; an axis in one chunk has no neighbours to
+    # borrow from, and the kernel pads both its ends.
+    half = size // 2
+    y, x = array.ndim - 2, array.ndim - 1
+    wide = {a: ensure_minimum_chunksize(min(half, array.shape[a]), array.chunks[a]) for a in (y, x)}
+    array = array.rechunk(wide)
     chunks = array.chunks[1:]
-    if any(rim.values()):
-        depth = {array.ndim + axis: d for axis, d in rim.items()}
+    depth = {a: half if len(sizes) > 1 else 0 for a, sizes in wide.items()}
+    if any(depth.values()):
         array = overlap(array, depth=depth, boundary="none", allow_rechunk=False)
     blocks = array.to_delayed()[0]
 
     def cut(where: tuple[int, ...], local: NDArray[np.int64]) -> object:
         ends = [(i == 0, i == len(c) - 1) for i, c in zip(where[-2:], chunks[-2:], strict=True)]
-        pad = [(size // 2 * first, size // 2 * last) for first, last in ends]
+        pad = [(half * first, half * last) for first, last in ends]
         return dask.delayed(_cut, pure=False)(blocks[where], local, pad, size, list(fill))
 
     out = np.empty((len(cells), len(fill), size, size), np.float32)

@@ -142,11 +142,11 @@ def test_windows_are_the_same_under_any_chunking(chunks):
     )
 
 
-def test_windows_of_a_raster_smaller_than_the_window():
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_windows_of_a_raster_smaller_than_the_window(axis):
     features = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
-    window = gather_windows(
-        cube(features, "time", "channel", "y", "x").chunk(x=1), np.array([[0, 0, 1]]), fill=[9]
-    )[0, 0]
+    lazy = cube(features, "time", "channel", "y", "x").chunk({axis: 1})
+    window = gather_windows(lazy, np.array([[0, 0, 1]]), fill=[9])[0, 0]
     assert window[3:5, 2:5].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert (window == 9).sum() == 49 - 6
 
