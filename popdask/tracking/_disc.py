@@ -1,0 +1,211 @@
+"""Density clustering of grid cells, on plain arrays.
+
+On a grid the neighbours of a cell are the cells of a disc, and a disc is a stack of chords, one per
+row. So nothing here looks for neighbours: the count of a disc slides along its row, one cell per
+chord entering and one leaving; cells are handled as runs, and two runs on rows `d` apart are
+neighbours where their columns come within the chord `d` of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+
+class Runs(NamedTuple):
+    """Horizontal runs of cells of one class, sorted by class, row and column."""
+
+    first: np.ndarray
+    """First run of every line, and their number; a line is a class in a row, class · rows + row."""
+    start: np.ndarray
+    """First column of every run."""
+    stop: np.ndarray
+    """One past the last column of every run."""
+
+
+def chords(eps: float, shape: tuple[int, int]) -> np.ndarray:
+    """Half-widths of the chords of the disc of radius `eps`, no larger than a frame of `shape`.
+
+    Cells `(dr, dc)` apart are neighbours where ``dc <= chords[dr]``, which is dr² + dc² ≤ eps², the
+    comparison that scikit-learn's tree makes.
+    """
+    rows, columns = shape
+    square = math.floor(min(float(eps) * float(eps), float(rows * rows + columns * columns)))
+    depth = min(math.isqrt(square), max(rows - 1, 0))
+    widest = max(columns - 1, 0)
+    return np.array([min(math.isqrt(square - d * d), widest) for d in range(depth + 1)], np.int64)
+
+
+@numba.njit(cache=True, nogil=True)
+def find_cores(codes: np.ndarray, classes: int, chord: np.ndarray, min_samples: int) -> np.ndarray:
+    """Which cells have at least `min_samples` cells of their own class in their disc.
+
+    The codes are 1 … classes, 0 = no data, with a margin of one disc that the result lacks.
+    """
+    tall, wide = chord.size - 1, chord[0]
+    rows, columns = codes.shape[0] - 2 * tall, codes.shape[1] - 2 * wide
+    core = np.zeros((rows, columns), np.bool_)
+    counts = np.zeros(classes + 1, np.int32)  # of every class in the disc around column `at`
+    for row in range(rows):
+        at = -columns - wide - 1
+        for column in range(columns):
+            code = codes[row + tall, column + wide]
+            if code == 0:
+                continue
+            if column - at > wide:
+                at = column
+                counts[:] = 0
+                for d in range(-tall, tall + 1):
+                    for c in range(at + wide - chord[abs(d)], at + wide + chord[abs(d)] + 1):
+                        counts[codes[row + tall + d, c]] += 1
+            while at < column:
+                for d in range(-tall, tall + 1):
+                    counts[codes[row + tall + d, at + wide - chord[abs(d)]]] -= 1
+                    counts[codes[row + tall + d, at + wide + chord[abs(d)] + 1]] += 1
+                at += 1
+            core[row, column] = counts[code] >= min_samples
+    return core
+
+
+@numba.njit(cache=True, nogil=True)
+def find_runs(codes: np.ndarray, chosen: np.ndarray, classes: int, cuts: np.ndarray) -> Runs:
+    """Runs of the chosen cells; `cuts` are the columns where a run ends and another begins."""
+    rows, columns = codes.shape
+    first = np.zeros((classes + 1) * rows + 1, np.int64)
+    for row in range(rows):
+        for column in range(columns):
+            if _begins(codes, chosen, row, column, cuts):
+                first[codes[row, column] * rows + row + 1] += 1
+    for line in range((classes + 1) * rows):
+        first[line + 1] += first[line]
+    filled = first[:-1].copy()
+    start = np.empty(first[-1], np.int32)
+    stop = np.empty(first[-1], np.int32)
+    run = np.int64(0)
+    for row in range(rows):
+        for column in range(columns):
+            if _begins(codes, chosen, row, column, cuts):
+                line = codes[row, column] * rows + row
+                run = filled[line]
+                filled[line] += 1
+                start[run] = column
+            if chosen[row, column]:
+                stop[run] = column + 1
+    return Runs(first, start, stop)
+
+
+@numba.njit(cache=True, nogil=True)
+def _begins(codes: np.ndarray, chosen: np.ndarray, row: int, column: int, cuts: np.ndarray) -> bool:
+    if not chosen[row, column]:
+        return False
+    if column == 0 or cuts[column] or not chosen[row, column - 1]:
+        return True
+    return codes[row, column - 1] != codes[row, column]
+
+
+@numba.njit(cache=True, nogil=True)
+def join_runs(core: Runs, rows: int, chord: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Component of every run of cores, and the first run of every component.
+
+    Components are numbered by their first run, that is by class, then by first cell.
+    """
+    parent = np.arange(core.start.size, dtype=np.int32)
+    for line in range(core.first.size - 1):
+        for run in range(core.first[line] + 1, core.first[line + 1]):
+            if core.start[run] - core.stop[run - 1] < chord[0]:
+                _union(parent, run - 1, run)
+        for d in range(1, min(chord.size, rows - line % rows)):
+            _join_rows(parent, core, line, line + d, chord[d])
+    component = np.empty(parent.size, np.int32)
+    roots = np.empty(parent.size, np.int32)
+    found = 0
+    for run in range(parent.size):
+        root = _find(parent, run)
+        if root == run:
+            roots[found] = run
+            component[run] = found
+            found += 1
+        else:
+            component[run] = component[root]
+    return component, roots[:found].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _join_rows(parent: np.ndarray, core: Runs, upper: int, lower: int, reach: int) -> None:
+    """Join the runs of two rows that come within `reach` columns of each other.
+
+    The run that ends first is left behind although the next one of the other row may also be in its
+    reach: those two then are in reach of each other, and already joined along their own row.
+    """
+    a, b = core.first[upper], core.first[lower]
+    while a < core.first[upper + 1] and b < core.first[lower + 1]:
+        if core.start[b] - core.stop[a] < reach and core.start[a] - core.stop[b] < reach:
+            _union(parent, a, b)
+        if core.stop[a] < core.stop[b]:
+            a += 1
+        else:
+            b += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _union(parent: np.ndarray, a: int, b: int) -> None:
+    a, b = _find(parent, a), _find(parent, b)
+    if a < b:
+        parent[b] = a
+    else:
+        parent[a] = b
+
+
+@numba.njit(cache=True, nogil=True)
+def _find(parent: np.ndarray, run: int) -> int:
+    while parent[run] != run:
+        parent[run] = parent[parent[run]]
+        run = parent[run]
+    return run
+
+
+@numba.njit(cache=True, nogil=True)
+def paint_labels(
+    core: Runs, label: np.ndarray, border: Runs, shape: tuple[int, int], chord: np.ndarray
+) -> np.ndarray:
+    """Draw the labels of the runs of cores; a border cell gets the lowest label in its reach."""
+    painted = np.full(shape, -1, np.int32)
+    rows = shape[0]
+    for line in range(core.first.size - 1):
+        row = line % rows
+        for run in range(core.first[line], core.first[line + 1]):
+            painted[row, core.start[run] : core.stop[run]] = label[run]
+        if border.first[line] < border.first[line + 1]:
+            for d in range(max(1 - chord.size, -row), min(chord.size, rows - row)):
+                _reach_row(painted[row], border, line, core, line + d, label, chord[abs(d)])
+    return painted
+
+
+@numba.njit(cache=True, nogil=True)
+def _reach_row(
+    painted: np.ndarray,
+    border: Runs,
+    here: int,
+    core: Runs,
+    there: int,
+    label: np.ndarray,
+    reach: int,
+) -> None:
+    """Lower the labels of one row's border cells to those of another row's cores in reach."""
+    near = core.first[there]
+    end = core.first[there + 1]
+    for run in range(border.first[here], border.first[here + 1]):
+        while near < end and core.stop[near] + reach <= border.start[run]:
+            near += 1
+        for other in range(near, end):
+            if core.start[other] - reach >= border.stop[run]:
+                break
+            for column in range(
+                max(border.start[run], core.start[other] - reach),
+                min(border.stop[run], core.stop[other] + reach),
+            ):
+                if painted[column] < 0 or label[other] < painted[column]:
+                    painted[column] = label[other]

@@ -1,0 +1,292 @@
+"""Communities: connected, dense groups of cells of one class.
+
+Ester, Kriegel, Sander and Xu (1996), "A density-based algorithm for discovering clusters in large
+spatial databases with noise", KDD-96, on the rows and columns of a grid, class by class, frame by
+frame. A cell with enough cells of its class within eps is a core; cores within eps of each other
+are one community; any other cell within eps of a core is its border. Labels equal scikit-learn's.
+
+The trick is what chunks tell each other. A chunk with a halo of 2 · eps knows every core within eps
+of it, so it groups them on its own. Neighbouring chunks then see the same cores where their margins
+overlap: one small task per frame joins the groups that share a core and numbers them, and every
+chunk draws its cells with the final numbers. Disc and runs are in :mod:`popdask.tracking._disc`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, product
+from numbers import Integral, Real
+from operator import getitem
+from typing import Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from dask.array.overlap import overlap
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from popdask.errors import InputError
+from popdask.tracking import _disc
+
+__all__ = ["dbscan"]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a chunk lies in its frame, in cells."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    frame: tuple[int, int]
+    """Height and width of the frame."""
+
+
+class _Tile(NamedTuple):
+    """A chunk taken apart into runs, which count from the corner of its margin of one eps."""
+
+    place: _Place
+    core: _disc.Runs
+    """Cores, those in the margin too."""
+    border: _disc.Runs
+    """Cells of the chunk that are no cores: border or noise."""
+    group: np.ndarray
+    """Group of every run of cores, numbered from 0 in this chunk."""
+    first: np.ndarray
+    """First run of every group."""
+    kinds: np.ndarray
+    """The classes in the chunk, by which the runs are sorted."""
+
+
+class _Message(NamedTuple):
+    """What a chunk tells of its groups; a run goes by its first cell, row-major in the frame."""
+
+    kind: np.ndarray
+    """Class of every group."""
+    first: np.ndarray
+    """First core of every group."""
+    own: np.ndarray
+    """Runs of cores in this chunk that its neighbours may see."""
+    own_group: np.ndarray
+    seen: np.ndarray
+    """Runs of cores seen in the neighbours."""
+    seen_group: np.ndarray
+
+
+def _take_apart(classes: np.ndarray, place: _Place, chord: np.ndarray, min_samples: int) -> _Tile:
+    """Group the cores of one chunk, given with as much of its halo as the frame has."""
+    tall, wide = chord.size - 1, int(chord[0])
+    classes = classes.reshape(classes.shape[-2:])
+    kinds = np.unique(classes)
+    kinds = kinds[kinds >= 0]
+    codes = np.searchsorted(kinds, classes, side="right").astype(np.min_scalar_type(kinds.size))
+    ends = (
+        (place.top == 0, place.top + place.height == place.frame[0]),
+        (place.left == 0, place.left + place.width == place.frame[1]),
+    )
+    codes = np.pad(codes, np.multiply(ends, [[2 * tall], [2 * wide]]))
+    cores = _disc.find_cores(codes, kinds.size, chord, min_samples)
+    codes = codes[tall : codes.shape[0] - tall, wide : codes.shape[1] - wide]
+    others = np.zeros_like(cores)
+    chunk = np.s_[tall : tall + place.height, wide : wide + place.width]
+    others[chunk] = ~cores[chunk] & (codes[chunk] > 0)
+    column = np.arange(codes.shape[1])
+    cuts = (column == wide) | (column == wide + place.width)
+    cuts |= wide == 0  # where eps < 1, even adjacent cells are apart
+    core = _disc.find_runs(codes, cores, kinds.size, cuts)
+    border = _disc.find_runs(codes, others, kinds.size, cuts)
+    group, first = _disc.join_runs(core, codes.shape[0], chord)
+    return _Tile(place, core, border, group, first, kinds)
+
+
+def _tell(tile: _Tile, chord: np.ndarray) -> _Message:
+    """Name the groups of a chunk, and the runs of cores by which they meet those of others."""
+    tall, wide = chord.size - 1, int(chord[0])
+    place, core = tile.place, tile.core
+    line = np.repeat(np.arange(core.first.size - 1), np.diff(core.first))
+    code, row = np.divmod(line, place.height + 2 * tall)
+    cell = (place.top + row - tall) * place.frame[1] + place.left + core.start - wide
+    own = (tall <= row) & (row < tall + place.height)
+    own &= (wide <= core.start) & (core.start < wide + place.width)
+    deep = (2 * tall <= row) & (row < place.height)
+    deep &= (2 * wide <= core.start) & (core.stop <= place.width)
+    return _Message(
+        kind=tile.kinds[code[tile.first] - 1],
+        first=cell[tile.first],
+        own=cell[own & ~deep],
+        own_group=tile.group[own & ~deep],
+        seen=cell[~own],
+        seen_group=tile.group[~own],
+    )
+
+
+def _number(messages: Sequence[_Message]) -> list[np.ndarray]:
+    """Labels of the groups of every chunk of a frame."""
+    counts = np.cumsum([0, *(message.kind.size for message in messages)])
+    own_group = np.concatenate([m.own_group + n for m, n in zip(messages, counts, strict=False)])
+    seen_group = np.concatenate([m.seen_group + n for m, n in zip(messages, counts, strict=False)])
+    own = np.concatenate([message.own for message in messages])
+    seen = np.concatenate([message.seen for message in messages])
+    # A run seen from outside lies whole in one run of the chunk that owns it.
+    order = np.argsort(own)
+    same = own_group[order][np.searchsorted(own, seen, side="right", sorter=order) - 1]
+    links = coo_array((np.ones(seen.size), (seen_group, same)), shape=(counts[-1], counts[-1]))
+    community = connected_components(links, directed=False)[1]
+    kind = np.concatenate([message.kind for message in messages])
+    first = np.concatenate([message.first for message in messages])
+    order = np.lexsort((first, kind))
+    label = np.empty(counts[-1], np.int32)
+    label[order] = pd.factorize(community[order])[0]  # numbered as they appear
+    return np.split(label, counts[1:-1])
+
+
+def _draw(tile: _Tile, label: np.ndarray, chord: np.ndarray, ndim: int) -> np.ndarray:
+    """Draw the communities of one chunk, from the labels of its groups."""
+    tall, wide, place = chord.size - 1, int(chord[0]), tile.place
+    shape = place.height + 2 * tall, place.width + 2 * wide
+    drawn = _disc.paint_labels(tile.core, label[tile.group], tile.border, shape, chord)
+    drawn = drawn[tall : tall + place.height, wide : wide + place.width]
+    return drawn.reshape((1,) * (ndim - 2) + drawn.shape)
+
+
+def _roomy(chunks: tuple[int, ...], least: int) -> tuple[int, ...]:
+    """Chunks of at least this size, each made of whole ones; one if there is no room for two."""
+    merged = [0]
+    for size in chunks:
+        if merged[-1] < max(least, 1):
+            merged[-1] += size
+        else:
+            merged.append(size)
+    if len(merged) > 1 and merged[-1] < least:
+        merged[-2:] = [merged[-2] + merged[-1]]
+    return tuple(merged)
+
+
+def _places(rows: tuple[int, ...], columns: tuple[int, ...]) -> dict[tuple[int, int], _Place]:
+    """Place of every chunk of a frame, by its block number."""
+    frame = sum(rows), sum(columns)
+    tops, lefts = accumulate(rows, initial=0), accumulate(columns, initial=0)
+    vertical = list(zip(tops, rows, strict=False))
+    horizontal = list(zip(lefts, columns, strict=False))
+    return {
+        (j, i): _Place(top, left, height, width, frame)
+        for j, (top, height) in enumerate(vertical)
+        for i, (left, width) in enumerate(horizontal)
+    }
+
+
+def _label(classes: da.Array, eps: float, min_samples: int) -> da.Array:
+    """Communities of classes (…, y, x), as a graph that grows with the number of chunks."""
+    *times, height, width = classes.shape
+    chord = _disc.chords(eps, (height, width))
+    halo = 2 * (chord.size - 1), 2 * int(chord[0])
+    rows, columns = (_roomy(c, h) for c, h in zip(classes.chunks[-2:], halo, strict=True))
+    frames = classes.rechunk((*((1,) * n for n in times), rows, columns))
+    depth = halo[0] * (len(rows) > 1), halo[1] * (len(columns) > 1)
+    padded = overlap(frames, (*(0 for _ in times), *depth), "none", allow_rechunk=False)
+
+    name = f"dbscan-{tokenize(classes.name, eps, min_samples)}"
+    places = _places(rows, columns)
+    graph: dict[Any, Any] = {}
+    for frame in product(*(range(n) for n in times)):
+        messages = [("tell-" + name, *frame, *block) for block in places]
+        graph["number-" + name, *frame] = (_number, messages)
+        for number, (block, place) in enumerate(places.items()):
+            key = *frame, *block
+            tile, label = ("tile-" + name, *key), ("label-" + name, *key)
+            graph[tile] = (_take_apart, (padded.name, *key), place, chord, min_samples)
+            graph["tell-" + name, *key] = (_tell, tile, chord)
+            graph[label] = (getitem, ("number-" + name, *frame), number)
+            graph[name, *key] = (_draw, tile, label, chord, classes.ndim)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[padded])
+    return da.Array(layers, name, frames.chunks, dtype=np.int32).rechunk(classes.chunks)
+
+
+def dbscan(classes: xr.DataArray, *, eps: float = 10, min_samples: int = 50) -> xr.DataArray:
+    """Group the cells of every class into communities, frame by frame.
+
+    A cell with at least `min_samples` cells of its own class within `eps`, itself counted, is a
+    core. Cores of a class within `eps` of each other belong to one community, and so does every
+    cell of the class within `eps` of one of its cores.
+
+    Parameters
+    ----------
+    classes
+        Class of every cell, integers with dimensions (…, y, x) in any order, for instance
+        (time, y, x); −1, as anything negative, is no data and takes no part. Chunks may have any
+        size; those smaller than 2 · `eps` are merged on the way.
+    eps
+        Reach in cells, which may be fractional: cells dr rows and dc columns apart are within reach
+        where dr² + dc² ≤ eps².
+    min_samples
+        Least number of cells that makes a core.
+
+    Returns
+    -------
+    xarray.DataArray
+        `community`, int32, lazy, with the dimensions, coordinates and chunks of `classes`: 0, 1, …
+        in every frame, −1 for noise and no data. Communities are numbered by class, then by their
+        first core in row-major order; a border cell within reach of several belongs to the lowest.
+
+    Raises
+    ------
+    InputError
+        If `classes` are not integers or lack a dimension y or x, if `eps` is not a positive number
+        or `min_samples` is not a positive integer.
+
+    Notes
+    -----
+    Every class of every frame gets the labels of ``sklearn.cluster.DBSCAN`` on the rows and columns
+    of its cells, raised by the number of communities of the classes before it. Method: Ester,
+    Kriegel, Sander and Xu (1996), KDD-96, 226–231.
+
+    Examples
+    --------
+    Two squares of class 7, too far apart to be one community:
+
+    >>> import numpy as np, xarray as xr
+    >>> classes = xr.DataArray(np.full((3, 8), -1), dims=("y", "x"))
+    >>> classes[:2, :2] = classes[:2, 5:7] = 7
+    >>> dbscan(classes, eps=1.5, min_samples=4).values
+    array([[ 0,  0, -1, -1, -1,  1,  1, -1],
+           [ 0,  0, -1, -1, -1,  1,  1, -1],
+           [-1, -1, -1, -1, -1, -1, -1, -1]], dtype=int32)
+    """
+    _check(classes, eps, min_samples)
+    ordered = classes.transpose(..., "y", "x")
+    community = xr.DataArray(
+        _label(ordered.chunk().data, float(eps), int(min_samples)),
+        coords=ordered.coords,
+        dims=ordered.dims,
+        name="community",
+        attrs={"long_name": "community, −1 = none", "units": "1"},
+    )
+    return community.transpose(*classes.dims)
+
+
+def _check(classes: xr.DataArray, eps: float, min_samples: int) -> None:
+    if not {"y", "x"} <= set(classes.dims):
+        raise InputError(
+            f"classes have dimensions {classes.dims}; expected (…, 'y', 'x'): rename them."
+        )
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise InputError(
+            f"classes are {classes.dtype}; expected integers with -1 for no data: "
+            "use classes.fillna(-1).astype('int16')."
+        )
+    if not (isinstance(eps, Real) and 0 < eps < math.inf):
+        raise InputError(
+            f"eps is {eps!r}; expected a distance in cells above 0: give a number such as 10."
+        )
+    if not (isinstance(min_samples, Integral) and min_samples >= 1):
+        raise InputError(
+            f"min_samples is {min_samples!r}; expected a number of cells, 1 or more: "
+            "give an integer such as 50."
+        )
