@@ -1,0 +1,142 @@
+"""A plan computes what depends on a change, and nothing else."""
+
+import pytest
+
+from popdask.job import Job
+from popdask.pipelines.plan import VERSIONS, plan_communities
+
+YEARS = [f"{year}-01-01T00:00:00" for year in range(2000, 2006)]
+
+
+def job(**tables):
+    settings = {
+        "name": "here",
+        "input": {"frames": "p_{year}.tif"},
+        "output": {"store": "out/here.icechunk", "export": ["cog"]},
+    }
+    return Job.model_validate(settings | tables)
+
+
+def inputs(years=YEARS, **changed):
+    return {year: changed.get(f"y{year[:4]}", f"checksum of {year}") for year in years}
+
+
+def records(plan):
+    return {stage.name: stage.record for stage in plan}
+
+
+def stale(plan):
+    """Years to compute, by stage, for the stages that have any."""
+    return {
+        stage.name: [int(plan.times[i][:4]) for i in stage.stale] for stage in plan if stage.stale
+    }
+
+
+def replan(first, second, before=None, after=None):
+    """The plan of a job after another was run to its end."""
+    return plan_communities(
+        second, after or inputs(), records(plan_communities(first, before or inputs(), {}))
+    )
+
+
+def test_a_first_run_computes_every_stage():
+    plan = plan_communities(job(), inputs(), {})
+    assert set(stale(plan)) == set(VERSIONS)
+    assert str(plan["flow"]) == "all 6 frames" and str(plan["links"]) == "all 5 pairs"
+    assert not plan.done
+
+
+def test_a_second_run_of_an_unchanged_job_has_nothing_to_do():
+    plan = replan(job(), job())
+    assert plan.done and str(plan["flow"]) == "done"
+
+
+@pytest.mark.parametrize(
+    ("tables", "first"),
+    [
+        ({"input": {"frames": "p_{year}.tif", "nodata": 0}}, "population"),
+        ({"flow": {"alpha": 5}}, "flow"),
+        ({"domain": {"cells": "data"}}, "encoder"),
+        ({"encoder": {"epochs": 10}}, "encoder"),
+        ({"encoder": {"scope": "frame"}}, "encoder"),
+        ({"classes": {"k": 5}}, "classifier"),
+        ({"communities": {"eps": 5}}, "communities"),
+        ({"links": {"rule": "overlap"}}, "links"),
+    ],
+)
+def test_a_changed_setting_recomputes_what_depends_on_it(tables, first):
+    order = list(VERSIONS)
+    found = list(stale(replan(job(), job(**tables))))
+    wanted = order[order.index(first) :]
+    if first == "links":
+        wanted = ["links", "tracks", "export"]
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    "tables", [{"encoder": {"device": "cpu"}}, {"input": {"frames": "p_{year}.tif", "chunks": 64}}]
+)
+def test_where_and_how_a_job_runs_recomputes_nothing(tables):
+    assert replan(job(), job(**tables)).done
+
+
+def test_an_appended_frame_costs_one_frame_and_the_one_before_it():
+    plan = replan(job(), job(), before=inputs(YEARS[:-1]))
+    assert stale(plan) == {
+        "population": [2005],
+        "flow": [2004, 2005],
+        "classes": [2004, 2005],
+        "communities": [2004, 2005],
+        "summary": [2004, 2005],
+        "links": [2003, 2004],
+        "tracks": [2005],
+        "export": [2005],
+    }
+
+
+def test_with_backward_differences_an_appended_frame_costs_one_frame():
+    settings = job(flow={"centering": (0, 0, -1)})
+    plan = replan(settings, settings, before=inputs(YEARS[:-1]))
+    found = stale(plan)
+    assert "encoder" not in found and "classifier" not in found
+    for stage in ("population", "flow", "classes", "communities", "summary"):
+        assert found[stage] == [2005]
+    assert found["links"] == [2004]
+
+
+def test_a_replaced_frame_refits_the_models_that_saw_it():
+    plan = replan(job(), job(), after=inputs(y2003="another checksum"))
+    found = stale(plan)
+    assert found["population"] == [2003]
+    assert found["flow"] == [2002, 2003, 2004, 2005]
+    assert len(found["encoder"]) == len(found["classes"]) == 6
+
+
+def test_without_warm_start_a_replaced_frame_leaves_later_flow():
+    settings = job(flow={"warm_start": False})
+    plan = replan(settings, settings, after=inputs(y2003="another checksum"))
+    assert stale(plan)["flow"] == [2002, 2003, 2004]
+
+
+def test_a_model_for_each_frame_is_fitted_for_that_frame_alone():
+    settings = job(encoder={"scope": "frame"}, flow={"warm_start": False})
+    plan = replan(settings, settings, after=inputs(y2003="another checksum"))
+    found = stale(plan)
+    assert found["encoder"] == found["classes"] == found["flow"] == [2002, 2003, 2004]
+
+
+def test_a_removed_frame_refits_and_rewrites_the_tables():
+    plan = replan(job(), job(), after=inputs(YEARS[:3] + YEARS[4:]))
+    found = stale(plan)
+    assert "population" not in found
+    assert set(found) >= {"flow", "encoder", "classes", "summary", "links", "tracks"}
+
+
+def test_a_removed_last_frame_leaves_no_rows_behind():
+    settings = job(flow={"centering": (0, 0, -1)}, encoder={"scope": "frame"})
+    plan = replan(settings, settings, after=inputs(YEARS[:-1]))
+    assert {"summary", "links", "tracks"} <= set(stale(plan))
+
+
+def test_the_order_of_the_stages_is_the_order_of_the_versions():
+    assert [stage.name for stage in plan_communities(job(), inputs(), {})] == list(VERSIONS)

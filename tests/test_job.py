@@ -1,0 +1,119 @@
+"""Job files become typed settings, or one sentence that says what to mend."""
+
+import pytest
+
+from popdask.errors import InputError
+from popdask.job import load_job, settings_rows
+
+JOB = """
+name = "oslo"
+[input]
+frames = "{frames}"
+[output]
+store = "out/oslo.icechunk"
+"""
+
+
+def write(folder, text):
+    path = folder / "job.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    return write(tmp_path, JOB.replace("{frames}", "data/pop_{time:%Y}.tif"))
+
+
+def test_defaults_are_those_of_the_original_work(job_file):
+    job = load_job(job_file)
+    assert (job.flow.iterations, job.flow.alpha, job.flow.centering) == (1, 10.0, (0, 0, 0))
+    assert (job.classes.k, job.communities.eps, job.communities.min_samples) == (10, 10, 50)
+    assert (job.domain.cells, job.encoder.edge, job.links.rule) == (
+        "settled",
+        "neutral",
+        "cosine+overlap",
+    )
+
+
+def test_relative_paths_are_relative_to_the_job_file(job_file, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    job = load_job(job_file)
+    assert job.input.frames == str(tmp_path / "data/pop_{time:%Y}.tif")
+    assert job.output.store == str(tmp_path / "out/oslo.icechunk")
+    assert job.export_folder == tmp_path / "out/oslo"
+
+
+def test_variables_expand(tmp_path, monkeypatch):
+    monkeypatch.setenv("POP_TEST", "/grids")
+    job = load_job(write(tmp_path, JOB.replace("{frames}", "${POP_TEST}/pop_{year}.tif")))
+    assert job.input.frames == "/grids/pop_{year}.tif"
+
+
+def test_an_unset_variable_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("POP_TEST", raising=False)
+    with pytest.raises(InputError, match=r"\[input\] frames uses \$\{POP_TEST\}.*export POP_TEST"):
+        load_job(write(tmp_path, JOB.replace("{frames}", "${POP_TEST}/pop.tif")))
+
+
+def test_urls_are_left_alone(tmp_path):
+    job = load_job(write(tmp_path, JOB.replace("{frames}", "https://a.example/p_{year}.tif")))
+    assert job.input.frames == "https://a.example/p_{year}.tif"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("[flow]\nalpa = 3", r"\[flow\] has no setting 'alpa' \(did you mean 'alpha'\?\)"),
+        ("[flwo]\nalpha = 3", r"a job has no setting 'flwo' \(did you mean 'flow'\?\)"),
+        ("[flow]\nalpha = 0", r"\[flow\] alpha is 0: .*greater than 0"),
+        ("[flow]\ncentering = [0, 0, 2]", r"\[flow\] centering is 2: .*-1, 0 or 1"),
+        ("[classes]\nk = 1", r"\[classes\] k is 1: "),
+        ('[communities]\neps = "2 miles"', r"\[communities\] eps is '2 miles': .*\"2.5 km\""),
+        ('[links]\nrule = "cos"', r"\[links\] rule is 'cos': .*'cosine\+overlap'"),
+    ],
+)
+def test_a_wrong_setting_gets_one_sentence(job_file, lines, message):
+    job_file.write_text(job_file.read_text() + lines)
+    with pytest.raises(InputError, match=message) as caught:
+        load_job(job_file)
+    assert str(caught.value).startswith(str(job_file))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "not valid TOML"),
+        ('name = "a"\n[output]\nstore = "s"', "the setting input is missing"),
+        ('name = "a"\n[input]\n[output]\nstore = "s"', "the setting input.frames is missing"),
+        ("input = 3", "input is 3"),
+    ],
+)
+def test_an_incomplete_job_says_what_is_missing(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        load_job(write(tmp_path, text))
+
+
+def test_a_missing_job_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.toml: there is no such job file"):
+        load_job(tmp_path / "nowhere.toml")
+
+
+def test_distances_are_read_in_metres(job_file):
+    job_file.write_text(job_file.read_text() + '[communities]\neps = "2.5 km"')
+    assert load_job(job_file).communities.eps_metres == 2500.0
+    assert load_job(job_file, {"communities.eps": 7.5}).communities.eps_metres is None
+
+
+def test_overrides_replace_settings(job_file):
+    job = load_job(job_file, {"output.store": "/else/where.icechunk", "classes.k": "auto"})
+    assert job.output.store == "/else/where.icechunk"
+    assert job.classes.k == "auto"
+
+
+def test_every_setting_is_listed_with_its_meaning(job_file):
+    rows = settings_rows(load_job(job_file))
+    names = [name for name, _, _ in rows]
+    assert {"name", "input.frames", "flow.alpha", "communities.min_people"} <= set(names)
+    assert all(meaning for name, _, meaning in rows if "." in name)

@@ -1,0 +1,177 @@
+"""The store keeps finished stages, appends frames, and shows readers only finished runs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import dask.array as da
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401  (registers .rio)
+import xarray as xr
+from shapely.geometry import Point
+
+from popdask.errors import InputError
+from popdask.store import WORK, RegionBusyError, RegionStore, read_table, table_bytes
+
+
+def grid(frames, start="2000", rows=30):
+    coords = {
+        "time": pd.date_range(start, periods=frames, freq="YS"),
+        "y": np.arange(rows)[::-1] + 0.5,
+        "x": np.arange(40) + 0.5,
+    }
+    return xr.Dataset(coords=coords).rio.write_crs("EPSG:25833")
+
+
+def arrays(frames, value, rows=30):
+    shape, chunks = (frames, rows, 40), (1, 16, 16)
+    community = da.full(shape, value, chunks=chunks, dtype=np.int32)
+    population = da.full(shape, value + 0.5, chunks=chunks, dtype=np.float32)
+    dims = ("time", "y", "x")
+    return xr.Dataset(
+        {
+            "community": (dims, community, {"fill": -1, "long_name": "community"}),
+            "population": (dims, population, {"fill": np.nan}),
+        }
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RegionStore(tmp_path / "region.icechunk")
+
+
+def test_what_is_written_is_read_with_its_grid(store):
+    work = store.begin(grid(3))
+    work.write_frames("communities", arrays(3, 7), [0, 1, 2], {"frames": {"a": "1"}})
+    work.publish("run-1")
+    found = store.dataset()
+    assert (found["community"] == 7).all() and found["community"].dtype == np.int32
+    assert (found["population"] == 7.5).all()
+    assert found["community"].chunks[0] == (1, 1, 1)
+    assert found.rio.crs == found["population"].rio.crs == "EPSG:25833"
+    assert found["community"].attrs["long_name"] == "community"
+    xr.testing.assert_equal(found["time"], grid(3)["time"])
+    assert store.records() == {"communities": {"frames": {"a": "1"}}}
+
+
+def test_a_reader_sees_the_last_finished_run_only(store):
+    work = store.begin(grid(2))
+    work.write_frames("communities", arrays(2, 1), [0, 1], {})
+    work.publish("run-1")
+    work.write_frames("communities", arrays(2, 2), [0, 1], {})
+    assert (store.dataset()["community"] == 1).all()
+    assert (store.dataset(WORK)["community"] == 2).all()
+    assert store.unfinished()
+    work.publish("run-2")
+    assert (store.dataset()["community"] == 2).all()
+    assert not store.unfinished()
+
+
+def test_appended_frames_leave_the_stored_ones(store):
+    store.begin(grid(2)).write_frames("communities", arrays(2, 1), [0, 1], {"v": 1})
+    work = store.begin(grid(4))
+    assert work.records() == {"communities": {"v": 1}}
+    work.write_frames("communities", arrays(4, 5), [3], {})
+    found = work.dataset()
+    assert found["community"].isel(x=0, y=0).values.tolist() == [1, 1, -1, 5]
+    xr.testing.assert_equal(found["time"], grid(4)["time"])
+
+
+def test_frames_apart_are_written_in_one_commit(store):
+    work = store.begin(grid(5))
+    work.write_frames("communities", arrays(5, 3), [0, 1, 4], {})
+    assert work.dataset()["community"].isel(x=0, y=0).values.tolist() == [3, 3, -1, -1, 3]
+
+
+@pytest.mark.parametrize("other", [grid(1), grid(2, "1990"), grid(2, rows=20)])
+def test_another_grid_lays_out_anew_and_keeps_the_models(store, other):
+    work = store.begin(grid(2))
+    work.write_files("encoder", {"encoder.safetensors": b"weights"}, {"settings": "s"})
+    work.write_frames("communities", arrays(2, 1), [0, 1], {})
+    work = store.begin(other, keep=("encoder",))
+    assert work.records() == {"encoder": {"settings": "s"}}
+    assert work.files() == {"encoder.safetensors": b"weights"}
+    assert not work.dataset().data_vars
+
+
+def test_a_write_that_fails_leaves_the_last_commit(store):
+    work = store.begin(grid(2))
+    work.write_frames("communities", arrays(2, 1), [0, 1], {"v": 1})
+
+    def fail(block):
+        raise RuntimeError("the disk is full")
+
+    broken = arrays(2, 2).map(lambda a: a.copy(data=a.data.map_blocks(fail, dtype=a.dtype)))
+    for name in broken.data_vars:
+        broken[name].attrs["fill"] = 0
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        work.write_frames("communities", broken, [0, 1], {"v": 2})
+    assert (work.dataset()["community"] == 1).all()
+    assert work.records() == {"communities": {"v": 1}}
+
+
+def test_tables_survive_with_their_types(store):
+    table = pd.DataFrame(
+        {
+            "time": pd.to_datetime(["2001", "2002"]),
+            "parent": [[], [3, 4]],
+            "forward": [True, False],
+            "people": [1.5, np.nan],
+        }
+    )
+    places = geopandas.GeoDataFrame({"community": [4]}, geometry=[Point(1, 2)], crs="EPSG:25833")
+    work = store.begin(grid(1))
+    files = {"links.parquet": table_bytes(table), "summary.parquet": table_bytes(places)}
+    work.write_files("links", files, {})
+    work.publish("run-1")
+    found = store.table("links")
+    assert found["parent"].map(list).tolist() == [[], [3, 4]]
+    pd.testing.assert_frame_equal(found.drop(columns="parent"), table.drop(columns="parent"))
+    assert store.table("summary").crs == "EPSG:25833"
+    assert read_table(table_bytes(places)).geometry.iloc[0] == Point(1, 2)
+
+
+def test_a_second_run_is_told_who_holds_the_region(store):
+    with store.lock(), pytest.raises(RegionBusyError, match=f"process {os.getpid()}, since 20"):
+        with store.lock():
+            pytest.fail("two runs hold one region")
+    with store.lock():
+        pass
+
+
+def test_the_lock_of_a_killed_run_is_free(store):
+    script = (
+        "import os, signal, sys\n"
+        "from popdask.store import RegionStore\n"
+        "with RegionStore(sys.argv[1]).lock():\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(store.path)], check=False)
+    assert done.returncode == -9
+    owner = json.loads((store.path.parent / f"{store.path.name}.owner").read_text())
+    assert owner["process"] != os.getpid()
+    with store.lock():
+        pass
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.docx").write_text("years of work")
+    with pytest.raises(InputError, match="holds other files"):
+        RegionStore(tmp_path)
+    assert (tmp_path / "thesis.docx").read_text() == "years of work"
+
+
+def test_a_remote_store_is_refused():
+    with pytest.raises(InputError, match="only local folders"):
+        RegionStore("s3://bucket/region")
+
+
+def test_an_empty_place_holds_nothing(store):
+    assert not store.exists() and not store.unfinished() and store.records() == {}
+    with pytest.raises(InputError, match="holds no results yet"):
+        store.dataset()
