@@ -1,0 +1,222 @@
+"""Exact sums by community: sparse tables, one per chunk, added up by a tree.
+
+A table has one row per key (a community, or a pair of communities that share cells) and integer
+columns. The trick is that integers add up to the same number in any order, so a table is identical
+to the last bit under any chunking and any number of workers.
+
+People, areas and flows are not integers. Each cell's value is therefore written in two words: a
+whole number of 2⁻²⁸ and a remainder counted in 2⁻⁵⁶ (a person, a km², a cell). Every float32 from
+2⁻³³ to 2³⁴ is such a pair *without rounding*, and the words add up without rounding too: only the
+finished sum is turned into float64. A frame may hold 3.4e10 people, four times the Earth's.
+
+Neighbours in a row mostly belong to the same community. A chunk is cut into runs of equal keys
+first, and only the runs are sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask import delayed
+from dask.delayed import Delayed
+
+from popdask.errors import InputError
+
+_WORD = 2.0**28
+_LIMIT = 2.0**34
+_FAN_IN = 8
+
+
+@dataclass(frozen=True)
+class Table:
+    """Sums by key."""
+
+    keys: np.ndarray
+    """The keys, int64 (n,), ascending, each once."""
+    sums: np.ndarray
+    """The sums, int64 (columns, n)."""
+
+    def reals(self, column: int) -> np.ndarray:
+        """Return the value whose two words are ``column`` and the column after it, float64 (n,)."""
+        return self.sums[column] / _WORD + self.sums[column + 1] / _WORD**2
+
+
+def words(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Write real values as two words of integers, whose sums are exact in any order.
+
+    Parameters
+    ----------
+    values
+        Real numbers of any shape; NaN is read as 0.
+
+    Returns
+    -------
+    coarse, fine : numpy.ndarray
+        int64, the values in 2⁻²⁸ and what remains in 2⁻⁵⁶.
+
+    Raises
+    ------
+    InputError
+        Where the absolute values add up to more than 1.7e10, so that sums could overflow.
+
+    Examples
+    --------
+    >>> coarse, fine = words(np.array([0.5, 0.1], "float32"))
+    >>> float(coarse.sum() / 2**28 + fine.sum() / 2**56) == 0.5 + float(np.float32(0.1))
+    True
+    """
+    scaled = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
+    total = np.abs(scaled).sum()
+    if not total <= _LIMIT:
+        raise InputError(
+            f"the cells of one chunk add up to {total:g}, more than {_LIMIT:.1e}; people per cell "
+            "were expected: check the raster's unit and its nodata value"
+        )
+    scaled *= _WORD
+    coarse = np.rint(scaled)
+    fine = np.rint((scaled - coarse) * _WORD)
+    return coarse.astype(np.int64), fine.astype(np.int64)
+
+
+def pair_keys(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Join two community numbers (≥ 0, below 2³¹) into one int64 key."""
+    return (source.astype(np.int64) << 32) | target.astype(np.int64)
+
+
+def split_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Undo :func:`pair_keys`: the source and target of every key, int64."""
+    return keys >> 32, keys & 0xFFFFFFFF
+
+
+def tabulate(keys: np.ndarray, columns: Iterable[np.ndarray]) -> Table:
+    """Sum integer columns by key, in one pass over the cells.
+
+    Parameters
+    ----------
+    keys
+        int64 (cells,), in the order of the cells, so that equal keys lie in runs.
+    columns
+        Integer arrays (cells,); a generator keeps only one of them in memory.
+
+    Returns
+    -------
+    Table
+
+    Examples
+    --------
+    >>> table = tabulate(np.array([7, 7, 2, 7]), [np.array([1, 2, 3, 4])])
+    >>> table.keys, table.sums
+    (array([2, 7]), array([[3, 7]]))
+    """
+    starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+    runs = [np.add.reduceat(column, starts, dtype=np.int64) for column in columns]
+    return _collapse(keys[starts], np.stack(runs))
+
+
+def add_up(tables: list[Table]) -> Table:
+    """Add up tables with the same columns."""
+    return _collapse(
+        np.concatenate([table.keys for table in tables]),
+        np.concatenate([table.sums for table in tables], axis=1),
+    )
+
+
+def _collapse(keys: np.ndarray, sums: np.ndarray) -> Table:
+    """Join rows of the same key."""
+    order = np.argsort(keys)
+    keys = keys[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+    return Table(keys[starts], np.add.reduceat(sums[:, order], starts, axis=1))
+
+
+def over_blocks(kernel: Callable[..., Any], *arrays: da.Array, **options: Any) -> list[Delayed]:
+    """Call ``kernel`` on the chunks of 2-D arrays of one shape; one lazy result per chunk.
+
+    All arrays take the chunks of the first. ``kernel`` may ask for Dask's ``block_info``.
+    """
+    first, *others = arrays
+    aligned = [first, *(other.rechunk(first.chunks) for other in others)]
+    results = da.map_blocks(
+        kernel, *aligned, dtype=object, meta=np.empty((0, 0), dtype=object), **options
+    )
+    return results.to_delayed().ravel().tolist()
+
+
+def tree_sum(tables: list[Delayed]) -> Delayed:
+    """Add up lazy tables by a tree, so that no task holds more than a few of them."""
+    while len(tables) > 1:
+        groups = [tables[start : start + _FAN_IN] for start in range(0, len(tables), _FAN_IN)]
+        tables = [delayed(add_up)(group) for group in groups]
+    return tables[0]
+
+
+def heaviest(group: np.ndarray, other: np.ndarray, *weights: np.ndarray) -> np.ndarray:
+    """Mark the heaviest row of every group.
+
+    Parameters
+    ----------
+    group
+        The number that rows are grouped by, (n,).
+    other
+        The number at the other end of the row; the lowest wins a tie.
+    *weights
+        What is compared, the most important first.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool (n,), exactly one True per group.
+
+    Examples
+    --------
+    >>> heaviest(np.array([0, 0, 1]), np.array([5, 4, 4]), np.array([2, 2, 1]))
+    array([False,  True,  True])
+    """
+    order = np.lexsort((other, *(-weight for weight in reversed(weights)), group))
+    best = np.zeros(len(group), dtype=bool)
+    best[order[np.flatnonzero(np.diff(group[order], prepend=-1))]] = True
+    return best
+
+
+def frames_of(community: xr.DataArray, *values: xr.DataArray) -> tuple[np.ndarray, list[da.Array]]:
+    """Return the frames' times and the arrays as Dask arrays (time, y, x), checked for one grid.
+
+    A single frame (y, x) counts as a stack of one; frames without times are numbered from 0.
+
+    Raises
+    ------
+    InputError
+        Where an array has other dimensions, another size or other times than ``community``.
+    """
+    stacks = [_stacked(array) for array in (community, *values)]
+    timed = [stack for stack in stacks if "time" in stack.coords] or stacks
+    times = timed[0]["time"].to_numpy()
+    for stack in stacks:
+        same_times = "time" not in stack.coords or np.array_equal(stack["time"].to_numpy(), times)
+        if stack.shape != stacks[0].shape or not same_times:
+            raise InputError(
+                f"{stack.name or 'an array'} has {_extent(stack)} but the communities have "
+                f"{_extent(stacks[0])}: bring both to the same frames and grid"
+            )
+    return times, [da.asarray(stack.data) for stack in stacks]
+
+
+def _stacked(array: xr.DataArray) -> xr.DataArray:
+    stack = array if "time" in array.dims else array.expand_dims("time")
+    if set(stack.dims) != {"time", "y", "x"}:
+        raise InputError(
+            f"{array.name or 'an array'} has the dimensions {tuple(array.dims)}; "
+            "(time, y, x) or (y, x) was expected: rename or select them"
+        )
+    return stack.transpose("time", "y", "x")
+
+
+def _extent(stack: xr.DataArray) -> str:
+    frames, rows, columns = stack.shape
+    times = ", ".join(str(time)[:10] for time in stack["time"].to_numpy())
+    return f"{frames} frames ({times}) of {rows} × {columns} cells"
