@@ -1,0 +1,383 @@
+"""Links equal the pairwise rule, and tiny worlds have the tracks that anyone would draw."""
+
+from itertools import pairwise, product
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from popdask.errors import InputError
+from popdask.tracking.linking import RULES, link, tracks, verify_tracks
+
+YEARS = pd.to_datetime(["2000-01-01", "2005-01-01", "2010-01-01", "2011-01-01"])
+
+
+def stack(values: object, chunks: object = None) -> xr.DataArray:
+    array = np.asarray(values)
+    data = array if chunks is None else da.from_array(array, chunks=chunks)
+    return xr.DataArray(data, {"time": YEARS[: len(array)]}, ("time", "y", "x"))
+
+
+def moving_cells(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Where one iteration of Horn and Schunck from rest moves: gradients written plainly."""
+    e = np.pad(
+        np.nan_to_num(np.stack([before, after]).astype(float)), ((0, 0), (1, 1), (1, 1)), "edge"
+    )
+    rows, columns = before.shape
+    moving = np.zeros(before.shape, bool)
+    for y, x in product(range(rows), range(columns)):
+        window = e[:, y : y + 3, x : x + 3]
+        e_x = sum(window[t, j, 2] - window[t, j, 0] for t in (0, 1) for j in (0, 2)) / 8
+        e_y = sum(window[t, 2, i] - window[t, 0, i] for t in (0, 1) for i in (0, 2)) / 8
+        e_t = sum(window[1, j, i] - window[0, j, i] for j in (0, 2) for i in (0, 2)) / 4
+        moving[y, x] = e_x * e_t != 0 or e_y * e_t != 0
+    return moving
+
+
+def plain_links(
+    source: np.ndarray, target: np.ndarray, people: np.ndarray, moving: np.ndarray, rule: str
+) -> set:
+    """The rules as one would say them, over all pairs of communities."""
+    sources = sorted(set(source[source >= 0].tolist()))
+    targets = sorted(set(target[target >= 0].tolist()))
+    cells = {(a, b): (source == a) & (target == b) for a in sources for b in targets}
+    similarity = {pair: int(moving[common].sum()) for pair, common in cells.items()}
+    weight = {
+        pair: (float(np.nansum(people[common])), int(common.sum()))
+        for pair, common in cells.items()
+    }
+
+    def best(score: dict, nothing: object) -> tuple[set, set]:
+        forward, backward = set(), set()
+        for a in sources:
+            if targets and (b := max(targets, key=lambda b: (score[a, b], -b))) is not None:
+                forward |= {(a, b)} if score[a, b] > nothing else set()
+        for b in targets:
+            if sources and (a := max(sources, key=lambda a: (score[a, b], -a))) is not None:
+                backward |= {(a, b)} if score[a, b] > nothing else set()
+        return forward, backward
+
+    forward, backward = best(similarity, 0)
+    heavy_forward, heavy_backward = best(weight, (0.0, 0))
+    cosine = forward | backward
+    if rule == "cosine":
+        kept = cosine
+    elif rule == "overlap":
+        kept = heavy_forward | heavy_backward
+    else:
+        linked = {a for a, _ in cosine}, {b for _, b in cosine}
+        kept = cosine | {(a, b) for a, b in heavy_forward if a not in linked[0]}
+        kept |= {(a, b) for a, b in heavy_backward if b not in linked[1]}
+    return {
+        (
+            a,
+            b,
+            similarity[a, b],
+            weight[a, b][1],
+            weight[a, b][0],
+            (a, b) in forward,
+            (a, b) in backward,
+        )
+        for a, b in kept
+    }
+
+
+labels = hnp.arrays(np.int32, (2, 7, 8), elements=st.integers(-1, 3))
+counts = hnp.arrays(
+    np.float32, (2, 7, 8), elements=st.sampled_from([0.0, 0.0, 1.0, 2.5, 40.0, np.nan])
+)
+
+
+@given(community=labels, population=counts, rule=st.sampled_from(RULES))
+@settings(max_examples=30, deadline=None)
+def test_links_equal_the_rule_over_all_pairs(
+    community: np.ndarray, population: np.ndarray, rule: str
+) -> None:
+    found = link(stack(community), stack(population), rule=rule)
+    columns = ["source", "target", "similarity", "overlap", "people", "forward", "backward"]
+    moving = moving_cells(*population)
+    expected = plain_links(community[0], community[1], population[0], moving, rule)
+    assert set(found[columns].itertuples(index=False, name=None)) == expected
+    assert len(found) == len(expected)
+    assert (found["mean_similarity"] == found["similarity"] / found["overlap"]).all()
+    assert (found["time"] == YEARS[0]).all()
+
+
+@given(
+    community=hnp.arrays(np.int32, (3, 7, 8), elements=st.integers(-1, 3)),
+    chunks=st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 8)),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=20, deadline=None)
+def test_links_are_identical_under_any_chunking(
+    community: np.ndarray, chunks: tuple[int, int, int], seed: int
+) -> None:
+    population = np.random.default_rng(seed).gamma(0.5, 40, community.shape).astype(np.float32)
+    whole = link(stack(community), stack(population))
+    cut = link(stack(community, chunks), stack(population, chunks[::-1]))
+    pd.testing.assert_frame_equal(cut, whole, check_exact=True)
+
+
+def test_empty_frames_give_no_links_but_the_same_columns() -> None:
+    community = np.full((3, 4, 4), -1)
+    community[0, 0, 0] = community[2, 0, 0] = 0
+    nothing = link(stack(community), stack(np.ones((3, 4, 4))))
+    something = link(stack(np.zeros((2, 4, 4), int)), stack(np.ones((2, 4, 4))))
+    assert len(nothing) == 0
+    pd.testing.assert_series_equal(nothing.dtypes, something.dtypes)
+    single = link(stack(community[:1]), stack(np.ones((1, 4, 4))))
+    pd.testing.assert_series_equal(single.dtypes, something.dtypes)
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(InputError, match=r"links\.rule is 'cosin'"):
+        link(stack(np.zeros((2, 3, 3), int)), stack(np.ones((2, 3, 3))), rule="cosin")
+
+
+def test_a_community_without_any_match_is_linked_to_none() -> None:
+    """Regression: the original linked it to the last community of the other frame."""
+    community = np.full((2, 5, 12), -1)
+    community[0, 1:4, 1:3], community[0, 1:4, 8:10] = 0, 1
+    community[1, 1:4, 2:4] = 0
+    population = np.where(community >= 0, 10.0, 0.0) * [[[1]], [[2]]]
+    for rule in RULES:
+        assert link(stack(community), stack(population), rule=rule)["source"].tolist() == [0]
+
+
+def test_similarity_counts_moving_cells_whatever_their_direction() -> None:
+    """Regression: a crowd that walks back is as similar as one that goes on: it is a count."""
+    community = np.zeros((2, 9, 9), int)
+    there = np.zeros((9, 9))
+    there[3:6, 2:5] = 50.0
+    towards, away = np.roll(there, 1, axis=1), np.roll(there, -1, axis=1)
+    found = [link(stack(community), stack([there, after])) for after in (towards, away)]
+    for links, after in zip(found, (towards, away), strict=True):
+        assert links["similarity"].tolist() == [moving_cells(there, after).sum()]
+        assert 0 < links["mean_similarity"][0] < 1
+    assert found[0]["similarity"].tolist() == found[1]["similarity"].tolist()
+
+
+def test_the_table_grows_with_the_cells_that_are_shared_not_with_pairs() -> None:
+    """Regression: 5,000 × 5,000 communities make 25 million pairs, but few share cells."""
+    rows, columns = np.mgrid[0:350, 0:350]
+    before = rows // 5 * 70 + columns // 5
+    after = (rows + 2) // 5 * 71 + (columns + 2) // 5
+    population = np.random.default_rng(0).gamma(0.5, 40, (2, 350, 350))
+    links = link(stack([before, after], (1, 100, 100)), stack(population))
+    assert before.max() > 4800
+    assert links["source"].nunique() == before.max() + 1
+    assert len(links) <= len(np.unique(before)) + len(np.unique(after))
+
+
+def test_people_are_those_of_the_source_frame_in_shared_cells() -> None:
+    community = [[[0, 0, 0, -1]], [[-1, 2, 2, 2]]]
+    links = link(stack(community), stack([[[1, 2, 4, 8]], [[100, 100, 100, 100]]]), rule="overlap")
+    assert links[["source", "target", "overlap", "people"]].to_numpy().tolist() == [[0, 2, 2, 6]]
+
+
+# --- tracks: worlds with an obvious answer ---------------------------------------------------
+
+
+def world(*frames: str) -> xr.DataArray:
+    """One row of cells per frame; a digit is a community, anything else none."""
+    return stack([[[int(cell) if cell.isdigit() else -1 for cell in frame]] for frame in frames])
+
+
+def listed(community: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
+    rows = []
+    for time, labels, people in zip(YEARS, community.values, population.values, strict=False):
+        for number in sorted(set(labels[labels >= 0].tolist())):
+            rows.append((time, number, float(people[labels == number].sum())))
+    return pd.DataFrame(rows, columns=["time", "community", "population"])
+
+
+def told(
+    community: xr.DataArray, population: xr.DataArray | None = None
+) -> list[tuple[int, int, int, list[int], str]]:
+    """The tracks as (frame, community, track, parents, event)."""
+    if population is None:
+        population = xr.full_like(community, 10.0, dtype=float)
+    table = tracks(link(community, population), listed(community, population))
+    verify_tracks(table)
+    frame = [YEARS.get_loc(time) for time in table["time"]]
+    return list(
+        zip(
+            frame, *(table[name] for name in ("community", "track", "parent", "event")), strict=True
+        )
+    )
+
+
+def test_a_town_that_stands_still_is_followed() -> None:
+    """Nobody moves: the cosine rule leaves it alone, the overlap links it."""
+    community = world("..000..", "..000..")
+    people = xr.full_like(community, 10.0, dtype=float)
+    assert len(link(community, people, rule="cosine")) == 0
+    assert told(community) == [(0, 0, 0, [], "appear"), (1, 0, 0, [0], "continue")]
+
+
+def test_two_towns_merge() -> None:
+    assert told(world("0000.11", "0000000")) == [
+        (0, 0, 0, [], "appear"),
+        (0, 1, 1, [], "appear"),
+        (1, 0, 0, [0, 1], "grow"),
+        (1, 0, 0, [0, 1], "merge"),
+    ]
+
+
+def test_a_town_splits() -> None:
+    assert told(world("0000000", "00.1111")) == [
+        (0, 0, 0, [], "appear"),
+        (1, 0, 1, [0], "split"),
+        (1, 1, 0, [0], "shrink"),
+        (1, 1, 0, [0], "split"),
+    ]
+
+
+def test_towns_appear_and_vanish() -> None:
+    assert told(world("00....", "00..11", "....11")) == [
+        (0, 0, 0, [], "appear"),
+        (1, 0, 0, [0], "continue"),
+        (1, 0, 0, [0], "vanish"),
+        (1, 1, 1, [], "appear"),
+        (2, 1, 1, [1], "continue"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("people", "event"),
+    [(105.0, "continue"), (105.5, "grow"), (95.0, "continue"), (94.5, "shrink"), (0.0, "shrink")],
+)
+def test_growth_means_more_than_five_percent(people: float, event: str) -> None:
+    community = stack(np.zeros((2, 1, 4), int))
+    population = stack(np.array([[[25.0] * 4], [[people / 4] * 4]]))
+    assert told(community, population)[1][-1] == event
+
+
+def test_one_piece_splits_off_and_merges_elsewhere() -> None:
+    """Part of town 0 joins town 1; both tracks go on."""
+    assert told(world("00000.111", "000.11111")) == [
+        (0, 0, 0, [], "appear"),
+        (0, 1, 1, [], "appear"),
+        (1, 0, 0, [0], "shrink"),
+        (1, 1, 1, [1], "grow"),
+    ], "the piece is neither community's heaviest link, so there is no link to tell of"
+
+
+def test_a_frame_without_communities_ends_all_tracks() -> None:
+    assert told(world("00", "..", "00")) == [
+        (0, 0, 0, [], "appear"),
+        (0, 0, 0, [], "vanish"),
+        (2, 0, 1, [], "appear"),
+    ]
+
+
+def test_an_empty_last_frame_is_known_by_its_time() -> None:
+    community = world("00", "..")
+    population = xr.full_like(community, 10.0, dtype=float)
+    links, communities = link(community, population), listed(community, population)
+    assert tracks(links, communities)["event"].tolist() == ["appear"]
+    assert tracks(links, communities, times=YEARS[:2])["event"].tolist() == ["appear", "vanish"]
+
+
+def test_no_communities_at_all() -> None:
+    community = world("..", "..")
+    population = xr.full_like(community, 10.0, dtype=float)
+    table = tracks(link(community, population), listed(community, population))
+    assert table.columns.tolist() == ["time", "community", "track", "parent", "event"]
+    assert len(table) == 0
+
+
+@given(
+    community=hnp.arrays(np.int32, (4, 5, 6), elements=st.integers(-1, 4)),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=25, deadline=None)
+def test_appending_a_frame_leaves_existing_tracks_alone(community: np.ndarray, seed: int) -> None:
+    population = stack(np.random.default_rng(seed).gamma(0.5, 40, community.shape))
+    communities = listed(stack(community), population)
+    links = link(stack(community), population)
+    tables = [
+        tracks(links[links["time"] < YEARS[n - 1]], communities[communities["time"] < YEARS[n]])
+        for n in (2, 3)
+    ] + [tracks(links, communities)]
+    for before, after in pairwise(tables):
+        verify_tracks(after)
+        merged = after[after["time"] <= before["time"].max()]
+        old = merged[merged["event"] != "vanish"].reset_index(drop=True)
+        expected = before[before["event"] != "vanish"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(old, expected)
+        again = tracks(links, communities, known=before)
+        pd.testing.assert_frame_equal(again, tables[-1])
+
+
+def test_known_tracks_keep_their_numbers() -> None:
+    community = world("00.11", "00.11", "00.11")
+    population = xr.full_like(community, 10.0, dtype=float)
+    links, communities = link(community, population), listed(community, population)
+    known = pd.DataFrame({"time": YEARS[1], "community": [0, 1], "track": [7, 3]})
+    table = tracks(links, communities, known=known)
+    assert table.set_index(["time", "community"])["track"].to_dict() == {
+        (YEARS[0], 0): 8,
+        (YEARS[0], 1): 9,
+        (YEARS[1], 0): 7,
+        (YEARS[1], 1): 3,
+        (YEARS[2], 0): 7,
+        (YEARS[2], 1): 3,
+    }
+
+
+def test_tracks_survive_parquet(tmp_path: object) -> None:
+    community = world("0000.11", "0000000")
+    population = xr.full_like(community, 10.0, dtype=float)
+    table = tracks(link(community, population), listed(community, population))
+    table.to_parquet(f"{tmp_path}/tracks.parquet")
+    back = pd.read_parquet(f"{tmp_path}/tracks.parquet")
+    assert [list(parents) for parents in back["parent"]] == table["parent"].tolist()
+    verify_tracks(back)
+    pd.testing.assert_frame_equal(back.drop(columns="parent"), table.drop(columns="parent"))
+
+
+def test_tables_that_do_not_belong_together_are_refused() -> None:
+    community = world("00.11", "00.11")
+    population = xr.full_like(community, 10.0, dtype=float)
+    links, communities = link(community, population), listed(community, population)
+    with pytest.raises(InputError, match="names the target 1"):
+        tracks(links, communities[:3])
+    with pytest.raises(InputError, match="no frame after it"):
+        tracks(links, communities[:2])
+    with pytest.raises(InputError, match="listed twice"):
+        tracks(links, pd.concat([communities, communities[:1]]))
+    with pytest.raises(InputError, match="known tracks"):
+        tracks(
+            links, communities, known=pd.DataFrame({"time": YEARS[:1], "community": 5, "track": 0})
+        )
+
+
+@pytest.mark.parametrize(
+    ("fault", "change"),
+    [
+        ("two tracks", {"community": [0, 0, 0, 1]}),
+        ("two communities", {"track": [0, 0, 0, 1]}),
+        ("absent", {"track": [0, 1, 2, 0], "parent": [[], [], [], []]}),
+        ("parent", {"parent": [[], [], [9], [1]]}),
+        ("event", {"event": ["appear", "appear", "explode", "continue"]}),
+    ],
+)
+def test_a_broken_table_of_tracks_is_found(fault: str, change: dict) -> None:
+    table = pd.DataFrame(
+        {
+            "time": [2000, 2000, 2001, 2002],
+            "community": [0, 1, 0, 1],
+            "track": [0, 1, 0, 2],
+            "parent": [[], [], [0], [1]],
+            "event": ["appear", "appear", "continue", "continue"],
+        }
+    )
+    verify_tracks(table)
+    with pytest.raises(InputError, match=fault):
+        verify_tracks(table.assign(**change))
