@@ -1,0 +1,276 @@
+"""Classes: as good as scikit-learn's, the same under any chunking, right on known blobs."""
+
+import os
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray
+import xarray as xr
+from dask.distributed import Client
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import StandardScaler
+
+from popdask.errors import InputError
+from popdask.tracking.clustering import (
+    ClassModel,
+    classify,
+    fit_classes,
+    kmeans,
+    knee,
+    sse_curve,
+)
+from popdask.tracking.sampling import gather_cells, sample_cells
+
+CORNERS = 20 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], float)
+
+
+def blobs(n: int, corners: np.ndarray = CORNERS) -> tuple[np.ndarray, np.ndarray]:
+    """Points in unit clouds around the corners, the first corner's cloud the most crowded."""
+    rng = np.random.default_rng(8)
+    share = np.arange(len(corners), 0, -1) / np.arange(len(corners) + 1).sum()
+    truth = rng.choice(len(corners), size=n, p=share)
+    return corners[truth] + rng.normal(size=(n, corners.shape[1])), truth
+
+
+def world(shape: tuple[int, ...] = (2, 12, 15)) -> tuple[xr.DataArray, np.ndarray]:
+    """Latents (time, y, x, latent) in five blobs, some cells without data, and their classes."""
+    points, truth = blobs(int(np.prod(shape)))
+    points[::7] = np.nan
+    truth[::7] = -1
+    dims = ("time", "y", "x", "latent")
+    coords = {"y": np.arange(shape[1]) * 250.0, "spatial_ref": 0}
+    latent = xr.DataArray(points.reshape(*shape, -1).astype(np.float32), dims=dims, coords=coords)
+    return latent, truth.reshape(shape)
+
+
+@st.composite
+def chunked(draw, shape):
+    chunks = []
+    for length in shape:
+        cuts = draw(st.sets(st.integers(1, length - 1), max_size=length - 1)) if length > 1 else []
+        chunks.append(tuple(np.diff([0, *sorted(cuts), length]).tolist()))
+    return tuple(chunks)
+
+
+@pytest.fixture(scope="module")
+def nine() -> ClassModel:
+    return fit_classes(blobs(500)[0], k=9)
+
+
+# Equal to a reference
+
+
+def test_classes_equal_scikit_learn_predict():
+    latent, _ = world()
+    model = fit_classes(blobs(500)[0], k=7)
+    reference = KMeans(7, init=model.centers, n_init=1, max_iter=1).fit(model.centers)
+    reference.cluster_centers_ = model.centers
+    found = classify(latent, model).values
+    rows = latent.values[found >= 0].astype(np.float64)
+    expected = reference.predict((rows - model.mean) / model.scale)
+    np.testing.assert_array_equal(found[found >= 0], expected)
+
+
+def test_scaling_equals_scikit_learn():
+    points = blobs(25_000)[0] * [1, 50, 1e-3] + [0, 1e4, 5]
+    model = fit_classes(points, k=2)
+    reference = StandardScaler().fit(points)
+    np.testing.assert_allclose(model.mean, reference.mean_, rtol=1e-12)
+    np.testing.assert_allclose(model.scale, reference.scale_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("k", [4, 10])
+def test_fit_is_as_good_as_ten_starts_of_scikit_learn(k):
+    """Overlapping clouds, more than the classes asked for: no start finds them by luck."""
+    rng = np.random.default_rng(3)
+    points = blobs(12_000, 2 * rng.normal(size=(20, 8)))[0]
+    reference = KMeans(k, n_init=10, random_state=0).fit(StandardScaler().fit_transform(points))
+    assert fit_classes(points, k).sse < 1.02 * reference.inertia_
+
+
+def test_sse_is_the_sum_of_squared_distances():
+    points = blobs(800)[0]
+    model = fit_classes(points, k=3)
+    z = (points - model.mean) / model.scale
+    distances = np.linalg.norm(z[:, None] - model.centers[None], axis=-1).min(axis=1)
+    assert model.sse == pytest.approx(np.sum(distances**2), rel=1e-12)
+
+
+# Right where the answer is known
+
+
+def test_blobs_are_recovered_in_the_order_of_their_frequency():
+    latent, truth = world((2, 30, 40))
+    np.testing.assert_array_equal(kmeans(latent.chunk(y=7, x=9), k=5).values, truth)
+
+
+def test_auto_finds_the_five_blobs():
+    points, truth = blobs(1500)
+    model = fit_classes(points, k="auto", ks=range(2, 11))
+    assert model.k == 5
+    assert list(model.curve.index) == list(range(2, 11))
+    assert model.curve[5] == model.sse
+    np.testing.assert_array_equal(model.centers, fit_classes(points, k=5).centers)
+    latent = xr.DataArray(points.reshape(30, 50, 3), dims=("y", "x", "latent"))
+    assert adjusted_rand_score(classify(latent, model).values.ravel(), truth) == 1
+
+
+def test_curve_falls_and_bends_at_the_five_blobs():
+    curve = sse_curve(world()[0].chunk(x=4), ks=(9, 2, 5, 7, 3), sample=300)
+    assert list(curve.index) == [2, 3, 5, 7, 9]
+    assert curve.is_monotonic_decreasing
+    assert knee(curve) == 5
+
+
+def test_knee_of_known_curves():
+    assert knee(pd.Series([90.0, 50, 10, 9, 8, 7], index=range(2, 8))) == 4
+    assert knee(pd.Series([8.0, 6, 4, 2], index=[2, 4, 6, 8])) == 2
+    assert knee(pd.Series([5.0, 5, 5], index=[2, 3, 4])) == 2
+    assert knee(pd.Series([5.0], index=[3])) == 3
+
+
+def test_dead_and_constant_latents_are_ignored():
+    """A constant that is not exact in binary must not be blown up by its own rounding."""
+    points = blobs(3000)[0]
+    padded = np.column_stack([np.zeros(3000), points, np.full(3000, 0.1)])
+    model = fit_classes(padded, k=5)
+    assert model.scale[[0, -1]].tolist() == [1, 1]
+    np.testing.assert_allclose(model.centers[:, [0, -1]], 0, atol=1e-12)
+    np.testing.assert_allclose(model.centers[:, 1:-1], fit_classes(points, k=5).centers, rtol=1e-9)
+
+
+def test_as_many_classes_as_distinct_rows():
+    points = np.repeat(CORNERS, [50, 40, 30, 20, 10], axis=0)
+    model = fit_classes(points, k=5)
+    np.testing.assert_allclose(model.centers * model.scale + model.mean, CORNERS, atol=1e-9)
+    assert model.sse == pytest.approx(0, abs=1e-12)
+
+
+# The same under any chunking, on any cluster
+
+
+@given(chunks=chunked((2, 12, 15, 3)))
+@settings(max_examples=25, deadline=None)
+def test_classes_are_the_same_under_any_chunking(nine, chunks):
+    latent, _ = world()
+    lazy = latent.copy(data=da.from_array(latent.values, chunks=chunks))
+    xr.testing.assert_identical(classify(lazy, nine).compute(), classify(latent, nine))
+
+
+@given(chunks=chunked((2, 12, 15, 3)))
+@settings(max_examples=8, deadline=None)
+def test_the_fit_is_the_same_under_any_chunking(chunks):
+    latent, _ = world()
+    lazy = latent.copy(data=da.from_array(latent.values, chunks=chunks))
+    xr.testing.assert_identical(
+        kmeans(lazy, 6, sample=200).compute(), kmeans(latent, 6, sample=200)
+    )
+
+
+def test_the_fit_is_the_same_with_a_cluster(recwarn):
+    points = blobs(21_000)[0]
+    alone = fit_classes(points, k=6, seed=4).to_bytes()
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"):
+        recwarn.clear()
+        assert fit_classes(points, k=6, seed=4).to_bytes() == alone
+        assert not [str(w.message) for w in recwarn if "distributed" in str(w.message)]
+
+
+def test_the_fit_leaves_the_sample_and_the_settings_alone():
+    points = blobs(300)[0]
+    before = points.copy()
+    with dask.config.set(scheduler="threads"):
+        fit_classes(points, k=3)
+        assert dask.config.get("scheduler") == "threads"
+    np.testing.assert_array_equal(points, before)
+
+
+# Lazy until asked
+
+
+def test_classify_reads_nothing_and_fuses_with_its_source():
+    """Encoding and classes become one layer: latents of a large region are never held."""
+    read = []
+
+    def encode(block):
+        read.append(block.shape)
+        return np.repeat(block[..., None], 3, axis=-1)
+
+    people = da.ones((2, 40, 60), chunks=(1, 10, 20))
+    latent = xr.DataArray(
+        people.map_blocks(encode, new_axis=3, chunks=(*people.chunks, (3,)), meta=np.empty(())),
+        dims=("time", "y", "x", "latent"),
+        coords={"y": np.arange(40.0)},
+    )
+    classes = classify(latent, fit_classes(blobs(100)[0], k=3))
+    assert read == []
+    assert isinstance(classes.data, da.Array)
+    assert (classes.dims, classes.dtype) == (("time", "y", "x"), np.int16)
+    assert "y" in classes.coords
+    (optimized,) = dask.optimize(classes.data)
+    assert len(optimized.dask.layers) == 1
+    assert classes.isel(time=0, y=slice(10), x=slice(20)).compute().shape == (10, 20)
+    assert len(read) == 1
+
+
+# Storage and wrong input
+
+
+def test_model_survives_its_bytes():
+    model = fit_classes(blobs(200)[0], k="auto", ks=(2, 3, 4))
+    again = ClassModel.from_bytes(model.to_bytes())
+    for field in ("mean", "scale", "centers"):
+        np.testing.assert_array_equal(getattr(again, field), getattr(model, field))
+    assert (again.sse, again.k) == (model.sse, model.k)
+    pd.testing.assert_series_equal(again.curve, model.curve)
+    assert again.to_bytes() == model.to_bytes()
+    assert ClassModel.from_bytes(fit_classes(blobs(200)[0], k=2).to_bytes()).curve is None
+
+
+def test_wrong_input_is_refused_in_one_sentence():
+    points = blobs(50)[0]
+    with pytest.raises(InputError, match="4 distinct rows for 5 classes"):
+        fit_classes(np.repeat(CORNERS[:4], 10, axis=0), k=5)
+    with pytest.raises(InputError, match="0 distinct rows for 10 classes"):
+        kmeans(xr.DataArray(np.full((4, 5, 2), np.nan), dims=("y", "x", "latent")))
+    with pytest.raises(InputError, match="1 values that are not finite"):
+        fit_classes([[0.0], [np.nan], [2.0]], k=2)
+    with pytest.raises(InputError, match="shape \\(3,\\)"):
+        fit_classes([0.0, 1.0, 2.0], k=2)
+    for k in (0, -3, 2.5, "some"):
+        with pytest.raises(InputError, match=f'k is .*{k}.* expected "auto" or a positive number'):
+            fit_classes(points, k=k)
+    with pytest.raises(InputError, match=r"k is \[\]"):
+        fit_classes(points, k="auto", ks=())
+    with pytest.raises(InputError, match="3 values per cell, expected the 2"):
+        classify(world()[0], fit_classes(points[:, :2], k=2))
+
+
+# Real data
+
+
+def test_oslo_is_grouped_as_well_as_by_scikit_learn():
+    """Means of people around a cell as latents; the crowded centre becomes a class of its own."""
+    folder = os.environ.get("POPDASK_DATA", "")
+    path = Path(folder) / "oslo_250m" / "oslo_pop_250m_2019.tif"
+    if not folder or not path.exists():
+        pytest.skip("POPDASK_DATA is unset or has no oslo_250m")
+    population = rioxarray.open_rasterio(path, masked=True, chunks={"x": 150}).isel(band=0)
+    people = np.log1p(population.clip(max=1000))
+    around = [people.rolling(y=size, x=size, center=True).mean() for size in (1, 3, 5, 7)]
+    latent = xr.concat(around, "latent").compute()
+    with_data = np.isfinite(latent).all("latent")
+    rows = gather_cells(latent, sample_cells(with_data, 20_000))
+    reference = KMeans(6, n_init=10, random_state=0).fit(StandardScaler().fit_transform(rows))
+    assert fit_classes(rows, 6).sse < 1.02 * reference.inertia_
+    classes = kmeans(latent, k=6, sample=20_000)
+    np.testing.assert_array_equal(classes != -1, with_data)
+    crowded = classes.values[people.values > np.log1p(500)]
+    assert (crowded[crowded >= 0] == np.bincount(crowded[crowded >= 0]).argmax()).mean() > 0.9
