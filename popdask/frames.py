@@ -1,0 +1,257 @@
+"""Which files are the frames of a cube, and of which time is each.
+
+A *frame* is a population raster of one time, in a file or behind a URL. A pattern such as
+``pop_{time:%Y-%m}.tif`` is listed with its fields as wildcards; what stands in their place is read
+with `datetime.strptime`, and files that do not fit are not frames.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+import string
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+import numpy as np
+import pandas as pd
+
+from popdask.errors import InputError
+from popdask.rasters import is_remote, missing_file
+
+Time = str | int | date | np.datetime64
+
+
+def frame_time(time: Time) -> np.datetime64:
+    """Turn a date, a text or a year into the time of a frame.
+
+    Parameters
+    ----------
+    time : str, int, date, or numpy.datetime64
+        Text of four digits and whole numbers are years; other text is a date in ISO form.
+
+    Returns
+    -------
+    numpy.datetime64
+        With nanoseconds, as xarray stores it; a year stands for its first day.
+
+    Raises
+    ------
+    InputError
+        If it is not a time.
+
+    Examples
+    --------
+    >>> str(frame_time("2006"))[:10], str(frame_time("2006-05"))[:10]
+    ('2006-01-01', '2006-05-01')
+    """
+    try:
+        stamp = pd.Timestamp(f"{time:04d}" if isinstance(time, int | np.integer) else time)
+        if isinstance(time, float) or stamp is pd.NaT:
+            raise TypeError("neither a date nor a year")
+        return stamp.as_unit("ns").to_datetime64()
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{time!r} is not the time of a frame: expected a year such as 2006 or a date such as "
+            "2006-05-01; correct it"
+        ) from error
+
+
+def find_frames(
+    pattern: str, start: Time | None = None, end: Time | None = None
+) -> dict[np.datetime64, str]:
+    """Find the files that a pattern names, with their times.
+
+    Parameters
+    ----------
+    pattern : str
+        A path or URL with ``{year}`` or ``{time:FORMAT}`` where the time stands, FORMAT as in
+        `datetime.strptime`; ``*`` matches anything within a name.
+    start, end : str, int, date, or numpy.datetime64, optional
+        The first and last time wanted, both included: an end of "2019" takes in all of 2019.
+
+    Returns
+    -------
+    dict of numpy.datetime64 to str
+        Path of each frame, sorted by time.
+
+    Raises
+    ------
+    InputError
+        If the pattern has no time in it, finds nothing, or finds two files for one time.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for year in (2000, 2005, 2010):
+    ...         Path(folder, f"pop_{year}.tif").touch()
+    ...     [str(time)[:4] for time in find_frames(f"{folder}/pop_{{year}}.tif", end="2005")]
+    ['2000', '2005']
+    """
+    wildcard, expression, formats = _parse_pattern(pattern)
+    found: dict[np.datetime64, str] = {}
+    for path in sorted(_list_files(wildcard)):
+        time = _time_in(path, expression, formats)
+        if time is None:
+            continue
+        if time in found:
+            raise InputError(
+                f"the pattern {pattern!r} finds both {found[time]} and {path} for "
+                f"{_day(time)}; expected one file per time; narrow the pattern"
+            )
+        found[time] = path
+    if not found:
+        raise InputError(_nothing_found(pattern, wildcard))
+    first = None if start is None else _period(start).start_time
+    last = None if end is None else _period(end).end_time
+    wanted = {
+        time: found[time]
+        for time in sorted(found)
+        if (first is None or time >= first) and (last is None or time <= last)
+    }
+    if not wanted:
+        raise InputError(
+            f"the pattern {pattern!r} finds {len(found)} frames from {_day(min(found))} to "
+            f"{_day(max(found))}, none of them within start={start!r} and end={end!r}; "
+            "widen start and end"
+        )
+    return wanted
+
+
+def frame_fingerprint(path: str) -> dict[str, Any]:
+    """Tell one version of a file from another, for the provenance of a result.
+
+    Parameters
+    ----------
+    path : str
+        A file or URL; it is read to its end, never held whole in memory.
+
+    Returns
+    -------
+    dict
+        ``size`` in bytes, ``mtime`` as an ISO time in UTC (None behind a URL), and ``sha256`` of
+        the contents in hexadecimal.
+
+    Raises
+    ------
+    InputError
+        If the file is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "pop.tif").write_bytes(b"people")
+    ...     frame_fingerprint(f"{folder}/pop.tif")["size"]
+    6
+    """
+    try:
+        with _open_bytes(path) as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+            size = stream.tell()
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
+    mtime = None
+    if not is_remote(path):
+        mtime = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC).isoformat()
+    return {"size": size, "mtime": mtime, "sha256": digest.hexdigest()}
+
+
+def _open_bytes(path: str) -> Any:
+    if "://" not in path:
+        return Path(path).open("rb")
+    system, name = _file_system(path)
+    return system.open(name, "rb")
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            f"{url} cannot be reached ({error}); expected a file system that fsspec knows; install "
+            "what it asks for (popdask[cloud] for s3://), or copy the files to a folder"
+        ) from error
+
+
+def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
+    """Split a pattern into a wildcard, an expression with one group per format, the formats."""
+    wildcard, expression = "", ""
+    formats: list[str] = []
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError as error:
+        raise InputError(
+            f"the pattern {pattern!r} is wrong ({error}); expected {{year}} or {{time:%Y-%m}}; "
+            "close its braces"
+        ) from error
+    for literal, field, spec, _ in parts:
+        wildcard += glob.escape(literal).replace("[*]", "*")
+        expression += re.escape(literal).replace(r"\*", "[^/]*")
+        if field is None:
+            continue
+        form = {"year": "%Y", "time": spec}.get(field)
+        if not form:
+            raise InputError(
+                f"the pattern {pattern!r} has the field {{{field}}}; expected {{year}} or "
+                "{time:FORMAT} with a format such as %Y-%m; rename it"
+            )
+        wildcard += "*"
+        if form in formats:
+            expression += f"(?P=time{formats.index(form)})"
+        else:
+            expression += f"(?P<time{len(formats)}>[^/]+?)"
+            formats.append(form)
+    if not formats:
+        raise InputError(
+            f"the pattern {pattern!r} has no time in it; expected {{year}} or {{time:FORMAT}} "
+            "where the files differ; put it there"
+        )
+    return wildcard, re.compile(expression), formats
+
+
+def _list_files(wildcard: str) -> list[str]:
+    if not is_remote(wildcard):
+        return glob.glob(wildcard)  # noqa: PTH207  the text before the wildcard stays as written
+    system, path = _file_system(wildcard)
+    return [system.unstrip_protocol(file) for file in system.glob(path)]
+
+
+def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> np.datetime64 | None:
+    match = expression.fullmatch(path)
+    if match is None:
+        return None
+    try:
+        time = datetime.strptime(" ".join(match.groups()), " ".join(formats))
+    except ValueError:
+        return None  # another file whose name begins and ends alike: pop_2006_draft.tif
+    return frame_time(time)
+
+
+def _nothing_found(pattern: str, wildcard: str) -> str:
+    folder = Path(wildcard).parent
+    if is_remote(wildcard) or "*" in str(folder):
+        held = "nothing there matches"
+    elif not folder.is_dir():
+        held = f"there is no folder {folder.absolute()}"
+    else:
+        names = sorted(entry.name for entry in folder.iterdir())
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        held = f"the folder {folder} holds {len(names)} files" + (f" ({shown})" if names else "")
+    return f"the pattern {pattern!r} finds no frame: {held}; expected one file per time; correct it"
+
+
+def _period(time: Time) -> pd.Period:
+    """Give the year, month or day that a text names; anything else is an instant."""
+    if isinstance(time, str | int):
+        frame_time(time)
+        return pd.Period(str(time))
+    return pd.Period(pd.Timestamp(time), freq="ns")
+
+
+def _day(time: np.datetime64) -> str:
+    return str(time)[:10]

@@ -1,0 +1,136 @@
+import hashlib
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from popdask.errors import InputError
+from popdask.frames import find_frames, frame_fingerprint, frame_time
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def names(found: dict[np.datetime64, str]) -> dict[str, str]:
+    return {str(time)[:10]: Path(path).name for time, path in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("time", "day"),
+    [
+        ("2006", "2006-01-01"),
+        (2006, "2006-01-01"),
+        (np.int32(2006), "2006-01-01"),
+        ("2006-05", "2006-05-01"),
+        ("2006-05-17", "2006-05-17"),
+        (datetime(2006, 5, 17), "2006-05-17"),
+        (pd.Timestamp("2006-05-17"), "2006-05-17"),
+        (np.datetime64("2006"), "2006-01-01"),
+    ],
+)
+def test_times_of_every_kind_become_datetime64(time, day):
+    assert frame_time(time) == np.datetime64(day)
+    assert frame_time(time).dtype == "datetime64[ns]"
+
+
+@pytest.mark.parametrize("time", ["soon", "", None, 2006.0, np.datetime64("NaT"), 99999, [2006]])
+def test_what_is_not_a_time_is_refused(time):
+    with pytest.raises(InputError, match="is not the time of a frame: expected a year"):
+        frame_time(time)
+
+
+def test_a_year_pattern_finds_years_in_order(tmp_path):
+    touch(tmp_path, "pop_2010.tif", "pop_2000.tif", "pop_2005_draft.tif", "pop_20.tif", "a.txt")
+    found = find_frames(f"{tmp_path}/pop_{{year}}.tif")
+    assert names(found) == {"2000-01-01": "pop_2000.tif", "2010-01-01": "pop_2010.tif"}
+
+
+def test_a_time_pattern_is_read_with_its_own_format(tmp_path):
+    touch(tmp_path, "17.05.2006_pop.tif", "01.04.2006_pop.tif")
+    found = find_frames(f"{tmp_path}/{{time:%d.%m.%Y}}_pop.tif")
+    assert list(names(found)) == ["2006-04-01", "2006-05-17"]
+
+
+def test_times_in_folders_and_names_go_together(tmp_path):
+    touch(tmp_path, "2006/pop_2006_05.tif", "2007/pop_2007_04.tif", "2007/pop_2006_04.tif")
+    found = find_frames(f"{tmp_path}/{{time:%Y}}/pop_{{time:%Y}}_{{time:%m}}.tif")
+    assert names(found) == {"2006-05-01": "pop_2006_05.tif", "2007-04-01": "pop_2007_04.tif"}
+
+
+def test_a_star_matches_the_rest_of_a_name_and_brackets_stand_for_themselves(tmp_path):
+    folder = touch(tmp_path / "a[1]", "oslo_pop_2006.tif", "oslo_pop_2007.tif")
+    assert len(find_frames(f"{folder}/*_{{year}}.tif")) == 2
+
+
+def test_start_and_end_are_both_included(tmp_path):
+    touch(tmp_path, *(f"pop_{year}-{month:02d}.tif" for year in (2001, 2002) for month in (1, 7)))
+    pattern = f"{tmp_path}/pop_{{time:%Y-%m}}.tif"
+    assert list(names(find_frames(pattern, end="2001"))) == ["2001-01-01", "2001-07-01"]
+    assert min(names(find_frames(pattern, "2001-07", 2002))) == "2001-07-01"
+    assert len(find_frames(pattern, "2001-07", "2002-01")) == 2
+    assert len(find_frames(pattern, np.datetime64("2001-07-01"), datetime(2002, 1, 1))) == 2
+
+
+def test_a_url_pattern_is_listed_through_fsspec(tmp_path):
+    touch(tmp_path, "pop_2000.tif", "pop_2001.tif")
+    found = find_frames(f"file://{tmp_path}/pop_{{year}}.tif")
+    assert list(found.values()) == [f"file://{tmp_path}/pop_{year}.tif" for year in (2000, 2001)]
+
+
+def test_nothing_found_names_the_pattern_and_what_the_folder_holds(tmp_path):
+    touch(tmp_path, "a.tif", "b.tif")
+    with pytest.raises(InputError, match=r"pop_\{year\}.tif' finds no frame: .* 2 files \(a.tif, "):
+        find_frames(f"{tmp_path}/pop_{{year}}.tif")
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
+        find_frames(f"{tmp_path}/nowhere/pop_{{year}}.tif")
+
+
+def test_nothing_between_start_and_end_says_what_there_is(tmp_path):
+    touch(tmp_path, "pop_2000.tif", "pop_2010.tif")
+    with pytest.raises(InputError, match="2 frames from 2000-01-01 to 2010-01-01, none of them"):
+        find_frames(f"{tmp_path}/pop_{{year}}.tif", start="2020")
+
+
+def test_two_files_of_one_time_are_refused_by_name(tmp_path):
+    touch(tmp_path, "a_2000.tif", "b_2000.tif")
+    with pytest.raises(InputError, match=r"both .*a_2000.tif and .*b_2000.tif for 2000-01-01"):
+        find_frames(f"{tmp_path}/*_{{year}}.tif")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("pop.tif", "has no time in it"),
+        ("pop_{month}.tif", r"has the field \{month\}"),
+        ("pop_{time}.tif", r"has the field \{time\}"),
+        ("pop_{year.tif", "is wrong"),
+        ("gopher://host/pop_{year}.tif", "cannot be reached"),
+    ],
+)
+def test_a_wrong_pattern_is_refused(pattern, message):
+    with pytest.raises(InputError, match=message):
+        find_frames(pattern)
+
+
+def test_a_fingerprint_follows_the_contents(tmp_path):
+    path = tmp_path / "pop.tif"
+    path.write_bytes(b"people")
+    before = frame_fingerprint(str(path))
+    assert before["size"] == 6
+    assert before["sha256"] == hashlib.sha256(b"people").hexdigest()
+    assert datetime.fromisoformat(before["mtime"]).timestamp() == pytest.approx(
+        path.stat().st_mtime
+    )
+    remote = frame_fingerprint(f"file://{path}")
+    assert remote == {"size": 6, "mtime": None, "sha256": before["sha256"]}
+    path.write_bytes(b"peoplE")
+    assert frame_fingerprint(str(path))["sha256"] != before["sha256"]
+    with pytest.raises(InputError, match=r"nowhere.tif does not exist"):
+        frame_fingerprint(str(tmp_path / "nowhere.tif"))
