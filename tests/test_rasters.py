@@ -1,0 +1,155 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine
+
+from popdask.errors import InputError
+from popdask.rasters import check_is_count, read_counts, read_grid
+from tests.raster_files import TRANSFORM, write_raster
+
+
+def read_all(path: str, **options) -> np.ndarray:
+    height, width = read_grid(path).shape
+    return read_counts(path, slice(0, height), slice(0, width), **options)
+
+
+def test_a_grid_is_the_headers(tmp_path):
+    grid = read_grid(write_raster(tmp_path / "pop.tif", np.ones((2, 3))))
+    assert grid.shape == (2, 3)
+    assert grid.transform == TRANSFORM
+    assert grid.crs.epsg == 3035
+
+
+def test_a_window_is_what_rasterio_reads(tmp_path):
+    values = np.arange(12, dtype="int16").reshape(3, 4)
+    path = write_raster(tmp_path / "pop.tif", values)
+    counts = read_counts(path, slice(1, 3), slice(2, 4))
+    assert counts.dtype == np.float32
+    np.testing.assert_array_equal(counts, values[1:3, 2:4])
+
+
+def test_no_data_becomes_nan(tmp_path):
+    declared = write_raster(tmp_path / "a.tif", np.uint16([[65535, 0, 7]]), nodata=65535)
+    np.testing.assert_array_equal(read_all(declared), [[np.nan, 0, 7]])
+    undeclared = write_raster(tmp_path / "b.tif", np.uint16([[65535, 0, 7]]))
+    np.testing.assert_array_equal(read_all(undeclared), [[65535, 0, 7]])
+    usual = write_raster(tmp_path / "c.tif", np.array([[-99999, -3.4e38, -1.7e308, np.nan, 2.5]]))
+    np.testing.assert_array_equal(read_all(usual), [[np.nan] * 4 + [2.5]])
+    both = write_raster(tmp_path / "d.tif", np.int32([[-99999, -9999, 3]]), nodata=-9999)
+    np.testing.assert_array_equal(read_all(both), [[np.nan, np.nan, 3]])
+
+
+def test_zero_is_no_data_only_on_request(tmp_path):
+    path = write_raster(tmp_path / "pop.tif", np.int16([[0, 4]]))
+    np.testing.assert_array_equal(read_all(path), [[0, 4]])
+    np.testing.assert_array_equal(read_all(path, nodata=0), [[np.nan, 4]])
+
+
+def test_a_mask_band_says_no_data(tmp_path):
+    path = write_raster(tmp_path / "pop.tif", np.int16([[5, 4]]))
+    with rasterio.open(path, "r+") as file:
+        file.write_mask(np.array([[0, 255]], "uint8"))
+    np.testing.assert_array_equal(read_all(path), [[np.nan, 4]])
+
+
+def test_scale_and_offset_are_applied(tmp_path):
+    path = write_raster(tmp_path / "pop.tif", np.int16([[-1, 40]]), nodata=-1)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (0.5,), (2,)
+    np.testing.assert_array_equal(read_all(path), [[np.nan, 22]])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (-5, "pop.tif holds -5 at row 1, column 2; .* pass nodata=-5"),
+        (np.inf, "pop.tif holds inf at row 1, column 2"),
+        (-np.inf, "pop.tif holds -inf at row 1, column 2"),
+        (1e200, "pop.tif holds inf at row 1, column 2"),
+    ],
+)
+def test_impossible_counts_are_refused_with_their_place(tmp_path, value, message):
+    values = np.ones((3, 4))
+    values[1, 2] = value
+    path = write_raster(tmp_path / "pop.tif", values)
+    with pytest.raises(InputError, match=message):
+        read_counts(path, slice(1, 3), slice(1, 4))
+    assert read_counts(path, slice(0, 1), slice(0, 4)).sum() == 4
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere.tif does not exist"):
+        read_grid(str(tmp_path / "nowhere.tif"))
+
+
+def test_a_file_that_is_no_raster_is_refused(tmp_path):
+    path = tmp_path / "pop.tif"
+    path.write_text("people")
+    with pytest.raises(InputError, match=r"pop.tif cannot be read .*not recognized"):
+        read_grid(str(path))
+
+
+def test_a_truncated_file_is_refused_when_read(tmp_path):
+    random = np.random.default_rng(0).integers(0, 9999, (512, 512)).astype("int32")
+    path = Path(write_raster(tmp_path / "pop.tif", random, driver="COG"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    read_grid(str(path))
+    with pytest.raises(InputError, match=r"pop.tif cannot be read .*truncated") as caught:
+        read_all(str(path))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (InputError, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"values": np.ones((2, 2, 3))}, "has 2 bands"),
+        ({"crs": None}, "has no CRS"),
+        ({"values": np.ones((2, 3), "complex64")}, "holds complex64"),
+        ({"transform": Affine(1000, 170, 4_321_000, 170, -1000, 3_210_000)}, "has a rotated grid"),
+        ({"transform": Affine.identity()}, "has no position"),
+        ({"units": "persons/km2"}, "is a density .'persons/km2'"),
+        ({"tags": {"units": "people per square kilometre"}}, "is a density"),
+        ({"description": "Population_Density"}, "is a density .*pixel_area_km2"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_raster_of_another_form_is_refused(tmp_path, options, message):
+    path = write_raster(tmp_path / "pop.tif", **({"values": np.ones((2, 3))} | options))
+    with pytest.raises(InputError, match=message):
+        read_grid(path)
+
+
+@pytest.mark.parametrize(
+    ("units", "name"),
+    [
+        ("persons per cell", "population_2019"),
+        ("", "gpw_v4_population_count_rev11_2000_30_sec"),
+        ("people per grid cell of 1 km²", "density_2000"),
+        ("persons", "pop_1km-2019"),
+        ("", "pop_250m-1km"),
+    ],
+)
+def test_counts_are_taken_for_counts(units, name):
+    check_is_count("a.tif", units, [name])
+
+
+@pytest.mark.parametrize(
+    ("units", "name"),
+    [
+        ("", "gpw_v4_population_density_rev11_2000_30_sec"),
+        ("persons km-2", "pop"),
+        ("inhabitants/ha", "pop"),
+        ("km^-2", "pop"),
+        ("persons per sq. km", "pop"),
+        ("", "pop_per_km2_2000"),
+        ("Einwohner / km²", "pop"),
+    ],
+)
+def test_densities_are_refused(units, name):
+    with pytest.raises(InputError, match=r"a.tif is a density"):
+        check_is_count("a.tif", units, [name])
