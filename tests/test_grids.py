@@ -1,0 +1,87 @@
+import numpy as np
+import pyproj
+import pytest
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords, xr_zeros
+from rasterio.transform import Affine
+
+from popdask.errors import InputError
+from popdask.grids import cell_size_m, grid_of, in_cells, pixel_area_km2, same_grid
+
+METRIC = GeoBox((4, 6), Affine(250, 0, 212_000, 0, -250, 6_691_000), "EPSG:25833")
+ARCSEC = GeoBox((600, 9), Affine(1 / 12, 0, 97.0, 0, -1 / 12, 30.0), "EPSG:4326")
+
+
+def on(grid: GeoBox) -> xr.DataArray:
+    return xr.DataArray(
+        np.zeros(grid.shape), dims=("y", "x"), coords=xr_coords(grid, dims=("y", "x"))
+    )
+
+
+def test_the_grid_of_a_slice_is_its_own():
+    part = on(METRIC)[1:3, 2:5]
+    assert same_grid(grid_of(part), METRIC[1:3, 2:5])
+
+
+def test_an_array_without_crs_or_grid_is_refused():
+    array = xr.DataArray(np.zeros((2, 2)), dims=("y", "x"), coords={"y": [1.0, 0], "x": [0.0, 1]})
+    with pytest.raises(InputError, match="has no CRS"):
+        grid_of(array)
+    with pytest.raises(InputError, match="has no grid"):
+        grid_of(array.drop_vars(["y", "x"]))
+
+
+def test_grids_are_the_same_up_to_rounding():
+    def shifted(metres: float) -> GeoBox:
+        return GeoBox(METRIC.shape, Affine.translation(metres, 0) @ METRIC.transform, METRIC.crs)
+
+    assert same_grid(METRIC, shifted(0.01))
+    assert not same_grid(METRIC, shifted(1))
+    assert not same_grid(METRIC, METRIC[:3])
+    assert not same_grid(METRIC, GeoBox(METRIC.shape, METRIC.transform, "EPSG:25832"))
+
+
+def test_areas_on_the_ellipsoid_equal_geodesic_polygons():
+    """Each cell's outline is followed in small steps, since a parallel is no geodesic."""
+    area = pixel_area_km2(on(ARCSEC))
+    geod = pyproj.Geod(ellps="WGS84")
+    for row in (0, 200, 359, 360, 599):
+        south, north = 30 - (row + 1) / 12, 30 - row / 12
+        along = np.linspace(97, 97 + 1 / 12, 50)
+        lon, lat = np.r_[along, along[::-1]], np.r_[np.full(50, south), np.full(50, north)]
+        assert area[row] == pytest.approx(abs(geod.polygon_area_perimeter(lon, lat)[0]) / 1e6, 1e-8)
+
+
+def test_the_areas_of_the_world_add_up_to_the_ellipsoid():
+    world = GeoBox.from_bbox((-180, -90, 180, 90), "EPSG:4326", resolution=1)
+    assert pixel_area_km2(on(world)).sum() * 360 == pytest.approx(510_065_621.7, rel=1e-9)
+    sphere = GeoBox.from_bbox((-180, -90, 180, 90), "EPSG:4047", resolution=1)
+    assert pixel_area_km2(on(sphere)).sum() * 360 == pytest.approx(4 * np.pi * 6371.007**2)
+
+
+def test_areas_and_sizes_in_feet():
+    feet = GeoBox((2, 2), Affine(1000, 0, 0, 0, -1000, 0), "EPSG:2263")
+    assert cell_size_m(on(feet)) == pytest.approx(1000 * 1200 / 3937)
+    np.testing.assert_allclose(pixel_area_km2(on(feet)), (1.2 / 3.937) ** 2)
+
+
+def test_distances_become_cells():
+    population = on(METRIC)
+    assert in_cells("2.5 km", population) == 10
+    assert in_cells("500m", population) == 2
+    assert in_cells("7 cells", on(ARCSEC)) == in_cells(7, on(ARCSEC)) == 7
+    assert in_cells("1.5", population) == in_cells(1.5, population) == 1.5
+
+
+@pytest.mark.parametrize("distance", ["far", "0", -3, "2 miles", "1.2.3 km", float("nan")])
+def test_what_is_no_distance_is_refused(distance):
+    with pytest.raises(InputError, match="the distance"):
+        in_cells(distance, on(METRIC))
+
+
+def test_metres_need_square_cells_on_a_projected_grid():
+    oblong = GeoBox((4, 6), Affine(250, 0, 0, 0, -500, 0), "EPSG:25833")
+    for grid in (ARCSEC, oblong):
+        with pytest.raises(InputError, match="expected square cells in a projected CRS"):
+            in_cells("2.5 km", xr_zeros(grid))
