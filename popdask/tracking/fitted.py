@@ -1,0 +1,213 @@
+"""A trained window autoencoder with all that its codes depend on, as one object and as one file.
+
+A cell's code depends on the weights, on the scaling of the channels, on the grid whose rows and
+columns are positions, and on what lies beyond its edge. They are kept together: as safetensors with
+the rest as JSON in the header, so that reading a file runs no code from it.
+"""
+
+import json
+import struct
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from xarray import DataArray
+
+from popdask.errors import InputError
+from popdask.tracking.network import WINDOW, WindowAutoencoder, fixed_arithmetic
+
+EDGES = ("neutral", "zero")
+HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How an encoder is trained."""
+
+    edge: str = "neutral"
+    """Beyond the raster: "neutral" sees nobody and no motion, "zero" sees 0 after scaling."""
+    epochs: int = 200
+    windows_per_epoch: int = 1000
+    batch_size: int = 32
+    seed: int = 0
+    """Of the initial weights, the drawn cells and their order."""
+    latent: int = 16
+    """Length of a cell's code."""
+
+    def __post_init__(self) -> None:
+        if self.edge not in EDGES:
+            raise InputError(f"edge is {self.edge!r}, expected one of {', '.join(EDGES)}")
+        for name in ("epochs", "windows_per_epoch", "batch_size", "latent"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Linear map of every channel from [minimum, maximum] to [0, 1], in float32."""
+
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+
+    @property
+    def low(self) -> NDArray[np.float32]:
+        """Minima, (channel, 1, 1)."""
+        return np.array(self.minimum, np.float32)[:, None, None]
+
+    @property
+    def span(self) -> NDArray[np.float32]:
+        """Widths of the ranges, (channel, 1, 1)."""
+        return np.array(self.maximum, np.float32)[:, None, None] - self.low
+
+    def scale(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Scale raw features (…, channel, y, x); no data reads as 0, a constant channel gives 0."""
+        gain = np.divide(1, self.span, out=np.zeros_like(self.span), where=self.span > 0)
+        scaled = np.where(np.isnan(values), np.float32(0), values).astype(np.float32, copy=False)
+        scaled -= self.low
+        scaled *= gain
+        return scaled
+
+    def restore(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Undo `scale`."""
+        return values * self.span + self.low
+
+    def beyond(self, edge: str) -> tuple[float, ...]:
+        """Raw value per channel beyond the raster: nobody and no motion, or what scales to 0."""
+        return self.minimum if edge == "zero" else (0.0,) * len(self.minimum)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedEncoder:
+    """A trained window autoencoder, with all that its codes depend on.
+
+    It is picklable (as safetensors bytes) and costs about 200 kB, so it can travel as one Dask key.
+    """
+
+    module: WindowAutoencoder
+    """On the CPU, in float32."""
+    scaling: Scaling
+    """Minimum and maximum per channel over the training frames."""
+    height: int
+    """Rows of the grid, which the row positions refer to."""
+    width: int
+    """Columns of the grid."""
+    config: EncoderConfig = field(default_factory=EncoderConfig)
+    loss_history: tuple[float, ...] = ()
+    """Mean squared error of the scaled windows, per epoch, mean over its windows."""
+
+    @property
+    def edge(self) -> str:
+        """What lies beyond the raster: "neutral" or "zero"."""
+        return self.config.edge
+
+    @property
+    def fill(self) -> tuple[float, ...]:
+        """Raw value per channel beyond the raster, for `gather_windows`."""
+        return self.scaling.beyond(self.edge)
+
+    def encode_windows(
+        self, windows: NDArray[np.floating], cells: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Encode raw clipped windows (n, channel, 7, 7) around cells (n, 2 or 3) → (n, latent).
+
+        This is the dense path, for a few windows; `popdask.tracking.encode` does whole rasters.
+        """
+        x = place(self.scaling.scale(windows), cells, self.height, self.width)
+        with fixed_arithmetic(), torch.inference_mode():
+            return self.module.encode(torch.from_numpy(x)).numpy()
+
+    def to_bytes(self) -> bytes:
+        """Serialise as safetensors, everything but the weights as JSON in the header."""
+        state = {
+            "scaling": [self.scaling.minimum, self.scaling.maximum],
+            "height": self.height,
+            "width": self.width,
+            "config": asdict(self.config),
+            "loss_history": self.loss_history,
+        }
+        return safetensors.torch.save(self.module.state_dict(), {HEADER: json.dumps(state)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "encoder") -> "FittedEncoder":
+        """Read what `to_bytes` wrote; `name` is what an InputError calls the data."""
+        try:
+            weights = safetensors.torch.load(data)
+            (length,) = struct.unpack("<Q", data[:8])
+            state = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][HEADER])
+            config = EncoderConfig(**state["config"])
+            scaling = Scaling(*map(tuple, state["scaling"]))
+            module = WindowAutoencoder(channels=len(scaling.minimum), latent=config.latent)
+            module.load_state_dict(weights)
+        except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"{name} is not an encoder that popdask saved ({error}); "
+                "give the file that FittedEncoder.save wrote"
+            ) from error
+        history = tuple(state["loss_history"])
+        return cls(module, scaling, state["height"], state["width"], config, history)
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file."""
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FittedEncoder":
+        """Read a file that `save` wrote; InputError if it is missing or something else."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}; give a file") from error
+        return cls.from_bytes(data, str(path))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FittedEncoder.from_bytes, (self.to_bytes(),)
+
+    def __dask_tokenize__(self) -> bytes:
+        return self.to_bytes()
+
+    def __repr__(self) -> str:
+        loss = f"{np.mean(self.loss_history[-10:]):.2g}" if self.loss_history else "unknown"
+        return (
+            f"FittedEncoder({self.module.channels} channels in {WINDOW} x {WINDOW} cells -> "
+            f"{self.config.latent}, grid {self.height} x {self.width}, edge {self.edge!r}, "
+            f"{len(self.loss_history)} epochs, loss {loss})"
+        )
+
+
+def place(
+    scaled: NDArray[np.float32], cells: NDArray[np.int64], height: int, width: int
+) -> NDArray[np.float32]:
+    """Append row and column position to windows: (n, 3, 7, 7) → (n, 5, 7, 7)."""
+    n, channels, window, _ = scaled.shape
+    placed = np.empty((n, channels + 2, window, window), np.float32)
+    placed[:, :channels] = scaled
+    placed[:, -2] = axis_positions(height)[cells[:, -2], :, None]
+    placed[:, -1] = axis_positions(width)[cells[:, -1], None, :]
+    return placed
+
+
+def axis_positions(length: int) -> NDArray[np.float32]:
+    """Positions in the windows along an axis, (length, 7): 0 to 1 over the padded axis."""
+    ramp = np.linspace(0, 1, length + WINDOW - 1, dtype=np.float32)
+    return np.lib.stride_tricks.sliding_window_view(ramp, WINDOW)
+
+
+def usable_cells(features: DataArray, mask: DataArray | None) -> DataArray:
+    """Give the cells (…, y, x) of a mask that have data; all with data where there is no mask."""
+    data = features.isel(channel=0, drop=True).notnull()
+    if mask is None:
+        return data
+    if mask.dtype != bool:
+        raise InputError(f"mask holds {mask.dtype}, expected bool; compare it with something first")
+    usable = (data & mask).transpose(*data.dims, ...)
+    if usable.shape != data.shape:
+        raise InputError(
+            f"mask {dict(mask.sizes)} does not lie on the features' grid {dict(data.sizes)}; "
+            "make it from the same cube"
+        )
+    return usable

@@ -1,0 +1,320 @@
+import os
+import pickle
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from popdask.errors import InputError
+from popdask.tracking.autoencoder import (
+    EncoderConfig,
+    FittedEncoder,
+    WindowAutoencoder,
+    fit_autoencoder,
+    train,
+    training_windows,
+)
+from popdask.tracking.encoding import encode
+from popdask.tracking.fitted import Scaling
+from popdask.tracking.network import fixed_arithmetic
+from popdask.tracking.sampling import gather_windows
+
+DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
+OSLO = DATA / "oslo_250m"
+
+
+def towns(height: int = 60, width: int = 70, seed: int = 0) -> xr.DataArray:
+    """Some round towns in empty land, with a smooth motion: raw features (channel, y, x)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    people = np.zeros((height, width))
+    for _ in range(8):
+        row, column = rng.uniform(0, height), rng.uniform(0, width)
+        size = rng.uniform(2, 5)
+        people += rng.uniform(50, 900) * np.exp(
+            -((y - row) ** 2 + (x - column) ** 2) / (2 * size**2)
+        )
+    u, v = np.gradient(people) / np.float64(50)
+    raw = np.stack([np.floor(people), u, v]).clip(max=1000).astype(np.float32)
+    return xr.DataArray(raw, dims=("channel", "y", "x"))
+
+
+def weights(encoder: FittedEncoder) -> list[np.ndarray]:
+    return [tensor.numpy().copy() for tensor in encoder.module.state_dict().values()]
+
+
+def same(one: FittedEncoder, other: FittedEncoder) -> bool:
+    return one.to_bytes() == other.to_bytes()
+
+
+def test_the_network_has_the_layers_of_its_source():
+    module = WindowAutoencoder(generator=torch.Generator().manual_seed(0))
+    sizes = [tuple(layer.weight.shape) for layer in [*module.encoder, *module.decoder]]
+    assert sizes == [(128, 245), (64, 128), (16, 64), (64, 16), (128, 64), (147, 128)]
+    windows = torch.rand(9, 5, 7, 7)
+    assert module(windows).shape == (9, 3, 7, 7)
+    assert (module.encode(windows) >= 0).all()
+    assert (module(windows) < 0).any(), "the last layer is linear"
+    torch.testing.assert_close(module(windows), module.decode(module.encode(windows)))
+
+
+def test_weights_start_glorot_uniform_and_biases_at_zero():
+    module = WindowAutoencoder(generator=torch.Generator().manual_seed(0))
+    for layer in [*module.encoder, *module.decoder]:
+        bound = (6 / sum(layer.weight.shape)) ** 0.5
+        assert 0.97 * bound < layer.weight.abs().max() <= bound
+        assert abs(layer.weight.std() / (bound / 3**0.5) - 1) < 0.05
+        assert not layer.bias.any()
+
+
+def recipe(features: np.ndarray, cells: np.ndarray, seed: int, per_epoch: int) -> float:
+    """Train as the source says, written plainly: mean loss of the last 10 epochs."""
+    _, height, width = features.shape
+    low = features.min(axis=(1, 2), keepdims=True)
+    span = features.max(axis=(1, 2), keepdims=True) - low
+    outside = (0 - low) / span
+    padded = np.tile(outside, (1, height + 6, width + 6)).astype(np.float32)
+    padded[:, 3:-3, 3:-3] = (features - low) / span
+    row = np.tile(np.linspace(0, 1, height + 6)[:, None], (1, width + 6))
+    column = np.tile(np.linspace(0, 1, width + 6), (height + 6, 1))
+    full = np.concatenate([padded, row[None], column[None]]).astype(np.float32)
+    model = WindowAutoencoder(generator=torch.Generator().manual_seed(seed))
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7)
+    history = []
+    for first in range(0, len(cells), per_epoch):
+        epoch = cells[first : first + per_epoch]
+        losses = []
+        for start in range(0, per_epoch, 32):
+            batch = [full[:, y : y + 7, x : x + 7] for y, x in epoch[start : start + 32]]
+            x = torch.from_numpy(np.stack(batch))
+            error = ((model(x) - x[:, :3]) ** 2).mean(dim=(1, 2, 3))
+            adam.zero_grad()
+            error.mean().backward()
+            adam.step()
+            losses += error.tolist()
+        history.append(np.mean(losses))
+    return float(np.mean(history[-10:]))
+
+
+def test_training_is_as_good_as_the_recipe_written_plainly():
+    """From the same initial weights, on the same windows in the same order, for three seeds."""
+    features = towns(80, 90)
+    for seed in range(3):
+        config = EncoderConfig(epochs=24, windows_per_epoch=300, seed=seed)
+        training = training_windows(features, config)
+        ours = np.mean(train(training, config).loss_history[-10:])
+        with fixed_arithmetic():
+            plain = recipe(features.values, training.cells, seed, 300)
+        assert ours == pytest.approx(plain, rel=0.1)
+        assert plain < 0.01, "the recipe learns something on this world"
+
+
+def test_loss_history_has_the_mean_of_every_epoch():
+    """One epoch on the whole world in one batch: the loss of the initial weights."""
+    features = towns(20, 20)
+    config = EncoderConfig(epochs=1, windows_per_epoch=400, batch_size=400, seed=3)
+    fitted = train(training_windows(features, config), config)
+    raw = features.values
+    scaled = (raw - raw.min((1, 2), keepdims=True)) / np.ptp(raw, axis=(1, 2), keepdims=True)
+    fill = -raw.min((1, 2)) / np.ptp(raw, axis=(1, 2))
+    grid = xr.DataArray(scaled, dims=("channel", "y", "x"))
+    cells = np.argwhere(np.ones((20, 20), bool))
+    windows = torch.from_numpy(gather_windows(grid, cells, fill=list(fill)))
+    ramp = torch.linspace(0, 1, 26).unfold(0, 7, 1)
+    row = ramp[cells[:, 0]][:, None, :, None].expand(-1, 1, 7, 7)
+    column = ramp[cells[:, 1]][:, None, None, :].expand(-1, 1, 7, 7)
+    module = WindowAutoencoder(generator=torch.Generator().manual_seed(3))
+    output = module(torch.cat([windows, row, column], dim=1))
+    expected = torch.nn.functional.mse_loss(output, windows).item()
+    assert fitted.loss_history == pytest.approx([expected], rel=1e-5)
+
+
+def test_a_seed_fixes_the_weights_whatever_the_threads():
+    features = towns(30, 30)
+    threads = torch.get_num_threads()
+    settings = {"epochs": 3, "windows_per_epoch": 200}
+    try:
+        torch.set_num_threads(1)
+        one = fit_autoencoder(features, seed=5, **settings)
+        torch.set_num_threads(2)
+        two = fit_autoencoder(features, seed=5, **settings)
+        assert torch.get_num_threads() == 2, "what was set returns"
+    finally:
+        torch.set_num_threads(threads)
+    assert same(one, two)
+    assert not same(one, fit_autoencoder(features, seed=6, **settings))
+
+
+@settings(max_examples=6, deadline=None)
+@given(chunk_y=st.integers(2, 25), chunk_x=st.integers(2, 25), frames=st.integers(1, 3))
+def test_the_fit_is_the_same_under_any_chunking(chunk_y: int, chunk_x: int, frames: int):
+    features = xr.concat([towns(21, 25), towns(21, 25, 1)], "time")
+    config = EncoderConfig(epochs=2, windows_per_epoch=64)
+    chunks = {"time": frames, "channel": 1, "y": chunk_y, "x": chunk_x}
+    whole = train(training_windows(features, config), config)
+    assert same(whole, train(training_windows(features.chunk(chunks), config), config))
+
+
+def test_training_runs_as_a_task_on_arrays_that_travel():
+    config = EncoderConfig(epochs=2, windows_per_epoch=64)
+    training = pickle.loads(pickle.dumps(training_windows(towns(20, 20), config)))
+    task = dask.delayed(train)(training, config)
+    assert same(task.compute(scheduler="threads"), train(training, config))
+
+
+def test_each_frame_gets_an_autoencoder_of_its_own():
+    """In the original, one object was shared by all frames: a second fit changed the first."""
+    first = fit_autoencoder(towns(30, 30, 0), epochs=2, windows_per_epoch=100)
+    before = weights(first)
+    second = fit_autoencoder(towns(30, 30, 1), epochs=2, windows_per_epoch=100)
+    assert first.module is not second.module
+    for was, now, other in zip(before, weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(was, now)
+        assert not np.array_equal(now, other)
+
+
+def test_epochs_draw_without_replacement_from_a_small_world():
+    config = EncoderConfig(epochs=4, windows_per_epoch=1000)
+    fitted = train(training_windows(towns(12, 12), config), config)
+    assert len(fitted.loss_history) == 4
+    assert fitted.loss_history[-1] < fitted.loss_history[0]
+
+
+def test_scaling_is_over_all_frames_and_reads_no_data_as_nobody():
+    people = np.full((2, 3, 9, 9), 5.0, np.float32)
+    people[1, 0] = 25
+    people[0, 1, 2, 2] = -3
+    people[:, 2] = 7
+    features = xr.DataArray(people, dims=("time", "channel", "y", "x"))
+    config = EncoderConfig(epochs=1)
+    assert training_windows(features, config).scaling == Scaling((5, -3, 7), (25, 5, 7))
+    people[0, 0, 4, 4] = np.nan
+    training = training_windows(features, config)
+    assert training.scaling == Scaling((0, -3, 7), (25, 5, 7))
+    assert len(training.cells) == 2 * 81 - 1
+    assert [0, 4, 4] not in training.cells.tolist()
+    scaled = training.scaling.scale(people)
+    assert scaled.min() == 0 and scaled.max() == 1
+    assert scaled[0, 0, 4, 4] == 0
+    assert not scaled[:, 2].any(), "a constant channel scales to 0"
+    np.testing.assert_allclose(training.scaling.restore(scaled)[1], people[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("edge", ["neutral", "zero"])
+def test_what_lies_beyond_the_edge(edge: str):
+    features = towns(20, 20)
+    config = EncoderConfig(edge=edge, epochs=1, windows_per_epoch=400)
+    training = training_windows(features, config)
+    corner = training.windows[(training.cells == 0).all(axis=1)][0]
+    beyond = training.scaling.scale(corner)[:, 0, 0]
+    nobody = training.scaling.scale(np.zeros((3, 1, 1)))[:, 0, 0]
+    np.testing.assert_allclose(beyond, nobody if edge == "neutral" else 0, atol=1e-7)
+    assert 0.1 < nobody[1] < 0.9, "no motion lies within the range, 0 at its end"
+
+
+def test_only_cells_of_the_mask_are_trained_on():
+    features = towns(20, 20)
+    mask = xr.DataArray(np.zeros((20, 20), bool), dims=("y", "x"))
+    mask[5:11, 8:16] = True
+    cells = training_windows(features, EncoderConfig(epochs=2), mask=mask).cells
+    assert sorted(map(tuple, cells)) == sorted(map(tuple, np.argwhere(mask.values)))
+
+
+def test_saving_and_loading_gives_identical_codes(tmp_path: Path):
+    features = towns(30, 40)
+    fitted = fit_autoencoder(features, epochs=2, windows_per_epoch=100, edge="zero", latent=8)
+    fitted.save(tmp_path / "encoder.safetensors")
+    codes = encode(features, fitted)
+    assert codes.sizes["latent"] == 8
+    for again in (
+        FittedEncoder.load(tmp_path / "encoder.safetensors"),
+        pickle.loads(pickle.dumps(fitted)),
+    ):
+        np.testing.assert_array_equal(codes, encode(features, again))
+        assert again.loss_history == fitted.loss_history
+        assert again.scaling == fitted.scaling
+        assert (again.config, again.edge) == (fitted.config, "zero")
+        assert repr(again) == repr(fitted)
+        assert dask.base.tokenize(again) == dask.base.tokenize(fitted)
+    assert len(pickle.dumps(fitted)) < 400_000
+
+
+def test_windows_encode_like_the_raster():
+    features = towns(30, 40).where(lambda f: f.x != 17)
+    fitted = fit_autoencoder(features, epochs=2, windows_per_epoch=100)
+    cells = np.array([[0, 0], [29, 39], [11, 18]])
+    windows = gather_windows(features, cells, fill=fitted.fill)
+    raster = encode(features, fitted).values[tuple(cells.T)]
+    np.testing.assert_allclose(fitted.encode_windows(windows, cells), raster, atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["text", "short", "foreign", "weights"])
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, damage: str):
+    from safetensors.torch import save
+
+    fitted = fit_autoencoder(towns(20, 20), epochs=1)
+    data = {
+        "text": b"population = 5",
+        "short": fitted.to_bytes()[:-4],
+        "foreign": save({"weight": torch.zeros(3)}, {"format": "pt"}),
+        "weights": fitted.to_bytes().replace(b"encoder.0.weight", b"encoder.9.weight"),
+    }[damage]
+    (tmp_path / "wrong.safetensors").write_bytes(data)
+    with pytest.raises(InputError, match=r"wrong\.safetensors is not an encoder"):
+        FittedEncoder.load(tmp_path / "wrong.safetensors")
+    with pytest.raises(InputError, match="missing"):
+        FittedEncoder.load(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"edge": "mirror"}, "edge is 'mirror'"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 500}, "400 cells"),
+        ({"device": "cuda:7"}, "device"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_sentence(settings: dict, word: str):
+    if torch.cuda.is_available() and "device" in settings:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match=word):
+        fit_autoencoder(towns(20, 20), **settings)
+
+
+def test_wrong_cells_are_refused_in_a_sentence():
+    features = towns(20, 20)
+    nowhere = xr.zeros_like(features[0], dtype=bool)
+    with pytest.raises(InputError, match="0 cells"):
+        fit_autoencoder(features, mask=nowhere)
+    with pytest.raises(InputError, match="expected bool"):
+        fit_autoencoder(features, mask=nowhere.astype(int))
+    with pytest.raises(InputError, match="grid"):
+        fit_autoencoder(features, mask=xr.DataArray(np.ones((9, 4, 5), bool), dims=("t", "b", "c")))
+    with pytest.raises(InputError, match="finite"):
+        fit_autoencoder(features.where(features.y != 3, np.inf))
+
+
+@pytest.mark.skipif(not OSLO.exists(), reason="POPDASK_DATA has no oslo_250m")
+def test_oslo_is_learnt_as_well_as_by_the_original_recipe():
+    import rasterio
+
+    from popdask.tracking.encoding import stack_features
+    from popdask.tracking.flow import optical_flow
+
+    frames = []
+    for year in (2018, 2019):
+        with rasterio.open(OSLO / f"oslo_pop_250m_{year}.tif") as file:
+            frames.append(file.read(1).astype(np.float32))
+    population = xr.DataArray(da.from_array(np.stack(frames), chunks=(1, 100, 100)))
+    population = population.rename(dict(zip(population.dims, ("time", "y", "x"), strict=True)))
+    features = stack_features(population, optical_flow(population)).isel(time=1)
+    fitted = fit_autoencoder(features)
+    assert np.mean(fitted.loss_history[-10:]) == pytest.approx(4.4e-4, rel=0.3)
