@@ -1,0 +1,271 @@
+"""Encode every cell of a raster: 16 numbers that say how people live and move around it.
+
+Windows are never built: the encoder runs as a convolution (`popdask.tracking.convolution`), to
+which Dask adds a halo of three cells. The trick is the lattice: chunks are moved to the borders of
+tiles that are fixed to the grid's origin. A convolution's last bits may depend on the shape of its
+input and a class hangs on the last bit, so the same tiles give the same classes under any chunking.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+from xarray import DataArray, Dataset
+
+from popdask.errors import InputError
+from popdask.tracking.convolution import HALO, TILE, encode_block
+from popdask.tracking.fitted import FittedEncoder, usable_cells
+
+MOST_TILES = 8  # along a chunk's side: 1024 × 1024 cells of 16 latents are 64 MiB
+CHANNELS = ("population", "u", "v")
+
+
+def stack_features(population: DataArray, flow: Dataset, *, clip: float = 1000.0) -> DataArray:
+    """Stack people and their flow as the three raw channels of an encoder.
+
+    Parameters
+    ----------
+    population : DataArray, (y, x) or (time, y, x)
+        People per cell, NaN where there is no data.
+    flow : Dataset
+        `u` and `v` on the same grid, cells per frame, as from `optical_flow`.
+    clip : float, optional
+        No channel exceeds this; lower values, negative ones too, stay as they are.
+
+    Returns
+    -------
+    DataArray of float32, (channel, y, x) or (time, channel, y, x)
+        Channels "population", "u", "v", not scaled, not padded; lazy, all channels in one chunk.
+        No data stays NaN in the population channel.
+
+    Raises
+    ------
+    InputError
+        If the grids differ or `clip` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> population = xr.DataArray([[5.0, 2000.0]], dims=("y", "x"))
+    >>> still = xr.zeros_like(population)
+    >>> stack_features(population, xr.Dataset({"u": still, "v": still})).values[0]
+    array([[   5., 1000.]], dtype=float32)
+    """
+    if not clip > 0:
+        raise InputError(f"clip is {clip}, expected a positive number such as 1000")
+    population = population.transpose(..., "y", "x")
+    layers = [population]
+    for name in ("u", "v"):
+        if dict(flow[name].sizes) != dict(population.sizes):
+            raise InputError(
+                f"flow {name} {dict(flow[name].sizes)} does not lie on the population's grid "
+                f"{dict(population.sizes)}; compute it from the same cube"
+            )
+        layers.append(flow[name].transpose(*population.dims))
+    people, *motion = map(_as_dask, layers)
+    *frames, rows, columns = people.chunks
+    stacked = da.map_blocks(
+        _stack_blocks,
+        people,
+        *(array.rechunk(people.chunks) for array in motion),
+        clip=clip,
+        new_axis=len(frames),
+        chunks=(*frames, (len(layers),), rows, columns),
+        dtype=np.float32,
+        meta=np.empty((0,) * (people.ndim + 1), np.float32),
+    )
+    dims = (*population.dims[:-2], "channel", "y", "x")
+    coords = {**population.coords, "channel": list(CHANNELS)}
+    attrs = {"long_name": "people per cell and their flow, clipped"}
+    return DataArray(stacked, coords, dims, name="features", attrs=attrs)
+
+
+def _stack_blocks(*blocks: NDArray[np.floating], clip: float) -> NDArray[np.float32]:
+    return np.minimum(np.stack(blocks, axis=-3, dtype=np.float32), np.float32(clip))
+
+
+def encode(
+    features: DataArray,
+    encoder: FittedEncoder,
+    *,
+    mask: DataArray | None = None,
+    device: str = "auto",
+) -> DataArray:
+    """Encode every cell of a raster by the window around it.
+
+    Parameters
+    ----------
+    features : DataArray, (channel, y, x) or (time, channel, y, x)
+        Raw clipped channels as from `stack_features`, on the grid that the encoder was fitted to.
+    encoder : FittedEncoder
+        As from `fit_autoencoder`.
+    mask : DataArray of bool, (y, x) or (time, y, x), optional
+        Cells to encode, such as `domain` gives; all cells with data by default.
+    device : str, optional
+        A torch device, or "auto": a GPU where the worker has one.
+
+    Returns
+    -------
+    DataArray of float32, (y, x, latent) or (time, y, x, latent)
+        At least 0 for every cell asked for that has data, NaN elsewhere. Lazy; its chunks are those
+        of `features`, moved to the lattice of tiles, at most 1024 cells wide, and one frame each.
+
+    Raises
+    ------
+    InputError
+        If features or mask do not lie on the encoder's grid, or their channels differ.
+
+    Notes
+    -----
+    The same bits under any chunking on one kind of machine. The encoder is one key of the graph
+    that all tasks share, so it travels to a worker once.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from popdask.tracking.autoencoder import fit_autoencoder
+    >>> people = np.random.default_rng(0).poisson(3, (3, 20, 30)).astype("float32")
+    >>> features = xr.DataArray(people, dims=("channel", "y", "x"))
+    >>> encoder = fit_autoencoder(features, epochs=2, windows_per_epoch=64)
+    >>> encode(features, encoder).sizes
+    Frozen({'y': 20, 'x': 30, 'latent': 16})
+    """
+    latent = _map_tiles(features, encoder, mask, device, decode=False).rename("latent")
+    return latent.assign_attrs(long_name="code of the window around the cell", units="1")
+
+
+def reconstruct(
+    features: DataArray,
+    encoder: FittedEncoder,
+    *,
+    mask: DataArray | None = None,
+    device: str = "auto",
+) -> DataArray:
+    """Encode every cell and decode it again: what the code remembers of the cell itself.
+
+    Parameters
+    ----------
+    features, encoder, mask, device
+        As for `encode`.
+
+    Returns
+    -------
+    DataArray of float32, (channel, y, x) or (time, channel, y, x)
+        The middle of each reconstructed window, scaled back to people and cells per frame; NaN
+        where `encode` is. Lazy, in the same chunks as `encode`.
+
+    Raises
+    ------
+    InputError
+        As for `encode`.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from popdask.tracking.autoencoder import fit_autoencoder
+    >>> people = np.random.default_rng(0).poisson(3, (3, 20, 30)).astype("float32")
+    >>> features = xr.DataArray(people, dims=("channel", "y", "x"))
+    >>> encoder = fit_autoencoder(features, epochs=2, windows_per_epoch=64)
+    >>> reconstruct(features, encoder).sizes
+    Frozen({'channel': 3, 'y': 20, 'x': 30})
+    """
+    decoded = _map_tiles(features, encoder, mask, device, decode=True)
+    decoded = decoded.rename(latent="channel").transpose(..., "channel", "y", "x")
+    if "channel" in features.coords:
+        decoded = decoded.assign_coords(channel=features["channel"])
+    return decoded.rename("reconstruction").assign_attrs(long_name="features reconstructed")
+
+
+def _map_tiles(
+    features: DataArray,
+    encoder: FittedEncoder,
+    mask: DataArray | None,
+    device: str,
+    *,
+    decode: bool,
+) -> DataArray:
+    """Run an encoder over the lattice: (…, channel, y, x) → (…, y, x, latent)."""
+    features = features.transpose(..., "channel", "y", "x")
+    expected = (encoder.module.channels, encoder.height, encoder.width)
+    if features.shape[-3:] != expected:
+        raise InputError(
+            f"features have (channel, y, x) = {features.shape[-3:]}, expected {expected}, what the "
+            "encoder was fitted to; fit one on this grid"
+        )
+    asked = usable_cells(features, mask)
+    array, wanted = _as_dask(features), _as_dask(asked)
+    frames = [(1,) * size for size in wanted.shape[:-2]]
+    chunks = [lattice_chunks(sizes) for sizes in array.chunks[-2:]]
+    wanted = wanted.rechunk((*frames, *chunks))
+    array = array.rechunk((*frames, (expected[0],), *chunks))
+    # An axis in one chunk has no neighbours to borrow from: its block is padded in the kernel.
+    depth = [HALO if len(sizes) > 1 else 0 for sizes in chunks]
+    axes = (array.ndim - 2, array.ndim - 1)
+    array = da.overlap.overlap(
+        array,
+        depth=dict(zip(axes, depth, strict=True)),
+        boundary=dict.fromkeys(axes, 0),
+        allow_rechunk=False,
+    )
+    pad = [(HALO - have, HALO - have) for have in depth]
+    lead = tuple("abc"[: len(frames)])
+    width = expected[0] if decode else encoder.config.latent
+    out = da.blockwise(
+        encode_block,
+        (*lead, "y", "x", "c"),
+        array,
+        (*lead, "c", "y", "x"),
+        wanted,
+        (*lead, "y", "x"),
+        _starts(chunks[0]),
+        "y",
+        _starts(chunks[1]),
+        "x",
+        dask.delayed(encoder, pure=True, traverse=False),
+        None,
+        pad=pad,
+        device=device,
+        decode=decode,
+        adjust_chunks={"c": width, "y": chunks[0], "x": chunks[1]},
+        align_arrays=False,
+        dtype=np.float32,
+        meta=np.empty((0,) * array.ndim, np.float32),
+    )
+    coords = {name: c for name, c in features.coords.items() if "channel" not in c.dims}
+    return DataArray(out, coords, (*asked.dims, "latent"))
+
+
+def lattice_chunks(
+    sizes: Sequence[int], tile: int = TILE, most: int = MOST_TILES
+) -> tuple[int, ...]:
+    """Move chunk borders to the nearest tile borders; at most `most` tiles to a chunk.
+
+    >>> lattice_chunks((100, 100, 100))
+    (128, 128, 44)
+    >>> lattice_chunks((2, 200, 57))
+    (256, 3)
+    """
+    length = sum(sizes)
+    borders = {round(end / tile) * tile for end in np.cumsum(sizes)[:-1]}
+    # A last chunk thinner than the halo could not lend its neighbour enough rows.
+    inner = sorted(b for b in borders if 0 < b <= length - HALO)
+    even: list[int] = []
+    for start, end in pairwise([0, *inner, length]):
+        even += range(start, end, most * tile)
+    even = [b for b in even if b <= length - HALO] or [0]
+    return tuple(int(b - a) for a, b in pairwise([*even, length]))
+
+
+def _starts(sizes: Sequence[int]) -> da.Array:
+    """Give every block along an axis its first cell."""
+    return da.from_array(np.cumsum([0, *sizes[:-1]]), chunks=1, name=False)
+
+
+def _as_dask(array: DataArray) -> da.Array:
+    """Give the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
+    if isinstance(array.data, da.Array):
+        return array.data
+    return da.from_array(array.data, chunks=-1, name=False)
