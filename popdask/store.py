@@ -95,7 +95,7 @@ class RegionStore:
         return _read_files(self.repository().readonly_session(branch).store)
 
     def table(self, name: str, branch: str = MAIN) -> pd.DataFrame:
-        """Read one table, such as ``"links"``, ``"tracks"`` or ``"summary"``."""
+        """Read one table, such as ``"links"``, ``"tracks"`` or ``"communities"``."""
         return read_table(self.files(branch)[f"{name}.parquet"])
 
     def records(self, branch: str = MAIN) -> dict[str, Any]:
@@ -106,6 +106,10 @@ class RegionStore:
         if branch not in repository.list_branches():
             return {}
         return _read_records(repository.readonly_session(branch).store)
+
+    def latest_records(self) -> dict[str, Any]:
+        """Read the records of the run under way, else of the last finished one."""
+        return self.records(WORK) or self.records(MAIN)
 
     def unfinished(self) -> bool:
         """Tell whether a run was stopped before its end."""
@@ -198,6 +202,10 @@ class Work:
         """Read the models and tables as they stand."""
         return _read_files(self._repository.readonly_session(WORK).store)
 
+    def table(self, name: str) -> pd.DataFrame:
+        """Read one table as it stands."""
+        return read_table(self.files()[f"{name}.parquet"])
+
     def records(self) -> dict[str, Any]:
         """Read what each finished stage was made from."""
         return _read_records(self._repository.readonly_session(WORK).store)
@@ -229,8 +237,7 @@ class Work:
         stage
             Name of the stage, and of the record.
         arrays
-            Variables on (time, y, x) over *all* frames, lazily; only ``frames`` are computed. The
-            attribute ``fill`` of a variable is the value of empty chunks.
+            Variables on (time, y, x) over *all* frames, lazily; only ``frames`` are computed.
         frames
             Positions of the frames along time.
         record
@@ -239,7 +246,7 @@ class Work:
         self._create(arrays)
         session = self._repository.writable_session(WORK)
         forks = []
-        for first, last in _runs(frames):
+        for first, last in frame_runs(frames):
             fork = session.fork()
             root = zarr.open_group(fork.store, mode="r+")
             names = [str(name) for name in arrays.data_vars]
@@ -277,15 +284,14 @@ class Work:
         missing = [str(name) for name in arrays.data_vars if name not in set(root.array_keys())]
         for name in missing:
             array = arrays[name]
-            attributes = {k: v for k, v in array.attrs.items() if k != "fill"}
             root.create_array(
                 name,
                 shape=array.shape,
                 chunks=tuple(sizes[0] for sizes in array.chunks or ()),
                 dtype=array.dtype,
-                fill_value=array.attrs["fill"],
+                fill_value=np.nan if array.dtype.kind == "f" else -1,
                 dimension_names=[str(dim) for dim in array.dims],
-                attributes=attributes
+                attributes=array.attrs
                 | {"coordinates": "spatial_ref", "grid_mapping": "spatial_ref"},
             )
         if missing:
@@ -346,8 +352,14 @@ def _lengthen(root: zarr.Group, times: np.ndarray) -> None:
     root["time"][:] = times.astype("datetime64[s]").astype(np.int64)  # type: ignore[index]
 
 
-def _runs(frames: Sequence[int]) -> list[tuple[int, int]]:
-    """Group positions into runs without gaps, as (first, last)."""
+def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
+    """Group positions into runs without gaps, as (first, last).
+
+    Examples
+    --------
+    >>> frame_runs([0, 1, 2, 5, 7, 8])
+    [(0, 2), (5, 5), (7, 8)]
+    """
     groups = itertools.groupby(enumerate(sorted(frames)), key=lambda item: item[1] - item[0])
     runs = [[frame for _, frame in group] for _, group in groups]
     return [(run[0], run[-1]) for run in runs]

@@ -34,8 +34,8 @@ def arrays(frames, value, rows=30):
     dims = ("time", "y", "x")
     return xr.Dataset(
         {
-            "community": (dims, community, {"fill": -1, "long_name": "community"}),
-            "population": (dims, population, {"fill": np.nan}),
+            "community": (dims, community, {"long_name": "community"}),
+            "population": (dims, population),
         }
     )
 
@@ -107,8 +107,6 @@ def test_a_write_that_fails_leaves_the_last_commit(store):
         raise RuntimeError("the disk is full")
 
     broken = arrays(2, 2).map(lambda a: a.copy(data=a.data.map_blocks(fail, dtype=a.dtype)))
-    for name in broken.data_vars:
-        broken[name].attrs["fill"] = 0
     with pytest.raises(RuntimeError, match="the disk is full"):
         work.write_frames("communities", broken, [0, 1], {"v": 2})
     assert (work.dataset()["community"] == 1).all()

@@ -127,7 +127,7 @@ def _fingerprints(
 ) -> dict[str, dict[str, Any]]:
     """The record that each stage will have when it is finished."""
     times = list(inputs)
-    pairs = dict(itertools.pairwise(times))
+    pairs = dict(itertools.pairwise(times)) or {times[0]: times[0]}  # one frame: an empty table
 
     def of(stage: str, *parts: Any) -> str:
         return fingerprint(stage, VERSIONS[stage], *parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from distributed import get_client
@@ -10,28 +11,30 @@ from distributed import get_client
 T = TypeVar("T")
 
 
-def on_worker(function: Callable[..., T], *arguments: Any) -> T:
-    """Run one function on a worker, on one with a GPU where the cluster has one.
+def on_worker(function: Callable[..., T], *arguments: Any, **options: Any) -> Callable[[], T]:
+    """Start one function on a worker, on one with a GPU where the cluster has one.
 
     Parameters
     ----------
     function
         A picklable function.
     *arguments
-        Its arguments; large arrays are sent to the worker beforehand.
+        Its arguments; they are sent to the worker ahead of the call.
+    **options
+        Its keyword arguments, small ones.
 
     Returns
     -------
-    object
-        What the function returns. Without a client, it runs here.
+    callable
+        Waits for the function and gives its result. Without a client, it runs it here.
     """
     try:
         client = get_client()
     except ValueError:  # no client: plain Dask
-        return function(*arguments)
-    sent = [client.scatter(argument, hash=False) for argument in arguments]
-    future = client.submit(function, *sent, pure=False, resources=gpu_resources())
-    return future.result()
+        return partial(function, *arguments, **options)
+    sent = client.scatter(list(arguments), hash=False)
+    future = client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
+    return future.result
 
 
 def gpu_resources() -> Mapping[str, int] | None:
