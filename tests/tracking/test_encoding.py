@@ -1,0 +1,244 @@
+import os
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from sklearn.preprocessing import StandardScaler
+
+from popdask.errors import InputError
+from popdask.tracking.autoencoder import fit_autoencoder
+from popdask.tracking.convolution import HALO, TILE
+from popdask.tracking.encoding import encode, lattice_chunks, reconstruct, stack_features
+from popdask.tracking.fitted import EncoderConfig, FittedEncoder, Scaling
+from popdask.tracking.network import WindowAutoencoder
+
+DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
+OSLO = DATA / "oslo_250m"
+FRAMES = ("time", "channel", "y", "x")
+
+
+def noise(*shape: int, holes: float = 0.0, seed: int = 0) -> xr.DataArray:
+    """Raw features (…, channel, y, x) without any structure, some cells without data."""
+    rng = np.random.default_rng(seed)
+    raw = rng.normal(0, 30, shape).astype(np.float32)
+    people = rng.integers(0, 900, (*shape[:-3], *shape[-2:])).astype(np.float32)
+    people[rng.random(people.shape) < holes] = np.nan
+    raw[..., 0, :, :] = people
+    return xr.DataArray(raw, dims=FRAMES[4 - len(shape) :])
+
+
+def random_encoder(features: xr.DataArray, edge: str = "neutral", seed: int = 0) -> FittedEncoder:
+    """An encoder with random weights and biases: what it means does not matter here."""
+    generator = torch.Generator().manual_seed(seed)
+    module = WindowAutoencoder(generator=generator)
+    for layer in [*module.encoder, *module.decoder]:
+        layer.bias.data.uniform_(-0.3, 0.3, generator=generator)
+    over = [dim for dim in features.dims if dim != "channel"]
+    filled = features.fillna(0)
+    low, high = (tuple(f(over).values.tolist()) for f in (filled.min, filled.max))
+    size = (features.sizes["y"], features.sizes["x"])
+    return FittedEncoder(module, Scaling(low, high), *size, EncoderConfig(edge=edge))
+
+
+def plain(features: np.ndarray, encoder: FittedEncoder) -> tuple[np.ndarray, np.ndarray]:
+    """Dense layers on windows of one frame, by NumPy: codes and reconstructed middles."""
+    _, height, width = features.shape
+    low = np.array(encoder.scaling.minimum)[:, None, None]
+    span = np.array(encoder.scaling.maximum)[:, None, None] - low
+    beyond = np.broadcast_to(-low / span if encoder.edge == "neutral" else 0.0, low.shape)
+    padded = np.tile(beyond, (1, height + 6, width + 6))
+    padded[:, 3:-3, 3:-3] = (np.nan_to_num(features) - low) / span
+    row, column = np.linspace(0, 1, height + 6), np.linspace(0, 1, width + 6)
+    positions = np.stack(np.broadcast_arrays(row[:, None], column))
+    full = np.concatenate([padded, positions])
+    windows = np.lib.stride_tricks.sliding_window_view(full, (7, 7), axis=(1, 2))
+    h = np.moveaxis(windows, 0, 2).reshape(height, width, -1)
+    weights = {k: w.double().numpy() for k, w in encoder.module.state_dict().items()}
+    for i in range(3):
+        h = np.maximum(h @ weights[f"encoder.{i}.weight"].T + weights[f"encoder.{i}.bias"], 0)
+    code = h
+    for i in range(3):
+        h = h @ weights[f"decoder.{i}.weight"].T + weights[f"decoder.{i}.bias"]
+        h = np.maximum(h, 0) if i < 2 else h
+    middle = np.moveaxis(h.reshape(height, width, 3, 7, 7)[..., 3, 3], -1, 0)
+    return code, middle * span + low
+
+
+@pytest.mark.parametrize("edge", ["neutral", "zero"])
+@pytest.mark.parametrize("shape", [(40, 37), (5, 150), (140, 2), (1, 1)])
+def test_encode_is_dense_layers_on_every_window(edge: str, shape: tuple[int, int]):
+    features = noise(2, 3, *shape, holes=0.1 if shape[0] > 1 else 0)
+    encoder = random_encoder(features, edge)
+    latent = encode(features, encoder)
+    middle = reconstruct(features, encoder)
+    assert latent.dims == ("time", "y", "x", "latent")
+    assert middle.dims == features.dims
+    assert latent.dtype == middle.dtype == np.float32
+    for t in range(2):
+        data = ~np.isnan(features.values[t, 0])
+        code, decoded = plain(features.values[t], encoder)
+        for ours, theirs in ((latent[t].values, code), (middle[t].values.transpose(1, 2, 0), None)):
+            theirs = decoded.transpose(1, 2, 0) if theirs is None else theirs
+            assert np.isnan(ours[~data]).all()
+            np.testing.assert_allclose(ours[data], theirs[data], atol=1e-5 * np.ptp(theirs))
+
+
+def test_one_frame_encodes_like_a_frame_of_many():
+    features = noise(2, 3, 20, 30)
+    encoder = random_encoder(features)
+    latent = encode(features, encoder)
+    one = encode(features[1].transpose("y", "channel", "x"), encoder)
+    assert one.dims == ("y", "x", "latent")
+    np.testing.assert_array_equal(one, latent[1])
+
+
+WORLD = noise(2, 3, 141, 260, holes=0.05)
+ENCODER = random_encoder(WORLD)
+MASK = xr.DataArray(np.random.default_rng(1).random((2, 141, 260)) < 0.001, dims=("time", "y", "x"))
+MASK[0, 60:80, 100:190] = True
+LATENT = encode(WORLD, ENCODER).values
+
+
+def cuts(length: int, least: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """Ragged chunk sizes along an axis."""
+    borders = st.sets(st.integers(1, length - 1), max_size=length // least)
+    return borders.map(lambda inner: tuple(np.diff([0, *sorted(inner), length]).tolist()))
+
+
+@settings(max_examples=12, deadline=None)
+@given(y=cuts(141, 20), x=cuts(260, 40), t=cuts(2, 1), channel=cuts(3, 1))
+def test_codes_are_the_same_bits_under_any_chunking(y, x, t, channel):
+    """Chunks of one cell and chunks thinner than the halo included."""
+    features = WORLD.chunk(dict(zip(FRAMES, (t, channel, y, x), strict=True)))
+    np.testing.assert_array_equal(encode(features, ENCODER), LATENT)
+    masked = encode(features, ENCODER, mask=MASK.chunk({"y": 31, "x": 77}))
+    np.testing.assert_array_equal(masked, np.where(MASK.values[..., None], LATENT, np.nan))
+
+
+def test_reconstruction_is_the_same_bits_under_any_chunking():
+    whole = reconstruct(WORLD, ENCODER)
+    np.testing.assert_array_equal(reconstruct(WORLD.chunk({"y": 9, "x": 50}), ENCODER), whole)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=8),
+    tile=st.integers(3, 130),
+    most=st.integers(1, 4),
+)
+def test_chunks_start_on_the_lattice_and_can_lend_a_halo(sizes, tile, most):
+    chunks = lattice_chunks(sizes, tile, most)
+    assert sum(chunks) == sum(sizes)
+    assert all(chunk % tile == 0 for chunk in chunks[:-1])
+    assert len(chunks) == 1 or min(chunks) >= HALO
+    assert max(chunks) < most * tile + HALO
+
+
+def test_chunks_on_the_lattice_stay():
+    assert lattice_chunks((2 * TILE, 3 * TILE, 50)) == (2 * TILE, 3 * TILE, 50)
+    assert lattice_chunks((3000,)) == (1024, 1024, 952)
+
+
+def test_only_cells_in_the_mask_with_data_are_encoded():
+    features = noise(3, 40, 50, holes=0.2)
+    mask = xr.DataArray(np.random.default_rng(2).random((40, 50)) < 0.5, dims=("y", "x"))
+    latent = encode(features, random_encoder(features), mask=mask).values
+    expected = mask.values & ~np.isnan(features.values[0])
+    np.testing.assert_array_equal(np.isfinite(latent).all(axis=-1), expected)
+    np.testing.assert_array_equal(np.isnan(latent).all(axis=-1), ~expected)
+
+
+def refuse(block: np.ndarray) -> np.ndarray:
+    raise AssertionError("a block was read")
+
+
+def test_building_the_graph_reads_nothing_and_holds_the_encoder_once():
+    unread = da.zeros((2, 300, 300), chunks=(1, 50, 50), dtype=np.float32).map_blocks(
+        refuse, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32)
+    )
+    population = xr.DataArray(unread, dims=("time", "y", "x"))
+    features = stack_features(population, xr.Dataset({"u": population, "v": population}))
+    encoder = random_encoder(noise(3, 300, 300))
+    latent = encode(features, encoder, mask=population > 0)
+    decoded = reconstruct(features, encoder)
+    assert latent.chunks == ((1, 1), (128, 128, 44), (128, 128, 44), (16,))
+    assert decoded.chunks == ((1, 1), (3,), (128, 128, 44), (128, 128, 44))
+    holders = [key for key in latent.__dask_graph__() if str(key).startswith("FittedEncoder")]
+    assert len(holders) == 1
+    with pytest.raises(AssertionError, match="a block was read"):
+        latent.compute(scheduler="sync")
+
+
+def test_zero_padding_makes_a_class_of_its_own_along_the_border_and_neutral_does_not():
+    """One town that grows outwards: no motion scales to 0.5, so 0 reads as extreme motion."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    town = np.exp(-(y**2 + x**2) / (2 * 8**2))
+    raw = np.stack([900 * town, x * town, y * town]).astype(np.float32)
+    features = xr.DataArray(raw, dims=FRAMES[1:])
+    border = np.ones((64, 64), bool)
+    border[3:-3, 3:-3] = False
+    purest = {}
+    for edge in ("neutral", "zero"):
+        fitted = fit_autoencoder(features, edge=edge, epochs=12, windows_per_epoch=400)
+        codes = StandardScaler().fit_transform(encode(features, fitted).values.reshape(-1, 16))
+        classes = KMeans(6, n_init=3, random_state=0).fit_predict(codes).reshape(64, 64)
+        of_size = [classes == c for c in range(6) if (classes == c).sum() > 50]
+        purest[edge] = max(border[cells].mean() for cells in of_size)
+    assert purest["zero"] > 0.9, "a class that lies along the border alone"
+    assert purest["neutral"] < 0.5
+
+
+def test_features_are_three_channels_clipped_from_above():
+    rng = np.random.default_rng(0)
+    people = rng.gamma(0.5, 900, (2, 30, 40))
+    people[0, 3, 4] = np.nan
+    motion = rng.normal(0, 900, (2, 2, 30, 40))
+    population = xr.DataArray(
+        people, {"time": [2018, 2019], "x": np.arange(40.0)}, ("time", "y", "x")
+    )
+    flow = xr.Dataset({n: (("time", "y", "x"), m) for n, m in zip("uv", motion, strict=True)})
+    expected = np.minimum(np.stack([people, *motion], axis=1), 800).astype(np.float32)
+    for features in (
+        stack_features(population, flow, clip=800),
+        stack_features(population.chunk({"y": 7}), flow.chunk({"x": 9}), clip=800),
+    ):
+        assert features.dims == FRAMES
+        assert features.dtype == np.float32
+        assert features.chunksizes["channel"] == (3,)
+        assert features.channel.values.tolist() == ["population", "u", "v"]
+        assert features.time.values.tolist() == [2018, 2019]
+        np.testing.assert_array_equal(features, expected)
+    assert np.nanmin(features.values) < -800, "only the top is clipped"
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence():
+    features = noise(3, 20, 30)
+    encoder = random_encoder(features)
+    with pytest.raises(InputError, match="fit one on this grid"):
+        encode(features[:, :-1], encoder)
+    with pytest.raises(InputError, match="mask"):
+        encode(features, encoder, mask=xr.DataArray(np.ones((3, 30), bool), dims=("z", "x")))
+    flow = xr.Dataset({"u": features[1], "v": features[2]})
+    with pytest.raises(InputError, match="population's grid"):
+        stack_features(features[0, 1:], flow)
+    with pytest.raises(InputError, match="clip"):
+        stack_features(features[0], flow, clip=0)
+
+
+@pytest.mark.skipif(not OSLO.exists(), reason="POPDASK_DATA has no oslo_250m")
+def test_oslo_has_a_code_in_every_cell_the_same_in_any_chunks():
+    import rasterio
+
+    with rasterio.open(OSLO / "oslo_pop_250m_2019.tif") as file:
+        people = xr.DataArray(file.read(1).astype(np.float32), dims=("y", "x"))
+    still = xr.zeros_like(people)
+    features = stack_features(people, xr.Dataset({"u": still, "v": still}))
+    encoder = fit_autoencoder(features, epochs=5)
+    latent = encode(features, encoder).values
+    assert np.isfinite(latent).all()
+    np.testing.assert_array_equal(encode(features.chunk({"y": 90, "x": 170}), encoder), latent)
