@@ -1,0 +1,272 @@
+"""How right an answer is: communities against true cities, found events against true ones.
+
+Communities are found per class, so a city is a core with rings around it, each a community of its
+own. Found and true events can only be compared once it is said which community stands for a city.
+That is its *core*: among the communities that belong to the city (they share more people with it
+than with any other city), the one that holds most of the people of the city's *heart*, the densest
+cells in which half of its people live. The choice looks at a single frame, at people and labels
+only; it never sees an event, so it cannot flatter the tracker. What happens to rings is not judged,
+and :func:`city_events` says how much that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from sklearn.metrics import adjusted_rand_score
+
+from popdask.errors import InputError
+
+EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
+
+
+def people_error(estimate: Any, truth: Any) -> float:
+    """Return the relative error of the total number of people.
+
+    Parameters
+    ----------
+    estimate, truth
+        People per cell, arrays of one shape; a cell that is NaN in either is left out of both.
+
+    Returns
+    -------
+    float
+        (sum of the estimate - sum of the truth) / sum of the truth, summed in float64; NaN where
+        there is nobody in truth.
+
+    Examples
+    --------
+    >>> people_error([110.0, np.nan], [100.0, 50.0])
+    0.1
+    """
+    estimated, true = np.asarray(estimate, np.float64), np.asarray(truth, np.float64)
+    _same_shape(estimate=estimated, truth=true)
+    known = ~np.isnan(estimated) & ~np.isnan(true)
+    total = true[known].sum()
+    return float((estimated[known].sum() - total) / total) if total else float("nan")
+
+
+def label_agreement(community: xr.DataArray, labels: xr.DataArray) -> float:
+    """Return the adjusted Rand index between communities and true labels.
+
+    Cells outside both (-1 in both) are left out: they are most of a map and agree for free. Labels
+    are compared frame by frame, as numbers of communities mean nothing across frames.
+
+    Parameters
+    ----------
+    community, labels
+        Integers (time, y, x) or (y, x), -1 outside.
+
+    Returns
+    -------
+    float
+        1 for the same partition, about 0 for a random one, the mean over the frames which have
+        a label in either; NaN if none has.
+
+    References
+    ----------
+    Hubert, L., Arabie, P. (1985). Comparing partitions. Journal of Classification 2, 193-218.
+
+    Examples
+    --------
+    >>> label_agreement([[0, 0, 1, -1]], [[5, 5, 3, -1]])
+    1.0
+    """
+    found, true = np.asarray(community), np.asarray(labels)
+    _same_shape(community=found, labels=true)
+    found, true = (array.reshape(-1, *array.shape[-2:]) for array in (found, true))
+    scores = [
+        adjusted_rand_score(b[inside], a[inside])
+        for a, b in zip(found, true, strict=True)
+        if (inside := (a >= 0) | (b >= 0)).any()
+    ]
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def match_cities(
+    community: xr.DataArray, labels: xr.DataArray, population: xr.DataArray, *, heart: float = 0.5
+) -> pd.DataFrame:
+    """Say which true city each community belongs to, and which community is a city's core.
+
+    Parameters
+    ----------
+    community, labels
+        Found communities and true cities, integers (time, y, x), -1 outside.
+    population
+        People per cell (time, y, x), NaN = no data; loaded into memory.
+    heart
+        The share of a city's people who live in its heart, the densest cells.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per time and community that shares people with a city: time, community, city,
+        people (shared with that city), core (whether it stands for the city in that frame).
+    """
+    if not 0 < heart <= 1:
+        raise InputError(f"heart is {heart}, but it is a share of a city's people: give 0 to 1")
+    _same_shape(community=community, labels=labels, population=population)
+    found, true = community.values, labels.values
+    people = np.nan_to_num(population.values.astype(np.float64))
+    frames = []
+    for index, time in enumerate(np.atleast_1d(population.time.values)):
+        shared = _shared(found[index], true[index], people[index], heart)
+        frames.append(shared.assign(time=time))
+    columns = ["time", "community", "city", "people", "core"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def _shared(found: np.ndarray, true: np.ndarray, people: np.ndarray, heart: float) -> pd.DataFrame:
+    """Match the communities of one frame."""
+    both = (found >= 0) & (true >= 0) & (people > 0)
+    cells = pd.DataFrame({"community": found[both], "city": true[both], "people": people[both]})
+    cells["heart"] = cells["people"] * _in_heart(true, people, heart)[both]
+    shared = cells.groupby(["community", "city"], as_index=False)[["people", "heart"]].sum()
+    # Ties go to the lowest number, as everywhere.
+    shared = shared.sort_values(["people", "city"], ascending=[False, True], kind="stable")
+    shared = shared.drop_duplicates("community").sort_values("community")
+    best = shared.sort_values(["heart", "people"], ascending=False, kind="stable")
+    core = best.drop_duplicates("city").index
+    return shared.assign(core=shared.index.isin(core)).drop(columns="heart")
+
+
+def _in_heart(true: np.ndarray, people: np.ndarray, heart: float) -> np.ndarray:
+    """Mark the densest cells of every city that together hold a share of its people."""
+    cells = pd.DataFrame({"city": true[true >= 0], "people": people[true >= 0]})
+    dense = cells.sort_values("people", ascending=False, kind="stable")
+    by_city = dense.groupby("city")["people"]
+    inside = by_city.cumsum() - dense["people"] < heart * by_city.transform("sum")
+    marked = np.zeros(true.shape, bool)
+    marked[true >= 0] = inside.sort_index().to_numpy()
+    return marked
+
+
+def city_events(tracks: pd.DataFrame, match: pd.DataFrame) -> pd.DataFrame:
+    """Translate events of communities into events of the cities they are the core of.
+
+    Parameters
+    ----------
+    tracks
+        The table of :func:`popdask.tracking.linking.tracks`: time, community, track, parent, event.
+    match
+        The table of :func:`match_cities`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        time, track (the city's number), event, one row per event of a core. Its ``attrs`` say
+        what was not judged: ``"rings"``, events of other communities of a city, and
+        ``"elsewhere"``, events of communities that share nobody with any city.
+    """
+    rows = tracks.merge(match[["time", "community", "city", "core"]], how="left")
+    core = rows["core"].eq(True)
+    events = rows.loc[core, ["time", "city", "event"]].rename(columns={"city": "track"})
+    events = events.astype({"track": np.int64}).drop_duplicates().reset_index(drop=True)
+    elsewhere = int(rows["city"].isna().sum())
+    events.attrs = {"rings": int((~core).sum()) - elsewhere, "elsewhere": elsewhere}
+    return events
+
+
+def event_scores(
+    found: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    tolerance: int = 0,
+    times: Sequence[Any] | None = None,
+    kinds: Sequence[str] = EVENTS,
+) -> pd.DataFrame:
+    """Compare found events of cities with the true ones, kind by kind.
+
+    A true event is recalled if the same city has an event of that kind at most ``tolerance``
+    frames away; each found event answers for one true event only, the nearest. Appearances in the
+    first frame are left out on both sides: that is where the record starts, not where cities do.
+
+    Parameters
+    ----------
+    found, truth
+        Tables with time, track (the city's number) and event, for instance from
+        :func:`city_events` and :attr:`popdask.synthetic.World.truth`.
+    tolerance
+        How many frames early or late an event may be.
+    times
+        The times of all frames; None takes those which appear in either table.
+    kinds
+        The events to compare, in the order of the answer's rows.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by event: true, found, matched (counts), recall = matched / true and
+        precision = matched / found, NaN where there is nothing to divide by.
+
+    Examples
+    --------
+    >>> truth = pd.DataFrame({"time": [1, 2, 3], "track": 0, "event": ["grow", "split", "grow"]})
+    >>> found = pd.DataFrame({"time": [1, 3, 3], "track": 0, "event": ["grow", "split", "merge"]})
+    >>> event_scores(found, truth, tolerance=1, times=[0, 1, 2, 3], kinds=["grow", "split"])
+    ... # doctest: +NORMALIZE_WHITESPACE
+           true  found  matched  recall  precision
+    event
+    grow      2      1        1     0.5        1.0
+    split     1      1        1     1.0        1.0
+    """
+    if tolerance < 0:
+        raise InputError(f"tolerance is {tolerance} frames, but it cannot be negative: give 0 or 1")
+    if times is None:
+        times = pd.concat([found["time"], truth["time"]]).unique()
+    frames = pd.Series(range(len(times)), index=pd.Index(times).sort_values())
+    tables = [_by_city(table, frames) for table in (truth, found)]
+    rows = []
+    for kind in kinds:
+        true, seen = ({c: f[kind] for c, f in table.items() if kind in f} for table in tables)
+        matched = sum(_pairs(true[city], seen.get(city, []), tolerance) for city in true)
+        n_true, n_seen = (sum(map(len, events.values())) for events in (true, seen))
+        rows.append(
+            (kind, n_true, n_seen, matched, _ratio(matched, n_true), _ratio(matched, n_seen))
+        )
+    columns = ["event", "true", "found", "matched", "recall", "precision"]
+    return pd.DataFrame(rows, columns=columns).set_index("event")
+
+
+def _by_city(table: pd.DataFrame, frames: pd.Series) -> dict[Any, dict[str, list[int]]]:
+    """Frames of the distinct events, by city and kind, in ascending order."""
+    events = table[["time", "track", "event"]].drop_duplicates()
+    frame = events["time"].map(frames)
+    if frame.isna().any():
+        raise InputError(
+            f"an event is at {events['time'][frame.isna()].iloc[0]}, which is not among the times "
+            "of the frames: give the times of all frames"
+        )
+    events = events.assign(frame=frame)[(frame > 0) | (events["event"] != "appear")]
+    by_city: dict[Any, dict[str, list[int]]] = {}
+    for (city, kind), group in events.groupby(["track", "event"]):
+        by_city.setdefault(city, {})[str(kind)] = sorted(group["frame"])
+    return by_city
+
+
+def _pairs(true: list[int], found: list[int], tolerance: int) -> int:
+    """Count the pairs of a greedy matching in time, which is the largest one on a line."""
+    pairs, i, j = 0, 0, 0
+    while i < len(true) and j < len(found):
+        if abs(true[i] - found[j]) <= tolerance:
+            pairs, i, j = pairs + 1, i + 1, j + 1
+        elif true[i] < found[j]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _same_shape(**arrays: Any) -> None:
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{name} has {shape}" for name, shape in shapes.items())
+        raise InputError(f"{found}, but the shapes must be the same: give arrays on one grid")
