@@ -7,6 +7,7 @@ depends on the cells alone, never on the chunks, and any prefix of it is itself 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from itertools import pairwise
 
 import dask
@@ -45,8 +46,12 @@ def _draw(
     mask: NDArray[np.bool_], origin: Sequence[int], shape: Sequence[int], n: int, seed: int
 ) -> NDArray[np.uint64]:
     """Rank the True cells of one block and keep the n lowest: (2, m) of (rank, global index)."""
-    where = [axis + start for axis, start in zip(np.nonzero(mask), origin, strict=True)]
-    index = np.ravel_multi_index(where, shape)
+    strides = np.cumprod([1, *shape[:0:-1]])[::-1]
+    axes = [
+        (start + np.arange(size)) * stride
+        for start, size, stride in zip(origin, mask.shape, strides, strict=True)
+    ]
+    index = reduce(np.add, np.ix_(*axes))[mask]
     return _lowest(np.stack([_ranks(index, seed), index.astype(np.uint64)]), n)
 
 
