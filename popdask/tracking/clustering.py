@@ -189,7 +189,7 @@ def fit_classes(
     Notes
     -----
     Eager, on one thread of the calling process: about 2 s for 100,000 rows of 16 latents and
-    k = 10, and 19 times that for ``k="auto"``.
+    k = 10, half a minute for ``k="auto"``.
 
     Examples
     --------
