@@ -1,0 +1,258 @@
+"""What a community is: its people, area, outline, place and motion; and that nobody gets lost.
+
+Everything is a sum over the cells of a community (:mod:`popdask.tracking.tally`): of people, of
+areas, of rows and columns (the centroid is the unweighted mean of the cells' centres), of flows.
+Velocity is the displacement of the centroid over the true time between two frames; it is measured
+on the ellipsoid where coordinates are geographic.
+
+The trick is that nothing but these sums leaves a chunk, as whole numbers: the table is identical
+under any chunking, and the cells are read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+import xarray as xr
+from affine import Affine
+from dask import delayed
+
+from popdask.cube import pixel_area_km2
+from popdask.tracking._outlines import join_outlines, outline_block
+from popdask.tracking.motion import follow, move, predecessors, shared_people
+from popdask.tracking.tally import Table, frames_of, over_blocks, tabulate, tree_sum, words
+
+__all__ = ["LostPeopleError", "check_balance", "follow", "people_balance", "summarize"]
+
+
+def summarize(
+    community: xr.DataArray,
+    population: xr.DataArray,
+    flow: xr.Dataset | None = None,
+    *,
+    tracks: pd.DataFrame | None = None,
+) -> gpd.GeoDataFrame:
+    """Describe every community of every frame.
+
+    Eager: one pass over the cells, one call of :func:`dask.compute`.
+
+    Parameters
+    ----------
+    community
+        Community numbers ≥ 0, negative where there is none; int (time, y, x).
+    population
+        People per cell, NaN = no data; (time, y, x), with CRS and transform.
+    flow
+        ``u`` and ``v`` (time, y, x), cells per frame, to be averaged over each community.
+    tracks
+        The tracks (time, community, track) that velocities follow. Without them, a community is
+        thought to come from the one of the frame before that left most people in shared cells.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        One row per community, ordered by time and community: ``time``; ``community`` (int64);
+        ``population`` (people); ``cells`` (int64); ``area_km2``; ``centroid`` (Point, the mean of
+        the cells' centres); ``velocity`` (km per year) and ``heading`` (degrees clockwise from
+        north), both NaN where there is no community before, heading also where it stood still;
+        ``mean_u``, ``mean_v`` where ``flow`` is given; ``geometry`` (Polygon or MultiPolygon).
+        Both geometries are in the CRS of the grid.
+
+    Raises
+    ------
+    InputError
+        If the arrays do not share frames and grid, or the grid has no CRS.
+
+    Notes
+    -----
+    Numbers of years as times are taken for years. A year is a calendar year, so that frames of
+    1 January 2000 and 2005 are 5 years apart.
+
+    Examples
+    --------
+    >>> import popdask.tracking.summary as summary
+    >>> grid = {"time": pd.to_datetime(["2000", "2001"]), "y": [750.0, 250.0]}
+    >>> grid["x"] = [250.0, 750.0, 1250.0]
+    >>> labels = [[[0, 0, -1], [0, 0, -1]], [[-1, 0, 0], [-1, 0, 0]]]
+    >>> community = xr.DataArray(labels, grid, ("time", "y", "x")).rio.write_crs(25833)
+    >>> table = summary.summarize(community, community.where(community < 0, 10.0))
+    >>> table[["population", "cells", "area_km2", "velocity", "heading"]]
+       population  cells  area_km2  velocity  heading
+    0        40.0      4       1.0       NaN      NaN
+    1        40.0      4       1.0       0.5     90.0
+    """
+    values = [population] if flow is None else [population, flow["u"], flow["v"]]
+    times, (labels, *arrays) = frames_of(community, *values)
+    grid = population if population.rio.crs is not None else community
+    area = pixel_area_km2(grid)
+    sums, outlines, shared = dask.compute(
+        [
+            tree_sum(over_blocks(_sum_block, labels[t], *(array[t] for array in arrays), area=area))
+            for t in range(len(times))
+        ],
+        [delayed(join_outlines)(over_blocks(outline_block, frame)) for frame in labels],
+        [shared_people(labels[t], labels[t + 1], arrays[0][t]) for t in range(len(times) - 1)]
+        if tracks is None
+        else [],
+    )
+    frames = [
+        _describe(time, table, outline, grid.rio.transform())
+        for time, table, outline in zip(times, sums, outlines, strict=True)
+    ]
+    communities = gpd.GeoDataFrame(
+        pd.concat(frames, ignore_index=True), geometry="geometry", crs=grid.rio.crs
+    )
+    communities["centroid"] = gpd.GeoSeries(communities["centroid"], crs=grid.rio.crs)
+    if tracks is None:
+        return move(communities, predecessors([table.keys for table in sums], shared))
+    return follow(communities, tracks)
+
+
+class LostPeopleError(RuntimeError):
+    """People of the raster are neither in a community nor outside all of them."""
+
+
+def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
+    """Count the people of every frame inside and outside its communities, and in the raster.
+
+    Parameters
+    ----------
+    community
+        Community numbers ≥ 0, negative where there is none; int (time, y, x).
+    population
+        People per cell, NaN = no data; (time, y, x).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per frame: ``time``; ``inside`` and ``outside`` (people, from the exact table of the
+        communities); ``total`` (their sum); ``raster`` (people, summed in float64 without looking
+        at the communities); ``difference`` (total − raster, relative to the raster).
+
+    Raises
+    ------
+    InputError
+        If the arrays do not share frames and grid.
+
+    Examples
+    --------
+    >>> community = xr.DataArray([[[0, 0, -1]]], dims=("time", "y", "x"))
+    >>> population = xr.DataArray([[[1.0, 2.0, 4.0]]], dims=("time", "y", "x"))
+    >>> people_balance(community, population)
+       time  inside  outside  total  raster  difference
+    0     0     3.0      4.0    7.0     7.0         0.0
+    """
+    times, (labels, people) = frames_of(community, population)
+    tables, raster = dask.compute(
+        [tree_sum(over_blocks(_count_block, *pair)) for pair in zip(labels, people, strict=True)],
+        da.nansum(people.astype(np.float64), axis=(1, 2)),
+    )
+    inside = np.array([table.reals(0)[table.keys >= 0].sum() for table in tables])
+    outside = np.array([table.reals(0)[table.keys < 0].sum() for table in tables])
+    total = inside + outside
+    scale = np.where(raster == 0, 1.0, np.abs(raster))
+    return pd.DataFrame(
+        {
+            "time": times,
+            "inside": inside,
+            "outside": outside,
+            "total": total,
+            "raster": raster,
+            "difference": (total - raster) / scale,
+        }
+    )
+
+
+def check_balance(balance: pd.DataFrame, *, tolerance: float = 1e-9) -> None:
+    """Check that nobody gets lost.
+
+    Parameters
+    ----------
+    balance
+        The table of :func:`people_balance`.
+    tolerance
+        The relative difference that is rounding.
+
+    Raises
+    ------
+    LostPeopleError
+        Naming the first frame whose people inside and outside its communities are not those of the
+        raster.
+
+    Examples
+    --------
+    >>> check_balance(pd.DataFrame({"time": [2019], "difference": [1e-16]}))
+    """
+    lost = balance[~(balance["difference"].abs() <= tolerance)]
+    for frame in lost.itertuples():
+        raise LostPeopleError(
+            f"{frame.time}: {frame.total!r} people in and outside the communities, but "
+            f"{frame.raster!r} in the raster; the labels are not those of this population"
+        )
+
+
+def _sum_block(
+    labels: np.ndarray,
+    people: np.ndarray,
+    *flow: np.ndarray,
+    area: np.ndarray,
+    block_info: dict[int, Any],
+) -> Table:
+    """Tabulate a block by community: cells, people, area, rows, columns and flow."""
+    inside = labels >= 0
+    (top, _), (left, _) = block_info[0]["array-location"]
+    rows, columns = np.nonzero(inside)
+    rows, columns = rows + top, columns + left
+
+    def sums() -> Iterator[np.ndarray]:
+        yield np.ones(rows.size, dtype=np.int64)
+        yield from words(people[inside])
+        yield from words(area[rows])
+        yield rows
+        yield columns
+        for component in flow:
+            yield from words(component[inside])
+
+    return tabulate(labels[inside].astype(np.int64), sums())
+
+
+def _count_block(labels: np.ndarray, people: np.ndarray) -> Table:
+    """Tabulate the people of a block by community, those outside under −1."""
+    keys = np.maximum(labels.ravel().astype(np.int64), -1)
+    return tabulate(keys, words(people.ravel()))
+
+
+def _describe(time: Any, table: Table, outlines: np.ndarray, transform: Affine) -> pd.DataFrame:
+    """Turn the sums of a frame into columns with units."""
+    cells, rows, columns = table.sums[0], table.sums[5], table.sums[6]
+    described = {
+        "time": np.full(len(cells), time),
+        "community": table.keys,
+        "population": table.reals(1),
+        "cells": cells,
+        "area_km2": table.reals(3),
+        "centroid": shapely.points(*_place(columns / cells + 0.5, rows / cells + 0.5, transform)),
+        "velocity": np.nan,
+        "heading": np.nan,
+    }
+    if len(table.sums) > 7:
+        described |= {"mean_u": table.reals(7) / cells, "mean_v": table.reals(9) / cells}
+    described["geometry"] = shapely.transform(
+        outlines, lambda points: np.column_stack(_place(points[:, 0], points[:, 1], transform))
+    )
+    return pd.DataFrame(described)
+
+
+def _place(
+    columns: np.ndarray, rows: np.ndarray, transform: Affine
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn places counted in cells into coordinates."""
+    a, b, c, d, e, f = transform[:6]
+    return a * columns + b * rows + c, d * columns + e * rows + f
