@@ -192,7 +192,7 @@ def world_figure(
         for column, name in zip(axes.T, columns, strict=True):
             column[0].set_title(name)
             _key(figure, list(column), name, norm, count, tracks is not None)
-        _scale_bar(axes[0, 0], grid)
+        _scale_bar(axes[0, 0], grid, maps[0]["population"])
     return figure
 
 
@@ -256,7 +256,7 @@ def map_figure(
             ax.add_collection(LineCollection(list(lines), colors=INK, linewidths=0.5))
         ax.set_title(title or f"{name} {_year(time)}".strip(), loc="left", fontweight="bold")
         _key(figure, [ax], name, norm, _class_count([at]), tracks is not None)
-        _scale_bar(ax, grid)
+        _scale_bar(ax, grid, at["population"])
     return figure
 
 
@@ -482,6 +482,7 @@ def _key(
 ) -> None:
     """Explain the colours of a column below it."""
     place: dict[str, Any] = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
+    place["panchor"] = False  # columns with and without a bar stay level
     if name == "population":
         bar = figure.colorbar(ScalarMappable(norm, PEOPLE), ax=column, **place)
         bar.set_label("people per cell")
@@ -503,13 +504,22 @@ def _key(
     bar.outline.set_visible(False)
 
 
-def _scale_bar(ax: Axes, grid: _Grid) -> None:
-    """Draw a round number of kilometres, about a fifth of the map, in the lower left corner."""
+def _scale_bar(ax: Axes, grid: _Grid, people: np.ndarray) -> None:
+    """Draw a round number of kilometres, about a fifth of the map, in the emptiest corner."""
     width = grid.size[0]
     power = 10 ** np.floor(np.log10(width / 5))
     length = float(max(step * power for step in (1, 2, 5) if step * power <= width / 5))
+    some = np.nan_to_num(people if grid.upright else people[::-1]) > 0
+    rows, cols = some.shape[0] // 10 + 1, some.shape[1] // 4 + 1
+    corners = {
+        "lower left": some[-rows:, :cols],
+        "lower right": some[-rows:, -cols:],
+        "upper left": some[:rows, :cols],
+        "upper right": some[:rows, -cols:],
+    }
+    corner = min(corners, key=lambda name: corners[name].sum())
     bar = AnchoredSizeBar(
-        ax.transData, length, f"{length:g} km", "lower left", pad=0.4, sep=2.5, color=INK,
+        ax.transData, length, f"{length:g} km", corner, pad=0.4, sep=2.5, color=INK,
         label_top=True, size_vertical=0, fontproperties=FontProperties(size=7),
     )  # fmt: skip
     bar.patch.set(facecolor="white", edgecolor="none", alpha=0.85)

@@ -246,3 +246,14 @@ def test_dates_within_a_year_are_written_out(population):
     quarters = population[:2].assign_coords(time=pd.to_datetime(["2020-01-01", "2020-04-01"]))
     titles = [axes.get_title("left") for axes in world_figure(quarters).axes[:2]]
     assert titles == ["2020", "2020-04-01"]
+
+
+@pytest.mark.parametrize("free", ["lower right", "upper left"])
+def test_the_scale_bar_takes_the_empty_corner(free):
+    people = np.ones((40, 40), np.float32)
+    people[np.s_[-10:, -20:] if free == "lower right" else np.s_[:10, :20]] = 0
+    metres = np.arange(40) * 1000 + 500
+    raster = xr.DataArray(people, {"y": metres[::-1], "x": metres}, ("y", "x"))
+    (bar,) = map_figure(raster).axes[0].artists
+    assert bar.loc == bar.codes[free]
+    assert bar.txt_label.get_text() == "5 km"
