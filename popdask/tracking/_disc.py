@@ -41,76 +41,77 @@ def chords(eps: float, shape: tuple[int, int]) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def find_cores(codes: np.ndarray, classes: int, chord: np.ndarray, min_samples: int) -> np.ndarray:
-    """Which cells have at least `min_samples` cells of their own class in their disc.
+    """Codes of the cells with `min_samples` cells of their class in their disc, 0 elsewhere.
 
     The codes are 1 … classes, 0 = no data, with a margin of one disc that the result lacks.
     """
     tall, wide = chord.size - 1, chord[0]
     rows, columns = codes.shape[0] - 2 * tall, codes.shape[1] - 2 * wide
-    core = np.zeros((rows, columns), np.bool_)
-    counts = np.zeros(classes + 1, np.int32)  # of every class in the disc around column `at`
+    cells = codes.ravel()
+    line = np.arange(-tall, tall + 1)
+    leave = line * codes.shape[1] - chord[np.abs(line)]  # from the middle to each chord's ends
+    enter = line * codes.shape[1] + chord[np.abs(line)] + 1
+    counts = np.zeros(classes + 1, np.int32)  # of every class in the disc around `at`
+    cores = np.zeros((rows, columns), codes.dtype)
     for row in range(rows):
-        at = -columns - wide - 1
-        for column in range(columns):
-            code = codes[row + tall, column + wide]
+        first = (row + tall) * codes.shape[1] + wide
+        at = -wide - 1
+        for cell in range(first, first + columns):
+            code = cells[cell]
             if code == 0:
                 continue
-            if column - at > wide:
-                at = column
+            if cell - at > wide:
+                at = cell
                 counts[:] = 0
-                for d in range(-tall, tall + 1):
-                    for c in range(at + wide - chord[abs(d)], at + wide + chord[abs(d)] + 1):
-                        counts[codes[row + tall + d, c]] += 1
-            while at < column:
-                for d in range(-tall, tall + 1):
-                    counts[codes[row + tall + d, at + wide - chord[abs(d)]]] -= 1
-                    counts[codes[row + tall + d, at + wide + chord[abs(d)] + 1]] += 1
+                for k in range(line.size):
+                    for near in range(at + leave[k], at + enter[k]):
+                        counts[cells[near]] += 1
+            while at < cell:
+                for k in range(line.size):
+                    counts[cells[at + leave[k]]] -= 1
+                    counts[cells[at + enter[k]]] += 1
                 at += 1
-            core[row, column] = counts[code] >= min_samples
-    return core
+            if counts[code] >= min_samples:
+                cores[row, cell - first] = code
+    return cores
 
 
 @numba.njit(cache=True, nogil=True)
-def find_runs(codes: np.ndarray, chosen: np.ndarray, classes: int, cuts: np.ndarray) -> Runs:
-    """Runs of the chosen cells; `cuts` are the columns where a run ends and another begins."""
+def find_runs(codes: np.ndarray, classes: int, cuts: np.ndarray) -> Runs:
+    """Runs of cells of one code other than 0; a new one begins at every column in `cuts`."""
     rows, columns = codes.shape
     first = np.zeros((classes + 1) * rows + 1, np.int64)
     for row in range(rows):
+        before = 0
         for column in range(columns):
-            if _begins(codes, chosen, row, column, cuts):
-                first[codes[row, column] * rows + row + 1] += 1
+            code = codes[row, column]
+            if code != 0 and (code != before or cuts[column]):
+                first[code * rows + row + 1] += 1
+            before = code
     for line in range((classes + 1) * rows):
         first[line + 1] += first[line]
     filled = first[:-1].copy()
     start = np.empty(first[-1], np.int32)
     stop = np.empty(first[-1], np.int32)
-    run = np.int64(0)
     for row in range(rows):
+        before, run = 0, 0
         for column in range(columns):
-            if _begins(codes, chosen, row, column, cuts):
-                line = codes[row, column] * rows + row
-                run = filled[line]
-                filled[line] += 1
-                start[run] = column
-            if chosen[row, column]:
+            code = codes[row, column]
+            if code != 0:
+                if code != before or cuts[column]:
+                    run = filled[code * rows + row]
+                    filled[code * rows + row] += 1
+                    start[run] = column
                 stop[run] = column + 1
+            before = code
     return Runs(first, start, stop)
 
 
 @numba.njit(cache=True, nogil=True)
-def _begins(codes: np.ndarray, chosen: np.ndarray, row: int, column: int, cuts: np.ndarray) -> bool:
-    if not chosen[row, column]:
-        return False
-    if column == 0 or cuts[column] or not chosen[row, column - 1]:
-        return True
-    return codes[row, column - 1] != codes[row, column]
-
-
-@numba.njit(cache=True, nogil=True)
 def join_runs(core: Runs, rows: int, chord: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Component of every run of cores, and the first run of every component.
+    """Group of every run of cores, and the first run of every group.
 
-    Components are numbered by their first run, that is by class, then by first cell.
+    Groups are numbered by their first run, that is by class, then by first cell.
     """
     parent = np.arange(core.start.size, dtype=np.int32)
     for line in range(core.first.size - 1):
@@ -119,18 +120,18 @@ def join_runs(core: Runs, rows: int, chord: np.ndarray) -> tuple[np.ndarray, np.
                 _union(parent, run - 1, run)
         for d in range(1, min(chord.size, rows - line % rows)):
             _join_rows(parent, core, line, line + d, chord[d])
-    component = np.empty(parent.size, np.int32)
+    group = np.empty(parent.size, np.int32)
     roots = np.empty(parent.size, np.int32)
     found = 0
     for run in range(parent.size):
         root = _find(parent, run)
         if root == run:
             roots[found] = run
-            component[run] = found
+            group[run] = found
             found += 1
         else:
-            component[run] = component[root]
-    return component, roots[:found].copy()
+            group[run] = group[root]
+    return group, roots[:found].copy()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -152,6 +153,8 @@ def _join_rows(parent: np.ndarray, core: Runs, upper: int, lower: int, reach: in
 
 @numba.njit(cache=True, nogil=True)
 def _union(parent: np.ndarray, a: int, b: int) -> None:
+    if parent[a] == parent[b]:
+        return
     a, b = _find(parent, a), _find(parent, b)
     if a < b:
         parent[b] = a
@@ -180,7 +183,8 @@ def paint_labels(
             painted[row, core.start[run] : core.stop[run]] = label[run]
         if border.first[line] < border.first[line + 1]:
             for d in range(max(1 - chord.size, -row), min(chord.size, rows - row)):
-                _reach_row(painted[row], border, line, core, line + d, label, chord[abs(d)])
+                if core.first[line + d] < core.first[line + d + 1]:
+                    _reach_row(painted[row], border, line, core, line + d, label, chord[abs(d)])
     return painted
 
 
@@ -195,17 +199,16 @@ def _reach_row(
     reach: int,
 ) -> None:
     """Lower the labels of one row's border cells to those of another row's cores in reach."""
-    near = core.first[there]
-    end = core.first[there + 1]
+    lowest = painted.view(np.uint32)  # in which -1, not reached so far, is the highest number
+    near, end = core.first[there], core.first[there + 1]
     for run in range(border.first[here], border.first[here + 1]):
-        while near < end and core.stop[near] + reach <= border.start[run]:
+        start, stop = border.start[run], border.stop[run]
+        while near < end and core.stop[near] + reach <= start:
             near += 1
-        for other in range(near, end):
-            if core.start[other] - reach >= border.stop[run]:
-                break
-            for column in range(
-                max(border.start[run], core.start[other] - reach),
-                min(border.stop[run], core.stop[other] + reach),
-            ):
-                if painted[column] < 0 or label[other] < painted[column]:
-                    painted[column] = label[other]
+        other = near
+        while other < end and core.start[other] - reach < stop:
+            new = np.uint32(label[other])
+            left, right = core.start[other] - reach, core.stop[other] + reach
+            for column in range(max(start, left), min(stop, right)):
+                lowest[column] = min(lowest[column], new)
+            other += 1

@@ -80,29 +80,33 @@ class _Message(NamedTuple):
     seen_group: np.ndarray
 
 
-def _take_apart(classes: np.ndarray, place: _Place, chord: np.ndarray, min_samples: int) -> _Tile:
-    """Group the cores of one chunk, given with as much of its halo as the frame has."""
-    tall, wide = chord.size - 1, int(chord[0])
+def _encode(classes: np.ndarray, place: _Place, halo: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Classes as 1, 2, … and no data as 0, with all of the halo, and the classes they stand for."""
     classes = classes.reshape(classes.shape[-2:])
     kinds = np.unique(classes)
     kinds = kinds[kinds >= 0]
     codes = np.searchsorted(kinds, classes, side="right").astype(np.min_scalar_type(kinds.size))
-    ends = (
-        (place.top == 0, place.top + place.height == place.frame[0]),
-        (place.left == 0, place.left + place.width == place.frame[1]),
-    )
-    codes = np.pad(codes, np.multiply(ends, [[2 * tall], [2 * wide]]))
+    above, below = place.top == 0, place.top + place.height == place.frame[0]
+    left, right = place.left == 0, place.left + place.width == place.frame[1]
+    outside = np.multiply([[above, below], [left, right]], np.array(halo)[:, None])
+    return np.pad(codes, outside), kinds
+
+
+def _take_apart(classes: np.ndarray, place: _Place, chord: np.ndarray, min_samples: int) -> _Tile:
+    """Group the cores of one chunk, given with as much of its halo as the frame has."""
+    tall, wide = chord.size - 1, int(chord[0])
+    codes, kinds = _encode(classes, place, (2 * tall, 2 * wide))
     cores = _disc.find_cores(codes, kinds.size, chord, min_samples)
     codes = codes[tall : codes.shape[0] - tall, wide : codes.shape[1] - wide]
     others = np.zeros_like(cores)
     chunk = np.s_[tall : tall + place.height, wide : wide + place.width]
-    others[chunk] = ~cores[chunk] & (codes[chunk] > 0)
+    others[chunk] = codes[chunk] - cores[chunk]
     column = np.arange(codes.shape[1])
     cuts = (column == wide) | (column == wide + place.width)
     cuts |= wide == 0  # where eps < 1, even adjacent cells are apart
-    core = _disc.find_runs(codes, cores, kinds.size, cuts)
-    border = _disc.find_runs(codes, others, kinds.size, cuts)
-    group, first = _disc.join_runs(core, codes.shape[0], chord)
+    core = _disc.find_runs(cores, kinds.size, cuts)
+    border = _disc.find_runs(others, kinds.size, cuts)
+    group, first = _disc.join_runs(core, cores.shape[0], chord)
     return _Tile(place, core, border, group, first, kinds)
 
 

@@ -65,7 +65,7 @@ def worlds(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], tuple[int, ...
     return np.where(bare, np.int16(-1), classes), draw(cut(height)), draw(cut(width))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     worlds(),
     st.sampled_from([0.5, 1, 1.5, 2, math.sqrt(2), 3.7, 10]),
