@@ -1,0 +1,268 @@
+"""The whole job on a small world: resumed, repeated, changed, appended; and nobody gets lost."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import xarray as xr
+from distributed import Client, LocalCluster
+
+from popdask.errors import InputError
+from popdask.job import Job
+from popdask.pipelines import communities
+from popdask.progress import Reporter
+from popdask.store import MAIN, RegionBusyError
+from popdask.synthetic import City, World
+
+
+class Diary(Reporter):
+    """Remembers which stages ran, and stops before one of them if told to."""
+
+    def __init__(self, stop_before=None):
+        self.stages = {}
+        self.stop_before = stop_before
+
+    def stage(self, name, work):
+        if name == self.stop_before:
+            raise KeyboardInterrupt(f"stopped before {name}")
+        self.stages[name] = work
+        return super().stage(name, work)
+
+
+def small_world():
+    """Two towns for four years: one moves east, the other stays."""
+    path = tuple((20.0, 20.0 + 2 * year) for year in range(4))
+    mover = City(0, path, (9000,) * 4, ((8.0, 8.0),) * 4)
+    stayer = City(1, ((45.0, 25.0),) * 4, (5000,) * 4, ((7.0, 7.0),) * 4)
+    return World((mover, stayer), shape=(66, 70), frames=4)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+def job(folder, store, **tables):
+    settings = {
+        "name": "small",
+        "input": {"frames": f"{folder}/world_{{time:%Y}}.tif"},
+        "encoder": {"epochs": 4},
+        "classes": {"k": 3, "sample": 2000},
+        "communities": {"eps": 3, "min_samples": 8},
+        "output": {"store": str(store)},
+    }
+    for name, table in tables.items():
+        settings[name] = settings.get(name, {}) | table
+    return Job.model_validate(settings)
+
+
+@pytest.fixture(scope="module")
+def finished(frames, tmp_path_factory):
+    """A finished run, in a store that tests copy before they change it."""
+    store = tmp_path_factory.mktemp("finished") / "small.icechunk"
+    return communities.run(job(frames, store))
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the finished store."""
+    return shutil.copytree(finished.store.path, tmp_path / "copy.icechunk")
+
+
+def assert_same(one, other):
+    """Two outcomes tell the same, number for number."""
+    xr.testing.assert_identical(one.store.dataset().compute(), other.store.dataset().compute())
+    for name in ("communities", "tracks", "links", "balance"):
+        pd.testing.assert_frame_equal(one.store.table(name), other.store.table(name))
+
+
+def test_a_run_leaves_every_product(finished):
+    found = finished.store.dataset()
+    assert set(found.data_vars) == {"population", "u", "v", "classes", "community"}
+    assert found.sizes == {"time": 4, "y": 66, "x": 70}
+    assert found["community"].dtype == np.int32 and found["classes"].dtype == np.int16
+    assert found.rio.crs == "EPSG:3035"
+    assert set(finished.store.files()) >= {
+        "encoder-shared.safetensors",
+        "classifier-shared.safetensors",
+        "communities.parquet",
+        "tracks.parquet",
+        "links.parquet",
+        "balance.parquet",
+    }
+
+
+def test_nobody_gets_lost(finished):
+    truth = small_world().population["population"].sum(("y", "x"), dtype=np.float64)
+    balance = finished.balance
+    np.testing.assert_allclose(balance["raster"], truth, rtol=1e-12)
+    np.testing.assert_allclose(balance["inside"] + balance["outside"], truth, rtol=1e-9)
+    inside = finished.communities.groupby("time")["population"].sum()
+    np.testing.assert_allclose(inside, balance["inside"], rtol=1e-12)
+
+
+def test_the_town_that_moves_is_seen_to_move(finished):
+    world, community = small_world(), finished.store.dataset()["community"]
+    labels, table = world.labels, finished.communities
+    speed = {}
+    for town in (0, 1):
+        inside = community.where(labels == town).isel(time=-1).values
+        members = np.unique(inside[np.isfinite(inside) & (inside >= 0)])
+        rows = table[(table["time"] == world.times[-1]) & table["community"].isin(members)]
+        speed[town] = np.average(rows["velocity"], weights=rows["population"])
+    assert speed[0] == pytest.approx(2.0, abs=0.7)  # 2 cells of 1 km each year
+    assert speed[1] == pytest.approx(0.0, abs=0.5)
+
+
+def test_classes_are_given_within_the_domain_only(finished):
+    from popdask.tracking.domain import domain
+
+    found = finished.store.dataset()
+    settled = domain(found["population"], "settled")
+    assert ((found["classes"] >= 0) == settled).all()
+
+
+def test_a_second_run_has_nothing_to_do(finished, frames, copy):
+    diary = Diary()
+    again = communities.run(job(frames, copy), diary)
+    assert again.plan.done and not diary.stages
+    assert len(again.store.history()) == len(finished.store.history())
+    assert_same(again, finished)
+
+
+def test_a_changed_setting_recomputes_what_depends_on_it(finished, frames, copy):
+    diary = Diary()
+    outcome = communities.run(job(frames, copy, links={"rule": "overlap"}), diary)
+    assert list(diary.stages) == ["links", "tracks"]
+    assert not outcome.store.table("links").equals(finished.store.table("links"))
+
+
+@pytest.mark.parametrize("stage", ["flow", "encoder", "classes", "communities", "links", "tracks"])
+def test_a_stopped_run_resumes_and_ends_the_same(finished, frames, tmp_path, stage):
+    settings = job(frames, tmp_path / "stopped.icechunk")
+    before, after = Diary(stop_before=stage), Diary()
+    with pytest.raises(KeyboardInterrupt):
+        communities.run(settings, before)
+    outcome = communities.run(settings, after)
+    assert next(iter(after.stages)) == stage
+    assert not set(before.stages) & set(after.stages)
+    assert_same(outcome, finished)
+
+
+def test_a_reader_sees_the_last_finished_run_during_another(finished, frames, copy):
+    settings = job(frames, copy, communities={"eps": 5})
+    with pytest.raises(KeyboardInterrupt):
+        communities.run(settings, Diary(stop_before="links"))
+    store = type(finished.store)(copy)
+    xr.testing.assert_identical(store.dataset(MAIN).load(), finished.store.dataset().load())
+    assert store.unfinished()
+
+
+@pytest.mark.parametrize(("centering", "fresh"), [(0, "2 of 4 frames"), (-1, "1 of 4 frames")])
+def test_an_appended_frame_costs_what_depends_on_it(frames, tmp_path, centering, fresh):
+    settings = {"flow": {"centering": (0, 0, centering)}}
+    store = tmp_path / "append.icechunk"
+    first = communities.run(job(frames, store, input={"end": "2002"}, **settings))
+    before = first.store.dataset().load()
+    diary = Diary()
+    second = communities.run(job(frames, store, **settings), diary)
+    assert diary.stages["population"] == "1 of 4 frames"
+    assert diary.stages["flow"] == diary.stages["classes"] == fresh
+    assert not {"encoder", "classifier"} & set(diary.stages)
+    unchanged = 3 if centering == -1 else 2
+    after = second.store.dataset().load()
+    old = slice(0, unchanged)
+    xr.testing.assert_identical(after.isel(time=old), before.isel(time=old))
+    assert len(second.balance) == 4 and second.communities["time"].is_monotonic_increasing
+    assert second.store.table("links")["time"].nunique() == 3
+
+
+def test_a_removed_frame_leaves_no_trace(frames, copy):
+    outcome = communities.run(job(frames, copy, input={"start": "2001"}))
+    assert outcome.store.dataset().sizes["time"] == 3
+    assert outcome.communities["time"].nunique() == len(outcome.balance) == 3
+
+
+def test_one_frame_is_a_job_too(frames, tmp_path):
+    settings = job(frames, tmp_path / "one.icechunk", input={"end": "2000"})
+    outcome = communities.run(settings)
+    assert len(outcome.store.table("links")) == 0
+    assert set(outcome.tracks["event"]) == {"appear"}
+    assert communities.run(settings).plan.done
+
+
+def test_each_frame_may_have_its_own_models(frames, tmp_path):
+    settings = job(frames, tmp_path / "own.icechunk", encoder={"scope": "frame"})
+    outcome = communities.run(settings)
+    models = [name for name in outcome.store.files() if name.startswith("encoder-")]
+    assert sorted(models)[0] == "encoder-2000-01-01T000000.safetensors" and len(models) == 4
+    assert len(set(map(outcome.store.files().get, models))) == 4
+
+
+def test_min_people_dissolves_small_communities(frames, tmp_path):
+    settings = job(frames, tmp_path / "large.icechunk", communities={"min_people": 500})
+    outcome = communities.run(settings)
+    assert outcome.communities["population"].min() >= 500
+
+
+def test_a_distance_is_as_good_as_cells(finished, frames, copy):
+    outcome = communities.run(job(frames, copy, communities={"eps": "3 km"}))
+    xr.testing.assert_identical(outcome.store.dataset().load(), finished.store.dataset().load())
+
+
+def test_the_number_of_classes_can_be_found(frames, tmp_path):
+    outcome = communities.run(job(frames, tmp_path / "auto.icechunk", classes={"k": "auto"}))
+    assert 2 <= outcome.store.dataset()["classes"].max() < 20
+
+
+def test_processes_and_other_chunks_give_the_same(finished, frames, tmp_path):
+    settings = job(frames, tmp_path / "other.icechunk", input={"chunks": 24})
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster),
+    ):
+        outcome = communities.run(settings)
+    one, other = outcome.store.dataset().load(), finished.store.dataset().load()
+    xr.testing.assert_equal(one[["population", "u", "v"]], other[["population", "u", "v"]])
+    xr.testing.assert_equal(one[["classes", "community"]], other[["classes", "community"]])
+    for name in ("tracks", "links"):
+        pd.testing.assert_frame_equal(outcome.store.table(name), finished.store.table(name))
+
+
+def test_exports_open_elsewhere(frames, tmp_path):
+    settings = job(frames, tmp_path / "exported.icechunk", output={"export": ("cog", "geoparquet")})
+    outcome = communities.run(settings)
+    folder = tmp_path / "exported"
+    with rasterio.open(folder / "small_community_2003.tif") as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        found = outcome.store.dataset()["community"].isel(time=3)
+        np.testing.assert_array_equal(file.read(1), found)
+    tracks = pd.read_parquet(folder / "small_tracks.parquet")
+    assert len(tracks) == len(outcome.tracks)
+
+
+def test_a_truncated_frame_stops_the_run_and_leaves_the_results(finished, frames, copy, tmp_path):
+    damaged = shutil.copytree(frames, tmp_path / "damaged")
+    file = damaged / "world_2003.tif"
+    file.write_bytes(file.read_bytes()[:-400])
+    with pytest.raises(InputError, match=r"world_2003\.tif"):
+        communities.run(job(damaged, copy))
+    store = type(finished.store)(copy)
+    xr.testing.assert_identical(store.dataset().load(), finished.store.dataset().load())
+
+
+def test_two_runs_do_not_share_a_region(finished, frames, copy):
+    store = type(finished.store)(copy)
+    with store.lock(), pytest.raises(RegionBusyError, match="another run holds"):
+        communities.run(job(frames, copy, classes={"k": 4}))
+
+
+def test_a_plan_computes_nothing(frames, tmp_path):
+    store = tmp_path / "planned.icechunk"
+    plan = communities.plan(job(frames, store))
+    assert not plan.done and str(plan["links"]) == "all 3 pairs"
+    assert not store.exists()
