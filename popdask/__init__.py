@@ -1,3 +1,45 @@
-"""Human communities in gridded population data, found and followed through time, at any scale."""
+"""Human communities in gridded population data, found and followed through time, at any scale.
+
+The verbs are here under their own names; each is loaded, with what it needs, when it is first used:
+
+>>> import popdask
+>>> popdask.optical_flow
+<function optical_flow at ...>
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "popdask.cube": ("open_frames", "open_cube", "write_cube"),
+    "popdask.tracking.domain": ("domain",),
+    "popdask.tracking.flow": ("optical_flow",),
+    "popdask.tracking.autoencoder": ("FittedEncoder", "WindowAutoencoder", "fit_autoencoder"),
+    "popdask.tracking.encoding": ("stack_features", "encode", "reconstruct"),
+    "popdask.tracking.clustering": ("kmeans", "sse_curve"),
+    "popdask.tracking.dbscan": ("dbscan",),
+    "popdask.tracking.linking": ("link", "tracks"),
+    "popdask.tracking.summary": ("summarize", "people_balance"),
+    "popdask.cluster": ("connect",),
+    "popdask.job": ("load_job",),
+    "popdask.store": ("RegionStore",),
+    "popdask.errors": ("InputError",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604, RUF022
+    "__version__",
+    *_HOME_OF,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'popdask' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
