@@ -223,7 +223,7 @@ def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetim
         pairs = [(time, os.fspath(path)) for time, path in frames.items()]
     else:
         paths = [frames] if isinstance(frames, str | os.PathLike) else list(frames)
-        known = [times] if isinstance(times, str) else list(times or ())
+        known = [times] if isinstance(times, str) else list(() if times is None else times)
         if len(known) != len(paths):
             raise InputError(
                 f"there are {len(paths)} frames and {len(known)} times; expected one time for each "
@@ -246,19 +246,18 @@ def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetim
 
 def _chunk_sizes(chunks: Chunks, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
     """Turn what a caller says about chunks into sizes along (time, y, x)."""
-    if isinstance(chunks, Mapping):
-        named = dict(chunks)
-    elif isinstance(chunks, tuple | list):
-        named = dict(zip(DIMENSIONS[-len(chunks) :], chunks, strict=True))
-    else:
-        named = {"y": chunks, "x": chunks}
+    if isinstance(chunks, str | int):
+        chunks = (chunks, chunks)
     try:
-        unknown = set(named) - set(DIMENSIONS)
-        wanted = [named.get(d, 1 if d == "time" else "auto") for d in DIMENSIONS]
+        if not isinstance(chunks, Mapping):
+            chunks = dict(zip(DIMENSIONS[-len(chunks) :], chunks, strict=True))
+        if unknown := set(chunks) - set(DIMENSIONS):
+            raise ValueError(f"unknown dimensions {unknown}")
+        wanted = [chunks.get(d, 1 if d == "time" else "auto") for d in DIMENSIONS]
         wanted = [CHUNK if size == "auto" else size for size in wanted]
         sizes = da.core.normalize_chunks(tuple(wanted), shape=shape)
-        if unknown or any(size < 1 for axis in sizes for size in axis):
-            raise ValueError(f"unknown dimensions {unknown}" if unknown else "empty chunks")
+        if min(size for axis in sizes for size in axis) < 1:
+            raise ValueError("empty chunks")
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise InputError(
             f"chunks={chunks!r} does not fit (time, y, x) of {shape} ({error}); expected 'auto', a "
@@ -313,10 +312,14 @@ def _checked_block(values: np.ndarray, source: str, block_info: dict[Any, Any]) 
 
 
 def _as_dataset(cells: da.Array, times: list[np.datetime64], grid: GeoBox) -> xr.Dataset:
+    places = xr_coords(grid, dims=("y", "x"))
+    for axis in ("y", "x"):
+        for stale in ("crs", "resolution"):  # spatial_ref says it, and these outlive a change of it
+            places[axis].attrs.pop(stale, None)
     population = xr.DataArray(
         cells,
         dims=DIMENSIONS,
-        coords={"time": np.array(times, "datetime64[ns]"), **xr_coords(grid, dims=("y", "x"))},
+        coords={"time": np.array(times, "datetime64[ns]"), **places},
         attrs={"units": "people per cell", "long_name": "population"},
         name="population",
     )

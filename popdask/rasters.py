@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -121,7 +121,7 @@ def read_counts(
     """
     window = Window.from_slices(rows, columns)
 
-    def read(source: rasterio.DatasetReader) -> tuple[np.ma.MaskedArray, float, float]:
+    def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
         return source.read(1, window=window, masked=True), source.scales[0], source.offsets[0]
 
     values, scale, offset = _use(path, read)
