@@ -4,32 +4,27 @@ Where the population E moves with velocity (u, v), a cell's gain of people obeys
 constraint E_x u + E_y v + E_t = 0; among the fields that nearly do, the smooth one is sought by the
 iteration u ← ū − E_x (E_x ū + E_y v̄ + E_t) / (α² + E_x² + E_y²), and v likewise with E_y.
 
-Every centering in time differences just two frames. So one frame is one sweep down the rows that
-differences, averages and updates with a few rows at hand, in float64 within a cell and float32
-between sweeps. A block borrows as many cells from its neighbours as it is iterated; wrong values
-creep in from its borders by one cell per iteration and never reach its own cells. At the raster's
-border nothing is borrowed, and the replicated edge is the right one. Warm starts chain the frames.
+Every centering in time differences just two frames, and a warm start chains the frames. A block
+borrows as many cells from its neighbours as it is iterated: wrong values creep in from its borders
+by one cell per iteration and never reach its own cells. At the raster's border nothing is borrowed,
+and there the replicated edge is the right one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import ceil, inf
 
 import dask.array as da
-import numba
 import numpy as np
 from dask.array.overlap import ensure_minimum_chunksize, overlap
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from popdask.errors import InputError
+from popdask.tracking._horn_schunck import Differences, iterate
 
 OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}
 WIDEST_RIM = 16  # More iterations exchange rims in between: work on a rim grows with its square.
-TWELFTH = 1 / 12
-
-# Division is NumPy's (never by zero, as α² > 0): Python's check would keep loops from vectorizing.
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class _Scheme:
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.iterations != int(self.iterations):
             raise InputError(f"iterations is {self.iterations}, expected a whole number from 1 up")
-        if not (self.alpha > 0 and isfinite(self.alpha)):
+        if not (self.alpha > 0 and 0 < self.alpha * self.alpha < inf):
             raise InputError(f"alpha is {self.alpha}, expected a positive number such as 10")
         if len(self.centering) != 3 or not set(self.centering) <= set(OFFSETS):
             raise InputError(
@@ -58,149 +53,30 @@ class _Scheme:
         """Cells that a block borrows from its neighbours: the iterations between two exchanges."""
         return ceil(self.iterations / ceil(self.iterations / WIDEST_RIM))
 
-    def differences(self) -> tuple[int, int, int, int, float]:
-        """Lower and upper offsets along x, then y, and the number of frames between two."""
+    @property
+    def differences(self) -> Differences:
+        """Offsets of the differences along x and y, and the number of frames between two."""
         (left, right), (up, down), (earlier, later) = (OFFSETS[c] for c in self.centering)
         return left, right, up, down, float(later - earlier)
-
-
-@_compiled
-def _people(cell: float) -> float:
-    """Read no data as nobody."""
-    return np.float64(cell) if cell == cell else 0.0
-
-
-@_compiled
-def _pad(row: NDArray) -> None:
-    """Replicate a row's edges into its first and last place."""
-    row[0], row[-1] = row[1], row[-2]
-
-
-@_compiled
-def _gradient_row(
-    before: NDArray, after: NDArray, y: int, differences: tuple, rows: NDArray, gradient: NDArray
-) -> None:
-    """Write E_x, E_y and E_t of row y into gradient (3, x); rows (3, x + 2) is for scratch."""
-    left, right, up, down, frames = differences
-    height, width = before.shape
-    upper, lower = max(y + up, 0), min(y + down, height - 1)
-    upper_before, upper_after = before[upper], after[upper]
-    lower_before, lower_after = before[lower], after[lower]
-    total, downward, gain = rows[0], rows[1], rows[2]
-    for x in range(width):
-        a, b = _people(upper_before[x]), _people(upper_after[x])
-        c, d = _people(lower_before[x]), _people(lower_after[x])
-        total[x + 1] = (a + b) + (c + d)
-        downward[x + 1] = (c + d) - (a + b)
-        gain[x + 1] = (b - a) + (d - c)
-    _pad(total)
-    _pad(downward)
-    _pad(gain)
-    per_x, per_y, per_t = 0.25 / (right - left), 0.25 / (down - up), 0.25 / frames
-    from_left, from_right = slice(1 + left, 1 + left + width), slice(1 + right, 1 + right + width)
-    _weighted_sum(total[from_right], total[from_left], per_x, -per_x, gradient[0])
-    _weighted_sum(downward[from_right], downward[from_left], per_y, per_y, gradient[1])
-    _weighted_sum(gain[from_right], gain[from_left], per_t, per_t, gradient[2])
-
-
-@_compiled
-def _weighted_sum(a: NDArray, b: NDArray, weight_a: float, weight_b: float, out: NDArray) -> None:
-    for x in range(out.size):
-        out[x] = a[x] * weight_a + b[x] * weight_b
-
-
-@_compiled
-def _mean_row(field: NDArray, y: int, rows: NDArray, mean: NDArray) -> None:
-    """Write the mean of the eight neighbours, 1/6 for edges and 1/12 for corners, of row y."""
-    height, width = field.shape
-    above, here, below = field[max(y - 1, 0)], field[y], field[min(y + 1, height - 1)]
-    beside, across = rows[0], rows[1]
-    for x in range(width):
-        beside[x + 1] = here[x]
-        across[x + 1] = np.float64(above[x]) + np.float64(below[x])
-    _pad(beside)
-    _pad(across)
-    left, right = beside[:width], beside[2:]
-    corners_left, middle, corners_right = across[:width], across[1:], across[2:]
-    for x in range(width):
-        edges = middle[x] + (left[x] + right[x])
-        mean[x] = (2.0 * edges + (corners_left[x] + corners_right[x])) * TWELFTH
-
-
-@_compiled
-def _update_row(
-    gradient: NDArray, mean: NDArray, columns: slice, alpha: float, u: NDArray, v: NDArray
-) -> None:
-    """Write u and v of a row's columns: the means, moved towards the brightness constraint."""
-    e_x, e_y, e_t = gradient[0, columns], gradient[1, columns], gradient[2, columns]
-    mean_u, mean_v = mean[0, columns], mean[1, columns]
-    for x in range(u.size):
-        a, b = np.float64(e_x[x]), np.float64(e_y[x])
-        miss = a * mean_u[x] + b * mean_v[x] + np.float64(e_t[x])
-        step = miss / (alpha * alpha + a * a + b * b)
-        u[x] = mean_u[x] - a * step
-        v[x] = mean_v[x] - b * step
-
-
-@_compiled
-def _sweep(
-    before: NDArray,
-    after: NDArray,
-    start: NDArray,
-    differences: tuple,
-    alpha: float,
-    iterations: int,
-    core: tuple,
-) -> NDArray:
-    """Iterate from start (2, y, x), or from rest where it is empty; give the core of the result.
-
-    `core` is its first row, the row after its last, and the same of its columns.
-    """
-    height, width = before.shape
-    again = iterations > 1
-    gradients = np.empty((height if again else 1, 3, width), np.float32)
-    rows, mean = np.empty((3, width + 2)), np.zeros((2, width))
-    flow = start
-    for iteration in range(iterations):
-        final = iteration == iterations - 1
-        top, bottom, left, right = core if final else (0, height, 0, width)
-        updated = np.empty((2, bottom - top, right - left), np.float32)
-        for y in range(top, bottom):
-            gradient = gradients[y if again else 0]
-            if iteration == 0:
-                _gradient_row(before, after, y, differences, rows, gradient)
-            if flow.size > 0:
-                _mean_row(flow[0], y, rows, mean[0])
-                _mean_row(flow[1], y, rows, mean[1])
-            u, v = updated[0, y - top], updated[1, y - top]
-            _update_row(gradient, mean, slice(left, right), alpha, u, v)
-        flow = updated
-    return flow
 
 
 def _flow_block(
     before: NDArray[np.floating],
     after: NDArray[np.floating],
-    *start: NDArray[np.float32],
+    start: NDArray[np.float32] | None = None,
+    *,
     scheme: _Scheme,
     iterations: int,
     last_block: Sequence[int],
     block_id: Sequence[int],
 ) -> NDArray[np.float32]:
-    """Flow (2, y, x) of a block's own cells, from two frames (1, y, x) and a start with rims."""
-    core = []
-    for size, block, last in zip(before.shape[1:], block_id[1:], last_block, strict=True):
-        core.append(scheme.rim if block > 0 else 0)
-        core.append(size - (scheme.rim if block < last else 0))
-    return _sweep(
-        np.ascontiguousarray(before[0]),
-        np.ascontiguousarray(after[0]),
-        np.ascontiguousarray(start[0]) if start else np.empty((2, 0, 0), np.float32),
-        scheme.differences(),
-        float(scheme.alpha),
-        iterations,
-        tuple(core),
+    """Flow (2, y, x) of a block's own cells, from frames (1, y, x) and a start with rims."""
+    rows, columns = (
+        (scheme.rim if block > 0 else 0, size - (scheme.rim if block < last else 0))
+        for size, block, last in zip(before.shape[1:], block_id[1:], last_block, strict=True)
     )
+    core = (*rows, *columns)
+    return iterate(before[0], after[0], start, scheme.differences, scheme.alpha, iterations, core)
 
 
 def _with_rims(array: da.Array, rim: int) -> da.Array:
@@ -336,7 +212,7 @@ def optical_flow(
     >>> bool(flow.u[1, 16, 12] > 0.9)
     True
     """
-    scheme = _Scheme(iterations, alpha, tuple(centering))
+    scheme = _Scheme(iterations, float(alpha), tuple(centering))
     people = _as_people(population, "time", "y", "x")
     u, v = _flow(people.data, scheme, range(people.sizes["time"]), warm_start)
     return _as_dataset(u.rechunk(people.chunks), v.rechunk(people.chunks), like=people)
@@ -377,7 +253,7 @@ def two_frame_flow(
     >>> float(abs(two_frame_flow(frame, frame)).u.max())
     0.0
     """
-    scheme = _Scheme(iterations, alpha, (0, 0, 1))
+    scheme = _Scheme(iterations, float(alpha), (0, 0, 1))
     before, after = _as_people(before, "y", "x"), _as_people(after, "y", "x")
     if before.shape != after.shape:
         raise InputError(
