@@ -77,9 +77,10 @@ def invent(shape, seed=0, most=1000.0, empty=0.1):
 
 
 def assert_matches_formula(flow, people, **settings):
-    """Compare with the formula, to 1e-5 of the range."""
+    """Compare with the formula, to 1e-5 of the fastest or the rounding of the formula."""
+    rounding = 1e-14 * np.nanmax(people, initial=0.0) / settings.get("alpha", 10.0)
     for component, expected in zip((flow.u, flow.v), plain_flow(people, **settings), strict=True):
-        tolerance = 1e-5 * max(np.ptp(expected), 1e-30)
+        tolerance = 1e-5 * np.abs(expected).max() + rounding
         np.testing.assert_allclose(component, expected, rtol=0, atol=tolerance)
 
 
@@ -128,7 +129,7 @@ def chunked_shapes(draw):
     return tuple(sum(c) for c in chunks), tuple(tuple(c) for c in chunks)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     chunked=chunked_shapes(),
     seed=st.integers(0, 99),
@@ -185,7 +186,7 @@ def test_no_change_is_exactly_no_motion(frames):
     assert not flow.v.values.any()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 99), iterations=st.sampled_from([1, 4, 20]))
 def test_forward_flow_equals_backward_flow(seed, iterations):
     """Forward flow of frame t and backward flow of frame t + 1 see the same differences."""
@@ -263,6 +264,7 @@ def test_keeps_coordinates_and_reads_other_layouts():
         ("iterations", 1.5),
         ("alpha", 0.0),
         ("alpha", -1.0),
+        ("alpha", 1e-200),
         ("alpha", float("nan")),
         ("centering", (0, 0, 2)),
         ("centering", (0, 0)),
