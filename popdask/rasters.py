@@ -151,9 +151,11 @@ def clean_counts(values: np.ndarray, *, nodata: float | None = None) -> np.ndarr
     >>> clean_counts(np.array([3.0, -99999.0, -3.4e38, 0.0]))
     array([ 3., nan, nan,  0.], dtype=float32)
     """
-    missing = (values == UNDECLARED_NODATA) | ((values < NODATA_BELOW) & (values > -np.inf))
+    if (values < 0).any():
+        nothing = (values == UNDECLARED_NODATA) | ((values < NODATA_BELOW) & (values > -np.inf))
+        values = np.where(nothing, np.nan, values)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, an error later
-        counts = np.where(missing, np.nan, values).astype("float32")
+        counts = values.astype("float32")
     if nodata is not None:
         counts[counts == np.float32(nodata)] = np.nan
     return counts
