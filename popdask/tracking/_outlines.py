@@ -18,9 +18,9 @@ Pieces = tuple[list[int], list[shapely.Polygon]]
 
 
 def outline_block(labels: np.ndarray, block_info: dict[int, Any]) -> Pieces:
-    """Outline the communities of a block in whole cells: numbers and polygons (column, row)."""
-    (top, _), (left, _) = block_info[0]["array-location"]
-    place, labels = Affine.translation(left, top), labels.astype(np.int32)
+    """Outline the communities of a block (1, y, x): numbers and polygons (column, row)."""
+    _, (top, _), (left, _) = block_info[0]["array-location"]
+    place, labels = Affine.translation(left, top), labels[0].astype(np.int32)
     # rasterio silences a warning process-wide, and threads undo that for each other
     with _ALONE:
         shapes = list(rasterio.features.shapes(labels, labels >= 0, 4, transform=place))

@@ -61,15 +61,15 @@ def tracks(
 
     Parameters
     ----------
-    links
+    links : pandas.DataFrame
         The table of :func:`popdask.tracking.linking.link`: time, source, target, people, overlap.
-    communities
+    communities : pandas.DataFrame
         Every community of every frame: time, community, population (people); for example the table
         of :func:`popdask.tracking.summary.summarize`.
-    times
+    times : iterable, optional
         The times of all frames; needed only where the *last* frames may be without communities,
         for then those before them vanish. By default the times in ``communities``.
-    known
+    known : pandas.DataFrame, optional
         Tracks that are already numbered (time, community, track): those communities keep their
         number, new tracks count on from the highest.
 
@@ -146,7 +146,7 @@ def verify_tracks(table: pd.DataFrame) -> None:
 
     Parameters
     ----------
-    table
+    table : pandas.DataFrame
         As :func:`tracks` returns it.
 
     Raises

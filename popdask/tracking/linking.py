@@ -15,6 +15,7 @@ table. Pairs of communities are never formed, so neither memory nor time grows w
 from __future__ import annotations
 
 import dask
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -34,7 +35,7 @@ from popdask.tracking.tally import (
     words,
 )
 
-__all__ = ["EVENTS", "RULES", "link", "tracks", "verify_tracks"]
+__all__ = ["EVENTS", "RULES", "link", "match", "tracks", "verify_tracks"]
 
 RULES = ("cosine", "overlap", "cosine+overlap")
 _NOTHING = Table(np.zeros(0, dtype=np.int64), np.zeros((4, 0), dtype=np.int64))
@@ -54,11 +55,11 @@ def link(
 
     Parameters
     ----------
-    community
-        Community numbers ≥ 0, negative where there is none; int (time, y, x).
-    population
-        People per cell, NaN = no data; (time, y, x).
-    rule
+    community : DataArray of int, (time, y, x)
+        Community numbers ≥ 0, negative where there is none.
+    population : DataArray of float, (time, y, x)
+        People per cell, NaN = no data.
+    rule : {"cosine+overlap", "cosine", "overlap"}, optional
         ``"cosine"``: a → b if b has the largest similarity with a, and it is above 0; a ← b if a
         has the largest with b; the links are the union.
         ``"overlap"``: the same by the people of the source frame in the shared cells, then by the
@@ -66,9 +67,9 @@ def link(
         ``"cosine+overlap"``: the cosine links, and the overlap links of those communities that the
         cosine rule leaves alone because nobody moved in any cell they share.
         The lowest number wins every tie.
-    alpha
+    alpha : float, optional
         Smoothness weight of the flow, in people per cell.
-    iterations
+    iterations : int, optional
         Iterations of the flow, which starts at zero.
 
     Returns
@@ -109,13 +110,15 @@ def link(
         raise InputError(f"links.rule is {rule!r}; one of {', '.join(RULES)} was expected")
     times, (labels, people) = frames_of(community, population)
     population = population.transpose(..., "y", "x")
-    tables = []
-    for t in range(len(times) - 1):
-        flow = two_frame_flow(
+    flows = [
+        two_frame_flow(
             population.isel(time=t), population.isel(time=t + 1), alpha=alpha, iterations=iterations
         )
-        arrays = (labels[t], labels[t + 1], people[t], flow["u"].data, flow["v"].data)
-        tables.append(tree_sum(over_blocks(_overlap_block, *arrays)))
+        for t in range(len(times) - 1)
+    ]
+    moving = [(flow["u"].data != 0) | (flow["v"].data != 0) for flow in flows]
+    arrays = (labels[:-1], labels[1:], people[:-1], da.stack(moving) if moving else people[:-1])
+    tables = [tree_sum(blocks) for blocks in over_blocks(_overlap_block, *arrays)]
     frames = [_apply_rule(_pairs(table), rule) for table in dask.compute(*tables)]
     # a frame without links still gives the columns their types
     links = pd.concat([_pairs(_NOTHING), *frames], ignore_index=True)
@@ -123,13 +126,58 @@ def link(
     return links
 
 
+def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
+    """Match two labellings of the same frames by the people that their communities share.
+
+    Where a frame is labelled anew, as the last one is when another is appended under a flow
+    centred in time, this says which of its communities are the old ones, whose tracks they keep.
+
+    Parameters
+    ----------
+    old, new : DataArray of int, (time, y, x)
+        Community numbers ≥ 0, negative where there is none.
+    population : DataArray of float, (time, y, x)
+        People per cell, NaN = no data.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``time``, ``old``, ``new``: the pairs in which each shares more people (then more cells)
+        with the other than with any third; every community is in one pair at most.
+
+    Raises
+    ------
+    InputError
+        If the arrays do not share frames and grid.
+
+    Examples
+    --------
+    >>> old = xr.DataArray([[[0, 0, 1, 1]]], dims=("time", "y", "x"))
+    >>> new = xr.DataArray([[[0, 1, 1, 1]]], dims=("time", "y", "x"))
+    >>> match(old, new, xr.ones_like(old, float))
+       time  old  new
+    0     0    0    0
+    1     0    1    1
+    """
+    times, (before, after, people) = frames_of(old, new, population)
+    frames = over_blocks(_overlap_block, before, after, people, da.zeros_like(before, dtype=bool))
+    found = []
+    for table, time in zip(dask.compute(*map(tree_sum, frames)), times, strict=True):
+        source, target = split_keys(table.keys)
+        weights = table.reals(2), table.sums[1]
+        both = heaviest(source, target, *weights) & heaviest(target, source, *weights)
+        same = {"time": np.full(both.sum(), time), "old": source[both], "new": target[both]}
+        found.append(pd.DataFrame(same))
+    return pd.concat(found, ignore_index=True)
+
+
 def _overlap_block(
-    source: np.ndarray, target: np.ndarray, people: np.ndarray, u: np.ndarray, v: np.ndarray
+    source: np.ndarray, target: np.ndarray, people: np.ndarray, moving: np.ndarray
 ) -> Table:
     """Tabulate the pairs that share cells of a block: moving cells, all cells, people."""
     shared = (source >= 0) & (target >= 0)
-    moving = (u[shared] != 0) | (v[shared] != 0)
-    columns = (moving, np.ones(moving.size, dtype=np.int64), *words(people[shared]))
+    cells = np.ones(np.count_nonzero(shared), dtype=np.int64)
+    columns = (moving[shared], cells, *words(people[shared]))
     return tabulate(pair_keys(source[shared], target[shared]), columns)
 
 

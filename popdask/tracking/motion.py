@@ -29,9 +29,9 @@ def follow(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFr
 
     Parameters
     ----------
-    communities
+    communities : geopandas.GeoDataFrame
         The table of :func:`summarize`.
-    tracks
+    tracks : pandas.DataFrame
         The tracks (time, community, track), as :func:`popdask.tracking.linking.tracks` gives them.
 
     Returns
@@ -58,22 +58,24 @@ def follow(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFr
     return move(communities, origin.to_numpy(dtype=np.int64))
 
 
-def shared_people(before: da.Array, after: da.Array, people: da.Array) -> Delayed:
-    """Tabulate, lazily, the people and cells that communities of two frames share.
+def shared_people(community: da.Array, people: da.Array) -> list[Delayed]:
+    """Tabulate, lazily, the people and cells that communities of successive frames share.
 
     Parameters
     ----------
-    before, after
-        Community numbers of two successive frames, int (y, x).
-    people
-        People per cell of the first, (y, x).
+    community : dask.array.Array of int, (time, y, x)
+        Community numbers.
+    people : dask.array.Array of float, (time, y, x)
+        People per cell.
 
     Returns
     -------
-    Delayed
-        A :class:`~popdask.tracking.tally.Table` by pair: two words of people, cells.
+    list of Delayed
+        For every frame but the last a :class:`~popdask.tracking.tally.Table` by pair of
+        communities: two words of people (who live there before), cells.
     """
-    return tree_sum(over_blocks(_shared_block, before, after, people))
+    frames = over_blocks(_shared_block, community[:-1], community[1:], people[:-1])
+    return [tree_sum(blocks) for blocks in frames]
 
 
 def _shared_block(before: np.ndarray, after: np.ndarray, people: np.ndarray) -> Table:
@@ -87,9 +89,9 @@ def predecessors(communities: list[np.ndarray], shared: list[Table]) -> np.ndarr
 
     Parameters
     ----------
-    communities
+    communities : list of numpy.ndarray
         The numbers of the communities of every frame, ascending.
-    shared
+    shared : list of Table
         What every frame but the first shares with the one before, from :func:`shared_people`.
 
     Returns
@@ -112,10 +114,10 @@ def move(communities: gpd.GeoDataFrame, origin: np.ndarray) -> gpd.GeoDataFrame:
 
     Parameters
     ----------
-    communities
+    communities : geopandas.GeoDataFrame
         With ``time`` and ``centroid``.
-    origin
-        For each row the row that it comes from, −1 where there is none; int64.
+    origin : numpy.ndarray of int64
+        For each row the row that it comes from, −1 where there is none.
     """
     rows = np.flatnonzero(origin >= 0)
     origin = origin[rows]

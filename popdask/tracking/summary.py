@@ -45,13 +45,13 @@ def summarize(
 
     Parameters
     ----------
-    community
-        Community numbers ≥ 0, negative where there is none; int (time, y, x).
-    population
-        People per cell, NaN = no data; (time, y, x), with CRS and transform.
-    flow
+    community : DataArray of int, (time, y, x)
+        Community numbers ≥ 0, negative where there is none.
+    population : DataArray of float, (time, y, x)
+        People per cell, NaN = no data, with CRS and transform.
+    flow : Dataset, optional
         ``u`` and ``v`` (time, y, x), cells per frame, to be averaged over each community.
-    tracks
+    tracks : pandas.DataFrame, optional
         The tracks (time, community, track) that velocities follow. Without them, a community is
         thought to come from the one of the frame before that left most people in shared cells.
 
@@ -93,14 +93,9 @@ def summarize(
     grid = population if population.rio.crs is not None else community
     area = pixel_area_km2(grid)
     sums, outlines, shared = dask.compute(
-        [
-            tree_sum(over_blocks(_sum_block, labels[t], *(array[t] for array in arrays), area=area))
-            for t in range(len(times))
-        ],
-        [delayed(join_outlines)(over_blocks(outline_block, frame)) for frame in labels],
-        [shared_people(labels[t], labels[t + 1], arrays[0][t]) for t in range(len(times) - 1)]
-        if tracks is None
-        else [],
+        [tree_sum(blocks) for blocks in over_blocks(_sum_block, labels, *arrays, area=area)],
+        [delayed(join_outlines)(blocks) for blocks in over_blocks(outline_block, labels)],
+        shared_people(labels, arrays[0]) if tracks is None else [],
     )
     frames = [
         _describe(time, table, outline, grid.rio.transform())
@@ -124,10 +119,10 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
 
     Parameters
     ----------
-    community
-        Community numbers ≥ 0, negative where there is none; int (time, y, x).
-    population
-        People per cell, NaN = no data; (time, y, x).
+    community : DataArray of int, (time, y, x)
+        Community numbers ≥ 0, negative where there is none.
+    population : DataArray of float, (time, y, x)
+        People per cell, NaN = no data.
 
     Returns
     -------
@@ -151,7 +146,7 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     """
     times, (labels, people) = frames_of(community, population)
     tables, raster = dask.compute(
-        [tree_sum(over_blocks(_count_block, *pair)) for pair in zip(labels, people, strict=True)],
+        [tree_sum(blocks) for blocks in over_blocks(_count_block, labels, people)],
         da.nansum(people.astype(np.float64), axis=(1, 2)),
     )
     inside = np.array([table.reals(0)[table.keys >= 0].sum() for table in tables])
@@ -175,9 +170,9 @@ def check_balance(balance: pd.DataFrame, *, tolerance: float = 1e-9) -> None:
 
     Parameters
     ----------
-    balance
+    balance : pandas.DataFrame
         The table of :func:`people_balance`.
-    tolerance
+    tolerance : float, optional
         The relative difference that is rounding.
 
     Raises
@@ -205,10 +200,10 @@ def _sum_block(
     area: np.ndarray,
     block_info: dict[int, Any],
 ) -> Table:
-    """Tabulate a block by community: cells, people, area, rows, columns and flow."""
+    """Tabulate a block (1, y, x) by community: cells, people, area, rows, columns and flow."""
     inside = labels >= 0
-    (top, _), (left, _) = block_info[0]["array-location"]
-    rows, columns = np.nonzero(inside)
+    _, (top, _), (left, _) = block_info[0]["array-location"]
+    _, rows, columns = np.nonzero(inside)
     rows, columns = rows + top, columns + left
 
     def sums() -> Iterator[np.ndarray]:

@@ -51,8 +51,8 @@ def words(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    values
-        Real numbers of any shape; NaN is read as 0.
+    values : numpy.ndarray of float
+        Of any shape; NaN is read as 0.
 
     Returns
     -------
@@ -98,10 +98,10 @@ def tabulate(keys: np.ndarray, columns: Iterable[np.ndarray]) -> Table:
 
     Parameters
     ----------
-    keys
-        int64 (cells,), in the order of the cells, so that equal keys lie in runs.
-    columns
-        Integer arrays (cells,); a generator keeps only one of them in memory.
+    keys : numpy.ndarray of int64, (cells,)
+        In the order of the cells, so that equal keys lie in runs.
+    columns : iterable of numpy.ndarray of int, (cells,)
+        What is summed; a generator keeps only one of them in memory.
 
     Returns
     -------
@@ -134,17 +134,22 @@ def _collapse(keys: np.ndarray, sums: np.ndarray) -> Table:
     return Table(keys[starts], np.add.reduceat(sums[:, order], starts, axis=1))
 
 
-def over_blocks(kernel: Callable[..., Any], *arrays: da.Array, **options: Any) -> list[Delayed]:
-    """Call ``kernel`` on the chunks of 2-D arrays of one shape; one lazy result per chunk.
+def over_blocks(
+    kernel: Callable[..., Any], *arrays: da.Array, **options: Any
+) -> list[list[Delayed]]:
+    """Call ``kernel`` on every chunk of every frame; one lazy result each, listed by frame.
 
-    All arrays take the chunks of the first. ``kernel`` may ask for Dask's ``block_info``.
+    The arrays have one shape (time, y, x) and all take the chunks of the first; ``kernel`` gets
+    blocks (1, y, x), and may ask for Dask's ``block_info``. All frames share one graph, so that
+    what two of them need is computed once.
     """
-    first, *others = arrays
-    aligned = [first, *(other.rechunk(first.chunks) for other in others)]
-    results = da.map_blocks(
-        kernel, *aligned, dtype=object, meta=np.empty((0, 0), dtype=object), **options
-    )
-    return results.to_delayed().ravel().tolist()
+    if not len(arrays[0]):
+        return []
+    chunks = ((1,) * len(arrays[0]), *arrays[0].chunks[1:])
+    aligned = [array.rechunk(chunks) for array in arrays]
+    meta = np.empty((0, 0, 0), dtype=object)
+    blocks = da.map_blocks(kernel, *aligned, dtype=object, meta=meta, **options).to_delayed()
+    return blocks.reshape(len(blocks), -1).tolist()
 
 
 def tree_sum(tables: list[Delayed]) -> Delayed:
@@ -160,11 +165,11 @@ def heaviest(group: np.ndarray, other: np.ndarray, *weights: np.ndarray) -> np.n
 
     Parameters
     ----------
-    group
-        The number that rows are grouped by, (n,).
-    other
+    group : numpy.ndarray of int, (n,)
+        The number that rows are grouped by, ≥ 0.
+    other : numpy.ndarray of int, (n,)
         The number at the other end of the row; the lowest wins a tie.
-    *weights
+    *weights : numpy.ndarray, (n,)
         What is compared, the most important first.
 
     Returns

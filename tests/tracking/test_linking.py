@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
-from popdask.tracking.linking import RULES, link, tracks, verify_tracks
+from popdask.tracking.linking import RULES, link, match, tracks, verify_tracks
 
 YEARS = pd.to_datetime(["2000-01-01", "2005-01-01", "2010-01-01", "2011-01-01"])
 
@@ -329,6 +329,25 @@ def test_known_tracks_keep_their_numbers() -> None:
         (YEARS[2], 0): 7,
         (YEARS[2], 1): 3,
     }
+
+
+def test_a_frame_labelled_anew_keeps_its_tracks() -> None:
+    """Frame 1 is numbered differently once frame 2 is there, and finds a third town."""
+    community = world("00.11...", "00.11...")
+    population = xr.full_like(community, 10.0, dtype=float)
+    before = tracks(link(community, population), listed(community, population))
+    anew = world("00.11...", "11.00.22", "11.00.22")
+    population = xr.full_like(anew, 10.0, dtype=float)
+    pairs = match(community[1:], anew[1:2], population[1:2])
+    assert pairs[["old", "new"]].to_numpy().tolist() == [[0, 1], [1, 0]]
+    kept = before.merge(pairs, left_on=["time", "community"], right_on=["time", "old"])
+    kept = kept.assign(community=kept["new"])
+    known = pd.concat([before[before["time"] < YEARS[1]], kept])[["time", "community", "track"]]
+    after = tracks(link(anew, population), listed(anew, population), known=known)
+    verify_tracks(after)
+    ids = after.set_index(["time", "community"])["track"].to_dict()
+    assert [ids[YEARS[1], n] for n in range(3)] == [1, 0, 2]
+    assert [ids[YEARS[2], n] for n in range(3)] == [1, 0, 2]
 
 
 def test_tracks_survive_parquet(tmp_path: object) -> None:

@@ -82,9 +82,10 @@ def test_the_tree_gives_the_same_table_under_any_chunking(
 ) -> None:
     population = np.random.default_rng(seed).lognormal(0, 9, labels.shape).astype(np.float32)
     population = np.minimum(population, 1e6)
-    lazy = da.from_array(labels, chunks=(rows, columns))
-    values = da.from_array(population, chunks=(columns, rows))
-    table = tree_sum(over_blocks(count, lazy, values)).compute()
+    lazy = da.from_array(labels[None], chunks=(1, rows, columns))
+    values = da.from_array(population[None], chunks=(1, columns, rows))
+    (blocks,) = over_blocks(count, lazy, values)
+    table = tree_sum(blocks).compute()
     whole = count(labels, population)
     np.testing.assert_array_equal(table.keys, whole.keys)
     np.testing.assert_array_equal(table.sums, whole.sums)
@@ -105,10 +106,11 @@ def test_the_graph_grows_with_the_chunks() -> None:
 
     tasks = []
     for side in (8, 16):
-        labels = da.zeros((side, side), chunks=1, dtype=np.int32).map_blocks(
-            refuse, dtype=np.int32, meta=np.empty((0, 0), np.int32)
+        labels = da.zeros((1, side, side), chunks=1, dtype=np.int32).map_blocks(
+            refuse, dtype=np.int32, meta=np.empty((0, 0, 0), np.int32)
         )
-        tasks.append(len(dict(tree_sum(over_blocks(count, labels, labels)).__dask_graph__())))
+        (blocks,) = over_blocks(count, labels, labels)
+        tasks.append(len(dict(tree_sum(blocks).__dask_graph__())))
     assert tasks[1] <= 4.1 * tasks[0]
 
 
