@@ -20,8 +20,8 @@ import rasterio.shutil
 import xarray as xr
 from rasterio.windows import Window
 
+from popdask.cube.grids import grid_of
 from popdask.errors import InputError
-from popdask.grids import grid_of
 
 TILE = 512
 STRIP_CELLS = 2**26

@@ -19,8 +19,8 @@ import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 
+from popdask.cube.rasters import is_remote, missing_file
 from popdask.errors import InputError
-from popdask.rasters import is_remote, missing_file
 
 Time = str | int | date | np.datetime64
 

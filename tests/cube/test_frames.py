@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from popdask.cube.frames import find_frames, frame_fingerprint, frame_time
 from popdask.errors import InputError
-from popdask.frames import find_frames, frame_fingerprint, frame_time
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from popdask.cube import find_frames, open_cube, open_frames, pixel_area_km2, write_cube
+from popdask.cube.grids import grid_of, same_grid
 from popdask.errors import InputError
-from popdask.grids import grid_of, same_grid
-from tests.raster_files import TRANSFORM, write_raster
+from tests.cube.raster_files import TRANSFORM, write_raster
 
 YEARS = (2000, 2005, 2010)
 

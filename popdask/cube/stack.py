@@ -21,41 +21,25 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from popdask.errors import InputError
-from popdask.frames import (
+from popdask.cube.frames import (
     Time,
     find_frames,
-    frame_fingerprint,
     frame_time,
 )
-from popdask.grids import (
-    cell_size_m,
+from popdask.cube.grids import (
     describe_grid,
     grid_of,
-    in_cells,
-    pixel_area_km2,
     same_grid,
 )
-from popdask.rasters import (
+from popdask.cube.rasters import (
     check_is_count,
     checked_counts,
     clean_counts,
     read_counts,
     read_grid,
 )
-from popdask.regrid import share_out, source_window
-
-__all__ = [
-    "cell_size_m",
-    "find_frames",
-    "frame_fingerprint",
-    "grid_of",
-    "in_cells",
-    "open_cube",
-    "open_frames",
-    "pixel_area_km2",
-    "write_cube",
-]
+from popdask.cube.regrid import share_out, source_window
+from popdask.errors import InputError
 
 CHUNK = 1024
 DIMENSIONS = ("time", "y", "x")

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from popdask.grids import carry
+from popdask.cube.grids import carry
 
 PARTS = 20  # per side of a source cell: exact for shifts by halves, quarters, fifths and tenths
 

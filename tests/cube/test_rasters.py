@@ -6,9 +6,9 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
+from popdask.cube.rasters import check_is_count, read_counts, read_grid
 from popdask.errors import InputError
-from popdask.rasters import check_is_count, read_counts, read_grid
-from tests.raster_files import TRANSFORM, write_raster
+from tests.cube.raster_files import TRANSFORM, write_raster
 
 
 def read_all(path: str, **options) -> np.ndarray:
