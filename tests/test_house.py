@@ -1,0 +1,120 @@
+"""The walls of the house: imports run down only, and importing popdask stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import popdask
+
+HOUSE = Path(popdask.__file__).parent
+
+# Every module imports from lower floors only; the rooms of one floor do not know each other.
+FLOORS = (
+    {"errors"},
+    {"cube", "synthetic", "metrics"},
+    {"tracking"},
+    {"store", "job", "export", "progress", "figures"},
+    {"pipelines"},
+    {"cluster", "demo"},
+    {"cli"},
+)
+
+# Stages of the tracking wing meet in named dimensions. What they share lies below them.
+GROUND = ({"sampling", "domain", "tally", "network"}, {"fitted"})
+STAGES = {
+    "flow": {"_horn_schunck", "flow"},
+    "autoencoder": {"autoencoder"},
+    "encoding": {"convolution", "encoding"},
+    "clustering": {"clustering"},
+    "dbscan": {"_disc", "dbscan", "threshold"},
+    "linking": {"lineage", "linking"},
+    "summary": {"_outlines", "motion", "summary"},
+}
+EXCEPTIONS = {("linking", "flow")}  # the links' two-frame flow
+
+
+def modules():
+    return [path for path in HOUSE.rglob("*.py") if path.name != "__init__.py"]
+
+
+def imported(path):
+    """Dotted names within popdask that a module imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            base = node.module
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    return {tuple(name.split(".")[1:]) for name in names if name.split(".")[0] == "popdask"}
+
+
+def room(parts):
+    """The room of the ground plan that a dotted name leads to."""
+    return parts[0] if parts else None
+
+
+def floor(name):
+    (number,) = [i for i, rooms in enumerate(FLOORS) if name in rooms]
+    return number
+
+
+def name_of(path):
+    return path.relative_to(HOUSE).with_suffix("").parts
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: ".".join(name_of(p)))
+def test_imports_run_down_only(path):
+    here = room(name_of(path))
+    rooms = {room(parts) for parts in imported(path)}
+    known = set().union(*FLOORS)
+    for other in (rooms & known) - {here}:
+        assert floor(other) < floor(here), f"{here} imports {other}, which is not below it"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((HOUSE / "tracking").glob("[!_]*.py")), ids=lambda path: path.stem
+)
+def test_stages_do_not_import_one_another(path):
+    def stage_of(module):
+        return next((stage for stage, rooms in STAGES.items() if module in rooms), None)
+
+    shared = set().union(*GROUND)
+    neighbours = {parts[1] for parts in imported(path) if parts[0] == "tracking" and parts[1:]}
+    for other in neighbours & (shared | set().union(*STAGES.values())):
+        if path.stem in shared:
+            assert other in shared, f"{path.stem} is shared by all stages, but imports {other}"
+        elif other not in shared:
+            pair = (stage_of(path.stem), stage_of(other))
+            assert pair[0] == pair[1] or pair in EXCEPTIONS, f"{path.stem} imports {other}"
+
+
+def test_every_room_is_on_the_plan():
+    rooms = {room(name_of(path)) for path in modules()}
+    assert rooms == set().union(*FLOORS)
+    stages = {path.stem for path in (HOUSE / "tracking").glob("*.py")} - {"__init__"}
+    assert stages == set().union(*STAGES.values(), *GROUND)
+
+
+def test_importing_popdask_loads_nothing_heavy():
+    script = "import sys, popdask; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "dask", "distributed", "xarray", "numba", "sklearn", "matplotlib", "pandas"}
+    assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", popdask.__all__)
+def test_every_public_verb_is_there_and_says_what_it_does(name):
+    found = getattr(popdask, name)
+    assert name == "__version__" or found.__doc__
+    assert name in dir(popdask)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'clusterize'"):
+        popdask.clusterize  # noqa: B018
