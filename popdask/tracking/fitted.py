@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from xarray import DataArray
 
 from popdask.errors import InputError
@@ -143,7 +143,7 @@ class FittedEncoder:
             scaling = Scaling(*map(tuple, state["scaling"]))
             module = WindowAutoencoder(channels=len(scaling.minimum), latent=config.latent)
             module.load_state_dict(weights)
-        except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{name} is not an encoder that popdask saved ({error}); "
                 "give the file that FittedEncoder.save wrote"

@@ -114,7 +114,7 @@ def fixed_arithmetic() -> Iterator[None]:
     """Hold torch to one thread and full float32, which fixes its sums on one kind of machine.
 
     The settings are the process's, and several Dask threads may be inside at once: what was set
-    before returns when the last of them leaves.
+    before returns when the last of them leaves (threads that left earlier keep to one).
     """
     global _users, _before
     with _lock:
