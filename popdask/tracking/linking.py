@@ -27,7 +27,7 @@ from popdask.tracking.tally import (
     Table,
     frames_of,
     heaviest,
-    over_blocks,
+    over_frames,
     pair_keys,
     split_keys,
     tabulate,
@@ -118,7 +118,7 @@ def link(
     ]
     moving = [(flow["u"].data != 0) | (flow["v"].data != 0) for flow in flows]
     arrays = (labels[:-1], labels[1:], people[:-1], da.stack(moving) if moving else people[:-1])
-    tables = [tree_sum(blocks) for blocks in over_blocks(_overlap_block, *arrays)]
+    tables = [tree_sum(blocks) for blocks in over_frames(_overlap_block, *arrays)]
     frames = [_apply_rule(_pairs(table), rule) for table in dask.compute(*tables)]
     # a frame without links still gives the columns their types
     links = pd.concat([_pairs(_NOTHING), *frames], ignore_index=True)
@@ -160,7 +160,7 @@ def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.
     1     0    1    1
     """
     times, (before, after, people) = frames_of(old, new, population)
-    frames = over_blocks(_overlap_block, before, after, people, da.zeros_like(before, dtype=bool))
+    frames = over_frames(_overlap_block, before, after, people, da.zeros_like(before, dtype=bool))
     found = []
     for table, time in zip(dask.compute(*map(tree_sum, frames)), times, strict=True):
         source, target = split_keys(table.keys)

@@ -15,7 +15,7 @@ from dask.delayed import Delayed
 from popdask.tracking.tally import (
     Table,
     heaviest,
-    over_blocks,
+    over_frames,
     pair_keys,
     split_keys,
     tabulate,
@@ -74,7 +74,7 @@ def shared_people(community: da.Array, people: da.Array) -> list[Delayed]:
         For every frame but the last a :class:`~popdask.tracking.tally.Table` by pair of
         communities: two words of people (who live there before), cells.
     """
-    frames = over_blocks(_shared_block, community[:-1], community[1:], people[:-1])
+    frames = over_frames(_shared_block, community[:-1], community[1:], people[:-1])
     return [tree_sum(blocks) for blocks in frames]
 
 

@@ -27,7 +27,7 @@ from dask import delayed
 from popdask.cube import pixel_area_km2
 from popdask.tracking._outlines import join_outlines, outline_block
 from popdask.tracking.motion import follow, move, predecessors, shared_people
-from popdask.tracking.tally import Table, frames_of, over_blocks, tabulate, tree_sum, words
+from popdask.tracking.tally import Table, frames_of, over_frames, tabulate, tree_sum, words
 
 __all__ = ["LostPeopleError", "check_balance", "follow", "people_balance", "summarize"]
 
@@ -93,8 +93,8 @@ def summarize(
     grid = population if population.rio.crs is not None else community
     area = pixel_area_km2(grid)
     sums, outlines, shared = dask.compute(
-        [tree_sum(blocks) for blocks in over_blocks(_sum_block, labels, *arrays, area=area)],
-        [delayed(join_outlines)(blocks) for blocks in over_blocks(outline_block, labels)],
+        [tree_sum(blocks) for blocks in over_frames(_sum_block, labels, *arrays, area=area)],
+        [delayed(join_outlines)(blocks) for blocks in over_frames(outline_block, labels)],
         shared_people(labels, arrays[0]) if tracks is None else [],
     )
     frames = [
@@ -146,7 +146,7 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     """
     times, (labels, people) = frames_of(community, population)
     tables, raster = dask.compute(
-        [tree_sum(blocks) for blocks in over_blocks(_count_block, labels, people)],
+        [tree_sum(blocks) for blocks in over_frames(_count_block, labels, people)],
         da.nansum(people.astype(np.float64), axis=(1, 2)),
     )
     inside = np.array([table.reals(0)[table.keys >= 0].sum() for table in tables])

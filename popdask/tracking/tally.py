@@ -134,22 +134,31 @@ def _collapse(keys: np.ndarray, sums: np.ndarray) -> Table:
     return Table(keys[starts], np.add.reduceat(sums[:, order], starts, axis=1))
 
 
-def over_blocks(
+def over_blocks(kernel: Callable[..., Any], *arrays: da.Array, **options: Any) -> list[Delayed]:
+    """Call ``kernel`` on every chunk of arrays of one shape; one lazy result each.
+
+    All arrays take the chunks of the first. ``kernel`` may ask for Dask's ``block_info``.
+    """
+    first, *others = arrays
+    aligned = [first, *(other.rechunk(first.chunks) for other in others)]
+    meta = np.empty((0,) * first.ndim, dtype=object)
+    blocks = da.map_blocks(kernel, *aligned, dtype=object, meta=meta, **options)
+    return blocks.to_delayed().ravel().tolist()
+
+
+def over_frames(
     kernel: Callable[..., Any], *arrays: da.Array, **options: Any
 ) -> list[list[Delayed]]:
-    """Call ``kernel`` on every chunk of every frame; one lazy result each, listed by frame.
+    """Call ``kernel`` on the chunks (1, y, x) of arrays (time, y, x); the results by frame.
 
-    The arrays have one shape (time, y, x) and all take the chunks of the first; ``kernel`` gets
-    blocks (1, y, x), and may ask for Dask's ``block_info``. All frames share one graph, so that
-    what two of them need is computed once.
+    All frames share one graph, so that what two of them need is computed once.
     """
-    if not len(arrays[0]):
+    first, *others = arrays
+    if not len(first):
         return []
-    chunks = ((1,) * len(arrays[0]), *arrays[0].chunks[1:])
-    aligned = [array.rechunk(chunks) for array in arrays]
-    meta = np.empty((0, 0, 0), dtype=object)
-    blocks = da.map_blocks(kernel, *aligned, dtype=object, meta=meta, **options).to_delayed()
-    return blocks.reshape(len(blocks), -1).tolist()
+    blocks = over_blocks(kernel, first.rechunk({0: 1}), *others, **options)
+    size = len(blocks) // len(first)
+    return [blocks[start : start + size] for start in range(0, len(blocks), size)]
 
 
 def tree_sum(tables: list[Delayed]) -> Delayed:
