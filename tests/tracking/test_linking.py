@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
+from popdask.synthetic import moving_cities
 from popdask.tracking.linking import RULES, link, match, tracks, verify_tracks
+from popdask.tracking.summary import summarize
 
 YEARS = pd.to_datetime(["2000-01-01", "2005-01-01", "2010-01-01", "2011-01-01"])
 
@@ -400,3 +402,19 @@ def test_a_broken_table_of_tracks_is_found(fault: str, change: dict) -> None:
     verify_tracks(table)
     with pytest.raises(InputError, match=fault):
         verify_tracks(table.assign(**change))
+
+
+@pytest.mark.parametrize("rule", ["overlap", "cosine+overlap"])
+def test_the_tracks_of_an_invented_country_are_known(rule: str) -> None:
+    """Cities that rest, move, grow, shrink, split, merge, appear and vanish, one of each."""
+    country = moving_cities(seed=3)
+    population = country.population["population"]
+    links = link(country.labels, population, rule=rule)
+    found = tracks(links, summarize(country.labels, population))
+    columns = ["time", "community", "track", "parent", "event"]
+    order = ["time", "community", "event"]
+    pd.testing.assert_frame_equal(
+        found[columns].sort_values(order, ignore_index=True),
+        country.truth[columns].sort_values(order, ignore_index=True),
+        check_dtype=False,
+    )
