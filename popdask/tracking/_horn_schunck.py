@@ -1,8 +1,12 @@
-"""One frame of Horn & Schunck's flow: the compiled sweeps down the rows of two frames.
+"""One frame of Horn & Schunck's flow: a compiled sweep down the rows of two frames.
 
-A row is differenced, averaged and updated while it is at hand: in float64 within a cell, whose
-squared differences reach 1e10, in float32 between sweeps. Every cell sees the same operations in
-the same order wherever it lies in a block, so that its result does not depend on the block.
+The iterations follow one another down the frame like waves, each a row behind the one before, which
+is all that it needs to have passed: three rows per iteration stay in the cache, and memory is read
+and written once whatever their number.
+
+Differences are taken in float64, where large neighbours cancel; everything else is float32, whose
+rounding is small against the flow itself. Every cell sees the same operations in the same order
+wherever it lies in a block, so that its result does not depend on the block.
 """
 
 import numba
@@ -15,7 +19,7 @@ Differences = tuple[int, int, int, int, float]
 Window = tuple[int, int, int, int]
 """First row, row after the last, first column, column after the last."""
 
-TWELFTH = 1 / 12
+TWELFTH = np.float32(1 / 12)
 
 # Division is NumPy's (never by zero, as α² > 0): Python's check would keep loops from vectorizing.
 _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -72,21 +76,30 @@ def _weighted_sum(a: NDArray, b: NDArray, weight_a: float, weight_b: float, out:
 
 
 @_compiled
-def _mean_row(field: NDArray, y: int, rows: NDArray, mean: NDArray) -> None:
-    """Write the mean of the eight neighbours, 1/6 for edges and 1/12 for corners, of row y."""
-    height, width = field.shape
-    above, here, below = field[max(y - 1, 0)], field[y], field[min(y + 1, height - 1)]
+def _mean_row(above: NDArray, here: NDArray, below: NDArray, rows: NDArray, mean: NDArray) -> None:
+    """Write the mean of the eight neighbours: 1/6 of those beside, 1/12 of those at corners."""
+    width = here.size
     beside, across = rows[0], rows[1]
     for x in range(width):
         beside[x + 1] = here[x]
-        across[x + 1] = np.float64(above[x]) + np.float64(below[x])
+        across[x + 1] = above[x] + below[x]
     _pad(beside)
     _pad(across)
     left, right = beside[:width], beside[2:]
     corners_left, middle, corners_right = across[:width], across[1:], across[2:]
     for x in range(width):
         edges = middle[x] + (left[x] + right[x])
-        mean[x] = (2.0 * edges + (corners_left[x] + corners_right[x])) * TWELFTH
+        mean[x] = (edges + edges + (corners_left[x] + corners_right[x])) * TWELFTH
+
+
+@_compiled
+def _mean_rows(
+    flow: NDArray, above: int, here: int, below: int, rows: NDArray, mean: NDArray
+) -> None:
+    """Write the means of u and v, from three rows of flow (2, y, x), into mean (2, x)."""
+    for component in range(2):
+        field = flow[component]
+        _mean_row(field[above], field[here], field[below], rows, mean[component])
 
 
 @_compiled
@@ -96,42 +109,51 @@ def _update_row(
     """Write u and v of a row's columns: the means, moved towards the brightness constraint."""
     e_x, e_y, e_t = gradient[0, columns], gradient[1, columns], gradient[2, columns]
     mean_u, mean_v = mean[0, columns], mean[1, columns]
+    smoothness = np.float32(alpha * alpha)
     for x in range(u.size):
-        a, b = np.float64(e_x[x]), np.float64(e_y[x])
-        miss = a * mean_u[x] + b * mean_v[x] + np.float64(e_t[x])
-        step = miss / (alpha * alpha + a * a + b * b)
-        u[x] = mean_u[x] - a * step
-        v[x] = mean_v[x] - b * step
+        miss = e_x[x] * mean_u[x] + e_y[x] * mean_v[x] + e_t[x]
+        step = miss / (smoothness + e_x[x] * e_x[x] + e_y[x] * e_y[x])
+        u[x] = mean_u[x] - e_x[x] * step
+        v[x] = mean_v[x] - e_y[x] * step
 
 
 @_compiled
 def _sweep(
-    frames: tuple[NDArray, NDArray],
+    before: NDArray,
+    after: NDArray,
+    start: NDArray,
     differences: Differences,
-    first: bool,
-    gradients: NDArray,
-    flow: NDArray,
     alpha: float,
-    window: Window,
-    updated: NDArray,
+    iterations: int,
+    core: Window,
+    result: NDArray,
 ) -> None:
-    """Write one iteration on flow (2, y, x), or on rest where that is empty, into updated.
-
-    The first sweep fills gradients (y, 3, x); if those have but one row, nothing is kept for later.
-    """
-    before, after = frames
-    top, bottom, left, right = window
-    width = before.shape[1]
-    rows, mean = np.empty((3, width + 2)), np.zeros((2, width))
-    for y in range(top, bottom):
-        gradient = gradients[y if len(gradients) > 1 else 0]
-        if first:
-            _gradient_row(before, after, y, differences, rows, gradient)
-        if flow.size > 0:
-            _mean_row(flow[0], y, rows, mean[0])
-            _mean_row(flow[1], y, rows, mean[1])
-        u, v = updated[0, y - top], updated[1, y - top]
-        _update_row(gradient, mean, slice(left, right), alpha, u, v)
+    """Write the core of the flow after some iterations on start, or on rest where that is empty."""
+    top, bottom, left, right = core
+    height, width = before.shape
+    gradients = np.empty((iterations, 3, width), np.float32)
+    rings = np.empty((iterations, 2, 3, width), np.float32)
+    sums, rows = np.empty((3, width + 2), np.float64), np.empty((2, width + 2), np.float32)
+    mean = np.zeros((2, width), np.float32)
+    for front in range(height + iterations - 1):
+        for i in range(max(0, front - height + 1), min(iterations, front + 1)):
+            y = front - i
+            above, below = max(y - 1, 0), min(y + 1, height - 1)
+            gradient = gradients[y % iterations]
+            if i == 0:
+                _gradient_row(before, after, y, differences, sums, gradient)
+            if i > 0:
+                _mean_rows(rings[i - 1], above % 3, y % 3, below % 3, rows, mean)
+            elif start.size > 0:
+                _mean_rows(start, above, y, below, rows, mean)
+            else:
+                mean[:] = 0
+            if i < iterations - 1:
+                u, v = rings[i, 0, y % 3], rings[i, 1, y % 3]
+                _update_row(gradient, mean, slice(0, width), alpha, u, v)
+            elif top <= y < bottom:
+                u, v = result[0, y - top], result[1, y - top]
+                _update_row(gradient, mean, slice(left, right), alpha, u, v)
 
 
 def iterate(
@@ -148,17 +170,10 @@ def iterate(
     The iteration starts from `start` (2, y, x), or from rest. Beyond the frames' borders their
     edges are replicated.
     """
-    height, width = before.shape
     top, bottom, left, right = core
     # NumPy's large arrays lie on huge pages; Numba's own would not, and take four times as long.
-    gradients = np.empty((height if iterations > 1 else 1, 3, width), np.float32)
-    buffers = [np.empty((2, height, width), np.float32) for _ in range(min(iterations - 1, 2))]
     result = np.empty((2, bottom - top, right - left), np.float32)
-    frames = np.ascontiguousarray(before), np.ascontiguousarray(after)
-    flow = np.empty((2, 0, 0), np.float32) if start is None else np.ascontiguousarray(start)
-    for i in range(iterations - 1):
-        whole, updated = (0, height, 0, width), buffers[i % 2]
-        _sweep(frames, differences, i == 0, gradients, flow, alpha, whole, updated)
-        flow = updated
-    _sweep(frames, differences, iterations == 1, gradients, flow, alpha, core, result)
+    before, after = np.ascontiguousarray(before), np.ascontiguousarray(after)
+    start = np.empty((2, 0, 0), np.float32) if start is None else np.ascontiguousarray(start)
+    _sweep(before, after, start, differences, alpha, iterations, core, result)
     return result

@@ -12,7 +12,8 @@ and there the replicated edge is the right one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
+from numbers import Integral
 
 import dask.array as da
 import numpy as np
@@ -34,15 +35,15 @@ class _Scheme:
     iterations: int
     """Updates of the whole field, at least 1."""
     alpha: float
-    """Weight of smoothness, in people per cell, positive."""
+    """Weight of smoothness, in people per cell, from 1e-9 to 1e9."""
     centering: Sequence[int]
     """Where differences along x, y and time are taken: −1 behind, 0 around, +1 ahead."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or self.iterations != int(self.iterations):
+        if not (isinstance(self.iterations, Integral) and self.iterations >= 1):
             raise InputError(f"iterations is {self.iterations}, expected a whole number from 1 up")
-        if not (self.alpha > 0 and 0 < self.alpha * self.alpha < inf):
-            raise InputError(f"alpha is {self.alpha}, expected a positive number such as 10")
+        if not 1e-9 <= self.alpha <= 1e9:  # Its square must fit into float32.
+            raise InputError(f"alpha is {self.alpha}, expected people between 1e-9 and 1e9, as 10")
         if len(self.centering) != 3 or not set(self.centering) <= set(OFFSETS):
             raise InputError(
                 f"centering is {self.centering}, expected -1, 0 or 1 for each of (x, y, time)"
@@ -170,8 +171,8 @@ def optical_flow(
         Updates of the whole field, at least 1. Each carries the motion one cell further into
         places where nothing changes, and makes a block borrow one more cell from its neighbours.
     alpha : float, optional
-        Weight of smoothness, in people per cell, positive: differences between cells that are
-        small against it are taken for noise and hardly move anything.
+        Weight of smoothness, in people per cell, from 1e-9 to 1e9: differences between cells that
+        are small against it are taken for noise and hardly move anything.
     centering : tuple of three int, optional
         Where the differences along x, y and time are taken: 0 from the cell before to the cell
         after (step 2), +1 from the cell to the one after, -1 from the one before to the cell. With
