@@ -106,7 +106,7 @@ def test_equals_the_formula_after_iterations(iterations, warm_start):
     seed=st.integers(0, 99),
     most=st.sampled_from([1.0, 300.0, 1e5]),
     iterations=st.integers(1, 20),
-    alpha=st.sampled_from([0.5, 10.0, 100.0]),
+    alpha=st.sampled_from([1e-9, 0.5, 10.0, 1e9]),
     centering=centerings,
     warm_start=st.booleans(),
 )
@@ -265,6 +265,7 @@ def test_keeps_coordinates_and_reads_other_layouts():
         ("alpha", 0.0),
         ("alpha", -1.0),
         ("alpha", 1e-200),
+        ("alpha", float("inf")),
         ("alpha", float("nan")),
         ("centering", (0, 0, 2)),
         ("centering", (0, 0)),
