@@ -5,8 +5,8 @@ own. Found and true events can only be compared once it is said which community 
 That is its *core*: among the communities that belong to the city (they share more people with it
 than with any other city), the one that holds most of the people of the city's *heart*, the densest
 cells in which half of its people live. The choice looks at a single frame, at people and labels
-only; it never sees an event, so it cannot flatter the tracker. What happens to rings is not judged,
-and :func:`city_events` says how much that is.
+only; it never sees an event, so it cannot flatter the tracker. What happens in rings, or between a
+core and its rings, is not judged, and :func:`city_events` says how much that is.
 """
 
 from __future__ import annotations
@@ -148,6 +148,10 @@ def _in_heart(true: np.ndarray, people: np.ndarray, heart: float) -> np.ndarray:
 def city_events(tracks: pd.DataFrame, match: pd.DataFrame) -> pd.DataFrame:
     """Translate events of communities into events of the cities they are the core of.
 
+    Only what happens among cores counts: a split is one of cities if the pieces of a core are the
+    cores of several cities, a merger if a core comes from the cores of several. A core that gives
+    cells to a ring of its own city, or takes them back, does not split or merge the city.
+
     Parameters
     ----------
     tracks
@@ -158,17 +162,41 @@ def city_events(tracks: pd.DataFrame, match: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        time, track (the city's number), event, one row per event of a core. Its ``attrs`` say
-        what was not judged: ``"rings"``, events of other communities of a city, and
-        ``"elsewhere"``, events of communities that share nobody with any city.
+        time, track (the city's number), event, one row per event of a city. Its ``attrs`` count
+        what is not judged: ``"rings"``, events of other communities of a city; ``"within"``,
+        splits and mergers of a core with rings; and ``"elsewhere"``, events of communities that
+        share nobody with any city.
     """
     rows = tracks.merge(match[["time", "community", "city", "core"]], how="left")
-    core = rows["core"].eq(True)
-    events = rows.loc[core, ["time", "city", "event"]].rename(columns={"city": "track"})
-    events = events.astype({"track": np.int64}).drop_duplicates().reset_index(drop=True)
-    elsewhere = int(rows["city"].isna().sum())
-    events.attrs = {"rings": int((~core).sum()) - elsewhere, "elsewhere": elsewhere}
+    cores = rows[rows["core"].eq(True)].astype({"city": np.int64})
+    among = _among_cores(cores, np.searchsorted(np.unique(tracks["time"]), cores["time"]))
+    events = cores.loc[among, ["time", "city", "event"]].rename(columns={"city": "track"})
+    events = events.drop_duplicates().reset_index(drop=True)
+    elsewhere, within = int(rows["city"].isna().sum()), int((~among).sum())
+    rings = len(rows) - len(cores) - elsewhere
+    events.attrs = {"rings": rings, "within": within, "elsewhere": elsewhere}
     return events
+
+
+def _among_cores(cores: pd.DataFrame, frame: np.ndarray) -> np.ndarray:
+    """Tell events of cities from splits and mergers within one, for each row."""
+    city = dict(zip(zip(frame, cores["track"], strict=True), cores["city"], strict=True))
+    # The cities whose cores a core comes from, and those whose cores come from one.
+    sources = [
+        {city[t - 1, parent] for parent in parents if (t - 1, parent) in city}
+        for t, parents in zip(frame, cores["parent"], strict=True)
+    ]
+    pieces: dict[tuple[int, int], set[int]] = {}
+    for t, target, origins in zip(frame, cores["city"], sources, strict=True):
+        for origin in origins:
+            pieces.setdefault((t, origin), set()).add(target)
+    split = [
+        any(len(pieces[t, origin]) > 1 for origin in origins)
+        for t, origins in zip(frame, sources, strict=True)
+    ]
+    merged = [len(origins) > 1 for origins in sources]
+    kind = cores["event"].to_numpy(dtype=str)
+    return ((kind != "split") | np.array(split)) & ((kind != "merge") | np.array(merged))
 
 
 def event_scores(

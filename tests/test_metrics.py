@@ -57,7 +57,37 @@ def test_only_cores_are_judged(world):
     found = city_events(ring_tracks(world), match)
     scores = event_scores(found, world.truth)
     assert (scores[["recall", "precision"]] == 1).all(axis=None)
-    assert found.attrs == {"rings": len(world.truth), "elsewhere": 0}
+    assert found.attrs == {"rings": len(world.truth), "within": 0, "elsewhere": 0}
+
+
+def test_a_core_that_parts_from_its_ring_does_not_split_the_city():
+    """Two cities, each a core (0, 2) and a ring (1, 3); then the second core breaks in two."""
+    match = pd.DataFrame(
+        {
+            "time": [0, 0, 0, 0, 1, 1, 1, 1, 1],
+            "community": [0, 1, 2, 3, 0, 1, 2, 3, 4],
+            "city": [0, 0, 1, 1, 0, 0, 1, 1, 2],
+            "core": [True, False, True, False, True, False, True, False, True],
+        }
+    )
+    tracks = pd.DataFrame(
+        [
+            (1, 0, 0, [0, 1], "merge"),
+            (1, 0, 0, [0, 1], "split"),
+            (1, 1, 1, [0], "split"),
+            (1, 2, 2, [2], "split"),
+            (1, 3, 3, [2, 3], "split"),
+            (1, 4, 4, [2, 3], "split"),
+            (1, 9, 5, [], "appear"),
+        ],
+        columns=["time", "community", "track", "parent", "event"],
+    )
+    first = match[match["time"] == 0].assign(track=lambda table: table["community"], event="appear")
+    first["parent"] = [[]] * 4
+    found = city_events(pd.concat([first[tracks.columns], tracks]), match)
+    later = found[found["time"] == 1]
+    assert later[["track", "event"]].to_numpy().tolist() == [[1, "split"], [2, "split"]]
+    assert found.attrs == {"rings": 4, "within": 2, "elsewhere": 1}
 
 
 def test_people_shared_add_up_to_the_city(world):
