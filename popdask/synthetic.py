@@ -30,9 +30,9 @@ CHANGE = 0.05
 """A city whose people change by more than this share between two frames grows or shrinks."""
 
 _MEAN_HEIGHT = 8 / 15  # of (1 - rho^4)^2 over its disc
-_SLOT = (80, 76)  # cells of the map given to one story, room for its neighbours' halos included
-_SLOTS = (3, 4)
-_COAST = 16  # columns kept free for the sea
+_SLOT = (80, 101)  # cells of the map given to one story, room for its neighbours' halos included
+_SLOTS = (3, 3)
+_COAST = 17  # columns kept free for the sea
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def moving_cities(
 ) -> World:
     """Invent a country in which everything happens once, each in its own place.
 
-    Nine cities (eleven with the two that come from a split and go into a merger): one stands
+    Nine stories of eleven cities: one stands
     still, two move by 3 cells per frame, one grows and one shrinks by a quarter per frame for
     three frames, one splits, two merge, one appears and one vanishes.
 
@@ -375,8 +375,8 @@ def _stories(frames: int) -> list[tuple[City, ...]]:
     """Tell every story around the cell (0, 0), for a density of one person in the middle."""
     year = np.arange(frames)[:, None]
     steps = np.minimum(year, 7) - min(frames - 1, 7) / 2
-    crowd = _crowd(12, 22)
-    large, small = crowd - round(0.4 * crowd), round(0.4 * crowd)
+    crowd = _crowd(16, 43)
+    large, small = crowd - round(0.42 * crowd), round(0.42 * crowd)
 
     def city(radii: Any, away: Any = (0, 0), people: Any = None, **life: Any) -> City:
         ry, rx = np.broadcast_to(radii, (frames, 2)).T
@@ -391,28 +391,28 @@ def _stories(frames: int) -> list[tuple[City, ...]]:
         )
 
     return [
-        (city(13),),
-        (city(13, steps * (0.0, 3.0)),),
-        (city(13, steps * (-2.4, 1.8)),),
-        (city(10 * np.sqrt(1.25) ** np.clip(year - 1, 0, 3)),),
-        (city(15 * np.sqrt(0.8) ** np.clip(year - 2, 0, 3)),),
-        (city(12, start=2),),
-        (city(12, stop=4),),
+        (city(16),),
+        (city(16, steps * (0.0, 3.0)),),
+        (city(16, steps * (-2.4, 1.8)),),
+        (city(13 * np.sqrt(1.25) ** np.clip(year - 1, 0, 3)),),
+        (city(18 * np.sqrt(0.8) ** np.clip(year - 2, 0, 3)),),
+        (city(15, start=2),),
+        (city(15, stop=4),),
         (
             city(
-                np.where(year < 3, (12, 22), (12, 12)),
-                np.where(year < 3, (0, 0), (0, -20)),
+                np.where(year < 3, (16, 43), (20, 20)),
+                np.where(year < 3, (0, 0), (0, -24)),
                 np.where(year < 3, crowd, large),
             ),
-            city(10, (0, 20), small, track=1, start=3, split_from=0),
+            city(17, (0, 24), small, track=1, start=3, split_from=0),
         ),
         (
             city(
-                np.where(year < 4, (12, 12), (22, 12)),
-                np.where(year < 4, (-20, 0), (0, 0)),
+                np.where(year < 4, (20, 20), (16, 43)),
+                np.where(year < 4, (0, -24), (0, 0)),
                 np.where(year < 4, large, crowd),
             ),
-            city(10, (20, 0), small, track=1, stop=4, merges_into=0),
+            city(17, (0, 24), small, track=1, stop=4, merges_into=0),
         ),
     ]
 
@@ -453,11 +453,11 @@ def _by_birth(cities: Sequence[City]) -> list[City]:
 def _villages(
     rng: np.random.Generator, cities: Sequence[City], shape: tuple[int, int], count: int
 ) -> tuple[tuple[int, int, int], ...]:
-    """Scatter villages over the country, at least 20 cells from everyone and from the coast."""
+    """Scatter villages over the country, at least 20 cells from everyone."""
     centres = np.array([centre for city in cities for centre in city.centres])
     reach = np.array([max(radii) + 20 for city in cities for radii in city.radii])
     villages: list[tuple[int, int, int]] = []
-    for _ in range(50 * count):
+    for _ in range(200 * count):
         place = rng.integers((4, _COAST + 4), (shape[0] - 4, shape[1] - 4))
         if len(villages) < count and (((place - centres) ** 2).sum(axis=1) >= reach**2).all():
             villages.append((int(place[0]), int(place[1]), int(rng.integers(5, 41))))
