@@ -86,8 +86,15 @@ class RegionStore:
         -------
         Dataset
             ``population``, ``u``, ``v``, ``classes`` and ``community`` on (time, y, x).
+
+        Raises
+        ------
+        InputError
+            If no run is finished yet.
         """
         session = self.repository().readonly_session(branch)
+        if _subgroup(session.store, "") is None:
+            raise InputError(f"{self.path} holds no finished results yet: run the job to its end.")
         return _open_arrays(session)
 
     def files(self, branch: str = MAIN) -> dict[str, bytes]:
@@ -366,10 +373,10 @@ def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _read_files(store: Any) -> dict[str, bytes]:
-    root = zarr.open_group(store, mode="r")
-    if "files" not in root:
+    group = _subgroup(store, "files")
+    if group is None:
         return {}
-    return {name: array[:].tobytes() for name, array in root["files"].arrays()}  # type: ignore[union-attr]
+    return {name: np.asarray(array[:]).tobytes() for name, array in group.arrays()}
 
 
 def _write_files(store: Any, files: Mapping[str, bytes]) -> None:
@@ -380,8 +387,15 @@ def _write_files(store: Any, files: Mapping[str, bytes]) -> None:
 
 
 def _read_records(store: Any) -> dict[str, Any]:
-    root = zarr.open_group(store, mode="r")
-    return dict(root["provenance"].attrs) if "provenance" in root else {}
+    group = _subgroup(store, "provenance")
+    return {} if group is None else dict(group.attrs)
+
+
+def _subgroup(store: Any, name: str) -> zarr.Group | None:
+    try:
+        return zarr.open_group(store, path=name, mode="r")
+    except zarr.errors.GroupNotFoundError:
+        return None
 
 
 def _write_records(store: Any, records: Mapping[str, Any]) -> None:

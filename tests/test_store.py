@@ -72,6 +72,14 @@ def test_a_reader_sees_the_last_finished_run_only(store):
     assert not store.unfinished()
 
 
+def test_before_the_first_run_is_finished_there_is_nothing_to_read(store):
+    store.begin(grid(2)).write_frames("communities", arrays(2, 1), [0, 1], {})
+    with pytest.raises(InputError, match="holds no finished results yet"):
+        store.dataset()
+    assert store.records() == {} and store.files() == {}
+    assert store.latest_records() == {"communities": {}}
+
+
 def test_appended_frames_leave_the_stored_ones(store):
     store.begin(grid(2)).write_frames("communities", arrays(2, 1), [0, 1], {"v": 1})
     work = store.begin(grid(4))
@@ -135,9 +143,9 @@ def test_tables_survive_with_their_types(store):
 
 
 def test_a_second_run_is_told_who_holds_the_region(store):
-    with store.lock(), pytest.raises(RegionBusyError, match=f"process {os.getpid()}, since 20"):
-        with store.lock():
-            pytest.fail("two runs hold one region")
+    busy = pytest.raises(RegionBusyError, match=f"process {os.getpid()}, since 20")
+    with store.lock(), busy, store.lock():
+        pytest.fail("two runs hold one region")
     with store.lock():
         pass
 

@@ -25,7 +25,7 @@ from popdask.pipelines.plan import MODELS, Plan, StagePlan, plan_communities
 from popdask.pipelines.workers import on_worker
 from popdask.progress import Reporter
 from popdask.store import RegionStore, Work, frame_runs, read_table, table_bytes
-from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, motion, summary
+from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, summary
 from popdask.tracking.autoencoder import EncoderConfig, FittedEncoder, train, training_windows
 from popdask.tracking.sampling import gather_windows, sample_cells
 from popdask.tracking.threshold import dissolve_small
@@ -122,7 +122,7 @@ def _run_stages(
     work = store.begin(source, keep=MODELS)
     # The layout may have dropped what was stored for another grid.
     plan = plan_communities(job, _checksums(files), work.records())
-    current = _Run(job, source, files, work, plan)
+    current = _Run(job, source, files, store, work, plan)
     for stage in plan:
         if not stage.done:
             with reporter.stage(stage.name, str(stage)):
@@ -137,6 +137,7 @@ class _Run:
     job: Job
     source: xr.Dataset
     files: Mapping[str, Any]
+    store: RegionStore
     work: Work
     plan: Plan
 
@@ -152,6 +153,11 @@ class _Run:
     def features(self) -> xr.DataArray:
         stored = self.work.dataset()
         return encoding.stack_features(stored["population"], stored[["u", "v"]])
+
+    def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
+        """Some frames of stored arrays, opened anew: Dask must not meet their keys in two graphs."""
+        stored = self.work.dataset().isel(time=list(positions))
+        return [stored[name] for name in names]
 
     def models(self, stale: Sequence[int]) -> dict[str, slice]:
         """The frames that each model serves, by the model's name, where one of them is stale."""
@@ -234,11 +240,10 @@ def _communities(run: _Run, stage: StagePlan) -> None:
 
 
 def _summary(run: _Run, stage: StagePlan) -> None:
-    arrays = run.work.dataset().isel(time=list(stage.stale))
-    community, population = arrays["community"], arrays["population"]
-    balance = summary.people_balance(community, population)
+    balance = summary.people_balance(*run.frames(stage.stale, "community", "population"))
     summary.check_balance(balance)
-    table = summary.summarize(community, population, arrays[["u", "v"]])
+    community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
+    table = summary.summarize(community, population, xr.Dataset({"u": u, "v": v}))
     fresh = {"summary": table, "balance": balance}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
@@ -258,12 +263,37 @@ def _links(run: _Run, stage: StagePlan) -> None:
 def _tracks(run: _Run, stage: StagePlan) -> None:
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
-    tracks = linking.tracks(links, described, times=times)
+    tracks = linking.tracks(links, described, times=times, known=_known_tracks(run))
     files = {
         "tracks.parquet": table_bytes(tracks),
-        "communities.parquet": table_bytes(motion.follow(described, tracks)),
+        "communities.parquet": table_bytes(summary.follow(described, tracks)),
     }
     run.work.write_files(stage.name, files, stage.record)
+
+
+def _known_tracks(run: _Run) -> pd.DataFrame | None:
+    """The track numbers that the last finished run of the same settings gave: they stay.
+
+    Communities of a frame that was labelled anew take the numbers of those that they share most
+    people with.
+    """
+    before, now = run.store.records(), run.work.records()
+    then = before.get("communities", {})
+    if "tracks" not in before or then.get("settings") != now["communities"]["settings"]:
+        return None
+    old = run.store.table("tracks")[["time", "community", "track"]].drop_duplicates()
+    both = set(then["frames"]) & set(run.plan.times)
+    anew = [t for t in both if then["frames"][t] != now["communities"]["frames"][t]]
+    known = old[old["time"].isin([np.datetime64(t) for t in both.difference(anew)])]
+    if not anew:
+        return known
+    times = sorted(np.datetime64(t, "ns") for t in anew)
+    arrays = run.work.dataset().sel(time=times)
+    pairs = linking.match(
+        run.store.dataset()["community"].sel(time=times), arrays["community"], arrays["population"]
+    )
+    moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
+    return pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
 
 
 def _export(run: _Run, stage: StagePlan) -> None:

@@ -149,9 +149,8 @@ def _fingerprints(
         records,
     )
     classes = {t: of("classes", classifier["model"], population[t], flow[t]) for t in times}
-    communities = {
-        t: of("communities", _plain([job.communities]), classes[t], population[t]) for t in times
-    }
+    grouping = of("communities", _plain([job.communities]), classifier["model"])
+    communities = {t: fingerprint(grouping, classes[t], population[t]) for t in times}
     summary = {t: of("summary", communities[t], flow[t]) for t in times}
     links = {
         t: of("links", _plain([job.links]), communities[t], communities[pairs[t]]) for t in pairs
@@ -164,7 +163,7 @@ def _fingerprints(
         "encoder": encoder,
         "classifier": classifier,
         "classes": {"frames": classes},
-        "communities": {"frames": communities},
+        "communities": {"frames": communities, "settings": grouping},
         "summary": {"frames": summary},
         "links": {"frames": links},
         "tracks": {"frames": {times[-1]: tracks}},

@@ -181,6 +181,35 @@ def test_an_appended_frame_costs_what_depends_on_it(frames, tmp_path, centering,
     assert second.store.table("links")["time"].nunique() == 3
 
 
+@pytest.mark.parametrize("centering", [0, -1])
+def test_tracks_keep_their_numbers_when_a_frame_is_appended(frames, tmp_path, centering):
+    settings = {"flow": {"centering": (0, 0, centering)}}
+    store = tmp_path / "append.icechunk"
+    first = communities.run(job(frames, store, input={"end": "2002"}, **settings))
+    labels = first.store.dataset()["community"].load()
+    second = communities.run(job(frames, store, **settings))
+    key = ["time", "community", "track"]
+    before, after = (run.tracks[key].drop_duplicates() for run in (first, second))
+    settled = before[before["time"] < "2002" if centering == 0 else before["time"] < "2003"]
+    assert len(settled.merge(after)) == len(settled)
+    # The frame labelled anew: most of its people are where they were, in the tracks they were in.
+    relabelled = second.store.dataset()["community"].sel(time="2002").squeeze().values
+    people = second.store.dataset()["population"].sel(time="2002").squeeze().values
+    last = labels.sel(time="2002").squeeze().values
+    numbers = [
+        table[table["time"] == "2002"].set_index("community")["track"] for table in (before, after)
+    ]
+    inside = (last >= 0) & (relabelled >= 0)
+    same = numbers[0].loc[last[inside]].to_numpy() == numbers[1].loc[relabelled[inside]].to_numpy()
+    assert people[inside][same].sum() > 0.9 * people[inside].sum()
+
+
+def test_another_analysis_numbers_its_tracks_from_0(finished, frames, copy):
+    fresh = communities.run(job(frames, copy, communities={"eps": 5}))
+    assert fresh.tracks["track"].min() == 0
+    assert fresh.tracks["track"].nunique() == fresh.tracks["track"].max() + 1
+
+
 def test_a_removed_frame_leaves_no_trace(frames, copy):
     outcome = communities.run(job(frames, copy, input={"start": "2001"}))
     assert outcome.store.dataset().sizes["time"] == 3
