@@ -155,7 +155,7 @@ class _Run:
         return encoding.stack_features(stored["population"], stored[["u", "v"]])
 
     def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
-        """Some frames of stored arrays, opened anew: Dask must not meet their keys in two graphs."""
+        """Some frames of stored arrays, opened anew, so that no two graphs share their keys."""
         stored = self.work.dataset().isel(time=list(positions))
         return [stored[name] for name in names]
 
