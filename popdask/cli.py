@@ -88,7 +88,9 @@ def demo(
     _say(f"drew {world.frames} frames of {world.shape[0]} × {world.shape[1]} cells in {output}")
     outcome = _run(demonstration.job(output), cluster)
     _report(outcome)
-    scores = demonstration.compare(outcome, world).reset_index()
+    scores = demonstration.compare(
+        outcome.store.dataset()["community"], outcome.tracks, world
+    ).reset_index()
     _say("\nevents of the cities, found against true")
     _print_table(
         ["event", "true", "found", "matched"],

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
+import xarray as xr
 
 from popdask import figures
 from popdask.job import Job, load_job
@@ -47,15 +48,17 @@ def job(folder: Path) -> Job:
     return load_job(_job_file(), overrides)
 
 
-def compare(outcome: Outcome, world: World) -> pd.DataFrame:
-    """Count the true events of the world's cities that the run has found.
+def compare(community: xr.DataArray, tracks: pd.DataFrame, world: World) -> pd.DataFrame:
+    """Count the true events of the world's cities that a run has found.
 
     Parameters
     ----------
-    outcome
-        The finished run.
+    community
+        The communities that were found, (time, y, x).
+    tracks
+        Their tracks.
     world
-        The world that it ran on.
+        The world that they were found in.
 
     Returns
     -------
@@ -64,10 +67,8 @@ def compare(outcome: Outcome, world: World) -> pd.DataFrame:
         those of its core, the community that holds most of the people of its densest cells; an
         event may be one frame early or late.
     """
-    community = outcome.store.dataset()["community"]
     match = match_cities(community, world.labels, world.population["population"])
-    events = city_events(outcome.tracks, match)
-    return event_scores(events, world.truth, tolerance=1, times=list(world.times))
+    return event_scores(city_events(tracks, match), world.truth, tolerance=1, times=[*world.times])
 
 
 def picture(outcome: Outcome, folder: Path) -> Path:

@@ -20,6 +20,7 @@ FLOORS = (
     {"pipelines"},
     {"cluster", "demo"},
     {"cli"},
+    {"__main__"},
 )
 
 # Stages of the tracking wing meet in named dimensions. What they share lies below them.

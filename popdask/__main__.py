@@ -1,0 +1,5 @@
+"""Run the command line with ``python -m popdask``."""
+
+from popdask.cli import main
+
+main()
