@@ -1,14 +1,11 @@
-"""Figures: the right panels, true colours, whole files."""
+"""Maps: the right panels, places and colours."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
-from matplotlib.image import imread
 
 from popdask.errors import InputError
 from popdask.figures import (
@@ -17,8 +14,6 @@ from popdask.figures import (
     NOBODY,
     map_figure,
     number_colours,
-    reduced,
-    save_figure,
     world_figure,
 )
 from popdask.synthetic import moving_cities
@@ -160,68 +155,6 @@ def test_outlines_run_around_the_cells_of_a_reduced_map():
     corners = np.concatenate(outlines.get_segments())
     assert corners.min(axis=0).tolist() == [20, 24]
     assert corners.max(axis=0).tolist() == [28, 28]
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.integers(3, 40),
-    st.integers(0, 2**32 - 1),
-    st.sampled_from([np.int16, np.int32]),
-)
-def test_reducing_keeps_labels_and_people(rows, cols, cells, seed, dtype):
-    """No label appears from nowhere, none disappears into emptiness; the maximum stays."""
-    rng = np.random.default_rng(seed)
-    labels = np.where(rng.random((rows, cols)) < 0.1, rng.integers(0, 5, (rows, cols)), -1)
-    people = np.where(rng.random((rows, cols)) < 0.2, np.nan, rng.random((rows, cols)))
-    factor = -(-max(rows, cols) // cells)
-    small, most = reduced(labels.astype(dtype), cells), reduced(people.astype(np.float32), cells)
-    assert small.dtype == dtype
-    assert max(small.shape) <= cells
-    for row, col in np.ndindex(small.shape):
-        block = np.s_[row * factor : (row + 1) * factor, col * factor : (col + 1) * factor]
-        votes = np.bincount(labels[block][labels[block] >= 0])
-        assert small[row, col] == (votes.argmax() if votes.size else -1)
-        known = people[block][~np.isnan(people[block])]
-        expected = np.float32(known.max()) if known.size else np.nan
-        np.testing.assert_equal(most[row, col], expected)
-
-
-def test_colours_belong_to_numbers_and_neighbours_differ():
-    colours = number_colours(np.arange(60))
-    assert (colours >= 0).all() and (colours <= 1).all()
-    np.testing.assert_array_equal(number_colours([59, 7]), colours[[59, 7]])
-    assert np.abs(np.diff(colours, axis=0)).max(axis=1).min() > 0.2
-    apart = np.abs(colours[:12, None] - colours[None, :12]).max(axis=-1) + np.eye(12)
-    assert apart.min() > 0.1
-
-
-def test_a_file_is_a_whole_png_of_the_size_asked(population, tmp_path):
-    figure = map_figure(population[0], size=4)
-    path = save_figure(figure, tmp_path / "new" / "map.png", dpi=50)
-    height, width = imread(path).shape[:2]
-    assert (width, height) == (200, int((4 * 240 / 320 + 0.7) * 50))
-    assert [file.name for file in path.parent.iterdir()] == ["map.png"]
-
-
-def test_a_figure_that_fails_leaves_the_old_file(population, tmp_path):
-    path = tmp_path / "map.png"
-    path.write_bytes(b"old")
-    figure = map_figure(population[0], size=2)
-    figure.axes[0].set_title("$\\frac{$")
-    with pytest.raises(ValueError, match="frac"):
-        save_figure(figure, path)
-    assert [file.name for file in tmp_path.iterdir()] == ["map.png"]
-    assert path.read_bytes() == b"old"
-
-
-def test_the_same_figure_is_the_same_file(population, tmp_path):
-    files = [
-        save_figure(world_figure(population, frames=2, size=1.5), tmp_path / f"{i}.png", dpi=60)
-        for i in "ab"
-    ]
-    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_lazy_rasters_are_drawn_frame_by_frame(world, population):

@@ -1,0 +1,20 @@
+"""Figures of populations, classes and communities, of the tracks they leave, and of the analysis.
+
+Figures are free of pyplot and know no screen: :func:`save_figure` writes them.
+"""
+
+from popdask.figures.colours import CLASSES, NO_DATA, NOBODY, number_colours
+from popdask.figures.maps import map_figure, world_figure
+from popdask.figures.reduce import reduced
+from popdask.figures.save import save_figure
+
+__all__ = [
+    "CLASSES",
+    "NOBODY",
+    "NO_DATA",
+    "map_figure",
+    "number_colours",
+    "reduced",
+    "save_figure",
+    "world_figure",
+]

@@ -1,0 +1,34 @@
+"""Figures as files: a reader sees the old one or the new one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def save_figure(figure: Figure, path: str | Path, *, dpi: int = 120) -> Path:
+    """Write a figure in one step: a reader sees the old file or the new one, never half of one.
+
+    Parameters
+    ----------
+    figure
+        A figure.
+    path
+        The file; its suffix says the format. Its folder is made if needed.
+    dpi
+        Dots per inch.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".figure-") as folder:
+        draft = Path(folder) / path.name
+        figure.savefig(draft, dpi=dpi)
+        draft.replace(path)
+    return path
