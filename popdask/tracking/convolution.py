@@ -6,11 +6,12 @@ position channels are known in advance, and their share of the first layer is se
 per row plus one per column.
 
 The work goes tile by tile, and within a tile by strips of rows, so that the hidden units of a strip
-stay in the cache. Strips without a cell that is asked for are skipped. Tiles and strips are fixed
-to the grid's origin: the last bits of a sum may depend on the shape of the array it is part of.
+stay in the cache. Parts of a strip without a cell that is asked for are skipped. Tiles, strips and
+parts are fixed to the grid's origin: the last bits of a sum may depend on the shape of the array it
+is part of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -144,12 +145,21 @@ def _encode_tile(
     step = STRIP if device.type == "cpu" else TILE
     for top in range(0, height, step):
         strip = slice(top, min(top + step, height))
-        if asked[strip].any():
-            rows = layers.rows[row + strip.start : row + strip.stop]
-            values = _run_strip(
-                layers, image[:, strip.start : strip.stop + 2 * HALO], rows, columns
-            )
-            out[strip] = values.cpu().numpy()
+        rows = layers.rows[row + strip.start : row + strip.stop]
+        for left, right in _wanted(asked[strip], step):
+            seen = image[:, strip.start : strip.stop + 2 * HALO, left : right + 2 * HALO]
+            values = _run_strip(layers, seen, rows, columns[left:right])
+            out[strip, left:right] = values.cpu().numpy()
+
+
+def _wanted(asked: NDArray[np.bool_], step: int) -> Iterator[tuple[int, int]]:
+    """Find the parts of a strip, in whole steps of columns, that hold a cell asked for."""
+    width = asked.shape[1]
+    starts = np.arange(0, width, step)
+    held = np.add.reduceat(asked.any(axis=0), starts) > 0
+    edges = np.flatnonzero(np.diff(held, prepend=False, append=False))
+    for first, last in edges.reshape(-1, 2):
+        yield int(first) * step, min(int(last) * step, width)
 
 
 def _scaled(
