@@ -56,7 +56,9 @@ def test_what_is_written_is_read_with_its_grid(store):
     assert found.rio.crs == found["population"].rio.crs == "EPSG:25833"
     assert found["community"].attrs["long_name"] == "community"
     xr.testing.assert_equal(found["time"], grid(3)["time"])
-    assert store.records() == {"communities": {"frames": {"a": "1"}}}
+    record = store.records()["communities"]
+    assert record["frames"] == {"a": "1"}
+    assert list(record["checksums"]) == [f"{year}-01-01T00:00:00" for year in (2000, 2001, 2002)]
 
 
 def test_a_reader_sees_the_last_finished_run_only(store):
@@ -77,13 +79,13 @@ def test_before_the_first_run_is_finished_there_is_nothing_to_read(store):
     with pytest.raises(InputError, match="holds no finished results yet"):
         store.dataset()
     assert store.records() == {} and store.files() == {}
-    assert store.latest_records() == {"communities": {}}
+    assert set(store.latest_records()) == {"communities"}
 
 
 def test_appended_frames_leave_the_stored_ones(store):
     store.begin(grid(2)).write_frames("communities", arrays(2, 1), [0, 1], {"v": 1})
     work = store.begin(grid(4))
-    assert work.records() == {"communities": {"v": 1}}
+    assert work.records()["communities"]["v"] == 1
     work.write_frames("communities", arrays(4, 5), [3], {})
     found = work.dataset()
     assert found["community"].isel(x=0, y=0).values.tolist() == [1, 1, -1, 5]
@@ -96,15 +98,78 @@ def test_frames_apart_are_written_in_one_commit(store):
     assert work.dataset()["community"].isel(x=0, y=0).values.tolist() == [3, 3, -1, -1, 3]
 
 
-@pytest.mark.parametrize("other", [grid(1), grid(2, "1990"), grid(2, rows=20)])
-def test_another_grid_lays_out_anew_and_keeps_the_models(store, other):
+def test_another_grid_lays_out_anew_and_keeps_the_models(store):
     work = store.begin(grid(2))
     work.write_files("encoder", {"encoder.safetensors": b"weights"}, {"settings": "s"})
     work.write_frames("communities", arrays(2, 1), [0, 1], {})
-    work = store.begin(other, keep=("encoder",))
-    assert work.records() == {"encoder": {"settings": "s"}}
+    work = store.begin(grid(2, rows=20), keep=("encoder",))
+    assert set(work.records()) == {"encoder"} and work.records()["encoder"]["settings"] == "s"
     assert work.files() == {"encoder.safetensors": b"weights"}
     assert not work.dataset().data_vars
+
+
+@pytest.mark.parametrize("start", ["1998", "2001", "2003"])
+def test_frames_before_and_after_come_and_go_and_the_others_stay(store, start):
+    """Frames of 2000 ... 2003 are stored; the next run has four from another year on."""
+    years = np.arange(int(start), int(start) + 4)
+    work = store.begin(grid(4))
+    values = np.arange(4, dtype=np.int32)[:, None, None]
+    frames = arrays(4, 0).map(lambda a: a.copy(data=a.data + values.astype(a.dtype)))
+    work.write_frames("communities", frames, range(4), {"frames": {f"{y}": 1 for y in range(4)}})
+    work.write_files("links", {"links.parquet": b"links"}, {"settings": "s"})
+    before = work.records()["communities"]["checksums"]
+    work = store.begin(grid(4, start))
+    found = work.dataset()["community"].isel(x=3, y=5).values
+    assert found.tolist() == [y - 2000 if 2000 <= y < 2004 else -1 for y in years]
+    times = {f"{y}-01-01T00:00:00" for y in years}
+    kept = work.records()["communities"]["checksums"]
+    assert kept == {time: value for time, value in before.items() if time in times}
+    assert work.files() == {"links.parquet": b"links"}
+    assert work.records()["links"]["settings"] == "s"
+
+
+def test_a_forgotten_stage_has_no_record_but_keeps_its_data(store):
+    work = store.begin(grid(2))
+    work.write_frames("communities", arrays(2, 1), [0, 1], {})
+    work.forget(["communities", "links"])
+    assert work.records() == {} and (work.dataset()["community"] == 1).all()
+
+
+def test_files_that_a_stage_no_longer_writes_are_removed(store):
+    work = store.begin(grid(1))
+    work.write_files("encoder", {"shared": b"1", "other": b"2"}, {})
+    work.write_files("encoder", {"shared": b"3"}, {}, anew=False)
+    assert set(work.files()) == set(work.records()["encoder"]["sha256"]) == {"shared", "other"}
+    work.write_files("encoder", {"frame": b"4"}, {})
+    assert set(work.files()) == set(work.records()["encoder"]["sha256"]) == {"frame"}
+
+
+def test_history_tells_each_run_and_what_it_computed(store):
+    work = store.begin(grid(2))
+    work.write_frames("communities", arrays(2, 1), [0, 1], {"work": "all 2 frames"})
+    assert [stage.work for stage in store.stages_since()] == ["all 2 frames"]
+    work.publish("run-1", {"versions": {"popdask": "1"}})
+    assert store.stages_since() == []
+    work.write_files("links", {"links": b"1"}, {"work": "1 of 2 pairs"})
+    work.publish("run-2")
+    runs = store.history()
+    assert [run.tag for run in runs] == ["run-2", "run-1"]
+    assert [stage.stage for stage in runs[0].stages] == ["links"]
+    assert runs[1].versions == {"popdask": "1"} and runs[1].stages[0].bytes > 0
+    assert store.run_record()["tag"] == "run-2"
+
+
+def test_a_run_stopped_while_it_publishes_is_published_once(store):
+    work = store.begin(grid(2))
+    work.write_files("links", {"links": b"1"}, {})
+    work.publish("run-1")
+    repository = store.repository()
+    first = list(repository.ancestry(branch=WORK))[-1].id
+    repository.reset_branch("main", first)  # as if it had been stopped before this
+    assert store.unfinished() and store.history() == []
+    store.begin(grid(2)).publish("run-2")
+    assert [run.tag for run in store.history()] == ["run-1"]
+    assert not store.unfinished()
 
 
 def test_a_write_that_fails_leaves_the_last_commit(store):
@@ -118,7 +183,7 @@ def test_a_write_that_fails_leaves_the_last_commit(store):
     with pytest.raises(RuntimeError, match="the disk is full"):
         work.write_frames("communities", broken, [0, 1], {"v": 2})
     assert (work.dataset()["community"] == 1).all()
-    assert work.records() == {"communities": {"v": 1}}
+    assert work.records()["communities"]["v"] == 1
 
 
 def test_tables_survive_with_their_types(store):

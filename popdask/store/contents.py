@@ -1,0 +1,84 @@
+"""What lies in a repository beside arrays: files, tables and records.
+
+A file is an array of bytes in the group ``files``; a record is an attribute of ``provenance``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import icechunk
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+
+def table_bytes(frame: pd.DataFrame) -> bytes:
+    """Write a table, with or without geometry, as the bytes of a (Geo)Parquet file."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def read_table(content: bytes) -> pd.DataFrame:
+    """Read a table from the bytes of a Parquet file; a GeoDataFrame where it has geometry."""
+    import geopandas
+    import pyarrow.parquet
+
+    if b"geo" in (pyarrow.parquet.read_schema(io.BytesIO(content)).metadata or {}):
+        return geopandas.read_parquet(io.BytesIO(content))
+    return pd.read_parquet(io.BytesIO(content))
+
+
+def root_group(store: Any) -> zarr.Group:
+    """Open the group of the arrays, to read and write."""
+    return zarr.open_group(store, mode="a")
+
+
+def open_arrays(session: icechunk.Session) -> xr.Dataset:
+    """Open the arrays of a session, lazily, in their chunks."""
+    return xr.open_zarr(session.store, consolidated=False, chunks={})
+
+
+def is_empty(store: Any) -> bool:
+    """Tell whether nothing was ever written."""
+    return _subgroup(store, "") is None
+
+
+def read_files(store: Any) -> dict[str, bytes]:
+    """Read all models and tables, each as the bytes of its file."""
+    group = _subgroup(store, "files")
+    if group is None:
+        return {}
+    return {name: np.asarray(array[:]).tobytes() for name, array in group.arrays()}
+
+
+def write_files(store: Any, files: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:
+    """Write some files, and take others away."""
+    group = root_group(store).require_group("files")
+    for name in remove:
+        del group[name]
+    for name, content in files.items():
+        data = np.frombuffer(content, np.uint8)
+        group.create_array(name, data=data, chunks=(max(len(data), 1),), overwrite=True)
+
+
+def read_records(store: Any) -> dict[str, Any]:
+    """Read what each finished stage was made from, by the stage's name."""
+    group = _subgroup(store, "provenance")
+    return {} if group is None else dict(group.attrs)
+
+
+def write_records(store: Any, records: Mapping[str, Any]) -> None:
+    """Replace all records."""
+    root_group(store).require_group("provenance").attrs.put(dict(records))
+
+
+def _subgroup(store: Any, name: str) -> zarr.Group | None:
+    try:
+        return zarr.open_group(store, path=name, mode="r")
+    except zarr.errors.GroupNotFoundError:
+        return None

@@ -1,0 +1,174 @@
+"""A region: what its readers see, and the door for the run that works on it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import pandas as pd
+import xarray as xr
+
+from popdask.errors import InputError
+from popdask.store.contents import is_empty, open_arrays, read_files, read_records, read_table
+from popdask.store.lock import Owner, hold, holder
+from popdask.store.runs import MAIN, WORK, Finished, Run, finished_runs, finished_stages
+from popdask.store.work import RUN_FILE, Work
+
+# Icechunk warns, at every opening, against concurrent commits to a local folder: here the lock of
+# the region prevents them. Worker processes inherit the variable.
+os.environ.setdefault("ICECHUNK_LOG", "error")
+icechunk.set_logs_filter(os.environ["ICECHUNK_LOG"])
+
+
+class RegionStore:
+    """The results of one region.
+
+    Parameters
+    ----------
+    location
+        Folder of the Icechunk repository. Nothing is created until the first run begins.
+
+    Raises
+    ------
+    InputError
+        If the location is remote, which is not supported yet, or a folder that holds other files.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        if "://" in str(location):
+            raise InputError(
+                f"[output] store is {location}: only local folders are supported so far; "
+                "give a path without a scheme."
+            )
+        self.path = Path(location)
+        if self.path.exists() and not self.exists() and any(self.path.iterdir()):
+            raise InputError(
+                f"[output] store {self.path} is a folder that holds other files, not an Icechunk "
+                "repository: choose another folder."
+            )
+
+    def __repr__(self) -> str:
+        return f"RegionStore({str(self.path)!r})"
+
+    def exists(self) -> bool:
+        """Tell whether a run ever began here."""
+        return self.path.is_dir() and icechunk.Repository.exists(self._storage())
+
+    def dataset(self, branch: str = MAIN) -> xr.Dataset:
+        """Open the arrays of the last finished run, lazily.
+
+        Returns
+        -------
+        Dataset
+            ``population``, ``u``, ``v``, ``classes`` and ``community`` on (time, y, x).
+
+        Raises
+        ------
+        InputError
+            If no run is finished yet.
+        """
+        session = self.repository().readonly_session(branch)
+        if is_empty(session.store):
+            raise InputError(f"{self.path} holds no finished results yet: run the job to its end.")
+        return open_arrays(session)
+
+    def files(self, branch: str = MAIN) -> dict[str, bytes]:
+        """Read the models and tables, each as the bytes of its file."""
+        return read_files(self.repository().readonly_session(branch).store)
+
+    def table(self, name: str, branch: str = MAIN) -> pd.DataFrame:
+        """Read one table, such as ``"links"``, ``"tracks"`` or ``"communities"``."""
+        return read_table(self.files(branch)[f"{name}.parquet"])
+
+    def records(self, branch: str = MAIN) -> dict[str, Any]:
+        """Read what each stage of a branch was made from."""
+        if not self.exists():
+            return {}
+        repository = self.repository()
+        if branch not in repository.list_branches():
+            return {}
+        return read_records(repository.readonly_session(branch).store)
+
+    def latest_records(self) -> dict[str, Any]:
+        """Read the records of the run under way, else of the last finished one."""
+        return self.records(WORK) or self.records(MAIN)
+
+    def unfinished(self) -> bool:
+        """Tell whether a run was stopped before its end."""
+        if not self.exists():
+            return False
+        repository = self.repository()
+        return WORK in repository.list_branches() and (
+            repository.lookup_branch(WORK) != repository.lookup_branch(MAIN)
+        )
+
+    def stages_since(self) -> list[Finished]:
+        """List the stages that were computed since the last finished run."""
+        return finished_stages(self.repository()) if self.exists() else []
+
+    def history(self) -> list[Run]:
+        """List the finished runs, the newest first."""
+        return finished_runs(self.repository()) if self.exists() else []
+
+    def run_record(self) -> dict[str, Any]:
+        """Read what the last finished run was made from and with."""
+        content = self.files().get(RUN_FILE, b"{}")
+        return dict(json.loads(content))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the region, for one run.
+
+        Raises
+        ------
+        RegionBusyError
+            If another run holds it; the message says who, where and since when.
+        """
+        with hold(self.path):
+            yield
+
+    def holder(self) -> Owner | None:
+        """Tell who holds the region; None where nobody does."""
+        return holder(self.path)
+
+    def begin(self, grid: xr.Dataset, keep: Sequence[str] = ()) -> Work:
+        """Begin a run, or go on with one that was stopped; the caller holds the lock.
+
+        Parameters
+        ----------
+        grid
+            The coordinates of the run: time, y, x and the CRS.
+        keep
+            Stages of which record and files survive when the arrays must be laid out anew, because
+            the grid is another or times went away.
+
+        Returns
+        -------
+        Work
+        """
+        repository = icechunk.Repository.open_or_create(self._storage())
+        if WORK not in repository.list_branches():
+            repository.create_branch(WORK, repository.lookup_branch(MAIN))
+        work = Work(repository, self.path)
+        work.lay_out(grid, keep)
+        return work
+
+    def repository(self) -> icechunk.Repository:
+        """Open the Icechunk repository itself.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if not self.exists():
+            raise InputError(f"{self.path} holds no results yet: run the job first.")
+        return icechunk.Repository.open(self._storage())
+
+    def _storage(self) -> icechunk.Storage:
+        return icechunk.local_filesystem_storage(str(self.path))

@@ -1,0 +1,288 @@
+"""The unfinished state of a run: stages are written and committed one by one, then published."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+from popdask.store.checksums import file_checksum
+from popdask.store.contents import (
+    open_arrays,
+    read_files,
+    read_records,
+    read_table,
+    root_group,
+    write_files,
+    write_records,
+)
+from popdask.store.runs import MAIN, WORK, Finished, Run, finished_stages, utc_now
+from popdask.store.writing import store_frames
+
+#: The file that tells of the run that a state was published by.
+RUN_FILE = "run.json"
+
+TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+
+
+class Work:
+    """The unfinished state of a run, on the branch ``work``.
+
+    Parameters
+    ----------
+    repository
+        Where that branch is.
+    folder
+        The repository's folder.
+    """
+
+    def __init__(self, repository: icechunk.Repository, folder: Path) -> None:
+        self._repository = repository
+        self._folder = folder
+        self._since = time.perf_counter()
+        self._bytes = _folder_bytes(folder)
+
+    def dataset(self) -> xr.Dataset:
+        """Open the arrays as they stand, lazily."""
+        return open_arrays(self._repository.readonly_session(WORK))
+
+    def files(self) -> dict[str, bytes]:
+        """Read the models and tables as they stand."""
+        return read_files(self._repository.readonly_session(WORK).store)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read one table as it stands."""
+        return read_table(self.files()[f"{name}.parquet"])
+
+    def records(self) -> dict[str, Any]:
+        """Read what each finished stage was made from."""
+        return read_records(self._repository.readonly_session(WORK).store)
+
+    def finished(self) -> list[Finished]:
+        """List the stages that were committed since the last finished run."""
+        return finished_stages(self._repository)
+
+    def forget(self, stages: Sequence[str]) -> None:
+        """Drop the records of some stages, so that they are computed again, and commit."""
+        session = self._repository.writable_session(WORK)
+        records = read_records(session.store)
+        if dropped := sorted(set(stages) & set(records)):
+            write_records(session.store, {k: v for k, v in records.items() if k not in dropped})
+            session.commit(f"forget {', '.join(dropped)}")
+
+    def lay_out(self, grid: xr.Dataset, keep: Sequence[str]) -> None:
+        """Make room for the frames of ``grid``; what is stored for the same frames stays."""
+        session = self._repository.writable_session(WORK)
+        stored = open_arrays(session) if "y" in root_group(session.store) else None
+        if stored is None or not _same_place(grid, stored):
+            records = read_records(session.store)
+            _lay_out_anew(session, grid, {k: v for k, v in records.items() if k in keep})
+        elif not np.array_equal(_seconds(grid), _seconds(stored)):
+            if np.array_equal(_seconds(grid)[: stored.sizes["time"]], _seconds(stored)):
+                _lengthen(root_group(session.store), _seconds(grid))
+                session.commit("append frames")
+            else:
+                self._rearrange(session, grid)
+
+    def write_frames(
+        self, stage: str, arrays: xr.Dataset, frames: Sequence[int], record: Mapping[str, Any]
+    ) -> None:
+        """Compute some frames of a stage's arrays, store them, and commit.
+
+        Parameters
+        ----------
+        stage
+            Name of the stage, and of the record.
+        arrays
+            Variables on (time, y, x) over *all* frames, lazily; only ``frames`` are computed.
+        frames
+            Positions of the frames along time.
+        record
+            What the stage was made from; the frames' ``checksums`` are added to it.
+        """
+        self._create(arrays)
+        session = self._repository.writable_session(WORK)
+        fresh = store_frames(session, arrays, frames)
+        kept = read_records(session.store).get(stage, {}).get("checksums", {})
+        times = _iso_times(open_arrays(session))
+        checksums = {time: kept[time] for time in times if time in kept}
+        for position, frame in zip(sorted(frames), fresh, strict=True):
+            checksums[times[position]] = frame
+        self._commit(session, stage, {**record, "checksums": checksums})
+
+    def write_files(
+        self,
+        stage: str,
+        files: Mapping[str, bytes],
+        record: Mapping[str, Any],
+        *,
+        anew: bool = True,
+    ) -> None:
+        """Store a stage's models or tables, and commit.
+
+        Parameters
+        ----------
+        stage
+            Name of the stage, and of the record.
+        files
+            The bytes of each file, by name.
+        record
+            What the stage was made from; the files' ``sha256`` are added to it.
+        anew
+            Whether these are all files of the stage: others that it wrote before are removed.
+        """
+        session = self._repository.writable_session(WORK)
+        before = read_records(session.store).get(stage, {}).get("sha256", {})
+        gone = set(before) - set(files) if anew else set()
+        write_files(session.store, files, remove=gone)
+        sums = {name: sha256 for name, sha256 in before.items() if name not in gone}
+        sums |= {name: file_checksum(content) for name, content in files.items()}
+        self._commit(session, stage, {**record, "sha256": sums})
+
+    def publish(self, tag: str, record: Mapping[str, Any] | None = None) -> None:
+        """Let readers see this state, tag it, and store what the run was.
+
+        Parameters
+        ----------
+        tag
+            Name of the run. A run that was stopped just before the end of this keeps its own.
+        record
+            What the run was made from and with; stored as ``run.json``.
+        """
+        record = record or {}
+        tip = next(iter(self._repository.ancestry(branch=WORK)))
+        if "run" not in tip.metadata or tip.id == self._repository.lookup_branch(MAIN):
+            self._close(tag, record)
+            tip = next(iter(self._repository.ancestry(branch=WORK)))
+        tag = tip.metadata["run"]["tag"]
+        if tag not in self._repository.list_tags():
+            self._repository.create_tag(tag, tip.id)
+        self._repository.reset_branch(MAIN, tip.id)
+
+    def _close(self, tag: str, record: Mapping[str, Any]) -> None:
+        """Commit the record of the run."""
+        now, stages = utc_now(), self.finished()
+        started = stages[0].started if stages else now
+        run = Run(tag, started, now, tuple(stages), record.get("versions", {}))
+        session = self._repository.writable_session(WORK)
+        content = json.dumps(asdict(run) | dict(record), indent=1, default=str).encode()
+        write_files(session.store, {RUN_FILE: content})
+        session.commit("finish the run", metadata={"run": asdict(run)})
+
+    def _create(self, arrays: xr.Dataset) -> None:
+        """Create the arrays that are not there yet, empty."""
+        session = self._repository.writable_session(WORK)
+        root = root_group(session.store)
+        missing = [str(name) for name in arrays.data_vars if name not in set(root.array_keys())]
+        for name in missing:
+            array = arrays[name]
+            root.create_array(
+                name,
+                shape=array.shape,
+                chunks=(1, *(sizes[0] for sizes in (array.chunks or ())[1:])),
+                dtype=array.dtype,
+                fill_value=_nothing(array),
+                dimension_names=[str(dim) for dim in array.dims],
+                attributes=array.attrs
+                | {"coordinates": "spatial_ref", "grid_mapping": "spatial_ref"},
+            )
+        if missing:
+            # Icechunk forks only what is committed.
+            session.commit(f"make room for {', '.join(missing)}")
+
+    def _rearrange(self, session: icechunk.Session, grid: xr.Dataset) -> None:
+        """Lay out other times; frames that are stored already are copied to their new places.
+
+        Records of arrays come back with the copies, so that a stop in between costs time only.
+        """
+        old, records = self.dataset(), read_records(session.store)
+        of_arrays = {name: record for name, record in records.items() if "checksums" in record}
+        _lay_out_anew(session, grid, {k: v for k, v in records.items() if k not in of_arrays})
+        if not old.data_vars:
+            return
+        fill = {name: _nothing(array) for name, array in old.data_vars.items()}
+        arrays = old.reindex(time=grid["time"], fill_value=fill)
+        stay = set(_iso_times(old)) & set(_iso_times(grid))
+        positions = [i for i, iso in enumerate(_iso_times(grid)) if iso in stay]
+        self._create(arrays)
+        session = self._repository.writable_session(WORK)
+        store_frames(session, arrays, positions)
+        moved = {name: _of_frames(record, stay) for name, record in of_arrays.items()}
+        write_records(session.store, read_records(session.store) | moved)
+        session.commit("move frames to their places")
+
+    def _commit(self, session: icechunk.Session, stage: str, record: Mapping[str, Any]) -> None:
+        """Commit a finished stage, with its record and what it took."""
+        write_records(session.store, read_records(session.store) | {stage: dict(record)})
+        seconds, total = time.perf_counter() - self._since, _folder_bytes(self._folder)
+        started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        work = str(record.get("work", ""))
+        finished = Finished(stage, work, started, round(seconds, 3), total - self._bytes)
+        session.commit(stage, metadata={"finished": asdict(finished)})
+        self._since, self._bytes = time.perf_counter(), total
+
+
+def _lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
+    """Replace everything but some stages' records, and the files if there are any, and commit."""
+    files = read_files(session.store) if records else {}
+    xr.Dataset(coords=grid.coords).to_zarr(
+        session.store, mode="w", consolidated=False, encoding={"time": TIME_ENCODING}
+    )
+    write_files(session.store, files)
+    write_records(session.store, records)
+    session.commit("lay out the grid")
+
+
+def _same_place(grid: xr.Dataset, stored: xr.Dataset) -> bool:
+    return (
+        all(np.array_equal(grid[axis], stored[axis]) for axis in ("y", "x"))
+        and grid.rio.crs == stored.rio.crs
+    )
+
+
+def _lengthen(root: zarr.Group, seconds: np.ndarray) -> None:
+    """Make every array as long as the times."""
+    for _, array in root.arrays():
+        metadata: Any = array.metadata  # version 3, which names dimensions
+        if (metadata.dimension_names or ("",))[0] == "time":
+            array.resize((len(seconds), *array.shape[1:]))
+    root["time"][:] = seconds  # type: ignore[index]
+
+
+def _seconds(dataset: xr.Dataset) -> np.ndarray:
+    return dataset["time"].values.astype("datetime64[s]").astype(np.int64)
+
+
+def _iso_times(dataset: xr.Dataset) -> list[str]:
+    return [str(time) for time in dataset["time"].values.astype("datetime64[s]")]
+
+
+def _nothing(array: xr.DataArray) -> float | int:
+    return np.nan if array.dtype.kind == "f" else -1
+
+
+def _of_frames(record: Mapping[str, Any], times: set[str]) -> dict[str, Any]:
+    """The record of an array's stage, of some frames only."""
+    some = {
+        key: {time: value for time, value in record[key].items() if time in times}
+        for key in ("frames", "checksums")
+    }
+    return {**record, **some}
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in _walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())

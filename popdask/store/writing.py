@@ -1,0 +1,99 @@
+"""Frames of lazy arrays, computed, stored and summed up by the workers.
+
+A chunk is stored and its checksum taken by one task, where the chunk is. The checksum is thus that
+of what was computed, not of what was stored, and tells later whether the two are the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import dask
+import dask.array as da
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+
+from popdask.store.checksums import block_checksum, join_checksums
+
+
+def store_frames(
+    session: icechunk.Session, arrays: xr.Dataset, frames: Sequence[int]
+) -> list[dict[str, str]]:
+    """Compute some frames of arrays and store them, in one Dask graph.
+
+    Parameters
+    ----------
+    session
+        A writable session without changes, of a repository that has the arrays; it is left to be
+        committed.
+    arrays
+        Variables on (time, y, x) over all frames, lazily.
+    frames
+        Positions of the frames to compute.
+
+    Returns
+    -------
+    list of {variable: checksum}
+        For each of the frames, in ascending order.
+    """
+    names, parts = [str(name) for name in arrays.data_vars], []
+    for first, last in frame_runs(frames):
+        root = zarr.open_group(session.fork().store, mode="r+")
+        parts.append([_stored(arrays[name].data, root[name], first, last) for name in names])
+    forks: dict[int, Any] = {}
+    checksums: list[dict[str, str]] = []
+    for run in dask.compute(*parts):
+        forks |= {id(fork): fork for blocks in run for fork, _ in blocks.flat}
+        sums = [
+            [join_checksums(part for _, part in frame.flat) for frame in blocks] for blocks in run
+        ]
+        checksums += [dict(zip(names, frame, strict=True)) for frame in zip(*sums, strict=True)]
+    session.merge(*forks.values())
+    return checksums
+
+
+def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
+    """Group positions into runs without gaps, as (first, last).
+
+    Examples
+    --------
+    >>> frame_runs([0, 1, 2, 5, 7, 8])
+    [(0, 2), (5, 5), (7, 8)]
+    """
+    groups = itertools.groupby(enumerate(sorted(frames)), key=lambda item: item[1] - item[0])
+    runs = [[frame for _, frame in group] for _, group in groups]
+    return [(run[0], run[-1]) for run in runs]
+
+
+def _stored(source: da.Array, target: Any, first: int, last: int) -> da.Array:
+    """Lazily store frames first … last, a task per chunk: (session, checksum) of each chunk."""
+    chunks = target.chunks
+    frames = source[first : last + 1].rechunk(chunks)
+    return frames.map_blocks(
+        partial(_store_chunk, target=target, first=first),
+        name=f"store-{target.basename}-{uuid.uuid4().hex}",
+        dtype=object,
+        chunks=tuple((1,) * len(sizes) for sizes in frames.chunks),
+        meta=np.empty((0, 0, 0), object),
+    )
+
+
+def _store_chunk(
+    chunk: np.ndarray, *, target: Any, first: int, block_id: tuple[int, int, int]
+) -> np.ndarray:
+    frame = first + block_id[0]
+    row, column = block_id[1] * target.chunks[1], block_id[2] * target.chunks[2]
+    rows, columns = slice(row, row + chunk.shape[1]), slice(column, column + chunk.shape[2])
+    target[frame, rows, columns] = chunk[0]
+    told = np.empty((1, 1, 1), object)
+    told[0, 0, 0] = (
+        target.store.session,
+        block_checksum(chunk[0], (row, column), target.shape[2]),
+    )
+    return told
