@@ -3,8 +3,17 @@
 Figures are free of pyplot and know no screen: :func:`save_figure` writes them.
 """
 
+from popdask.figures.charts import (
+    cosine_figure,
+    error_figure,
+    loss_figure,
+    silhouette_figure,
+    sse_figure,
+)
 from popdask.figures.colours import CLASSES, NO_DATA, NOBODY, number_colours
 from popdask.figures.maps import map_figure, world_figure
+from popdask.figures.means import means_figure
+from popdask.figures.motion import change_figure, flow_figure, journey_figure
 from popdask.figures.reduce import reduced
 from popdask.figures.save import save_figure
 
@@ -12,9 +21,18 @@ __all__ = [
     "CLASSES",
     "NOBODY",
     "NO_DATA",
+    "change_figure",
+    "cosine_figure",
+    "error_figure",
+    "flow_figure",
+    "journey_figure",
+    "loss_figure",
     "map_figure",
+    "means_figure",
     "number_colours",
     "reduced",
     "save_figure",
+    "silhouette_figure",
+    "sse_figure",
     "world_figure",
 ]

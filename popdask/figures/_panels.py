@@ -9,15 +9,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from popdask.figures._places import Grid, Paths
+from popdask.figures._sheets import COUNT
 from popdask.figures.colours import CLASSES, INK, NO_DATA, NOBODY, PEOPLE, number_colours
 
 
@@ -133,7 +134,7 @@ def key(
         bar = figure.colorbar(ScalarMappable(norm, PEOPLE), ax=column, **place)
         bar.set_label("people per cell")
         bar.set_ticks([10.0**power for power in range(int(np.log10(norm.vmax or 10)) + 1)])
-        bar.formatter = FuncFormatter(lambda people, _: f"{people:,.0f}")
+        bar.formatter = COUNT
     elif name == "classes":
         colours = ListedColormap([CLASSES[i % len(CLASSES)] for i in range(classes)])
         steps = BoundaryNorm(np.arange(classes + 1) - 0.5, classes)
@@ -145,6 +146,11 @@ def key(
         by += "" if name == "tracks" else "track" if tracked else "community"
         column[-1].set_xlabel(by)
         return
+    plain(bar)
+
+
+def plain(bar: Colorbar) -> None:
+    """Take away what a colour bar does not need."""
     bar.minorticks_off()
     bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)

@@ -88,3 +88,8 @@ def year(time: Any) -> str:
         return "" if time is None else str(time)
     day = pd.Timestamp(time)
     return str(day.year) if day.day_of_year == 1 else str(day.date())
+
+
+def when(raster: xr.DataArray) -> str:
+    """Write the time of a raster of one frame, if it has one."""
+    return year(raster["time"].values if "time" in raster.coords else None)

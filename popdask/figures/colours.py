@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 
 INK, NOBODY, NO_DATA = "#3b3f45", "#f5f4f0", "#d5e0e8"
+MAIN, ACCENT = "#332288", "#cc6677"
 PEOPLE = colormaps["viridis_r"]
 STYLE: Any = {
     "font.size": 8,
@@ -24,6 +25,8 @@ STYLE: Any = {
     "axes.titlecolor": INK,
     "xtick.color": INK,
     "xtick.labelsize": 7,
+    "ytick.color": INK,
+    "ytick.labelsize": 7,
 }
 # Paul Tol's "muted" scheme, then his "light" and "medium" ones for more than ten classes.
 CLASSES = (

@@ -1,0 +1,33 @@
+"""Empty sheets for charts, in the style of all figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from popdask.figures.colours import INK
+
+COUNT = FuncFormatter(lambda number, _: f"{number:,.0f}")
+PLAIN = FuncFormatter(lambda number, _: f"{number:,g}")
+
+
+def sheet(
+    title: str, rows: Sequence[float] = (1.0,), *, width: float = 6.0, height: float = 3.6
+) -> tuple[Figure, list[Axes]]:
+    """Lay out charts below each other, of relative heights, on one x axis."""
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.subplots(len(rows), sharex=True, height_ratios=rows, squeeze=False)[:, 0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(color="#c4c4be")
+    axes[0].set_title(title, loc="left", fontweight="bold")
+    return figure, list(axes)
+
+
+def say(ax: Axes, note: str) -> None:
+    """Leave axes empty but for a note."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", va="center", color=INK)
