@@ -33,6 +33,7 @@ STAGES = {
     "dbscan": {"_disc", "dbscan", "threshold"},
     "linking": {"lineage", "linking"},
     "summary": {"_outlines", "motion", "summary"},
+    "analysis": {"analysis"},
 }
 EXCEPTIONS = {("linking", "flow")}  # the links' two-frame flow
 
