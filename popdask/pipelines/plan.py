@@ -33,6 +33,20 @@ VERSIONS = {
     "export": 1,
 }
 
+#: The stages that each stage reads.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "population": (),
+    "flow": ("population",),
+    "encoder": ("population", "flow"),
+    "classifier": ("population", "flow", "encoder"),
+    "classes": ("population", "flow", "encoder", "classifier"),
+    "communities": ("population", "classes"),
+    "summary": ("population", "flow", "communities"),
+    "links": ("population", "communities"),
+    "tracks": ("population", "communities", "summary", "links"),
+    "export": ("population", "classes", "communities", "links", "tracks"),
+}
+
 #: Stages of which the results survive a new layout of the arrays.
 MODELS = ("encoder", "classifier")
 
@@ -55,11 +69,16 @@ class StagePlan:
         """Whether there is nothing to compute."""
         return not self.stale
 
+    @property
+    def whole(self) -> bool:
+        """Whether everything is to be computed."""
+        return len(self.stale) == self.total
+
     def __str__(self) -> str:
         if self.done:
             return "done"
         unit = "pairs" if self.name == "links" else "frames"
-        if len(self.stale) == self.total:
+        if self.whole:
             return f"all {self.total} {unit}" if self.total > 1 else "to do"
         return f"{len(self.stale)} of {self.total} {unit}"
 
@@ -77,6 +96,15 @@ class Plan:
     def done(self) -> bool:
         """Whether there is nothing to compute."""
         return all(stage.done for stage in self.stages.values())
+
+    def unfinished_before(self, name: str) -> list[StagePlan]:
+        """List what is to be computed of the stages that a stage needs, directly or not."""
+        needed: set[str] = set()
+        todo = [name]
+        while todo:
+            todo += (fresh := set(NEEDS[todo.pop()]) - needed)
+            needed |= fresh
+        return [stage for stage in self if stage.name in needed and not stage.done]
 
     def __getitem__(self, name: str) -> StagePlan:
         return self.stages[name]

@@ -1,0 +1,225 @@
+"""The stages of the communities job: what each of them reads, computes and stores.
+
+A stage reads what the ones before it have stored, computes the frames that the plan calls stale,
+and is committed when it is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from popdask import cube, export
+from popdask.job import Job
+from popdask.pipelines.plan import Plan, StagePlan
+from popdask.pipelines.workers import on_worker
+from popdask.store import RegionStore, Work, frame_runs, read_table, table_bytes
+from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, summary
+from popdask.tracking.autoencoder import EncoderConfig, FittedEncoder, train, training_windows
+from popdask.tracking.sampling import gather_windows, sample_cells
+from popdask.tracking.threshold import dissolve_small
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What the stages of one run share; the arrays are lazy, as they are stored."""
+
+    job: Job
+    source: xr.Dataset
+    files: Mapping[str, Any]
+    store: RegionStore
+    work: Work
+    plan: Plan
+
+    @property
+    def population(self) -> xr.DataArray:
+        """People per cell, as stored."""
+        return self.work.dataset()["population"]
+
+    @property
+    def domain(self) -> xr.DataArray:
+        """The cells that are trained on, classified and grouped."""
+        return domain.domain(self.population, self.job.domain.cells)
+
+    @property
+    def features(self) -> xr.DataArray:
+        """Population and flow, as the encoder takes them."""
+        stored = self.work.dataset()
+        return encoding.stack_features(stored["population"], stored[["u", "v"]])
+
+    def compute(self, stage: StagePlan) -> None:
+        """Compute what is stale of one stage, and commit it."""
+        work = str(stage) if stage.total > 1 else ""
+        COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
+
+    def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
+        """Some frames of stored arrays, opened anew, so that no two graphs share their keys."""
+        stored = self.work.dataset().isel(time=list(positions))
+        return [stored[name] for name in names]
+
+    def models(self, stale: Sequence[int]) -> dict[str, slice]:
+        """The frames that each model serves, by the model's name, where one of them is stale."""
+        if self.job.encoder.scope == "shared":
+            return {"shared": slice(0, len(self.plan.times))} if stale else {}
+        return {self.plan.times[i].replace(":", ""): slice(i, i + 1) for i in stale}
+
+    def merged(self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
+        """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
+        stored = self.work.files()
+        stale = {self.plan.times[i] for i in stage.stale}
+        kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
+        files = {}
+        for name, table in fresh.items():
+            if kept:
+                old = read_table(stored[f"{name}.parquet"])
+                table = pd.concat([old[old["time"].isin(kept)], table], ignore_index=True)
+            files[f"{name}.parquet"] = table_bytes(table.sort_values("time", kind="stable"))
+        return files
+
+
+def _ingest(run: Stages, stage: StagePlan) -> None:
+    record = {**stage.record, "files": dict(run.files)}
+    run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
+
+
+def _flow(run: Stages, stage: StagePlan) -> None:
+    arrays = flow.optical_flow(run.population, **run.job.flow.model_dump())
+    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def _encoder(run: Stages, stage: StagePlan) -> None:
+    settings = run.job.encoder
+    config = EncoderConfig(
+        edge=settings.edge, epochs=settings.epochs, seed=settings.seed, latent=settings.latent
+    )
+    fits = {}
+    for name, frames in run.models(stage.stale).items():
+        windows = training_windows(
+            run.features.isel(time=frames), config, mask=run.domain.isel(time=frames)
+        )
+        fits[name] = on_worker(train, windows, config, device=settings.device)
+    files = {f"encoder-{name}.safetensors": fit().to_bytes() for name, fit in fits.items()}
+    run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
+
+
+def _classifier(run: Stages, stage: StagePlan) -> None:
+    settings, stored, files = run.job.classes, run.work.files(), {}
+    for name, frames in run.models(stage.stale).items():
+        encoder = FittedEncoder.from_bytes(stored[f"encoder-{name}.safetensors"])
+        cells = sample_cells(run.domain.isel(time=frames), settings.sample, seed=settings.seed)
+        windows = gather_windows(run.features.isel(time=frames), cells, fill=encoder.fill)
+        latent = encoder.encode_windows(windows, cells)
+        model = clustering.fit_classes(latent, settings.k, seed=settings.seed)
+        files[f"classifier-{name}.safetensors"] = model.to_bytes()
+    run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
+
+
+def _classes(run: Stages, stage: StagePlan) -> None:
+    stored, parts = run.work.files(), []
+    for name, frames in run.models(range(len(run.plan.times))).items():
+        encoder = FittedEncoder.from_bytes(stored[f"encoder-{name}.safetensors"])
+        model = clustering.ClassModel.from_bytes(stored[f"classifier-{name}.safetensors"])
+        features, cells = run.features.isel(time=frames), run.domain.isel(time=frames)
+        parts.append(clustering.classify(encoding.encode(features, encoder, mask=cells), model))
+    classes = xr.concat(parts, "time").to_dataset(name="classes")
+    run.work.write_frames(stage.name, classes, stage.stale, stage.record)
+
+
+def _communities(run: Stages, stage: StagePlan) -> None:
+    settings = run.job.communities
+    eps = cube.in_cells(settings.eps, run.population)
+    classes = run.work.dataset()["classes"]
+    community = dbscan.dbscan(classes, eps=eps, min_samples=settings.min_samples)
+    if settings.min_people:
+        community = dissolve_small(community, run.population, settings.min_people)
+    run.work.write_frames(
+        stage.name, community.to_dataset(name="community"), stage.stale, stage.record
+    )
+
+
+def _summary(run: Stages, stage: StagePlan) -> None:
+    balance = summary.people_balance(*run.frames(stage.stale, "community", "population"))
+    summary.check_balance(balance)
+    community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
+    table = summary.summarize(community, population, xr.Dataset({"u": u, "v": v}))
+    fresh = {"summary": table, "balance": balance}
+    run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
+
+
+def _links(run: Stages, stage: StagePlan) -> None:
+    arrays = run.work.dataset()
+    parts = []
+    for first, last in frame_runs(stage.stale):
+        frames = arrays.isel(time=slice(first, last + 2))
+        parts.append(
+            linking.link(frames["community"], frames["population"], rule=run.job.links.rule)
+        )
+    fresh = {"links": pd.concat(parts, ignore_index=True)}
+    run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
+
+
+def _tracks(run: Stages, stage: StagePlan) -> None:
+    described, links = run.work.table("summary"), run.work.table("links")
+    times = [np.datetime64(time) for time in run.plan.times]
+    tracks = linking.tracks(links, described, times=times, known=_known_tracks(run))
+    files = {
+        "tracks.parquet": table_bytes(tracks),
+        "communities.parquet": table_bytes(summary.follow(described, tracks)),
+    }
+    run.work.write_files(stage.name, files, stage.record)
+
+
+def _known_tracks(run: Stages) -> pd.DataFrame | None:
+    """The track numbers that the last finished run of the same settings gave: they stay.
+
+    Communities of a frame that was labelled anew take the numbers of those that they share most
+    people with.
+    """
+    before, now = run.store.records(), run.work.records()
+    then = before.get("communities", {})
+    if "tracks" not in before or then.get("settings") != now["communities"]["settings"]:
+        return None
+    old = run.store.table("tracks")[["time", "community", "track"]].drop_duplicates()
+    both = set(then["frames"]) & set(run.plan.times)
+    anew = [t for t in both if then["frames"][t] != now["communities"]["frames"][t]]
+    known = old[old["time"].isin([np.datetime64(t) for t in both.difference(anew)])]
+    if not anew:
+        return known
+    times = sorted(np.datetime64(t, "ns") for t in anew)
+    arrays = run.work.dataset().sel(time=times)
+    pairs = linking.match(
+        run.store.dataset()["community"].sel(time=times), arrays["community"], arrays["population"]
+    )
+    moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
+    return pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
+
+
+def _export(run: Stages, stage: StagePlan) -> None:
+    folder, arrays = run.job.export_folder, run.work.dataset()
+    if "cog" in run.job.output.export:
+        for name in ("population", "classes", "community"):
+            export.write_cogs(arrays[name], folder, f"{run.job.name}_{name}")
+    if "geoparquet" in run.job.output.export:
+        for name in ("communities", "tracks", "links"):
+            path = folder / f"{run.job.name}_{name}.parquet"
+            export.write_geoparquet(run.work.table(name), path)
+    run.work.write_files(stage.name, {}, stage.record)
+
+
+COMPUTE: Mapping[str, Callable[[Stages, StagePlan], None]] = {
+    "population": _ingest,
+    "flow": _flow,
+    "encoder": _encoder,
+    "classifier": _classifier,
+    "classes": _classes,
+    "communities": _communities,
+    "summary": _summary,
+    "links": _links,
+    "tracks": _tracks,
+    "export": _export,
+}
