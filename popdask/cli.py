@@ -1,29 +1,30 @@
-"""The command line: ``popdask plan``, ``run`` and ``demo``.
+"""The command line: ``popdask plan``, ``run``, ``status``, ``verify``, ``history`` and ``demo``.
 
-Exit codes: 0 done, or nothing to do; 1 the run failed; 2 the job file or its input is wrong; 75
-another run holds the region.
+Exit codes: 0 done, or nothing to do; 1 the run failed, or results are not what was computed; 2 the
+job file or its input is wrong; 75 another run holds the region; 130 and 143 stopped by a signal.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from popdask import console
 from popdask.errors import InputError
-from popdask.job import Job, load_job, settings_rows
-from popdask.progress import ConsoleReporter
+from popdask.job import Job, load_job
+from popdask.progress import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
-    from popdask.pipelines.communities import Outcome
-
-EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
+    from popdask.pipelines import communities
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,20 +39,24 @@ Cluster = Annotated[
     typer.Option(metavar="SPEC", help="Where to run: local, or a scheduler's address (tcp://…)."),
 ]
 
-_out = Console()
-_err = Console(stderr=True)
+
+class _TerminatedError(BaseException):
+    """SIGTERM has come."""
 
 
 def main() -> None:
     """Run the command line; what a user can mend becomes one sentence and an exit code."""
-    from popdask.store import RegionBusyError
-
     try:
         app()
     except InputError as error:
-        sys.exit(_complain(error, 2))
-    except RegionBusyError as error:
-        sys.exit(_complain(error, 75))
+        console.complain(error)
+        sys.exit(2)
+    except Exception as error:
+        code = _known_failure(error)
+        if code is None:
+            raise
+        console.complain(error)
+        sys.exit(code)
 
 
 @app.command()
@@ -60,18 +65,62 @@ def plan(job: JobFile) -> None:
     from popdask.pipelines import communities
 
     settings = load_job(job)
-    decided = communities.plan(settings)
-    rows = [(name, _shown(value), meaning) for name, value, meaning in settings_rows(settings)]
-    _print_table(["setting", "value", "meaning"], rows)
-    times = decided.times
-    _say(f"\n{len(times)} frames, from {times[0][:10]} to {times[-1][:10]}\n")
-    _print_table(["stage", "to compute"], [(stage.name, str(stage)) for stage in decided])
+    console.show_plan(settings, communities.plan(settings))
 
 
 @app.command()
-def run(job: JobFile, cluster: Cluster = "local") -> None:
+def run(
+    job: JobFile,
+    cluster: Cluster = "local",
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Compute this stage only, one of those of the plan."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute what is finished again, models too.")
+    ] = False,
+) -> None:
     """Run a job, or as much of it as is not done yet."""
-    _report(_run(load_job(job), cluster))
+    from popdask.pipelines import communities
+
+    settings = load_job(job)
+    with _stoppable(settings, cluster) as (reporter, workers):
+        if only is None:
+            outcome = communities.run(settings, reporter, force=force, workers=workers)
+            console.show_outcome(outcome)
+        else:
+            left = communities.run_only(settings, only, reporter, force=force, workers=workers)
+            console.show_left(left)
+
+
+@app.command()
+def status(job: JobFile) -> None:
+    """Tell what is finished, what is under way, and what a run would compute; change nothing."""
+    from popdask.pipelines.status import status
+
+    console.show_status(status(load_job(job)))
+
+
+@app.command()
+def verify(job: JobFile, cluster: Cluster = "local") -> None:
+    """Compare the finished results with what was recorded when they were computed."""
+    from popdask.cluster import connect
+    from popdask.pipelines.verify import verify
+
+    settings = load_job(job)
+    with connect(cluster):
+        verified = verify(settings)
+    console.show_verified(verified)
+    if verified.differences:
+        raise typer.Exit(1)
+
+
+@app.command()
+def history(job: JobFile) -> None:
+    """List the finished runs: when, how long, and what they computed."""
+    from popdask.store import RegionStore
+
+    console.show_history(RegionStore(load_job(job).output.store).history())
 
 
 @app.command()
@@ -83,80 +132,67 @@ def demo(
 ) -> None:
     """Draw a world with a known answer, follow its communities, and compare."""
     from popdask import demo as demonstration
+    from popdask.pipelines import communities
 
     world = demonstration.draw(output)
-    _say(f"drew {world.frames} frames of {world.shape[0]} × {world.shape[1]} cells in {output}")
-    outcome = _run(demonstration.job(output), cluster)
-    _report(outcome)
+    console.say(
+        f"drew {world.frames} frames of {world.shape[0]} × {world.shape[1]} cells in {output}"
+    )
+    settings = demonstration.job(output)
+    with _stoppable(settings, cluster) as (reporter, workers):
+        outcome = communities.run(settings, reporter, workers=workers)
+    console.show_outcome(outcome)
     scores = demonstration.compare(
         outcome.store.dataset()["community"], outcome.tracks, world
     ).reset_index()
-    _say("\nevents of the cities, found against true")
-    _print_table(
-        ["event", "true", "found", "matched"],
-        scores[["event", "true", "found", "matched"]].astype(str).to_numpy().tolist(),
-    )
-    _say(f"\npicture: {demonstration.picture(outcome, output)}")
+    columns = ["event", "true", "found", "matched"]
+    console.say("\nevents of the cities, found against true")
+    console.show_table(columns, scores[columns].astype(str).to_numpy().tolist())
+    console.say(f"\npicture: {demonstration.picture(outcome, output)}")
 
 
-def _run(settings: Job, cluster: str) -> Outcome:
-    """Run a job on a cluster, telling what happens."""
+@contextmanager
+def _stoppable(settings: Job, cluster: str) -> Iterator[tuple[Reporter, communities.Workers]]:
+    """Surround a run: what it is told of, where it gets workers, and an end in order on a signal.
+
+    Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.
+    """
+    reporter = ConsoleReporter(console.out)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield reporter, partial(_workers, settings.name, cluster, reporter)
+    except (KeyboardInterrupt, _TerminatedError) as stop:
+        console.complain("stopped; what is finished is kept, run the job again to go on.")
+        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+        raise typer.Exit(128 + number) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[None]:
+    """Connect to the cluster as long as there is something to compute."""
     from popdask.cluster import connect
-    from popdask.pipelines import communities
 
-    reporter = ConsoleReporter(_out)
     start = time.perf_counter()
     with connect(cluster) as client:
-        reporter.note(f"{settings.name}: dashboard at {client.dashboard_link}")
-        outcome = communities.run(settings, reporter)
-    seconds = time.perf_counter() - start
-    reporter.note("nothing to do" if outcome.plan.done else f"done in {seconds:.1f} s")
-    return outcome
+        reporter.note(f"{name}: dashboard at {client.dashboard_link}")
+        yield
+        reporter.note(f"done in {time.perf_counter() - start:.1f} s")
 
 
-def _report(outcome: Outcome) -> None:
-    """Print what a run has found."""
-    _say("")
-    _print_table(*_frame_table(outcome))
-    events = outcome.tracks["event"].value_counts()
-    _say(
-        f"\n{outcome.tracks['track'].nunique()} tracks: "
-        + ", ".join(f"{events.get(event, 0)} {event}" for event in EVENTS)
-    )
-    _say(f"results: {outcome.store.path}")
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise _TerminatedError
 
 
-def _frame_table(outcome: Outcome) -> tuple[list[str], list[Sequence[str]]]:
-    """One row per frame: communities, and the balance of its people."""
-    communities = outcome.communities.groupby("time").size()
-    rows: list[Sequence[str]] = [
-        (
-            f"{row.time:%Y-%m-%d}",
-            f"{communities.get(row.time, 0)}",
-            f"{row.inside:,.0f}",
-            f"{row.outside:,.0f}",
-            f"{row.raster:,.0f}",
-        )
-        for row in outcome.balance.itertuples()
-    ]
-    return ["frame", "communities", "people in them", "outside", "in the raster"], rows
+def _known_failure(error: Exception) -> int | None:
+    """Exit code of a failure that one sentence tells; None for what must be a bug."""
+    from distributed.scheduler import KilledWorker
 
+    from popdask.store import RegionBusyError
+    from popdask.tracking.summary import LostPeopleError
 
-def _print_table(header: list[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(*header, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    _out.print(table)
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _say(text: str) -> None:
-    _out.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _complain(error: Exception, code: int) -> int:
-    _err.print(f"popdask: {error}", highlight=False, markup=False, soft_wrap=True)
-    return code
+    if isinstance(error, RegionBusyError):
+        return 75
+    return 1 if isinstance(error, LostPeopleError | KilledWorker) else None

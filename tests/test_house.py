@@ -18,7 +18,7 @@ FLOORS = (
     {"tracking"},
     {"store", "job", "export", "progress", "figures"},
     {"pipelines"},
-    {"cluster", "demo"},
+    {"cluster", "console", "demo"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,154 @@
+"""What the command line shows: tables of settings, stages, runs and frames, and single lines."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from popdask.job import Job, settings_rows
+
+if TYPE_CHECKING:
+    from popdask.pipelines.communities import Outcome
+    from popdask.pipelines.plan import Plan
+    from popdask.pipelines.status import Status
+    from popdask.pipelines.verify import Verified
+    from popdask.store import Run
+
+EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Print one line, as it is."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def complain(problem: object) -> None:
+    """Print what is wrong, to the standard error."""
+    err.print(f"popdask: {problem}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table."""
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def show_plan(job: Job, plan: Plan) -> None:
+    """Print every setting, and what a run would compute."""
+    rows = [(name, _shown(value), meaning) for name, value, meaning in settings_rows(job)]
+    show_table(["setting", "value", "meaning"], rows)
+    say(f"\n{_span(plan.times)}\n")
+    show_table(["stage", "to compute"], [(stage.name, str(stage)) for stage in plan])
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Print what a run has found: communities and people of each frame, events of the tracks."""
+    if outcome.plan.done:
+        say("nothing to do")
+    communities = outcome.communities.groupby("time").size()
+    rows = [
+        (
+            f"{row.time:%Y-%m-%d}",
+            f"{communities.get(row.time, 0)}",
+            f"{row.inside:,.0f}",
+            f"{row.outside:,.0f}",
+            f"{row.raster:,.0f}",
+        )
+        for row in outcome.balance.itertuples()
+    ]
+    say("")
+    show_table(["frame", "communities", "people in them", "outside", "in the raster"], rows)
+    events = outcome.tracks["event"].value_counts()
+    say(
+        f"\n{outcome.tracks['track'].nunique()} tracks: "
+        + ", ".join(f"{events.get(event, 0)} {event}" for event in EVENTS)
+    )
+    say(f"results: {outcome.store.path}")
+
+
+def show_left(left: Plan) -> None:
+    """Print what is left to compute after a stage was computed alone."""
+    todo = ", ".join(stage.name for stage in left if not stage.done)
+    say(f"readers see it when these are computed too: {todo}" if todo else "readers see it now")
+
+
+def show_status(status: Status) -> None:
+    """Print how a region stands."""
+    say(f"store    {status.store.path}")
+    if status.last is None:
+        say("readers  see nothing yet: no run is finished")
+    else:
+        say(f"readers  see {status.last.tag}, finished {status.last.finished}:")
+        say(
+            f"         {_span(status.times)}, {status.communities:,} communities in "
+            f"{status.tracks:,} tracks"
+        )
+    say(f"running  {_under_way(status)}")
+    todo = [f"{stage.name} ({stage})" for stage in status.plan if not stage.done]
+    say(f"to do    {', '.join(todo) or 'nothing'}")
+
+
+def show_verified(verified: Verified) -> None:
+    """Print what differs from what was computed, or that nothing does."""
+    for difference in verified.differences:
+        complain(difference)
+    checked = f"{verified.frames} frames of arrays and {verified.files} files"
+    if verified.differences:
+        complain(
+            f"{len(verified.differences)} differences in {checked}: `popdask run JOB --force` "
+            "computes them anew."
+        )
+    else:
+        say(f"{checked} are as they were computed, and nobody is lost")
+
+
+def show_history(runs: Sequence[Run]) -> None:
+    """Print the finished runs, the newest first."""
+    if not runs:
+        say("no run is finished yet")
+    for run in runs:
+        written = sum(stage.bytes for stage in run.stages) / 1e6
+        version = run.versions.get("popdask", "unknown")
+        say(
+            f"{run.tag}, finished {run.finished} with popdask {version}: "
+            f"{run.seconds:,.1f} s, {written:,.1f} MB"
+        )
+        say(f"    {_computed(run)}")
+
+
+def _computed(run: Run) -> str:
+    """Say what a run computed, stages with the same work together."""
+    groups = itertools.groupby(run.stages, key=lambda stage: stage.work)
+    parts = [(", ".join(stage.stage for stage in stages), work) for work, stages in groups]
+    return "; ".join(f"{names}: {work}" if work else names for names, work in parts) or "nothing"
+
+
+def _under_way(status: Status) -> str:
+    """Say who runs the job, how far the run is, or where it was stopped."""
+    following = next((stage.name for stage in status.plan if not stage.done), "publishing")
+    finished = ", ".join(stage.stage for stage in status.since) or "no stage"
+    if status.holder is not None:
+        return f"{status.holder}; at {following}, {finished} finished"
+    if status.stopped:
+        return (
+            f"no; a run was stopped at {following}, {finished} finished: `popdask run JOB` goes on"
+        )
+    return "no"
+
+
+def _span(times: Sequence[str]) -> str:
+    frames = "1 frame" if len(times) == 1 else f"{len(times)} frames"
+    return f"{frames}, from {times[0][:10]} to {times[-1][:10]}"
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
