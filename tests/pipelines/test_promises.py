@@ -1,0 +1,81 @@
+"""The same answer at any chunking and worker count, in threads and in processes."""
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+from popdask.pipelines import communities
+from popdask.store import RegionStore
+from tests.pipelines.small import assert_equal_results, job, small_world
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(frames, tmp_path_factory):
+    """One chunk per frame, one thread."""
+    store = tmp_path_factory.mktemp("finished") / "small.icechunk"
+    with dask.config.set(scheduler="synchronous"):
+        return communities.run(job(frames, store)).store
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Two worker processes of one thread each."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def threads(number):
+    return lambda: dask.config.set(scheduler="threads", num_workers=number)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "workers"),
+    [(17, threads(1)), (24, threads(2)), (33, threads(2)), (66, threads(1)), ("auto", threads(2))],
+)
+def test_chunks_and_threads_do_not_change_the_answer(finished, frames, tmp_path, chunks, workers):
+    settings = job(frames, tmp_path / "other.icechunk", input={"chunks": chunks})
+    outcome = communities.run(settings, workers=workers)
+    assert_equal_results(outcome.store, finished)
+
+
+@pytest.mark.parametrize("chunks", [24, "auto"])
+def test_processes_do_not_change_the_answer(finished, frames, tmp_path, processes, chunks):
+    settings = job(frames, tmp_path / "other.icechunk", input={"chunks": chunks})
+    outcome = communities.run(settings, workers=processes.as_current)
+    assert_equal_results(outcome.store, finished)
+    machine = outcome.store.run_record()["machine"]
+    assert (machine["workers"], machine["threads"]) == (2, 2)
+
+
+def test_checksums_are_the_same_in_any_chunks(finished, frames, tmp_path):
+    settings = job(frames, tmp_path / "other.icechunk", input={"chunks": 24})
+    other = communities.run(settings).store
+    for stage in ("population", "classes", "communities"):
+        assert other.records()[stage]["checksums"] == finished.records()[stage]["checksums"]
+
+
+def test_workers_are_asked_for_only_if_there_is_something_to_compute(finished, frames):
+    def refuse():
+        raise AssertionError("asked for workers")
+
+    assert communities.run(job(frames, finished.path), workers=refuse).plan.done
+
+
+def test_a_reader_keeps_what_it_opened_while_a_run_publishes(frames, tmp_path):
+    store = tmp_path / "read.icechunk"
+    communities.run(job(frames, store))
+    reader = RegionStore(store).dataset()
+    before = reader["community"].compute()
+    outcome = communities.run(job(frames, store, communities={"eps": 5}))
+    assert reader["community"].compute().identical(before)
+    assert not outcome.store.dataset()["community"].identical(before)
