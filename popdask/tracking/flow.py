@@ -111,13 +111,20 @@ def _frame_flow(
 
 
 def _flow(
-    frames: da.Array, scheme: _Scheme, times: Sequence[int], warm_start: bool
+    frames: da.Array,
+    scheme: _Scheme,
+    times: Sequence[int],
+    warm_start: bool,
+    first: da.Array | None = None,
 ) -> tuple[da.Array, da.Array]:
-    """Give u and v (time, y, x) of the frames at some times, in the frames' chunks along y, x."""
+    """Give u and v (time, y, x) of the frames at some times, in the frames' chunks along y, x.
+
+    The flow (2, y, x) of the first of them may be known already.
+    """
     chunks = [ensure_minimum_chunksize(min(scheme.rim, sum(c)), c) for c in frames.chunks[1:]]
     rimmed = _with_rims(frames.rechunk((1, *chunks)), scheme.rim)
-    flows: list[da.Array] = []
-    for time in times:
+    flows = [] if first is None else [first.rechunk((2, *map(tuple, chunks)))]
+    for time in times[len(flows) :]:
         earlier, later = np.clip(np.add(OFFSETS[scheme.centering[2]], time), 0, len(frames) - 1)
         before, after = rimmed[earlier : earlier + 1], rimmed[later : later + 1]
         start = flows[-1:] if warm_start else []
@@ -141,6 +148,16 @@ def _as_people(population: DataArray, *dims: str) -> DataArray:
     return population.copy(data=da.from_array(population.data, chunks=-1, name=False))
 
 
+def _stacked(flow: Dataset, people: DataArray) -> da.Array:
+    """Give a frame's u and v as one Dask array (2, y, x)."""
+    if dict(flow.sizes) != {axis: people.sizes[axis] for axis in ("y", "x")}:
+        raise InputError(
+            f"the first frame's flow has the sizes {dict(flow.sizes)}, expected those of the "
+            f"population, {dict(people.sizes)}, without time"
+        )
+    return da.stack([da.asarray(flow[name].transpose("y", "x").data) for name in ("u", "v")])
+
+
 def _as_dataset(u: da.Array, v: da.Array, like: DataArray) -> Dataset:
     """Dress the flow with the coordinates of the population."""
     attrs = {"units": "cells per frame"}
@@ -160,6 +177,7 @@ def optical_flow(
     alpha: float = 10.0,
     centering: tuple[int, int, int] = (0, 0, 0),
     warm_start: bool = True,
+    first: Dataset | None = None,
 ) -> Dataset:
     """Estimate the motion of people in every frame.
 
@@ -179,6 +197,9 @@ def optical_flow(
         -1 in time a frame does not depend on later ones.
     warm_start : bool, optional
         Start a frame from the result of the frame before it, instead of from rest.
+    first : Dataset, optional
+        `u` and `v` (y, x) of the first frame where they are known, from a longer cube: they are
+        taken as they are, and the frames after go on from them.
 
     Returns
     -------
@@ -215,7 +236,8 @@ def optical_flow(
     """
     scheme = _Scheme(iterations, float(alpha), tuple(centering))
     people = _as_people(population, "time", "y", "x")
-    u, v = _flow(people.data, scheme, range(people.sizes["time"]), warm_start)
+    known = None if first is None else _stacked(first, people)
+    u, v = _flow(people.data, scheme, range(people.sizes["time"]), warm_start, known)
     return _as_dataset(u.rechunk(people.chunks), v.rechunk(people.chunks), like=people)
 
 

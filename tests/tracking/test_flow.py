@@ -298,3 +298,24 @@ def test_real_towns_match_the_formula():
     flow = optical_flow(cube(np.stack(people), (1, 150, 170)), iterations=3)
     assert_matches_formula(flow, np.stack(people), iterations=3)
     assert float(np.hypot(flow.u, flow.v).max()) > 0
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("time_centering", [-1, 0, 1])
+def test_a_chain_goes_on_from_a_known_frame(iterations, time_centering):
+    """The last frames of a cube, begun at a known one, are those of the whole cube to the bit."""
+    rng = np.random.default_rng(5)
+    people = rng.poisson(20, (5, 11, 13)).astype(np.float32)
+    population = xr.DataArray(people, dims=("time", "y", "x")).chunk({"time": 1, "y": 4, "x": 6})
+    settings = {"iterations": iterations, "centering": (0, 0, time_centering)}
+    whole = optical_flow(population, **settings).compute()
+    rest = optical_flow(population[2:], first=whole.isel(time=2), **settings)
+    assert rest.u.chunks == population[2:].chunks
+    xr.testing.assert_identical(rest.compute(), whole.isel(time=slice(2, None)))
+
+
+def test_a_known_frame_must_lie_on_the_grid():
+    population = xr.DataArray(np.zeros((2, 4, 5), np.float32), dims=("time", "y", "x"))
+    first = optical_flow(population[:, :3]).isel(time=0)
+    with pytest.raises(InputError, match="first frame's flow has the sizes"):
+        optical_flow(population, first=first)
