@@ -31,7 +31,8 @@ def frame_time(time: Time) -> np.datetime64:
     Parameters
     ----------
     time : str, int, date, or numpy.datetime64
-        Text of four digits and whole numbers are years; other text is a date in ISO form.
+        Text of four digits and whole numbers (2006, 2006.0) are years; other text is a date in ISO
+        form.
 
     Returns
     -------
@@ -49,8 +50,10 @@ def frame_time(time: Time) -> np.datetime64:
     ('2006-01-01', '2006-05-01')
     """
     try:
+        if isinstance(time, float | np.floating) and float(time).is_integer():
+            time = int(time)
         stamp = pd.Timestamp(f"{time:04d}" if isinstance(time, int | np.integer) else time)
-        if isinstance(time, float) or stamp is pd.NaT:
+        if isinstance(time, float | np.floating) or stamp is pd.NaT:
             raise TypeError("neither a date nor a year")
         return stamp.as_unit("ns").to_datetime64()
     except (ValueError, TypeError) as error:
@@ -155,6 +158,11 @@ def frame_fingerprint(path: str) -> dict[str, Any]:
             size = stream.tell()
     except FileNotFoundError as error:
         raise missing_file(path) from error
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); expected a file that you may read; check its kind "
+            "and its permissions"
+        ) from error
     mtime = None
     if not is_remote(path):
         mtime = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC).isoformat()

@@ -198,7 +198,11 @@ def in_cells(distance: float | str, population: xr.DataArray) -> float:
             f"the distance {distance!r} is not one; expected a positive number of cells, or text "
             'such as "2.5 km" or "500 m"; correct it'
         )
-    return number * _METRES[unit] / cell_size_m(population) if unit in _METRES else number
+    if unit not in _METRES:
+        return number
+    cells = number * _METRES[unit] / cell_size_m(population)
+    # 32.3 km is 323 cells of 100 m, not 322.99999999999994, which reaches one ring less.
+    return float(round(cells)) if math.isclose(cells, round(cells), rel_tol=1e-9) else cells
 
 
 def carry(

@@ -40,7 +40,11 @@ def test_times_of_every_kind_become_datetime64(time, day):
     assert frame_time(time).dtype == "datetime64[ns]"
 
 
-@pytest.mark.parametrize("time", ["soon", "", None, 2006.0, np.datetime64("NaT"), 99999, [2006]])
+def test_a_year_may_be_a_whole_float():
+    assert frame_time(2006.0) == frame_time(np.float32(2006)) == np.datetime64("2006-01-01")
+
+
+@pytest.mark.parametrize("time", ["soon", "", None, 2006.5, np.datetime64("NaT"), 99999, [2006]])
 def test_what_is_not_a_time_is_refused(time):
     with pytest.raises(InputError, match="is not the time of a frame: expected a year"):
         frame_time(time)
@@ -134,3 +138,9 @@ def test_a_fingerprint_follows_the_contents(tmp_path):
     assert frame_fingerprint(str(path))["sha256"] != before["sha256"]
     with pytest.raises(InputError, match=r"nowhere.tif does not exist"):
         frame_fingerprint(str(tmp_path / "nowhere.tif"))
+
+
+def test_a_folder_in_the_place_of_a_frame_is_named(tmp_path):
+    (tmp_path / "pop_2006.tif").mkdir()
+    with pytest.raises(InputError, match=r"pop_2006\.tif cannot be read"):
+        frame_fingerprint(str(tmp_path / "pop_2006.tif"))

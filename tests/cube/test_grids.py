@@ -85,3 +85,11 @@ def test_metres_need_square_cells_on_a_projected_grid():
     for grid in (ARCSEC, oblong):
         with pytest.raises(InputError, match="expected square cells in a projected CRS"):
             in_cells("2.5 km", xr_zeros(grid))
+
+
+@pytest.mark.parametrize(
+    ("distance", "size", "cells"), [("32.3 km", 100, 323), ("2.01 km", 30, 67)]
+)
+def test_a_distance_of_whole_cells_is_a_whole_number(distance, size, cells):
+    grid = GeoBox.from_bbox((0, 0, 10 * size, 10 * size), "EPSG:25833", resolution=size)
+    assert in_cells(distance, xr_zeros(grid)) == cells
