@@ -6,9 +6,9 @@ position channels are known in advance, and their share of the first layer is se
 per row plus one per column.
 
 The work goes tile by tile, and within a tile by strips of rows, so that the hidden units of a strip
-stay in the cache. Parts of a strip without a cell that is asked for are skipped. Tiles, strips and
-parts are fixed to the grid's origin: the last bits of a sum may depend on the shape of the array it
-is part of.
+stay in the cache. Parts of a strip without a cell that is asked for are skipped. Tiles and strips
+are fixed to the grid's origin, and the parts follow from the cells that are asked for, never from
+the chunks: the last bits of a sum may depend on the shape of the array that it is part of.
 """
 
 from collections.abc import Iterator, Sequence

@@ -56,6 +56,7 @@ def tracks(
     *,
     times: Iterable[Any] | None = None,
     known: pd.DataFrame | None = None,
+    first_number: int = 0,
 ) -> pd.DataFrame:
     """Follow communities through time.
 
@@ -72,6 +73,9 @@ def tracks(
     known : pandas.DataFrame, optional
         Tracks that are already numbered (time, community, track): those communities keep their
         number, new tracks count on from the highest.
+    first_number : int, optional
+        The lowest number for new tracks, where higher ones than those in ``known`` were given
+        before, to communities that are no more: a number is never given twice.
 
     Returns
     -------
@@ -121,7 +125,8 @@ def tracks(
     """
     frames = _frames(communities, times, known)
     by_time = dict(iter(links.groupby("time")))
-    number = 0 if known is None or known.empty else int(known["track"].max()) + 1
+    highest = -1 if known is None or known.empty else int(known["track"].max())
+    number = max(first_number, highest + 1)
     before = _Frame(None, *(np.zeros(0, dtype=np.int64),) * 3, [])
     events: list[pd.DataFrame] = []
     for frame in frames:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import dask
-import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -128,8 +127,8 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     -------
     pandas.DataFrame
         One row per frame: ``time``; ``inside`` and ``outside`` (people, from the exact table of the
-        communities); ``total`` (their sum); ``raster`` (people, summed in float64 without looking
-        at the communities); ``difference`` (total − raster, relative to the raster).
+        communities); ``total`` (their sum); ``raster`` (people, summed exactly without looking at
+        the communities); ``difference`` (total − raster, relative to the raster).
 
     Raises
     ------
@@ -145,10 +144,11 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     0     0     3.0      4.0    7.0     7.0         0.0
     """
     times, (labels, people) = frames_of(community, population)
-    tables, raster = dask.compute(
+    tables, sums = dask.compute(
         [tree_sum(blocks) for blocks in over_frames(_count_block, labels, people)],
-        da.nansum(people.astype(np.float64), axis=(1, 2)),
+        [tree_sum(blocks) for blocks in over_frames(_total_block, people)],
     )
+    raster = np.array([table.reals(0).sum() for table in sums])
     inside = np.array([table.reals(0)[table.keys >= 0].sum() for table in tables])
     outside = np.array([table.reals(0)[table.keys < 0].sum() for table in tables])
     total = inside + outside
@@ -220,8 +220,18 @@ def _sum_block(
 
 def _count_block(labels: np.ndarray, people: np.ndarray) -> Table:
     """Tabulate the people of a block by community, those outside under −1."""
-    keys = np.maximum(labels.ravel().astype(np.int64), -1)
-    return tabulate(keys, words(people.ravel()))
+    lived_in = _lived_in(people)
+    return tabulate(np.maximum(labels[lived_in].astype(np.int64), -1), words(people[lived_in]))
+
+
+def _total_block(people: np.ndarray) -> Table:
+    """Tabulate the people of a block under one key."""
+    people = people[_lived_in(people)]
+    return tabulate(np.zeros(people.size, dtype=np.int64), words(people))
+
+
+def _lived_in(people: np.ndarray) -> np.ndarray:
+    return (people != 0) & ~np.isnan(people)
 
 
 def _describe(time: Any, table: Table, outlines: np.ndarray, transform: Affine) -> pd.DataFrame:
