@@ -6,17 +6,18 @@ A job does not say where it runs; the door does. ``local`` is this machine, and 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.comm import CommClosedError
+from distributed.system import MEMORY_LIMIT
 
 from popdask.errors import InputError
 
-#: Memory that a worker process must have for one default chunk and its libraries, in bytes.
+#: Memory for one worker process, with its libraries and some default chunks, in bytes. The limits
+#: that count cores and memory are Dask's, which know control groups.
 WORKER_MEMORY = 2 * 2**30
 
 
@@ -62,13 +63,11 @@ def connect(spec: str = "local") -> Iterator[Client]:
 
 
 def _local() -> LocalCluster:
-    cores = len(os.sched_getaffinity(0))
-    memory = psutil.virtual_memory().available
-    workers = max(1, min(cores, memory // WORKER_MEMORY))
+    workers = max(1, min(CPU_COUNT, MEMORY_LIMIT // WORKER_MEMORY))
     return LocalCluster(
         n_workers=workers,
-        threads_per_worker=max(1, cores // workers),
-        memory_limit=memory // workers,
+        threads_per_worker=max(1, CPU_COUNT // workers),
+        memory_limit=MEMORY_LIMIT // workers,
         dashboard_address="127.0.0.1:0",
     )
 

@@ -12,10 +12,18 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from popdask.errors import InputError
 
@@ -49,8 +57,8 @@ class Input(_Settings):
 
     @field_validator("start", "end", mode="before")
     @classmethod
-    def _year_as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) else value
+    def _time_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int | date) else value  # TOML has dates, too
 
 
 class Flow(_Settings):
@@ -114,18 +122,10 @@ class Communities(_Settings):
     @field_validator("eps")
     @classmethod
     def _distance(cls, value: float | str) -> float | str:
-        if isinstance(value, str) and not _DISTANCE.match(value):
+        match = _DISTANCE.match(value) if isinstance(value, str) else None
+        if isinstance(value, str) and not (match and float(match[1]) > 0):
             raise ValueError('expected a number of cells or a distance such as "2.5 km"')
         return value
-
-    @property
-    def eps_metres(self) -> float | None:
-        """The reach in metres where it is given as a distance, else None."""
-        if not isinstance(self.eps, str):
-            return None
-        match = _DISTANCE.match(self.eps)
-        assert match is not None  # the validator saw to it
-        return float(match[1]) * (1000.0 if match[2] == "km" else 1.0)
 
 
 class Links(_Settings):
@@ -139,11 +139,11 @@ class Output(_Settings):
     """Where the results go."""
 
     store: str
-    """The region's Icechunk repository: a folder, or ``s3://bucket/prefix``."""
+    """The region's Icechunk repository, a folder."""
     export: tuple[Literal["cog", "geoparquet"], ...] = ()
     """Further formats, written beside the store when the run is finished."""
     folder: str | None = None
-    """Folder of the exports; without it, the store's name without its ending."""
+    """Folder of the exports; without it, the store's name without ``.icechunk``."""
 
 
 class Job(_Settings):
@@ -164,21 +164,22 @@ class Job(_Settings):
 
     @property
     def export_folder(self) -> Path:
-        """Folder of the exports.
-
-        Raises
-        ------
-        InputError
-            If the store is not a local folder and no ``[output] folder`` is given.
-        """
+        """Folder of the exports, beside the store."""
+        store = Path(self.output.store)
         if self.output.folder is not None:
             return Path(self.output.folder)
-        if _is_url(self.output.store):
-            raise InputError(
-                f"[output] export needs a folder because the store {self.output.store} is remote: "
-                'add folder = "..." to [output].'
+        if store.suffix == ".icechunk":
+            return store.with_suffix("")
+        return store.with_name(f"{store.name}-export")
+
+    @model_validator(mode="after")
+    def _exports_beside_the_store(self) -> Job:
+        if Path(self.output.store) in (self.export_folder, *self.export_folder.parents):
+            raise ValueError(
+                f"[output] folder is {self.export_folder}, which is within the store: choose a "
+                "folder beside it"
             )
-        return Path(self.output.store).with_suffix("")
+        return self
 
 
 def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
@@ -262,9 +263,11 @@ def _sentence(error: ValidationError) -> str:
 
 def _complaint(problem: dict[str, Any]) -> str:
     where = [part for part in problem["loc"] if isinstance(part, str) and part in _names()]
-    unknown = problem["loc"][-1]
     if problem["type"] == "extra_forbidden":
-        return _unknown_setting([str(part) for part in problem["loc"][:-1]], str(unknown))
+        *tables, unknown = map(str, problem["loc"])
+        return _unknown_setting(tables, unknown)
+    if not problem["loc"]:
+        return str(problem["msg"]).removeprefix("Value error, ")
     setting = f"[{where[0]}] {where[-1]}" if len(where) > 1 else str(problem["loc"][0])
     if problem["type"] == "missing":
         missing = ".".join(str(part) for part in problem["loc"])

@@ -1,5 +1,7 @@
 """Job files become typed settings, or one sentence that says what to mend."""
 
+from pathlib import Path
+
 import pytest
 
 from popdask.errors import InputError
@@ -69,6 +71,7 @@ def test_urls_are_left_alone(tmp_path):
         ("[flow]\nalpha = 0", r"\[flow\] alpha is 0: .*greater than 0"),
         ("[flow]\ncentering = [0, 0, 2]", r"\[flow\] centering is 2: .*-1, 0 or 1"),
         ("[classes]\nk = 1", r"\[classes\] k is 1: "),
+        ('[communities]\neps = "0 km"', r"\[communities\] eps is '0 km': .*\"2.5 km\""),
         ('[communities]\neps = "2 miles"', r"\[communities\] eps is '2 miles': .*\"2.5 km\""),
         ('[links]\nrule = "cos"', r"\[links\] rule is 'cos': .*'cosine\+overlap'"),
     ],
@@ -100,10 +103,35 @@ def test_a_missing_job_file_is_named(tmp_path):
         load_job(tmp_path / "nowhere.toml")
 
 
-def test_distances_are_read_in_metres(job_file):
+def test_a_distance_is_kept_as_text_and_cells_as_a_number(job_file):
     job_file.write_text(job_file.read_text() + '[communities]\neps = "2.5 km"')
-    assert load_job(job_file).communities.eps_metres == 2500.0
-    assert load_job(job_file, {"communities.eps": 7.5}).communities.eps_metres is None
+    assert load_job(job_file).communities.eps == "2.5 km"
+    assert load_job(job_file, {"communities.eps": 7.5}).communities.eps == 7.5
+
+
+@pytest.mark.parametrize(
+    ("store", "folder"),
+    [
+        ("out/oslo.icechunk", "out/oslo"),
+        ("out/oslo", "out/oslo-export"),
+        ("out/v1.2", "out/v1.2-export"),
+    ],
+)
+def test_exports_lie_beside_the_store(job_file, store, folder):
+    job = load_job(job_file, {"output.store": store})
+    assert job.export_folder == Path(folder)
+
+
+def test_exports_within_the_store_are_refused(job_file):
+    with pytest.raises(InputError, match="within the store: choose a folder beside it"):
+        load_job(job_file, {"output.store": "/a/b", "output.folder": "/a/b/maps"})
+
+
+@pytest.mark.parametrize("end", ["2019", '"2019"', "2019-01-01"])
+def test_times_may_be_written_as_toml_writes_them(job_file, end):
+    text = job_file.read_text().replace("[output]", f"end = {end}\n[output]")
+    job_file.write_text(text)
+    assert load_job(job_file).input.end.startswith("2019")
 
 
 def test_overrides_replace_settings(job_file):
