@@ -99,7 +99,8 @@ def draw_paths(ax: Axes, paths: Paths, time: Any) -> None:
     now = past[past["time"] == time].sort_values("population", ascending=False)
     joints = paths.joints[paths.joints["time"] <= time]
     ends = joints[["parent_x", "parent_y", "x", "y"]].to_numpy(float).reshape(-1, 2, 2)
-    ax.add_collection(LineCollection(list(ends), colors="#8a8a86", linewidths=0.7))
+    ends, alpha = np.unique(ends, axis=0), float(np.clip(60 / max(len(ends), 1), 0.15, 1))
+    ax.add_collection(LineCollection(list(ends), colors="#8a8a86", linewidths=0.7, alpha=alpha))
     trails = {track: trail[["x", "y"]].to_numpy(float) for track, trail in past.groupby("track")}
     colours = number_colours(np.array(list(trails), dtype=np.int64))
     ax.add_collection(LineCollection(list(trails.values()), colors=list(colours), linewidths=1.4))

@@ -1,12 +1,14 @@
 """Maps of populations, classes and communities, and of the tracks they leave.
 
 Rasters beyond what a panel can show are reduced first: people by the maximum (a village must not
-disappear), labels by the commonest one that is not −1 (nor must a community).
+disappear), communities by the commonest one, and classes, which are numbered from the commonest on,
+by the rarest one (a city must not disappear in its outskirts).
 """
 
 from __future__ import annotations
 
 import dask
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -77,7 +79,7 @@ def world_figure(
     columns = [*cubes, *([] if paths is None else ["tracks"])]
     shown = np.unique(np.linspace(0, len(times) - 1, min(frames, len(times))).round().astype(int))
     (maps,) = dask.compute(
-        [{name: shrink(cube[i], max_cells) for name, cube in cubes.items()} for i in shown]
+        [{name: _shrunk(name, cube[i], max_cells) for name, cube in cubes.items()} for i in shown]
     )
     norm, count = panels.people_norm(maps), panels.class_count(maps)
     with rc_context(STYLE):
@@ -143,7 +145,9 @@ def map_figure(
     name = "population" if raster.dtype.kind == "f" else str(raster.name)
     name = name if name in ("population", "classes") else "communities"
     given = {"population": population, name: raster, "outlines": outlines}
-    (at,) = dask.compute({key: shrink(cube[0], max_cells) for key, cube in _cubes(**given).items()})
+    (at,) = dask.compute(
+        {key: _shrunk(key, cube[0], max_cells) for key, cube in _cubes(**given).items()}
+    )
     at.setdefault("population", np.ones(at[name].shape, np.float32))
     grid, time = Grid.of(raster), raster["time"].values if "time" in raster.coords else None
     norm = panels.people_norm([at])
@@ -173,3 +177,8 @@ def _cubes(**given: xr.DataArray | None) -> dict[str, xr.DataArray]:
         )
         for name, raster in cubes.items()
     }
+
+
+def _shrunk(name: str, raster: xr.DataArray, max_cells: int) -> np.ndarray | da.Array:
+    """Reduce a raster as its kind demands."""
+    return shrink(raster, max_cells, "max" if name == "classes" else None)

@@ -151,7 +151,8 @@ def change_figure(
         bar = figure.colorbar(shown, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
         wide, high = panels.pixel(change, grid)
         bar.set_label(f"people gained (purple) or lost (orange) per {wide:.3g} × {high:.3g} km")
-        ticks = [10.0**power for power in range(1, int(np.log10(most)) + 1)] or [most]
+        powers = 10.0 ** np.arange(-3, 9)
+        ticks = powers[(powers > 3 * norm.linthresh) & (powers <= most)].tolist() or [most]
         bar.set_ticks([*(-tick for tick in ticks[::-1]), 0, *ticks])
         bar.formatter = SIGNED
         panels.plain(bar)

@@ -30,9 +30,9 @@ def reduced(
     max_cells
         The longest side allowed.
     by
-        ``"max"`` or ``"sum"`` of what is not NaN, or ``"mode"``, the commonest number that is not
-        negative, the lowest of equals. By default floats are reduced by the maximum and integers
-        by the mode.
+        The ``"max"`` or the ``"sum"`` of what is not NaN, or the ``"mode"``: the commonest number
+        that is not negative, the lowest of equals. By default floats are reduced by the maximum
+        and integers by the mode.
 
     Returns
     -------

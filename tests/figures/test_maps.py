@@ -144,6 +144,16 @@ def test_a_map_draws_one_raster_of_each_kind(world, population):
     assert communities.axes[0].get_title("left") == "communities 2003"
 
 
+def test_rare_classes_are_seen_on_a_reduced_map():
+    classes = np.zeros((40, 40), np.int16)
+    classes[7, 21] = 3
+    metres = np.arange(40) * 1000 + 500
+    raster = xr.DataArray(classes, {"y": metres[::-1], "x": metres}, ("y", "x"), name="classes")
+    image = map_figure(raster, max_cells=10).axes[0].images[0].get_array()
+    assert (image[1, 5] == to_rgb(CLASSES[3])).all()
+    assert (image[1, 4] == to_rgb(CLASSES[0])).all()
+
+
 def test_outlines_run_around_the_cells_of_a_reduced_map():
     labels = np.full((40, 40), -1, np.int32)
     labels[12:16, 20:28] = 0
