@@ -18,7 +18,7 @@ from popdask import cube, export
 from popdask.job import Job
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.workers import on_worker
-from popdask.store import RegionStore, Work, frame_runs, read_table, table_bytes
+from popdask.store import RegionStore, Work, frame_runs, table_bytes
 from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, summary
 from popdask.tracking.autoencoder import EncoderConfig, FittedEncoder, train, training_windows
 from popdask.tracking.sampling import gather_windows, sample_cells
@@ -70,13 +70,12 @@ class Stages:
 
     def merged(self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
         """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
-        stored = self.work.files()
         stale = {self.plan.times[i] for i in stage.stale}
         kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
         files = {}
         for name, table in fresh.items():
             if kept:
-                old = read_table(stored[f"{name}.parquet"])
+                old = self.work.table(name)
                 table = pd.concat([old[old["time"].isin(kept)], table], ignore_index=True)
             files[f"{name}.parquet"] = table_bytes(table.sort_values("time", kind="stable"))
         return files
@@ -108,9 +107,9 @@ def _encoder(run: Stages, stage: StagePlan) -> None:
 
 
 def _classifier(run: Stages, stage: StagePlan) -> None:
-    settings, stored, files = run.job.classes, run.work.files(), {}
+    settings, files = run.job.classes, {}
     for name, frames in run.models(stage.stale).items():
-        encoder = FittedEncoder.from_bytes(stored[f"encoder-{name}.safetensors"])
+        encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
         cells = sample_cells(run.domain.isel(time=frames), settings.sample, seed=settings.seed)
         windows = gather_windows(run.features.isel(time=frames), cells, fill=encoder.fill)
         latent = encoder.encode_windows(windows, cells)
@@ -120,10 +119,10 @@ def _classifier(run: Stages, stage: StagePlan) -> None:
 
 
 def _classes(run: Stages, stage: StagePlan) -> None:
-    stored, parts = run.work.files(), []
+    parts = []
     for name, frames in run.models(range(len(run.plan.times))).items():
-        encoder = FittedEncoder.from_bytes(stored[f"encoder-{name}.safetensors"])
-        model = clustering.ClassModel.from_bytes(stored[f"classifier-{name}.safetensors"])
+        encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
+        model = clustering.ClassModel.from_bytes(run.work.file(f"classifier-{name}.safetensors"))
         features, cells = run.features.isel(time=frames), run.domain.isel(time=frames)
         parts.append(clustering.classify(encoding.encode(features, encoder, mask=cells), model))
     classes = xr.concat(parts, "time").to_dataset(name="classes")
@@ -178,12 +177,15 @@ def _known_tracks(run: Stages) -> pd.DataFrame | None:
     """The track numbers that the last finished run of the same settings gave: they stay.
 
     Communities of a frame that was labelled anew take the numbers of those that they share most
-    people with.
+    people with. A damaged table tells none.
     """
     before, now = run.store.records(), run.work.records()
     then = before.get("communities", {})
     if "tracks" not in before or then.get("settings") != now["communities"]["settings"]:
         return None
+    for name, sha256 in before["tracks"].get("sha256", {}).items():
+        if run.store.file_problem(name, sha256):
+            return None
     old = run.store.table("tracks")[["time", "community", "track"]].drop_duplicates()
     both = set(then["frames"]) & set(run.plan.times)
     anew = [t for t in both if then["frames"][t] != now["communities"]["frames"][t]]

@@ -6,17 +6,17 @@ are computed again from what is stored, and compared with what was recorded when
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dask
 import numpy as np
 import zarr
 from dask import delayed
-from icechunk import IcechunkError
 
 from popdask.job import Job
-from popdask.store import MAIN, RegionStore, file_checksum, read_table, stored_checksum
+from popdask.store import MAIN, RegionStore, stored_checksum
+from popdask.store.contents import READ_ERRORS
 from popdask.tracking.summary import LostPeopleError, check_balance, people_balance
 
 TOLERANCE = 1e-9  # of the people of a raster, as promised
@@ -73,11 +73,12 @@ def verify(job: Job) -> Verified:
     differences += [
         f"{name} of {time[:10]} is not there." for time, name in recorded.keys() - found.keys()
     ]
+    files = {k: v for record in records.values() for k, v in record.get("sha256", {}).items()}
+    problems = {name: store.file_problem(name, sha256) for name, sha256 in sorted(files.items())}
+    differences += [f"the file {name} {what}." for name, what in problems.items() if what]
     if not differences:  # people can be counted in whole arrays only
         differences += _imbalances(store)
-    checksums = {k: v for record in records.values() for k, v in record.get("sha256", {}).items()}
-    differences += _changed_files(store.files(), checksums)
-    return Verified(len(found), len(checksums), tuple(differences))
+    return Verified(len(found), len(files), tuple(differences))
 
 
 def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], str]:
@@ -96,8 +97,8 @@ def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], st
 def _read_checksum(array: zarr.Array, frame: int) -> str:
     try:
         return stored_checksum(array, frame)
-    except (IcechunkError, OSError, RuntimeError, ValueError) as error:  # damaged or missing
-        return f"cannot be read: {str(error).splitlines()[0]}"
+    except READ_ERRORS as error:
+        return f"cannot be read: {str(error).splitlines()[0].strip()}"
 
 
 def _difference(found: str, recorded: str | None) -> str:
@@ -108,22 +109,11 @@ def _difference(found: str, recorded: str | None) -> str:
     return f"is not what was computed: its checksum is {found}, {recorded} was recorded"
 
 
-def _changed_files(files: Mapping[str, bytes], recorded: Mapping[str, str]) -> Iterator[str]:
-    for name, checksum in sorted(recorded.items()):
-        if name not in files:
-            yield f"the file {name} is not there."
-        elif (found := file_checksum(files[name])) != checksum:
-            yield (
-                f"the file {name} is not what was computed: its SHA-256 is {found[:16]}…, "
-                f"{checksum[:16]}… was recorded."
-            )
-
-
 def _imbalances(store: RegionStore) -> Iterator[str]:
     """Count everyone again, inside communities and outside; compare with the stored balance."""
     arrays = store.dataset()
     now = people_balance(arrays["community"], arrays["population"])
-    then = read_table(store.files()["balance.parquet"])
+    then = store.table("balance")
     try:
         check_balance(now)
     except LostPeopleError as error:

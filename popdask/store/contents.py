@@ -14,6 +14,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from icechunk import IcechunkError
+
+from popdask.store.checksums import file_checksum
+
+#: What reading a damaged or lost chunk may end in.
+READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
 
 
 def table_bytes(frame: pd.DataFrame) -> bytes:
@@ -54,6 +60,31 @@ def read_files(store: Any) -> dict[str, bytes]:
     if group is None:
         return {}
     return {name: np.asarray(array[:]).tobytes() for name, array in group.arrays()}
+
+
+def read_file(store: Any, name: str) -> bytes:
+    """Read one model or table, as the bytes of its file.
+
+    Raises
+    ------
+    KeyError
+        If there is none of that name.
+    """
+    array: Any = zarr.open_group(store, mode="r")[f"files/{name}"]
+    return bytes(np.asarray(array[:]).tobytes())
+
+
+def file_problem(store: Any, name: str, sha256: str) -> str | None:
+    """Say what is wrong with a file of which the checksum is known; None if nothing is."""
+    try:
+        found = file_checksum(read_file(store, name))
+    except KeyError:
+        return "is not there"
+    except READ_ERRORS as error:
+        return f"cannot be read: {str(error).splitlines()[0].strip()}"
+    if found == sha256:
+        return None
+    return f"is not what was computed: its SHA-256 is {found[:16]}…, {sha256[:16]}… was recorded"
 
 
 def write_files(store: Any, files: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:

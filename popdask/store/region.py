@@ -14,7 +14,15 @@ import pandas as pd
 import xarray as xr
 
 from popdask.errors import InputError
-from popdask.store.contents import is_empty, open_arrays, read_files, read_records, read_table
+from popdask.store.contents import (
+    file_problem,
+    is_empty,
+    open_arrays,
+    read_file,
+    read_files,
+    read_records,
+    read_table,
+)
 from popdask.store.lock import Owner, hold, holder
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_runs, finished_stages
 from popdask.store.work import RUN_FILE, Work
@@ -81,9 +89,23 @@ class RegionStore:
         """Read the models and tables, each as the bytes of its file."""
         return read_files(self.repository().readonly_session(branch).store)
 
+    def file(self, name: str, branch: str = MAIN) -> bytes:
+        """Read one model or table, as the bytes of its file.
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        """
+        return read_file(self.repository().readonly_session(branch).store, name)
+
+    def file_problem(self, name: str, sha256: str) -> str | None:
+        """Say what is wrong with a file of the last finished run, of which the SHA-256 is known."""
+        return file_problem(self.repository().readonly_session(MAIN).store, name, sha256)
+
     def table(self, name: str, branch: str = MAIN) -> pd.DataFrame:
         """Read one table, such as ``"links"``, ``"tracks"`` or ``"communities"``."""
-        return read_table(self.files(branch)[f"{name}.parquet"])
+        return read_table(self.file(f"{name}.parquet", branch))
 
     def records(self, branch: str = MAIN) -> dict[str, Any]:
         """Read what each stage of a branch was made from."""
@@ -117,8 +139,7 @@ class RegionStore:
 
     def run_record(self) -> dict[str, Any]:
         """Read what the last finished run was made from and with."""
-        content = self.files().get(RUN_FILE, b"{}")
-        return dict(json.loads(content))
+        return dict(json.loads(self.file(RUN_FILE)))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ import zarr
 from popdask.store.checksums import file_checksum
 from popdask.store.contents import (
     open_arrays,
+    read_file,
     read_files,
     read_records,
     read_table,
@@ -60,9 +61,13 @@ class Work:
         """Read the models and tables as they stand."""
         return read_files(self._repository.readonly_session(WORK).store)
 
+    def file(self, name: str) -> bytes:
+        """Read one model or table as it stands."""
+        return read_file(self._repository.readonly_session(WORK).store, name)
+
     def table(self, name: str) -> pd.DataFrame:
         """Read one table as it stands."""
-        return read_table(self.files()[f"{name}.parquet"])
+        return read_table(self.file(f"{name}.parquet"))
 
     def records(self) -> dict[str, Any]:
         """Read what each finished stage was made from."""

@@ -1,0 +1,110 @@
+"""Whatever differs from what was computed is found and named."""
+
+import shutil
+
+import pytest
+import zarr
+
+from popdask.pipelines import communities
+from popdask.pipelines.verify import verify
+from popdask.store import WORK, RegionStore, file_checksum, table_bytes
+from popdask.store.contents import write_files, write_records
+from tests.pipelines.small import assert_same, job, small_world
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(frames, tmp_path_factory):
+    store = tmp_path_factory.mktemp("finished") / "small.icechunk"
+    return communities.run(job(frames, store)).store
+
+
+@pytest.fixture
+def settings(finished, frames, tmp_path):
+    """The job, on a copy of the finished store."""
+    return job(frames, shutil.copytree(finished.path, tmp_path / "copy.icechunk"))
+
+
+def tamper(settings, change):
+    """Change the stored results behind the back of their records, and let readers see it."""
+    repository = RegionStore(settings.output.store).repository()
+    session = repository.writable_session(WORK)
+    change(session.store)
+    session.commit("tamper")
+    repository.reset_branch("main", repository.lookup_branch(WORK))
+
+
+def test_all_is_well(settings):
+    verified = verify(settings)
+    assert verified.differences == () and (verified.frames, verified.files) == (20, 7)
+
+
+@pytest.mark.parametrize("name", ["population", "u", "v", "classes", "community"])
+def test_a_changed_cell_is_found(settings, name):
+    def change(store):
+        array = zarr.open_group(store, mode="r+")[name]
+        array[2, 20, 24] = array[2, 20, 24] + 1
+
+    tamper(settings, change)
+    (difference,) = verify(settings).differences
+    assert difference.startswith(f"{name} of 2002-01-01 is not what was computed")
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_chunk_that_is_gone_is_found_and_mended(settings, finished, place):
+    """The largest chunk is that of the encoder's weights; those of population and flow follow."""
+    store = RegionStore(settings.output.store)
+    chunks = sorted((store.path / "chunks").iterdir(), key=lambda chunk: -chunk.stat().st_size)
+    chunks[place].unlink()
+    (difference,) = verify(settings).differences
+    assert "cannot be read" in difference and "not found" in difference
+    communities.run(settings, force=True)
+    assert verify(settings).differences == ()
+    assert_same(store, finished)
+
+
+def test_a_changed_and_a_lost_table_are_found(settings):
+    def change(store):
+        table = RegionStore(settings.output.store).table("tracks").iloc[1:]
+        write_files(store, {"tracks.parquet": table_bytes(table)}, remove=["links.parquet"])
+
+    tamper(settings, change)
+    differences = verify(settings).differences
+    assert [difference.split(" is not")[0] for difference in differences] == [
+        "the file links.parquet",
+        "the file tracks.parquet",
+    ]
+
+
+def test_people_that_are_not_those_of_the_balance_are_found(settings):
+    def change(store):
+        table = RegionStore(settings.output.store).table("balance")
+        table.loc[1, "inside"] += 1
+        write_files(store, {"balance.parquet": table_bytes(table)})
+
+    tamper(settings, change)
+    (difference,) = verify(settings).differences
+    assert "the file balance.parquet is not" in difference
+    records = RegionStore(settings.output.store).records()
+    content = RegionStore(settings.output.store).file("balance.parquet")
+    records["summary"]["sha256"]["balance.parquet"] = file_checksum(content)
+    tamper(settings, lambda session: write_records(session, records))
+    (difference,) = verify(settings).differences
+    assert difference.startswith("people inside of 2001-01-01 are")
+
+
+def test_a_frame_without_a_checksum_is_told(settings):
+    store = RegionStore(settings.output.store)
+    records = store.records()
+    del records["flow"]["checksums"]["2001-01-01T00:00:00"]
+    tamper(settings, lambda session: write_records(session, records))
+    assert verify(settings).differences == (
+        "u of 2001-01-01 has no checksum on record.",
+        "v of 2001-01-01 has no checksum on record.",
+    )
