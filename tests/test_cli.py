@@ -1,0 +1,200 @@
+"""The command line: what it says, what it changes, and its exit codes."""
+
+import shutil
+
+import pytest
+from distributed import LocalCluster
+
+from popdask import cli
+from popdask.pipelines import communities
+from popdask.store import RegionStore
+from tests.pipelines.small import assert_same, job, small_world, write_job
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(frames, tmp_path_factory):
+    return communities.run(job(frames, tmp_path_factory.mktemp("done") / "small.icechunk")).store
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a cluster of threads in this process."""
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def place(frames, tmp_path):
+    """A job file and the store that it names, which is not there yet."""
+    store = tmp_path / "small.icechunk"
+    return write_job(tmp_path / "small.toml", frames, store), RegionStore(store)
+
+
+@pytest.fixture
+def finished_place(place, finished):
+    """The same, with a finished run."""
+    shutil.copytree(finished.path, place[1].path)
+    return place
+
+
+@pytest.fixture
+def popdask(monkeypatch, capsys, scheduler):
+    """Calls the command line; gives its exit code, its output, and its complaints."""
+
+    def call(command, *arguments):
+        if command in ("run", "verify"):
+            arguments = (*arguments, "--cluster", scheduler)
+        monkeypatch.setattr("sys.argv", ["popdask", command, *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    return call
+
+
+def test_a_region_before_its_first_run(popdask, place):
+    file, store = place
+    code, said, _ = popdask("status", file)
+    assert code == 0 and "see nothing yet" in said and "population (all 4 frames)" in said
+    assert popdask("history", file)[1] == "no run is finished yet\n"
+    code, _, complaint = popdask("verify", file)
+    assert code == 2 and "holds no results yet" in complaint
+    assert not store.path.exists() and not store.path.with_name("small.icechunk.lock").exists()
+
+
+def test_run_says_what_it_does_and_a_second_time_that_nothing_is_to_do(popdask, place, finished):
+    file, store = place
+    code, said, _ = popdask("run", file)
+    assert code == 0 and "✓ tracks" in said and "dashboard at" in said and "results:" in said
+    assert_same(store, finished)
+    code, said, _ = popdask("run", file)
+    assert code == 0 and "nothing to do" in said and "✓" not in said and "dashboard" not in said
+    assert len(store.history()) == 1
+
+
+def test_status_tells_what_readers_see_and_what_is_to_do(popdask, finished_place, frames):
+    file, store = finished_place
+    said = popdask("status", file)[1]
+    assert "4 frames, from 2000-01-01 to 2003-01-01" in said
+    assert f"{store.table('tracks')['track'].nunique()} tracks" in said
+    assert "to do    nothing" in said and "running  no\n" in said
+    write_job(file, frames, store.path, links={"rule": "overlap"})
+    said = popdask("status", file)[1]
+    assert "to do    links (all 3 pairs), tracks (to do)" in said
+
+
+def test_status_tells_who_holds_the_region(popdask, finished_place):
+    file, store = finished_place
+    with store.lock():
+        said = popdask("status", file)[1]
+        assert f"process {store.holder().process}" in said
+        code, _, complaint = popdask("run", file)
+        assert code == 75 and "another run holds" in complaint
+    assert store.holder() is None
+
+
+def test_history_lists_what_each_run_computed(popdask, finished_place, frames):
+    file, store = finished_place
+    write_job(file, frames, store.path, links={"rule": "overlap"})
+    assert popdask("run", file)[0] == 0
+    said = popdask("history", file)[1].splitlines()
+    assert said[1].strip() == "links: all 3 pairs; tracks"
+    assert said[2].startswith("run-") and "with popdask" in said[2]
+    assert said[3].strip().startswith("population, flow, encoder")
+
+
+def test_one_stage_alone(popdask, finished_place, frames, finished):
+    file, store = finished_place
+    write_job(file, frames, store.path, links={"rule": "overlap"})
+    code, _, complaint = popdask("run", file, "--only", "tracks")
+    assert code == 2 and "tracks needs stages" in complaint and "links (all 3 pairs)" in complaint
+    code, said, _ = popdask("run", file, "--only", "links")
+    assert code == 0 and "✓ links" in said and "computed too: tracks" in said
+    assert_same(store, finished)  # readers do not see links without their tracks
+    code, said, _ = popdask("run", file, "--only", "tracks")
+    assert code == 0 and "readers see it now" in said
+    assert not store.table("links").equals(finished.table("links"))
+    assert len(store.history()) == 2 and not store.unfinished()
+
+
+def test_an_unknown_stage_is_named_with_those_there_are(popdask, finished_place):
+    code, _, complaint = popdask("run", finished_place[0], "--only", "clusters")
+    assert code == 2 and "no stage 'clusters'" in complaint and "communities" in complaint
+
+
+def test_force_computes_everything_again(popdask, finished_place, finished):
+    file, store = finished_place
+    code, said, _ = popdask("run", file, "--force")
+    assert code == 0 and "✓ population" in said and "✓ encoder" in said
+    assert_same(store, finished)
+    code, said, _ = popdask("run", file, "--only", "communities", "--force")
+    assert code == 0 and said.count("✓") == 1 and "readers see it now" in said
+    assert_same(store, finished)
+
+
+def test_verify_finds_everything_as_it_was_computed(popdask, finished_place):
+    code, said, _ = popdask("verify", finished_place[0])
+    assert code == 0 and "20 frames of arrays and 7 files are as they were computed" in said
+
+
+def test_a_damaged_result_is_found_and_computed_anew(popdask, finished_place, finished):
+    file, store = finished_place
+    largest = max((store.path / "chunks").iterdir(), key=lambda chunk: chunk.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    code, _, complaint = popdask("verify", file)
+    assert code == 1 and "1 differences" in complaint and "--force" in complaint
+    assert popdask("run", file, "--force")[0] == 0
+    assert popdask("verify", file)[0] == 0
+    assert_same(store, finished)
+
+
+def test_a_frame_is_appended(popdask, place, frames, finished):
+    file, store = place
+    write_job(file, frames, store.path, input={"end": "2002"})
+    assert popdask("run", file)[0] == 0
+    before = store.dataset().load()
+    write_job(file, frames, store.path)
+    said = popdask("plan", file)[1]
+    assert "1 of 4 frames" in said
+    said = popdask("run", file)[1]
+    assert "✓ population   1 of 4 frames" in said and "encoder" not in said
+    assert store.dataset().isel(time=[0, 1]).load().identical(before.isel(time=[0, 1]))
+    assert popdask("verify", file)[0] == 0
+
+
+def test_a_replaced_and_a_removed_frame_are_noticed(popdask, finished_place, frames, tmp_path):
+    file, store = finished_place
+    folder = shutil.copytree(frames, tmp_path / "frames")
+    shutil.copy(folder / "world_2000.tif", folder / "world_2003.tif")
+    write_job(file, folder, store.path)
+    assert "population (1 of 4 frames)" in popdask("status", file)[1]
+    assert popdask("run", file)[0] == 0
+    found = store.dataset()["population"].load()
+    assert found[3].drop_vars("time").equals(found[0].drop_vars("time"))
+    (folder / "world_2003.tif").unlink()
+    said = popdask("run", file)[1]
+    assert "population" not in said and "✓ flow" in said
+    assert store.dataset().sizes["time"] == 3
+    assert popdask("verify", file)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "status", "verify", "history"])
+def test_a_job_file_that_is_not_there_is_one_sentence(popdask, tmp_path, command):
+    code, _, complaint = popdask(command, tmp_path / "nowhere.toml")
+    assert code == 2 and "there is no such job file" in complaint and "Traceback" not in complaint
+
+
+def test_a_wrong_option_is_a_wrong_input(popdask, place):
+    assert popdask("run", place[0], "--hard")[0] == 2
