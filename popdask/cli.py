@@ -1,4 +1,4 @@
-"""The command line: ``popdask plan``, ``run``, ``status``, ``verify``, ``history`` and ``demo``.
+"""The command line, one command per verb of an operator.
 
 Exit codes: 0 done, or nothing to do; 1 the run failed, or results are not what was computed; 2 the
 job file or its input is wrong; 75 another run holds the region; 130 and 143 stopped by a signal.
@@ -121,6 +121,15 @@ def history(job: JobFile) -> None:
     from popdask.store import RegionStore
 
     console.show_history(RegionStore(load_job(job).output.store).history())
+
+
+@app.command()
+def figures(job: JobFile) -> None:
+    """Draw maps and charts of the last finished run."""
+    from popdask.pipelines import pictures
+
+    for path in pictures.draw(load_job(job), ConsoleReporter(console.out)):
+        console.say(str(path))
 
 
 @app.command()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from popdask.job import Job, settings_rows
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from popdask.pipelines.status import Status
     from popdask.pipelines.verify import Verified
     from popdask.store import Run
-
-EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
 
 out = Console()
 err = Console(stderr=True)
@@ -36,15 +35,20 @@ def complain(problem: object) -> None:
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table."""
-    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")  # a path that is cut is no path
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     out.print(table)
 
 
 def show_plan(job: Job, plan: Plan) -> None:
     """Print every setting, and what a run would compute."""
-    rows = [(name, _shown(value), meaning) for name, value, meaning in settings_rows(job)]
+    rows = [
+        (name, _shown(value), meaning.replace("``", ""))
+        for name, value, meaning in settings_rows(job)
+    ]
     show_table(["setting", "value", "meaning"], rows)
     say(f"\n{_span(plan.times)}\n")
     show_table(["stage", "to compute"], [(stage.name, str(stage)) for stage in plan])
@@ -52,6 +56,8 @@ def show_plan(job: Job, plan: Plan) -> None:
 
 def show_outcome(outcome: Outcome) -> None:
     """Print what a run has found: communities and people of each frame, events of the tracks."""
+    from popdask.tracking.linking import EVENTS
+
     if outcome.plan.done:
         say("nothing to do")
     communities = outcome.communities.groupby("time").size()
