@@ -1,7 +1,9 @@
 """Links equal the pairwise rule, and tiny worlds have the tracks that anyone would draw."""
 
-from itertools import pairwise, product
+import tracemalloc
+from itertools import pairwise
 
+import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
 from popdask.synthetic import moving_cities
+from popdask.tracking.flow import optical_flow
 from popdask.tracking.linking import RULES, link, match, tracks, verify_tracks
 from popdask.tracking.summary import summarize
 
@@ -25,30 +28,29 @@ def stack(values: object, chunks: object = None) -> xr.DataArray:
     return xr.DataArray(data, {"time": YEARS[: len(array)]}, ("time", "y", "x"))
 
 
-def moving_cells(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Where one iteration of Horn and Schunck from rest moves: gradients written plainly."""
-    e = np.pad(
-        np.nan_to_num(np.stack([before, after]).astype(float)), ((0, 0), (1, 1), (1, 1)), "edge"
-    )
-    rows, columns = before.shape
-    moving = np.zeros(before.shape, bool)
-    for y, x in product(range(rows), range(columns)):
-        window = e[:, y : y + 3, x : x + 3]
-        e_x = sum(window[t, j, 2] - window[t, j, 0] for t in (0, 1) for j in (0, 2)) / 8
-        e_y = sum(window[t, 2, i] - window[t, 0, i] for t in (0, 1) for i in (0, 2)) / 8
-        e_t = sum(window[1, j, i] - window[0, j, i] for j in (0, 2) for i in (0, 2)) / 4
-        moving[y, x] = e_x * e_t != 0 or e_y * e_t != 0
-    return moving
+def cosines(
+    before: np.ndarray, after: np.ndarray, alpha: float = 10.0, iterations: int = 1
+) -> np.ndarray:
+    """cos(v, w) in every cell: v is the first frame's flow ahead, w the second's flow behind."""
+    frames = stack([before, after])
+    options = {"alpha": alpha, "iterations": iterations, "warm_start": False}
+    ahead = optical_flow(frames, centering=(0, 0, 1), **options).isel(time=0)
+    behind = optical_flow(frames, centering=(0, 0, -1), **options).isel(time=1)
+    v, w = (np.stack([flow.u, flow.v]).astype(np.float64) for flow in (ahead, behind))
+    lengths = np.hypot(*v) * np.hypot(*w)
+    return np.divide((v * w).sum(axis=0), lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
 def plain_links(
-    source: np.ndarray, target: np.ndarray, people: np.ndarray, moving: np.ndarray, rule: str
+    source: np.ndarray, target: np.ndarray, people: np.ndarray, cosine: np.ndarray, rule: str
 ) -> set:
     """The rules as one would say them, over all pairs of communities."""
     sources = sorted(set(source[source >= 0].tolist()))
     targets = sorted(set(target[target >= 0].tolist()))
     cells = {(a, b): (source == a) & (target == b) for a in sources for b in targets}
-    similarity = {pair: int(moving[common].sum()) for pair, common in cells.items()}
+    sums = {pair: float(cosine[common].sum()) for pair, common in cells.items()}
+    similarity = {pair: round(total) for pair, total in sums.items()}
+    assert sums == pytest.approx(similarity, abs=1e-9), "a sum of cosines is a whole number"
     weight = {
         pair: (float(np.nansum(people[common])), int(common.sum()))
         for pair, common in cells.items()
@@ -66,14 +68,14 @@ def plain_links(
 
     forward, backward = best(similarity, 0)
     heavy_forward, heavy_backward = best(weight, (0.0, 0))
-    cosine = forward | backward
+    similar = forward | backward
     if rule == "cosine":
-        kept = cosine
+        kept = similar
     elif rule == "overlap":
         kept = heavy_forward | heavy_backward
     else:
-        linked = {a for a, _ in cosine}, {b for _, b in cosine}
-        kept = cosine | {(a, b) for a, b in heavy_forward if a not in linked[0]}
+        linked = {a for a, _ in similar}, {b for _, b in similar}
+        kept = similar | {(a, b) for a, b in heavy_forward if a not in linked[0]}
         kept |= {(a, b) for a, b in heavy_backward if b not in linked[1]}
     return {
         (
@@ -95,15 +97,22 @@ counts = hnp.arrays(
 )
 
 
-@given(community=labels, population=counts, rule=st.sampled_from(RULES))
+@given(
+    community=labels,
+    population=counts,
+    rule=st.sampled_from(RULES),
+    alpha=st.sampled_from([0.5, 10.0, 300.0]),
+    iterations=st.integers(1, 4),
+)
 @settings(max_examples=30, deadline=None)
 def test_links_equal_the_rule_over_all_pairs(
-    community: np.ndarray, population: np.ndarray, rule: str
+    community: np.ndarray, population: np.ndarray, rule: str, alpha: float, iterations: int
 ) -> None:
-    found = link(stack(community), stack(population), rule=rule)
+    options = {"alpha": alpha, "iterations": iterations}
+    found = link(stack(community), stack(population), rule=rule, **options)
     columns = ["source", "target", "similarity", "overlap", "people", "forward", "backward"]
-    moving = moving_cells(*population)
-    expected = plain_links(community[0], community[1], population[0], moving, rule)
+    cosine = cosines(*population, **options)
+    expected = plain_links(community[0], community[1], population[0], cosine, rule)
     assert set(found[columns].itertuples(index=False, name=None)) == expected
     assert len(found) == len(expected)
     assert (found["mean_similarity"] == found["similarity"] / found["overlap"]).all()
@@ -159,21 +168,52 @@ def test_similarity_counts_moving_cells_whatever_their_direction() -> None:
     towards, away = np.roll(there, 1, axis=1), np.roll(there, -1, axis=1)
     found = [link(stack(community), stack([there, after])) for after in (towards, away)]
     for links, after in zip(found, (towards, away), strict=True):
-        assert links["similarity"].tolist() == [moving_cells(there, after).sum()]
+        assert links["similarity"].tolist() == [round(cosines(there, after).sum())]
         assert 0 < links["mean_similarity"][0] < 1
     assert found[0]["similarity"].tolist() == found[1]["similarity"].tolist()
 
 
-def test_the_table_grows_with_the_cells_that_are_shared_not_with_pairs() -> None:
-    """Regression: 5,000 × 5,000 communities make 25 million pairs, but few share cells."""
+def test_iterations_carry_motion_further_into_the_links() -> None:
+    """A flow of more iterations reaches cells where nothing changed."""
+    community = np.zeros((2, 15, 15), int)
+    population = np.zeros((2, 15, 15))
+    population[0, 7, 7], population[1, 7, 8] = 50.0, 50.0
+    similarity = [
+        link(stack(community), stack(population), iterations=n)["similarity"][0] for n in (1, 3)
+    ]
+    assert similarity == [round(cosines(*population, iterations=n).sum()) for n in (1, 3)]
+    assert similarity[0] < similarity[1]
+
+
+def test_alpha_reaches_the_flow_of_the_links() -> None:
+    """Against a billion people, a difference of 1e-14 is no motion that float32 can hold."""
+    community = np.zeros((2, 9, 9), int)
+    population = np.zeros((2, 9, 9), np.float32)
+    population[0, 4, 4], population[1, 4, 5] = 1e-14, 1e-14
+    for alpha, moves in ((10.0, True), (1e9, False)):
+        links = link(stack(community), stack(population), alpha=alpha)
+        assert (links["similarity"][0] > 0) == moves
+        assert links["similarity"].tolist() == [round(cosines(*population, alpha=alpha).sum())]
+
+
+def test_memory_does_not_grow_with_the_pairs_of_communities() -> None:
+    """Regression: 25 million pairs, of which a thousandth share cells: no byte for each of them."""
     rows, columns = np.mgrid[0:350, 0:350]
     before = rows // 5 * 70 + columns // 5
     after = (rows + 2) // 5 * 71 + (columns + 2) // 5
-    population = np.random.default_rng(0).gamma(0.5, 40, (2, 350, 350))
-    links = link(stack([before, after], (1, 100, 100)), stack(population))
-    assert before.max() > 4800
-    assert links["source"].nunique() == before.max() + 1
-    assert len(links) <= len(np.unique(before)) + len(np.unique(after))
+    population = np.random.default_rng(0).gamma(0.5, 40, (2, 350, 350)).astype(np.float32)
+    community, people = stack([before, after], (1, 100, 100)), stack(population, (1, 100, 100))
+    link(community[:, :9, :9], people[:, :9, :9])  # what is imported and compiled comes first
+    tracemalloc.start()
+    try:
+        with dask.config.set(scheduler="sync"):
+            links = link(community, people, rule="overlap")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert links["source"].nunique() == before.max() + 1 == 4900
+    assert links["target"].nunique() == after.max() + 1 == 5041
+    assert peak < 4900 * 5041, f"{peak / 1e6:.1f} MB"
 
 
 def test_people_are_those_of_the_source_frame_in_shared_cells() -> None:
