@@ -65,7 +65,7 @@ def plan(job: JobFile) -> None:
     from popdask.pipelines import communities
 
     settings = load_job(job)
-    console.show_plan(settings, communities.plan(settings))
+    console.show_plan(settings, communities.plan(settings), communities.extent(settings))
 
 
 @app.command()

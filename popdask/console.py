@@ -43,14 +43,15 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     out.print(table)
 
 
-def show_plan(job: Job, plan: Plan) -> None:
-    """Print every setting, and what a run would compute."""
+def show_plan(job: Job, plan: Plan, extent: str) -> None:
+    """Print every setting, how much the job is, and what a run would compute."""
     rows = [
         (name, _shown(value), meaning.replace("``", ""))
         for name, value, meaning in settings_rows(job)
     ]
     show_table(["setting", "value", "meaning"], rows)
-    say(f"\n{_span(plan.times)}\n")
+    say(f"\n{_span(plan.times)}")
+    say(f"{extent}\n")
     show_table(["stage", "to compute"], [(stage.name, str(stage)) for stage in plan])
 
 

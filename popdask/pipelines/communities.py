@@ -17,6 +17,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from popdask import cube
 from popdask.errors import InputError
@@ -68,6 +69,24 @@ def plan(job: Job) -> Plan:
     return _plan(job, file_fingerprints(_frames(job), records), records)
 
 
+def extent(job: Job) -> str:
+    """Say how much a job is, from the headers of its frames: cells, chunks and bytes.
+
+    Raises
+    ------
+    InputError
+        If the frames are not there, or do not fit each other.
+    """
+    population = _open(job, _frames(job))["population"]
+    frames, rows, columns = population.shape
+    chunks = population.data.numblocks[1] * population.data.numblocks[2]
+    return (
+        f"{frames} × {rows} × {columns} = {population.size:,} cells, in {chunks} chunks per frame "
+        f"of up to {' × '.join(str(max(sizes)) for sizes in population.data.chunks[1:])}; "
+        f"{population.nbytes / 1e9:.2f} GB of people"
+    )
+
+
 def run(
     job: Job,
     reporter: Reporter | None = None,
@@ -105,7 +124,9 @@ def run(
     """
     store, frames = RegionStore(job.output.store), _frames(job)
     with store.lock():
-        records = {} if force else store.latest_records()
+        records = store.latest_records()
+        _check_owner(job, records)
+        records = {} if force else records
         files = file_fingerprints(frames, records)
         whole = _plan(job, files, records)
         if not whole.done or store.unfinished():
@@ -158,6 +179,7 @@ def run_only(
     store, frames = RegionStore(job.output.store), _frames(job)
     with store.lock():
         records = store.latest_records()
+        _check_owner(job, records)
         if force:
             records = {key: record for key, record in records.items() if key != name}
         files = file_fingerprints(frames, records)
@@ -175,6 +197,16 @@ def run_only(
     return left
 
 
+def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
+    """Refuse a store that holds another job's region."""
+    owner = records.get("population", {}).get("job", job.name)
+    if owner != job.name:
+        raise InputError(
+            f"[output] store {job.output.store} holds the region {owner!r}, not {job.name!r}: give "
+            "this job a store of its own."
+        )
+
+
 def _begin(
     job: Job,
     store: RegionStore,
@@ -185,6 +217,7 @@ def _begin(
     """Open the frames, and take up the work where it stands, without the stages to forget."""
     settings = job.input.model_dump(include={"chunks", "align", "nodata"})
     source = cube.open_frames(frames, **settings)
+    cube.in_cells(job.communities.eps, source["population"])  # refused now, not after five stages
     work = store.begin(source, keep=MODELS)
     work.forget(forget)
     # The layout may have dropped what was stored for another grid.
@@ -221,6 +254,11 @@ def _check_only(job: Job, plan: Plan, name: str) -> None:
 
 def _frames(job: Job) -> dict[np.datetime64, str]:
     return cube.find_frames(job.input.frames, job.input.start, job.input.end)
+
+
+def _open(job: Job, frames: Mapping[np.datetime64, str]) -> xr.Dataset:
+    settings = job.input.model_dump(include={"chunks", "align", "nodata"})
+    return cube.open_frames(frames, **settings)
 
 
 def _plan(job: Job, files: Mapping[str, Mapping[str, Any]], records: Mapping[str, Any]) -> Plan:
