@@ -40,8 +40,10 @@ class ConsoleReporter(Reporter):
 
     @contextmanager
     def stage(self, name: str, work: str) -> Iterator[None]:
-        """Surround one stage: a moving bar meanwhile, a line with its time at the end."""
+        """Surround one stage: a moving bar (in a log, a line), then a line with its time."""
         start = time.perf_counter()
+        if not self._console.is_terminal:
+            self._console.print(f"· {name:<12} {work}", highlight=False)
         with self._bar(name) if self._console.is_terminal else nullcontext():
             yield
         seconds = time.perf_counter() - start
