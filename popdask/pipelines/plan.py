@@ -160,7 +160,9 @@ def _fingerprints(
     def of(stage: str, *parts: Any) -> str:
         return fingerprint(stage, VERSIONS[stage], *parts)
 
-    reading = {"nodata": job.input.nodata, "align": job.input.align}
+    # Aligned frames depend on the first one, which gives the grid.
+    grid = inputs[times[0]] if job.input.align else None
+    reading = {"nodata": job.input.nodata, "grid": grid}
     population = {t: of("population", inputs[t], reading) for t in times}
     flow = _flow_fingerprints(job, population)
     # The device is left out: a model may be trained on a GPU and used without one.

@@ -58,7 +58,7 @@ class Stages:
         COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
 
     def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
-        """Some frames of stored arrays, opened anew, so that no two graphs share their keys."""
+        """Some frames of stored arrays."""
         stored = self.work.dataset().isel(time=list(positions))
         return [stored[name] for name in names]
 
@@ -82,12 +82,19 @@ class Stages:
 
 
 def _ingest(run: Stages, stage: StagePlan) -> None:
-    record = {**stage.record, "files": dict(run.files)}
+    record = {**stage.record, "files": dict(run.files), "job": run.job.name}
     run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
 
 
 def _flow(run: Stages, stage: StagePlan) -> None:
-    arrays = flow.optical_flow(run.population, **run.job.flow.model_dump())
+    settings, start = run.job.flow.model_dump(), min(stage.stale) - 1
+    if start < 0 or not run.job.flow.warm_start:
+        arrays = flow.optical_flow(run.population, **settings)
+    else:  # the chain goes on from the last frame that is stored
+        stored = run.work.dataset()[["u", "v"]]
+        later = run.population.isel(time=slice(start, None))
+        rest = flow.optical_flow(later, first=stored.isel(time=start), **settings)
+        arrays = xr.concat([stored.isel(time=slice(0, start)), rest], "time")
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 
 
@@ -124,7 +131,8 @@ def _classes(run: Stages, stage: StagePlan) -> None:
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
         model = clustering.ClassModel.from_bytes(run.work.file(f"classifier-{name}.safetensors"))
         features, cells = run.features.isel(time=frames), run.domain.isel(time=frames)
-        parts.append(clustering.classify(encoding.encode(features, encoder, mask=cells), model))
+        latent = encoding.encode(features, encoder, mask=cells, device=run.job.encoder.device)
+        parts.append(clustering.classify(latent, model))
     classes = xr.concat(parts, "time").to_dataset(name="classes")
     run.work.write_frames(stage.name, classes, stage.stale, stage.record)
 
@@ -145,7 +153,11 @@ def _summary(run: Stages, stage: StagePlan) -> None:
     balance = summary.people_balance(*run.frames(stage.stale, "community", "population"))
     summary.check_balance(balance)
     community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
-    table = summary.summarize(community, population, xr.Dataset({"u": u, "v": v}))
+    nothing = np.zeros(0, dtype=np.int64)  # speeds come with the tracks
+    unknown = pd.DataFrame(
+        {"time": community["time"].values[:0], "community": nothing, "track": nothing}
+    )
+    table = summary.summarize(community, population, xr.Dataset({"u": u, "v": v}), tracks=unknown)
     fresh = {"summary": table, "balance": balance}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
@@ -165,7 +177,8 @@ def _links(run: Stages, stage: StagePlan) -> None:
 def _tracks(run: Stages, stage: StagePlan) -> None:
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
-    tracks = linking.tracks(links, described, times=times, known=_known_tracks(run))
+    known = _known_tracks(run) or {}
+    tracks = linking.tracks(links, described, times=times, **known)
     files = {
         "tracks.parquet": table_bytes(tracks),
         "communities.parquet": table_bytes(summary.follow(described, tracks)),
@@ -173,8 +186,8 @@ def _tracks(run: Stages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record)
 
 
-def _known_tracks(run: Stages) -> pd.DataFrame | None:
-    """The track numbers that the last finished run of the same settings gave: they stay.
+def _known_tracks(run: Stages) -> dict[str, Any] | None:
+    """The track numbers that the last finished run of the same analysis gave: they stay.
 
     Communities of a frame that was labelled anew take the numbers of those that they share most
     people with. A damaged table tells none.
@@ -186,19 +199,23 @@ def _known_tracks(run: Stages) -> pd.DataFrame | None:
     for name, sha256 in before["tracks"].get("sha256", {}).items():
         if run.store.file_problem(name, sha256):
             return None
+    arrays, older = run.work.dataset(), run.store.dataset()
+    if not (older["x"].equals(arrays["x"]) and older["y"].equals(arrays["y"])):
+        return None
     old = run.store.table("tracks")[["time", "community", "track"]].drop_duplicates()
+    first_number = int(old["track"].max(skipna=True)) + 1 if len(old) else 0
     both = set(then["frames"]) & set(run.plan.times)
     anew = [t for t in both if then["frames"][t] != now["communities"]["frames"][t]]
     known = old[old["time"].isin([np.datetime64(t) for t in both.difference(anew)])]
-    if not anew:
-        return known
-    times = sorted(np.datetime64(t, "ns") for t in anew)
-    arrays = run.work.dataset().sel(time=times)
-    pairs = linking.match(
-        run.store.dataset()["community"].sel(time=times), arrays["community"], arrays["population"]
-    )
-    moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
-    return pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
+    if anew:
+        times = sorted(np.datetime64(t, "ns") for t in anew)
+        now_there = arrays.sel(time=times)
+        pairs = linking.match(
+            older["community"].sel(time=times), now_there["community"], now_there["population"]
+        )
+        moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
+        known = pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
+    return {"known": known, "first_number": first_number}
 
 
 def _export(run: Stages, stage: StagePlan) -> None:

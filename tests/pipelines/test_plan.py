@@ -140,3 +140,11 @@ def test_a_removed_last_frame_leaves_no_rows_behind():
 
 def test_the_order_of_the_stages_is_the_order_of_the_versions():
     assert [stage.name for stage in plan_communities(job(), inputs(), {})] == list(VERSIONS)
+
+
+def test_aligned_frames_follow_the_grid_of_the_first():
+    settings = job(input={"frames": "p_{year}.tif", "align": True})
+    plan = replan(settings, settings, before=inputs(YEARS[1:]))
+    assert len(stale(plan)["population"]) == len(stale(plan)["encoder"]) == 6
+    appended = replan(settings, settings, before=inputs(YEARS[:-1]))
+    assert stale(appended)["population"] == [2005]
