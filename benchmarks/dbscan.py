@@ -1,32 +1,53 @@
-"""Communities beside scikit-learn: the same labels, time and peak memory, one thread each.
-
-Time is that of the processor, so that other work on the machine matters little.
-
-    python benchmarks/dbscan.py                     # 600 × 400 cells, seconds
-    python benchmarks/dbscan.py --shape 1796 1105   # the GPW grid of Thailand
+"""Communities beside scikit-learn: the same labels, one thread each, in a process of their own.
 
 The classes are bands of a random field, smooth like population: large coherent patches, thin rims.
 """
 
 from __future__ import annotations
 
-import argparse
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import dask
 import numpy as np
-import psutil
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import DBSCAN
 
+from benchmarks.machine import Machine, Row, Spent, duration, in_child, measured, times
 from popdask.tracking.dbscan import dbscan
 
-Labels = Callable[[np.ndarray, float, int], np.ndarray]
+EPS, MIN_SAMPLES = 10, 50
+Labels = Callable[[np.ndarray], np.ndarray]
+
+
+def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
+    """Compare the whole frame in one chunk, and in chunks, with the peer."""
+    classes = bands((200, 150) if quick else (1796, 1105), 10)
+    on = f"{classes.shape[0]} × {classes.shape[1]}, 10 classes"
+    run = label if quick else partial(in_child, label)
+    expected, peer = run(scikit_learn, classes)
+    for labels, chunks in ((popdask_whole, "one chunk"), (popdask_chunks, "256² chunks")):
+        found, spent = run(labels, classes)
+        np.testing.assert_array_equal(found, expected)
+        memory = (
+            f"{spent.peak / classes.size:.0f} bytes per cell, peer {peer.peak / classes.size:.0f}"
+        )
+        yield Row(
+            f"DBSCAN, {chunks}",
+            on,
+            duration(spent.cpu),
+            f"scikit-learn {duration(peer.cpu)}",
+            times(peer.cpu / spent.cpu),
+            also=f"labels equal; {memory}",
+        )
+
+
+def label(labels: Labels, classes: np.ndarray) -> tuple[np.ndarray, Spent]:
+    """Label a frame, once the functions are compiled."""
+    with dask.config.set(scheduler="sync"):
+        labels(classes[:60, :60])
+        return measured(lambda: labels(classes))
 
 
 def bands(shape: tuple[int, int], count: int, smooth: float = 5, seed: int = 0) -> np.ndarray:
@@ -36,79 +57,22 @@ def bands(shape: tuple[int, int], count: int, smooth: float = 5, seed: int = 0) 
     return np.digitize(field, edges).astype(np.int16)
 
 
-def scikit_learn(classes: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
+def scikit_learn(classes: np.ndarray) -> np.ndarray:
     """Labels of the peer, class by class, continued from class to class."""
     community = np.full(classes.shape, -1, np.int32)
     for kind in np.unique(classes[classes >= 0]):
         cells = np.argwhere(classes == kind)
-        label = DBSCAN(eps=eps, min_samples=min_samples, n_jobs=1).fit_predict(cells)
-        community[tuple(cells.T)] = np.where(label < 0, -1, label + community.max() + 1)
+        found = DBSCAN(eps=EPS, min_samples=MIN_SAMPLES, n_jobs=1).fit_predict(cells)
+        community[tuple(cells.T)] = np.where(found < 0, -1, found + community.max() + 1)
     return community
 
 
-def popdask_whole(classes: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
+def popdask_whole(classes: np.ndarray) -> np.ndarray:
     """Labels of popdask, the frame in one chunk."""
-    return dbscan(xr.DataArray(classes, dims=("y", "x")), eps=eps, min_samples=min_samples).values
+    return dbscan(xr.DataArray(classes, dims=("y", "x")), eps=EPS, min_samples=MIN_SAMPLES).values
 
 
-def popdask_chunks(classes: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
+def popdask_chunks(classes: np.ndarray) -> np.ndarray:
     """Labels of popdask, the frame in chunks of 256 × 256 cells."""
     array = xr.DataArray(classes, dims=("y", "x")).chunk(y=256, x=256)
-    return dbscan(array, eps=eps, min_samples=min_samples).values
-
-
-def measure(
-    labels: Labels, classes: np.ndarray, eps: float, min_samples: int
-) -> tuple[np.ndarray, float, int]:
-    """Labels, seconds of processor time and the most memory above that at the start, in bytes."""
-    dask.config.set(scheduler="synchronous")
-    labels(classes[:60, :60], eps, min_samples)  # compiles
-    process, done = psutil.Process(), threading.Event()
-    start = peak = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.002):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    begin = time.thread_time()
-    found = labels(classes, eps, min_samples)
-    seconds = time.thread_time() - begin
-    done.set()
-    watcher.join()
-    return found, seconds, peak - start
-
-
-def main() -> None:
-    """Print the table; fail where labels differ."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", type=int, nargs=2, default=(600, 400), metavar=("ROWS", "COLS"))
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--smooth", type=float, default=5, help="width of the field's bumps, cells")
-    parser.add_argument("--eps", type=float, default=10)
-    parser.add_argument("--min-samples", type=int, default=50)
-    options = parser.parse_args()
-
-    classes = bands(tuple(options.shape), options.classes, options.smooth)
-    print(f"{classes.shape[0]} × {classes.shape[1]} cells, {options.classes} classes, ", end="")
-    print(f"eps {options.eps:g}, min_samples {options.min_samples}")
-    print(f"{'':>16} {'seconds':>9} {'times':>7} {'MiB':>8} {'bytes/cell':>11}")
-    peer: tuple[np.ndarray, float] | None = None
-    for labels in (scikit_learn, popdask_whole, popdask_chunks):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            found, seconds, memory = fresh.submit(
-                measure, labels, classes, options.eps, options.min_samples
-            ).result()
-        peer = peer or (found, seconds)
-        np.testing.assert_array_equal(found, peer[0])
-        print(
-            f"{labels.__name__:>16} {seconds:>9.2f} {peer[1] / seconds:>7.1f} "
-            f"{memory / 2**20:>8.0f} {memory / classes.size:>11.0f}"
-        )
-    print(f"labels equal: {peer[0].max() + 1} communities, {np.mean(peer[0] < 0):.0%} noise")
-
-
-if __name__ == "__main__":
-    main()
+    return dbscan(array, eps=EPS, min_samples=MIN_SAMPLES).values

@@ -1,23 +1,54 @@
-"""How fast the flow is: peers side by side in one process, on a grid of 1796 × 1105 × 5 cells.
+"""The flow beside plain NumPy, on one thread.
 
-Run it as ``python benchmarks/flow.py``. A cell must at least be read once (4 bytes) and its u and v
-be written (8 bytes): at these 12 bytes per cell the rates compare with copying memory.
+A cell must at least be read once (4 bytes) and its u and v be written (8 bytes): at these 12 bytes
+per cell the rates compare with copying memory.
 """
 
-import time
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Iterator
 from itertools import product
 
 import dask
 import numpy as np
 import xarray as xr
 
+from benchmarks.machine import Machine, Row, best, duration, times
 from popdask.tracking._horn_schunck import iterate
 from popdask.tracking.flow import optical_flow
 
-SHAPE = (5, 1796, 1105)
-CHUNKS = {"time": 1, "y": 898, "x": 1105}
 BYTES_PER_CELL = 12
+
+
+def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
+    """Compare the compiled kernel, and the verb on chunks, at some numbers of iterations."""
+    shape = (5, 90, 70) if quick else (5, 1796, 1105)
+    people = np.random.default_rng(0).gamma(0.3, 300.0, shape).astype(np.float32)
+    chunks = {"time": 1, "y": shape[1] // 2}
+    population = xr.DataArray(people, dims=("time", "y", "x")).chunk(chunks).persist()
+    for iterations in (1, 20):
+        flow = optical_flow(population, iterations=iterations)
+        expected = plain_numpy(people, iterations)
+        found = flow.to_dataarray().values
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+        del found, expected
+        peer = best(lambda n=iterations: plain_numpy(people, n), 1, warm=False)
+        with dask.config.set(scheduler="sync"):
+            ours = {
+                "kernel": best(lambda n=iterations: array_kernel(people, n)),
+                "chunks": best(flow.persist),
+            }
+        for name, spent in ours.items():
+            share = people.size * BYTES_PER_CELL / spent.cpu / machine.copy_rate
+            yield Row(
+                f"flow, {iterations} iteration{'s' * (iterations > 1)}, {name}",
+                " × ".join(map(str, (*shape[1:], shape[0]))),
+                duration(spent.cpu),
+                f"plain NumPy {duration(peer.cpu)}",
+                times(peer.cpu / spent.cpu),
+                f"{share:.0%} of the memory copy",
+                "equal to 1e-5 of the range",
+            )
 
 
 def plain_numpy(people: np.ndarray, iterations: int, alpha: float = 10.0) -> np.ndarray:
@@ -50,17 +81,6 @@ def plain_numpy(people: np.ndarray, iterations: int, alpha: float = 10.0) -> np.
     return flow
 
 
-def seconds(work: Callable[[], object], repeats: int = 9) -> float:
-    """Time the fastest of some runs, after one to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def array_kernel(people: np.ndarray, iterations: int) -> np.ndarray:
     """Run the compiled kernel alone, whole frames after one another, without Dask."""
     centred = (-1, 1, -1, 1, 2.0)
@@ -70,35 +90,3 @@ def array_kernel(people: np.ndarray, iterations: int) -> np.ndarray:
         before, after = people[max(t - 1, 0)], people[min(t + 1, last)]
         flow = iterate(before, after, flow, centred, 10.0, iterations, core)
     return flow
-
-
-def main() -> None:
-    """Print the table."""
-    people = np.random.default_rng(0).gamma(0.3, 300.0, SHAPE).astype(np.float32)
-    target = people.copy()
-    population = xr.DataArray(people, dims=("time", "y", "x")).chunk(CHUNKS).persist()
-    copied = 2 * people.nbytes / seconds(lambda: np.copyto(target, people))
-    copied_anew = 2 * people.nbytes / seconds(people.copy)
-    print(f"memory copy, one thread: {copied / 1e9:.1f} GB/s read and written,")
-    print(f"  {copied_anew / 1e9:.1f} GB/s into newly allocated memory")
-    print(f"\n{'warm start':16}{'':22}{'seconds':>8}{'Mcells/s':>10}{'× NumPy':>9}{'of copy':>9}")
-    for iterations in (1, 3, 20):
-        flow = optical_flow(population, iterations=iterations)
-        expected = plain_numpy(people, iterations)
-        assert np.allclose(flow.to_dataarray(), expected, rtol=0, atol=1e-5 * np.ptp(expected))
-        plain = seconds(lambda n=iterations: plain_numpy(people, n), repeats=2)
-        kernel = seconds(lambda n=iterations: array_kernel(people, n))
-        rows = [("plain NumPy", plain), ("array kernel, 1 thread", kernel)]
-        for threads in (1, 2):
-            with dask.config.set(scheduler="threads", num_workers=threads):
-                rows.append((f"Dask, {threads} thread(s)", seconds(flow.persist)))
-        for peer, taken in rows:
-            rate = people.size / taken
-            print(
-                f"{iterations:3} iteration(s) {peer:22}{taken:8.3f}{rate / 1e6:10.0f}"
-                f"{plain / taken:9.1f}{rate * BYTES_PER_CELL / copied:9.0%}"
-            )
-
-
-if __name__ == "__main__":
-    main()

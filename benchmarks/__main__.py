@@ -1,0 +1,47 @@
+"""Run the benchmarks and print one table: ``python -m benchmarks [--quick] [NAME …]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.machine import Machine, Row, table
+
+NAMES = ("encode", "dbscan", "links", "flow", "tracking", "graph", "scaling")
+ABOUT = """\
+Times are seconds of the processor, all threads together, so that other work on the machine matters
+little; a ratio says how many times faster popdask is. All rows are of one run. A limit is the share
+of what one thread of this machine can do, or of the room that is given. Memory is what was taken
+beyond the input. Tracking gives the recall/precision of appear, vanish, split and merge; an event
+counts if it is found in its frame at its place.
+"""
+
+
+def main() -> None:
+    """Measure the parts asked for, and print their rows."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
+    parser.add_argument("--output", type=Path, help="a Markdown file for the table")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+
+    machine = Machine()
+    about, rows = f"Machine: {machine}.", list[Row]()
+    for name in options.names or NAMES:
+        start = time.perf_counter()
+        module = import_module(f"benchmarks.{name}")
+        rows += module.rows(machine, quick=options.quick)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    print(f"{about}\n\n{table(rows)}")
+    if options.output:
+        text = f"# Measured by `make bench`\n\n{about}\n\n{ABOUT}\n{table(rows)}\n"
+        options.output.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
