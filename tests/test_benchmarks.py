@@ -1,0 +1,53 @@
+"""Every benchmark runs on a tiny size; each checks by itself that its answers are the peers'."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import machine, tracking
+
+HOME = Path(__file__).parent.parent
+
+
+def test_answers_are_the_peers():
+    command = [sys.executable, "-m", "benchmarks", "--quick", "encode", "dbscan", "links", "flow"]
+    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True)
+    head, _, _, _, *rows = done.stdout.splitlines()
+    assert head.startswith("Machine: ")
+    assert {row.split()[1].strip(",") for row in rows} == {"encode", "DBSCAN", "links", "flow"}
+    assert all("equal" in row for row in rows)
+
+
+def test_trackers_find_every_event_and_invent_none(tmp_path):
+    world = tracking.crowd((96, 120), seed=1)
+    cube = tmp_path / "cube.npy"
+    np.save(cube, world.population["population"].values)
+    truth = tracking.truth(world)
+    assert {event for _, event, *_ in truth} == set(tracking.EVENTS)
+    for name in ("popdask", "plain"):
+        assert tracking.happened(tracking.track(name, cube)["events"]) == truth
+
+
+def test_an_invented_and_a_missed_event_are_told():
+    found = [(3, "split", 12.0, 20.0), (5, "vanish", 12.0, 20.0), (0, "appear", 12.0, 20.0)]
+    truth = {(3, "split", 0, 0), (4, "merge", 0, 0)}
+    told = tracking.judge(found, truth)
+    assert told == "all 50%/50%, vanish 0%/0%, merge 0%/0%"
+
+
+def test_graph_counts_tasks_of_the_whole_job():
+    from benchmarks import graph
+
+    (row,) = graph.rows(machine.Machine(), quick=True)
+    assert row.on.startswith("36 chunks")
+    assert float(row.popdask.split()[0]) > 20
+
+
+def test_the_table_is_markdown_with_a_column_for_each_field():
+    rows = [machine.Row("flow", "3 × 3", "1 s"), machine.Row("links", "2", "2 s", "peer", "2.0 ×")]
+    lines = machine.table(rows).splitlines()
+    assert {line.count("|") for line in lines} == {8}
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert set(lines[1]) <= set("|- ")
