@@ -1,6 +1,7 @@
 """The whole job on a small world: resumed, repeated, changed, appended; and nobody gets lost."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -250,3 +251,29 @@ def test_a_plan_computes_nothing(frames, tmp_path):
     plan = communities.plan(job(frames, store))
     assert not plan.done and str(plan["links"]) == "all 3 pairs"
     assert not store.exists()
+
+
+def test_another_grid_under_the_same_settings_starts_anew(frames, tmp_path):
+    store = tmp_path / "moved.icechunk"
+    communities.run(job(frames, store, encoder={"scope": "frame"}))
+    moved = tmp_path / "moved"
+    replace(small_world(), shape=(68, 72)).write(moved)
+    outcome = communities.run(job(moved, store, encoder={"scope": "frame"}))
+    assert outcome.store.dataset().sizes == {"time": 4, "y": 68, "x": 72}
+    assert outcome.tracks["track"].min() == 0
+
+
+def test_the_store_of_another_job_is_refused(finished, frames, copy):
+    other = job(frames, copy).model_copy(update={"name": "bergen"})
+    with pytest.raises(InputError, match="holds the region 'small', not 'bergen'"):
+        communities.run(other)
+    assert communities.run(job(frames, copy)).plan.done
+
+
+def test_a_reach_on_a_grid_without_metres_is_refused_before_any_stage(frames, tmp_path):
+    degrees = tmp_path / "degrees"
+    replace(small_world(), crs="EPSG:4326", resolution=0.01, origin=(5.0, 60.0)).write(degrees)
+    diary = Diary()
+    with pytest.raises(InputError, match=r"metres|degrees|geographic"):
+        communities.run(job(degrees, tmp_path / "d.icechunk", communities={"eps": "2 km"}), diary)
+    assert not diary.stages
