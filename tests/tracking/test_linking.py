@@ -1,7 +1,8 @@
 """Links equal the pairwise rule, and tiny worlds have the tracks that anyone would draw."""
 
 import tracemalloc
-from itertools import pairwise
+from collections import Counter
+from itertools import pairwise, product
 
 import dask
 import dask.array as da
@@ -132,6 +133,32 @@ def test_links_are_identical_under_any_chunking(
     whole = link(stack(community), stack(population))
     cut = link(stack(community, chunks), stack(population, chunks[::-1]))
     pd.testing.assert_frame_equal(cut, whole, check_exact=True)
+
+
+def test_links_are_one_pass_over_the_blocks() -> None:
+    """One call of dask.compute, in which no block of either input is computed twice."""
+    reads: Counter[tuple] = Counter()
+    passes = []
+
+    def noted(name: str) -> xr.DataArray:
+        def note(block: np.ndarray, block_info: dict) -> np.ndarray:
+            reads[(name, *block_info[0]["chunk-location"])] += 1
+            return block
+
+        values = stack(np.ones((3, 8, 9), np.float32), (1, 4, 3))
+        meta = np.empty((0, 0, 0), np.float32)
+        return values.copy(data=values.data.map_blocks(note, dtype=np.float32, meta=meta))
+
+    def counting(graph: object, keys: object, **options: object) -> object:
+        reads.clear()
+        found = dask.get(graph, keys, **options)
+        passes.append(dict(reads))
+        return found
+
+    with dask.config.set(scheduler=counting):
+        link(noted("community").astype(np.int32), noted("population"))
+    blocks = product(["community", "population"], range(3), range(2), range(3))
+    assert passes == [dict.fromkeys(blocks, 1)]
 
 
 def test_empty_frames_give_no_links_but_the_same_columns() -> None:
