@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,12 @@ Path_ = str | os.PathLike[str]
 
 
 def write_cogs(
-    array: xr.DataArray, folder: Path_, name: str, *, strip_cells: int = STRIP_CELLS
+    array: xr.DataArray,
+    folder: Path_,
+    name: str,
+    *,
+    frames: Sequence[int] | None = None,
+    strip_cells: int = STRIP_CELLS,
 ) -> list[Path]:
     """Write every time step as a Cloud Optimized GeoTIFF, whole or not at all.
 
@@ -44,13 +49,15 @@ def write_cogs(
     name : str
         The files are ``{name}_2006.tif``, with month and day where a frame is not of 1 January,
         and ``{name}.tif`` for an array without time.
+    frames : list of int, optional
+        Positions of the time steps to write; all of them by default.
     strip_cells : int
         Cells fetched at once, at least one row of tiles.
 
     Returns
     -------
     list of Path
-        In the order of time.
+        The files of all time steps, in the order of time, written now or not.
 
     Raises
     ------
@@ -79,10 +86,10 @@ def write_cogs(
     form = "%Y" if (stamps.strftime("%m%d") == "0101").all() else "%Y-%m-%d"
     if stamps.strftime(form).has_duplicates:
         form = "%Y-%m-%dT%H%M%S"
-    return [
-        _write_cog(array[i], Path(folder, f"{name}_{stamp.strftime(form)}.tif"), name, strip_cells)
-        for i, stamp in enumerate(stamps)
-    ]
+    paths = [Path(folder, f"{name}_{stamp.strftime(form)}.tif") for stamp in stamps]
+    for i in range(len(paths)) if frames is None else frames:
+        _write_cog(array[i], paths[i], name, strip_cells)
+    return paths
 
 
 def write_geoparquet(frame: pd.DataFrame, path: Path_) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -263,4 +264,7 @@ def _open(job: Job, frames: Mapping[np.datetime64, str]) -> xr.Dataset:
 
 def _plan(job: Job, files: Mapping[str, Mapping[str, Any]], records: Mapping[str, Any]) -> Plan:
     checksums = {time: file["sha256"] for time, file in files.items()}
+    written = records.get("export", {}).get("written", [])
+    if not all(Path(path).exists() for path in written):  # somebody took them away
+        records = {**records, "export": {"written": written}}
     return plan_communities(job, checksums, records)

@@ -186,7 +186,9 @@ def _fingerprints(
         t: of("links", _plain([job.links]), communities[t], communities[pairs[t]]) for t in pairs
     }
     tracks = of("tracks", summary, links)
-    export = of("export", job.name, job.output.export, job.output.folder, tracks, classes)
+    exported = [job.name, job.output.export, str(job.export_folder)]
+    export = {t: of("export", exported, population[t], communities[t]) for t in times}
+    export[times[-1]] = of("export", exported, communities, tracks)  # and the tables
     return {
         "population": {"frames": population},
         "flow": {"frames": flow},
@@ -197,7 +199,7 @@ def _fingerprints(
         "summary": {"frames": summary},
         "links": {"frames": links},
         "tracks": {"frames": {times[-1]: tracks}},
-        **({"export": {"frames": {times[-1]: export}}} if job.output.export else {}),
+        **({"export": {"frames": export}} if job.output.export else {}),
     }
 
 

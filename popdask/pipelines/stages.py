@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -219,15 +220,20 @@ def _known_tracks(run: Stages) -> dict[str, Any] | None:
 
 
 def _export(run: Stages, stage: StagePlan) -> None:
-    folder, arrays = run.job.export_folder, run.work.dataset()
-    if "cog" in run.job.output.export:
+    job, folder, arrays = run.job, run.job.export_folder, run.work.dataset()
+    written: list[Path] = []
+    if "cog" in job.output.export:
         for name in ("population", "classes", "community"):
-            export.write_cogs(arrays[name], folder, f"{run.job.name}_{name}")
-    if "geoparquet" in run.job.output.export:
+            title = f"{job.name}_{name}"
+            written += export.write_cogs(arrays[name], folder, title, frames=stage.stale)
+    if "geoparquet" in job.output.export:
         for name in ("communities", "tracks", "links"):
-            path = folder / f"{run.job.name}_{name}.parquet"
-            export.write_geoparquet(run.work.table(name), path)
-    run.work.write_files(stage.name, {}, stage.record)
+            path = folder / f"{job.name}_{name}.parquet"
+            written.append(export.write_geoparquet(run.work.table(name), path))
+    paths = [str(path) for path in written]
+    for path in set(run.work.records().get(stage.name, {}).get("written", [])).difference(paths):
+        Path(path).unlink(missing_ok=True)  # ours, of a frame that went away
+    run.work.write_files(stage.name, {}, {**stage.record, "written": paths})
 
 
 COMPUTE: Mapping[str, Callable[[Stages, StagePlan], None]] = {

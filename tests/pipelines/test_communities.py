@@ -230,6 +230,23 @@ def test_exports_open_elsewhere(frames, tmp_path):
     assert len(tracks) == len(outcome.tracks)
 
 
+def test_exports_follow_the_frames(frames, tmp_path):
+    store, folder = tmp_path / "exported.icechunk", tmp_path / "exported"
+    export = {"export": ("cog",)}
+    communities.run(job(frames, store, output=export, input={"end": "2002"}))
+    first = folder / "small_community_2000.tif"
+    before = first.stat().st_mtime_ns
+    communities.run(job(frames, store, output=export))
+    assert first.stat().st_mtime_ns == before  # an appended frame leaves the files of the others
+    assert (folder / "small_community_2003.tif").exists()
+    first.unlink()
+    diary = Diary()
+    communities.run(job(frames, store, output=export), diary)
+    assert list(diary.stages) == ["export"] and first.exists()
+    communities.run(job(frames, store, output=export, input={"start": "2001"}))
+    assert not first.exists()
+
+
 def test_a_truncated_frame_stops_the_run_and_leaves_the_results(finished, frames, copy, tmp_path):
     damaged = shutil.copytree(frames, tmp_path / "damaged")
     file = damaged / "world_2003.tif"

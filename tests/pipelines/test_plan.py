@@ -90,7 +90,7 @@ def test_an_appended_frame_costs_one_frame_and_the_one_before_it():
         "summary": [2004, 2005],
         "links": [2003, 2004],
         "tracks": [2005],
-        "export": [2005],
+        "export": [2004, 2005],
     }
 
 
