@@ -6,11 +6,12 @@ A job does not say where it runs; the door does. ``local`` is this machine, and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
@@ -51,6 +52,7 @@ def connect(spec: str = "local") -> Iterator[Client]:
     """
     if spec == "local":
         with _local() as cluster, Client(cluster) as client:
+            client.register_plugin(_QuietInputErrors())
             yield client
     elif spec.startswith(("tcp://", "tls://")):
         with _remote(spec) as client:
@@ -60,6 +62,17 @@ def connect(spec: str = "local") -> Iterator[Client]:
             f"the cluster {spec!r} is unknown: give local, or a scheduler's address such as "
             "tcp://localhost:8786."
         )
+
+
+class _QuietInputErrors(WorkerPlugin):
+    """Leaves what a user can mend to the driver's one sentence, without a worker's traceback."""
+
+    def setup(self, worker: Worker) -> None:
+        logging.getLogger("distributed.worker").addFilter(_is_no_input_error)
+
+
+def _is_no_input_error(record: logging.LogRecord) -> bool:
+    return "InputError(" not in record.getMessage()
 
 
 def _local() -> LocalCluster:

@@ -70,6 +70,17 @@ def test_local_workers_are_other_processes_and_end_with_the_block():
         get_client()
 
 
+def refuse(*_):
+    raise InputError("the file is wrong")
+
+
+def test_a_wrong_input_is_told_once(capfd):
+    with connect("local") as client, pytest.raises(InputError, match="the file is wrong"):
+        client.submit(refuse).result()
+    output = capfd.readouterr()
+    assert "Traceback" not in output.err + output.out
+
+
 def test_a_scheduler_is_reached_and_left_running(scheduler):
     for _ in range(2):
         with connect(scheduler) as client:
