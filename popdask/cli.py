@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -184,7 +184,14 @@ def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[None]:
     from popdask.cluster import connect
 
     start = time.perf_counter()
-    with connect(cluster) as client:
+    with ExitStack() as stack:
+        # Ctrl-C goes to every process of a terminal. Workers that are started while it is ignored
+        # ignore it for good; the run itself hears it as soon as they are there.
+        heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            client = stack.enter_context(connect(cluster))
+        finally:
+            signal.signal(signal.SIGINT, heard)
         reporter.note(f"{name}: dashboard at {client.dashboard_link}")
         yield
         reporter.note(f"done in {time.perf_counter() - start:.1f} s")
