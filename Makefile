@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+PEERS := .venv-peers
 export POPDASK_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-faults lint bench clean
 
 install: $(READY)
 
@@ -20,11 +21,23 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -q
 
+test-faults: $(READY)
+	$(BIN)/python -m pytest -q tests/faults
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The peers of the tracking live apart: see benchmarks/peers.txt.
+bench: $(READY) $(PEERS)/.installed
+	$(BIN)/python -m benchmarks --output benchmarks/RESULTS.md
+
+$(PEERS)/.installed: benchmarks/peers.txt constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q --constraint constraints.txt --requirement benchmarks/peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

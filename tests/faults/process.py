@@ -1,0 +1,92 @@
+"""`popdask run` as a process of its own, which tests watch, stop and kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import psutil
+
+PATIENCE_SECONDS = 60
+
+
+class Process:
+    """A run that is under way."""
+
+    def __init__(self, job, *options, command="run"):
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "popdask", command, str(job), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"COLUMNS": "200"},
+            start_new_session=True,
+        )
+        self.pid = self._popen.pid
+        self.lines = []
+
+    def wait_for(self, text):
+        """Read what the run says until it says this."""
+        for line in self._popen.stdout:
+            self.lines.append(line.rstrip())
+            if text in line:
+                return line
+        raise AssertionError(f"never said {text!r}: {self.lines}, {self._popen.stderr.read()}")
+
+    def wait_for_stage(self, name):
+        """Read until a stage begins."""
+        return self.wait_for(f"· {name} ")
+
+    def workers(self):
+        """All processes that the run has started."""
+        return psutil.Process(self.pid).children(recursive=True)
+
+    def send(self, number, *, group=False):
+        """Send a signal to the run, or to its workers too, as a scheduler or a terminal does."""
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def kill(self):
+        """SIGKILL the run, wait until its workers are gone too, and give their number."""
+        workers = self.workers()
+        self.send(signal.SIGKILL)
+        self.end()
+        wait_until_gone(workers)
+        return len(workers)
+
+    def end(self):
+        """Wait for the end; give the exit code and what was said, to both outputs."""
+        out, err = self._popen.communicate(timeout=PATIENCE_SECONDS)
+        return self._popen.returncode, "\n".join([*self.lines, out]), err
+
+
+@contextmanager
+def running(job, *options):
+    """Start a run, and leave no process of it behind."""
+    process = Process(job, *options)
+    try:
+        yield process
+    finally:
+        if process._popen.poll() is None:
+            process.send(signal.SIGKILL, group=True)
+            process.end()
+
+
+def finish(job, *options, command="run"):
+    """Run to the end; give the exit code and what was said."""
+    return Process(job, *options, command=command).end()
+
+
+def wait_until_gone(processes):
+    """Wait until processes have ended."""
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
+    assert not alive, f"left behind: {alive}"
+
+
+def wait_until(condition):
+    """Look again and again until something is so."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it never came to be so"
+        time.sleep(0.002)

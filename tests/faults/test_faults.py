@@ -1,0 +1,208 @@
+"""A stop at any moment costs only the unfinished stage, and never the results that readers see."""
+
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import rioxarray  # noqa: F401  (registers .rio)
+import xarray as xr
+from rasterio.transform import from_origin
+
+from popdask.job import load_job
+from popdask.pipelines import communities
+from popdask.pipelines.plan import VERSIONS
+from popdask.store import WORK, RegionStore
+from tests.faults.process import finish, running, wait_until, wait_until_gone
+from tests.pipelines.small import assert_same, job, small_world, write_job
+
+STAGES = [stage for stage in VERSIONS if stage != "export"]
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+def tables(frames, **changes):
+    """The settings of these tests: small chunks, so that a stage is many tasks."""
+    found = {"input": {"frames": f"{frames}/world_{{time:%Y}}.tif", "chunks": 33}}
+    for name, table in changes.items():
+        found[name] = found.get(name, {}) | table
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(frames, tmp_path_factory):
+    """The store of a run that nothing happened to."""
+    store = tmp_path_factory.mktemp("undisturbed") / "small.icechunk"
+    return communities.run(job(frames, store, **tables(frames))).store
+
+
+def resume(file):
+    """Run the job on to its end, in this process."""
+    return communities.run(load_job(file))
+
+
+@pytest.fixture
+def place(frames, tmp_path):
+    """A job file and the store that it names, which is not there yet."""
+    store = tmp_path / "small.icechunk"
+    return write_job(tmp_path / "small.toml", frames, store, **tables(frames)), RegionStore(store)
+
+
+@pytest.fixture
+def finished_place(place, undisturbed):
+    """The same, with a finished run."""
+    shutil.copytree(undisturbed.path, place[1].path)
+    return place
+
+
+def test_killed_in_each_stage_in_turn_it_ends_the_same(place, undisturbed):
+    file, store = place
+    finished = []
+    for stage in STAGES:
+        with running(file) as run:
+            run.wait_for_stage(stage)
+            workers = run.kill()
+        assert workers > 0 and store.holder() is None
+        assert [done.stage for done in store.stages_since()] == finished, "killed too late"
+        assert store.unfinished() and not store.history()
+        finished.append(stage)
+    code, said, _ = finish(file)
+    assert code == 0 and "· population" not in said and "✓ tracks" in said
+    assert_same(store, undisturbed)
+    assert [done.stage for done in store.history()[0].stages] == STAGES
+
+
+@pytest.fixture(scope="module")
+def large_frames(tmp_path_factory):
+    """Two frames of 300 × 330 cells, 200 chunks that do not compress well."""
+    folder, world = tmp_path_factory.mktemp("large"), small_world()
+    people = np.random.default_rng(0).gamma(0.5, 40, (2, 300, 330)).astype(np.float32)
+    for time, frame in zip(world.times, people, strict=False):
+        grid = xr.DataArray(frame, dims=("y", "x")).rio.write_crs("EPSG:25833")
+        grid = grid.rio.write_transform(from_origin(0, 300_000, 1000, 1000))
+        grid.rio.to_raster(folder / f"world_{time:%Y}.tif")
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["population", "flow"])
+def test_killed_while_it_writes_it_leaves_the_last_commit(large_frames, tmp_path, stage):
+    stores = [RegionStore(tmp_path / f"{name}.icechunk") for name in ("killed", "undisturbed")]
+    jobs = [job(large_frames, store.path, **tables(large_frames)) for store in stores]
+    file = write_job(tmp_path / "job.toml", large_frames, stores[0].path, **tables(large_frames))
+    before = STAGES[: STAGES.index(stage)]
+    for name in before:
+        communities.run_only(jobs[0], name)
+
+    def chunks():
+        return sum(1 for _ in (stores[0].path / "chunks").glob("*"))
+
+    with running(file) as run:
+        run.wait_for_stage(stage)
+        there = chunks()
+        wait_until(lambda: chunks() > there)
+        run.kill()
+    assert [done.stage for done in stores[0].stages_since()] == before, "killed too late"
+    for name in STAGES[: STAGES.index(stage) + 1]:
+        communities.run_only(jobs[0], name)
+        communities.run_only(jobs[1], name)
+    killed, undisturbed = (store.dataset(WORK).load() for store in stores)
+    xr.testing.assert_identical(killed, undisturbed)
+    assert stores[0].records(WORK)[stage] == stores[1].records(WORK)[stage]
+
+
+def test_readers_see_the_last_finished_run_until_the_next_is(finished_place, frames, undisturbed):
+    file, store = finished_place
+    write_job(file, frames, store.path, **tables(frames, communities={"eps": 5}))
+    with running(file) as run:
+        for stage in ("communities", "tracks"):
+            run.wait_for_stage(stage)
+            run.send(signal.SIGSTOP)  # not to publish while we look
+            assert_same(store, undisturbed)
+            run.send(signal.SIGCONT)
+        run.kill()
+    assert_same(store, undisturbed)
+    code, said, _ = finish(file, command="status")
+    assert code == 0 and "a run was stopped at tracks" in said
+    resume(file)
+    assert not store.table("communities").equals(undisturbed.table("communities"))
+
+
+def test_a_second_run_leaves_with_75_and_harms_nothing(place, undisturbed):
+    file, store = place
+    with running(file) as first:
+        first.wait_for_stage("population")
+        code, _, complaint = finish(file)
+        assert code == 75 and f"process {first.pid}" in complaint and "Traceback" not in complaint
+        assert store.holder().process == first.pid
+        assert f"process {first.pid}" in finish(file, command="status")[1]
+        assert first.end()[0] == 0
+    assert store.holder() is None
+    assert_same(store, undisturbed)
+
+
+def test_workers_of_a_killed_run_do_not_keep_its_lock(place):
+    file, store = place
+    with running(file) as run:
+        run.wait_for_stage("encoder")
+        workers = run.workers()
+        for worker in workers:
+            worker.suspend()  # so that they cannot end with their run
+        run.send(signal.SIGKILL)
+        wait_until(lambda: store.holder() is None)
+        with store.lock():
+            pass
+        for worker in workers:
+            worker.resume()
+        run.end()
+    wait_until_gone(workers)
+
+
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)],
+    ids=["terminated", "terminated with its workers", "Ctrl-C"],
+)
+def test_a_signal_stops_a_run_in_order(place, undisturbed, number, group):
+    file, store = place
+    with running(file) as run:
+        run.wait_for_stage("classes")
+        workers = run.workers()
+        run.send(number, group=group)
+        code, _, complaint = run.end()
+    assert code == 128 + number
+    assert "run the job again to go on" in complaint and "Traceback" not in complaint
+    wait_until_gone(workers)
+    assert store.holder() is None and not store.path.with_name("small.icechunk.owner").exists()
+    assert [done.stage for done in store.stages_since()] == STAGES[:4]
+    resume(file)
+    assert_same(store, undisturbed)
+
+
+@pytest.mark.parametrize("stage", ["encoder", "classes", "summary"])
+def test_a_worker_that_dies_costs_its_tasks_only(place, undisturbed, stage):
+    file, store = place
+    with running(file) as run:
+        run.wait_for_stage(stage)
+        workers = [p for p in run.workers() if "spawn_main" in " ".join(p.cmdline())]
+        workers[0].kill()
+        code, said, complaint = run.end()
+    assert code == 0, complaint
+    assert said.count("✓") == len(STAGES)
+    assert_same(store, undisturbed)
+
+
+def test_a_forced_run_that_is_killed_is_still_forced(finished_place, undisturbed):
+    file, store = finished_place
+    with running(file, "--force") as run:
+        run.wait_for_stage("classes")
+        run.kill()
+    assert [done.stage for done in store.stages_since()] == STAGES[:4]
+    assert_same(store, undisturbed)
+    resume(file)
+    assert [done.stage for done in store.history()[0].stages] == STAGES
+    assert_same(store, undisturbed)
