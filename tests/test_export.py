@@ -18,6 +18,8 @@ from popdask.cube import open_frames
 from popdask.errors import InputError
 from popdask.export import write_cogs, write_geoparquet
 
+DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
+OSLO = DATA / "oslo_250m" / "oslo_pop_250m_2019.tif"
 GRID = GeoBox((1100, 700), Affine(250, 0, 212_000, 0, -250, 6_691_000), "EPSG:25833")
 
 
@@ -143,10 +145,9 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(path), table)
 
 
-@pytest.mark.skipif(not os.environ.get("POPDASK_DATA"), reason="POPDASK_DATA is not set")
+@pytest.mark.skipif(not OSLO.is_file(), reason=f"POPDASK_DATA has no {OSLO.name}")
 def test_oslo_is_exported_as_it_is(tmp_path):
-    source = f"{os.environ['POPDASK_DATA']}/oslo_250m/oslo_pop_250m_2019.tif"
-    (path,) = write_cogs(open_frames({2019: source}).population, tmp_path, "people")
-    with rasterio.open(source) as expected, rasterio.open(path) as file:
+    (path,) = write_cogs(open_frames({2019: OSLO}).population, tmp_path, "people")
+    with rasterio.open(OSLO) as expected, rasterio.open(path) as file:
         assert (file.crs, file.transform) == (expected.crs, expected.transform)
         np.testing.assert_array_equal(file.read(1), expected.read(1))

@@ -18,6 +18,9 @@ from sklearn.cluster import DBSCAN
 from popdask.errors import InputError
 from popdask.tracking.dbscan import dbscan
 
+DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
+OSLO = DATA / "oslo_250m" / "oslo_pop_250m_2019.tif"
+
 
 def reference(classes: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
     """Scikit-learn's labels of one frame, continued from class to class."""
@@ -279,10 +282,9 @@ def test_classes_must_be_integers_on_a_grid():
         dbscan(xr.DataArray(np.zeros((4, 4), int), dims=("row", "column")))
 
 
-@pytest.mark.skipif(not os.environ.get("POPDASK_DATA"), reason="POPDASK_DATA is not set")
+@pytest.mark.skipif(not OSLO.is_file(), reason=f"POPDASK_DATA has no {OSLO.name}")
 def test_population_of_oslo_equals_scikit_learn():
-    path = Path(os.environ["POPDASK_DATA"]) / "oslo_250m" / "oslo_pop_250m_2019.tif"
-    population = np.nan_to_num(rioxarray.open_rasterio(path, masked=True).values[0])
+    population = np.nan_to_num(rioxarray.open_rasterio(OSLO, masked=True).values[0])
     smooth = gaussian_filter(population, 2)
     edges = np.quantile(smooth[smooth > 1], np.linspace(0, 1, 10)[:-1])
     classes = np.digitize(smooth, edges).astype(np.int16) - 1
