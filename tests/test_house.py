@@ -78,20 +78,37 @@ def test_imports_run_down_only(path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((HOUSE / "tracking").glob("[!_]*.py")), ids=lambda path: path.stem
+    "path",
+    sorted(path for path in modules() if path.parent == HOUSE / "tracking"),
+    ids=lambda path: path.stem,
 )
 def test_stages_do_not_import_one_another(path):
     def stage_of(module):
         return next((stage for stage, rooms in STAGES.items() if module in rooms), None)
 
     shared = set().union(*GROUND)
-    neighbours = {parts[1] for parts in imported(path) if parts[0] == "tracking" and parts[1:]}
+    neighbours = {parts[1] for parts in imported(path) if room(parts) == "tracking" and parts[1:]}
     for other in neighbours & (shared | set().union(*STAGES.values())):
         if path.stem in shared:
             assert other in shared, f"{path.stem} is shared by all stages, but imports {other}"
         elif other not in shared:
             pair = (stage_of(path.stem), stage_of(other))
             assert pair[0] == pair[1] or pair in EXCEPTIONS, f"{path.stem} imports {other}"
+
+
+def test_only_the_cluster_module_makes_dask_clients():
+    def makes(path):
+        calls = [
+            node.func
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+        ]
+        names = {getattr(func, "id", getattr(func, "attr", "")) for func in calls}
+        return {name for name in names if name == "Client" or name.endswith("Cluster")}
+
+    made = {path.relative_to(HOUSE).as_posix(): makes(path) for path in HOUSE.rglob("*.py")}
+    makers = {name: found for name, found in made.items() if found}
+    assert makers == {"cluster.py": {"Client", "LocalCluster"}}
 
 
 def test_every_room_is_on_the_plan():
