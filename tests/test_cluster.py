@@ -10,22 +10,15 @@ from distributed import Client, get_client
 
 from popdask.cluster import connect
 from popdask.errors import InputError
-from popdask.pipelines.workers import gpu_resources, on_worker
 
 
 def process_id(*_):
     return os.getpid()
 
 
-def has_gpu(*_):
-    from distributed import get_worker
-
-    return "GPU" in get_worker().state.total_resources
-
-
 @pytest.fixture(scope="module")
 def scheduler():
-    """A scheduler and two workers, one of them with a GPU resource, as their own processes."""
+    """A scheduler and a worker, as processes of their own."""
     dask = [sys.executable, "-m", "dask"]
     process = subprocess.Popen(
         [
@@ -51,9 +44,8 @@ def scheduler():
     worker = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started.append(subprocess.Popen(worker, **quiet))
-    started.append(subprocess.Popen([*worker, "--resources", "GPU=1"], **quiet))
     with Client(address) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(1, timeout=60)
     yield address
     for process in reversed(started):
         process.terminate()
@@ -85,17 +77,6 @@ def test_a_scheduler_is_reached_and_left_running(scheduler):
     for _ in range(2):
         with connect(scheduler) as client:
             assert client.submit(sum, [1, 2]).result() == 3
-
-
-def test_training_goes_to_a_worker_with_a_gpu(scheduler):
-    with connect(scheduler):
-        assert gpu_resources() == {"GPU": 1}
-        assert all(on_worker(has_gpu, i)() for i in range(4))
-
-
-def test_without_a_client_functions_run_here():
-    assert gpu_resources() is None
-    assert on_worker(process_id)() == os.getpid()
 
 
 def test_an_address_where_nobody_answers_is_named(monkeypatch):

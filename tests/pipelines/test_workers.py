@@ -1,0 +1,47 @@
+"""Single functions run on a worker, on one with a GPU where the cluster has one."""
+
+import os
+
+import pytest
+from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
+
+from popdask.pipelines.workers import gpu_resources, on_worker
+
+
+def process_id(*_):
+    return os.getpid()
+
+
+def has_gpu(*_):
+    return "GPU" in get_worker().state.total_resources
+
+
+@pytest.fixture(params=[True, False], ids=["gpu", "no gpu"])
+def gpu(request):
+    """Two workers of one thread; one of them has a GPU as a Dask resource, or none has."""
+    options = {"nthreads": 1, "dashboard": False}
+    second = {**options, "resources": {"GPU": 1}} if request.param else options
+    cluster = SpecCluster(
+        {0: {"cls": Worker, "options": options}, 1: {"cls": Worker, "options": second}},
+        scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}},
+    )
+    with cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        yield request.param
+
+
+def test_a_function_goes_to_the_worker_with_a_gpu(gpu):
+    assert gpu_resources() == ({"GPU": 1} if gpu else None)
+    assert [on_worker(has_gpu, i)() for i in range(4)] == [gpu] * 4
+
+
+def test_arguments_and_options_arrive_and_errors_come_back(gpu):
+    assert on_worker(sorted, [2, 3, 1], reverse=True)() == [3, 2, 1]
+    wrong = on_worker(int, "many")
+    with pytest.raises(ValueError, match="many"):
+        wrong()
+
+
+def test_without_a_client_functions_run_here():
+    assert gpu_resources() is None
+    assert on_worker(process_id)() == os.getpid()
