@@ -39,14 +39,15 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
                 "chunks": best(flow.persist),
             }
         for name, spent in ours.items():
-            share = people.size * BYTES_PER_CELL / spent.cpu / machine.copy_rate
+            rate = people.size * BYTES_PER_CELL / spent.cpu
+            share, fresh = rate / machine.copy_rate, rate / machine.fresh_copy_rate
             yield Row(
                 f"flow, {iterations} iteration{'s' * (iterations > 1)}, {name}",
                 " × ".join(map(str, (*shape[1:], shape[0]))),
                 duration(spent.cpu),
                 f"plain NumPy {duration(peer.cpu)}",
                 times(peer.cpu / spent.cpu),
-                f"{share:.0%} of the memory copy",
+                f"{share:.0%} of the memory copy, {fresh:.0%} of one into new memory",
                 "equal to 1e-5 of the range",
             )
 

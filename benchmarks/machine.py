@@ -71,6 +71,12 @@ class Machine:
         target = np.empty_like(source)
         return 2 * source.nbytes / best(lambda: np.copyto(target, source), 9).cpu
 
+    @cached_property
+    def fresh_copy_rate(self) -> float:
+        """The same, into memory that is newly allocated, as results are."""
+        source = np.ones(2**24, np.float32)
+        return 2 * source.nbytes / best(source.copy, 9).cpu
+
     def __str__(self) -> str:
         """Name the processor, its cores, the memory, and the limits."""
         cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
@@ -78,7 +84,8 @@ class Machine:
         return (
             f"{_processor()}, {cores} cores, {memory:.0f} GiB; one thread multiplies float32 "
             f"matrices at {self.matrix_rate / 1e9:.0f} GFLOP/s and copies memory at "
-            f"{self.copy_rate / 1e9:.1f} GB/s (read and written); load at the start {load:.1f}"
+            f"{self.copy_rate / 1e9:.1f} GB/s (read and written; into newly allocated memory "
+            f"{self.fresh_copy_rate / 1e9:.1f}); load at the start {load:.1f}"
         )
 
 

@@ -4,7 +4,7 @@ The cube is crowded: every 24 × 40 cells tell one story (a city stays, moves, a
 splits, or two merge), so it is known which event happens where and when. Every method runs in a
 process of its own and reports its events as (frame, event, place); an event is found if the same
 story has it in the same frame. Peers live in an environment of their own (``benchmarks/peers.txt``,
-``make .venv-peers``), as forty packages for two rows of a table do not belong into popdask's.
+``make bench`` makes it), as forty packages for two rows of a table do not belong into popdask's.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
             cube = Path(folder) / "cube.npy"
             np.save(cube, world.population["population"].values)
             peers = ("tobac", "marex") if PEERS.exists() else ()
+            peers = peers[:1] if side > 600 else peers  # marEx takes minutes there
             told = {name: track(name, cube) for name in ("popdask", "plain", *peers)}
         true = truth(world)
         ours = told.pop("popdask")
