@@ -54,6 +54,11 @@ class RegionStore:
                 "give a path without a scheme."
             )
         self.path = Path(location)
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(
+                f"[output] store {self.path} is a file, not the folder of an Icechunk repository: "
+                "choose another place."
+            )
         if self.path.exists() and not self.exists() and any(self.path.iterdir()):
             raise InputError(
                 f"[output] store {self.path} is a folder that holds other files, not an Icechunk "
@@ -172,7 +177,9 @@ class RegionStore:
         -------
         Work
         """
-        repository = icechunk.Repository.open_or_create(self._storage())
+        if not self.exists():
+            icechunk.Repository.create(self._storage())
+        repository = self.repository()
         if WORK not in repository.list_branches():
             repository.create_branch(WORK, repository.lookup_branch(MAIN))
         work = Work(repository, self.path)
@@ -189,7 +196,16 @@ class RegionStore:
         """
         if not self.exists():
             raise InputError(f"{self.path} holds no results yet: run the job first.")
-        return icechunk.Repository.open(self._storage())
+        try:
+            repository = icechunk.Repository.open(self._storage())
+            repository.lookup_snapshot(repository.lookup_branch(MAIN))
+        except icechunk.IcechunkError as error:
+            raise InputError(
+                f"{self.path} cannot be opened as an Icechunk repository "
+                f"({str(error).splitlines()[0]}): it is damaged or not one; restore it, or move it "
+                "away and run the job anew."
+            ) from error
+        return repository
 
     def _storage(self) -> icechunk.Storage:
         return icechunk.local_filesystem_storage(str(self.path))

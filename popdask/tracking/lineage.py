@@ -141,7 +141,7 @@ def tracks(
             "give the communities of all frames"
         )
     if not events:
-        return pd.DataFrame({name: communities.get(name, []) for name in COLUMNS})[:0]
+        events = [_rows(before, np.zeros(0, dtype=bool), "appear")]
     table = pd.concat(events, ignore_index=True).astype({"time": communities["time"].dtype})
     return table.sort_values(["time", "community"], kind="stable", ignore_index=True)
 
@@ -172,7 +172,8 @@ def verify_tracks(table: pd.DataFrame) -> None:
     frame = present["time"].rank(method="dense").groupby(present["track"])
     began = present.groupby("track")["time"].min()
     parents = table[["time", "parent"]].explode("parent").dropna()
-    orphans = parents["time"] <= parents["parent"].map(began).fillna(parents["time"])
+    since = began.reindex(parents["parent"]).set_axis(parents.index).fillna(parents["time"])
+    orphans = parents["time"] <= since
     faults = {
         "a community has two tracks": present.duplicated(["time", "community"]).any(),
         "a track has two communities in one frame": present.duplicated(["time", "track"]).any(),

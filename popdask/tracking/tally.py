@@ -143,7 +143,7 @@ def over_blocks(kernel: Callable[..., Any], *arrays: da.Array, **options: Any) -
     aligned = [first, *(other.rechunk(first.chunks) for other in others)]
     meta = np.empty((0,) * first.ndim, dtype=object)
     blocks = da.map_blocks(kernel, *aligned, dtype=object, meta=meta, **options)
-    return blocks.to_delayed().ravel().tolist()
+    return blocks.to_delayed(optimize_graph=False).ravel().tolist()
 
 
 def over_frames(

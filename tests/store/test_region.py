@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -246,3 +247,17 @@ def test_an_empty_place_holds_nothing(store):
     assert not store.exists() and not store.unfinished() and store.records() == {}
     with pytest.raises(InputError, match="holds no results yet"):
         store.dataset()
+
+
+def test_a_file_in_the_place_of_a_store_is_refused(tmp_path):
+    (tmp_path / "region.icechunk").write_text("not a folder")
+    with pytest.raises(InputError, match="is a file, not the folder"):
+        RegionStore(tmp_path / "region.icechunk")
+
+
+def test_a_damaged_repository_is_named(store):
+    store.begin(grid(2)).write_frames("communities", arrays(2, 1), [0, 1], {})
+    shutil.rmtree(store.path / "snapshots")
+    for read in (store.dataset, store.records, store.unfinished, lambda: store.begin(grid(2))):
+        with pytest.raises(InputError, match="cannot be opened as an Icechunk repository"):
+            read()

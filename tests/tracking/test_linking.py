@@ -357,8 +357,11 @@ def test_no_communities_at_all() -> None:
     community = world("..", "..")
     population = xr.full_like(community, 10.0, dtype=float)
     table = tracks(link(community, population), listed(community, population))
-    assert table.columns.tolist() == ["time", "community", "track", "parent", "event"]
     assert len(table) == 0
+    verify_tracks(table)
+    some = listed(world("00"), stack(np.ones((1, 1, 2))))
+    expected = tracks(link(community, population), some).dtypes
+    pd.testing.assert_series_equal(table.dtypes.drop("time"), expected.drop("time"))
 
 
 @given(

@@ -1,9 +1,12 @@
 """Communities are described by sums over their cells; and nobody gets lost."""
 
 import os
+from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import geopandas as gpd
 import numpy as np
@@ -148,6 +151,36 @@ def test_areas_and_velocities_on_the_ellipsoid() -> None:
     np.testing.assert_allclose(table["velocity"][1:], metres / 1000, rtol=1e-12)
     np.testing.assert_allclose(table["heading"][1:], azimuth % 360)
     np.testing.assert_allclose(table["heading"], [np.nan, 90, 180], atol=0.01)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_the_summary_is_one_pass_over_the_blocks(tracked: bool) -> None:
+    """One call of dask.compute, in which no block of any input is computed twice."""
+    reads: Counter[tuple] = Counter()
+    passes = []
+
+    def noted(name: str) -> xr.DataArray:
+        def note(block: np.ndarray, block_info: dict) -> np.ndarray:
+            reads[(name, *block_info[0]["chunk-location"])] += 1
+            return block
+
+        values = grid(np.zeros((3, 8, 9), np.float32), chunks=(1, 4, 3))
+        meta = np.empty((0, 0, 0), np.float32)
+        return values.copy(data=values.data.map_blocks(note, dtype=np.float32, meta=meta))
+
+    def counting(graph: object, keys: object, **options: object) -> object:
+        reads.clear()
+        found = dask.get(graph, keys, **options)
+        passes.append(dict(reads))
+        return found
+
+    times = grid(np.zeros((3, 1, 1))).time.values
+    ids = pd.DataFrame({"time": times, "community": 0, "track": 0}) if tracked else None
+    flow = xr.Dataset({"u": noted("u"), "v": noted("v")})
+    with dask.config.set(scheduler=counting):
+        summarize(noted("community").astype(np.int32), noted("population"), flow, tracks=ids)
+    blocks = product(["community", "population", "u", "v"], range(3), range(2), range(3))
+    assert passes == [dict.fromkeys(blocks, 1)]
 
 
 def test_a_community_at_rest_has_no_heading() -> None:
