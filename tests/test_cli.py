@@ -7,7 +7,8 @@ from distributed import LocalCluster
 
 from popdask import cli
 from popdask.pipelines import communities
-from popdask.store import RegionStore
+from popdask.store import RegionBusyError, RegionStore
+from popdask.tracking.summary import LostPeopleError
 from tests.pipelines.small import assert_same, job, small_world, write_job
 
 
@@ -198,3 +199,9 @@ def test_a_job_file_that_is_not_there_is_one_sentence(popdask, tmp_path, command
 
 def test_a_wrong_option_is_a_wrong_input(popdask, place):
     assert popdask("run", place[0], "--hard")[0] == 2
+
+
+def test_failures_that_one_sentence_tells_are_told_from_bugs():
+    assert cli._known_failure(LostPeopleError("3 people of 2001 are lost.")) == 1
+    assert cli._known_failure(RegionBusyError("another run holds it.")) == 75
+    assert cli._known_failure(ZeroDivisionError()) is None

@@ -183,7 +183,7 @@ def test_a_signal_stops_a_run_in_order(place, undisturbed, number, group):
     assert_same(store, undisturbed)
 
 
-@pytest.mark.parametrize("stage", ["encoder", "classes", "summary"])
+@pytest.mark.parametrize("stage", ["encoder", "classes"])
 def test_a_worker_that_dies_costs_its_tasks_only(place, undisturbed, stage):
     file, store = place
     with running(file) as run:
