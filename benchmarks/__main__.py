@@ -35,8 +35,9 @@ def main() -> None:
     for name in options.names or NAMES:
         start = time.perf_counter()
         module = import_module(f"benchmarks.{name}")
-        rows += module.rows(machine, quick=options.quick)
-        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        for row in module.rows(machine, quick=options.quick):
+            rows.append(row)
+            print(f"{time.perf_counter() - start:5.0f} s  {row}", file=sys.stderr)
     print(f"{about}\n\n{table(rows)}")
     if options.output:
         text = f"# Measured by `make bench`\n\n{about}\n\n{ABOUT}\n{table(rows)}\n"

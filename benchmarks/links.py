@@ -73,10 +73,12 @@ def masked_flows(
     sources, targets = (np.unique(labels[labels >= 0]) for labels in (before, after))
     similarity = np.zeros((len(sources[some]), len(targets)))
     for i, a in enumerate(sources[some]):
+        v = flow * (before == a)
+        length = np.hypot(*v)
         for j, b in enumerate(targets):
-            v, w = flow * (before == a), flow * (after == b)
-            norms = np.hypot(*v) * np.hypot(*w)
-            dot = (v * w).sum(axis=0)
+            w = flow * (after == b)
+            norms = length * np.hypot(*w)
+            dot = v[0] * w[0] + v[1] * w[1]
             similarity[i, j] = np.divide(dot, norms, out=np.zeros_like(dot), where=norms > 0).sum()
     return similarity
 

@@ -41,7 +41,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
             cube = Path(folder) / "cube.npy"
             np.save(cube, world.population["population"].values)
             peers = ("tobac", "marex") if PEERS.exists() else ()
-            peers = peers[:1] if side > 600 else peers  # marEx takes minutes there
+            peers = peers[:1] if side > 600 else peers  # marEx: half a minute at 600 already
             told = {name: track(name, cube) for name in ("popdask", "plain", *peers)}
         true = truth(world)
         ours = told.pop("popdask")
