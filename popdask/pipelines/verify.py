@@ -86,7 +86,7 @@ def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], st
     root = zarr.open_group(store.repository().readonly_session(MAIN).store, mode="r")
     tasks = {
         (time, name): delayed(_read_checksum)(array, position)
-        for name, array in root.arrays()
+        for name, array in sorted(root.arrays())
         if array.ndim == 3
         for position, time in enumerate(times)
     }
