@@ -18,7 +18,7 @@ import xarray as xr
 from popdask import cube, export
 from popdask.job import Job
 from popdask.pipelines.plan import Plan, StagePlan
-from popdask.pipelines.workers import on_worker
+from popdask.pipelines.workers import on_gpus, on_worker
 from popdask.store import RegionStore, Work, frame_runs, table_bytes
 from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, summary
 from popdask.tracking.autoencoder import EncoderConfig, FittedEncoder, train, training_windows
@@ -132,8 +132,9 @@ def _classes(run: Stages, stage: StagePlan) -> None:
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
         model = clustering.ClassModel.from_bytes(run.work.file(f"classifier-{name}.safetensors"))
         features, cells = run.features.isel(time=frames), run.domain.isel(time=frames)
-        latent = encoding.encode(features, encoder, mask=cells, device=run.job.encoder.device)
-        parts.append(clustering.classify(latent, model))
+        with on_gpus():  # classes too, so that codes do not travel
+            latent = encoding.encode(features, encoder, mask=cells, device=run.job.encoder.device)
+            parts.append(clustering.classify(latent, model))
     classes = xr.concat(parts, "time").to_dataset(name="classes")
     run.work.write_frames(stage.name, classes, stage.stale, stage.record)
 

@@ -1,11 +1,13 @@
-"""Single functions on a worker: training runs once, in one place, near a GPU where there is one."""
+"""Work for certain workers: training runs once, in one place; it and encoding want a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
+import dask
 from distributed import get_client
 
 T = TypeVar("T")
@@ -45,3 +47,9 @@ def gpu_resources() -> Mapping[str, int] | None:
         return None
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
+
+
+def on_gpus() -> AbstractContextManager[Any]:
+    """Give a context for building arrays whose tasks want a GPU, if some worker has one."""
+    resources = gpu_resources()
+    return dask.annotate(resources=resources) if resources else nullcontext()

@@ -18,6 +18,7 @@ import icechunk
 import numpy as np
 import xarray as xr
 import zarr
+from dask.array.optimization import optimize
 
 from popdask.store.checksums import block_checksum, join_checksums
 
@@ -48,7 +49,7 @@ def store_frames(
         parts.append([_stored(arrays[name].data, root[name], first, last) for name in names])
     forks: dict[int, Any] = {}
     checksums: list[dict[str, str]] = []
-    for run in dask.compute(*parts):
+    for run in _computed(parts):
         forks |= {id(fork): fork for blocks in run for fork, _ in blocks.flat}
         sums = [
             [join_checksums(part for _, part in frame.flat) for frame in blocks] for blocks in run
@@ -69,6 +70,25 @@ def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
     groups = itertools.groupby(enumerate(sorted(frames)), key=lambda item: item[1] - item[0])
     runs = [[frame for _, frame in group] for _, group in groups]
     return [(run[0], run[-1]) for run in runs]
+
+
+def _computed(parts: list[list[da.Array]]) -> tuple[list[Any], ...]:
+    """Compute, on the workers that the layers ask for, where they do.
+
+    Dask's fusion of tasks forgets what a layer asks for, so such graphs are optimized without it;
+    and here, because a scheduler elsewhere would optimize them by its own settings.
+    """
+    layers = (layer for run in parts for array in run for layer in array.dask.layers.values())
+    if not any(layer.annotations for layer in layers):
+        return dask.compute(*parts)
+    with dask.config.set({"optimization.fuse.active": False}):
+        parts = [[_optimized(array) for array in run] for run in parts]
+    return dask.compute(*parts, optimize_graph=False)
+
+
+def _optimized(array: da.Array) -> da.Array:
+    graph = optimize(array.__dask_graph__(), array.__dask_keys__())
+    return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
 def _stored(source: da.Array, target: Any, first: int, last: int) -> da.Array:

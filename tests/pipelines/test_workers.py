@@ -1,11 +1,22 @@
-"""Single functions run on a worker, on one with a GPU where the cluster has one."""
+"""What wants a GPU runs on a worker that has one, where the cluster has one."""
 
 import os
 
 import pytest
-from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
+from distributed import (
+    Client,
+    Scheduler,
+    SpecCluster,
+    Worker,
+    get_client,
+    get_task_stream,
+    get_worker,
+)
 
+from popdask.pipelines import communities
+from popdask.pipelines.verify import verify
 from popdask.pipelines.workers import gpu_resources, on_worker
+from tests.pipelines.small import job, small_world
 
 
 def process_id(*_):
@@ -45,3 +56,16 @@ def test_arguments_and_options_arrive_and_errors_come_back(gpu):
 def test_without_a_client_functions_run_here():
     assert gpu_resources() is None
     assert on_worker(process_id)() == os.getpid()
+
+
+def test_the_whole_job_encodes_where_the_gpu_is(gpu, tmp_path):
+    small_world().write(tmp_path / "frames")
+    settings = job(tmp_path / "frames", tmp_path / "small.icechunk")
+    with get_task_stream() as stream:
+        communities.run(settings)
+    used = {task["worker"] for task in stream.data if "encode_block" in str(task["key"])}
+    workers = get_client().scheduler_info()["workers"]
+    assert used
+    if gpu:
+        assert all(workers[worker]["resources"].get("GPU") for worker in used)
+    assert verify(settings).differences == ()
