@@ -23,6 +23,7 @@ from popdask.figures.colours import CLASSES, INK, NO_DATA, NOBODY, PEOPLE, numbe
 
 
 def layout() -> ConstrainedLayoutEngine:
+    """Return the spacing that all figures share."""
     return ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.01, hspace=0.01)
 
 
@@ -33,6 +34,7 @@ def people_norm(maps: list[dict[str, np.ndarray]]) -> LogNorm:
 
 
 def class_count(maps: list[dict[str, np.ndarray]]) -> int:
+    """Return the number of classes that the maps have together."""
     return 1 + max((int(at["classes"].max(initial=0)) for at in maps if "classes" in at), default=0)
 
 
