@@ -1,0 +1,1 @@
+"""From aerial images to a population raster."""
