@@ -1,4 +1,4 @@
-"""How right an answer is: communities against true cities, found events against true ones.
+"""How right communities are: against true cities, their events against true events.
 
 Communities are found per class, so a city is a core with rings around it, each a community of its
 own. Found and true events can only be compared once it is said which community stands for a city.
@@ -20,34 +20,9 @@ import xarray as xr
 from sklearn.metrics import adjusted_rand_score
 
 from popdask.errors import InputError
+from popdask.metrics._known import same_shape
 
 EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
-
-
-def people_error(estimate: Any, truth: Any) -> float:
-    """Return the relative error of the total number of people.
-
-    Parameters
-    ----------
-    estimate, truth
-        People per cell, arrays of one shape; a cell that is NaN in either is left out of both.
-
-    Returns
-    -------
-    float
-        (sum of the estimate - sum of the truth) / sum of the truth, summed in float64; NaN where
-        there is nobody in truth.
-
-    Examples
-    --------
-    >>> people_error([110.0, np.nan], [100.0, 50.0])
-    0.1
-    """
-    estimated, true = np.asarray(estimate, np.float64), np.asarray(truth, np.float64)
-    _same_shape(estimate=estimated, truth=true)
-    known = ~np.isnan(estimated) & ~np.isnan(true)
-    total = true[known].sum()
-    return float((estimated[known].sum() - total) / total) if total else float("nan")
 
 
 def label_agreement(community: xr.DataArray, labels: xr.DataArray) -> float:
@@ -77,7 +52,7 @@ def label_agreement(community: xr.DataArray, labels: xr.DataArray) -> float:
     1.0
     """
     found, true = np.asarray(community), np.asarray(labels)
-    _same_shape(community=found, labels=true)
+    same_shape(community=found, labels=true)
     found, true = (array.reshape(-1, *array.shape[-2:]) for array in (found, true))
     scores = [
         adjusted_rand_score(b[inside], a[inside])
@@ -109,7 +84,7 @@ def match_cities(
     """
     if not 0 < heart <= 1:
         raise InputError(f"heart is {heart}, but it is a share of a city's people: give 0 to 1")
-    _same_shape(community=community, labels=labels, population=population)
+    same_shape(community=community, labels=labels, population=population)
     found, true = community.values, labels.values
     people = np.nan_to_num(population.values.astype(np.float64))
     frames = []
@@ -291,10 +266,3 @@ def _pairs(true: list[int], found: list[int], tolerance: int) -> int:
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
-
-
-def _same_shape(**arrays: Any) -> None:
-    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1:
-        found = ", ".join(f"{name} has {shape}" for name, shape in shapes.items())
-        raise InputError(f"{found}, but the shapes must be the same: give arrays on one grid")
