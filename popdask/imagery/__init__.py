@@ -1,1 +1,1 @@
-"""From aerial images to a population raster."""
+"""From aerial images to a population raster: cells, models, training, estimates."""
