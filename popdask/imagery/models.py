@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from popdask.errors import InputError
 
 
-class PresenceCNN(nn.Module):
+class Network(nn.Module):
+    """What the networks here have in common."""
+
+    config: dict[str, Any]
+    """The name of the network, under "network", and the arguments that it was built with."""
+
+
+class PresenceCNN(Network):
     """Does anybody live in a cell? A convolutional classifier.
 
     Parameters
@@ -76,7 +83,7 @@ class PresenceCNN(nn.Module):
         return self.head(self.features(x)).squeeze(1)
 
 
-class CountCNN(nn.Module):
+class CountCNN(Network):
     """How many people live in a cell? A family of convolutional regressors.
 
     Parameters
@@ -142,7 +149,7 @@ class CountCNN(nn.Module):
         return self.head(self.features(x)).squeeze(1)
 
 
-class PopulationViT(nn.Module):
+class PopulationViT(Network):
     """How many people live in a cell? A vision transformer.
 
     Parameters
@@ -295,12 +302,12 @@ class CellPool(nn.Module):
         return torch.cat([inner, pooled], dim=1)
 
 
-NETWORKS: dict[str, type[nn.Module]] = {
+NETWORKS: dict[str, type[Network]] = {
     network.__name__: network for network in (PresenceCNN, CountCNN, PopulationViT)
 }
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(config: Mapping[str, Any]) -> Network:
     """Build a network from its configuration: its name under "network", and its arguments.
 
     Parameters
@@ -310,7 +317,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
 
     Returns
     -------
-    torch.nn.Module
+    Network
+        A torch module.
 
     Raises
     ------
