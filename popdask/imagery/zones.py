@@ -1,0 +1,231 @@
+"""Census zones on a raster: which zone every cell belongs to, and how many people each has.
+
+Zones are polygons with a column of totals, or a raster of zone numbers with a table of totals. A
+cell belongs to the zone in which its centre lies.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rioxarray
+import xarray as xr
+from numpy.typing import NDArray
+
+from popdask.cube.grids import describe_grid, grid_of, same_grid
+from popdask.errors import InputError
+from popdask.imagery._polygons import NONE, Outlines, beyond, numbered
+
+Path_ = str | os.PathLike[str]
+Table = pd.DataFrame | pd.Series | Mapping[int, float] | Path_
+RASTERS = {".tif", ".tiff", ".vrt"}
+
+
+@dataclass(frozen=True)
+class Zones:
+    """Zones with known totals, laid onto a raster."""
+
+    names: NDArray
+    """What the zones are called, (zone,) of text or whole numbers."""
+    totals: NDArray[np.float64]
+    """Their people, (zone,)."""
+    number: xr.DataArray
+    """The position of each cell's zone among the names, int32 (y, x), −1 = in no zone."""
+    beyond: NDArray[np.float64]
+    """The share of each zone's area that lies beyond the raster, (zone,); 0 for zones of cells."""
+
+
+def read_zones(
+    zones: gpd.GeoDataFrame | xr.DataArray | Path_,
+    totals: str | Table,
+    like: xr.DataArray,
+    *,
+    name: str | None = None,
+) -> Zones:
+    """Lay zones with known totals onto the grid of a raster.
+
+    Parameters
+    ----------
+    zones : GeoDataFrame, DataArray of int, or path
+        Polygons (or a file of them: GeoPackage, GeoJSON, GeoParquet …), one row per zone; in
+        another CRS than the raster they are reprojected. Or a raster of zone numbers (or a
+        GeoTIFF) on the same grid, whose NaN, nodata and negative values are in no zone, nor 0
+        unless it has a total.
+    totals : str, or table
+        For polygons the column with the people of every zone. For a raster of numbers a mapping, a
+        Series, a DataFrame with the columns `name` and ``total``, or its file (Parquet or CSV).
+    like : DataArray, (y, x)
+        The raster, NumPy or Dask, with its CRS.
+    name : str, optional
+        The column that says what a zone is called: by default the index of polygons, and ``zone``
+        of a table.
+
+    Returns
+    -------
+    Zones
+        Its numbers are lazy where `like` is.
+
+    Raises
+    ------
+    InputError
+        If a total is missing, negative or not a number; a zone comes twice, or is no polygon; the
+        zones have no CRS, or a raster of them another grid. When the numbers are computed: if two
+        zones claim one cell, or a cell's zone has no total.
+
+    Examples
+    --------
+    >>> from odc.geo.geobox import GeoBox
+    >>> from odc.geo.xr import xr_zeros
+    >>> raster = xr_zeros(GeoBox.from_bbox((0, 0, 400, 200), "EPSG:25832", resolution=100))
+    >>> import shapely
+    >>> boxes = [shapely.box(0, 0, 250, 200), shapely.box(250, 0, 400, 200)]
+    >>> zones = gpd.GeoDataFrame({"people": [7, 9]}, geometry=boxes, crs="EPSG:25832")
+    >>> read_zones(zones, "people", raster).number.values
+    array([[0, 0, 1, 1],
+           [0, 0, 1, 1]], dtype=int32)
+    """
+    grid_of(like)
+    if not isinstance(zones, gpd.GeoDataFrame | xr.DataArray):
+        zones = _open(Path(zones))
+    if isinstance(zones, xr.DataArray):
+        return _from_cells(zones, totals, like, name or "zone")
+    return _from_polygons(zones, totals, like, name)
+
+
+def _open(path: Path) -> gpd.GeoDataFrame | xr.DataArray:
+    if not path.exists():
+        raise InputError(f"the file of zones {path} does not exist; correct its path")
+    if path.suffix.lower() in RASTERS:
+        raster = rioxarray.open_rasterio(path, masked=False)
+        assert isinstance(raster, xr.DataArray), "a GeoTIFF without subdatasets is one array"
+        return raster.isel(band=0, drop=True)
+    return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
+
+
+def _from_polygons(
+    zones: gpd.GeoDataFrame, totals: object, like: xr.DataArray, name: str | None
+) -> Zones:
+    for column in (totals, name):
+        if column is not None and (not isinstance(column, str) or column not in zones):
+            raise InputError(
+                f"the zones have no column {column!r}; they have {', '.join(map(str, zones))}: "
+                "name the column of the totals, and that of the zones' names if there is one"
+            )
+    names = pd.Series(zones[name] if name else zones.index)
+    people = _checked(names, pd.Series(zones[totals]))
+    if zones.crs is None:
+        raise InputError("the zones have no CRS; expected one: set it with set_crs")
+    wrong = ~zones.geom_type.isin(["Polygon", "MultiPolygon"]) | zones.is_empty
+    if wrong.any():
+        raise InputError(
+            f"the zone {names[wrong.to_numpy()].iloc[0]} is not a polygon but "
+            f"{zones.geometry[wrong].iloc[0]!s:.40}; expected polygons: leave it out"
+        )
+    outlines = np.asarray(zones.to_crs(like.rio.crs).geometry)
+    centres = _as_dask(like, like)
+    y, x = (like[axis].to_numpy().astype(np.float64) for axis in "yx")
+    number = numbered(Outlines.of(outlines, names.to_numpy()), y, x, centres.chunks)
+    return Zones(_plain(names), people, _dressed(number, like), beyond(outlines, grid_of(like)))
+
+
+def _from_cells(cells: xr.DataArray, totals: object, like: xr.DataArray, name: str) -> Zones:
+    table = _table(totals, name)
+    names, people = table[name], _checked(table[name], table["total"])
+    if names.dtype.kind not in "iu":
+        raise InputError(f"the zones of the table are {names.dtype}, expected whole numbers")
+    if cells.dims != ("y", "x") or not same_grid(grid_of(cells), grid_of(like)):
+        raise InputError(
+            f"the zones have {describe_grid(grid_of(cells))} but the estimates "
+            f"{describe_grid(grid_of(like))}; expected one grid: bring the zones to it with "
+            "rio.reproject_match"
+        )
+    numbers = names.to_numpy(np.int64)
+    nodata = cells.rio.encoded_nodata if cells.rio.nodata is None else cells.rio.nodata
+    looked_up = da.map_blocks(
+        _look_up,
+        _as_dask(cells, like),
+        numbers=numbers,
+        nodata=nodata,
+        dtype=np.int32,
+        meta=np.empty((0, 0), np.int32),
+    )
+    return Zones(numbers, people, _dressed(looked_up, like), np.zeros(len(numbers)))
+
+
+def _table(totals: object, name: str) -> pd.DataFrame:
+    """Read totals by zone number in any of their forms: the columns `name` and total."""
+    if isinstance(totals, str | os.PathLike):
+        path = Path(totals)
+        if not path.exists():
+            raise InputError(f"the table of totals {path} does not exist; correct its path")
+        totals = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    if isinstance(totals, pd.Series | Mapping):
+        totals = pd.Series(totals).rename_axis(name).reset_index(name="total")
+    if not isinstance(totals, pd.DataFrame) or not {name, "total"} <= set(totals):
+        raise InputError(
+            f"the totals of a raster of zones are {type(totals).__name__} with "
+            f"{', '.join(map(str, getattr(totals, 'columns', ()))) or 'no columns'}; expected a "
+            f"table with the columns {name} and total"
+        )
+    return totals
+
+
+def _checked(names: pd.Series, totals: pd.Series) -> NDArray[np.float64]:
+    """Return the totals, one non-negative number for each zone."""
+    if not len(names):
+        raise InputError("there are no zones; expected at least one: check the file of zones")
+    twice = names[names.duplicated() | names.isna()]
+    if len(twice):
+        raise InputError(
+            f"the zone {twice.iloc[0]} comes {names.isin(twice[:1]).sum()} times; each was "
+            "expected to have a name of its own: join its rows (GeoDataFrame.dissolve)"
+        )
+    people = pd.to_numeric(totals, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    wrong = ~(people >= 0) | np.isinf(people)
+    if wrong.any():
+        raise InputError(
+            f"the zone {names[wrong].iloc[0]} has the total {totals[wrong].iloc[0]}; a number of "
+            "people, 0 or more, was expected for every zone: correct it, or leave the zone out"
+        )
+    return people
+
+
+def _plain(names: pd.Series) -> NDArray:
+    """Names as NumPy knows them: whole numbers or text."""
+    return names.to_numpy() if names.dtype.kind in "iu" else np.array([str(n) for n in names])
+
+
+def _look_up(cells: NDArray, *, numbers: NDArray[np.int64], nodata: float | None) -> NDArray:
+    """Turn zone numbers into positions among the zones that have totals."""
+    some = ~np.isnan(cells) & (cells >= 0) & (cells != (np.nan if nodata is None else nodata))
+    order = np.argsort(numbers)
+    whole = np.where(some, cells, 0).astype(np.int64)
+    place = np.searchsorted(numbers[order], whole).clip(max=len(numbers) - 1)
+    known = numbers[order][place] == whole
+    lost = some & ~known & (whole != 0)
+    if lost.any():
+        raise InputError(
+            f"the zone {whole[lost][0]} has cells but no total; a total was expected for every "
+            "zone: add it to the table"
+        )
+    return np.where(some & known, order[place], NONE).astype(np.int32)
+
+
+def _as_dask(array: xr.DataArray, like: xr.DataArray) -> da.Array:
+    """Return the cells in the chunks of `like`, one chunk where it is not lazy."""
+    chunks = like.data.chunks if isinstance(like.data, da.Array) else -1
+    return da.asarray(array.data).rechunk(chunks)
+
+
+def _dressed(number: da.Array, like: xr.DataArray) -> xr.DataArray:
+    """Give numbers the coordinates of the raster; compute them where it is not lazy."""
+    data = number if isinstance(like.data, da.Array) else number.compute()
+    attrs = {"long_name": "position of the cell's zone among the zones, -1 outside"}
+    return xr.DataArray(data, like.coords, ("y", "x"), "zone_number", attrs)
