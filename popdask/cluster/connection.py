@@ -1,0 +1,122 @@
+"""From a specification to a client: the one door to every kind of cluster."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from distributed import Client, Worker, WorkerPlugin
+from distributed.comm import CommClosedError
+
+from popdask.cluster import gateway, kubernetes, local, queues
+from popdask.cluster.place import Place, security
+from popdask.cluster.spec import Address, Local, Spec, load_spec
+from popdask.cluster.waiting import wait_for_workers
+from popdask.errors import InputError
+
+SCHEDULER_SECONDS = 10
+
+
+@contextmanager
+def _there(spec: Address) -> Iterator[Place]:
+    """A scheduler that is already there; it and its workers are left running."""
+    yield Place(
+        spec.address,
+        security(spec.tls),
+        says=lambda: f"start one with `dask worker {spec.address}`",
+    )
+
+
+_STARTS: dict[str, Callable[[Any], AbstractContextManager[Place]]] = {
+    "local": local.start,
+    "address": _there,
+    "slurm": queues.start,
+    "pbs": queues.start,
+    "lsf": queues.start,
+    "kubernetes": kubernetes.start,
+    "gateway": gateway.start,
+}
+
+
+@contextmanager
+def connect(spec: str = "local", *, tell: Callable[[str], None] | None = None) -> Iterator[Client]:
+    """Connect to the cluster that a job runs on.
+
+    Parameters
+    ----------
+    spec
+        ``"local"`` for worker processes on this machine, as many as its cores and memory allow,
+        with one thread each; the address of a scheduler, ``"tcp://host:port"`` or
+        ``"tls://host:port"``; or a TOML file such as ``"deploy/slurm/cluster.toml"``.
+    tell
+        Is called with a line now and then while the workers are waited for.
+
+    Yields
+    ------
+    distributed.Client
+        With the workers that the run needs; others may join later. It is closed at the end, with
+        the workers if they were made here.
+
+    Raises
+    ------
+    InputError
+        If the specification is unknown or wrong, or no scheduler answers at the address.
+    NoWorkersError
+        If the workers do not come in time; the message says what the queue says.
+
+    Examples
+    --------
+    >>> from popdask.cluster import connect
+    >>> with connect("local") as client:
+    ...     client.submit(sum, [1, 2, 3]).result()
+    6
+    """
+    settings = _settings(spec)
+    with _STARTS[settings.kind](settings) as place, _client(place) as client:
+        if not isinstance(settings, Address):
+            client.register_plugin(_QuietInputErrors())
+        wait_for_workers(client, place, settings.workers, tell or (lambda line: None))
+        yield client
+
+
+def _settings(spec: str) -> Spec:
+    if spec == "local":
+        return Local(kind="local")
+    if spec.startswith(("tcp://", "tls://")):
+        return Address(kind="address", address=spec)
+    if spec.endswith(".toml"):
+        return load_spec(spec)
+    raise InputError(
+        f"the cluster {spec!r} is unknown: give local, a scheduler's address such as "
+        "tcp://localhost:8786, or a TOML file such as deploy/slurm/cluster.toml."
+    )
+
+
+def _client(place: Place) -> Client:
+    address = place.target if isinstance(place.target, str) else place.target.scheduler_address
+    options = {"security": place.security} if place.security else {}
+    try:
+        return Client(place.target, timeout=SCHEDULER_SECONDS, **options)
+    except TypeError as error:  # distributed's answer to a TLS address without certificates
+        raise InputError(
+            f"the scheduler at {address} wants certificates: give them in a cluster file, as "
+            "[tls] folder."
+        ) from error
+    except (OSError, TimeoutError, CommClosedError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`, "
+            "or check the address."
+        ) from error
+
+
+class _QuietInputErrors(WorkerPlugin):
+    """Leaves what a user can mend to the driver's one sentence, without a worker's traceback."""
+
+    def setup(self, worker: Worker) -> None:
+        logging.getLogger("distributed.worker").addFilter(_is_no_input_error)
+
+
+def _is_no_input_error(record: logging.LogRecord) -> bool:
+    return "InputError(" not in record.getMessage()
