@@ -18,14 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
 from numbers import Integral, Real
-from operator import getitem
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.array.overlap import overlap
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from scipy.sparse import coo_array
@@ -33,6 +31,7 @@ from scipy.sparse.csgraph import connected_components
 
 from popdask.errors import InputError
 from popdask.tracking import _disc
+from popdask.tracking.halo import roomy, with_halo
 
 __all__ = ["dbscan"]
 
@@ -151,26 +150,15 @@ def _number(messages: Sequence[_Message]) -> list[np.ndarray]:
     return np.split(label, counts[1:-1])
 
 
-def _draw(tile: _Tile, label: np.ndarray, chord: np.ndarray, ndim: int) -> np.ndarray:
-    """Draw the communities of one chunk, from the labels of its groups."""
+def _draw(
+    tile: _Tile, labels: Sequence[np.ndarray], number: int, chord: np.ndarray, ndim: int
+) -> np.ndarray:
+    """Draw the communities of one chunk, from the labels of every chunk's groups."""
     tall, wide, place = chord.size - 1, int(chord[0]), tile.place
     shape = place.height + 2 * tall, place.width + 2 * wide
-    drawn = _disc.paint_labels(tile.core, label[tile.group], tile.border, shape, chord)
+    drawn = _disc.paint_labels(tile.core, labels[number][tile.group], tile.border, shape, chord)
     drawn = drawn[tall : tall + place.height, wide : wide + place.width]
     return drawn.reshape((1,) * (ndim - 2) + drawn.shape)
-
-
-def _roomy(chunks: tuple[int, ...], least: int) -> tuple[int, ...]:
-    """Chunks of at least this size, each made of whole ones; one if there is no room for two."""
-    merged = [0]
-    for size in chunks:
-        if merged[-1] < max(least, 1):
-            merged[-1] += size
-        else:
-            merged.append(size)
-    if len(merged) > 1 and merged[-1] < least:
-        merged[-2:] = [merged[-2] + merged[-1]]
-    return tuple(merged)
 
 
 def _places(rows: tuple[int, ...], columns: tuple[int, ...]) -> dict[tuple[int, int], _Place]:
@@ -191,25 +179,23 @@ def _label(classes: da.Array, eps: float, min_samples: int) -> da.Array:
     *times, height, width = classes.shape
     chord = _disc.chords(eps, (height, width))
     halo = 2 * (chord.size - 1), 2 * int(chord[0])
-    rows, columns = (_roomy(c, h) for c, h in zip(classes.chunks[-2:], halo, strict=True))
-    frames = classes.rechunk((*((1,) * n for n in times), rows, columns))
-    depth = halo[0] * (len(rows) > 1), halo[1] * (len(columns) > 1)
-    padded = overlap(frames, (*(0 for _ in times), *depth), "none", allow_rechunk=False)
+    frames = roomy(classes.rechunk(dict.fromkeys(range(len(times)), 1)), halo)
+    padded = with_halo(frames, halo)
 
     name = f"dbscan-{tokenize(classes.name, eps, min_samples)}"
-    places = _places(rows, columns)
+    places = _places(*frames.chunks[-2:])
     graph: dict[Any, Any] = {}
+    below: list[Any] = [padded]
     for frame in product(*(range(n) for n in times)):
         messages = [("tell-" + name, *frame, *block) for block in places]
         graph["number-" + name, *frame] = (_number, messages)
         for number, (block, place) in enumerate(places.items()):
             key = *frame, *block
-            tile, label = ("tile-" + name, *key), ("label-" + name, *key)
+            tile, labels = ("tile-" + name, *key), ("number-" + name, *frame)
             graph[tile] = (_take_apart, (padded.name, *key), place, chord, min_samples)
             graph["tell-" + name, *key] = (_tell, tile, chord)
-            graph[label] = (getitem, ("number-" + name, *frame), number)
-            graph[name, *key] = (_draw, tile, label, chord, classes.ndim)
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[padded])
+            graph[name, *key] = (_draw, tile, labels, number, chord, classes.ndim)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=below)
     return da.Array(layers, name, frames.chunks, dtype=np.int32).rechunk(classes.chunks)
 
 

@@ -9,23 +9,25 @@ from typing import Literal, get_args
 
 import dask.array as da
 import numpy as np
-from dask.array.overlap import ensure_minimum_chunksize
 from numpy.typing import NDArray
 from scipy import ndimage
 from xarray import DataArray
 
 from popdask.errors import InputError
+from popdask.tracking.halo import roomy, with_halo
 
 Cells = Literal["settled", "data", "inhabited"]
 WINDOW = 7
+HALO = WINDOW // 2
 
 
 def _settled(population: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Find the cells with data whose window holds people, per frame of (…, y, x)."""
+    """Find the cells with data whose window holds people, of (…, y, x) with a halo."""
     seen = population > 0
     for axis in (-2, -1):
         seen = ndimage.maximum_filter1d(seen, WINDOW, axis=axis, mode="constant", cval=0)
-    return seen & ~np.isnan(population)
+    own = (..., slice(HALO, -HALO), slice(HALO, -HALO))
+    return seen[own] & ~np.isnan(population[own])
 
 
 def domain(population: DataArray, cells: str = "settled") -> DataArray:
@@ -81,14 +83,8 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
 def _mapped(population: NDArray[np.floating] | da.Array) -> NDArray[np.bool_] | da.Array:
     """Find settled cells, lazily with a halo where the array is Dask's."""
     if not isinstance(population, da.Array):
-        return _settled(population)
-    halo, ndim = WINDOW // 2, population.ndim
-    # Only y and x are joined to chunks that the halo fits into; one in a single chunk needs none.
-    wide = {
-        axis: ensure_minimum_chunksize(min(halo, population.shape[axis]), population.chunks[axis])
-        for axis in (ndim - 2, ndim - 1)
-    }
-    depth = {axis: halo if len(sizes) > 1 else 0 for axis, sizes in wide.items()}
-    return population.rechunk(wide).map_overlap(
-        _settled, depth=depth, boundary="none", allow_rechunk=False, dtype=bool
-    )
+        beyond = [(0, 0)] * (population.ndim - 2) + [(HALO, HALO)] * 2
+        return _settled(np.pad(population, beyond))
+    wide = roomy(population, HALO)
+    meta = np.empty((0,) * wide.ndim, bool)
+    return da.map_blocks(_settled, with_halo(wide, HALO, fill=0), chunks=wide.chunks, meta=meta)

@@ -8,6 +8,7 @@ input and a class hangs on the last bit, so the same tiles give the same classes
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import dask
 import dask.array as da
@@ -18,6 +19,7 @@ from xarray import DataArray, Dataset
 from popdask.errors import InputError
 from popdask.tracking.convolution import HALO, TILE, encode_block
 from popdask.tracking.fitted import FittedEncoder, usable_cells
+from popdask.tracking.halo import with_halo
 
 MOST_TILES = 8  # along a chunk's side: 1024 × 1024 cells of 16 latents are 64 MiB
 CHANNELS = ("population", "u", "v")
@@ -196,37 +198,28 @@ def _map_tiles(
             "encoder was fitted to; fit one on this grid"
         )
     asked = usable_cells(features, mask)
-    array, wanted = _as_dask(features), _as_dask(asked)
-    frames = [(1,) * size for size in wanted.shape[:-2]]
+    array = _as_dask(features)
+    frames = [(1,) * size for size in asked.shape[:-2]]
     chunks = [lattice_chunks(sizes) for sizes in array.chunks[-2:]]
-    wanted = wanted.rechunk((*frames, *chunks))
     array = array.rechunk((*frames, (expected[0],), *chunks))
-    # An axis in one chunk has no neighbours to borrow from: its block is padded in the kernel.
-    depth = [HALO if len(sizes) > 1 else 0 for sizes in chunks]
-    axes = (array.ndim - 2, array.ndim - 1)
-    array = da.overlap.overlap(
-        array,
-        depth=dict(zip(axes, depth, strict=True)),
-        boundary=dict.fromkeys(axes, 0),
-        allow_rechunk=False,
-    )
-    pad = [(HALO - have, HALO - have) for have in depth]
     lead = tuple("abc"[: len(frames)])
+    wanted: tuple[Any, Any] = (None, None)
+    if mask is not None:
+        cells = _as_dask(mask.broadcast_like(asked).transpose(*asked.dims))
+        wanted = cells.rechunk((*frames, *chunks)), (*lead, "y", "x")
     width = expected[0] if decode else encoder.config.latent
     out = da.blockwise(
-        encode_block,
+        _encode_usable,
         (*lead, "y", "x", "c"),
-        array,
+        with_halo(array, HALO, fill=0),
         (*lead, "c", "y", "x"),
-        wanted,
-        (*lead, "y", "x"),
+        *wanted,
         _starts(chunks[0]),
         "y",
         _starts(chunks[1]),
         "x",
         dask.delayed(encoder, pure=True, traverse=False),
         None,
-        pad=pad,
         device=device,
         decode=decode,
         adjust_chunks={"c": width, "y": chunks[0], "x": chunks[1]},
@@ -236,6 +229,21 @@ def _map_tiles(
     )
     coords = {name: c for name, c in features.coords.items() if "channel" not in c.dims}
     return DataArray(out, coords, (*asked.dims, "latent"))
+
+
+def _encode_usable(
+    block: NDArray[np.floating],
+    mask: NDArray[np.bool_] | None,
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    encoder: FittedEncoder,
+    **options: Any,
+) -> NDArray[np.float32]:
+    """Encode the cells of a chunk (…, channel, y + 6, x + 6) that have data and are asked for."""
+    asked = ~np.isnan(block[..., 0, HALO:-HALO, HALO:-HALO])
+    if mask is not None:
+        asked &= mask
+    return encode_block(block, asked, row, column, encoder, [(0, 0), (0, 0)], **options)
 
 
 def lattice_chunks(

@@ -17,12 +17,12 @@ from numbers import Integral
 
 import dask.array as da
 import numpy as np
-from dask.array.overlap import ensure_minimum_chunksize, overlap
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from popdask.errors import InputError
 from popdask.tracking._horn_schunck import Differences, iterate
+from popdask.tracking.halo import roomy, with_halo
 
 OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}
 WIDEST_RIM = 16  # More iterations exchange rims in between: work on a rim grows with its square.
@@ -71,25 +71,20 @@ def _flow_block(
     last_block: Sequence[int],
     block_id: Sequence[int],
 ) -> NDArray[np.float32]:
-    """Flow (2, y, x) of a block's own cells, from frames (1, y, x) and a start with rims."""
+    """Flow (1, 2, y, x) of a block's own cells, from frames (1, 1, y, x) and a start with rims."""
     rows, columns = (
         (scheme.rim if block > 0 else 0, size - (scheme.rim if block < last else 0))
-        for size, block, last in zip(before.shape[1:], block_id[1:], last_block, strict=True)
+        for size, block, last in zip(before.shape[2:], block_id[2:], last_block, strict=True)
     )
+    frames, first = (before[0, 0], after[0, 0]), None if start is None else start[0]
     core = (*rows, *columns)
-    return iterate(before[0], after[0], start, scheme.differences, scheme.alpha, iterations, core)
+    return iterate(*frames, first, scheme.differences, scheme.alpha, iterations, core)[None]
 
 
-def _with_rims(array: da.Array, rim: int) -> da.Array:
-    """Give every block of (any, y, x) the cells around it, but for those beyond the raster."""
-    depth = {axis: rim if array.numblocks[axis] > 1 else 0 for axis in (1, 2)}
-    return overlap(array, depth={0: 0, **depth}, boundary="none", allow_rechunk=False)
-
-
-def _frame_flow(
+def _sweeps(
     before: da.Array, after: da.Array, start: Sequence[da.Array], chunks: tuple, scheme: _Scheme
 ) -> da.Array:
-    """Flow (2, y, x) between two frames (1, y, x) that have their rims, in chunks without.
+    """Flow (time, 2, y, x) between frames (time, 1, y, x) that have their rims, in chunks without.
 
     `start` holds the flow to start from, or nothing to start from rest.
     """
@@ -98,13 +93,13 @@ def _frame_flow(
             _flow_block,
             before,
             after,
-            *(_with_rims(flow, scheme.rim) for flow in start),
+            *(with_halo(flow, scheme.rim) for flow in start),
             scheme=scheme,
             iterations=min(scheme.rim, scheme.iterations - done),
             last_block=[len(sizes) - 1 for sizes in chunks],
-            chunks=((2,), *chunks),
+            chunks=(before.chunks[0], (2,), *chunks),
             dtype=np.float32,
-            meta=np.empty((0, 0, 0), np.float32),
+            meta=np.empty((0, 0, 0, 0), np.float32),
         )
         start = [flow]
     return flow
@@ -116,21 +111,27 @@ def _flow(
     times: Sequence[int],
     warm_start: bool,
     first: da.Array | None = None,
-) -> tuple[da.Array, da.Array]:
-    """Give u and v (time, y, x) of the frames at some times, in the frames' chunks along y, x.
+) -> da.Array:
+    """Give the flow (time, 2, y, x) of the frames (time, y, x) at some times, in chunks of one.
 
-    The flow (2, y, x) of the first of them may be known already.
+    The flow (1, 2, y, x) of the first of them may be known already.
     """
-    chunks = [ensure_minimum_chunksize(min(scheme.rim, sum(c)), c) for c in frames.chunks[1:]]
-    rimmed = _with_rims(frames.rechunk((1, *chunks)), scheme.rim)
-    flows = [] if first is None else [first.rechunk((2, *map(tuple, chunks)))]
-    for time in times[len(flows) :]:
-        earlier, later = np.clip(np.add(OFFSETS[scheme.centering[2]], time), 0, len(frames) - 1)
-        before, after = rimmed[earlier : earlier + 1], rimmed[later : later + 1]
+    frames = roomy(frames.rechunk({0: 1}), scheme.rim)
+    chunks = frames.chunks[1:]
+    rimmed = with_halo(frames, scheme.rim)[:, None]
+    flows = [] if first is None else [first.rechunk((1, 2, *chunks))]
+    rest = times[len(flows) :]
+    for batch in [[time] for time in rest] if warm_start else [rest] if len(rest) else []:
+        offsets = np.array(OFFSETS[scheme.centering[2]])
+        earlier, later = np.clip(offsets[:, None] + batch, 0, len(frames) - 1)
+        before, after = rimmed.blocks[earlier], rimmed.blocks[later]
         start = flows[-1:] if warm_start else []
-        flows.append(_frame_flow(before, after, start, tuple(chunks), scheme))
-    u, v = (da.concatenate([flow[i : i + 1] for flow in flows]) for i in (0, 1))
-    return u.rechunk((1, *frames.chunks[1:])), v.rechunk((1, *frames.chunks[1:]))
+        flows.append(_sweeps(before, after, start, chunks, scheme))
+    return da.concatenate(flows)
+
+
+def _component(flow: NDArray[np.float32], i: int) -> NDArray[np.float32]:
+    return flow[:, i]
 
 
 def _as_people(population: DataArray, *dims: str) -> DataArray:
@@ -149,17 +150,32 @@ def _as_people(population: DataArray, *dims: str) -> DataArray:
 
 
 def _stacked(flow: Dataset, people: DataArray) -> da.Array:
-    """Give a frame's u and v as one Dask array (2, y, x)."""
+    """Give a frame's u and v as one Dask array (1, 2, y, x)."""
     if dict(flow.sizes) != {axis: people.sizes[axis] for axis in ("y", "x")}:
         raise InputError(
             f"the first frame's flow has the sizes {dict(flow.sizes)}, expected those of the "
             f"population, {dict(people.sizes)}, without time"
         )
-    return da.stack([da.asarray(flow[name].transpose("y", "x").data) for name in ("u", "v")])
+    layers = [da.asarray(flow[name].transpose("y", "x").data) for name in ("u", "v")]
+    return da.stack(layers)[None]
 
 
-def _as_dataset(u: da.Array, v: da.Array, like: DataArray) -> Dataset:
-    """Dress the flow with the coordinates of the population."""
+def _as_dataset(flow: da.Array, like: DataArray) -> Dataset:
+    """Dress the flow (time, 2, y, x) with the chunks and coordinates of the population."""
+    u, v = (
+        da.map_blocks(
+            _component,
+            flow,
+            i,
+            drop_axis=1,
+            dtype=np.float32,
+            meta=np.empty((0, 0, 0), np.float32),
+        )
+        for i in (0, 1)
+    )
+    if like.ndim == 2:
+        u, v = u[0], v[0]
+    u, v = u.rechunk(like.chunks), v.rechunk(like.chunks)
     attrs = {"units": "cells per frame"}
     return Dataset(
         {
@@ -237,8 +253,8 @@ def optical_flow(
     scheme = _Scheme(iterations, float(alpha), tuple(centering))
     people = _as_people(population, "time", "y", "x")
     known = None if first is None else _stacked(first, people)
-    u, v = _flow(people.data, scheme, range(people.sizes["time"]), warm_start, known)
-    return _as_dataset(u.rechunk(people.chunks), v.rechunk(people.chunks), like=people)
+    flow = _flow(people.data, scheme, range(people.sizes["time"]), warm_start, known)
+    return _as_dataset(flow, like=people)
 
 
 def two_frame_flow(
@@ -284,5 +300,4 @@ def two_frame_flow(
             f"reproject one of them first"
         )
     frames = da.stack([before.data, after.data.rechunk(before.chunks)])
-    u, v = _flow(frames, scheme, [0], warm_start=False)
-    return _as_dataset(u[0], v[0], like=before)
+    return _as_dataset(_flow(frames, scheme, [0], warm_start=False), like=before)
