@@ -43,20 +43,22 @@ def store_frames(
     list of {variable: checksum}
         For each of the frames, in ascending order.
     """
-    names, parts = [str(name) for name in arrays.data_vars], []
+    parts, told = [], []
     for first, last in frame_runs(frames):
         root = zarr.open_group(session.fork().store, mode="r+")
-        parts.append([_stored(arrays[name].data, root[name], first, last) for name in names])
-    forks: dict[int, Any] = {}
-    checksums: list[dict[str, str]] = []
-    for run in _computed(parts):
-        forks |= {id(fork): fork for blocks in run for fork, _ in blocks.flat}
-        sums = [
-            [join_checksums(part for _, part in frame.flat) for frame in blocks] for blocks in run
-        ]
-        checksums += [dict(zip(names, frame, strict=True)) for frame in zip(*sums, strict=True)]
-    session.merge(*forks.values())
-    return checksums
+        for names in _alike(arrays, root):
+            sources, targets = [arrays[name].data for name in names], [root[n] for n in names]
+            parts.append(_stored(sources, targets, first, last))
+            told.append((names, first))
+    stores: dict[int, Any] = {}
+    checksums: dict[int, dict[str, str]] = {frame: {} for frame in sorted(frames)}
+    for (names, first), blocks in zip(told, _computed(parts), strict=True):
+        for frame, chunks in enumerate(blocks, first):
+            stores |= {id(store): store for store, _ in chunks.flat}
+            sums = zip(*(parts for _, parts in chunks.flat), strict=True)
+            checksums[frame] |= dict(zip(names, map(join_checksums, sums), strict=True))
+    session.merge(*(store.session for store in stores.values()))
+    return list(checksums.values())
 
 
 def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
@@ -72,17 +74,26 @@ def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
     return [(run[0], run[-1]) for run in runs]
 
 
-def _computed(parts: list[list[da.Array]]) -> tuple[list[Any], ...]:
+def _alike(arrays: xr.Dataset, root: zarr.Group) -> list[list[str]]:
+    """Group the variables that are stored in the same chunks: one task stores a chunk of all."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in map(str, arrays.data_vars):
+        target: Any = root[name]
+        groups.setdefault(target.chunks, []).append(name)
+    return list(groups.values())
+
+
+def _computed(parts: list[da.Array]) -> tuple[Any, ...]:
     """Compute, on the workers that the layers ask for, where they do.
 
     Dask's fusion of tasks forgets what a layer asks for, so such graphs are optimized without it;
     and here, because a scheduler elsewhere would optimize them by its own settings.
     """
-    layers = (layer for run in parts for array in run for layer in array.dask.layers.values())
+    layers = (layer for array in parts for layer in array.dask.layers.values())
     if not any(layer.annotations for layer in layers):
         return dask.compute(*parts)
     with dask.config.set({"optimization.fuse.active": False}):
-        parts = [[_optimized(array) for array in run] for run in parts]
+        parts = [_optimized(array) for array in parts]
     return dask.compute(*parts, optimize_graph=False)
 
 
@@ -91,29 +102,29 @@ def _optimized(array: da.Array) -> da.Array:
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
-def _stored(source: da.Array, target: Any, first: int, last: int) -> da.Array:
-    """Lazily store frames first … last, a task per chunk: (session, checksum) of each chunk."""
-    chunks = target.chunks
-    frames = source[first : last + 1].rechunk(chunks)
-    return frames.map_blocks(
-        partial(_store_chunk, target=target, first=first),
-        name=f"store-{target.basename}-{uuid.uuid4().hex}",
+def _stored(sources: list[Any], targets: list[Any], first: int, last: int) -> da.Array:
+    """Lazily store frames first … last, a task per chunk: (store, checksums) of each."""
+    chunks = targets[0].chunks
+    frames = [source[first : last + 1].rechunk(chunks) for source in sources]
+    return da.map_blocks(
+        partial(_store_chunks, targets=targets, first=first),
+        *frames,
+        name=f"store-{'-'.join(target.basename for target in targets)}-{uuid.uuid4().hex}",
         dtype=object,
-        chunks=tuple((1,) * len(sizes) for sizes in frames.chunks),
+        chunks=tuple((1,) * len(sizes) for sizes in frames[0].chunks),
         meta=np.empty((0, 0, 0), object),
     )
 
 
-def _store_chunk(
-    chunk: np.ndarray, *, target: Any, first: int, block_id: tuple[int, int, int]
+def _store_chunks(
+    *chunks: np.ndarray, targets: list[Any], first: int, block_id: tuple[int, int, int]
 ) -> np.ndarray:
-    frame = first + block_id[0]
-    row, column = block_id[1] * target.chunks[1], block_id[2] * target.chunks[2]
-    rows, columns = slice(row, row + chunk.shape[1]), slice(column, column + chunk.shape[2])
-    target[frame, rows, columns] = chunk[0]
+    frame, sums = first + block_id[0], []
+    for chunk, target in zip(chunks, targets, strict=True):
+        row, column = block_id[1] * target.chunks[1], block_id[2] * target.chunks[2]
+        rows, columns = slice(row, row + chunk.shape[1]), slice(column, column + chunk.shape[2])
+        target[frame, rows, columns] = chunk[0]
+        sums.append(block_checksum(chunk[0], (row, column), target.shape[2]))
     told = np.empty((1, 1, 1), object)
-    told[0, 0, 0] = (
-        target.store.session,
-        block_checksum(chunk[0], (row, column), target.shape[2]),
-    )
+    told[0, 0, 0] = (targets[0].store, sums)  # one object for all that a process stores
     return told
