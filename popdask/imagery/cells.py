@@ -27,6 +27,7 @@ from popdask.imagery.dataset import (
     open_cells,
     write_cells,
 )
+from popdask.imagery.folder import read_cells, write_folder
 from popdask.imagery.grid import CellGrid, as_grid, z_order
 
 __all__ = [
@@ -36,7 +37,9 @@ __all__ = [
     "drop_padding",
     "join_cells",
     "open_cells",
+    "read_cells",
     "write_cells",
+    "write_folder",
 ]
 
 

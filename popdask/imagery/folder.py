@@ -1,0 +1,279 @@
+"""Cells as a folder of images, ``<running>_<size>_<north>_<east>_<people>.jpg``.
+
+North and east are the cell's lower-left corner in units of its size, as in
+``005859_100m_61397_6775_0.jpg``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import rasterio
+import xarray as xr
+from dask.base import tokenize
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from popdask.errors import InputError
+from popdask.imagery.dataset import CHUNK_CELLS, cells_grid, make_cells
+from popdask.imagery.grid import CellGrid, as_grid, z_order
+
+SHOWN = 5
+Path_ = str | os.PathLike[str]
+
+_NAME = re.compile(
+    r"(?P<running>\d+)_(?P<size>[\d.]+[a-z]+)_(?P<north>-?\d+)_(?P<east>-?\d+)"
+    r"_(?P<people>\d+(\.\d+)?)\.(jpe?g|png)",
+    re.IGNORECASE,
+)
+
+
+def list_folder(folder: Path_, grid: CellGrid | str = "dk_100m") -> tuple[pd.DataFrame, list[str]]:
+    """Read the file names of a folder of cells.
+
+    Parameters
+    ----------
+    folder : path
+        Where the files are; hidden files are passed over.
+    grid : CellGrid or str, optional
+        The grid of the cells, or the name of a preset.
+
+    Returns
+    -------
+    cells : DataFrame
+        path, north, east, people of the files whose names parse, in Z-order.
+    others : list of str
+        The names that do not, or have another size, sorted.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("005859_100m_61397_6775_0.jpg", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     cells, others = list_folder(folder)
+    >>> cells.north.tolist(), others
+    ([61397], ['notes.txt'])
+    """
+    place, known_grid = Path(folder), as_grid(grid)
+    if not place.is_dir():
+        raise InputError(f"{folder} is no folder; expected one with images of cells; correct it")
+    rows, others = [], []
+    for entry in os.scandir(place):
+        if entry.name.startswith("."):
+            continue
+        name = _NAME.fullmatch(entry.name)
+        if name is None or name["size"].lower() != known_grid.label:
+            others.append(entry.name)
+            continue
+        rows.append((entry.path, int(name["north"]), int(name["east"]), float(name["people"])))
+    cells = pd.DataFrame(sorted(rows), columns=["path", "north", "east", "people"])
+    order = z_order(cells["north"].to_numpy(np.int64), cells["east"].to_numpy(np.int64))
+    return cells.iloc[order].reset_index(drop=True), sorted(others)
+
+
+def read_cells(
+    folder: Path_, grid: CellGrid | str = "dk_100m", *, skip: bool = False
+) -> xr.Dataset:
+    """Read a folder of cells, lazily.
+
+    Parameters
+    ----------
+    folder : path
+        With files such as ``005859_100m_61397_6775_0.jpg``, JPEG or PNG, all of one shape.
+    grid : CellGrid or str, optional
+        The grid of the cells, or the name of a preset.
+    skip : bool, optional
+        Pass over files whose names do not parse; how many is in the attribute ``skipped``, which
+        they are says `list_folder`.
+
+    Returns
+    -------
+    Dataset
+        As `cut_cells` gives it, without ``covered``, 64 cells a chunk. Write it with `write_cells`
+        before training, so that the small files are opened once.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder or no cell in it, a name does not parse (without `skip`), a cell
+        is there twice; and, when computed, if a file cannot be read or has another shape.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> images = da.full((1, 1, 8, 8), 90, dtype="uint8")
+    >>> one = np.array([61397]), np.array([6775])
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     write_folder(make_cells(images, np.ones(1), *one, CellGrid(100)), f"{place}/cells")
+    ...     cells = read_cells(f"{place}/cells")
+    ...     int(cells.images.mean()), cells.people.values
+    (90, array([1.]))
+    """
+    table, others = list_folder(folder, grid)
+    known_grid = as_grid(grid)
+    if others and not skip:
+        shown = ", ".join(others[:SHOWN]) + (", …" if len(others) > SHOWN else "")
+        raise InputError(
+            f"{folder} holds {len(others)} files that are not named as cells of {known_grid.label} "
+            f"({shown}); expected names such as 005859_{known_grid.code(61397, 6775)}_0.jpg; pass "
+            "skip=True to pass over them"
+        )
+    if table.empty:
+        raise InputError(f"{folder} holds no cell of {known_grid.label}; expected images of cells")
+    twice = table.duplicated(["north", "east"])
+    if twice.any():
+        raise InputError(
+            f"{folder} holds {int(twice.sum())} cells twice, among them "
+            f"{Path(table['path'][twice].iloc[0]).name}; expected one file for each cell; remove "
+            "all but one"
+        )
+    people, north, east = (table[name].to_numpy() for name in ("people", "north", "east"))
+    cells = make_cells(_lazy_images(table["path"].tolist()), people, north, east, known_grid)
+    cells.attrs["skipped"] = len(others)
+    return cells
+
+
+def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None:
+    """Write cells as a folder of JPEG files, whole or not at all.
+
+    Parameters
+    ----------
+    cells : Dataset
+        uint8, one or three bands, without context, all with known people; computed chunk by chunk.
+    folder : path
+        A new folder. Files are numbered in the order of the cells, from 0.
+    quality : int, optional
+        Of the JPEG, 1 to 100; it always loses something.
+
+    Raises
+    ------
+    InputError
+        If the folder is there already, or the cells cannot be named or written so.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> images = da.full((1, 1, 8, 8), 90, dtype="uint8")
+    >>> one = np.array([61397]), np.array([6775])
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     write_folder(make_cells(images, np.full(1, 12), *one, CellGrid(100)), f"{place}/cells")
+    ...     [path.name for path in Path(place, "cells").iterdir()]
+    ['000000_100m_61397_6775_12.jpg']
+    """
+    target = Path(folder)
+    if target.exists():
+        raise InputError(f"{folder} exists; expected a new folder; remove or rename it")
+    names = _names(cells)
+    images = da.asarray(cells["images"].data)
+    images = images.rechunk((images.chunks[0], -1, -1, -1))
+    ends = np.cumsum((0, *images.chunks[0]))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as place:
+        part = Path(place, "cells")
+        part.mkdir()
+        write = dask.delayed(_write_images, pure=False)
+        blocks = images.to_delayed().ravel()
+        dask.compute(
+            *(
+                write(block, names[start:stop], str(part), quality)
+                for block, start, stop in zip(blocks, ends[:-1], ends[1:], strict=True)
+            )
+        )
+        part.rename(target)
+
+
+def _lazy_images(paths: Sequence[str]) -> da.Array:
+    shape, dtype = _header(paths[0])
+    ends = [*range(0, len(paths), CHUNK_CELLS), len(paths)]
+    chunks = (tuple(np.diff(ends).tolist()), *((size,) for size in shape))
+    stamps = [Path(path).stat().st_mtime_ns for path in paths]
+    return da.map_blocks(
+        _read_images,
+        da.from_array(np.array(paths, object), chunks=CHUNK_CELLS)[:, None, None, None],
+        form=(shape, dtype),
+        dtype=dtype,
+        chunks=chunks,
+        meta=np.empty((0, 0, 0, 0), dtype),
+        name=f"folder-{tokenize(list(paths), stamps)}",
+    )
+
+
+def _header(path: str) -> tuple[tuple[int, int, int], str]:
+    with _opened(path) as source:
+        return (source.count, *source.shape), source.dtypes[0]
+
+
+def _read_images(paths: NDArray, form: tuple[tuple[int, int, int], str]) -> NDArray:
+    """Read images (n, band, row, col)."""
+    shape, dtype = form
+    images = np.empty((len(paths), *shape), dtype)
+    for image, path in zip(images, paths.ravel(), strict=True):
+        with _opened(path) as source:
+            found = (source.count, *source.shape)
+            if found != shape or source.dtypes[0] != dtype:
+                raise InputError(
+                    f"{path} has {found} bands, rows and columns of {source.dtypes[0]}, others "
+                    f"{shape} of {dtype}; expected one shape for all cells; resize or remove it"
+                )
+            source.read(out=image)
+    return images
+
+
+def _opened(path: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the name says where it is
+        try:
+            return rasterio.open(path)
+        except RasterioError as error:
+            reason = str(error)
+    raise InputError(f"{path} cannot be read ({reason}); expected a JPEG or PNG; remove it")
+
+
+def _names(cells: xr.Dataset) -> list[str]:
+    """Name the files of cells that can be written."""
+    images, grid = cells["images"], cells_grid(cells)
+    people = cells["people"].values
+    bands = images.sizes["band"]
+    if images.dtype != np.uint8 or bands not in (1, 3) or cells.attrs["context"]:
+        raise InputError(
+            f"the cells have {bands} bands of {images.dtype} and a context of "
+            f"{cells.attrs['context']}; expected one or three bands of uint8 without context, as "
+            "JPEG has them; write them as Zarr with write_cells"
+        )
+    if np.isnan(people).any():
+        raise InputError(
+            f"{int(np.isnan(people).sum())} cells have unknown people; expected a count for each, "
+            "as it stands in the file's name; cut with labelled=True"
+        )
+    places = zip(cells["north"].values, cells["east"].values, people, strict=True)
+    return [f"{i:06d}_{grid.code(n, e)}_{_text(p)}.jpg" for i, (n, e, p) in enumerate(places)]
+
+
+def _text(people: float) -> str:
+    return str(int(people)) if float(people).is_integer() else f"{people:.6f}".rstrip("0")
+
+
+def _write_images(images: NDArray, names: Sequence[str], folder: str, quality: int) -> None:
+    bands, rows, columns = images.shape[1:]
+    profile = {"driver": "JPEG", "dtype": "uint8", "count": bands, "quality": quality}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        for image, name in zip(images, names, strict=True):
+            path = Path(folder, name)
+            with rasterio.open(path, "w", height=rows, width=columns, **profile) as file:
+                file.write(image)
