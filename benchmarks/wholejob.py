@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from popdask.job import Job, load_job
+from popdask.job import CommunitiesJob, load_job
 from popdask.synthetic import moving_cities
 
 FRAMES = 6
@@ -29,7 +29,7 @@ store = "world.icechunk"
 """
 
 
-def draw(folder: Path, tiles: tuple[int, int], chunks: int) -> tuple[Job, int]:
+def draw(folder: Path, tiles: tuple[int, int], chunks: int) -> tuple[CommunitiesJob, int]:
     """Write the frames of a country and a job for them; the job, and its cells in all frames."""
     folder.mkdir(parents=True)
     world = moving_cities(tiles=tiles, frames=FRAMES)

@@ -24,7 +24,7 @@ from popdask.job import Job, load_job
 from popdask.progress import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
-    from popdask.pipelines import communities
+    from popdask.pipelines.conductor import Workers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,10 +62,11 @@ def main() -> None:
 @app.command()
 def plan(job: JobFile) -> None:
     """Print every setting of a job, and what a run of it would compute."""
-    from popdask.pipelines import communities
+    from popdask.pipelines import product
 
     settings = load_job(job)
-    console.show_plan(settings, communities.plan(settings), communities.extent(settings))
+    kind = product(settings)
+    console.show_plan(settings, kind.plan(settings), kind.extent(settings))
 
 
 @app.command()
@@ -81,15 +82,16 @@ def run(
     ] = False,
 ) -> None:
     """Run a job, or as much of it as is not done yet."""
-    from popdask.pipelines import communities
+    from popdask.pipelines import product
 
     settings = load_job(job)
+    kind = product(settings)
     with _stoppable(settings, cluster) as (reporter, workers):
         if only is None:
-            outcome = communities.run(settings, reporter, force=force, workers=workers)
+            outcome = kind.run(settings, reporter, force=force, workers=workers)
             console.show_outcome(outcome)
         else:
-            left = communities.run_only(settings, only, reporter, force=force, workers=workers)
+            left = kind.run_only(settings, only, reporter, force=force, workers=workers)
             console.show_left(left)
 
 
@@ -126,9 +128,10 @@ def history(job: JobFile) -> None:
 @app.command()
 def figures(job: JobFile) -> None:
     """Draw maps and charts of the last finished run."""
-    from popdask.pipelines import pictures
+    from popdask.pipelines import product
 
-    for path in pictures.draw(load_job(job), ConsoleReporter(console.out)):
+    settings = load_job(job)
+    for path in product(settings).draw(settings, ConsoleReporter(console.out)):
         console.say(str(path))
 
 
@@ -161,7 +164,7 @@ def demo(
 
 
 @contextmanager
-def _stoppable(settings: Job, cluster: str) -> Iterator[tuple[Reporter, communities.Workers]]:
+def _stoppable(settings: Job, cluster: str) -> Iterator[tuple[Reporter, Workers]]:
     """Surround a run: what it is told of, where it gets workers, and an end in order on a signal.
 
     Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.

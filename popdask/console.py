@@ -95,10 +95,7 @@ def show_status(status: Status) -> None:
         say("readers  see nothing yet: no run is finished")
     else:
         say(f"readers  see {status.last.tag}, finished {status.last.finished}:")
-        say(
-            f"         {_span(status.times)}, {status.communities:,} communities in "
-            f"{status.tracks:,} tracks"
-        )
+        say(f"         {_span(status.times)}, {status.found}")
     say(f"running  {_under_way(status)}")
     todo = [f"{stage.name} ({stage})" for stage in status.plan if not stage.done]
     say(f"to do    {', '.join(todo) or 'nothing'}")

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask import figures
-from popdask.job import Job, load_job
+from popdask.job import CommunitiesJob, load_job
 from popdask.metrics import city_events, event_scores, match_cities
 from popdask.pipelines.communities import Outcome
 from popdask.synthetic import World, moving_cities
@@ -38,14 +38,16 @@ def draw(folder: Path) -> World:
     return world
 
 
-def job(folder: Path) -> Job:
+def job(folder: Path) -> CommunitiesJob:
     """Read the demo's job file, ``jobs/demo.toml``, with its paths in a folder."""
     folder = folder.resolve()
     overrides = {
         "input.frames": str(folder / "frames" / "world_{time:%Y}.tif"),
         "output.store": str(folder / "demo.icechunk"),
     }
-    return load_job(_job_file(), overrides)
+    settings = load_job(_job_file(), overrides)
+    assert isinstance(settings, CommunitiesJob)
+    return settings
 
 
 def compare(community: xr.DataArray, tracks: pd.DataFrame, world: World) -> pd.DataFrame:

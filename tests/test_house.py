@@ -15,7 +15,7 @@ HOUSE = Path(popdask.__file__).parent
 FLOORS = (
     {"errors"},
     {"cube", "synthetic", "metrics"},
-    {"tracking"},
+    {"tracking", "imagery"},
     {"store", "job", "export", "progress", "figures"},
     {"pipelines"},
     {"cluster", "console", "demo"},

@@ -1,1 +1,15 @@
-"""The conductors: each runs the stages of one product, in order, into one store."""
+"""The conductors: one package for each kind of job, and what they have in common.
+
+A product's package has ``PIPELINE``, ``plan``, ``extent``, ``run``, ``run_only``, ``found``,
+``check`` and ``draw``; :func:`product` finds the one of a job.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from popdask.job import Job
+
+
+def product(job: Job) -> Any:
+    """Load the package that runs a job."""
+    return import_module(f"popdask.pipelines.{job.pipeline}")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from distributed import get_client
 
 from popdask import cube
@@ -42,7 +41,7 @@ _QUERY = re.compile(r"(?<=://)([^?#]*)[?#].*")
 
 
 def file_fingerprints(
-    frames: Mapping[np.datetime64, str], records: Mapping[str, Any]
+    frames: Mapping[np.datetime64, str], known: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Tell the version of each frame's file.
 
@@ -50,8 +49,9 @@ def file_fingerprints(
     ----------
     frames
         Path or URL of each frame's file, by time.
-    records
-        The records of the finished stages. A file of the size and time on record is not read again.
+    known
+        The fingerprints on record, by ISO time. A file of the size and time on record is not read
+        again.
 
     Returns
     -------
@@ -63,13 +63,35 @@ def file_fingerprints(
     InputError
         If a file is missing.
     """
-    known = records.get("population", {}).get("files", {})
     times = {str(time.astype("datetime64[s]")): path for time, path in frames.items()}
-    return {time: _fingerprint(path, known.get(time, {})) for time, path in times.items()}
+    return {time: file_fingerprint(path, known.get(time, {})) for time, path in times.items()}
+
+
+def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Tell the version of one file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``.
+
+    Parameters
+    ----------
+    path
+        Path or URL of the file.
+    known
+        What is on record of it; a file of that size and time is not read again.
+
+    Raises
+    ------
+    InputError
+        If the file is missing.
+    """
+    if known and known.get("path") == path and Path(path).exists():
+        stat = Path(path).stat()
+        modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
+        if (known["size"], known["mtime"]) == (stat.st_size, modified):
+            return dict(known)
+    return {"path": without_secrets(path), **cube.frame_fingerprint(path)}
 
 
 def run_record(
-    job: Job, files: Mapping[str, Mapping[str, Any]], balance: pd.DataFrame
+    job: Job, files: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, int], **told: Any
 ) -> dict[str, Any]:
     """Put down what a run was made from and with.
 
@@ -78,25 +100,27 @@ def run_record(
     job
         The settings.
     files
-        The fingerprints of the frames' files.
-    balance
-        The people balance of every frame.
+        The fingerprints of the files that it read.
+    seeds
+        The seeds, by stage.
+    **told
+        What else the pipeline has to tell, such as the balance of people.
 
     Returns
     -------
     dict
-        ``name``, ``settings``, ``seeds``, ``inputs``, ``versions``, ``machine`` and ``balance``, as
-        can be written as JSON. The environment is no part of it, nor what URLs say beside places.
+        ``name``, ``settings``, ``seeds``, ``inputs``, ``versions``, ``machine`` and what else was
+        told, as can be written as JSON. The environment is no part of it, nor what URLs say beside
+        places.
     """
-    rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
     return {
         "name": job.name,
         "settings": _clean(job.model_dump(mode="json")),
-        "seeds": {"encoder": job.encoder.seed, "classes": job.classes.seed},
+        "seeds": dict(seeds),
         "inputs": dict(files),
         "versions": versions(),
         "machine": _machine(),
-        "balance": rows.to_dict("records"),
+        **told,
     }
 
 
@@ -116,15 +140,6 @@ def without_secrets(place: str) -> str:
     '/data/pop_2001.tif'
     """
     return _QUERY.sub(r"\1", _USER_INFO.sub("", place))
-
-
-def _fingerprint(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    if known.get("path") == path and Path(path).exists():
-        stat = Path(path).stat()
-        modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
-        if (known["size"], known["mtime"]) == (stat.st_size, modified):
-            return dict(known)
-    return {"path": without_secrets(path), **cube.frame_fingerprint(path)}
 
 
 def _clean(value: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from popdask.job import Job
-from popdask.pipelines.communities import plan
+from popdask.pipelines import product
+from popdask.pipelines.conductor import plan
 from popdask.pipelines.plan import Plan
 from popdask.store import Finished, Owner, RegionStore, Run
 
@@ -20,10 +21,8 @@ class Status:
     """The last finished run; None before the first."""
     times: tuple[str, ...]
     """ISO times of the frames that readers see."""
-    communities: int
-    """Communities of all these frames."""
-    tracks: int
-    """Tracks that they form."""
+    found: str
+    """What was found in them, in a few words."""
     holder: Owner | None
     """Who runs the job now; None where nobody does."""
     stopped: bool
@@ -54,19 +53,17 @@ def status(job: Job) -> Status:
     store = RegionStore(job.output.store)
     runs, holder = store.history(), store.holder()
     times: tuple[str, ...] = ()
-    communities = tracks = 0
+    found = ""
     if runs:
         times = tuple(str(time) for time in store.dataset()["time"].values.astype("datetime64[s]"))
-        communities = len(store.table("communities"))
-        tracks = store.table("tracks")["track"].nunique()
+        found = product(job).found(store)
     return Status(
         store,
         runs[0] if runs else None,
         times,
-        communities,
-        tracks,
+        found,
         holder,
         store.unfinished() and holder is None,
         tuple(store.stages_since()),
-        plan(job),
+        plan(product(job).PIPELINE, job),
     )

@@ -1,25 +1,22 @@
 """Whether the finished results are still what was computed.
 
-The checksum of every frame of every array, that of every model and table, and the balance of people
-are computed again from what is stored, and compared with what was recorded when it was computed.
+The checksum of every frame of every array, that of every model and table, and what the product
+promises (the balance of people) are computed again from what is stored, and compared with what was
+recorded when it was computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dask
-import numpy as np
 import zarr
 from dask import delayed
 
 from popdask.job import Job
+from popdask.pipelines import product
 from popdask.store import MAIN, RegionStore, stored_checksum
 from popdask.store.contents import READ_ERRORS
-from popdask.tracking.summary import LostPeopleError, check_balance, people_balance
-
-TOLERANCE = 1e-9  # of the people of a raster, as promised
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,8 @@ def verify(job: Job) -> Verified:
     files = {k: v for record in records.values() for k, v in record.get("sha256", {}).items()}
     problems = {name: store.file_problem(name, sha256) for name, sha256 in sorted(files.items())}
     differences += [f"the file {name} {what}." for name, what in problems.items() if what]
-    if not differences:  # people can be counted in whole arrays only
-        differences += _imbalances(store)
+    if not differences:  # what the product promises can be checked in whole arrays only
+        differences += product(job).check(store)
     return Verified(len(found), len(files), tuple(differences))
 
 
@@ -107,21 +104,3 @@ def _difference(found: str, recorded: str | None) -> str:
     if recorded is None:
         return "has no checksum on record"
     return f"is not what was computed: its checksum is {found}, {recorded} was recorded"
-
-
-def _imbalances(store: RegionStore) -> Iterator[str]:
-    """Count everyone again, inside communities and outside; compare with the stored balance."""
-    arrays = store.dataset()
-    now = people_balance(arrays["community"], arrays["population"])
-    then = store.table("balance")
-    try:
-        check_balance(now)
-    except LostPeopleError as error:
-        yield str(error)
-    for name in ("inside", "outside", "raster"):
-        same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
-        for row in np.flatnonzero(~same):
-            yield (
-                f"people {name} of {now['time'][row]:%Y-%m-%d} are {now[name][row]:,.1f}, "
-                f"{then[name][row]:,.1f} were recorded."
-            )

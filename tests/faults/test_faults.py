@@ -11,7 +11,7 @@ from rasterio.transform import from_origin
 
 from popdask.job import load_job
 from popdask.pipelines import communities
-from popdask.pipelines.plan import VERSIONS
+from popdask.pipelines.communities.fingerprints import VERSIONS
 from popdask.store import WORK, RegionStore
 from tests.faults.process import finish, running, wait_until, wait_until_gone
 from tests.pipelines.small import assert_same, job, small_world, write_job

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.job import Job
+from popdask.job import CommunitiesJob
 from popdask.synthetic import City, World
 
 TABLES = ("communities", "tracks", "links", "balance")
@@ -37,7 +37,7 @@ def settings(folder, store, **tables):
 
 def job(folder, store, **tables):
     """The job on frames in a folder."""
-    return Job.model_validate(settings(folder, store, **tables))
+    return CommunitiesJob.model_validate(settings(folder, store, **tables))
 
 
 def write_job(path, folder, store, **tables):

@@ -7,8 +7,9 @@ import pytest
 from matplotlib.image import imread
 
 from popdask.errors import InputError
-from popdask.job import Job
-from popdask.pipelines import communities, pictures
+from popdask.job import CommunitiesJob
+from popdask.pipelines import communities
+from popdask.pipelines.communities import pictures
 from popdask.store import RegionStore
 from popdask.synthetic import City, World
 from popdask.tracking.encoding import reconstruct, stack_features
@@ -39,7 +40,7 @@ def make_job(folder, **tables):
     }
     for name, table in tables.items():
         settings[name] = settings.get(name, {}) | table
-    return Job.model_validate(settings)
+    return CommunitiesJob.model_validate(settings)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from popdask.job import Job
-from popdask.pipelines.plan import VERSIONS, plan_communities
+from popdask.job import CommunitiesJob
+from popdask.pipelines.communities.fingerprints import VERSIONS, plan_communities
 
 YEARS = [f"{year}-01-01T00:00:00" for year in range(2000, 2006)]
 
@@ -14,7 +14,7 @@ def job(**tables):
         "input": {"frames": "p_{year}.tif"},
         "output": {"store": "out/here.icechunk", "export": ["cog"]},
     }
-    return Job.model_validate(settings | tables)
+    return CommunitiesJob.model_validate(settings | tables)
 
 
 def inputs(years=YEARS, **changed):

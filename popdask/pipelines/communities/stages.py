@@ -16,8 +16,10 @@ import pandas as pd
 import xarray as xr
 
 from popdask import cube, export
-from popdask.job import Job
+from popdask.job import CommunitiesJob
+from popdask.pipelines.conductor import owner_record
 from popdask.pipelines.plan import Plan, StagePlan
+from popdask.pipelines.provenance import run_record
 from popdask.pipelines.workers import on_gpus, on_worker
 from popdask.store import RegionStore, Work, frame_runs, table_bytes
 from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, summary
@@ -27,10 +29,10 @@ from popdask.tracking.threshold import dissolve_small
 
 
 @dataclass(frozen=True)
-class Stages:
+class CommunityStages:
     """What the stages of one run share; the arrays are lazy, as they are stored."""
 
-    job: Job
+    job: CommunitiesJob
     source: xr.Dataset
     files: Mapping[str, Any]
     store: RegionStore
@@ -58,6 +60,13 @@ class Stages:
         work = str(stage) if stage.total > 1 else ""
         COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
 
+    def record(self) -> dict[str, Any]:
+        """Put down what the finished run was made from and with."""
+        job, balance = self.job, self.work.table("balance")
+        rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
+        seeds = {"encoder": job.encoder.seed, "classes": job.classes.seed}
+        return run_record(job, self.files, seeds, balance=rows.to_dict("records"))
+
     def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
         """Some frames of stored arrays."""
         stored = self.work.dataset().isel(time=list(positions))
@@ -82,12 +91,12 @@ class Stages:
         return files
 
 
-def _ingest(run: Stages, stage: StagePlan) -> None:
-    record = {**stage.record, "files": dict(run.files), "job": run.job.name}
+def _ingest(run: CommunityStages, stage: StagePlan) -> None:
+    record = {**stage.record, "files": dict(run.files), **owner_record(run.job)}
     run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
 
 
-def _flow(run: Stages, stage: StagePlan) -> None:
+def _flow(run: CommunityStages, stage: StagePlan) -> None:
     settings, start = run.job.flow.model_dump(), min(stage.stale) - 1
     if start < 0 or not run.job.flow.warm_start:
         arrays = flow.optical_flow(run.population, **settings)
@@ -99,7 +108,7 @@ def _flow(run: Stages, stage: StagePlan) -> None:
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 
 
-def _encoder(run: Stages, stage: StagePlan) -> None:
+def _encoder(run: CommunityStages, stage: StagePlan) -> None:
     settings = run.job.encoder
     config = EncoderConfig(
         edge=settings.edge, epochs=settings.epochs, seed=settings.seed, latent=settings.latent
@@ -114,7 +123,7 @@ def _encoder(run: Stages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
 
 
-def _classifier(run: Stages, stage: StagePlan) -> None:
+def _classifier(run: CommunityStages, stage: StagePlan) -> None:
     settings, files = run.job.classes, {}
     for name, frames in run.models(stage.stale).items():
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
@@ -126,7 +135,7 @@ def _classifier(run: Stages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
 
 
-def _classes(run: Stages, stage: StagePlan) -> None:
+def _classes(run: CommunityStages, stage: StagePlan) -> None:
     parts = []
     for name, frames in run.models(range(len(run.plan.times))).items():
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
@@ -139,7 +148,7 @@ def _classes(run: Stages, stage: StagePlan) -> None:
     run.work.write_frames(stage.name, classes, stage.stale, stage.record)
 
 
-def _communities(run: Stages, stage: StagePlan) -> None:
+def _communities(run: CommunityStages, stage: StagePlan) -> None:
     settings = run.job.communities
     eps = cube.in_cells(settings.eps, run.population)
     classes = run.work.dataset()["classes"]
@@ -151,7 +160,7 @@ def _communities(run: Stages, stage: StagePlan) -> None:
     )
 
 
-def _summary(run: Stages, stage: StagePlan) -> None:
+def _summary(run: CommunityStages, stage: StagePlan) -> None:
     balance = summary.people_balance(*run.frames(stage.stale, "community", "population"))
     summary.check_balance(balance)
     community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
@@ -164,7 +173,7 @@ def _summary(run: Stages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
-def _links(run: Stages, stage: StagePlan) -> None:
+def _links(run: CommunityStages, stage: StagePlan) -> None:
     arrays = run.work.dataset()
     parts = []
     for first, last in frame_runs(stage.stale):
@@ -176,7 +185,7 @@ def _links(run: Stages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
-def _tracks(run: Stages, stage: StagePlan) -> None:
+def _tracks(run: CommunityStages, stage: StagePlan) -> None:
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
     known = _known_tracks(run) or {}
@@ -188,7 +197,7 @@ def _tracks(run: Stages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record)
 
 
-def _known_tracks(run: Stages) -> dict[str, Any] | None:
+def _known_tracks(run: CommunityStages) -> dict[str, Any] | None:
     """The track numbers that the last finished run of the same analysis gave: they stay.
 
     Communities of a frame that was labelled anew take the numbers of those that they share most
@@ -220,7 +229,7 @@ def _known_tracks(run: Stages) -> dict[str, Any] | None:
     return {"known": known, "first_number": first_number}
 
 
-def _export(run: Stages, stage: StagePlan) -> None:
+def _export(run: CommunityStages, stage: StagePlan) -> None:
     job, folder, arrays = run.job, run.job.export_folder, run.work.dataset()
     written: list[Path] = []
     if "cog" in job.output.export:
@@ -237,7 +246,7 @@ def _export(run: Stages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, {}, {**stage.record, "written": paths})
 
 
-COMPUTE: Mapping[str, Callable[[Stages, StagePlan], None]] = {
+COMPUTE: Mapping[str, Callable[[CommunityStages, StagePlan], None]] = {
     "population": _ingest,
     "flow": _flow,
     "encoder": _encoder,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from popdask import figures
 from popdask.errors import InputError
-from popdask.job import Job
+from popdask.job import CommunitiesJob
 from popdask.progress import Reporter
 from popdask.store import RegionStore
 from popdask.tracking import analysis, clustering, encoding
@@ -39,7 +39,7 @@ KS = range(2, 21)
 BATCH = 10_000  # cells that are encoded at once
 
 
-def draw(job: Job, reporter: Reporter | None = None) -> list[Path]:
+def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
     """Draw all pictures of a job's last finished run.
 
     Parameters
@@ -101,7 +101,9 @@ def _maps(region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]
     yield "means", figures.means_figure(means, last["population"])
 
 
-def _charts(job: Job, region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+def _charts(
+    job: CommunitiesJob, region: RegionStore, found: xr.Dataset
+) -> Iterator[tuple[str, Figure]]:
     """Draw what the models have learned, and how well."""
     models = _models(job, region, found)
     histories = {
@@ -123,7 +125,7 @@ def _charts(job: Job, region: RegionStore, found: xr.Dataset) -> Iterator[tuple[
 
 
 def _models(
-    job: Job, region: RegionStore, found: xr.Dataset
+    job: CommunitiesJob, region: RegionStore, found: xr.Dataset
 ) -> dict[str, tuple[FittedEncoder, ClassModel, slice]]:
     """Read the encoders and classifiers, each with the frames that it serves."""
     if job.encoder.scope == "shared":

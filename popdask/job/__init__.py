@@ -1,0 +1,12 @@
+"""Job files: a region and its product, written down as data.
+
+A job is a TOML file that one can read; :func:`load_job` turns it into typed, validated settings.
+Every setting has a default, an unknown one is an error that offers the nearest name, relative
+paths are relative to the job file, and ``${VARIABLES}`` expand from the environment.
+"""
+
+from popdask.job.communities import CommunitiesJob
+from popdask.job.files import load_job, settings_rows
+from popdask.job.settings import Job
+
+__all__ = ["CommunitiesJob", "Job", "load_job", "settings_rows"]

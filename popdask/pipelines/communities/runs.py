@@ -1,0 +1,174 @@
+"""Runs of the communities job: population rasters in, communities tracked through time out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from popdask import cube
+from popdask.job import CommunitiesJob
+from popdask.pipelines import conductor
+from popdask.pipelines.communities.fingerprints import MODELS, plan_communities
+from popdask.pipelines.communities.stages import CommunityStages
+from popdask.pipelines.conductor import Files, Workers
+from popdask.pipelines.plan import Plan
+from popdask.pipelines.provenance import file_fingerprints
+from popdask.progress import Reporter
+from popdask.store import RegionStore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did and found."""
+
+    plan: Plan
+    """What it had to compute."""
+    communities: gpd.GeoDataFrame
+    """The communities of every frame, with people, area, place and motion."""
+    tracks: pd.DataFrame
+    """The events of every track."""
+    balance: pd.DataFrame
+    """People in communities, outside them and in the raster, for every frame."""
+    store: RegionStore
+    """The results."""
+
+
+class CommunitiesPipeline:
+    """What the stages of the communities job depend on, and how they are computed."""
+
+    def files(self, job: CommunitiesJob, records: Mapping[str, Any]) -> Files:
+        """Tell the versions of the frames' files, by ISO time."""
+        known = records.get("population", {}).get("files", {})
+        return file_fingerprints(_frames(job), known)
+
+    def plan(self, job: CommunitiesJob, files: Files, records: Mapping[str, Any]) -> Plan:
+        """Decide what is to be computed."""
+        checksums = {time: file["sha256"] for time, file in files.items()}
+        written = records.get("export", {}).get("written", [])
+        if not all(Path(path).exists() for path in written):  # somebody took them away
+            records = {**records, "export": {"written": written}}
+        return plan_communities(job, checksums, records)
+
+    def begin(
+        self, job: CommunitiesJob, store: RegionStore, files: Files, forget: Sequence[str]
+    ) -> CommunityStages:
+        """Open the frames, and take up the work where it stands, without the stages to forget."""
+        source = _open(job)
+        cube.in_cells(job.communities.eps, source["population"])  # refused now, not after 5 stages
+        work = store.begin(source, keep=MODELS)
+        work.forget(forget)
+        # The layout may have dropped what was stored for another grid.
+        return CommunityStages(
+            job, source, files, store, work, self.plan(job, files, work.records())
+        )
+
+
+PIPELINE = CommunitiesPipeline()
+
+
+def plan(job: CommunitiesJob) -> Plan:
+    """Say what a run would compute, without opening the frames.
+
+    Parameters
+    ----------
+    job
+        The settings.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        If no frame is found, or the store's folder holds something else.
+    """
+    return conductor.plan(PIPELINE, job)
+
+
+def extent(job: CommunitiesJob) -> str:
+    """Say how much a job is, from the headers of its frames: cells, chunks and bytes.
+
+    Raises
+    ------
+    InputError
+        If the frames are not there, or do not fit each other.
+    """
+    population = _open(job)["population"]
+    frames, rows, columns = population.shape
+    chunks = population.data.numblocks[1] * population.data.numblocks[2]
+    return (
+        f"{frames} × {rows} × {columns} = {population.size:,} cells, in {chunks} chunks per frame "
+        f"of up to {' × '.join(str(max(sizes)) for sizes in population.data.chunks[1:])}; "
+        f"{population.nbytes / 1e9:.2f} GB of people"
+    )
+
+
+def run(
+    job: CommunitiesJob,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Outcome:
+    """Run the job, or as much of it as is not done yet.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    reporter, force, workers
+        As for :func:`popdask.pipelines.conductor.run`.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InputError
+        If the frames are wrong; the last finished results are untouched.
+    RegionBusyError
+        If another run holds the region.
+    LostPeopleError
+        If the people in communities and outside them are not those of the raster.
+    """
+    whole = conductor.run(PIPELINE, job, reporter, force=force, workers=workers)
+    store = RegionStore(job.output.store)
+    communities, tracks, balance = map(store.table, ("communities", "tracks", "balance"))
+    return Outcome(whole, communities, tracks, balance, store)
+
+
+def run_only(
+    job: CommunitiesJob,
+    name: str,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Compute one stage; see :func:`popdask.pipelines.conductor.run_only`."""
+    return conductor.run_only(PIPELINE, job, name, reporter, force=force, workers=workers)
+
+
+def found(store: RegionStore) -> str:
+    """Say in a few words what the last finished run has found."""
+    tracks = store.table("tracks")["track"].nunique()
+    return f"{len(store.table('communities')):,} communities in {tracks:,} tracks"
+
+
+def _frames(job: CommunitiesJob) -> dict[np.datetime64, str]:
+    return cube.find_frames(job.input.frames, job.input.start, job.input.end)
+
+
+def _open(job: CommunitiesJob) -> xr.Dataset:
+    settings = job.input.model_dump(include={"chunks", "align", "nodata"})
+    return cube.open_frames(_frames(job), **settings)

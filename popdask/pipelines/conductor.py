@@ -1,0 +1,231 @@
+"""How any job is run: what is stale is computed stage by stage, committed, at the end published.
+
+sources → plan → (workers) → stage, commit, stage, commit, … → publish
+
+A pipeline says what its stages depend on and how they are computed. Readers of the store see
+nothing of a run until all of its stages are finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from popdask.errors import InputError
+from popdask.job import Job
+from popdask.pipelines.plan import Plan, StagePlan
+from popdask.progress import Reporter
+from popdask.store import RegionStore, Work
+
+#: Gives the workers of a run, a context that is entered when there is something to compute.
+Workers = Callable[[], AbstractContextManager[Any]]
+
+#: The fingerprints of input files (path, size, mtime, sha256), by what they are to the job.
+Files = Mapping[str, Mapping[str, Any]]
+
+
+class Stages(Protocol):
+    """The stages of one run, ready to be computed."""
+
+    @property
+    def work(self) -> Work:
+        """Where they store their results."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be computed."""
+
+    def compute(self, stage: StagePlan) -> None:
+        """Compute what is stale of one stage, and commit it."""
+
+    def record(self) -> dict[str, Any]:
+        """Put down what the finished run was made from and with."""
+
+
+class Pipeline(Protocol):
+    """One kind of job: what its stages depend on, and how they are computed."""
+
+    def files(self, job: Any, records: Mapping[str, Any]) -> Files:
+        """Tell the versions of the files that a job reads."""
+
+    def plan(self, job: Any, files: Files, records: Mapping[str, Any]) -> Plan:
+        """Decide what is to be computed."""
+
+    def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Stages:
+        """Open the inputs, and take up the work where it stands, without the stages to forget."""
+
+
+def plan(pipeline: Pipeline, job: Job) -> Plan:
+    """Say what a run would compute.
+
+    Parameters
+    ----------
+    pipeline
+        The kind of job.
+    job
+        The settings.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        If an input file is missing, or the store's folder holds something else.
+    """
+    records = RegionStore(job.output.store).latest_records()
+    return pipeline.plan(job, pipeline.files(job, records), records)
+
+
+def run(
+    pipeline: Pipeline,
+    job: Job,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Run a job, or as much of it as is not done yet.
+
+    Parameters
+    ----------
+    pipeline
+        The kind of job.
+    job
+        The settings.
+    reporter
+        Is told of each stage; without it, the run is silent.
+    force
+        Whether to compute everything again, the fitted models too.
+    workers
+        Gives a context with the Dask client that does the work; it is entered only if there is
+        something to compute. Without it, the current client does it, if there is one, else Dask's
+        default scheduler.
+
+    Returns
+    -------
+    Plan
+        What there was to compute.
+
+    Raises
+    ------
+    InputError
+        If the inputs are wrong; the last finished results are untouched.
+    RegionBusyError
+        If another run holds the region.
+    """
+    store = RegionStore(job.output.store)
+    with store.lock():
+        records = store.latest_records()
+        _check_owner(job, records)
+        records = {} if force else records
+        files = pipeline.files(job, records)
+        whole = pipeline.plan(job, files, records)
+        if not whole.done or store.unfinished():
+            with workers():
+                stages = pipeline.begin(job, store, files, list(whole.stages) if force else [])
+                _compute(stages, list(stages.plan), reporter)
+                _publish(stages)
+    return whole
+
+
+def run_only(
+    pipeline: Pipeline,
+    job: Job,
+    name: str,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Compute one stage, if all that it needs is finished.
+
+    The stage is committed to the work under way. Readers see it when no other stage is left to
+    compute: what they see always belongs together.
+
+    Parameters
+    ----------
+    pipeline, job, reporter, workers
+        As for `run`.
+    name
+        The stage.
+    force
+        Whether to compute the stage again although it is finished.
+
+    Returns
+    -------
+    Plan
+        What is left to compute; readers see the stage if that is nothing.
+
+    Raises
+    ------
+    InputError
+        If there is no such stage, or one that it needs is not finished.
+    RegionBusyError
+        If another run holds the region.
+    """
+    store = RegionStore(job.output.store)
+    with store.lock():
+        records = store.latest_records()
+        _check_owner(job, records)
+        if force:
+            records = {key: record for key, record in records.items() if key != name}
+        files = pipeline.files(job, records)
+        before = pipeline.plan(job, files, records)
+        _check_only(job, before, name)
+        if before[name].done and not (before.done and store.unfinished()):
+            return before
+        with workers():
+            stages = pipeline.begin(job, store, files, [name] if force else [])
+            _check_only(job, stages.plan, name)  # the grid may be another than the stored one
+            _compute(stages, [stages.plan[name]], reporter)
+            left = pipeline.plan(job, files, stages.work.records())
+            if left.done:
+                _publish(stages)
+    return left
+
+
+def owner_record(job: Job) -> dict[str, str]:
+    """What the first stage of a job puts down, so that another job does not take its store."""
+    return {"job": job.name, "pipeline": job.pipeline}
+
+
+def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
+    """Refuse a store that holds another job's region."""
+    told: Mapping[str, Any] = next((record for record in records.values() if "job" in record), {})
+    for what, mine in (("region", job.name), ("pipeline", job.pipeline)):
+        owner = told.get("job" if what == "region" else "pipeline", mine)
+        if owner != mine:
+            raise InputError(
+                f"[output] store {job.output.store} holds the {what} {owner!r}, not {mine!r}: give "
+                "this job a store of its own."
+            )
+
+
+def _compute(stages: Stages, todo: Sequence[StagePlan], reporter: Reporter | None) -> None:
+    """Go through some stages, committing each."""
+    reporter = reporter or Reporter()
+    for stage in todo:
+        if not stage.done:
+            with reporter.stage(stage.name, str(stage)):
+                stages.compute(stage)
+
+
+def _publish(stages: Stages) -> None:
+    """Let readers see the results, with the record of the run."""
+    stages.work.publish(f"run-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", stages.record())
+
+
+def _check_only(job: Job, plan: Plan, name: str) -> None:
+    """Refuse a stage that does not exist, or that needs one that is not finished."""
+    if name not in plan.stages:
+        raise InputError(f"{job.name} has no stage {name!r}: it has {', '.join(plan.stages)}.")
+    if missing := plan.unfinished_before(name):
+        stages = ", ".join(f"{stage.name} ({stage})" for stage in missing)
+        raise InputError(
+            f"{name} needs stages of {job.name} that are still to be computed: {stages}; compute "
+            "them first, or run the whole job."
+        )
