@@ -66,7 +66,7 @@ class TrainedModel:
     resolution: float = float("nan")
     """Side of a pixel, in units of the CRS."""
     context: int = 0
-    """Pixels seen around the cell on every side."""
+    """Cells of the ring that is seen around the cell."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How it was trained."""
     training_cells: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), np.int64))
