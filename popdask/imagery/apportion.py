@@ -29,7 +29,7 @@ def whole_people(kept: xr.Dataset) -> xr.DataArray:
     -------
     DataArray
         Whole people per cell, float64 (y, x), NaN = no data; lazy where `kept` is. One task holds
-        the whole raster, about 40 bytes per cell with people.
+        the whole raster, about 60 bytes per cell.
 
     Raises
     ------
