@@ -5,8 +5,8 @@ where no rounding can part two neighbours. The corners that chunk borders leave 
 straight edges and are taken out, so that the outline is identical under any chunking.
 """
 
+from collections.abc import Iterable
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import rasterio.features
@@ -17,9 +17,12 @@ _ALONE = Lock()
 Pieces = tuple[list[int], list[shapely.Polygon]]
 
 
-def outline_block(labels: np.ndarray, block_info: dict[int, Any]) -> Pieces:
-    """Outline the communities of a block (1, y, x): numbers and polygons (column, row)."""
-    _, (top, _), (left, _) = block_info[0]["array-location"]
+def outline_block(labels: np.ndarray, corner: tuple[int, int]) -> Pieces:
+    """Outline the communities of a block (1, y, x) that begins at (row, column).
+
+    Their numbers, and polygons of (column, row).
+    """
+    top, left = corner
     place, labels = Affine.translation(left, top), labels[0].astype(np.int32)
     # rasterio silences a warning process-wide, and threads undo that for each other
     with _ALONE:
@@ -28,7 +31,7 @@ def outline_block(labels: np.ndarray, block_info: dict[int, Any]) -> Pieces:
     return numbers, [shapely.geometry.shape(outline) for outline, _ in shapes]
 
 
-def join_outlines(blocks: list[Pieces]) -> np.ndarray:
+def join_outlines(blocks: Iterable[Pieces]) -> np.ndarray:
     """Join the pieces of each community, in the order of their numbers."""
     numbers = np.array([number for block, _ in blocks for number in block], dtype=np.int64)
     pieces = np.array([piece for _, block in blocks for piece in block], dtype=object)

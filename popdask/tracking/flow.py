@@ -301,3 +301,44 @@ def two_frame_flow(
         )
     frames = da.stack([before.data, after.data.rechunk(before.chunks)])
     return _as_dataset(_flow(frames, scheme, [0], warm_start=False), like=before)
+
+
+def moving_cells(population: DataArray, *, alpha: float = 10.0, iterations: int = 1) -> DataArray:
+    """Tell in which cells people move from one frame to the next.
+
+    Parameters
+    ----------
+    population : DataArray of float, (time, y, x)
+        People per cell, NumPy or Dask; NaN (no data) is read as nobody.
+    alpha, iterations : optional
+        As in `two_frame_flow`, whose flow from each frame to the next is looked at.
+
+    Returns
+    -------
+    DataArray of bool, (time, y, x)
+        True where the flow is not 0, of every frame but the last; lazy.
+
+    Raises
+    ------
+    InputError
+        As `two_frame_flow`.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> population = xr.DataArray(np.zeros((2, 1, 5)), dims=("time", "y", "x"))
+    >>> population[1, 0, 1] = 100
+    >>> moving_cells(population).values.astype(int)
+    array([[[1, 0, 1, 0, 0]]])
+    """
+    scheme = _Scheme(iterations, float(alpha), (0, 0, 1))
+    people = _as_people(population, "time", "y", "x")
+    earlier = people.isel(time=slice(-1))
+    flow = _flow(people.data, scheme, range(len(earlier)), warm_start=False)
+    meta = np.empty((0, 0, 0), bool)
+    moving = da.map_blocks(_moving, flow, drop_axis=1, meta=meta).rechunk(earlier.chunks)
+    return earlier.copy(data=moving).rename("moving")
+
+
+def _moving(flow: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return (flow != 0).any(axis=1)

@@ -14,24 +14,22 @@ table. Pairs of communities are never formed, so neither memory nor time grows w
 
 from __future__ import annotations
 
-import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from popdask.errors import InputError
-from popdask.tracking.flow import two_frame_flow
+from popdask.tracking.flow import moving_cells
 from popdask.tracking.lineage import EVENTS, tracks, verify_tracks
 from popdask.tracking.tally import (
     Table,
     frames_of,
     heaviest,
-    over_frames,
     pair_keys,
     split_keys,
+    sum_frames,
     tabulate,
-    tree_sum,
     words,
 )
 
@@ -109,17 +107,13 @@ def link(
     if rule not in RULES:
         raise InputError(f"links.rule is {rule!r}; one of {', '.join(RULES)} was expected")
     times, (labels, people) = frames_of(community, population)
-    population = population.transpose(..., "y", "x")
-    flows = [
-        two_frame_flow(
-            population.isel(time=t), population.isel(time=t + 1), alpha=alpha, iterations=iterations
-        )
-        for t in range(len(times) - 1)
-    ]
-    moving = [(flow["u"].data != 0) | (flow["v"].data != 0) for flow in flows]
-    arrays = (labels[:-1], labels[1:], people[:-1], da.stack(moving) if moving else people[:-1])
-    tables = [tree_sum(blocks) for blocks in over_frames(_overlap_block, *arrays)]
-    frames = [_apply_rule(_pairs(table), rule) for table in dask.compute(*tables)]
+    tables = []
+    if len(times) > 1:
+        moving = moving_cells(population, alpha=alpha, iterations=iterations)
+        labels, people = labels.rechunk({0: 1}), people.rechunk({0: 1})
+        pairs = labels.blocks[:-1], labels.blocks[1:], people.blocks[:-1], moving.data
+        tables = sum_frames(_overlap_block, *pairs).compute()
+    frames = [_apply_rule(_pairs(table), rule) for table in tables]
     # a frame without links still gives the columns their types
     links = pd.concat([_pairs(_NOTHING), *frames], ignore_index=True)
     links.insert(0, "time", np.repeat(times[:-1], [len(frame) for frame in frames]))
@@ -160,9 +154,11 @@ def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.
     1     0    1    1
     """
     times, (before, after, people) = frames_of(old, new, population)
-    frames = over_frames(_overlap_block, before, after, people, da.zeros_like(before, dtype=bool))
+    still = da.zeros_like(before, dtype=bool)
     found = []
-    for table, time in zip(dask.compute(*map(tree_sum, frames)), times, strict=True):
+    for table, time in zip(
+        sum_frames(_overlap_block, before, after, people, still).compute(), times, strict=True
+    ):
         source, target = split_keys(table.keys)
         weights = table.reals(2), table.sums[1]
         both = heaviest(source, target, *weights) & heaviest(target, source, *weights)

@@ -5,21 +5,21 @@ matter of tracks (:func:`follow`) or, without them, of the people in the cells t
 two successive frames share.
 """
 
+from collections.abc import Sequence
+
 import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from dask.delayed import Delayed
 
 from popdask.tracking.tally import (
     Table,
     heaviest,
-    over_frames,
     pair_keys,
     split_keys,
+    sum_frames,
     tabulate,
-    tree_sum,
     words,
 )
 
@@ -58,7 +58,7 @@ def follow(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFr
     return move(communities, origin.to_numpy(dtype=np.int64))
 
 
-def shared_people(community: da.Array, people: da.Array) -> list[Delayed]:
+def shared_people(community: da.Array, people: da.Array) -> da.Array:
     """Tabulate, lazily, the people and cells that communities of successive frames share.
 
     Parameters
@@ -70,12 +70,11 @@ def shared_people(community: da.Array, people: da.Array) -> list[Delayed]:
 
     Returns
     -------
-    list of Delayed
+    dask.array.Array of object, (time - 1,)
         For every frame but the last a :class:`~popdask.tracking.tally.Table` by pair of
         communities: two words of people (who live there before), cells.
     """
-    frames = over_frames(_shared_block, community[:-1], community[1:], people[:-1])
-    return [tree_sum(blocks) for blocks in frames]
+    return sum_frames(_shared_block, community[:-1], community[1:], people[:-1])
 
 
 def _shared_block(before: np.ndarray, after: np.ndarray, people: np.ndarray) -> Table:
@@ -84,14 +83,14 @@ def _shared_block(before: np.ndarray, after: np.ndarray, people: np.ndarray) -> 
     return tabulate(pair_keys(before[shared], after[shared]), columns)
 
 
-def predecessors(communities: list[np.ndarray], shared: list[Table]) -> np.ndarray:
+def predecessors(communities: list[np.ndarray], shared: Sequence[Table]) -> np.ndarray:
     """Find the community of the frame before that left most people in each community.
 
     Parameters
     ----------
     communities : list of numpy.ndarray
         The numbers of the communities of every frame, ascending.
-    shared : list of Table
+    shared : sequence of Table
         What every frame but the first shares with the one before, from :func:`shared_people`.
 
     Returns

@@ -11,8 +11,8 @@ under any chunking, and the cells are read once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import dask
 import geopandas as gpd
@@ -21,12 +21,21 @@ import pandas as pd
 import shapely
 import xarray as xr
 from affine import Affine
-from dask import delayed
 
 from popdask.cube import pixel_area_km2
-from popdask.tracking._outlines import join_outlines, outline_block
+from popdask.tracking._outlines import Pieces, join_outlines, outline_block
 from popdask.tracking.motion import follow, move, predecessors, shared_people
-from popdask.tracking.tally import Table, frames_of, over_frames, tabulate, tree_sum, words
+from popdask.tracking.tally import (
+    Table,
+    add_up,
+    first_cells,
+    frames_of,
+    sum_frames,
+    tabulate,
+    words,
+)
+
+_OUTSIDE, _RASTER = -1, -2  # keys beside those of communities
 
 __all__ = ["LostPeopleError", "check_balance", "follow", "people_balance", "summarize"]
 
@@ -91,21 +100,21 @@ def summarize(
     times, (labels, *arrays) = frames_of(community, *values)
     grid = population if population.rio.crs is not None else community
     area = pixel_area_km2(grid)
-    sums, outlines, shared = dask.compute(
-        [tree_sum(blocks) for blocks in over_frames(_sum_block, labels, *arrays, area=area)],
-        [delayed(join_outlines)(blocks) for blocks in over_frames(outline_block, labels)],
-        shared_people(labels, arrays[0]) if tracks is None else [],
+    first = first_cells(labels.chunks)
+    sums = sum_frames(
+        _sum_block, labels, *arrays, add=_join, finish=_outlined, area=area, first=first
     )
+    parts, shared = dask.compute(sums, shared_people(labels, arrays[0]) if tracks is None else [])
     frames = [
-        _describe(time, table, outline, grid.rio.transform())
-        for time, table, outline in zip(times, sums, outlines, strict=True)
+        _describe(time, table, outlines, grid.rio.transform())
+        for time, (table, outlines) in zip(times, parts, strict=True)
     ]
     communities = gpd.GeoDataFrame(
         pd.concat(frames, ignore_index=True), geometry="geometry", crs=grid.rio.crs
     )
     communities["centroid"] = gpd.GeoSeries(communities["centroid"], crs=grid.rio.crs)
     if tracks is None:
-        return move(communities, predecessors([table.keys for table in sums], shared))
+        return move(communities, predecessors([table.keys for table, _ in parts], shared))
     return follow(communities, tracks)
 
 
@@ -144,13 +153,10 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     0     0     3.0      4.0    7.0     7.0         0.0
     """
     times, (labels, people) = frames_of(community, population)
-    tables, sums = dask.compute(
-        [tree_sum(blocks) for blocks in over_frames(_count_block, labels, people)],
-        [tree_sum(blocks) for blocks in over_frames(_total_block, people)],
-    )
-    raster = np.array([table.reals(0).sum() for table in sums])
+    tables = sum_frames(_count_block, labels, people).compute()
+    raster = np.array([table.reals(0)[table.keys == _RASTER].sum() for table in tables])
     inside = np.array([table.reals(0)[table.keys >= 0].sum() for table in tables])
-    outside = np.array([table.reals(0)[table.keys < 0].sum() for table in tables])
+    outside = np.array([table.reals(0)[table.keys == _OUTSIDE].sum() for table in tables])
     total = inside + outside
     scale = np.where(raster == 0, 1.0, np.abs(raster))
     return pd.DataFrame(
@@ -193,16 +199,24 @@ def check_balance(balance: pd.DataFrame, *, tolerance: float = 1e-9) -> None:
         )
 
 
+class _Part(NamedTuple):
+    """What a block, or some of them, tell of the communities in them."""
+
+    table: Table
+    outlines: list[Pieces]
+
+
 def _sum_block(
     labels: np.ndarray,
     people: np.ndarray,
     *flow: np.ndarray,
     area: np.ndarray,
-    block_info: dict[int, Any],
-) -> Table:
+    first: Sequence[np.ndarray],
+    block_id: tuple[int, int, int],
+) -> _Part:
     """Tabulate a block (1, y, x) by community: cells, people, area, rows, columns and flow."""
     inside = labels >= 0
-    _, (top, _), (left, _) = block_info[0]["array-location"]
+    top, left = (int(first[axis][block_id[axis]]) for axis in (1, 2))
     _, rows, columns = np.nonzero(inside)
     rows, columns = rows + top, columns + left
 
@@ -215,23 +229,26 @@ def _sum_block(
         for component in flow:
             yield from words(component[inside])
 
-    return tabulate(labels[inside].astype(np.int64), sums())
+    table = tabulate(labels[inside].astype(np.int64), sums())
+    return _Part(table, [outline_block(labels, (top, left))])
+
+
+def _join(parts: list[_Part]) -> _Part:
+    tables, outlines = zip(*parts, strict=True)
+    return _Part(add_up(list(tables)), [pieces for part in outlines for pieces in part])
+
+
+def _outlined(part: _Part) -> tuple[Table, np.ndarray]:
+    """A frame's table, and the outlines of its communities in the order of their numbers."""
+    return part.table, join_outlines(part.outlines)
 
 
 def _count_block(labels: np.ndarray, people: np.ndarray) -> Table:
-    """Tabulate the people of a block by community, those outside under −1."""
-    lived_in = _lived_in(people)
-    return tabulate(np.maximum(labels[lived_in].astype(np.int64), -1), words(people[lived_in]))
-
-
-def _total_block(people: np.ndarray) -> Table:
-    """Tabulate the people of a block under one key."""
-    people = people[_lived_in(people)]
-    return tabulate(np.zeros(people.size, dtype=np.int64), words(people))
-
-
-def _lived_in(people: np.ndarray) -> np.ndarray:
-    return (people != 0) & ~np.isnan(people)
+    """Tabulate the people of a block by community, and once more without looking at them."""
+    lived_in = (people != 0) & ~np.isnan(people)
+    weights = words(people[lived_in])
+    here = tabulate(np.maximum(labels[lived_in].astype(np.int64), _OUTSIDE), weights)
+    return add_up([here, tabulate(np.full(weights[0].size, _RASTER), weights)])
 
 
 def _describe(time: Any, table: Table, outlines: np.ndarray, transform: Affine) -> pd.DataFrame:

@@ -15,15 +15,16 @@ first, and only the runs are sorted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask import delayed
-from dask.delayed import Delayed
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
 from popdask.errors import InputError
 
@@ -134,39 +135,82 @@ def _collapse(keys: np.ndarray, sums: np.ndarray) -> Table:
     return Table(keys[starts], np.add.reduceat(sums[:, order], starts, axis=1))
 
 
-def over_blocks(kernel: Callable[..., Any], *arrays: da.Array, **options: Any) -> list[Delayed]:
-    """Call ``kernel`` on every chunk of arrays of one shape; one lazy result each.
+def sum_frames(
+    kernel: Callable[..., Any],
+    *arrays: da.Array,
+    add: Callable[[list[Any]], Any] = add_up,
+    finish: Callable[[Any], Any] | None = None,
+    **options: Any,
+) -> da.Array:
+    """Call a kernel on every chunk of arrays (time, y, x), and add up what it gives by frame.
 
-    All arrays take the chunks of the first. ``kernel`` may ask for Dask's ``block_info``.
+    Parameters
+    ----------
+    kernel : callable
+        Takes a chunk (1, y, x) of each array and gives a :class:`Table`, or what `add` adds up; it
+        may ask for Dask's ``block_id``.
+    *arrays : dask.array.Array
+        Of one shape; all take the chunks of the first along y and x.
+    add : callable, optional
+        Adds up a list of what the kernel gives. It is called in a tree, so that no task holds more
+        than a few of them.
+    finish : callable, optional
+        What is made of a frame's sum.
+    **options
+        Further arguments of the kernel.
+
+    Returns
+    -------
+    dask.array.Array of object, (time,)
+        The sum of each frame. Arrays that are computed together share what they need.
     """
-    first, *others = arrays
+    if not len(arrays[0]):
+        return da.from_array(np.empty(0, dtype=object), chunks=-1, name=False)
+    blocks = _mapped(kernel, arrays, options)
+    name = f"sum-{getattr(kernel, '__name__', 'frames')}-{tokenize(blocks.name, add, finish)}"
+    graph: dict[Any, Any] = {}
+    for frame in range(len(blocks)):
+        level = [(blocks.name, frame, *block) for block in np.ndindex(*blocks.numblocks[1:])]
+        for depth in count():
+            groups = [level[start : start + _FAN_IN] for start in range(0, len(level), _FAN_IN)]
+            if len(groups) == 1:
+                break
+            level = [(f"{depth}-{name}", frame, number) for number in range(len(groups))]
+            graph |= {key: (add, group) for key, group in zip(level, groups, strict=True)}
+        graph[name, frame] = (_in_array, add, finish, level)
+    below: list[Any] = [blocks]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=below)
+    return da.Array(layers, name, ((1,) * len(blocks),), dtype=object)
+
+
+def _mapped(
+    kernel: Callable[..., Any], arrays: Sequence[da.Array], options: dict[str, Any]
+) -> da.Array:
+    """Lay a kernel over chunks of one frame, so that Dask fuses it with what reads them."""
+    first, *others = (array.rechunk({0: 1}) for array in arrays)
     aligned = [first, *(other.rechunk(first.chunks) for other in others)]
-    meta = np.empty((0,) * first.ndim, dtype=object)
-    blocks = da.map_blocks(kernel, *aligned, dtype=object, meta=meta, **options)
-    return blocks.to_delayed(optimize_graph=False).ravel().tolist()
+    meta = np.empty((0, 0, 0), dtype=object)
+    return da.map_blocks(kernel, *aligned, dtype=object, meta=meta, **options)
 
 
-def over_frames(
-    kernel: Callable[..., Any], *arrays: da.Array, **options: Any
-) -> list[list[Delayed]]:
-    """Call ``kernel`` on the chunks (1, y, x) of arrays (time, y, x); the results by frame.
+def _in_array(
+    add: Callable[[list[Any]], Any], finish: Callable[[Any], Any] | None, parts: list[Any]
+) -> np.ndarray:
+    """Add up the last parts of a frame; in an array, because Dask puts frames together."""
+    whole = np.empty(1, dtype=object)
+    whole[0] = add(parts) if finish is None else finish(add(parts))
+    return whole
 
-    All frames share one graph, so that what two of them need is computed once.
+
+def first_cells(chunks: Iterable[Iterable[int]]) -> list[np.ndarray]:
+    """Where the chunks begin, int64, along each axis.
+
+    Examples
+    --------
+    >>> first_cells([(3, 3, 1)])
+    [array([0, 3, 6])]
     """
-    first, *others = arrays
-    if not len(first):
-        return []
-    blocks = over_blocks(kernel, first.rechunk({0: 1}), *others, **options)
-    size = len(blocks) // len(first)
-    return [blocks[start : start + size] for start in range(0, len(blocks), size)]
-
-
-def tree_sum(tables: list[Delayed]) -> Delayed:
-    """Add up lazy tables by a tree, so that no task holds more than a few of them."""
-    while len(tables) > 1:
-        groups = [tables[start : start + _FAN_IN] for start in range(0, len(tables), _FAN_IN)]
-        tables = [delayed(add_up)(group) for group in groups]
-    return tables[0]
+    return [np.cumsum([0, *sizes], dtype=np.int64)[:-1] for sizes in chunks]
 
 
 def heaviest(group: np.ndarray, other: np.ndarray, *weights: np.ndarray) -> np.ndarray:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask import delayed
 
 from popdask.errors import InputError
 from popdask.tracking.tally import (
     Table,
     frames_of,
-    over_blocks,
+    sum_frames,
     tabulate,
-    tree_sum,
     words,
 )
 
@@ -57,24 +55,22 @@ def dissolve_small(
     if not min_people >= 0:
         raise InputError(f"min_people is {min_people}: give 0 people or more")
     _, (labels, people) = frames_of(community, population)
-    frames = []
-    for before, weights in zip(labels, people, strict=True):
-        table = tree_sum(over_blocks(_weigh_block, before, weights))
-        number = da.from_delayed(
-            delayed(_renumber)(table, min_people), shape=(np.nan,), dtype=np.int32
-        )
-        frames.append(_relabel(before, number))
-    data = da.stack(frames) if "time" in community.dims else frames[0]
+    labels = labels.rechunk({0: 1})
+    data = da.blockwise(
+        _relabel_block,
+        "tyx",
+        labels,
+        "tyx",
+        sum_frames(_weigh_block, labels, people),
+        "t",
+        min_people=min_people,
+        dtype=np.int32,
+        meta=np.empty((0, 0, 0), np.int32),
+    )
+    data = data if "time" in community.dims else data[0]
     order = [dim for dim in ("time", "y", "x") if dim in community.dims]
     result = community.transpose(*order).copy(data=data)
     return result.transpose(*community.dims)
-
-
-def _relabel(labels: da.Array, number: da.Array) -> da.Array:
-    """Look every label up, block by block; the table of numbers goes to each as a whole."""
-    return da.blockwise(
-        _relabel_block, "yx", labels, "yx", number, "n", dtype=np.int32, concatenate=True
-    )
 
 
 def _weigh_block(labels: np.ndarray, people: np.ndarray) -> Table:
@@ -89,5 +85,5 @@ def _renumber(table: Table, min_people: float) -> np.ndarray:
     return number
 
 
-def _relabel_block(labels: np.ndarray, number: np.ndarray) -> np.ndarray:
-    return number[labels]  # −1 reads the last entry
+def _relabel_block(labels: np.ndarray, tables: np.ndarray, min_people: float) -> np.ndarray:
+    return _renumber(tables[0], min_people)[labels]  # −1 reads the last entry

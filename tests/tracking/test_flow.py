@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.tracking.flow import optical_flow, two_frame_flow
+from popdask.tracking.flow import moving_cells, optical_flow, two_frame_flow
 
 OFFSETS = {0: (-1, 1), 1: (0, 1), -1: (-1, 0)}
 centerings = st.tuples(*[st.sampled_from([-1, 0, 1])] * 3)
@@ -198,6 +198,8 @@ def test_forward_flow_equals_backward_flow(seed, iterations):
         between = two_frame_flow(people[t], people[t + 1], iterations=iterations)
         xr.testing.assert_equal(between, forward.isel(time=t))
         xr.testing.assert_equal(between, backward.isel(time=t + 1))
+    moves = (forward.u != 0) | (forward.v != 0)
+    np.testing.assert_array_equal(moving_cells(people, iterations=iterations), moves[:3])
 
 
 @pytest.mark.parametrize(("time_centering", "kept"), [(-1, 4), (0, 3), (1, 3)])

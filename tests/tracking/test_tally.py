@@ -17,11 +17,10 @@ from popdask.tracking.tally import (
     add_up,
     frames_of,
     heaviest,
-    over_frames,
     pair_keys,
     split_keys,
+    sum_frames,
     tabulate,
-    tree_sum,
     words,
 )
 
@@ -84,8 +83,7 @@ def test_the_tree_gives_the_same_table_under_any_chunking(
     population = np.minimum(population, 1e6)
     lazy = da.from_array(labels[None], chunks=(1, rows, columns))
     values = da.from_array(population[None], chunks=(1, columns, rows))
-    (blocks,) = over_frames(count, lazy, values)
-    table = tree_sum(blocks).compute()
+    (table,) = sum_frames(count, lazy, values).compute()
     whole = count(labels, population)
     np.testing.assert_array_equal(table.keys, whole.keys)
     np.testing.assert_array_equal(table.sums, whole.sums)
@@ -109,8 +107,7 @@ def test_the_graph_grows_with_the_chunks() -> None:
         labels = da.zeros((1, side, side), chunks=1, dtype=np.int32).map_blocks(
             refuse, dtype=np.int32, meta=np.empty((0, 0, 0), np.int32)
         )
-        (blocks,) = over_frames(count, labels, labels)
-        tasks.append(len(dict(tree_sum(blocks).__dask_graph__())))
+        tasks.append(len(dict(sum_frames(count, labels, labels).__dask_graph__())))
     assert tasks[1] <= 4.1 * tasks[0]
 
 
