@@ -49,6 +49,21 @@ def open_arrays(session: icechunk.Session) -> xr.Dataset:
     return xr.open_zarr(session.store, consolidated=False, chunks={})
 
 
+def open_group(session: icechunk.Session, name: str) -> xr.Dataset:
+    """Open a group of a session, lazily, in its chunks.
+
+    Raises
+    ------
+    KeyError
+        If there is none of that name.
+    """
+    if _subgroup(session.store, name) is None:
+        raise KeyError(name)
+    return xr.open_zarr(
+        session.store, group=name, consolidated=False, chunks={}, decode_coords="all"
+    )
+
+
 def is_empty(store: Any) -> bool:
     """Tell whether nothing was ever written."""
     return _subgroup(store, "") is None

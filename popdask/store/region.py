@@ -15,14 +15,17 @@ import xarray as xr
 
 from popdask.errors import InputError
 from popdask.store.contents import (
+    READ_ERRORS,
     file_problem,
     is_empty,
     open_arrays,
+    open_group,
     read_file,
     read_files,
     read_records,
     read_table,
 )
+from popdask.store.groups import group_checksum
 from popdask.store.lock import Owner, hold, holder
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_runs, finished_stages
 from popdask.store.work import RUN_FILE, Work
@@ -111,6 +114,26 @@ class RegionStore:
     def table(self, name: str, branch: str = MAIN) -> pd.DataFrame:
         """Read one table, such as ``"links"``, ``"tracks"`` or ``"communities"``."""
         return read_table(self.file(f"{name}.parquet", branch))
+
+    def group(self, name: str, branch: str = MAIN) -> xr.Dataset:
+        """Open a group of other dimensions than the frames', such as ``"cells"``, lazily.
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        """
+        return open_group(self.repository().readonly_session(branch), name)
+
+    def group_problem(self, name: str, checksum: str) -> str | None:
+        """Say what is wrong with a group of the last finished run; None if nothing is."""
+        try:
+            found = group_checksum(self.repository().readonly_session(MAIN).store, name)
+        except KeyError:
+            return "is not there"
+        except READ_ERRORS as error:
+            return f"cannot be read: {str(error).splitlines()[0].strip()}"
+        return None if found == checksum else "is not what was computed"
 
     def records(self, branch: str = MAIN) -> dict[str, Any]:
         """Read what each stage of a branch was made from."""

@@ -19,6 +19,7 @@ import zarr
 from popdask.store.checksums import file_checksum
 from popdask.store.contents import (
     open_arrays,
+    open_group,
     read_file,
     read_files,
     read_records,
@@ -27,6 +28,7 @@ from popdask.store.contents import (
     write_files,
     write_records,
 )
+from popdask.store.groups import lay_out_group, store_group
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_stages, utc_now
 from popdask.store.writing import store_frames
 
@@ -153,6 +155,39 @@ class Work:
         sums = {name: sha256 for name, sha256 in before.items() if name not in gone}
         sums |= {name: file_checksum(content) for name, content in files.items()}
         self._commit(session, stage, {**record, "sha256": sums})
+
+    def write_group(
+        self, stage: str, name: str, dataset: xr.Dataset, record: Mapping[str, Any]
+    ) -> None:
+        """Compute a dataset of other dimensions than the frames', store it as a group, and commit.
+
+        Parameters
+        ----------
+        stage
+            Name of the stage, and of the record.
+        name
+            Name of the group.
+        dataset
+            Variables on NumPy or Dask; computed chunk by chunk.
+        record
+            What the stage was made from; the group's checksum is added to it, as ``groups``.
+        """
+        session = self._repository.writable_session(WORK)
+        lay_out_group(session, name, dataset)
+        session.commit(f"make room for {name}")  # Icechunk forks only what is committed
+        session = self._repository.writable_session(WORK)
+        checksum = store_group(session, name, dataset)
+        self._commit(session, stage, {**record, "groups": {name: checksum}})
+
+    def group(self, name: str) -> xr.Dataset:
+        """Open a group as it stands, lazily.
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        """
+        return open_group(self._repository.readonly_session(WORK), name)
 
     def publish(self, tag: str, record: Mapping[str, Any] | None = None) -> None:
         """Let readers see this state, tag it, and store what the run was.
