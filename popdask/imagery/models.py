@@ -340,6 +340,41 @@ def build(config: Mapping[str, Any]) -> Network:
         raise InputError(f"{name} cannot be built ({error}); correct its settings") from error
 
 
+def build_with(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Network:
+    """Build a network around weights that it has already.
+
+    Parameters
+    ----------
+    config : mapping
+        As for `build`.
+    weights : mapping of str to Tensor
+        Its state; the tensors become the network's own.
+
+    Returns
+    -------
+    Network
+        Without a number drawn at random.
+
+    Raises
+    ------
+    InputError
+        As `build` does.
+    RuntimeError
+        If names or shapes are others than the configuration asks for.
+
+    Examples
+    --------
+    >>> network = CountCNN(blocks=2, base=4)
+    >>> again = build_with(network.config, network.state_dict())
+    >>> torch.equal(again.head[-1].weight, network.head[-1].weight)
+    True
+    """
+    with torch.device("meta"):
+        network = build(config)
+    network.load_state_dict(weights, assign=True)
+    return network.float()
+
+
 def parameter_count(module: nn.Module) -> int:
     """Count the trainable parameters of a network.
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from popdask.errors import InputError
 from popdask.imagery.arithmetic import fixed_arithmetic, pick_device
 from popdask.imagery.leakage import LeakageWarning, check_leakage
-from popdask.imagery.models import Network, build, parameter_count
+from popdask.imagery.models import Network, build, build_with, parameter_count
 from popdask.imagery.normalise import Normalisation
 
 __all__ = ["KINDS", "LeakageWarning", "TrainedModel", "check_leakage"]
@@ -210,7 +210,7 @@ class TrainedModel:
             ) from error
         header = _header(data, name)
         cells = tensors.pop(CELLS).numpy()
-        module = _with_weights(build(header["config"]), tensors, name)
+        module = _built(header["config"], tensors, name)
         white, mean, std = header["normalisation"]
         plain = {key: header[key] for key in (*_PLAIN, "settings", "figures", "history")}
         scaling = Normalisation(white, tuple(mean), tuple(std))
@@ -284,13 +284,12 @@ def _header(data: bytes, name: str) -> dict[str, Any]:
     return json.loads(metadata[HEADER])
 
 
-def _with_weights(module: Network, tensors: Mapping[str, Tensor], name: str) -> Network:
+def _built(config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> Network:
     try:
-        module.load_state_dict(tensors)
+        return build_with(config, tensors)
     except RuntimeError as error:
         shown = " ".join(str(error).split())[:300]
         raise InputError(
-            f"the weights in {name} do not match its configuration {module.config} ({shown}); "
-            "expected those of one training; give the file that TrainedModel.save wrote"
+            f"the weights in {name} do not match its configuration {config} ({shown}); expected "
+            "those of one training; give the file that TrainedModel.save wrote"
         ) from error
-    return module
