@@ -123,6 +123,7 @@ def predict_cells(
     chosen: NDArray[np.int64] | None = None,
     *,
     device: str = "auto",
+    batch_size: int = 16,
     threads: int | None = None,
     memory: int = 2**31,
 ) -> NDArray[np.float32]:
@@ -137,6 +138,8 @@ def predict_cells(
         Indices of cells, ascending; all by default.
     device : str, optional
         A torch device, or "auto": a GPU where there is one.
+    batch_size : int, optional
+        Cells per batch.
     threads : int, optional
         Of torch; all cores at hand by default.
     memory : int, optional
@@ -165,7 +168,9 @@ def predict_cells(
     for portion in CellImages(cells["images"], chosen, memory).portions():
         for picks, places in zip(_pieces(portion.picks), _pieces(portion.cells), strict=True):
             images = portion.images[picks]
-            said[places] = model.predict(images, device=device, threads=threads or CPU_COUNT)
+            said[places] = model.predict(
+                images, device=device, batch_size=batch_size, threads=threads or CPU_COUNT
+            )
     return said
 
 

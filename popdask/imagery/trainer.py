@@ -204,9 +204,13 @@ class Trainer:
 
     def restore(self, state: Checkpoint) -> None:
         """Go on from a state."""
+        parameters = list(self.module.parameters())
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in state.tensors.get("optimizer", {}).items():
+        for name, tensor in state.tensors["optimizer"].items():
             i, _, key = name.partition("/")
+            like = parameters[int(i)]
+            if tensor.shape == like.shape:  # fused steps go along the memory of both
+                tensor = torch.empty_like(like, requires_grad=False).copy_(tensor)
             moments.setdefault(int(i), {})[key] = tensor
         self.module.load_state_dict(state.tensors["module"])
         self.best = dict(state.tensors["best"])

@@ -36,7 +36,7 @@ from popdask.errors import InputError
 from popdask.imagery.arithmetic import fixed_arithmetic, pick_device
 from popdask.imagery.checkpoint import Checkpoint
 from popdask.imagery.loading import CellImages, predict_cells
-from popdask.imagery.models import build
+from popdask.imagery.models import build, build_with
 from popdask.imagery.normalise import Normalisation
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.selection import choose_cells, draw_shares
@@ -260,11 +260,9 @@ def _identity(
 
 def _trained(cells: Dataset, kind: str, trainer: Trainer, side: Side) -> TrainedModel:
     """Put the best weights together with what they depend on."""
-    module = build(trainer.config.network)
-    module.load_state_dict(trainer.best)
     places = np.stack([cells[name].values for name in ("north", "east")], axis=1)
     return TrainedModel(
-        module,
+        build_with(trainer.config.network, trainer.best),
         kind,
         trainer.normalisation,
         pixels=_shape(cells)["pixels"],
@@ -283,7 +281,14 @@ def _figures(
 ) -> dict[str, float]:
     """Score a model by the validation cells."""
     chosen = side.images.chosen
-    said = predict_cells(model, cells, chosen, device=device, threads=trainer.config.threads)
+    said = predict_cells(
+        model,
+        cells,
+        chosen,
+        device=device,
+        batch_size=trainer.batch_size,
+        threads=trainer.config.threads,
+    )
     people = cells["people"].values[chosen]
     figures = {"loss": trainer.best_loss, "epoch": float(trainer.best_epoch)}
     if model.kind == "presence":

@@ -1,0 +1,457 @@
+"""Training learns what can be known, is the same every time, and outlives stops."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+from dask.base import tokenize
+from distributed import Client, LocalCluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import nn
+from xarray import DataArray
+
+from popdask.errors import InputError
+from popdask.imagery.augment import Variations
+from popdask.imagery.checkpoint import Checkpoint
+from popdask.imagery.dataset import make_cells, open_cells, write_cells
+from popdask.imagery.grid import CellGrid
+from popdask.imagery.loading import CellImages, predict_cells
+from popdask.imagery.models import CountCNN, PresenceCNN, build
+from popdask.imagery.selection import choose_cells, draw_shares
+from popdask.imagery.split import split_cells, split_fingerprint
+from popdask.imagery.training import BatchHalvedWarning, Progress, TrainingConfig, train
+from popdask.imagery.weights import LeakageWarning, TrainedModel
+
+SMALL_PRESENCE = {"widths": (4, 8), "hidden": (8,), "pool": 2, "dropout": 0.1}
+SMALL_COUNT = {"blocks": 2, "base": 8, "hidden": 16, "dropout": 0.05}
+SMALL_VIT = {"patch": 4, "width": 24, "layers": 1, "heads": 2, "dropout": 0.0}
+NETWORKS = {
+    "presence": SMALL_PRESENCE,
+    "count": SMALL_COUNT,
+    "transformer": SMALL_VIT,
+    "weighted": SMALL_COUNT,
+}
+
+
+def small(kind="presence", **changes):
+    basis = TrainingConfig(NETWORKS[kind], epochs=3, batch_size=8, rate=3e-3, threads=1)
+    return replace(basis, **changes)
+
+
+def houses(n=96, pixels=16, seed=0, bands=1):
+    """Cells with up to four bright houses of 4 x 4 pixels, and five people in each house."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(40, 70, (n, bands, pixels, pixels)).astype(np.uint8)
+    people = np.zeros(n)
+    for i in range(n):
+        built = rng.permutation(4)[: rng.integers(0, 5) if rng.random() < 0.7 else 0]
+        for row, col in zip(built // 2, built % 2, strict=True):
+            images[i, :, 8 * row + 2 : 8 * row + 6, 8 * col + 2 : 8 * col + 6] = 220
+        people[i] = 5 * len(built)
+    return images, people
+
+
+def cells_of(images, people, seed=0, **attrs):
+    north, east = np.divmod(np.arange(len(people)), 20)
+    grid = CellGrid(100)
+    cells = make_cells(da.asarray(images), people, north + 61000, east + 6700, grid)
+    return split_cells(cells.assign_attrs(attrs), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return cells_of(*houses())
+
+
+def weights_of(model):
+    return {name: tensor.numpy() for name, tensor in model.module.state_dict().items()}
+
+
+def assert_same_model(one, other):
+    assert tokenize(one) == tokenize(other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "figure", "least"),
+    [
+        ("presence", small("presence", epochs=8), "matthews", 0.9),
+        ("count", small("count", epochs=30, rate=1e-2), "r2", 0.8),
+        ("transformer", small("transformer", epochs=40, rate=1e-2, balance=1.0), "r2", 0.8),
+        ("weighted", small("weighted", epochs=20, rate=1e-2, balance=0.5), "r2", 0.8),
+    ],
+)
+def test_each_kind_learns_a_world_that_can_be_known(kind, config, figure, least):
+    model = train(cells_of(*houses(200)), kind, config, device="cpu")
+    assert model.figures[figure] > least
+    losses = [row["training"] for row in model.history]
+    assert losses[-1] < losses[0]
+    assert model.kind == kind
+
+
+def test_the_best_weights_are_kept_with_all_they_depend_on(cells):
+    model = train(cells, "presence", small(epochs=6), device="cpu")
+    best = min(model.history, key=lambda row: row["validation"])
+    assert model.figures["epoch"] == best["epoch"]
+    assert model.figures["loss"] == best["validation"]
+    validation = np.flatnonzero(cells.split == 1)
+    p = model.predict(cells.images.values[validation]).astype(float)
+    inhabited = cells.people.values[validation] > 0
+    loss = -np.mean(np.where(inhabited, np.log(p), np.log1p(-p)))
+    assert loss == pytest.approx(best["validation"], rel=1e-4)
+    assert model.figures["accuracy"] == np.mean((p > 0.5) == inhabited)
+    assert model.split == split_fingerprint(cells)
+    known = {(n, e) for n, e in model.training_cells.tolist()}
+    training = cells.isel(cell=np.flatnonzero(cells.split == 0))
+    assert known == set(zip(training.north.values, training.east.values, strict=True))
+    assert (model.cell_size, model.resolution, model.context) == (100.0, 100 / 16, 0)
+    assert model.settings["rate"] == 3e-3
+    assert model.settings["threads"] == 1
+
+
+@pytest.mark.parametrize("kind", ["presence", "count"])
+def test_the_same_seed_gives_the_same_weights(cells, kind):
+    torch.manual_seed(1)
+    one = train(cells, kind, small(kind), device="cpu")
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    assert_same_model(one, train(cells, kind, small(kind), device="cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    other = weights_of(train(cells, kind, small(kind, seed=1), device="cpu"))
+    assert any((weights_of(one)[name] != other[name]).any() for name in other)
+
+
+@pytest.mark.parametrize("chunks", [1, 7, 96])
+def test_the_chunks_of_the_store_do_not_matter(cells, chunks):
+    in_memory = cells.compute()
+    chunked = cells.chunk(cell=chunks)
+    for memory in (2**31, 2 * 2 * 64 * 256):  # all, and one run of 64 cells at a time
+        config = small(memory=memory, epochs=2)
+        one = train(chunked, "presence", config, device="cpu")
+        assert_same_model(one, train(cells.chunk(cell=13), "presence", config, device="cpu"))
+    config = small(epochs=2)
+    one = train(chunked, "presence", config, device="cpu")
+    assert_same_model(one, train(in_memory, "presence", config, device="cpu"))
+
+
+def test_training_reads_from_a_store(cells, tmp_path):
+    write_cells(cells, tmp_path / "cells.zarr")
+    config = small(epochs=2, memory=2 * 2 * 64 * 256)
+    stored = train(open_cells(tmp_path / "cells.zarr"), "presence", config, device="cpu")
+    assert_same_model(stored, train(cells.chunk(cell=50), "presence", config, device="cpu"))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    n=st.integers(1, 400),
+    chunk=st.integers(1, 400),
+    runs=st.integers(1, 8),
+    drawn=st.integers(1, 500),
+    shuffled=st.booleans(),
+)
+def test_every_cell_comes_as_often_as_it_is_drawn(n, chunk, runs, drawn, shuffled):
+    rng = np.random.default_rng(n)
+    values = np.arange(2 * n, dtype=np.int64).reshape(-1, 1, 1, 1)
+    images = DataArray(da.from_array(values, chunks=chunk), dims=("cell", "band", "row", "col"))
+    chosen = np.sort(rng.permutation(2 * n)[:n])
+    loader = CellImages(images, chosen, memory=2 * runs * 64 * 8)
+    order = rng.integers(0, n, drawn)
+    portions = list(loader.portions(order, rng if shuffled else None))
+    asked = np.concatenate([portion.cells for portion in portions])
+    np.testing.assert_array_equal(np.sort(asked), np.sort(order))
+    for portion in portions:
+        np.testing.assert_array_equal(portion.images[portion.picks].ravel(), chosen[portion.cells])
+        if loader.held is None:
+            assert len(portion.images) <= runs * 64
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.imagery.test_training import cells_of, houses, small
+from popdask.imagery.training import train
+
+def stop(progress):
+    if progress.epoch == {epoch}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+config = small("count", epochs=5, memory={memory}, balance={balance})
+train(cells_of(*houses()).chunk(cell=9), "count", config, checkpoint={path!r}, progress=stop,
+      device="cpu")
+"""
+
+
+@pytest.mark.parametrize(
+    ("epoch", "memory", "balance"), [(1, 2**31, 0.0), (4, 2 * 2 * 64 * 256, 0.5)]
+)
+def test_a_killed_training_goes_on_to_the_same_result(tmp_path, epoch, memory, balance):
+    root = str(Path(__file__).parents[2])
+    path = str(tmp_path / "state")
+    script = STOPPED.format(root=root, epoch=epoch, memory=memory, balance=balance, path=path)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    world = cells_of(*houses()).chunk(cell=9)
+    config = small("count", epochs=5, memory=memory, balance=balance)
+    told = []
+    resumed = train(world, "count", config, checkpoint=path, progress=told.append, device="cpu")
+    assert [progress.epoch for progress in told] == list(range(epoch + 1, 6))
+    assert_same_model(resumed, train(world, "count", config, device="cpu"))
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_finished_training_is_not_done_again(cells, tmp_path):
+    path = tmp_path / "state"
+    one = train(cells, "presence", small(), checkpoint=path, device="cpu")
+    told = []
+    again = train(cells, "presence", small(), checkpoint=path, progress=told.append, device="cpu")
+    assert told == []
+    assert_same_model(one, again)
+    longer = train(cells, "presence", small(epochs=5), checkpoint=path, device="cpu")
+    assert_same_model(longer, train(cells, "presence", small(epochs=5), device="cpu"))
+
+
+def test_a_checkpoint_of_another_training_is_refused_and_left(cells, tmp_path):
+    path = tmp_path / "state"
+    train(cells, "presence", small(epochs=1), checkpoint=path, device="cpu")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="state of another training"):
+        train(cells, "presence", small(rate=1e-5), checkpoint=path, device="cpu")
+    with pytest.raises(InputError, match="state of another training"):
+        other = cells.assign(people=cells.people * 2)
+        train(other, "presence", small(), checkpoint=path, device="cpu")
+    assert path.read_bytes() == before
+    path.write_bytes(b"something else")
+    with pytest.raises(InputError, match="is not the state of a training"):
+        Checkpoint.load(path, "any")
+
+
+def limited(most):
+    """Let networks run out of memory with batches above `most` cells."""
+
+    def check(module, inputs):
+        if isinstance(module, PresenceCNN | CountCNN) and len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("a batch is too large")
+
+    return nn.modules.module.register_module_forward_pre_hook(check)
+
+
+def test_running_out_of_memory_halves_the_batch_and_says_so(cells, tmp_path):
+    path, told = tmp_path / "state", []
+    hook = limited(5)
+    try:
+        with pytest.warns(BatchHalvedWarning) as caught:
+            config = small(batch_size=16)
+            model = train(
+                cells, "presence", config, checkpoint=path, progress=told.append, device="cpu"
+            )
+    finally:
+        hook.remove()
+    said = [str(warning.message) for warning in caught]
+    assert "the batch is now 8 cells instead of 16" in said[0]
+    assert "the batch is now 4 cells instead of 16" in said[1]
+    assert [progress.batch_size for progress in told] == [4, 4, 4]
+    assert [row["batch_size"] for row in model.history] == [4, 4, 4]
+    assert Checkpoint.load(path, _identity(path)).plain["batch_size"] == 4
+
+
+def _identity(path):
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["popdask.checkpoint"])["training"]
+
+
+def test_a_cell_that_never_fits_is_an_error(cells):
+    hook = limited(0)
+    try:
+        with (
+            pytest.warns(BatchHalvedWarning),
+            pytest.raises(InputError, match="one cell alone does not fit"),
+        ):
+            train(cells, "presence", small(), device="cpu")
+    finally:
+        hook.remove()
+
+
+def test_progress_tells_losses_and_the_falling_rate(cells):
+    told = []
+    config = small(rate=1e-9, epochs=30, patience=1, stop_after=6)
+    train(cells, "presence", config, progress=told.append, device="cpu")
+    assert all(isinstance(progress, Progress) for progress in told)
+    assert told[-1].epoch - told[-1].best_epoch == 6 or len(told) == 30
+    noisy = replace(config, rate=1.0, flips="none", network=SMALL_PRESENCE | {"dropout": 0.5})
+    told.clear()
+    train(cells, "presence", noisy, progress=told.append, device="cpu")
+    rates = [progress.rate for progress in told]
+    assert rates[0] == 1.0
+    assert set(np.diff(np.log2(rates))) == {0.0, -1.0}
+    assert len(told) < 30
+    assert told[-1].epoch - told[-1].best_epoch == 6
+
+
+def gate_for(cells, **fields):
+    """A classifier of untrained weights; it says different things of different cells."""
+    network = {"network": "PresenceCNN", **SMALL_PRESENCE}
+    gate = TrainedModel.untrained("presence", network, pixels=16, **fields)
+    with torch.no_grad():
+        outputs = torch.logit(torch.from_numpy(gate.predict(cells.images.values)))
+        gate.module.head[-1].bias -= outputs.median()
+    return gate
+
+
+def test_counts_learn_from_cells_with_people_or_seen_with_people(cells):
+    people, split = cells.people.values, cells.split.values
+    training, validation = choose_cells(cells, "count", None, small("count"), "cpu")
+    np.testing.assert_array_equal(training, np.flatnonzero((people > 0) & (split == 0)))
+    np.testing.assert_array_equal(validation, np.flatnonzero((people > 0) & (split == 1)))
+    gate = gate_for(cells, split=split_fingerprint(cells))
+    seen = predict_cells(gate, cells, threads=1) > 0.5
+    assert 0.3 < seen.mean() < 0.7
+    training, validation = choose_cells(cells, "count", gate, small("count"), "cpu")
+    np.testing.assert_array_equal(training, np.flatnonzero(seen & (split == 0)))
+    np.testing.assert_array_equal(validation, np.flatnonzero(seen & (split == 1)))
+    model = train(cells, "count", small("count", epochs=1), gate=gate, device="cpu")
+    assert len(model.training_cells) == len(training)
+
+
+def test_unknown_people_and_cells_on_neither_side_are_left_out(cells):
+    people = cells.people.values.copy()
+    people[:10] = np.nan
+    split = cells.split.values.copy()
+    split[10:20] = -1
+    left = cells.assign(people=("cell", people)).assign_coords(split=("cell", split))
+    training, validation = choose_cells(left, "presence", None, small(), "cpu")
+    assert sorted([*training, *validation]) == list(range(20, 96))
+
+
+def test_a_gate_from_another_split_warns_of_leakage(cells):
+    gate = gate_for(cells, split="another")
+    with pytest.warns(LeakageWarning, match="leakage"):
+        choose_cells(cells, "count", gate, small("count"), "cpu")
+    with pytest.raises(InputError, match="expected one of presence for training count"):
+        choose_cells(cells, "transformer", gate, small("count"), "cpu")
+
+
+def test_balance_draws_each_bin_equally_often():
+    people = np.concatenate([np.zeros(80), np.ones(15), np.full(5, 100.0)])
+    shares = draw_shares(people, small(balance=1.0))
+    totals = [shares[people == value].sum() for value in (0, 1, 100)]
+    np.testing.assert_allclose(totals, 1 / 3)
+    halfway = draw_shares(people, small(balance=0.5))
+    totals = np.array([halfway[people == value].sum() for value in (0, 1, 100)])
+    np.testing.assert_allclose(totals, np.sqrt([80, 15, 5]) / np.sqrt([80, 15, 5]).sum())
+    assert draw_shares(people, small(balance=0.0)) is None
+    edges = np.linspace(1, 100, 11)
+    spread = np.linspace(1, 100, 1000)
+    bins = np.clip(np.digitize(spread, edges) - 1, 0, 9)
+    shares = draw_shares(spread, small(balance=1.0))
+    np.testing.assert_allclose(np.bincount(bins, shares), 0.1)
+
+
+def test_variations_are_what_they_say_and_depend_on_the_place_alone():
+    images = torch.from_numpy(np.random.default_rng(0).random((40, 2, 6, 5))).float()
+    varied = Variations.draw(40, np.random.default_rng(1), flips="both", jitter=0.2)
+    whole = varied.apply(images, slice(0, 40))
+    parts = [varied.apply(images[a:b], slice(a, b)) for a, b in [(0, 7), (7, 8), (8, 40)]]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-7)
+    for i in range(40):
+        plain = images[i].numpy()
+        if varied.flips[i, 0]:
+            plain = plain[:, :, ::-1]
+        if varied.flips[i, 1]:
+            plain = plain[:, ::-1]
+        plain = np.clip(plain * varied.brightness[i], 0, 1)
+        plain = np.clip((plain - plain.mean()) * varied.contrast[i] + plain.mean(), 0, 1)
+        np.testing.assert_allclose(whole[i], plain, atol=1e-6)
+    assert 5 < varied.flips[:, 0].sum() < 35
+    assert varied.brightness.min() >= 0.8
+    assert varied.contrast.max() <= 1.2
+    none = Variations.draw(40, np.random.default_rng(1), flips="none", jitter=0.0)
+    torch.testing.assert_close(none.apply(images, slice(0, 40)), images)
+
+
+def test_bands_and_a_ring_of_context_reach_the_network():
+    images, people = houses(60, pixels=48, bands=3)
+    world = cells_of(images, people, context=1, resolution=6.25)
+    config = small("count", epochs=1, normalise="bands")
+    model = train(world, "count", config, device="cpu")
+    assert model.config["bands"] == 3
+    assert model.config["ring"] == 16
+    assert model.context == 1
+    training = world.images.values[np.flatnonzero((world.split == 0) & (world.people > 0))] / 255
+    np.testing.assert_allclose(model.normalisation.mean, training.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("cells_size", ["100m", "300m"])
+@pytest.mark.parametrize("kind", ["presence", "count", "transformer", "weighted"])
+def test_the_published_settings_are_at_hand(kind, cells_size):
+    pixels = {"100m": 200, "300m": 600}[cells_size]
+    config = TrainingConfig.preset(kind, cells_size, epochs=10)
+    network = config.network_for(kind, bands=1, pixels=pixels, ring=0)
+    expected = {
+        ("presence", "100m"): (8.59e-5, 1.7e-4, 64, "adam", 0.003),
+        ("presence", "300m"): (8.59e-5, 1.7e-4, 64, "adam", 0.183),
+        ("count", "100m"): (9.18e-5, 4e-4, 32, "adamw", 0.27),
+        ("count", "300m"): (3e-4, 1e-4, 16, "adamw", 0.3),
+    }
+    if (kind, cells_size) in expected:
+        settings = (config.rate, config.weight_decay, config.batch_size, config.optimizer)
+        assert (*settings, build(network).config["dropout"]) == expected[kind, cells_size]
+    assert config.balance == {"transformer": 1.0, "weighted": 0.5}.get(kind, 0.0)
+    assert config.epochs == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "sgd"}, "optimizer is 'sgd', expected one of adam, adamw"),
+        ({"flips": "up"}, "flips is 'up'"),
+        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+        ({"rate": -1.0}, "rate is -1.0"),
+        ({"threads": 0}, "threads is 0"),
+        ({"jitter": 2.0}, "jitter is 2.0"),
+    ],
+)
+def test_a_wrong_setting_is_named(change, message):
+    with pytest.raises(InputError, match=message):
+        small(**change)
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(InputError, match="no settings of 'presence' for '50m'"):
+        TrainingConfig.preset("presence", "50m")
+    with pytest.raises(InputError, match="no setting learning"):
+        TrainingConfig.preset("presence", learning=0.1)
+
+
+def test_cells_that_cannot_be_trained_on_are_named(cells):
+    with pytest.raises(InputError, match="have no split"):
+        train(cells.drop_vars("split"), "presence", small(), device="cpu")
+    with pytest.raises(InputError, match="0 training and 0 validation cells for count"):
+        train(cells.assign(people=cells.people * 0), "count", small("count"), device="cpu")
+    with pytest.raises(InputError, match="expected at least 32"):
+        train(cells, "presence", small(network={}), device="cpu")
+    with pytest.raises(InputError, match="lower the rate"):
+        huge = cells.assign(people=cells.people * 1e30)
+        train(huge, "count", small("count", rate=1.0), device="cpu")
+    with pytest.raises(InputError, match="expected squares"):
+        train(cells.isel(row=slice(8)), "presence", small(), device="cpu")
+
+
+def test_training_can_be_sent_to_a_worker(cells):
+    config = small(epochs=2)
+    with (
+        LocalCluster(1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        there = client.submit(train, cells, "presence", config, device="cpu").result()
+    assert_same_model(there, train(cells, "presence", config, device="cpu"))
