@@ -24,7 +24,7 @@ FLOORS = (
 )
 
 # Stages of the tracking wing meet in named dimensions. What they share lies below them.
-GROUND = ({"halo", "sampling", "domain", "tally", "network"}, {"fitted"})
+GROUND = ({"halo", "reduction", "sampling", "domain", "tally", "network"}, {"fitted"})
 STAGES = {
     "flow": {"_horn_schunck", "flow"},
     "autoencoder": {"autoencoder"},

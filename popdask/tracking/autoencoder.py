@@ -10,10 +10,12 @@ and reads their windows from the chunks where they lie, `train` turns these plai
 `FittedEncoder`, on one thread or one GPU, so that the same seed gives the same weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
-import dask
+import dask.array as da
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,7 +25,8 @@ from xarray import DataArray
 from popdask.errors import InputError
 from popdask.tracking.fitted import EncoderConfig, FittedEncoder, Scaling, place, usable_cells
 from popdask.tracking.network import WINDOW, WindowAutoencoder, fixed_arithmetic, pick_device
-from popdask.tracking.sampling import gather_windows, sample_cells
+from popdask.tracking.reduction import add_blocks, first_cells
+from popdask.tracking.sampling import gather_windows, in_order, merge_ranked, rank_cells
 
 __all__ = ["EncoderConfig", "FittedEncoder", "WindowAutoencoder", "fit_autoencoder"]
 
@@ -108,9 +111,7 @@ def training_windows(
 ) -> TrainingSet:
     """Draw cells and read their windows: the half of `fit_autoencoder` that reads the raster."""
     features = features.transpose(..., "channel", "y", "x")
-    scaling = _scaling(features)
-    wanted = config.epochs * config.windows_per_epoch
-    cells = sample_cells(usable_cells(features, mask), wanted, seed=config.seed)
+    scaling, cells = _survey(features, config, mask)
     if len(cells) < config.batch_size:
         raise InputError(
             f"training has {len(cells)} cells with data in its mask, expected at least one batch "
@@ -151,17 +152,69 @@ def train(training: TrainingSet, config: EncoderConfig, *, device: str = "auto")
     return FittedEncoder(module, training.scaling, *size, config, tuple(history))
 
 
-def _scaling(features: DataArray) -> Scaling:
-    """Find the range of every channel, no data read as 0."""
-    over = [dim for dim in features.dims if dim != "channel"]
-    filled = features.astype(np.float32).fillna(0)
-    low, high = dask.compute(filled.min(over, skipna=False), filled.max(over, skipna=False))
+class _Survey(NamedTuple):
+    """What blocks tell before any window is read."""
+
+    low: NDArray[np.float32]
+    """Minimum of every channel, no data read as 0."""
+    high: NDArray[np.float32]
+    ranked: NDArray[np.uint64]
+    """Cells that may be trained on, as `rank_cells` gives them."""
+
+
+def _survey(
+    features: DataArray, config: EncoderConfig, mask: DataArray | None
+) -> tuple[Scaling, NDArray[np.int64]]:
+    """Find the range of every channel and the cells to train on, in one pass."""
+    usable = usable_cells(features, mask)
+    array = da.asarray(features.data).rechunk({features.ndim - 3: -1})
+    masks = []
+    if mask is not None:
+        allowed = da.asarray(mask.broadcast_like(usable).transpose(*usable.dims).data)
+        masks = [allowed.rechunk((*array.chunks[:-3], *array.chunks[-2:]))[..., None, :, :]]
+    n = config.epochs * config.windows_per_epoch
+    blocks = da.map_blocks(
+        _survey_block,
+        array,
+        *masks,
+        first=first_cells(array.chunks),
+        shape=usable.shape,
+        n=n,
+        seed=config.seed,
+        meta=np.empty((0,) * array.ndim, object),
+    )
+    (found,) = add_blocks(blocks, partial(_join, n=n)).compute()
+    low, high = found.low.tolist(), found.high.tolist()
     if not np.isfinite([low, high]).all():
         raise InputError(
-            f"features range over {low.values.tolist()} to {high.values.tolist()} per channel, "
-            "expected finite values; clip them with stack_features"
+            f"features range over {low} to {high} per channel, expected finite values; clip them "
+            "with stack_features"
         )
-    return Scaling(tuple(low.values.tolist()), tuple(high.values.tolist()))
+    return Scaling(tuple(low), tuple(high)), in_order(found.ranked, usable.shape)
+
+
+def _survey_block(
+    features: NDArray[np.floating],
+    mask: NDArray[np.bool_] | None = None,
+    *,
+    first: Sequence[NDArray[np.int64]],
+    block_id: Sequence[int],
+    **options: Any,
+) -> _Survey:
+    """Survey a block (…, channel, y, x), with a mask (…, 1, y, x)."""
+    *frame, _, y, x = (int(cells[i]) for cells, i in zip(first, block_id, strict=True))
+    filled = np.where(np.isnan(features), np.float32(0), features).astype(np.float32, copy=False)
+    channels = np.moveaxis(filled, -3, 0).reshape(filled.shape[-3], -1)
+    usable = ~np.isnan(features[..., 0, :, :])
+    if mask is not None:
+        usable &= mask[..., 0, :, :]
+    ranked = rank_cells(usable, (*frame, y, x), **options)
+    return _Survey(channels.min(1), channels.max(1), ranked)
+
+
+def _join(parts: Sequence[_Survey], n: int) -> _Survey:
+    low, high, ranked = zip(*parts, strict=True)
+    return _Survey(np.min(low, 0), np.max(high, 0), merge_ranked(ranked, n))
 
 
 def _epochs(n: int, config: EncoderConfig) -> Iterator[NDArray[np.int64]]:

@@ -7,19 +7,20 @@ depends on the cells alone, never on the chunks, and any prefix of it is itself 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
+from typing import Any
+from uuid import uuid4
 
-import dask
 import dask.array as da
 import numpy as np
-from dask.array.overlap import ensure_minimum_chunksize, overlap
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 from xarray import DataArray
 
 from popdask.errors import InputError
-
-FAN_IN = 8
+from popdask.tracking.halo import roomy, with_halo
+from popdask.tracking.reduction import add_blocks, first_cells, in_array
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -42,7 +43,7 @@ def _lowest(ranked: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
     return ranked[:, np.argpartition(ranked[0], n - 1)[:n]]
 
 
-def _draw(
+def rank_cells(
     mask: NDArray[np.bool_], origin: Sequence[int], shape: Sequence[int], n: int, seed: int
 ) -> NDArray[np.uint64]:
     """Rank the True cells of one block and keep the n lowest: (2, m) of (rank, global index)."""
@@ -55,8 +56,16 @@ def _draw(
     return _lowest(np.stack([_ranks(index, seed), index.astype(np.uint64)]), n)
 
 
-def _merge(parts: list[NDArray[np.uint64]], n: int) -> NDArray[np.uint64]:
+def merge_ranked(parts: Sequence[NDArray[np.uint64]], n: int) -> NDArray[np.uint64]:
+    """Keep the n lowest of what several blocks kept."""
     return _lowest(np.concatenate(parts, axis=1), n)
+
+
+def in_order(ranked: NDArray[np.uint64], shape: Sequence[int]) -> NDArray[np.int64]:
+    """Indices (n, axes) of ranked cells, the lowest rank first."""
+    ranks, index = ranked
+    chosen = index[np.argsort(ranks)].astype(np.int64)
+    return np.stack(np.unravel_index(chosen, shape), axis=1).astype(np.int64)
 
 
 def sample_cells(mask: DataArray, n: int, *, seed: int = 0) -> NDArray[np.int64]:
@@ -100,18 +109,27 @@ def sample_cells(mask: DataArray, n: int, *, seed: int = 0) -> NDArray[np.int64]
     if n < 1:
         raise InputError(f"n is {n}, expected at least 1 cell to draw")
     array = _as_dask(mask.transpose(..., "y", "x"))
-    draw, merge = dask.delayed(_draw, pure=False), dask.delayed(_merge, pure=False)
-    starts = _starts(array.chunks)
-    blocks = array.to_delayed()
-    parts = []
-    for where in np.ndindex(*blocks.shape):
-        origin = [int(start[i]) for start, i in zip(starts, where, strict=True)]
-        parts.append(draw(blocks[where], origin, array.shape, n, seed))
-    while len(parts) > 1:
-        parts = [merge(parts[i : i + FAN_IN], n) for i in range(0, len(parts), FAN_IN)]
-    ((ranks, index),) = dask.compute(*parts)
-    chosen = index[np.argsort(ranks)].astype(np.int64)
-    return np.stack(np.unravel_index(chosen, array.shape), axis=1).astype(np.int64)
+    blocks = da.map_blocks(
+        _rank_block,
+        array,
+        first=first_cells(array.chunks),
+        shape=array.shape,
+        n=n,
+        seed=seed,
+        meta=np.empty((0,) * array.ndim, object),
+    )
+    (ranked,) = add_blocks(blocks, partial(merge_ranked, n=n)).compute()
+    return in_order(ranked, array.shape)
+
+
+def _rank_block(
+    mask: NDArray[np.bool_],
+    first: Sequence[NDArray[np.int64]],
+    block_id: Sequence[int],
+    **options: Any,
+) -> NDArray[np.uint64]:
+    origin = [int(cells[i]) for cells, i in zip(first, block_id, strict=True)]
+    return rank_cells(mask, origin, **options)
 
 
 def gather_windows(
@@ -162,49 +180,26 @@ def gather_windows(
         raise InputError(
             f"fill has {len(fill)} values, expected {features.sizes['channel']}, one per channel"
         )
-    located = features.transpose("channel", ..., "y", "x")
-    cells = _checked(cells, located.shape[1:])
-    array = _as_dask(located).rechunk({0: -1})
-    # Chunks are joined until the rim fits into them; an axis in one chunk has no neighbours to
-    # borrow from, and the kernel pads both its ends.
+    array = _as_dask(features).astype(np.float32)
+    cells = _checked(cells, (*array.shape[:-3], *array.shape[-2:]))
     half = size // 2
-    y, x = array.ndim - 2, array.ndim - 1
-    wide = {a: ensure_minimum_chunksize(min(half, array.shape[a]), array.chunks[a]) for a in (y, x)}
-    array = array.rechunk(wide)
-    chunks = array.chunks[1:]
-    depth = {a: half if len(sizes) > 1 else 0 for a, sizes in wide.items()}
-    if any(depth.values()):
-        array = overlap(array, depth=depth, boundary="none", allow_rechunk=False)
-    blocks = array.to_delayed()[0]
-
-    def cut(where: tuple[int, ...], local: NDArray[np.int64]) -> object:
-        ends = [(i == 0, i == len(c) - 1) for i, c in zip(where[-2:], chunks[-2:], strict=True)]
-        pad = [(half * first, half * last) for first, last in ends]
-        return dask.delayed(_cut, pure=False)(blocks[where], local, pad, size, list(fill))
-
+    array = roomy(array.rechunk({array.ndim - 3: -1}), half)
+    haloed = with_halo(array, half, fill=np.reshape(np.asarray(fill, np.float32), (-1, 1, 1)))
     out = np.empty((len(cells), len(fill), size, size), np.float32)
-    return _collect(cut, chunks, cells, out)
+    chunks = (*array.chunks[:-3], *array.chunks[-2:])
+
+    def block(where: tuple[int, ...]) -> tuple[int, ...]:
+        return (*where[:-2], 0, *where[-2:])
+
+    return _collect(partial(_cut, size=size), haloed, block, chunks, cells, out)
 
 
-def _cut(
-    block: NDArray[np.floating],
-    cells: NDArray[np.int64],
-    pad: Sequence[tuple[int, int]],
-    size: int,
-    fill: Sequence[float],
-) -> NDArray[np.float32]:
-    """Cut windows from a block (channel, …, y, x), `cells` being their upper left corners.
-
-    The block reaches ``size // 2`` cells beyond its own cells, but for the raster's ends, where
-    `pad` tells how much is missing.
-    """
-    (top, bottom), (left, right) = pad
-    *leading, height, width = block.shape
-    padded = np.empty((*leading, height + top + bottom, width + left + right), np.float32)
-    padded[:] = np.reshape(fill, (-1,) + (1,) * (block.ndim - 1))
-    padded[..., top : top + height, left : left + width] = block
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(-2, -1))
-    return np.moveaxis(windows[(slice(None), *cells.T)], 0, 1)
+def _cut(block: NDArray[np.floating], cells: NDArray[np.int64], size: int) -> NDArray[np.float32]:
+    """Cut windows from a block (…, channel, y, x), `cells` being their upper left corners."""
+    windows = np.lib.stride_tricks.sliding_window_view(block, (size, size), axis=(-2, -1))
+    *frame, y, x = cells.T
+    chosen = windows[(*frame, slice(None), y, x)]  # windows first where there are frames
+    return chosen if frame else np.moveaxis(chosen, 1, 0)
 
 
 def gather_cells(values: DataArray, cells: NDArray[np.int64]) -> NDArray:
@@ -243,12 +238,12 @@ def gather_cells(values: DataArray, cells: NDArray[np.int64]) -> NDArray:
     places = values.ndim - len(vector)
     cells = _checked(cells, values.shape[:places])
     array = _as_dask(values).rechunk(dict.fromkeys(range(places, values.ndim), -1))
-    blocks = array.to_delayed().reshape(array.numblocks[:places])
-    pick = dask.delayed(_pick, pure=False)
     out = np.empty((len(cells), *values.shape[places:]), values.dtype)
-    return _collect(
-        lambda where, local: pick(blocks[where], local), array.chunks[:places], cells, out
-    )
+
+    def block(where: tuple[int, ...]) -> tuple[int, ...]:
+        return (*where, *(0 for _ in vector))
+
+    return _collect(_pick, array, block, array.chunks[:places], cells, out)
 
 
 def _pick(block: NDArray, cells: NDArray[np.int64]) -> NDArray:
@@ -260,11 +255,6 @@ def _as_dask(array: DataArray) -> da.Array:
     if isinstance(array.data, da.Array):
         return array.data
     return da.from_array(array.data, chunks=-1, name=False)
-
-
-def _starts(chunks: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
-    """Offsets of the chunks' first cells, per axis."""
-    return [np.concatenate([[0], np.cumsum(sizes[:-1])]).astype(np.int64) for sizes in chunks]
 
 
 def _checked(cells: NDArray[np.int64], shape: Sequence[int]) -> NDArray[np.int64]:
@@ -288,7 +278,7 @@ def _by_block(
     chunks: Sequence[Sequence[int]], cells: NDArray[np.int64]
 ) -> Iterator[tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.int64]]]:
     """Group cells by the block they lie in: (block, rows of `cells`, cells within the block)."""
-    starts = _starts(chunks)
+    starts = first_cells(chunks)
     block = [
         np.searchsorted(start, axis, side="right") - 1
         for start, axis in zip(starts, cells.T, strict=True)
@@ -304,14 +294,25 @@ def _by_block(
 
 
 def _collect(
-    read: Callable[[tuple[int, ...], NDArray[np.int64]], object],
+    read: Callable[[NDArray, NDArray[np.int64]], NDArray],
+    array: da.Array,
+    block: Callable[[tuple[int, ...]], tuple[int, ...]],
     chunks: Sequence[Sequence[int]],
     cells: NDArray[np.int64],
     out: NDArray,
 ) -> NDArray:
-    """Read every block that holds cells, and put the rows back into the order of `cells`."""
+    """Read cells from the blocks that hold them, and put the rows into the order of `cells`."""
     groups = list(_by_block(chunks, cells))
-    parts = dask.compute(*(read(where, local) for where, _, local in groups))
+    if not groups:
+        return out
+    name = f"gather-{uuid4().hex}"
+    graph: dict[Any, Any] = {
+        (name, i): (in_array, read, (array.name, *block(where)), local)
+        for i, (where, _, local) in enumerate(groups)
+    }
+    below: list[Any] = [array]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=below)
+    parts = da.Array(layers, name, ((1,) * len(groups),), dtype=object).compute()
     for (_, rows, _), part in zip(groups, parts, strict=True):
         out[rows] = part
     return out

@@ -25,10 +25,10 @@ from affine import Affine
 from popdask.cube import pixel_area_km2
 from popdask.tracking._outlines import Pieces, join_outlines, outline_block
 from popdask.tracking.motion import follow, move, predecessors, shared_people
+from popdask.tracking.reduction import first_cells
 from popdask.tracking.tally import (
     Table,
     add_up,
-    first_cells,
     frames_of,
     sum_frames,
     tabulate,

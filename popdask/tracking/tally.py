@@ -17,20 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
 
 from popdask.errors import InputError
+from popdask.tracking.reduction import add_blocks
 
 _WORD = 2.0**28
 _LIMIT = 2.0**34
-_FAN_IN = 8
 
 
 @dataclass(frozen=True)
@@ -167,20 +164,7 @@ def sum_frames(
     if not len(arrays[0]):
         return da.from_array(np.empty(0, dtype=object), chunks=-1, name=False)
     blocks = _mapped(kernel, arrays, options)
-    name = f"sum-{getattr(kernel, '__name__', 'frames')}-{tokenize(blocks.name, add, finish)}"
-    graph: dict[Any, Any] = {}
-    for frame in range(len(blocks)):
-        level = [(blocks.name, frame, *block) for block in np.ndindex(*blocks.numblocks[1:])]
-        for depth in count():
-            groups = [level[start : start + _FAN_IN] for start in range(0, len(level), _FAN_IN)]
-            if len(groups) == 1:
-                break
-            level = [(f"{depth}-{name}", frame, number) for number in range(len(groups))]
-            graph |= {key: (add, group) for key, group in zip(level, groups, strict=True)}
-        graph[name, frame] = (_in_array, add, finish, level)
-    below: list[Any] = [blocks]
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=below)
-    return da.Array(layers, name, ((1,) * len(blocks),), dtype=object)
+    return add_blocks(blocks, add, by_frame=True, finish=finish)
 
 
 def _mapped(
@@ -191,26 +175,6 @@ def _mapped(
     aligned = [first, *(other.rechunk(first.chunks) for other in others)]
     meta = np.empty((0, 0, 0), dtype=object)
     return da.map_blocks(kernel, *aligned, dtype=object, meta=meta, **options)
-
-
-def _in_array(
-    add: Callable[[list[Any]], Any], finish: Callable[[Any], Any] | None, parts: list[Any]
-) -> np.ndarray:
-    """Add up the last parts of a frame; in an array, because Dask puts frames together."""
-    whole = np.empty(1, dtype=object)
-    whole[0] = add(parts) if finish is None else finish(add(parts))
-    return whole
-
-
-def first_cells(chunks: Iterable[Iterable[int]]) -> list[np.ndarray]:
-    """Where the chunks begin, int64, along each axis.
-
-    Examples
-    --------
-    >>> first_cells([(3, 3, 1)])
-    [array([0, 3, 6])]
-    """
-    return [np.cumsum([0, *sizes], dtype=np.int64)[:-1] for sizes in chunks]
 
 
 def heaviest(group: np.ndarray, other: np.ndarray, *weights: np.ndarray) -> np.ndarray:
