@@ -1,10 +1,10 @@
 """Estimate the cells of one tile: the array kernel under `popdask.imagery.inference`.
 
-The trick is the batch of one shape. Which kernels torch takes, and so the last bits of an answer,
-follows from the shape of a batch, and a cell at p = 0.5 hangs on the last bit. As all batches of a
-model have one shape, a cell gets the same answer in any tile, whatever cells are estimated with it.
-Small batches are also the quicker ones on a CPU: what passes between two layers then stays in its
-cache.
+The trick is that cells pass one by one. Which kernel torch takes for a row of a batch, and so the
+last bits of its answer, follows from the shape of the batch and the place in it (measured: answers
+differ in batches of 5 or 7), and a cell at p = 0.5 hangs on the last bit. On a CPU one image at a
+time is also the quicker way where cells are large: what passes between two layers of 200 × 200
+pixels then stays in the cache. A GPU wants batches; there they are all of one shape.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from popdask.imagery.arithmetic import pick_device
 from popdask.imagery.weights import TrainedModel
 
 CALL_BYTES = 2**24  # of pixels given to a model at once
-BATCH_PIXELS = {"cpu": 200**2, "cuda": 1024**2}  # keeps the layers in a core's cache, a GPU busy
+BATCH_PIXELS = 1024**2  # of one band: keeps a GPU busy; more would leave more of a batch empty
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Rule:
     threshold: float
     """Probability of presence above which people are counted."""
     batch_size: int
-    """Cells in a batch, at most."""
+    """Cells in a batch on a GPU, at most."""
     device: str
     """A torch device, or "auto"."""
 
@@ -100,14 +100,15 @@ def _predict(
     return out
 
 
-def batch_of(model: TrainedModel, batch_size: int = 64, device: str = "cpu") -> int:
-    """Say how many cells make a batch of a model: what keeps the device busy, and no more.
+def batch_of(model: TrainedModel, batch_size: int, device: str) -> int:
+    """Say how many cells make a batch: one on a CPU, what keeps it busy on a GPU.
 
     Examples
     --------
     >>> model = TrainedModel.untrained("count", {"network": "CountCNN"}, pixels=100)
-    >>> batch_of(model)
-    4
+    >>> batch_of(model, 64, "cpu")
+    1
     """
-    pixels = BATCH_PIXELS.get(pick_device(device).type, BATCH_PIXELS["cuda"])
-    return max(1, min(batch_size, pixels // model.pixels**2))
+    if pick_device(device).type == "cpu":
+        return 1
+    return max(1, min(batch_size, BATCH_PIXELS // model.pixels**2))

@@ -23,9 +23,10 @@ from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.imagery._bare import as_trained
-from popdask.imagery._cutting import Lattice, _valid, find_lattice, nodata_of
+from popdask.imagery._cutting import Lattice, find_lattice, nodata_of
+from popdask.imagery._cutting import _valid as valid_pixels
 from popdask.imagery._tile import Rule, estimate_tile
-from popdask.imagery.cells import _as_bands
+from popdask.imagery.cells import _as_bands as as_bands
 from popdask.imagery.grid import CellGrid, as_grid
 from popdask.imagery.models import Network
 from popdask.imagery.weights import TrainedModel
@@ -62,7 +63,7 @@ def estimate(
     threshold : float, optional
         Cells with a higher probability of presence are counted, the others have 0 people.
     batch_size : int, optional
-        Cells that pass through a model at once, at most; fewer where that is quicker.
+        Cells that pass through a GPU at once, at most. On a CPU they pass one by one.
     device : str, optional
         A torch device, or "auto": a GPU where the worker has one.
 
@@ -83,10 +84,10 @@ def estimate(
 
     Notes
     -----
-    The same to the bit under any chunking, on one kind of machine and device. A task holds one tile
-    of at most 32 MiB of pixels (one cell where that is more) with its ring, and one batch. Torch
-    uses one thread; Dask's threads and processes are the parallelism. Each model is one key of the
-    graph that all tasks share, so it travels to a worker once.
+    On a CPU the same to the bit under any chunking, on one kind of machine; on a GPU to rounding. A
+    task holds one tile of at most 32 MiB of pixels (one cell where that is more) with its ring, and
+    one batch. Torch uses one thread; Dask's threads and processes are the parallelism. Each model
+    is one key of the graph that all tasks share, so it travels to a worker once.
 
     Examples
     --------
@@ -98,7 +99,7 @@ def estimate(
     (3, 4)
     """
     _check_settings(threshold, batch_size)
-    image = _as_bands(image)
+    image = as_bands(image)
     lattice = find_lattice(image, as_grid(cell_size, image.rio.crs))
     models = {
         name: None if model is None else as_trained(model, image.dtype, lattice.pixels)
@@ -166,7 +167,7 @@ def _map_tiles(
         for start, length in ((lattice.top, lattice.height), (lattice.left, lattice.width))
     ]
     pixels = _padded(image.data, [(0, 0), *pads], fill)
-    valid = _padded(_valid(image, fill), pads, False)
+    valid = _padded(valid_pixels(image, fill), pads, False)
     room = (TILE_BYTES / image.dtype.itemsize / len(image)) ** 0.5
     rim = ceil(rule.ring / p)
     tiles = [tile_cells(sizes, p, room=int(room / p), rim=rim) for sizes in pixels.chunks[1:]]
