@@ -1,7 +1,7 @@
 """Read a block of a mosaic: its files as they are, or through GDAL's warper, tile by tile.
 
-Tiles lie on a lattice fixed to the origin of the cells, and a tile is warped whole, with the exact
-transformation of every pixel. So a pixel is the same to the bit in any chunks.
+Tiles lie on a lattice fixed to the origin of the cells, and a tile is warped whole. So a pixel is
+the same to the bit in any chunks. GDAL places a pixel to within an eighth of a pixel of the file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
-from rasterio.warp import reproject, transform_bounds
+from rasterio.warp import reproject, transform
 
 from popdask.cube.grids import carry
 from popdask.imagery.sheets import Layer, is_on_lattice, offset_on
 
-MARGIN = 2  # pixels of a file around those that a tile covers, for the warper's kernel
+COARSER = 1.25  # pixels of the file in one wanted, above which they are averaged
+MARGIN = 3  # pixels of a file around those that a tile covers, for the warper's kernel
+EDGE_POINTS = 21  # along each edge of a tile, between which other CRSs are as good as straight
 
 Part = tuple[tuple[slice, slice], NDArray, NDArray[np.bool_]]
 
@@ -46,21 +48,24 @@ class Source:
     shift: tuple[int, int] | None
     """Row and column of the target's first pixel on the layer; None where it must be warped."""
     resampling: Resampling
+    scale: float
+    """Pixels wanted in one of the layer's."""
 
     @classmethod
     def of(cls, layer: Layer, target: Target) -> Source:
         """Take the layer's own pixels where they are those of the target, else resample them.
 
-        The average of those under a pixel where it is larger than they are, else bilinear.
+        The average of those under a pixel where it is clearly larger than they are, else bilinear,
+        also where another CRS changes their size by a few percent.
         """
         if is_on_lattice(target.grid, layer.grid):
-            return cls(layer, offset_on(target.grid, layer.grid), Resampling.nearest)
+            return cls(layer, offset_on(target.grid, layer.grid), Resampling.nearest, 1.0)
         middle = np.array(target.grid.shape) / 2
-        row, column = (middle[0] + np.array([0, 1]), middle[1] + np.zeros(2))
-        row, column = carry(row, column, target.grid, layer.grid)
+        ends = middle[0] + np.array([0, 1]), middle[1] + np.zeros(2)
+        row, column = carry(*ends, target.grid, layer.grid)
         span = math.hypot(row[1] - row[0], column[1] - column[0])
-        average = span > 1 + 1e-3
-        return cls(layer, None, Resampling.average if average else Resampling.bilinear)
+        resampling = Resampling.average if span > COARSER else Resampling.bilinear
+        return cls(layer, None, resampling, 1 / span)
 
 
 def read_block(*, sources: list[Source], target: Target, block_info: dict[Any, Any]) -> NDArray:
@@ -148,7 +153,8 @@ def _warp(source: Source, tile: GeoBox) -> tuple[NDArray, NDArray[np.bool_]]:
         dst_crs=tile.crs,
         dst_nodata=np.nan,
         resampling=source.resampling,
-        tolerance=0,
+        XSCALE=source.scale,  # otherwise taken from the windows, which may only partly meet
+        YSCALE=source.scale,
     )
     has: NDArray[np.bool_] = np.any(np.isfinite(out), axis=0)
     return _as_dtype(out, values.dtype), has
@@ -163,16 +169,20 @@ def _as_dtype(values: NDArray[np.floating], dtype: np.dtype) -> NDArray:
 
 def _window(grid: GeoBox, tile: GeoBox) -> tuple[slice, slice]:
     """Find the rows and columns of a layer that a tile needs; empty where they do not meet."""
-    bounds = tuple(tile.boundingbox)
+    side = np.linspace(0, tile.shape[0], EDGE_POINTS)
+    ends = np.zeros_like(side), np.full_like(side, tile.shape[0])
+    column = np.concatenate([side, side, *ends])
+    row = np.concatenate([*ends, side, side])
+    t = tile.transform
+    x, y = t.a * column + t.c, t.e * row + t.f
     if grid.crs != tile.crs:
-        bounds = transform_bounds(tile.crs, grid.crs, *bounds, densify_pts=21)
-    left, bottom, right, top = bounds
+        x, y = (np.array(axis) for axis in transform(tile.crs, grid.crs, x, y))
     t = grid.transform
-    edges = ((top - t.f) / t.e, (bottom - t.f) / t.e), ((left - t.c) / t.a, (right - t.c) / t.a)
 
-    def within(low: float, high: float, size: int) -> slice:
-        start, stop = math.floor(low) - MARGIN, math.ceil(high) + MARGIN
+    def within(edges: NDArray, size: int) -> slice:
+        if not np.isfinite(edges).all():  # the tile reaches beyond the layer's CRS
+            return slice(0, size)
+        start, stop = math.floor(edges.min()) - MARGIN, math.ceil(edges.max()) + MARGIN
         return slice(min(max(start, 0), size), min(max(stop, 0), size))
 
-    rows, columns = (within(*e, size) for e, size in zip(edges, grid.shape, strict=True))
-    return rows, columns
+    return within((y - t.f) / t.e, grid.shape[0]), within((x - t.c) / t.a, grid.shape[1])

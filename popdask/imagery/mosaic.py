@@ -2,8 +2,8 @@
 
 Opening reads headers alone. A block is read in one task: from the files that meet it where their
 pixels are the ones wanted, otherwise by GDAL's warper, averaging when coarsening and bilinear when
-refining. Warping goes tile by tile on a lattice fixed to the grid's origin, with the exact
-transformation of every pixel, so that the result is the same to the bit in any chunks.
+refining. Warping goes tile by tile on a lattice fixed to the grid's origin, so that the result is
+the same to the bit in any chunks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import xarray as xr
 from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from rasterio.warp import transform
 
-from popdask.cube.grids import carry, describe_grid
+from popdask.cube.grids import describe_grid
 from popdask.errors import InputError
 from popdask.imagery._warping import Source, Target, read_block
 from popdask.imagery.grid import TOLERANCE, CellGrid, as_grid, block_side, crs_text
@@ -108,8 +109,8 @@ def open_mosaic(
         step = CHUNK
     else:
         cells = as_grid(grid)
-        pixels = _cell_pixels(layers, cells, resolution, align)
-        target = _cell_target(layers, cells, pixels)
+        pixels, ratio = _cell_pixels(layers, cells, resolution, align)
+        target = _cell_target(layers, cells, pixels, _tile_side(pixels, ratio))
         step = block_side(pixels) * pixels
     return _lazy_image(layers, target, _chunk_sizes(chunks, target, step))
 
@@ -131,8 +132,8 @@ def _own_pixels(layers: list[Layer], resolution: float | None, align: bool) -> T
 
 def _cell_pixels(
     layers: list[Layer], cells: CellGrid, resolution: float | None, align: bool
-) -> int:
-    """Choose the pixels per side of a cell."""
+) -> tuple[int, float]:
+    """Choose the pixels per side of a cell, and tell how many of a file's one of them spans."""
     for layer in layers:
         if layer.grid.crs != cells.crs and not align:
             raise InputError(
@@ -153,22 +154,18 @@ def _cell_pixels(
             f"the resolution {resolution:g} does not divide cells of {cells.size:g}; expected a "
             f"whole number of pixels in a cell; take {cells.size / pixels:.6g}"
         )
-    return pixels
+    return pixels, cells.size / pixels / finest
 
 
 def _pixel_size(source: GeoBox, cells: CellGrid) -> float:
     """Measure a pixel of a file, in units of the cells, at its middle."""
-    norths, easts = cells.covering(tuple(source.boundingbox), source.crs)
-    one = cells.geobox(norths, easts)
-    middle = np.array(source.shape) / 2
-    row, column = carry(
-        middle[0] + np.array([0, 1, 0]), middle[1] + np.array([0, 0, 1]), source, one
-    )
-    sides = np.hypot(row[1:] - row[0], column[1:] - column[0]) * cells.size
-    return float(sides.min())
+    row, column = np.array(source.shape)[:, None] / 2 + np.array([[0, 1, 0], [0, 0, 1]])
+    t = source.transform
+    x, y = transform(source.crs, cells.crs, t.a * column + t.c, t.e * row + t.f)
+    return min(math.dist((x[0], y[0]), (x[i], y[i])) for i in (1, 2))
 
 
-def _cell_target(layers: list[Layer], cells: CellGrid, pixels: int) -> Target:
+def _cell_target(layers: list[Layer], cells: CellGrid, pixels: int, tile: int) -> Target:
     """Lay out the pixels of the whole cells that cover the files."""
     found = [cells.covering(tuple(la.grid.boundingbox), la.grid.crs) for la in layers]
     norths, easts = (
@@ -176,8 +173,6 @@ def _cell_target(layers: list[Layer], cells: CellGrid, pixels: int) -> Target:
         for axis in (0, 1)
     )
     grid = cells.geobox(norths, easts, pixels=pixels)
-    finest = min(_pixel_size(layer.grid, cells) for layer in layers)
-    tile = _tile_side(pixels, cells.size / pixels / finest)
     return Target(grid, (-norths.stop * pixels, easts.start * pixels), tile, _fill(layers))
 
 
@@ -236,6 +231,9 @@ def _lazy_image(
         name=f"mosaic-{tokenize(layers, versions, target, chunks)}",
     )
     places = xr_coords(target.grid, dims=("y", "x"))
+    for axis in ("y", "x"):
+        for stale in ("crs", "resolution"):  # spatial_ref says it, and these outlive a change of it
+            places[axis].attrs.pop(stale, None)
     valid = ("y", "x"), read[-1] != 0, {"long_name": "has data"}
     image = xr.DataArray(
         read[:-1],
