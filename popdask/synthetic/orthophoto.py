@@ -11,9 +11,8 @@ is computed alone, so a country has no size, and a mosaic larger than memory is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import cos, radians, sin, tan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,22 +25,12 @@ from affine import Affine
 from rasterio.windows import Window
 
 from popdask.errors import InputError
-from popdask.synthetic._camera import BLUR, develop, expose
-from popdask.synthetic._ground import paint_ground
-from popdask.synthetic._materials import palette
-from popdask.synthetic._noise import uniform
-from popdask.synthetic._painter import Canvas, cast_shadows, paint_things
+from popdask.synthetic._photograph import PIXEL, photograph
 from popdask.synthetic._things import HOMES, Form
-from popdask.synthetic._trees import plant
-from popdask.synthetic.settlements import salt_of, things_near
+from popdask.synthetic.settlements import things_near
 
 if TYPE_CHECKING:
     import geopandas
-
-PIXEL = 0.5
-"""Side in metres of the pixels in which everything is drawn."""
-
-_MARGIN = 64  # pixels drawn around a window: what stands there may throw its shadow into it
 
 
 @dataclass(frozen=True)
@@ -122,7 +111,7 @@ class OrthophotoWorld:
         shape = (self.bands, *self.shape)
         picture = da.map_blocks(
             _draw_block,
-            self,
+            replace(self),  # without what it has cached, which would travel with every task
             chunks=da.core.normalize_chunks(chunks, shape, dtype=np.uint8),
             dtype=np.uint8,
             meta=np.empty((0, 0, 0), np.uint8),
@@ -322,47 +311,11 @@ def _draw_block(world: OrthophotoWorld, block_info: Any = None) -> np.ndarray:
     (b0, b1), *spans = block_info[None]["array-location"]
     west, _, _, north = world.bounds
     fine = round(world.resolution / PIXEL)
-    (top, bottom), (left, right) = ((start * fine, stop * fine) for start, stop in spans)
-    place = (top - round(north / PIXEL), left + round(west / PIXEL))
-    film = _photograph(world, *place, (bottom - top, right - left))[b0:b1]
+    rows, cols = ((stop - start) * fine for start, stop in spans)
+    top = spans[0][0] * fine - round(north / PIXEL)
+    left = spans[1][0] * fine + round(west / PIXEL)
+    options = {"seed": world.seed, "year": world.year, "bands": world.bands}
+    film = photograph(top, left, (rows, cols), **options)[b0:b1]
     bands, rows, cols = film.shape
-    means = film.reshape(bands, rows // fine, fine, cols // fine, fine).mean((2, 4))
-    return np.clip(means + 0.5, 1, 254).astype(np.uint8)
-
-
-def _photograph(world: OrthophotoWorld, top: int, left: int, shape: tuple[int, int]) -> np.ndarray:
-    """Photograph a window of pixels of 0.5 m, by its place in the country: (band, row, column)."""
-    rows, cols = (size + 2 * _MARGIN for size in shape)
-    canvas = Canvas(
-        np.empty((rows, cols), np.uint8),
-        np.empty((rows, cols), np.float32),
-        np.zeros((rows, cols), bool),
-        *(top - _MARGIN, left - _MARGIN, PIXEL),
-    )
-    _paint(canvas, world.year, world.seed)
-    film = develop(canvas, palette(world.bands), salt_of(world.seed) + 50)
-    inner = slice(_MARGIN - BLUR, BLUR - _MARGIN)
-    salt = salt_of(world.seed) + 60 + 10 * world.year
-    return expose(film[:, inner, inner], top - BLUR, left - BLUR, salt)
-
-
-def _paint(canvas: Canvas, year: int, seed: int) -> None:
-    """Paint the country of a year: the ground, things in their light, trees."""
-    rows, cols = canvas.dark.shape
-    west, north = canvas.left * PIXEL, -canvas.top * PIXEL
-    things = things_near((west, north - rows * PIXEL, west + cols * PIXEL, north), year, seed)
-    upright = things["form"] != Form.PATCH
-    salt = salt_of(seed)
-    sun = _sun(year, salt)
-    paint_ground(canvas, year, salt)
-    paint_things(canvas, things[~upright], sun, salt + 30)
-    cast_shadows(canvas, things, sun)
-    paint_things(canvas, things[upright], sun, salt + 30)
-    plant(canvas, sun, salt + 40)
-
-
-def _sun(year: int, salt: int) -> tuple[float, float]:
-    """The way to the sun per metre of height, east and north, when a year's pictures are taken."""
-    azimuth = radians(155 + 30 * uniform(year, 0, salt))
-    away = 1 / tan(radians(42 + 8 * uniform(year, 1, salt)))
-    return away * sin(azimuth), away * cos(azimuth)
+    squares = np.clip(film, 1, 254).reshape(bands, rows // fine, fine, cols // fine, fine)
+    return (squares.mean((2, 4)) + 0.5).astype(np.uint8)
