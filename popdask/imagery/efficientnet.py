@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from popdask.errors import InputError
+from popdask.imagery.arithmetic import fixed_arithmetic
 
 FEATURES = 1536
 SIZE = 300
@@ -174,6 +175,7 @@ def load_efficientnet(weights: str | Path | None = None, *, seed: int = 0) -> Ef
     else:
         state = _fetch() if weights == "imagenet" else _read(Path(weights))
         _adopt(network, state, str(weights))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval().requires_grad_(False)
 
 
@@ -193,7 +195,7 @@ def _invent(network: EfficientNetB3, seed: int) -> None:
         if isinstance(layer, MBConv) and layer.residual:
             # Near the identity, as in Goyal et al. (2017): else so many random layers leave noise.
             nn.init.constant_(layer.norm.get_parameter("weight"), 0.2)
-    with torch.no_grad():
+    with fixed_arithmetic(1), torch.no_grad():
         network.train().embed(_noise(generator))
 
 
