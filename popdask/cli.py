@@ -89,7 +89,7 @@ def run(
     with _stoppable(settings, cluster) as (reporter, workers):
         if only is None:
             outcome = kind.run(settings, reporter, force=force, workers=workers)
-            console.show_outcome(outcome)
+            console.SHOW[settings.pipeline](outcome)
         else:
             left = kind.run_only(settings, only, reporter, force=force, workers=workers)
             console.show_left(left)

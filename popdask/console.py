@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,8 +13,11 @@ from rich.table import Table
 from popdask.job import Job, settings_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from popdask.pipelines.communities import Outcome
     from popdask.pipelines.plan import Plan
+    from popdask.pipelines.population import Outcome as Estimates
     from popdask.pipelines.status import Status
     from popdask.pipelines.verify import Verified
     from popdask.store import Run
@@ -80,6 +83,45 @@ def show_outcome(outcome: Outcome) -> None:
         + ", ".join(f"{events.get(event, 0)} {event}" for event in EVENTS)
     )
     say(f"results: {outcome.store.path}")
+
+
+def show_estimates(outcome: Estimates) -> None:
+    """Print what a population run has found: people of each frame, scores, zones, communities."""
+    if outcome.plan.done:
+        say("nothing to do")
+    rows = [
+        (f"{row.time:%Y-%m-%d}", f"{row.people:,.0f}", f"{row.inhabited:,}", f"{row.cells:,}")
+        for row in outcome.people.itertuples()
+    ]
+    say("")
+    show_table(["frame", "people", "inhabited cells", "cells with data"], rows)
+    if outcome.scores is not None:
+        say("\nestimates against known people")
+        show_scores(outcome.scores)
+    if outcome.zones is not None:
+        say(f"\n{len(outcome.zones)} zones keep their totals: {_how(outcome.zones['how'])}")
+    if outcome.followed is not None:
+        show_outcome(outcome.followed)
+    say(f"results: {outcome.store.path}")
+
+
+def show_scores(scores: pd.DataFrame) -> None:
+    """Print the scores of estimates side by side."""
+    names = [name for name in ("where", "model") if name in scores]
+    columns = {"cells": ",.0f", "matthews": ".3f", "accuracy": ".3f", "mae": ".2f", "r2": ".3f"}
+    totals = {"people": ",.0f", "true_people": ",.0f", "relative_error": "+.2%"}
+    rows = [
+        [
+            *(str(row[name]) for name in names),
+            *(format(row[name], form) for name, form in (columns | totals).items()),
+        ]
+        for _, row in scores.iterrows()
+    ]
+    show_table([*names, *(name.replace("_", " ") for name in columns | totals)], rows)
+
+
+def _how(column: pd.Series) -> str:
+    return ", ".join(f"{count} {how}" for how, count in column.value_counts().items())
 
 
 def show_left(left: Plan) -> None:
@@ -156,3 +198,10 @@ def _span(times: Sequence[str]) -> str:
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+#: What shows the outcome of a run, by pipeline.
+SHOW: Mapping[str, Callable[[Any], None]] = {
+    "communities": show_outcome,
+    "population": show_estimates,
+}

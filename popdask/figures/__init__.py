@@ -3,6 +3,7 @@
 Figures are free of pyplot and know no screen: :func:`save_figure` writes them.
 """
 
+from popdask.figures.agreement import agreement_figure, error_map_figure
 from popdask.figures.charts import (
     cosine_figure,
     error_figure,
@@ -16,15 +17,26 @@ from popdask.figures.means import means_figure
 from popdask.figures.motion import change_figure, flow_figure, journey_figure
 from popdask.figures.reduce import reduced
 from popdask.figures.save import save_figure
+from popdask.figures.scores import (
+    confusion_figure,
+    density_figure,
+    history_figure,
+    scores_figure,
+)
 
 __all__ = [
     "CLASSES",
     "NOBODY",
     "NO_DATA",
+    "agreement_figure",
     "change_figure",
+    "confusion_figure",
     "cosine_figure",
+    "density_figure",
     "error_figure",
+    "error_map_figure",
     "flow_figure",
+    "history_figure",
     "journey_figure",
     "loss_figure",
     "map_figure",
@@ -32,6 +44,7 @@ __all__ = [
     "number_colours",
     "reduced",
     "save_figure",
+    "scores_figure",
     "silhouette_figure",
     "sse_figure",
     "world_figure",

@@ -15,10 +15,11 @@ from pydantic.fields import FieldInfo
 
 from popdask.errors import InputError
 from popdask.job.communities import CommunitiesJob
+from popdask.job.population import PopulationJob
 from popdask.job.settings import Job, Place, Settings
 
 #: The kinds of job, by pipeline.
-JOBS: Mapping[str, type[Job]] = {"communities": CommunitiesJob}
+JOBS: Mapping[str, type[Job]] = {"communities": CommunitiesJob, "population": PopulationJob}
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 

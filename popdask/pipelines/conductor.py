@@ -37,8 +37,8 @@ class Stages(Protocol):
     def plan(self) -> Plan:
         """What is to be computed."""
 
-    def compute(self, stage: StagePlan) -> None:
-        """Compute what is stale of one stage, and commit it."""
+    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
+        """Compute what is stale of one stage, and commit it; the reporter may be told of it."""
 
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
@@ -211,7 +211,7 @@ def _compute(stages: Stages, todo: Sequence[StagePlan], reporter: Reporter | Non
     for stage in todo:
         if not stage.done:
             with reporter.stage(stage.name, str(stage)):
-                stages.compute(stage)
+                stages.compute(stage, reporter)
 
 
 def _publish(stages: Stages) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import dask
-from distributed import get_client
+from distributed import get_client, get_worker
 
 T = TypeVar("T")
 
 
-def on_worker(function: Callable[..., T], *arguments: Any, **options: Any) -> Callable[[], T]:
+def on_worker(
+    function: Callable[..., T],
+    *arguments: Any,
+    tell: Callable[[Mapping[str, Any]], object] | None = None,
+    **options: Any,
+) -> Callable[[], T]:
     """Start one function on a worker, on one with a GPU where the cluster has one.
 
     Parameters
@@ -22,6 +29,9 @@ def on_worker(function: Callable[..., T], *arguments: Any, **options: Any) -> Ca
         A picklable function.
     *arguments
         Its arguments; they are sent to the worker ahead of the call.
+    tell
+        Is called here with what the function says to its argument ``progress``: a dataclass, which
+        arrives as a mapping.
     **options
         Its keyword arguments, small ones.
 
@@ -33,10 +43,27 @@ def on_worker(function: Callable[..., T], *arguments: Any, **options: Any) -> Ca
     try:
         client = get_client()
     except ValueError:  # no client: plain Dask
-        return partial(function, *arguments, **options)
+        told = {} if tell is None else {"progress": lambda message: tell(asdict(message))}
+        return partial(function, *arguments, **options, **told)
     sent = client.scatter(list(arguments), hash=False)
+    messages = Messages(f"popdask-{uuid.uuid4().hex}")
+    if tell is not None:
+        client.subscribe_topic(messages.topic, lambda event: tell(event[1]))
+        options["progress"] = messages
     future = client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
     return future.result
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Sends what a task has to say to the client, by a topic of the scheduler."""
+
+    topic: str
+    """Its name."""
+
+    def __call__(self, message: Any) -> None:
+        """Send a dataclass, as a mapping."""
+        get_worker().log_event(self.topic, asdict(message))
 
 
 def gpu_resources() -> Mapping[str, int] | None:

@@ -21,6 +21,7 @@ from popdask.pipelines.conductor import owner_record
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.provenance import run_record
 from popdask.pipelines.workers import on_gpus, on_worker
+from popdask.progress import Reporter
 from popdask.store import RegionStore, Work, frame_runs, table_bytes
 from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, summary
 from popdask.tracking.autoencoder import EncoderConfig, FittedEncoder, train, training_windows
@@ -55,7 +56,7 @@ class CommunityStages:
         stored = self.work.dataset()
         return encoding.stack_features(stored["population"], stored[["u", "v"]])
 
-    def compute(self, stage: StagePlan) -> None:
+    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
         """Compute what is stale of one stage, and commit it."""
         work = str(stage) if stage.total > 1 else ""
         COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))

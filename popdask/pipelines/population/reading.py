@@ -1,0 +1,151 @@
+"""Mosaics, labelled cells and counts, opened as a population job says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from popdask.errors import InputError
+from popdask.imagery.cells import cut_cells, drop_padding, join_cells
+from popdask.imagery.counts import counts_from_points, counts_from_raster, counts_from_table
+from popdask.imagery.folder import read_cells
+from popdask.imagery.grid import CellGrid, as_grid
+from popdask.imagery.mosaic import open_mosaic
+from popdask.imagery.sheets import open_sheet
+from popdask.imagery.split import fold_cells, split_cells
+from popdask.job import PopulationJob
+from popdask.job.population import Cells, Truth
+from popdask.pipelines.population.sources import Sources
+
+
+def cell_grid(job: PopulationJob, path: str) -> CellGrid:
+    """The grid of the cells that are estimated; its CRS is that of a file where it is not given."""
+    cells = job.cells
+    if cells.grid is not None:
+        grid = CellGrid.preset(cells.grid)
+    else:
+        grid = CellGrid(cells.size, cells.crs or as_grid(cells.size, open_sheet(path).grid.crs).crs)
+    return grid.joined(cells.join) if cells.join > 1 else grid
+
+
+def open_image(job: PopulationJob, paths: Sequence[str], grid: CellGrid) -> xr.DataArray:
+    """Open the files of one mosaic as one image of whole cells, lazily."""
+    return open_mosaic(
+        paths,
+        grid=grid,
+        resolution=job.cells.resolution,
+        align=job.input.align,
+        nodata=job.input.nodata,
+    )
+
+
+def frame_grid(job: PopulationJob, sources: Sources, grid: CellGrid) -> xr.Dataset:
+    """The coordinates of the estimates: the times of the mosaics, and the cells of all of them."""
+    extents = [
+        grid.covering(tuple(open_image(job, paths, grid).odc.geobox.boundingbox))
+        for paths in sources.mosaics.values()
+    ]
+    norths, easts = (
+        range(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in zip(*extents, strict=True)
+    )
+    return coordinates(grid.geobox(norths, easts), list(sources.mosaics))
+
+
+def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
+    """A Dataset without variables, on a grid and times."""
+    coords = {str(name): value for name, value in xr_coords(geobox).items()}
+    stamps = np.array(times, "datetime64[ns]")
+    return xr.Dataset(coords={"time": stamps, **coords})
+
+
+def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int]:
+    """Cut the cells of known people, without those that lack pixels, and split them.
+
+    Returns
+    -------
+    cells : Dataset
+        With ``split``, or with ``fold`` for a cross-validation; the images are lazy.
+    dropped : int
+        Cells that were left out, because the mosaic has no data in them.
+    """
+    settings = job.cells
+    if settings.folder is not None:
+        grid = settings.grid or CellGrid(settings.size, settings.crs or "EPSG:25832")
+        cells = read_cells(settings.folder, grid, skip=settings.skip_unnamed)
+    else:
+        grid = cell_grid(job.model_copy(update={"cells": _single(settings)}), sources.training[0])
+        image = open_image(job, sources.training, grid)
+        counts = read_counts(str(settings.counts), grid, settings)
+        cells = cut_cells(
+            image,
+            counts,
+            grid,
+            context=settings.context,
+            labelled=True,
+            absent=_absent(settings),
+            outside="drop",
+        )
+    if settings.join > 1:
+        cells = join_cells(cells, settings.join)
+    cells, dropped = drop_padding(cells)
+    if not cells.sizes["cell"]:
+        raise InputError(
+            f"all {dropped} labelled cells lack pixels at an edge or within; expected some that "
+            "the mosaic covers: check the place, the grid and nodata"
+        )
+    how: dict[str, Any] = {"kind": settings.split, "block": settings.block, "seed": settings.seed}
+    if settings.folds:
+        return fold_cells(cells, settings.folds, **how), dropped
+    return split_cells(cells, validation=settings.validation, **how), dropped
+
+
+def read_counts(path: str, grid: CellGrid, settings: Cells | Truth) -> pd.DataFrame:
+    """Read people by cell from a raster, a table or points, by what the file is."""
+    kind = Path(path).suffix.lower()
+    if kind in (".tif", ".tiff", ".vrt", ".nc"):
+        return counts_from_raster(path, grid, share=settings.share)
+    if kind == ".csv" or (kind in (".parquet", ".pq") and not _has_geometry(path)):
+        return counts_from_table(path, grid, people=settings.column)
+    return counts_from_points(path, grid, weight=settings.column)
+
+
+def true_cells(
+    job: PopulationJob, images: xr.DataArray, paths: Sequence[str], grid: CellGrid
+) -> xr.Dataset:
+    """Cut the cells of a mosaic whose people are known, without those that lack pixels."""
+    assert job.truth is not None
+    parts = [read_counts(path, grid, job.truth) for path in paths]
+    counts = pd.concat(parts, ignore_index=True)
+    known: Mapping[str, object] = {"absent": _absent(job.truth), "outside": "drop"}
+    cells = cut_cells(
+        images,
+        counts,
+        grid,
+        context=job.cells.context,
+        labelled=True,
+        **known,  # type: ignore
+    )
+    return drop_padding(cells)[0]
+
+
+def _single(settings: Cells) -> Cells:
+    """The settings of the cells before they are joined."""
+    return settings.model_copy(update={"join": 1})
+
+
+def _absent(settings: Cells | Truth) -> float:
+    return 0.0 if settings.absent == "nobody" else np.nan
+
+
+def _has_geometry(path: str) -> bool:
+    import pyarrow.parquet
+
+    return b"geo" in (pyarrow.parquet.read_schema(path).metadata or {})

@@ -1,0 +1,207 @@
+"""Runs of the population job: aerial images in, people per cell out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from popdask.job import PopulationJob
+from popdask.pipelines import communities, conductor
+from popdask.pipelines.conductor import Files, Workers
+from popdask.pipelines.plan import Plan
+from popdask.pipelines.population import reading
+from popdask.pipelines.population.drawing import draw as draw_country
+from popdask.pipelines.population.fingerprints import MODELS, plan_population
+from popdask.pipelines.population.sources import Sources
+from popdask.pipelines.population.stages import PopulationStages
+from popdask.progress import Reporter
+from popdask.store import RegionStore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did and found."""
+
+    plan: Plan
+    """What it had to compute."""
+    people: pd.DataFrame
+    """People, inhabited cells and cells with data of each frame."""
+    scores: pd.DataFrame | None
+    """The estimates against known people, beside the baselines."""
+    zones: pd.DataFrame | None
+    """The zones before and after their totals were kept."""
+    followed: communities.Outcome | None
+    """The communities of the estimates, where the job follows them."""
+    store: RegionStore
+    """The results."""
+
+
+class PopulationPipeline:
+    """What the stages of the population job depend on, and how they are computed."""
+
+    def files(self, job: PopulationJob, records: Mapping[str, Any]) -> Files:
+        """Tell the versions of the files, by path; a drawn country is drawn where it is not yet."""
+        if job.drawn is not None:
+            draw_country(job.drawn)
+        known: dict[str, Any] = {}
+        for record in records.values():
+            known |= record.get("files", {})
+        return Sources.of(job).fingerprints(known)
+
+    def plan(self, job: PopulationJob, files: Files, records: Mapping[str, Any]) -> Plan:
+        """Decide what is to be computed."""
+        written = records.get("export", {}).get("written", [])
+        if not all(Path(path).exists() for path in written):  # somebody took them away
+            records = {**records, "export": {"written": written}}
+        return plan_population(job, Sources.of(job), files, records)
+
+    def begin(
+        self, job: PopulationJob, store: RegionStore, files: Files, forget: Sequence[str]
+    ) -> PopulationStages:
+        """Open the mosaics, and take up the work where it stands, without the stages to forget."""
+        sources = Sources.of(job)
+        grid = reading.cell_grid(job, next(iter(sources.mosaics.values()))[0])
+        frame = reading.frame_grid(job, sources, grid)
+        work = store.begin(frame, keep=MODELS)
+        work.forget(forget)
+        plan = self.plan(job, files, work.records())
+        return PopulationStages(job, sources, grid, frame, files, store, work, plan)
+
+
+PIPELINE = PopulationPipeline()
+
+
+def plan(job: PopulationJob) -> Plan:
+    """Say what a run would compute; see :func:`popdask.pipelines.conductor.plan`."""
+    return conductor.plan(PIPELINE, job)
+
+
+def extent(job: PopulationJob) -> str:
+    """Say how much a job is, from the headers of its mosaics: frames, cells and pixels.
+
+    Raises
+    ------
+    InputError
+        If the mosaics are not there, or do not fit the grid.
+    """
+    sources = Sources.of(job)
+    first = next(iter(sources.mosaics.values()))
+    grid = reading.cell_grid(job, first[0])
+    frame, image = reading.frame_grid(job, sources, grid), reading.open_image(job, first, grid)
+    pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+    cells = frame.sizes["y"] * frame.sizes["x"]
+    return (
+        f"{frame.sizes['time']} × {frame.sizes['y']} × {frame.sizes['x']} cells of "
+        f"{grid.label}, {pixels} × {pixels} pixels and {image.sizes['band']} bands each; "
+        f"{cells * pixels**2 * image.sizes['band'] * image.dtype.itemsize / 1e9:.2f} GB of pixels "
+        "per frame"
+    )
+
+
+def run(
+    job: PopulationJob,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Outcome:
+    """Run the job, or as much of it as is not done yet, and then what follows its communities.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    reporter, force, workers
+        As for :func:`popdask.pipelines.conductor.run`.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InputError
+        If the images, counts or models are wrong; the last finished results are untouched.
+    RegionBusyError
+        If another run holds the region.
+    """
+    if job.drawn is not None:
+        draw_country(job.drawn, reporter)
+    whole = conductor.run(PIPELINE, job, reporter, force=force, workers=workers)
+    store, followed = RegionStore(job.output.store), None
+    if job.followed is not None:
+        followed = communities.run(job.followed, reporter, force=force, workers=workers)
+    tables = {name: _table(store, name) for name in ("scores", "zones")}
+    return Outcome(whole, people(store), **tables, followed=followed, store=store)
+
+
+def run_only(
+    job: PopulationJob,
+    name: str,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Compute one stage; see :func:`popdask.pipelines.conductor.run_only`."""
+    return conductor.run_only(PIPELINE, job, name, reporter, force=force, workers=workers)
+
+
+def people(store: RegionStore) -> pd.DataFrame:
+    """Count the people of each frame of the last finished run.
+
+    Returns
+    -------
+    DataFrame
+        time, people, inhabited (cells with people), cells (with data).
+    """
+    arrays = store.dataset()
+    name = "census_population" if "census_population" in arrays else "population"
+    values = arrays[name].load()
+    return pd.DataFrame(
+        {
+            "time": values["time"].values,
+            "people": values.sum(("y", "x"), dtype="float64").values,
+            "inhabited": (values > 0).sum(("y", "x")).values,
+            "cells": values.notna().sum(("y", "x")).values,
+        }
+    )
+
+
+def found(store: RegionStore) -> str:
+    """Say in a few words what the last finished run has found."""
+    last = people(store).iloc[-1]
+    return f"{last['people']:,.0f} people in {last['inhabited']:,} cells of the last frame"
+
+
+def check(store: RegionStore) -> Iterator[str]:
+    """Compare what is stored with what is promised: zones keep their totals, nobody is negative.
+
+    Yields
+    ------
+    str
+        One sentence for each thing that is not as promised.
+    """
+    arrays = store.dataset()
+    for name in ("population", "census_population"):
+        if name in arrays and bool((arrays[name] < 0).any()):
+            yield f"{name} has cells with less than nobody."
+    zones = _table(store, "zones")
+    if zones is not None:
+        kept = zones[zones["how"] != "left out"]
+        wrong = ~np.isclose(kept["adjusted"], kept["total"], rtol=1e-9, atol=0)
+        for row in kept[wrong].itertuples():
+            yield f"zone {row.zone} has {row.adjusted:,.1f} people, {row.total:,.1f} are known."
+
+
+def _table(store: RegionStore, name: str) -> pd.DataFrame | None:
+    try:
+        return store.table(name)
+    except KeyError:
+        return None

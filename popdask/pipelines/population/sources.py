@@ -1,0 +1,125 @@
+"""The files that a population job reads: which they are, and whether they have changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from popdask import cube
+from popdask.cube.frames import frame_time
+from popdask.errors import InputError
+from popdask.job import PopulationJob
+from popdask.pipelines.provenance import file_fingerprint, without_secrets
+
+ANY_TIME = np.datetime64("2000-01-01", "s")
+Times = Mapping[np.datetime64, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of a job, by what they are to it."""
+
+    mosaics: Times
+    """The images of each time."""
+    training: tuple[str, ...]
+    """The images, or the folder, that labelled cells are cut from."""
+    counts: tuple[str, ...]
+    """People of the labelled cells."""
+    truth: Times
+    """People of the mosaics' cells, where they are known."""
+    others: Mapping[str, str]
+    """Weights and zones, by the setting that names them."""
+
+    @classmethod
+    def of(cls, job: PopulationJob) -> Sources:
+        """Find the files of a job.
+
+        Raises
+        ------
+        InputError
+            If a pattern finds nothing.
+        """
+        mosaics = _by_time(job.input.mosaic, job)
+        training = cls._training(job, mosaics)
+        counts = () if job.cells.counts is None or job.cells.folder else (job.cells.counts,)
+        truth = {} if job.truth is None else _by_time(job.truth.counts, job)
+        others = {
+            "presence.weights": job.presence.weights,
+            "count.weights": job.count.weights,
+            "census.zones": job.census and job.census.zones,
+        }
+        known = {name: path for name, path in others.items() if path}
+        return cls(mosaics, training, counts, truth, known)
+
+    @staticmethod
+    def _training(job: PopulationJob, mosaics: Times) -> tuple[str, ...]:
+        if job.cells.folder is not None:
+            return (job.cells.folder,)
+        if job.cells.mosaic is not None:
+            return _files(job.cells.mosaic)
+        return mosaics[min(mosaics)]
+
+    def fingerprints(self, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Tell the version of each file, by its path; one on record is known."""
+        of_times = (path for paths in (self.mosaics, self.truth) for path in _all(paths))
+        paths = [*of_times, *self.training, *self.counts, *self.others.values()]
+        return {without_secrets(path): _version(path, known) for path in dict.fromkeys(paths)}
+
+
+def checksums(files: Mapping[str, Mapping[str, Any]], paths: Iterable[str]) -> list[str]:
+    """The checksums of some files, in their order."""
+    return [files[without_secrets(path)]["sha256"] for path in paths]
+
+
+def iso(time: np.datetime64) -> str:
+    """Write a time as the store does."""
+    return str(time.astype("datetime64[s]"))
+
+
+def _all(times: Times) -> Iterable[str]:
+    return (path for paths in times.values() for path in paths)
+
+
+def _by_time(
+    patterns: str | tuple[str, ...], job: PopulationJob
+) -> dict[np.datetime64, tuple[str, ...]]:
+    """The files of each time, in the order of their patterns."""
+    found: dict[np.datetime64, tuple[str, ...]] = {}
+    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        if "{" in pattern:
+            times = cube.find_frames(pattern, job.input.start, job.input.end)
+            parts: dict[np.datetime64, tuple[str, ...]] = {t: (path,) for t, path in times.items()}
+        else:
+            time = ANY_TIME if job.input.time is None else frame_time(job.input.time)
+            parts = {time: _files(pattern)}
+        for time, paths in parts.items():
+            found[time] = found.get(time, ()) + paths
+    return {time: found[time] for time in sorted(found)}
+
+
+def _files(patterns: str | tuple[str, ...]) -> tuple[str, ...]:
+    found: list[str] = []
+    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        names = [pattern]
+        if "*" in pattern and "://" not in pattern:
+            found_here = Path(pattern).parent.glob(Path(pattern).name)
+            names = sorted(map(str, found_here))
+        if not names:
+            raise InputError(f"the pattern {pattern!r} finds no file; correct it")
+        found += names
+    return tuple(found)
+
+
+def _version(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The version of a file, or of a folder by the names, sizes and times within."""
+    if "://" in path or not Path(path).is_dir():
+        return file_fingerprint(path, known.get(path, {}))
+    inside = sorted(p for p in Path(path).rglob("*") if p.is_file())
+    told = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in inside]
+    digest = hashlib.sha256(repr(told).encode()).hexdigest()
+    return {"path": path, "size": sum(size for _, size, _ in told), "mtime": None, "sha256": digest}

@@ -1,0 +1,380 @@
+"""The stages of the population job: what each of them reads, computes and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from popdask import export
+from popdask.errors import InputError
+from popdask.imagery import census
+from popdask.imagery.apportion import whole_people
+from popdask.imagery.baselines import Baseline, fit_baselines
+from popdask.imagery.dataset import cells_grid
+from popdask.imagery.evaluation import evaluate, scores_by_density
+from popdask.imagery.grid import CellGrid
+from popdask.imagery.inference import estimate
+from popdask.imagery.recipe import TrainingConfig
+from popdask.imagery.split import select_fold
+from popdask.imagery.training import train
+from popdask.imagery.weights import TrainedModel
+from popdask.job import PopulationJob
+from popdask.job.population import Training
+from popdask.pipelines.conductor import owner_record
+from popdask.pipelines.plan import Plan, StagePlan
+from popdask.pipelines.population import reading
+from popdask.pipelines.population.scoring import Joint, predictions
+from popdask.pipelines.population.sources import Sources, iso
+from popdask.pipelines.provenance import run_record
+from popdask.pipelines.workers import on_gpus, on_worker
+from popdask.progress import Reporter
+from popdask.store import RegionStore, Work, table_bytes
+
+#: How the files of a model are named, where there is one for each fold.
+FOLD_FILE = "{stage}-{fold}.safetensors"
+
+
+@dataclass(frozen=True)
+class PopulationStages:
+    """What the stages of one run share."""
+
+    job: PopulationJob
+    sources: Sources
+    grid: CellGrid
+    frame: xr.Dataset
+    files: Mapping[str, Any]
+    store: RegionStore
+    work: Work
+    plan: Plan
+
+    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
+        """Compute what is stale of one stage, and commit it."""
+        work = str(stage) if stage.total > 1 else ""
+        first = next(iter(self.plan)).name == stage.name
+        told = {**owner_record(self.job), "files": dict(self.files)} if first else {}
+        record = {**stage.record, **told, "work": work}
+        COMPUTE[stage.name](self, replace(stage, record=record), reporter)
+
+    def record(self) -> dict[str, Any]:
+        """Put down what the finished run was made from and with."""
+        job = self.job
+        seeds = {"cells": job.cells.seed, "presence": job.presence.seed, "count": job.count.seed}
+        told = {}
+        if "evaluation" in self.plan.stages:
+            told["scores"] = self.work.table("scores").to_dict("records")
+        return run_record(job, self.files, seeds, **told)
+
+    def models(self, stage: str) -> list[TrainedModel | None]:
+        """The models of a stage, one, or one for each fold; None where a job needs none."""
+        folds = self.job.cells.folds
+        if stage not in self.plan.stages:
+            return [None] * max(folds, 1)
+        if getattr(self.job, stage).weights is not None or not folds:
+            model = TrainedModel.from_bytes(self.work.file(f"{stage}.safetensors"), stage)
+            return [model] * max(folds, 1)
+        names = [FOLD_FILE.format(stage=stage, fold=fold) for fold in range(folds)]
+        return [TrainedModel.from_bytes(self.work.file(name), name) for name in names]
+
+    def splits(self) -> list[xr.Dataset]:
+        """The labelled cells, split once, or once for each fold."""
+        cells = self.work.group("cells")
+        tables = [name for name, told in cells.variables.items() if told.dims == ("cell",)]
+        cells = cells.assign({name: cells[name].compute() for name in tables})
+        folds = self.job.cells.folds
+        return [select_fold(cells, fold) for fold in range(folds)] if folds else [cells]
+
+
+def _cells(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+    cells, dropped = reading.labelled_cells(run.job, run.sources)
+    inhabited = int((cells["people"] > 0).sum())
+    reporter.note(
+        f"  {cells.sizes['cell']:,} labelled cells, {inhabited:,} of them inhabited; "
+        f"{dropped:,} left out for want of pixels"
+    )
+    record = {**stage.record, "dropped": dropped}
+    run.work.write_group(stage.name, "cells", _for_store(cells), record)
+
+
+def _presence(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+    _learn(run, stage, "presence", run.job.presence, [None] * max(run.job.cells.folds, 1), reporter)
+
+
+def _count(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+    gated = run.job.count.learns_from == "predicted" and not run.job.single_stage
+    blind: list[TrainedModel | None] = [None] * max(run.job.cells.folds, 1)
+    gates = run.models("presence") if gated else blind
+    _learn(run, stage, run.job.count.kind, run.job.count, gates, reporter)
+
+
+def _learn(
+    run: PopulationStages,
+    stage: StagePlan,
+    kind: str,
+    settings: Training,
+    gates: Sequence[TrainedModel | None],
+    reporter: Reporter,
+) -> None:
+    """Train the models of a stage, one or one for each fold, or take the one that is given."""
+    if settings.weights is not None:
+        model = _given(settings.weights, kind)
+        files = {f"{stage.name}.safetensors": model.to_bytes()}
+        run.work.write_files(stage.name, files, stage.record)
+        return
+    config, files, checkpoints = training_config(kind, settings), {}, []
+    for fold, (cells, gate) in enumerate(zip(run.splits(), gates, strict=True)):
+        name = FOLD_FILE.format(stage=stage.name, fold=fold)
+        name = name if run.job.cells.folds else f"{stage.name}.safetensors"
+        checkpoints.append(_checkpoint(run.store, name))
+        trained = on_worker(
+            train,
+            cells,
+            kind,
+            config,
+            gate=gate,
+            checkpoint=checkpoints[-1],
+            device=settings.device,
+            tell=partial(_tell, reporter, name),
+        )
+        files[name] = trained().to_bytes()
+    run.work.write_files(stage.name, files, stage.record)
+    for path in checkpoints:  # what they are for is stored now
+        path.unlink(missing_ok=True)
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
+def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+    pairs = list(zip(run.models("presence"), run.models("count"), strict=True))
+    pairs = pairs if run.job.cells.folds else pairs[:1]
+    frames = []
+    with on_gpus():
+        for paths in run.sources.mosaics.values():
+            image = reading.open_image(run.job, paths, run.grid)
+            found = [_estimated(run, image, presence, count) for presence, count in pairs]
+            frames.append(_on_frame(_of_blind(run, found), run.frame))
+    arrays = xr.concat(frames, "time").assign_coords(run.frame.coords)
+    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def _estimated(
+    run: PopulationStages, image: xr.DataArray, presence: TrainedModel | None, count: Any
+) -> xr.Dataset:
+    settings = run.job.estimate
+    return estimate(
+        image,
+        presence,
+        count,
+        cell_size=run.grid,
+        threshold=settings.threshold,
+        batch_size=settings.batch_size,
+        device=settings.device,
+    )
+
+
+def _of_blind(run: PopulationStages, found: list[xr.Dataset]) -> xr.Dataset:
+    """One estimate of each cell: that of the model that has not seen it, else the mean of all."""
+    if len(found) == 1:
+        return found[0]
+    cells = run.work.group("cells")
+    north, east, fold = (cells[name].values for name in ("north", "east", "fold"))
+    grid = cells_grid(cells)
+    norths, easts = grid.covering(tuple(found[0].odc.geobox.boundingbox))
+    blind = np.full((len(norths), len(easts)), -1, np.int8)
+    inside = (north >= norths.start) & (north < norths.stop)
+    inside &= (east >= easts.start) & (east < easts.stop) & (fold >= 0)
+    blind[norths.stop - 1 - north[inside], east[inside] - easts.start] = fold[inside]
+    which = xr.DataArray(blind, dims=("y", "x"))
+    combined = sum(found[1:], found[0]) / len(found)
+    for number, one in enumerate(found):
+        combined = xr.where(which.data == number, one, combined, keep_attrs=True)
+    return combined.astype("float32").assign_coords(found[0].coords)
+
+
+def _on_frame(found: xr.Dataset, frame: xr.Dataset) -> xr.Dataset:
+    """Lay an estimate onto the cells of all mosaics."""
+    near = float(abs(frame["x"][1] - frame["x"][0])) / 10 if frame.sizes["x"] > 1 else None
+    laid = found.reindex(y=frame["y"], x=frame["x"], method="nearest", tolerance=near)
+    return laid.assign_coords(y=frame["y"], x=frame["x"])
+
+
+def _census(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+    settings = run.job.census
+    assert settings is not None
+    frames, reports = [], []
+    stored = run.work.dataset()
+    rules = settings.model_dump(include={"name", "inhabited_from", "unzoned", "partial"})
+    for time in stored["time"].values:
+        now = stored.sel(time=time, drop=True)
+        kept = census.keep_totals(
+            now["population"],
+            settings.zones,
+            settings.totals,
+            presence=now.get("presence"),
+            **rules,
+        )
+        frames.append(whole_people(kept) if settings.whole else kept["population"])
+        reports.append(census.zone_report(kept).assign(time=time))
+    fitted = xr.concat(frames, "time").assign_coords(run.frame.coords)
+    arrays = fitted.to_dataset(name="census_population")
+    report = table_bytes(pd.concat(reports, ignore_index=True))
+    run.work.write_files("zones", {"zones.parquet": report}, {"frames": {}})
+    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def _evaluation(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+    told: dict[str, dict[str, pd.DataFrame]] = {}
+    if "cells" in run.plan.stages:
+        told["validation"] = _of_validation(run)
+    for time, paths in run.sources.truth.items():
+        if time in run.sources.mosaics:
+            told[iso(time)[:10]] = _of_mosaic(run, time, paths)
+    limit = run.job.estimate.threshold
+    scores = {where: evaluate(tables, threshold=limit) for where, tables in told.items()}
+    by_density = {where: scores_by_density(tables) for where, tables in told.items()}
+    rows = [
+        table.assign(where=where, model=name)
+        for where, tables in told.items()
+        for name, table in tables.items()
+    ]
+    files = {
+        "scores": _stacked(scores),
+        "scores_by_density": _stacked(by_density),
+        "predictions": pd.concat(rows, ignore_index=True),
+    }
+    content = {f"{name}.parquet": table_bytes(table) for name, table in files.items()}
+    run.work.write_files(stage.name, content, stage.record)
+
+
+def _of_validation(run: PopulationStages) -> dict[str, pd.DataFrame]:
+    """Predictions of validation cells, each by models and baselines that have not seen it."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    models = zip(run.splits(), run.models("presence"), run.models("count"), strict=True)
+    for cells, presence, count in models:
+        held_out = cells.isel(cell=np.flatnonzero(cells["split"].values == 1))
+        for name, table in predictions(held_out, _estimators(run, cells, presence, count)).items():
+            parts.setdefault(name, []).append(table)
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+
+
+def _of_mosaic(
+    run: PopulationStages, time: np.datetime64, paths: tuple[str, ...]
+) -> dict[str, pd.DataFrame]:
+    """Predictions of a mosaic's cells of known people: the stored estimates, and the baselines."""
+    image = reading.open_image(run.job, run.sources.mosaics[time], run.grid)
+    cells = reading.true_cells(run.job, image, paths, run.grid)
+    stored = run.work.dataset().sel(time=time)
+    corners = np.array([run.grid.corner(*place) for place in _places(cells)])
+    x, y = (xr.DataArray(corners[:, axis] + run.grid.size / 2, dims="cell") for axis in (0, 1))
+    at = stored.sel(x=x, y=y, method="nearest", tolerance=run.grid.size / 10).compute()
+    table = pd.DataFrame(
+        {
+            "cell": [run.grid.code(*place) for place in _places(cells)],
+            "truth": cells["people"].values,
+            "prediction": at["population"].values.astype(np.float64),
+        }
+    )
+    if "presence" in at:
+        table["presence"] = at["presence"].values.astype(np.float64)
+    others = {}
+    if "cells" in run.plan.stages and not run.job.cells.folds:
+        others = predictions(cells, _baselines(run.splits()[0]))
+    return {"popdask": table.dropna(ignore_index=True), **others}
+
+
+def _places(cells: xr.Dataset) -> list[tuple[int, int]]:
+    return list(zip(cells["north"].values.tolist(), cells["east"].values.tolist(), strict=True))
+
+
+def _estimators(
+    run: PopulationStages, cells: xr.Dataset, presence: TrainedModel | None, count: Any
+) -> dict[str, Baseline]:
+    settings = run.job.estimate
+    joint = Joint(presence, count, settings.threshold, settings.device)
+    return {"popdask": joint, **_baselines(cells)}
+
+
+def _baselines(cells: xr.Dataset) -> dict[str, Baseline]:
+    """What the models have to beat, fitted on the training cells."""
+    return fit_baselines(cells)
+
+
+def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    parts = [table.reset_index().assign(where=where) for where, table in tables.items()]
+    table = pd.concat(parts, ignore_index=True)
+    return table[["where", *(name for name in table if name != "where")]]
+
+
+def _export(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+    job, folder, arrays = run.job, run.job.export_folder, run.work.dataset()
+    written: list[Path] = []
+    if "cog" in job.output.export:
+        for name in arrays.data_vars:
+            title = f"{job.name}_{name}"
+            written += export.write_cogs(arrays[name], folder, title, frames=stage.stale)
+    if "parquet" in job.output.export:
+        for name in ("scores", "scores_by_density", "predictions", "zones"):
+            if f"{name}.parquet" in run.work.files():
+                path = folder / f"{job.name}_{name}.parquet"
+                written.append(export.write_geoparquet(run.work.table(name), path))
+    paths = [str(path) for path in written]
+    for path in set(run.work.records().get(stage.name, {}).get("written", [])).difference(paths):
+        Path(path).unlink(missing_ok=True)  # ours, of a frame that went away
+    run.work.write_files(stage.name, {}, {**stage.record, "written": paths})
+
+
+def training_config(kind: str, settings: Training) -> TrainingConfig:
+    """The settings of a training: those published for the kind, and what the job changes."""
+    names = set(Training.model_fields) - {"weights", "preset", "device"}
+    changes = settings.model_dump(include=names, exclude_none=True)
+    if not changes["network"]:
+        del changes["network"]
+    return TrainingConfig.preset(kind, settings.preset, **changes)
+
+
+def _given(path: str, kind: str) -> TrainedModel:
+    model = TrainedModel.load(path)
+    if model.kind != kind:
+        raise InputError(
+            f"{path} is a model of {model.kind}, and [presence] or [count] asks for {kind}: give "
+            "the weights of such a model"
+        )
+    return model
+
+
+def _checkpoint(store: RegionStore, name: str) -> Path:
+    """Where a training puts down its state, beside the store."""
+    folder = Path(f"{store.path}.training")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def _tell(reporter: Reporter, name: str, told: Mapping[str, Any]) -> None:
+    reporter.note(
+        f"  {name}: epoch {told['epoch']} of at most {told['epochs']}, loss "
+        f"{told['training']:.4g}, validation {told['validation']:.4g}"
+    )
+
+
+def _for_store(cells: xr.Dataset) -> xr.Dataset:
+    """Cells in the chunks and types that are stored."""
+    each = int(np.prod(cells["images"].shape[1:])) * cells["images"].dtype.itemsize
+    step = max(1, min(64, 2**27 // each))
+    return cells.chunk({"cell": step, "band": -1, "row": -1, "col": -1})
+
+
+COMPUTE: Mapping[str, Callable[[PopulationStages, StagePlan, Reporter], None]] = {
+    "cells": _cells,
+    "presence": _presence,
+    "count": _count,
+    "estimate": _estimate,
+    "census": _census,
+    "evaluation": _evaluation,
+    "export": _export,
+}
