@@ -9,20 +9,17 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
-import rasterio
 import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from PIL import Image
 
 from popdask.errors import InputError
 from popdask.imagery.dataset import CHUNK_CELLS, cells_grid, make_cells
@@ -198,50 +195,52 @@ def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None
 
 
 def _lazy_images(paths: Sequence[str]) -> da.Array:
-    shape, dtype = _header(paths[0])
+    shape = _header(paths[0])
     ends = [*range(0, len(paths), CHUNK_CELLS), len(paths)]
     chunks = (tuple(np.diff(ends).tolist()), *((size,) for size in shape))
     stamps = [Path(path).stat().st_mtime_ns for path in paths]
     return da.map_blocks(
         _read_images,
         da.from_array(np.array(paths, object), chunks=CHUNK_CELLS)[:, None, None, None],
-        form=(shape, dtype),
-        dtype=dtype,
+        form=shape,
+        dtype="uint8",
         chunks=chunks,
-        meta=np.empty((0, 0, 0, 0), dtype),
+        meta=np.empty((0, 0, 0, 0), "uint8"),
         name=f"folder-{tokenize(list(paths), stamps)}",
     )
 
 
-def _header(path: str) -> tuple[tuple[int, int, int], str]:
-    with _opened(path) as source:
-        return (source.count, *source.shape), source.dtypes[0]
+def _header(path: str) -> tuple[int, int, int]:
+    return _read_image(path).shape
 
 
-def _read_images(paths: NDArray, form: tuple[tuple[int, int, int], str]) -> NDArray:
+def _read_images(paths: NDArray, form: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Read images (n, band, row, col)."""
-    shape, dtype = form
-    images = np.empty((len(paths), *shape), dtype)
-    for image, path in zip(images, paths.ravel(), strict=True):
-        with _opened(path) as source:
-            found = (source.count, *source.shape)
-            if found != shape or source.dtypes[0] != dtype:
-                raise InputError(
-                    f"{path} has {found} bands, rows and columns of {source.dtypes[0]}, others "
-                    f"{shape} of {dtype}; expected one shape for all cells; resize or remove it"
-                )
-            source.read(out=image)
+    images = np.empty((len(paths), *form), np.uint8)
+    for place, path in zip(images, paths.ravel(), strict=True):
+        image = _read_image(path)
+        if image.shape != form:
+            raise InputError(
+                f"{path} has {image.shape} bands, rows and columns, others {form}; expected one "
+                "shape for all cells; resize or remove it"
+            )
+        place[:] = image
     return images
 
 
-def _opened(path: str) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the name says where it is
-        try:
-            return rasterio.open(path)
-        except RasterioError as error:
-            reason = str(error)
-    raise InputError(f"{path} cannot be read ({reason}); expected a JPEG or PNG; remove it")
+def _read_image(path: str) -> NDArray[np.uint8]:
+    """Read an image (band, row, col)."""
+    try:
+        with Image.open(path) as file:
+            mode, values = file.mode, np.asarray(file)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); expected an image; remove it") from None
+    if mode not in ("L", "RGB"):
+        raise InputError(
+            f"{path} has pixels of the kind {mode}; expected grey, or red, green and "
+            "blue, of 8 bits; convert it"
+        )
+    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
 def _names(cells: xr.Dataset) -> list[str]:
@@ -269,11 +268,6 @@ def _text(people: float) -> str:
 
 
 def _write_images(images: NDArray, names: Sequence[str], folder: str, quality: int) -> None:
-    bands, rows, columns = images.shape[1:]
-    profile = {"driver": "JPEG", "dtype": "uint8", "count": bands, "quality": quality}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        for image, name in zip(images, names, strict=True):
-            path = Path(folder, name)
-            with rasterio.open(path, "w", height=rows, width=columns, **profile) as file:
-                file.write(image)
+    for image, name in zip(images, names, strict=True):
+        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        Image.fromarray(pixels).save(Path(folder, name), quality=quality)
