@@ -123,18 +123,14 @@ def test_identical_in_any_chunks(chunks, corner, context, seed):
     values = invent((2, sum(chunks[0]), sum(chunks[1])), seed)
     rng = np.random.default_rng(seed)
     norths, easts = (first + np.arange(30) for first in corner)
-    counts = table([(n, e, rng.poisson(9)) for n in norths for e in easts if rng.random() < 0.5])
+    counts = table([(n, e, rng.poisson(9)) for n in norths for e in easts if (n + e) % 2])
     settings_ = {"context": context, "labelled": True, "outside": "drop"}
 
     def cut(chunks):
         image = picture(values, *corner, chunks=chunks)
         return cut_cells(image, counts, GRID, **settings_)
 
-    try:
-        whole = cut(-1).compute()
-    except InputError as error:
-        assert "no cell with a count" in str(error) or "counts are of cells" in str(error)
-        return
+    whole = cut(-1).compute()
     xr.testing.assert_identical(cut(((1, 1), *chunks)).compute(), whole)
 
 
@@ -192,27 +188,21 @@ def test_a_chunk_is_a_square_of_cells():
     assert cells.images.chunks == ((64,) * 16, (1,), (5,), (5,))
     for block in range(16):
         inside = cells.isel(cell=slice(64 * block, 64 * (block + 1)))
-        assert np.ptp(inside.north) == np.ptp(inside.east) == 7
+        assert np.ptp(inside.north.values) == np.ptp(inside.east.values) == 7
 
 
 def test_people_come_from_a_table_or_a_raster():
     image = picture(invent((1, 10, 10)))
     counts = table([(61390, 6771, 5), (61391, 6772, 0)])
     cells = cut_cells(image, counts, GRID)
-    people = {
-        k: v
-        for k, v in zip(
-            zip(cells.north.values, cells.east.values, strict=True),
-            cells.people.values,
-            strict=True,
-        )
-    }
+    places = zip(cells.north.values.tolist(), cells.east.values.tolist(), strict=True)
+    people = dict(zip(places, cells.people.values, strict=True))
     assert people[61390, 6771] == 5
     assert people[61391, 6772] == 0
     assert np.isnan(people[61391, 6771])
     assert cut_cells(image, counts, GRID, labelled=True).sizes["cell"] == 2
     assert float(cut_cells(image, counts, GRID, absent=0).people.sum()) == 5
-    assert cut_cells(image, counts, GRID, absent=0).people.notnull().all()
+    assert np.isfinite(cut_cells(image, counts, GRID, absent=0).people).all()
     box = GRID.geobox(range(61380, 61400), range(6771, 6772))
     raster = xr.DataArray(
         np.arange(20.0)[:, None], dims=("y", "x"), coords=xr_coords(box, dims=("y", "x"))
@@ -225,10 +215,10 @@ def test_people_come_from_a_table_or_a_raster():
 def test_counts_of_cells_that_are_not_there():
     image = picture(invent((1, 10, 10)))
     counts = table([(61390, 6771, 5), (61300, 6771, 7)])
-    with pytest.raises(InputError, match="1 of 2 counts are of cells .* 100m_61300_6771"):
+    with pytest.raises(InputError, match=r"1 of 2 counts are of cells .* 100m_61300_6771"):
         cut_cells(image, counts, GRID)
     assert float(cut_cells(image, counts, GRID, outside="drop").people.sum()) == 5
-    with pytest.raises(InputError, match="1 of 1 counts .*check the grid and the place"):
+    with pytest.raises(InputError, match=r"1 of 1 counts .*check the grid and the place"):
         cut_cells(image, counts[1:], GRID, outside="drop")
 
 
@@ -260,10 +250,7 @@ def test_unknown_people_stay_unknown_when_joined():
     counts = table([(n, e, 1) for n in range(61389, 61392) for e in range(6771, 6777)])
     image = picture(invent((1, 15, 30)), south=61389)
     joined = join_cells(cut_cells(image, counts[1:], GRID), 3)
-    assert sorted(joined.people.values.tolist(), key=str) == [
-        9.0,
-        pytest.approx(np.nan, nan_ok=True),
-    ]
+    np.testing.assert_array_equal(np.sort(joined.people), [9, np.nan])
 
 
 def test_what_cannot_be_joined_is_named():
@@ -367,7 +354,7 @@ def test_wrong_images_get_one_sentence():
     image = picture(invent((1, 20, 20)))
     with pytest.raises(InputError, match="has no CRS"):
         cut_cells(image.drop_vars("spatial_ref"), None, 100)
-    with pytest.raises(InputError, match="EPSG:25832 and the cells in EPSG:3035; .*align=True"):
+    with pytest.raises(InputError, match=r"EPSG:25832 and the cells in EPSG:3035; .*align=True"):
         cut_cells(image, None, "eu_1km")
     with pytest.raises(InputError, match="expected cells no smaller than a pixel"):
         cut_cells(image, None, 10)
@@ -381,7 +368,7 @@ def test_wrong_images_get_one_sentence():
         cut_cells(image, None, 100, labelled=True)
     with pytest.raises(InputError, match="select one time"):
         cut_cells(image.expand_dims("time"), None, 100)
-    with pytest.raises(InputError, match="context is 1.5"):
+    with pytest.raises(InputError, match=r"context is 1\.5"):
         cut_cells(image, None, 100, context=1.5)
 
 
