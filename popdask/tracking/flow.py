@@ -10,7 +10,7 @@ by one cell per iteration and never reach its own cells. At the raster's border 
 and there the replicated edge is the right one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from numbers import Integral
@@ -130,8 +130,22 @@ def _flow(
     return da.concatenate(flows)
 
 
-def _component(flow: NDArray[np.float32], i: int) -> NDArray[np.float32]:
+def _picked(
+    kernel: Callable[..., NDArray], flow: da.Array, dtype: type, **options: int
+) -> da.Array:
+    """Make (time, y, x) of the flow (time, 2, y, x), so that Dask fuses it with what follows."""
+    meta: NDArray = np.empty((0, 0, 0), dtype)
+    return da.blockwise(kernel, "tyx", flow, "tcyx", meta=meta, dtype=dtype, **options)
+
+
+def _component(blocks: list[NDArray[np.float32]], i: int) -> NDArray[np.float32]:
+    (flow,) = blocks
     return flow[:, i]
+
+
+def _moving(blocks: list[NDArray[np.float32]]) -> NDArray[np.bool_]:
+    (flow,) = blocks
+    return (flow != 0).any(axis=1)
 
 
 def _as_people(population: DataArray, *dims: str) -> DataArray:
@@ -162,17 +176,7 @@ def _stacked(flow: Dataset, people: DataArray) -> da.Array:
 
 def _as_dataset(flow: da.Array, like: DataArray) -> Dataset:
     """Dress the flow (time, 2, y, x) with the chunks and coordinates of the population."""
-    u, v = (
-        da.map_blocks(
-            _component,
-            flow,
-            i,
-            drop_axis=1,
-            dtype=np.float32,
-            meta=np.empty((0, 0, 0), np.float32),
-        )
-        for i in (0, 1)
-    )
+    u, v = (_picked(_component, flow, np.float32, i=i) for i in (0, 1))
     if like.ndim == 2:
         u, v = u[0], v[0]
     u, v = u.rechunk(like.chunks), v.rechunk(like.chunks)
@@ -335,10 +339,5 @@ def moving_cells(population: DataArray, *, alpha: float = 10.0, iterations: int 
     people = _as_people(population, "time", "y", "x")
     earlier = people.isel(time=slice(-1))
     flow = _flow(people.data, scheme, range(len(earlier)), warm_start=False)
-    meta = np.empty((0, 0, 0), bool)
-    moving = da.map_blocks(_moving, flow, drop_axis=1, meta=meta).rechunk(earlier.chunks)
+    moving = _picked(_moving, flow, np.bool_).rechunk(earlier.chunks)
     return earlier.copy(data=moving).rename("moving")
-
-
-def _moving(flow: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return (flow != 0).any(axis=1)
