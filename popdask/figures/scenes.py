@@ -53,6 +53,15 @@ def scene_map_figure(
     ------
     InputError
         If there are no groups.
+
+    Examples
+    --------
+    >>> from odc.geo.geobox import GeoBox
+    >>> from odc.geo.xr import xr_zeros
+    >>> land = xr_zeros(GeoBox.from_bbox((0, 0, 400, 300), "EPSG:25832", resolution=100), "int16")
+    >>> groups = xr.Dataset({"kmeans_3": land, "plot_x": land * 1.0, "plot_y": land * 1.0})
+    >>> scene_map_figure(groups).axes[0].get_title("left")
+    'KMeans, 3 groups'
     """
     laid = scene_map(groups)
     names = _labels(laid)
@@ -104,9 +113,18 @@ def scene_plot_figure(
     ------
     InputError
         If there are no such groups.
+
+    Examples
+    --------
+    >>> groups = xr.Dataset(
+    ...     {"hdbscan": ("cell", np.array([0, 1, -1], "int16"))}
+    ...     | {name: ("cell", [0.0, 2.0, 1.0]) for name in ("plot_x", "plot_y")}
+    ... )
+    >>> scene_plot_figure(groups, by="hdbscan").axes[0].get_title("left")
+    'HDBSCAN'
     """
     names = _labels(groups)
-    by = by or [name for name in names if name != "hdbscan"][-1:][0]
+    by = by or ([name for name in names if name != "hdbscan"] or names)[-1]
     if by not in names:
         raise InputError(f"there are no groups {by!r}; expected one of {', '.join(names)}")
     x, y, labels = (groups[name].values.ravel() for name in ("plot_x", "plot_y", by))
