@@ -252,6 +252,16 @@ def scene_map(groups: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         Its variables (y, x), north up, with CRS; −1 and NaN where there is no cell.
+
+    Examples
+    --------
+    >>> groups = xr.Dataset(
+    ...     {"kmeans_2": ("cell", np.array([1, 0], "int16")), "plot_x": ("cell", [0.0, 1.0])},
+    ...     coords={"north": ("cell", [3, 4]), "east": ("cell", [7, 7])},
+    ...     attrs={"cell_size": 100.0, "origin": [0.0, 0.0]},
+    ... )
+    >>> scene_map(groups.rio.write_crs("EPSG:25832")).kmeans_2.values.tolist()
+    [[0], [1]]
     """
     if {"y", "x"} <= set(groups.dims):
         return groups
@@ -282,6 +292,18 @@ def scene_table(groups: xr.Dataset) -> pd.DataFrame:
     -------
     DataFrame
         north, east; what else goes by cell, such as people; the labels; plot_x and plot_y.
+
+    Examples
+    --------
+    >>> groups = xr.Dataset(
+    ...     {"kmeans_2": ("cell", np.array([1, 0], "int16")), "plot_x": ("cell", [0.0, 1.0])},
+    ...     coords={"north": ("cell", [3, 4]), "east": ("cell", [7, 7])},
+    ...     attrs={"cell_size": 100.0, "origin": [0.0, 0.0]},
+    ... )
+    >>> scene_table(groups)
+       north  east  kmeans_2  plot_x
+    0      3     7         1     0.0
+    1      4     7         0     1.0
     """
     flat = groups.drop_vars("spatial_ref", errors="ignore").to_dataframe()
     if {"y", "x"} <= set(groups.dims):
@@ -314,7 +336,21 @@ def scene_examples(
     -------
     Dataset
         ``images`` (cell, band, row, col) as they are stored, and the variables of the groups
-        (cell). Eager; reads the chosen cells only.
+        (cell). Eager; reads the chunks of the chosen cells only.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> from popdask.imagery.grid import CellGrid
+    >>> image = xr_zeros(CellGrid(100).geobox(range(4), range(6), pixels=40), "uint8")
+    >>> image = image + np.arange(240, dtype="uint8")
+    >>> features = scene_features(image, cell_size=100, size=40)
+    >>> groups = scene_groups(
+    ...     features, k=[2], pca=8, dimensions=2, neighbours=5, min_cluster_size=4, min_samples=2
+    ... )
+    >>> examples = scene_examples(groups, image, count=6)
+    >>> examples.images.dims
+    ('cell', 'band', 'row', 'col')
     """
     table = scene_table(groups)
     chosen = table.loc[_scattered(table[list(PLACES)].to_numpy(), count)]
