@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from popdask.pipelines.communities import Outcome
     from popdask.pipelines.plan import Plan
     from popdask.pipelines.population import Outcome as Estimates
+    from popdask.pipelines.scenes import Outcome as Groups
     from popdask.pipelines.status import Status
     from popdask.pipelines.verify import Verified
     from popdask.store import Run
@@ -102,6 +103,21 @@ def show_estimates(outcome: Estimates) -> None:
         say(f"\n{len(outcome.zones)} zones keep their totals: {_how(outcome.zones['how'])}")
     if outcome.followed is not None:
         show_outcome(outcome.followed)
+    if outcome.grouped is not None:
+        show_scenes(outcome.grouped)
+    say(f"results: {outcome.store.path}")
+
+
+def show_scenes(outcome: Groups) -> None:
+    """Print what a scenes run has found: the cells of each group."""
+    if outcome.plan.done:
+        say("nothing to do")
+    names = [n for n in map(str, outcome.groups) if n.startswith(("kmeans", "hdbscan"))]
+    for name in names:
+        sizes = outcome.groups[name].value_counts().sort_index()
+        numbers = zip(sizes.index.tolist(), sizes.tolist(), strict=True)
+        parts = [f"{'none' if group < 0 else group}: {cells:,}" for group, cells in numbers]
+        say(f"{name:<10} {', '.join(parts)}")
     say(f"results: {outcome.store.path}")
 
 
@@ -204,4 +220,5 @@ def _shown(value: object) -> str:
 SHOW: Mapping[str, Callable[[Any], None]] = {
     "communities": show_outcome,
     "population": show_estimates,
+    "scenes": show_scenes,
 }

@@ -17,6 +17,7 @@ from popdask.figures.means import means_figure
 from popdask.figures.motion import change_figure, flow_figure, journey_figure
 from popdask.figures.reduce import reduced
 from popdask.figures.save import save_figure
+from popdask.figures.scenes import scene_map_figure, scene_plot_figure
 from popdask.figures.scores import (
     confusion_figure,
     density_figure,
@@ -44,6 +45,8 @@ __all__ = [
     "number_colours",
     "reduced",
     "save_figure",
+    "scene_map_figure",
+    "scene_plot_figure",
     "scores_figure",
     "silhouette_figure",
     "sse_figure",

@@ -8,6 +8,7 @@ paths are relative to the job file, and ``${VARIABLES}`` expand from the environ
 from popdask.job.communities import CommunitiesJob
 from popdask.job.files import load_job, settings_rows
 from popdask.job.population import PopulationJob
+from popdask.job.scenes import ScenesJob
 from popdask.job.settings import Job
 
-__all__ = ["CommunitiesJob", "Job", "PopulationJob", "load_job", "settings_rows"]
+__all__ = ["CommunitiesJob", "Job", "PopulationJob", "ScenesJob", "load_job", "settings_rows"]

@@ -16,10 +16,15 @@ from pydantic.fields import FieldInfo
 from popdask.errors import InputError
 from popdask.job.communities import CommunitiesJob
 from popdask.job.population import PopulationJob
+from popdask.job.scenes import ScenesJob
 from popdask.job.settings import Job, Place, Settings
 
 #: The kinds of job, by pipeline.
-JOBS: Mapping[str, type[Job]] = {"communities": CommunitiesJob, "population": PopulationJob}
+JOBS: Mapping[str, type[Job]] = {
+    "communities": CommunitiesJob,
+    "population": PopulationJob,
+    "scenes": ScenesJob,
+}
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 

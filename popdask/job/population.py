@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from popdask.job import settings
 from popdask.job.communities import (
@@ -17,10 +16,11 @@ from popdask.job.communities import (
     Flow,
     Links,
 )
+from popdask.job.images import Above0, Grid, Input
+from popdask.job.scenes import Features, Groups, ScenesJob
 from popdask.job.settings import PlaceName, Positive, Settings
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Above0 = Annotated[float, Field(gt=0)]
 
 
 class Drawn(Settings):
@@ -42,39 +42,9 @@ class Drawn(Settings):
     """Grey, colour, or colour and near infrared."""
 
 
-class Input(Settings):
-    """The mosaics to estimate people in, and how they are read."""
-
-    mosaic: PlaceName | tuple[PlaceName, ...]
-    """Pattern of the mosaics' files, such as ``photo_{time:%Y}.tif``; several fill each other."""
-    time: str | None = None
-    """Time of a mosaic whose name does not tell it, such as ``"2023"``."""
-    start: str | None = None
-    """First time to use; without it, the first that is found."""
-    end: str | None = None
-    """Last time to use (included); without it, the last that is found."""
-    align: bool = False
-    """Reproject mosaics in another CRS than the cells'."""
-    nodata: float | None = None
-    """Value of pixels without data, beside what the files declare."""
-
-    @field_validator("time", "start", "end", mode="before")
-    @classmethod
-    def _time_as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int | date) else value
-
-
-class Cells(Settings):
+class Cells(Grid):
     """The grid of cells, and those of known people that the models learn from."""
 
-    grid: str | None = None
-    """Name of a grid: ``dk_100m``, ``eu_1km`` …; or give ``size`` and ``crs``."""
-    size: Above0 = 100.0
-    """Side of a cell in units of the CRS."""
-    crs: str | None = None
-    """CRS of the grid; without it, the mosaic's."""
-    resolution: Above0 | None = None
-    """Size of the pixels wanted; without it, the nearest to the mosaic's that fits the cells."""
     context: Annotated[int, Field(ge=0)] = 0
     """Rings of neighbouring cells that a model sees around each cell."""
     mosaic: PlaceName | tuple[PlaceName, ...] | None = None
@@ -211,6 +181,17 @@ class Follow(Settings):
     links: Links = Links()
 
 
+class Scenes(Settings):
+    """Groups of cells of the first mosaic that look alike, found by a second job."""
+
+    store: PlaceName
+    """Its repository, a folder."""
+    export: tuple[Literal["cog", "parquet"], ...] = ()
+    """Its exports."""
+    features: Features = Features()
+    groups: Groups = Groups()
+
+
 class Output(settings.Output):
     """Where the results go."""
 
@@ -232,6 +213,7 @@ class PopulationJob(settings.Job):
     census: Census | None = None
     truth: Truth | None = None
     follow: Follow | None = None
+    scenes: Scenes | None = None
     output: Output
 
     @property
@@ -252,6 +234,22 @@ class PopulationJob(settings.Job):
                 "name": f"{self.name}-communities",
                 "input": {"frames": str(pattern)},
                 "output": output,
+                **tables,
+            }
+        )
+
+    @property
+    def grouped(self) -> ScenesJob | None:
+        """The job that groups the cells of the first mosaic; None without ``[scenes]``."""
+        if self.scenes is None:
+            return None
+        tables = self.scenes.model_dump(exclude={"store", "export"})
+        return ScenesJob.model_validate(
+            {
+                "name": f"{self.name}-scenes",
+                "input": self.input.model_dump(),
+                "cells": self.cells.model_dump(include=set(Grid.model_fields)),
+                "output": {"store": self.scenes.store, "export": self.scenes.export},
                 **tables,
             }
         )

@@ -28,9 +28,9 @@ class Output(Settings):
     """Where the results go."""
 
     store: PlaceName
-    """The region's Icechunk repository, a folder."""
+    """The region's Icechunk repository, a folder or ``s3://bucket/prefix``."""
     folder: PlaceName | None = None
-    """Folder of the exports; without it, the store's name without ``.icechunk``."""
+    """Local folder of the exports; without it, the store's name without ``.icechunk``."""
 
 
 class Job(Settings):
@@ -44,16 +44,32 @@ class Job(Settings):
 
     @property
     def export_folder(self) -> Path:
-        """Folder of the exports, beside the store."""
-        store = Path(self.output.store)
+        """Folder of the exports: beside the store, or where the run is if that is on S3."""
         if self.output.folder is not None:
             return Path(self.output.folder)
+        store = Path(self.output.store)
+        if "://" in self.output.store:
+            store = Path(store.name)
         if store.suffix == ".icechunk":
             return store.with_suffix("")
         return store.with_name(f"{store.name}-export")
 
     @model_validator(mode="after")
+    def _exports_are_local(self) -> Job:
+        store, folder = self.output.store, self.output.folder
+        if folder is not None and "://" in folder:
+            raise ValueError(f"[output] folder is {folder}: exports go to a local folder, name one")
+        if folder is None and "://" in store and getattr(self.output, "export", ()):
+            raise ValueError(
+                f"[output] store is {store}: exports of a store on S3 need a local [output] "
+                "folder, name one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _exports_beside_the_store(self) -> Job:
+        if "://" in self.output.store:
+            return self
         if Path(self.output.store) in (self.export_folder, *self.export_folder.parents):
             raise ValueError(
                 f"[output] folder is {self.export_folder}, which is within the store: choose a "

@@ -51,7 +51,7 @@ class CommunitiesPipeline:
 
     def plan(self, job: CommunitiesJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
-        checksums = {time: file["sha256"] for time, file in files.items()}
+        checksums = {time: cube.frame_version(file) for time, file in files.items()}
         written = records.get("export", {}).get("written", [])
         if not all(Path(path).exists() for path in written):  # somebody took them away
             records = {**records, "export": {"written": written}}

@@ -54,7 +54,7 @@ def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
 def _maps(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
     """People of each frame, and the error where they are known."""
     sources = Sources.of(job)
-    grid = reading.cell_grid(job, next(iter(sources.mosaics.values()))[0])
+    grid = reading.cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
     for time in stored["time"].values:
         now, day = stored.sel(time=time), str(time)[:10]
         yield f"population_{day}", figures.map_figure(now["population"])

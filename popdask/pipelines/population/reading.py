@@ -16,26 +16,28 @@ from popdask.errors import InputError
 from popdask.imagery.cells import cut_cells, drop_padding, join_cells
 from popdask.imagery.counts import counts_from_points, counts_from_raster, counts_from_table
 from popdask.imagery.folder import read_cells
-from popdask.imagery.grid import CellGrid, as_grid
+from popdask.imagery.grid import CellGrid, crs_text
 from popdask.imagery.mosaic import open_mosaic
 from popdask.imagery.sheets import open_sheet
 from popdask.imagery.split import fold_cells, split_cells
-from popdask.job import PopulationJob
+from popdask.job import PopulationJob, ScenesJob
+from popdask.job.images import Grid
 from popdask.job.population import Cells, Truth
-from popdask.pipelines.population.sources import Sources
+from popdask.pipelines.population.sources import Sources, Times
 
 
-def cell_grid(job: PopulationJob, path: str) -> CellGrid:
-    """The grid of the cells that are estimated; its CRS is that of a file where it is not given."""
-    cells = job.cells
+def cell_grid(cells: Grid, path: str, join: int = 1) -> CellGrid:
+    """The grid of the cells, joined; its CRS is that of an image where it is not given."""
     if cells.grid is not None:
         grid = CellGrid.preset(cells.grid)
     else:
-        grid = CellGrid(cells.size, cells.crs or as_grid(cells.size, open_sheet(path).grid.crs).crs)
-    return grid.joined(cells.join) if cells.join > 1 else grid
+        grid = CellGrid(cells.size, cells.crs or crs_text(open_sheet(path).grid.crs))
+    return grid.joined(join) if join > 1 else grid
 
 
-def open_image(job: PopulationJob, paths: Sequence[str], grid: CellGrid) -> xr.DataArray:
+def open_image(
+    job: PopulationJob | ScenesJob, paths: Sequence[str], grid: CellGrid
+) -> xr.DataArray:
     """Open the files of one mosaic as one image of whole cells, lazily."""
     return open_mosaic(
         paths,
@@ -46,17 +48,17 @@ def open_image(job: PopulationJob, paths: Sequence[str], grid: CellGrid) -> xr.D
     )
 
 
-def frame_grid(job: PopulationJob, sources: Sources, grid: CellGrid) -> xr.Dataset:
-    """The coordinates of the estimates: the times of the mosaics, and the cells of all of them."""
+def frame_grid(job: PopulationJob | ScenesJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
+    """The coordinates of the results: the times of the mosaics, and the cells of all of them."""
     extents = [
         grid.covering(tuple(open_image(job, paths, grid).odc.geobox.boundingbox))
-        for paths in sources.mosaics.values()
+        for paths in mosaics.values()
     ]
     norths, easts = (
         range(min(part.start for part in parts), max(part.stop for part in parts))
         for parts in zip(*extents, strict=True)
     )
-    return coordinates(grid.geobox(norths, easts), list(sources.mosaics))
+    return coordinates(grid.geobox(norths, easts), list(mosaics))
 
 
 def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
@@ -81,7 +83,7 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
         grid = settings.grid or CellGrid(settings.size, settings.crs or "EPSG:25832")
         cells = read_cells(settings.folder, grid, skip=settings.skip_unnamed)
     else:
-        grid = cell_grid(job.model_copy(update={"cells": _single(settings)}), sources.training[0])
+        grid = cell_grid(settings, sources.training[0])
         image = open_image(job, sources.training, grid)
         counts = read_counts(str(settings.counts), grid, settings)
         cells = cut_cells(
@@ -134,11 +136,6 @@ def true_cells(
         **known,  # type: ignore
     )
     return drop_padding(cells)[0]
-
-
-def _single(settings: Cells) -> Cells:
-    """The settings of the cells before they are joined."""
-    return settings.model_copy(update={"join": 1})
 
 
 def _absent(settings: Cells | Truth) -> float:

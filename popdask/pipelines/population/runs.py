@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from popdask.job import PopulationJob
-from popdask.pipelines import communities, conductor
+from popdask.pipelines import communities, conductor, scenes
 from popdask.pipelines.conductor import Files, Workers
 from popdask.pipelines.plan import Plan
 from popdask.pipelines.population import reading
@@ -38,6 +38,8 @@ class Outcome:
     """The zones before and after their totals were kept."""
     followed: communities.Outcome | None
     """The communities of the estimates, where the job follows them."""
+    grouped: scenes.Outcome | None
+    """The groups of cells that look alike, where the job asks for them."""
     store: RegionStore
     """The results."""
 
@@ -66,8 +68,8 @@ class PopulationPipeline:
     ) -> PopulationStages:
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
-        grid = reading.cell_grid(job, next(iter(sources.mosaics.values()))[0])
-        frame = reading.frame_grid(job, sources, grid)
+        grid = reading.cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
+        frame = reading.frame_grid(job, sources.mosaics, grid)
         work = store.begin(frame, keep=MODELS)
         work.forget(forget)
         plan = self.plan(job, files, work.records())
@@ -92,8 +94,11 @@ def extent(job: PopulationJob) -> str:
     """
     sources = Sources.of(job)
     first = next(iter(sources.mosaics.values()))
-    grid = reading.cell_grid(job, first[0])
-    frame, image = reading.frame_grid(job, sources, grid), reading.open_image(job, first, grid)
+    grid = reading.cell_grid(job.cells, first[0], job.cells.join)
+    frame, image = (
+        reading.frame_grid(job, sources.mosaics, grid),
+        reading.open_image(job, first, grid),
+    )
     pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
     cells = frame.sizes["y"] * frame.sizes["x"]
     return (
@@ -137,8 +142,11 @@ def run(
     store, followed = RegionStore(job.output.store), None
     if job.followed is not None:
         followed = communities.run(job.followed, reporter, force=force, workers=workers)
-    tables = {name: _table(store, name) for name in ("scores", "zones")}
-    return Outcome(whole, people(store), **tables, followed=followed, store=store)
+    grouped = None
+    if job.grouped is not None:
+        grouped = scenes.run(job.grouped, reporter, force=force, workers=workers)
+    scores, zones = (_table(store, name) for name in ("scores", "zones"))
+    return Outcome(whole, people(store), scores, zones, followed, grouped, store)
 
 
 def run_only(

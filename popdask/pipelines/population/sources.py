@@ -14,6 +14,7 @@ from popdask import cube
 from popdask.cube.frames import frame_time
 from popdask.errors import InputError
 from popdask.job import PopulationJob
+from popdask.job.images import Input
 from popdask.pipelines.provenance import file_fingerprint, without_secrets
 
 ANY_TIME = np.datetime64("2000-01-01", "s")
@@ -44,10 +45,10 @@ class Sources:
         InputError
             If a pattern finds nothing.
         """
-        mosaics = _by_time(job.input.mosaic, job)
+        mosaics = by_time(job.input.mosaic, job.input)
         training = cls._training(job, mosaics)
         counts = () if job.cells.counts is None or job.cells.folder else (job.cells.counts,)
-        truth = {} if job.truth is None else _by_time(job.truth.counts, job)
+        truth = {} if job.truth is None else by_time(job.truth.counts, job.input)
         others = {
             "presence.weights": job.presence.weights,
             "count.weights": job.count.weights,
@@ -68,7 +69,7 @@ class Sources:
         """Tell the version of each file, by its path; one on record is known."""
         of_times = (path for paths in (self.mosaics, self.truth) for path in _all(paths))
         paths = [*of_times, *self.training, *self.counts, *self.others.values()]
-        return {without_secrets(path): _version(path, known) for path in dict.fromkeys(paths)}
+        return {without_secrets(path): version_of(path, known) for path in dict.fromkeys(paths)}
 
 
 def checksums(files: Mapping[str, Mapping[str, Any]], paths: Iterable[str]) -> list[str]:
@@ -85,17 +86,15 @@ def _all(times: Times) -> Iterable[str]:
     return (path for paths in times.values() for path in paths)
 
 
-def _by_time(
-    patterns: str | tuple[str, ...], job: PopulationJob
-) -> dict[np.datetime64, tuple[str, ...]]:
+def by_time(patterns: str | tuple[str, ...], settings: Input) -> Times:
     """The files of each time, in the order of their patterns."""
     found: dict[np.datetime64, tuple[str, ...]] = {}
     for pattern in (patterns,) if isinstance(patterns, str) else patterns:
         if "{" in pattern:
-            times = cube.find_frames(pattern, job.input.start, job.input.end)
+            times = cube.find_frames(pattern, settings.start, settings.end)
             parts: dict[np.datetime64, tuple[str, ...]] = {t: (path,) for t, path in times.items()}
         else:
-            time = ANY_TIME if job.input.time is None else frame_time(job.input.time)
+            time = ANY_TIME if settings.time is None else frame_time(settings.time)
             parts = {time: _files(pattern)}
         for time, paths in parts.items():
             found[time] = found.get(time, ()) + paths
@@ -115,7 +114,7 @@ def _files(patterns: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _version(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
+def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """The version of a file, or of a folder by the names, sizes and times within."""
     if "://" in path or not Path(path).is_dir():
         return file_fingerprint(path, known.get(path, {}))

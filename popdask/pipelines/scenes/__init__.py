@@ -1,0 +1,28 @@
+"""The scenes job: aerial images in, groups of cells that look alike out, without labels.
+
+mosaic → features → groups → export
+"""
+
+from popdask.pipelines.scenes.runs import (
+    PIPELINE,
+    Outcome,
+    check,
+    draw,
+    extent,
+    found,
+    plan,
+    run,
+    run_only,
+)
+
+__all__ = [
+    "PIPELINE",
+    "Outcome",
+    "check",
+    "draw",
+    "extent",
+    "found",
+    "plan",
+    "run",
+    "run_only",
+]

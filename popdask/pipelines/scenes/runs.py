@@ -1,0 +1,268 @@
+"""Runs of the scenes job: aerial images in, groups of cells that look alike out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from popdask import export, figures
+from popdask.imagery.grid import CellGrid
+from popdask.imagery.scenes import (
+    scene_examples,
+    scene_features,
+    scene_groups,
+    scene_map,
+    scene_table,
+)
+from popdask.job import ScenesJob
+from popdask.pipelines import conductor
+from popdask.pipelines.conductor import Files, Workers, owner_record
+from popdask.pipelines.plan import WHOLE, Plan, StagePlan, decide, fingerprint, plain
+from popdask.pipelines.population import reading
+from popdask.pipelines.population.sources import by_time, checksums, version_of
+from popdask.pipelines.provenance import run_record, without_secrets
+from popdask.pipelines.workers import on_gpus
+from popdask.progress import Reporter
+from popdask.store import RegionStore, Work, table_bytes
+
+#: Version of each stage's code; a stage that computes something else gets the next number.
+VERSIONS = {"features": 1, "groups": 1, "export": 1}
+
+#: The stages that each stage reads.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "features": (),
+    "groups": ("features",),
+    "export": ("groups",),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did and found."""
+
+    plan: Plan
+    """What it had to compute."""
+    groups: pd.DataFrame
+    """Every cell with its groups and its place in the plot."""
+    store: RegionStore
+    """The results."""
+
+
+@dataclass(frozen=True)
+class SceneStages:
+    """What the stages of one run share."""
+
+    job: ScenesJob
+    grid: CellGrid
+    image: xr.DataArray
+    files: Files
+    work: Work
+    plan: Plan
+
+    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
+        """Compute one stage, and commit it."""
+        told = {**owner_record(self.job), "files": dict(self.files)}
+        record = {**stage.record, **(told if stage.name == "features" else {}), "work": ""}
+        COMPUTE[stage.name](self, replace(stage, record=record))
+
+    def record(self) -> dict[str, Any]:
+        """Put down what the finished run was made from and with."""
+        seeds = {"features": self.job.features.seed, "groups": self.job.groups.seed}
+        return run_record(self.job, self.files, seeds)
+
+
+class ScenesPipeline:
+    """What the stages of the scenes job depend on, and how they are computed."""
+
+    def files(self, job: ScenesJob, records: Mapping[str, Any]) -> Files:
+        """Tell the versions of the mosaic's files, and of the weights, by path."""
+        known, weights = records.get("features", {}).get("files", {}), job.features.weights
+        paths = [*_mosaic(job), *([] if weights in (None, "imagenet") else [str(weights)])]
+        return {without_secrets(path): version_of(path, known) for path in paths}
+
+    def plan(self, job: ScenesJob, files: Files, records: Mapping[str, Any]) -> Plan:
+        """Decide what is to be computed."""
+        reading_ = job.input.model_dump(mode="json", include={"align", "nodata"})
+        looking = job.features.model_dump(mode="json", exclude={"batch_size", "device", "weights"})
+        named = job.features.weights if job.features.weights == "imagenet" else None
+        sums = [checksums(files, files), reading_, plain([job.cells]), looking, named]
+        features = fingerprint("features", VERSIONS["features"], sums)
+        groups = fingerprint("groups", VERSIONS["groups"], features, plain([job.groups]))
+        prints = {"features": features, "groups": groups}
+        written = records.get("export", {}).get("written", [])
+        if job.output.export:
+            told = [groups, job.name, job.output.export, str(job.export_folder)]
+            prints["export"] = fingerprint("export", VERSIONS["export"], told)
+            if not all(Path(path).exists() for path in written):  # somebody took them away
+                records = {**records, "export": {"written": written}}
+        wanted = {name: {"frames": {WHOLE: print_}} for name, print_ in prints.items()}
+        return decide([], wanted, records, needs=NEEDS)
+
+    def begin(
+        self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
+    ) -> SceneStages:
+        """Open the mosaic, and take up the work where it stands, without the stages to forget."""
+        mosaics = by_time(job.input.mosaic, job.input)
+        first = dict([next(iter(mosaics.items()))])
+        (paths,) = first.values()
+        grid = reading.cell_grid(job.cells, paths[0])
+        work = store.begin(reading.frame_grid(job, first, grid))
+        work.forget(forget)
+        image = reading.open_image(job, paths, grid)
+        return SceneStages(job, grid, image, files, work, self.plan(job, files, work.records()))
+
+
+PIPELINE = ScenesPipeline()
+
+
+def plan(job: ScenesJob) -> Plan:
+    """Say what a run would compute; see :func:`popdask.pipelines.conductor.plan`."""
+    return conductor.plan(PIPELINE, job)
+
+
+def extent(job: ScenesJob) -> str:
+    """Say how much a job is, from the headers of its mosaic: cells and pixels."""
+    paths = _mosaic(job)
+    grid = reading.cell_grid(job.cells, paths[0])
+    image = reading.open_image(job, paths, grid)
+    pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+    rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
+    return f"{rows} × {columns} cells of {grid.label}, {pixels} × {pixels} pixels each"
+
+
+def run(
+    job: ScenesJob,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Outcome:
+    """Run the job, or as much of it as is not done yet.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    reporter, force, workers
+        As for :func:`popdask.pipelines.conductor.run`.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InputError
+        If the images or settings are wrong; the last finished results are untouched.
+    RegionBusyError
+        If another run holds the region.
+    """
+    whole = conductor.run(PIPELINE, job, reporter, force=force, workers=workers)
+    store = RegionStore(job.output.store)
+    return Outcome(whole, store.table("scenes"), store)
+
+
+def run_only(
+    job: ScenesJob,
+    name: str,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Compute one stage; see :func:`popdask.pipelines.conductor.run_only`."""
+    return conductor.run_only(PIPELINE, job, name, reporter, force=force, workers=workers)
+
+
+def found(store: RegionStore) -> str:
+    """Say in a few words what the last finished run has found."""
+    table = store.table("scenes")
+    kinds = [name for name in map(str, table) if name.startswith(("kmeans", "hdbscan"))]
+    groups = ", ".join(f"{name} {table[name].max() + 1}" for name in kinds)
+    return f"{len(table):,} cells, in groups: {groups}"
+
+
+def check(store: RegionStore) -> Iterator[str]:
+    """Compare the table with the map: each cell is in the groups that the map shows.
+
+    Yields
+    ------
+    str
+        One sentence for each thing that is not as promised.
+    """
+    table, shown = store.table("scenes"), store.group("groups")
+    for name in shown.data_vars:
+        if shown[name].dtype.kind == "i":
+            on_map = int((shown[name] >= 0).sum())
+            if on_map != int((table[name] >= 0).sum()):
+                yield f"{name} has {on_map} cells on the map, another number in the table."
+
+
+def draw(job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
+    """Draw the map of groups, and the plot of how alike cells look with example images.
+
+    Returns
+    -------
+    list of Path
+        ``figures/<job>_scene_map.png`` and ``figures/<job>_scene_plot.png`` in the export folder.
+    """
+    folder, groups = job.export_folder / "figures", RegionStore(job.output.store).group("groups")
+    paths = _mosaic(job)
+    grid = reading.cell_grid(job.cells, paths[0])
+    groups = groups.load()
+    with (reporter or Reporter()).stage("figures", "to do"):
+        examples = scene_examples(groups, reading.open_image(job, paths, grid))
+        pictures = {
+            "scene_map": figures.scene_map_figure(groups),
+            "scene_plot": figures.scene_plot_figure(groups, examples),
+        }
+        return [
+            figures.save_figure(figure, folder / f"{job.name}_{name}.png")
+            for name, figure in pictures.items()
+        ]
+
+
+def _mosaic(job: ScenesJob) -> tuple[str, ...]:
+    return next(iter(by_time(job.input.mosaic, job.input).values()))
+
+
+def _features(run: SceneStages, stage: StagePlan) -> None:
+    with on_gpus():
+        described = scene_features(
+            run.image, cell_size=run.grid, **run.job.features.model_dump(exclude_none=True)
+        )
+    dataset = described.to_dataset(name="features").drop_encoding()
+    run.work.write_group(stage.name, "features", dataset, stage.record)
+
+
+def _groups(run: SceneStages, stage: StagePlan) -> None:
+    described = run.work.group("features")["features"]
+    groups = scene_map(scene_groups(described, **run.job.groups.model_dump()))
+    run.work.write_group("map", "groups", groups.chunk(), {"frames": {}})
+    table = table_bytes(scene_table(groups))
+    run.work.write_files(stage.name, {"scenes.parquet": table}, stage.record)
+
+
+def _export(run: SceneStages, stage: StagePlan) -> None:
+    job, groups, written = run.job, run.work.group("groups"), []
+    if "cog" in job.output.export:
+        for name in (str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"):
+            written += export.write_cogs(groups[name], job.export_folder, f"{job.name}_{name}")
+    if "parquet" in job.output.export:
+        path = job.export_folder / f"{job.name}_scenes.parquet"
+        written.append(export.write_geoparquet(run.work.table("scenes"), path))
+    paths = [str(path) for path in written]
+    run.work.write_files(stage.name, {}, {**stage.record, "written": paths})
+
+
+COMPUTE: Mapping[str, Callable[[SceneStages, StagePlan], None]] = {
+    "features": _features,
+    "groups": _groups,
+    "export": _export,
+}
