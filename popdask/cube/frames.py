@@ -8,19 +8,17 @@ with `datetime.strptime`, and files that do not fit are not frames.
 from __future__ import annotations
 
 import glob
-import hashlib
 import re
 import string
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 
-from popdask.cube.rasters import is_remote, missing_file
+from popdask.cube.rasters import is_remote
 from popdask.errors import InputError
+from popdask.object_store import failures, file_system
 
 Time = str | int | date | np.datetime64
 
@@ -125,67 +123,6 @@ def find_frames(
     return wanted
 
 
-def frame_fingerprint(path: str) -> dict[str, Any]:
-    """Tell one version of a file from another, for the provenance of a result.
-
-    Parameters
-    ----------
-    path : str
-        A file or URL; it is read to its end, never held whole in memory.
-
-    Returns
-    -------
-    dict
-        ``size`` in bytes, ``mtime`` as an ISO time in UTC (None behind a URL), and ``sha256`` of
-        the contents in hexadecimal.
-
-    Raises
-    ------
-    InputError
-        If the file is missing.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "pop.tif").write_bytes(b"people")
-    ...     frame_fingerprint(f"{folder}/pop.tif")["size"]
-    6
-    """
-    try:
-        with _open_bytes(path) as stream:
-            digest = hashlib.file_digest(stream, "sha256")
-            size = stream.tell()
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected a file that you may read; check its kind "
-            "and its permissions"
-        ) from error
-    mtime = None
-    if not is_remote(path):
-        mtime = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC).isoformat()
-    return {"size": size, "mtime": mtime, "sha256": digest.hexdigest()}
-
-
-def _open_bytes(path: str) -> Any:
-    if "://" not in path:
-        return Path(path).open("rb")
-    system, name = _file_system(path)
-    return system.open(name, "rb")
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    try:
-        return fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise InputError(
-            f"{url} cannot be reached ({error}); expected a file system that fsspec knows; install "
-            "what it asks for (popdask[cloud] for s3://), or copy the files to a folder"
-        ) from error
-
-
 def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
     """Split a pattern into a wildcard, an expression with one group per format, the formats."""
     wildcard, expression = "", ""
@@ -225,8 +162,14 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
 def _list_files(wildcard: str) -> list[str]:
     if not is_remote(wildcard):
         return glob.glob(wildcard)  # noqa: PTH207  the text before the wildcard stays as written
-    system, path = _file_system(wildcard)
-    return [system.unstrip_protocol(file) for file in system.glob(path)]
+    system, path = file_system(wildcard)
+    try:
+        return [system.unstrip_protocol(file) for file in system.glob(path)]
+    except failures() as error:
+        raise InputError(
+            f"{wildcard} cannot be listed ({error}); expected a folder that you may list; check "
+            "its name, the endpoint and the credentials"
+        ) from error
 
 
 def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> np.datetime64 | None:

@@ -8,7 +8,8 @@ them. So building a cube reads headers alone, and no bad cell passes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +17,11 @@ import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
+from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from popdask.errors import InputError
+from popdask.object_store import gdal_options, gdal_path
 
 Result = TypeVar("Result")
 
@@ -208,6 +211,35 @@ def is_remote(path: str) -> bool:
     return "://" in path or path.startswith("/vsi")
 
 
+@contextmanager
+def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster, in a folder or behind a URL, as it is now.
+
+    Parameters
+    ----------
+    path : str
+        A file or URL that GDAL can open; ``s3://`` is reached as `popdask.object_store` says.
+
+    Yields
+    ------
+    rasterio.DatasetReader
+        The raster.
+
+    Raises
+    ------
+    rasterio.errors.RasterioError
+        If GDAL cannot open it.
+    """
+    if not is_remote(path):
+        with rasterio.open(path) as source:
+            yield source
+        return
+    # GDAL finds the credentials itself; rasterio's own session would ask for boto3.
+    settings = rasterio.Env(session=DummySession(), **gdal_options())
+    with settings, rasterio.open(gdal_path(path)) as source:
+        yield source
+
+
 def missing_file(path: str) -> InputError:
     """Make the error for a file that is not there."""
     return InputError(
@@ -254,7 +286,7 @@ def _use(path: str, use: Callable[[rasterio.DatasetReader], Result]) -> Result:
     if not is_remote(path) and not Path(path).exists():
         raise missing_file(path)
     try:
-        with rasterio.open(path) as source:
+        with open_raster(path) as source:
             return use(source)
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")

@@ -40,6 +40,7 @@ from popdask.cube.rasters import (
 )
 from popdask.cube.regrid import share_out, source_window
 from popdask.errors import InputError
+from popdask.object_store import fsspec_options
 
 CHUNK = 1024
 DIMENSIONS = ("time", "y", "x")
@@ -135,7 +136,13 @@ def open_cube(path: Path_) -> xr.Dataset:
         If it is not such a group; and, when computed, if it holds a negative or infinite count.
     """
     try:
-        stored = xr.open_zarr(path, chunks={}, decode_coords="all", consolidated=False)
+        stored = xr.open_zarr(
+            path,
+            chunks={},
+            decode_coords="all",
+            consolidated=False,
+            storage_options=fsspec_options(os.fspath(path)) or None,
+        )
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise InputError(
             f"{path} cannot be opened as Zarr ({error}); expected a group with population(time, y, "
@@ -188,7 +195,8 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
     blocks = cube[["population"]].chunk({"time": 1, "y": CHUNK, "x": CHUNK})
     blocks["population"].encoding = {"grid_mapping": "spatial_ref"}
     if "://" in str(path):
-        blocks.to_zarr(path, mode="w-", consolidated=False)
+        options = fsspec_options(str(path)) or None
+        blocks.to_zarr(path, mode="w-", consolidated=False, storage_options=options)
         return
     target = Path(path)
     if target.exists():

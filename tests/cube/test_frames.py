@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from popdask.cube.frames import find_frames, frame_fingerprint, frame_time
+from popdask.cube.frames import find_frames, frame_time
+from popdask.cube.versions import frame_fingerprint
 from popdask.errors import InputError
 
 
