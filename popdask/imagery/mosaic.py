@@ -26,7 +26,8 @@ from popdask.cube.grids import describe_grid
 from popdask.errors import InputError
 from popdask.imagery._warping import Source, Target, read_block
 from popdask.imagery.grid import TOLERANCE, CellGrid, as_grid, block_side, crs_text
-from popdask.imagery.sheets import Layer, layers_of, open_sheet
+from popdask.imagery.layers import Layer, layers_of
+from popdask.imagery.sheets import open_sheet
 
 CHUNK = 2048  # pixels per side of a block, where there is no cell grid
 TILE = 512  # pixels per side of a tile of the warper, at most, unless a cell has more

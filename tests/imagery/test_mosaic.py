@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_mosaic(tmp_path, context, growth):
             tracemalloc.stop()
         return used
 
-    assert peak(8000) < growth * peak(4000)
+    assert peak(6400) < growth * peak(3200)
 
 
 def test_wrong_files_get_one_sentence(tmp_path):
