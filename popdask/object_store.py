@@ -29,7 +29,7 @@ from popdask.errors import InputError
 SCHEME = "s3://"
 
 #: Attempts at a request, and seconds between the first two, where a library lets them be set.
-ATTEMPTS, FIRST_DELAY = 10, 0.2
+ATTEMPTS, FIRST_DELAY = 6, 0.2
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -43,13 +43,18 @@ class Owner:
 
 
 @contextmanager
-def hold(region: Path) -> Iterator[None]:
+def hold(region: Path) -> Iterator[Callable[[], None]]:
     """Hold a region, for one run.
 
     Parameters
     ----------
     region
         The store's folder; the lock lies beside it.
+
+    Yields
+    ------
+    callable
+        Does nothing: the system lets nobody take the lock from a living process.
 
     Raises
     ------
@@ -65,8 +70,8 @@ def hold(region: Path) -> Iterator[None]:
         raise RegionBusyError(f"another run holds {region}: {who}.") from None
     note = _owner_file(region)
     try:
-        note.write_text(json.dumps(asdict(_myself())))
-        yield
+        note.write_text(json.dumps(asdict(myself())))
+        yield lambda: None
     finally:
         note.unlink(missing_ok=True)
         lock.release()
@@ -102,6 +107,7 @@ def _noted(region: Path) -> Owner | None:
         return None  # it is just being written, or taken away
 
 
-def _myself() -> Owner:
+def myself() -> Owner:
+    """Tell who this process is."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Owner(getpass.getuser(), socket.gethostname(), os.getpid(), now)

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask.errors import InputError
+from popdask.store import commits
 from popdask.store.contents import (
     READ_ERRORS,
     file_problem,
@@ -26,7 +27,8 @@ from popdask.store.contents import (
     read_table,
 )
 from popdask.store.groups import group_checksum
-from popdask.store.lock import Owner, hold, holder
+from popdask.store.location import Folder, Guard, locate
+from popdask.store.lock import Owner
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_runs, finished_stages
 from popdask.store.work import RUN_FILE, Work
 
@@ -41,39 +43,32 @@ class RegionStore:
 
     Parameters
     ----------
-    location
-        Folder of the Icechunk repository. Nothing is created until the first run begins.
+    place
+        Folder of the Icechunk repository, or ``s3://bucket/prefix``, reached as
+        `popdask.object_store` says. Nothing is created until the first run begins.
 
     Raises
     ------
     InputError
-        If the location is remote, which is not supported yet, or a folder that holds other files.
+        If the place holds other files, or cannot be reached.
     """
 
-    def __init__(self, location: str | Path) -> None:
-        if "://" in str(location):
-            raise InputError(
-                f"[output] store is {location}: only local folders are supported so far; "
-                "give a path without a scheme."
-            )
-        self.path = Path(location)
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(
-                f"[output] store {self.path} is a file, not the folder of an Icechunk repository: "
-                "choose another place."
-            )
-        if self.path.exists() and not self.exists() and any(self.path.iterdir()):
-            raise InputError(
-                f"[output] store {self.path} is a folder that holds other files, not an Icechunk "
-                "repository: choose another folder."
-            )
+    def __init__(self, place: str | Path) -> None:
+        self.location = locate(place)
+        self.location.check()
+        self._guard: Guard = lambda: None
 
     def __repr__(self) -> str:
-        return f"RegionStore({str(self.path)!r})"
+        return f"RegionStore({str(self.location)!r})"
+
+    @property
+    def path(self) -> Path | str:
+        """The folder of the repository, or its URL."""
+        return self.location.path if isinstance(self.location, Folder) else str(self.location)
 
     def exists(self) -> bool:
         """Tell whether a run ever began here."""
-        return self.path.is_dir() and icechunk.Repository.exists(self._storage())
+        return self.location.exists()
 
     def dataset(self, branch: str = MAIN) -> xr.Dataset:
         """Open the arrays of the last finished run, lazily.
@@ -90,7 +85,9 @@ class RegionStore:
         """
         session = self.repository().readonly_session(branch)
         if is_empty(session.store):
-            raise InputError(f"{self.path} holds no finished results yet: run the job to its end.")
+            raise InputError(
+                f"{self.location} holds no finished results yet: run the job to its end."
+            )
         return open_arrays(session)
 
     def files(self, branch: str = MAIN) -> dict[str, bytes]:
@@ -178,12 +175,13 @@ class RegionStore:
         RegionBusyError
             If another run holds it; the message says who, where and since when.
         """
-        with hold(self.path):
+        with self.location.hold() as guard:
+            self._guard = guard
             yield
 
     def holder(self) -> Owner | None:
         """Tell who holds the region; None where nobody does."""
-        return holder(self.path)
+        return self.location.holder()
 
     def begin(self, grid: xr.Dataset, keep: Sequence[str] = ()) -> Work:
         """Begin a run, or go on with one that was stopped; the caller holds the lock.
@@ -201,11 +199,11 @@ class RegionStore:
         Work
         """
         if not self.exists():
-            icechunk.Repository.create(self._storage())
+            commits.create(self.location.storage())
         repository = self.repository()
         if WORK not in repository.list_branches():
-            repository.create_branch(WORK, repository.lookup_branch(MAIN))
-        work = Work(repository, self.path)
+            commits.create_branch(repository, WORK, repository.lookup_branch(MAIN))
+        work = Work(repository, self.location, self._guard)
         work.lay_out(grid, keep)
         return work
 
@@ -218,17 +216,14 @@ class RegionStore:
             If there is none.
         """
         if not self.exists():
-            raise InputError(f"{self.path} holds no results yet: run the job first.")
+            raise InputError(f"{self.location} holds no results yet: run the job first.")
         try:
-            repository = icechunk.Repository.open(self._storage())
+            repository = icechunk.Repository.open(self.location.storage())
             repository.lookup_snapshot(repository.lookup_branch(MAIN))
         except icechunk.IcechunkError as error:
             raise InputError(
-                f"{self.path} cannot be opened as an Icechunk repository "
+                f"{self.location} cannot be opened as an Icechunk repository "
                 f"({str(error).splitlines()[0]}): it is damaged or not one; restore it, or move it "
                 "away and run the job anew."
             ) from error
         return repository
-
-    def _storage(self) -> icechunk.Storage:
-        return icechunk.local_filesystem_storage(str(self.path))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import icechunk
@@ -16,6 +15,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
+from popdask.store import commits
 from popdask.store.checksums import file_checksum
 from popdask.store.contents import (
     open_arrays,
@@ -29,6 +29,7 @@ from popdask.store.contents import (
     write_records,
 )
 from popdask.store.groups import lay_out_group, store_group
+from popdask.store.location import Guard, Location
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_stages, utc_now
 from popdask.store.writing import store_frames
 
@@ -45,15 +46,20 @@ class Work:
     ----------
     repository
         Where that branch is.
-    folder
-        The repository's folder.
+    location
+        Where the repository is.
+    guard
+        Is called before each commit; raises if the region is no longer held.
     """
 
-    def __init__(self, repository: icechunk.Repository, folder: Path) -> None:
+    def __init__(
+        self, repository: icechunk.Repository, location: Location, guard: Guard = lambda: None
+    ) -> None:
         self._repository = repository
-        self._folder = folder
+        self._location = location
+        self._guard = guard
         self._since = time.perf_counter()
-        self._bytes = _folder_bytes(folder)
+        self._bytes = location.bytes()
 
     def dataset(self) -> xr.Dataset:
         """Open the arrays as they stand, lazily."""
@@ -85,7 +91,7 @@ class Work:
         records = read_records(session.store)
         if dropped := sorted(set(stages) & set(records)):
             write_records(session.store, {k: v for k, v in records.items() if k not in dropped})
-            session.commit(f"forget {', '.join(dropped)}")
+            self._write(session, f"forget {', '.join(dropped)}")
 
     def lay_out(self, grid: xr.Dataset, keep: Sequence[str]) -> None:
         """Make room for the frames of ``grid``; what is stored for the same frames stays."""
@@ -94,10 +100,11 @@ class Work:
         if stored is None or not _same_place(grid, stored):
             records = read_records(session.store)
             _lay_out_anew(session, grid, {k: v for k, v in records.items() if k in keep})
+            self._write(session, "lay out the grid")
         elif not np.array_equal(_seconds(grid), _seconds(stored)):
             if np.array_equal(_seconds(grid)[: stored.sizes["time"]], _seconds(stored)):
                 _lengthen(root_group(session.store), _seconds(grid))
-                session.commit("append frames")
+                self._write(session, "append frames")
             else:
                 self._rearrange(session, grid)
 
@@ -174,7 +181,7 @@ class Work:
         """
         session = self._repository.writable_session(WORK)
         lay_out_group(session, name, dataset)
-        session.commit(f"make room for {name}")  # Icechunk forks only what is committed
+        self._write(session, f"make room for {name}")  # Icechunk forks only what is committed
         session = self._repository.writable_session(WORK)
         checksum = store_group(session, name, dataset)
         self._commit(session, stage, {**record, "groups": {name: checksum}})
@@ -205,9 +212,10 @@ class Work:
             self._close(tag, record)
             tip = next(iter(self._repository.ancestry(branch=WORK)))
         tag = tip.metadata["run"]["tag"]
+        self._guard()
         if tag not in self._repository.list_tags():
-            self._repository.create_tag(tag, tip.id)
-        self._repository.reset_branch(MAIN, tip.id)
+            commits.create_tag(self._repository, tag, tip.id)
+        commits.move_branch(self._repository, MAIN, tip.id)
 
     def _close(self, tag: str, record: Mapping[str, Any]) -> None:
         """Commit the record of the run."""
@@ -217,7 +225,7 @@ class Work:
         session = self._repository.writable_session(WORK)
         content = json.dumps(asdict(run) | dict(record), indent=1, default=str).encode()
         write_files(session.store, {RUN_FILE: content})
-        session.commit("finish the run", metadata={"run": asdict(run)})
+        self._write(session, "finish the run", {"run": asdict(run)})
 
     def _create(self, arrays: xr.Dataset) -> None:
         """Create the arrays that are not there yet, empty."""
@@ -238,7 +246,7 @@ class Work:
             )
         if missing:
             # Icechunk forks only what is committed.
-            session.commit(f"make room for {', '.join(missing)}")
+            self._write(session, f"make room for {', '.join(missing)}")
 
     def _rearrange(self, session: icechunk.Session, grid: xr.Dataset) -> None:
         """Lay out other times; frames that are stored already are copied to their new places.
@@ -248,6 +256,7 @@ class Work:
         old, records = self.dataset(), read_records(session.store)
         of_arrays = {name: record for name, record in records.items() if "checksums" in record}
         _lay_out_anew(session, grid, {k: v for k, v in records.items() if k not in of_arrays})
+        self._write(session, "lay out the grid")
         if not old.data_vars:
             return
         fill = {name: _nothing(array) for name, array in old.data_vars.items()}
@@ -259,28 +268,34 @@ class Work:
         store_frames(session, arrays, positions)
         moved = {name: _of_frames(record, stay) for name, record in of_arrays.items()}
         write_records(session.store, read_records(session.store) | moved)
-        session.commit("move frames to their places")
+        self._write(session, "move frames to their places")
 
     def _commit(self, session: icechunk.Session, stage: str, record: Mapping[str, Any]) -> None:
         """Commit a finished stage, with its record and what it took."""
         write_records(session.store, read_records(session.store) | {stage: dict(record)})
-        seconds, total = time.perf_counter() - self._since, _folder_bytes(self._folder)
+        seconds, total = time.perf_counter() - self._since, self._location.bytes()
         started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
         work = str(record.get("work", ""))
         finished = Finished(stage, work, started, round(seconds, 3), total - self._bytes)
-        session.commit(stage, metadata={"finished": asdict(finished)})
+        self._write(session, stage, {"finished": asdict(finished)})
         self._since, self._bytes = time.perf_counter(), total
+
+    def _write(
+        self, session: icechunk.Session, message: str, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Commit a session, if this run still holds the region."""
+        self._guard()
+        commits.commit(self._repository, session, message, metadata)
 
 
 def _lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
-    """Replace everything but some stages' records, and the files if there are any, and commit."""
+    """Replace everything but some stages' records, and the files if there are any."""
     files = read_files(session.store) if records else {}
     xr.Dataset(coords=grid.coords).to_zarr(
         session.store, mode="w", consolidated=False, encoding={"time": TIME_ENCODING}
     )
     write_files(session.store, files)
     write_records(session.store, records)
-    session.commit("lay out the grid")
 
 
 def _same_place(grid: xr.Dataset, stored: xr.Dataset) -> bool:
@@ -318,11 +333,3 @@ def _of_frames(record: Mapping[str, Any], times: set[str]) -> dict[str, Any]:
         for key in ("frames", "checksums")
     }
     return {**record, **some}
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in _walk(folder))
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())

@@ -238,9 +238,16 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     assert (tmp_path / "thesis.docx").read_text() == "years of work"
 
 
-def test_a_remote_store_is_refused():
-    with pytest.raises(InputError, match="only local folders"):
-        RegionStore("s3://bucket/region")
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("gs://bucket/region", "local folders and on s3://"),
+        ("s3://bucket", "names no object"),
+    ],
+)
+def test_a_place_of_another_kind_is_refused(place, complaint):
+    with pytest.raises(InputError, match=complaint):
+        RegionStore(place)
 
 
 def test_an_empty_place_holds_nothing(store):
