@@ -19,7 +19,7 @@ from popdask.figures import _panels as panels
 from popdask.figures._places import Grid
 from popdask.figures.colours import CLASSES, INK, NO_DATA, STYLE
 from popdask.figures.reduce import shrink
-from popdask.imagery.scenes import scene_map
+from popdask.imagery.scene_views import scene_map
 
 __all__ = ["GROUPS", "scene_map_figure", "scene_plot_figure"]
 

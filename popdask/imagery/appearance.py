@@ -2,33 +2,27 @@
 
 Every cell is shown to EfficientNet-B3 as a picture of 300 × 300 pixels in three bands, and what its
 last layer sees, averaged over the picture and brought to length 1, are the cell's 1536 features.
-
-All batches have one shape, the last one filled up, so that a cell's features do not depend on the
-cells beside it. On a CPU a batch is one cell: it passes through the layers within the cache.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
-import torch
 import xarray as xr
 from dask.delayed import Delayed, delayed
 from numpy.typing import DTypeLike, NDArray
 from odc.geo.xr import xr_coords
-from torch.nn import functional
 
 from popdask.errors import InputError
 from popdask.imagery._cutting import Lattice, find_lattice, nodata_of
 from popdask.imagery._cutting import _valid as valid_pixels
-from popdask.imagery.arithmetic import fixed_arithmetic, pick_device
-from popdask.imagery.cells import _as_bands as as_bands
+from popdask.imagery._eye import Eye
+from popdask.imagery.cells import as_bands
+from popdask.imagery.dataset import CHUNK_CELLS
 from popdask.imagery.efficientnet import (
     FEATURES,
     MEAN,
@@ -39,51 +33,6 @@ from popdask.imagery.efficientnet import (
 )
 from popdask.imagery.grid import CellGrid, as_grid, block_side
 from popdask.imagery.normalise import Normalisation
-
-
-@dataclass(frozen=True)
-class Eye:
-    """How cells are shown to the network."""
-
-    bands: tuple[int, ...]
-    """Positions of one band, which is shown as grey, or of three."""
-    scaling: Normalisation
-    """From raw values to the network's input."""
-    size: int
-    """Rows and columns of the picture."""
-    batch_size: int
-    """Cells at once on a GPU."""
-    device: str
-
-    def see(self, images: NDArray, network: EfficientNetB3) -> NDArray[np.float32]:
-        """Give the features of raw images (n, band, row, col) → (n, 1536)."""
-        device = pick_device(self.device)
-        step = 1
-        if device.type != "cpu":
-            network, step = _placed(network, device), self.batch_size
-        batch = torch.zeros((step, len(self.bands), *images.shape[2:]), device=device)
-        features = np.empty((len(images), FEATURES), np.float32)
-        with fixed_arithmetic(1), torch.inference_mode():
-            for start in range(0, len(images), step):
-                raw = np.ascontiguousarray(images[start : start + step, self.bands])
-                batch[: len(raw)] = self.scaling.unit(torch.from_numpy(raw).to(device))
-                seen = functional.normalize(network.embed(self._picture(batch)))
-                features[start : start + step] = seen[: len(raw)].cpu().numpy()
-        return features
-
-    def _picture(self, batch: torch.Tensor) -> torch.Tensor:
-        """Resize images with white = 1; (B, 1 or 3, row, col) → (B, 3, size, size)."""
-        resized = functional.interpolate(
-            batch, (self.size, self.size), mode="bicubic", align_corners=False, antialias=True
-        )
-        shown = self.scaling.centre(resized.clamp(0, 1).expand(-1, 3, -1, -1))
-        return shown.contiguous(memory_format=torch.channels_last)
-
-
-@lru_cache(maxsize=1)
-def _placed(network: EfficientNetB3, device: torch.device) -> EfficientNetB3:
-    """Copy a network to a device, once per process."""
-    return copy.deepcopy(network).to(device)
 
 
 def scene_features(
@@ -200,7 +149,7 @@ def _eye(
 
 def _of_cells(cells: xr.Dataset, images: xr.DataArray, eye: Eye, network: Delayed) -> xr.DataArray:
     """Describe cells chunk by chunk."""
-    pixels = da.asarray(images.data)
+    pixels = _lazy(images.data, (CHUNK_CELLS, -1, -1, -1))
     pixels = pixels.rechunk((pixels.chunks[0], -1, -1, -1))
     whole = da.ones(len(pixels), dtype="float32")
     if "covered" in cells:
@@ -241,7 +190,7 @@ def _of_mosaic(image: xr.DataArray, lattice: Lattice, eye: Eye, network: Delayed
     pixels = tuple(tuple(n * p for n in axis) for axis in chunks)
     features = da.map_blocks(
         _mosaic_block,
-        da.asarray(inner.data).rechunk((-1, *pixels)),
+        _lazy(inner.data, -1).rechunk((-1, *pixels)),
         valid_pixels(inner, nodata_of(image)).rechunk(pixels)[None],
         eye=eye,
         network=network,
@@ -259,6 +208,11 @@ def _of_mosaic(image: xr.DataArray, lattice: Lattice, eye: Eye, network: Delayed
     return xr.DataArray(features, coords, dims, name="features", attrs=attrs | {"context": 0})
 
 
+def _lazy(data: Any, chunks: Any) -> da.Array:
+    """Give NumPy arrays to Dask in chunks, without hashing them."""
+    return data if isinstance(data, da.Array) else da.from_array(data, chunks, name=False)
+
+
 def _squares(cells: range, side: int) -> tuple[int, ...]:
     """Split cells at every multiple of a side."""
     edges = [cells.start, *range((cells.start // side + 1) * side, cells.stop, side), cells.stop]
@@ -269,7 +223,7 @@ def _cells_block(
     images: NDArray, whole: NDArray[np.float32], eye: Eye, network: EfficientNetB3
 ) -> NDArray[np.float32]:
     """Describe images (n, band, row, col) of which a share has data → (n, 1536)."""
-    return _features(images, whole.ravel() == 1, eye, network)
+    return eye.describe(images, whole.ravel() == 1, network)
 
 
 def _mosaic_block(
@@ -281,14 +235,4 @@ def _mosaic_block(
     cells = block.reshape(band, y, step, x, step).transpose(1, 3, 0, 2, 4)
     whole = valid.reshape(y, step, x, step).all((1, 3))
     flat = cells.reshape(y * x, band, step, step)
-    return _features(flat, whole.ravel(), eye, network).reshape(y, x, FEATURES)
-
-
-def _features(
-    images: NDArray, usable: NDArray[np.bool_], eye: Eye, network: EfficientNetB3
-) -> NDArray[np.float32]:
-    if images.dtype.kind == "f":
-        usable = usable & ~np.isnan(images[:, eye.bands]).any((1, 2, 3))
-    features = np.full((len(images), FEATURES), np.nan, np.float32)
-    features[usable] = eye.see(images[usable], network)
-    return features
+    return eye.describe(flat, whole.ravel(), network).reshape(y, x, FEATURES)

@@ -11,7 +11,6 @@ on 128 numbers per cell, in one place and on one thread, so that a seed gives on
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,23 +19,20 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
 from dask_ml.decomposition import PCA
 from numpy.typing import NDArray
-from odc.geo.xr import xr_coords
 from sklearn.cluster import HDBSCAN, KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from popdask.errors import InputError
 from popdask.imagery.appearance import scene_features
-from popdask.imagery.cells import cells_grid, cut_cells
+from popdask.imagery.scene_views import PLACES, scene_examples, scene_map, scene_table
 
 __all__ = ["scene_examples", "scene_features", "scene_groups", "scene_map", "scene_table"]
 
 ROWS = 8192
 STARTS = 10
-PLACES = ("plot_x", "plot_y")
 
 
 @dataclass(frozen=True)
@@ -137,6 +133,7 @@ def scene_groups(
     settings = GroupSettings(
         tuple(k), pca, dimensions, neighbours, min_dist, epochs, min_cluster_size, min_samples, seed
     )
+    umap = _load_umap()
     features = features.transpose(..., "feature")
     rows = da.asarray(features.data).reshape(-1, features.sizes["feature"])
     with threadpool_limits(1):
@@ -144,7 +141,7 @@ def scene_groups(
         known = np.asarray(da.isfinite(rows).all(1))
         used = _check(settings, int(known.sum()), rows.shape[1])
         reduced = _principal(rows[np.flatnonzero(known)], used, seed)
-        columns = _group(reduced, settings)
+        columns = _group(reduced, settings, umap)
     groups = {name: _spread(values, known, features) for name, values in columns.items()}
     attrs = features.attrs | asdict(settings) | {"k": list(settings.k), "pca": used}
     return xr.Dataset(groups, attrs=attrs).assign_coords(features.isel(feature=0, drop=True).coords)
@@ -191,33 +188,39 @@ def _principal(rows: da.Array, components: int, seed: int) -> NDArray[np.float32
     return np.asarray(projected).astype(np.float32)
 
 
-def _group(reduced: NDArray[np.float32], settings: GroupSettings) -> dict[str, NDArray]:
+def _load_umap() -> type:
+    """Import what numba compiles for seconds, before any feature is computed in vain."""
+    try:
+        from umap import UMAP
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"scene groups need {error.name}, which is not installed: "
+            'pip install "popdask[scenes]".'
+        ) from None
+    return UMAP
+
+
+def _group(reduced: NDArray[np.float32], settings: GroupSettings, umap: type) -> dict[str, NDArray]:
     """Give the columns of labels and places of rows (n, component)."""
-    space = _umap(reduced, settings.dimensions, settings)
+    common = {
+        "n_neighbors": settings.neighbours,
+        "min_dist": settings.min_dist,
+        "n_epochs": settings.epochs,
+        "metric": "cosine",
+        "random_state": settings.seed,
+        "n_jobs": 1,
+    }
+    space = umap(n_components=settings.dimensions, **common).fit_transform(reduced)
     columns = {
         f"kmeans_{k}": KMeans(k, n_init=STARTS, random_state=settings.seed).fit_predict(space)
         for k in settings.k
     }
-    dense = HDBSCAN(settings.min_cluster_size, settings.min_samples, copy=True)
+    dense = HDBSCAN(settings.min_cluster_size, min_samples=settings.min_samples, copy=True)
     columns["hdbscan"] = dense.fit_predict(space)
-    columns = {name: _by_size(labels) for name, labels in columns.items()}
-    return columns | dict(zip(PLACES, _umap(reduced, 2, settings).T, strict=True))
-
-
-def _umap(
-    rows: NDArray[np.float32], dimensions: int, settings: GroupSettings
-) -> NDArray[np.float32]:
-    import umap  # numba compiles it for seconds
-
-    return umap.UMAP(
-        n_components=dimensions,
-        n_neighbors=settings.neighbours,
-        min_dist=settings.min_dist,
-        n_epochs=settings.epochs,
-        metric="cosine",
-        random_state=settings.seed,
-        n_jobs=1,
-    ).fit_transform(rows)
+    places = umap(n_components=2, **common).fit_transform(reduced)
+    return {name: _by_size(labels) for name, labels in columns.items()} | dict(
+        zip(PLACES, places.T, strict=True)
+    )
 
 
 def _by_size(labels: NDArray[np.integer]) -> NDArray[np.int16]:
@@ -238,138 +241,3 @@ def _spread(values: NDArray, known: NDArray[np.bool_], features: xr.DataArray) -
     out = np.full(len(known), none, values.dtype)
     out[known] = values
     return features.dims[:-1], out.reshape(features.shape[:-1])
-
-
-def scene_map(groups: xr.Dataset) -> xr.Dataset:
-    """Lay groups of cells onto the map.
-
-    Parameters
-    ----------
-    groups : Dataset
-        As `scene_groups` gives them, on cells or on a map already.
-
-    Returns
-    -------
-    Dataset
-        Its variables (y, x), north up, with CRS; −1 and NaN where there is no cell.
-
-    Examples
-    --------
-    >>> groups = xr.Dataset(
-    ...     {"kmeans_2": ("cell", np.array([1, 0], "int16")), "plot_x": ("cell", [0.0, 1.0])},
-    ...     coords={"north": ("cell", [3, 4]), "east": ("cell", [7, 7])},
-    ...     attrs={"cell_size": 100.0, "origin": [0.0, 0.0]},
-    ... )
-    >>> scene_map(groups.rio.write_crs("EPSG:25832")).kmeans_2.values.tolist()
-    [[0], [1]]
-    """
-    if {"y", "x"} <= set(groups.dims):
-        return groups
-    north, east = groups["north"].values, groups["east"].values
-    norths, easts = (range(int(axis.min()), int(axis.max()) + 1) for axis in (north, east))
-    box = cells_grid(groups).geobox(norths, easts)
-    places = norths.stop - 1 - north, east - easts.start
-
-    def lay(column: xr.DataArray) -> tuple[tuple[str, str], NDArray]:
-        none = -1 if column.dtype.kind == "i" else np.nan
-        raster = np.full(box.shape, none, column.dtype)
-        raster[places] = column.values
-        return ("y", "x"), raster
-
-    columns = {name: lay(column) for name, column in groups.data_vars.items()}
-    return xr.Dataset(columns, xr_coords(box, crs_coord_name="spatial_ref"), groups.attrs)
-
-
-def scene_table(groups: xr.Dataset) -> pd.DataFrame:
-    """Write groups as a table with a row for every cell that has features.
-
-    Parameters
-    ----------
-    groups : Dataset
-        As `scene_groups` gives them.
-
-    Returns
-    -------
-    DataFrame
-        north, east; what else goes by cell, such as people; the labels; plot_x and plot_y.
-
-    Examples
-    --------
-    >>> groups = xr.Dataset(
-    ...     {"kmeans_2": ("cell", np.array([1, 0], "int16")), "plot_x": ("cell", [0.0, 1.0])},
-    ...     coords={"north": ("cell", [3, 4]), "east": ("cell", [7, 7])},
-    ...     attrs={"cell_size": 100.0, "origin": [0.0, 0.0]},
-    ... )
-    >>> scene_table(groups)
-       north  east  kmeans_2  plot_x
-    0      3     7         1     0.0
-    1      4     7         0     1.0
-    """
-    flat = groups.drop_vars("spatial_ref", errors="ignore").to_dataframe()
-    if {"y", "x"} <= set(groups.dims):
-        flat = flat.reset_index()
-        north, east = cells_grid(groups).cells_at(flat["x"], flat["y"])
-        flat = flat.drop(columns=["y", "x"]).assign(north=north, east=east)
-    first = [name for name in ("north", "east") if name in flat]
-    last = [str(name) for name in groups.data_vars]
-    others = [name for name in flat if name not in (*first, *last)]
-    known = flat["plot_x"].notna()
-    return flat.loc[known, [*first, *others, *last]].reset_index(drop=True)
-
-
-def scene_examples(
-    groups: xr.Dataset, source: xr.Dataset | xr.DataArray, *, count: int = 60
-) -> xr.Dataset:
-    """Choose cells that show what is where in the plot, and read their images.
-
-    Parameters
-    ----------
-    groups : Dataset
-        As `scene_groups` gives them.
-    source : Dataset or DataArray
-        What `scene_features` described: cells, or the mosaic.
-    count : int, optional
-        Cells, at most: the plot is divided into about so many squares, and each gives the cell
-        that is nearest to its middle.
-
-    Returns
-    -------
-    Dataset
-        ``images`` (cell, band, row, col) as they are stored, and the variables of the groups
-        (cell). Eager; reads the chunks of the chosen cells only.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.grid import CellGrid
-    >>> image = xr_zeros(CellGrid(100).geobox(range(4), range(6), pixels=40), "uint8")
-    >>> image = image + np.arange(240, dtype="uint8")
-    >>> features = scene_features(image, cell_size=100, size=40)
-    >>> groups = scene_groups(
-    ...     features, k=[2], pca=8, dimensions=2, neighbours=5, min_cluster_size=4, min_samples=2
-    ... )
-    >>> examples = scene_examples(groups, image, count=6)
-    >>> examples.images.dims
-    ('cell', 'band', 'row', 'col')
-    """
-    table = scene_table(groups)
-    chosen = table.loc[_scattered(table[list(PLACES)].to_numpy(), count)]
-    cells = source
-    if isinstance(source, xr.DataArray):
-        cells = cut_cells(source, None, cells_grid(groups))
-    place = pd.MultiIndex.from_arrays([cells["north"].values, cells["east"].values])
-    wanted = place.get_indexer(pd.MultiIndex.from_frame(chosen[["north", "east"]]))
-    images = cells["images"].isel(cell=wanted).drop_vars("spatial_ref", errors="ignore").compute()
-    labels = {name: ("cell", chosen[name].to_numpy()) for name in map(str, groups.data_vars)}
-    return xr.Dataset({"images": images, **labels})
-
-
-def _scattered(places: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Choose rows of (n, 2) that are spread evenly over the plane, one per square of a lattice."""
-    low, extent = places.min(0), np.ptp(places, axis=0)
-    side = math.sqrt(max(extent.prod(), 1e-12) / count)
-    square = np.floor((places - low) / side)
-    middle = low + (square + 0.5) * side
-    order = np.argsort(((places - middle) ** 2).sum(1), kind="stable")
-    _, first = np.unique(square[order], axis=0, return_index=True)
-    return np.sort(order[first])[:count]
