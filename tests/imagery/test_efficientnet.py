@@ -35,6 +35,11 @@ def hub(tmp_path, monkeypatch):
     torch.hub.set_dir(before)
 
 
+def state_of(network):
+    """A state dict as safetensors wants it."""
+    return {name: value.contiguous() for name, value in network.state_dict().items()}
+
+
 def expected_shapes():
     """Names and shapes by the paper's table, each block written out."""
     shapes = {}
@@ -132,14 +137,14 @@ def test_what_passes_a_random_network_neither_fades_nor_swells(network):
 def test_weights_come_back_from_a_file(network, images, tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     save = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
-    save(network.state_dict(), path)
+    save(state_of(network), path)
     for given in (path, str(path)):
         with torch.inference_mode():
             assert torch.equal(load_efficientnet(given).embed(images), network.embed(images))
 
 
 def test_a_classifier_for_other_classes_is_no_matter(network, images, tmp_path):
-    state = {n: v for n, v in network.state_dict().items() if not n.startswith("classifier")}
+    state = {n: v for n, v in state_of(network).items() if not n.startswith("classifier")}
     state["classifier.1.weight"], state["classifier.1.bias"] = torch.zeros(7, 1536), torch.zeros(7)
     safetensors.torch.save_file(state, tmp_path / "seven.safetensors")
     with torch.inference_mode():
@@ -206,7 +211,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
 
 
 def test_weights_of_another_network_are_refused(network, tmp_path):
-    state = network.state_dict()
+    state = state_of(network)
     state["features.8.0.weight"] = torch.zeros(1280, 384, 1, 1)
     del state["features.0.0.weight"]
     safetensors.torch.save_file(state, tmp_path / "b0.safetensors")
