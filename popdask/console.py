@@ -122,18 +122,26 @@ def show_scenes(outcome: Groups) -> None:
 
 
 def show_scores(scores: pd.DataFrame) -> None:
-    """Print the scores of estimates side by side."""
-    names = [name for name in ("where", "model") if name in scores]
-    columns = {"cells": ",.0f", "matthews": ".3f", "accuracy": ".3f", "mae": ".2f", "r2": ".3f"}
-    totals = {"people": ",.0f", "true_people": ",.0f", "relative_error": "+.2%"}
-    rows = [
-        [
-            *(str(row[name]) for name in names),
-            *(format(row[name], form) for name, form in (columns | totals).items()),
+    """Print the scores of estimates side by side, a table for each set of cells."""
+    for where, rows in scores.groupby("where", sort=False) if "where" in scores else [("", scores)]:
+        say(f"\n{where} ({rows['cells'].iloc[0]:,} cells)" if where else "")
+        cells = [
+            [str(row["model"]), *(format(row[name], form) for name, (_, form) in SCORES.items())]
+            for _, row in rows.iterrows()
         ]
-        for _, row in scores.iterrows()
-    ]
-    show_table([*names, *(name.replace("_", " ") for name in columns | totals)], rows)
+        show_table(["model", *(header for header, _ in SCORES.values())], cells)
+
+
+#: What is shown of a score table: by column, how it is called and written.
+SCORES = {
+    "matthews": ("MCC", ".3f"),
+    "accuracy": ("accuracy", ".3f"),
+    "mae": ("MAE", ".2f"),
+    "r2": ("R²", ".3f"),
+    "people": ("people", ",.0f"),
+    "true_people": ("true", ",.0f"),
+    "relative_error": ("error", "+.2%"),
+}
 
 
 def _how(column: pd.Series) -> str:

@@ -96,7 +96,10 @@ def _scores(region: RegionStore) -> Iterator[tuple[str, Figure]]:
         yield f"density_{where}", figures.density_figure(density)
         here = predictions[predictions["where"] == where]
         for model, table in here.groupby("model", sort=False):
-            yield f"agreement_{where}_{model}", figures.agreement_figure(table, title=str(model))
+            yield (
+                f"agreement_{where}_{str(model).replace(' ', '-')}",
+                figures.agreement_figure(table, title=str(model)),
+            )
 
 
 def _training(region: RegionStore) -> Iterator[tuple[str, Figure]]:

@@ -177,7 +177,7 @@ def people(store: RegionStore) -> pd.DataFrame:
             "time": values["time"].values,
             "people": values.sum(("y", "x"), dtype="float64").values,
             "inhabited": (values > 0).sum(("y", "x")).values,
-            "cells": values.notna().sum(("y", "x")).values,
+            "cells": np.isfinite(values).sum(("y", "x")).values,
         }
     )
 

@@ -34,6 +34,8 @@ from popdask.store import RegionStore, Work, table_bytes
 #: Version of each stage's code; a stage that computes something else gets the next number.
 VERSIONS = {"features": 1, "groups": 1, "export": 1}
 
+TILE = 8  # cells per side of a stored chunk of features
+
 #: The stages that each stage reads.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "features": (),
@@ -237,7 +239,7 @@ def _features(run: SceneStages, stage: StagePlan) -> None:
         described = scene_features(
             run.image, cell_size=run.grid, **run.job.features.model_dump(exclude_none=True)
         )
-    dataset = described.to_dataset(name="features").drop_encoding()
+    dataset = described.chunk({"y": TILE, "x": TILE}).to_dataset(name="features")
     run.work.write_group(stage.name, "features", dataset, stage.record)
 
 
