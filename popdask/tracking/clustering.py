@@ -130,6 +130,12 @@ def _classes(
     return _nearest(rows, mean, scale, centers)[0].reshape(latents.shape[:-1])
 
 
+def _classes_block(blocks: list[NDArray], **settings: NDArray) -> NDArray[np.int16]:
+    """Classify a block that Dask gives as the only one along the latents, not as a copy."""
+    (latents,) = blocks
+    return _classes(latents, **settings)
+
+
 def _standardise(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each latent; 1 for one that is constant but for rounding."""
     scaler = StandardScaler().fit(da.from_array(sample, chunks=(ROWS, -1), name=False))
@@ -341,10 +347,11 @@ def classify(latent: DataArray, model: ClassModel) -> DataArray:
     settings = {"mean": model.mean, "scale": model.scale, "centers": model.centers}
     array = latent.data
     if isinstance(array, da.Array):
-        last = array.ndim - 1
-        meta = np.empty((0,) * last, np.int16)
-        found = array.rechunk({last: -1}).map_blocks(
-            _classes, drop_axis=last, dtype=np.int16, meta=meta, **settings
+        axes = tuple(range(array.ndim))
+        meta: NDArray = np.empty((0,) * (array.ndim - 1), np.int16)
+        whole = array.rechunk({axes[-1]: -1})
+        found = da.blockwise(
+            _classes_block, axes[:-1], whole, axes, dtype=np.int16, meta=meta, **settings
         )
     else:
         found = _classes(array, **settings)
