@@ -20,7 +20,7 @@ import typer
 
 from popdask import console
 from popdask.errors import InputError
-from popdask.job import Job, load_job
+from popdask.job import Job, PopulationJob, load_job
 from popdask.progress import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
@@ -136,6 +136,75 @@ def figures(job: JobFile) -> None:
 
 
 @app.command()
+def train(
+    job: JobFile,
+    cluster: Cluster = "local",
+    force: Annotated[bool, typer.Option("--force", help="Train finished models again.")] = False,
+) -> None:
+    """Cut the labelled cells of a population job and train its models."""
+    from popdask.pipelines import population
+
+    settings = _population_job(job)
+    with _stoppable(settings, cluster) as (reporter, workers):
+        left = population.train(settings, reporter, force=force, workers=workers)
+        console.show_left(left)
+
+
+@app.command()
+def tune(
+    job: JobFile,
+    model: Annotated[str, typer.Argument(help="presence or count")],
+    trials: Annotated[int, typer.Option(help="Settings to try in all.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Length of a trial.")] = 10,
+    cluster: Cluster = "local",
+) -> None:
+    """Search for better settings of a population job's model; a stopped search goes on."""
+    from popdask.cluster import connect
+    from popdask.pipelines import population
+
+    settings = _population_job(job)
+    with connect(cluster):
+        found = population.tune(settings, model, trials, epochs=epochs, progress=console.show_trial)
+    console.show_best(model, found)
+
+
+@app.command()
+def evaluate(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="JOB|TABLE...",
+            help="A population job, or tables (cell, prediction, truth) in Parquet or CSV.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where JSON and figures go.")
+    ] = None,
+) -> None:
+    """Score estimates against known people, side by side: a table, JSON and figures."""
+    from popdask.pipelines.population import comparing
+
+    jobs = {path: _population_job(path) for path in sources if path.suffix == ".toml"}
+    tables = [path for path in sources if path.suffix != ".toml"]
+    scores, written = comparing.compare(list(jobs.values()), tables, output)
+    console.show_scores(scores)
+    for path in written:
+        console.say(str(path))
+
+
+@app.command()
+def explain(
+    job: JobFile,
+    cells: Annotated[int, typer.Option(help="Best, typical and worst cells, so many each.")] = 4,
+) -> None:
+    """Draw what in the images speaks for people (Grad-CAM)."""
+    from popdask.pipelines import population
+
+    settings = _population_job(job)
+    console.say(str(population.explain(settings, ConsoleReporter(console.out), cells=cells)))
+
+
+@app.command()
 def demo(
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where the demo's frames and results go.")
@@ -161,6 +230,15 @@ def demo(
     console.say("\nevents of the cities, found against true")
     console.show_table(columns, scores[columns].astype(str).to_numpy().tolist())
     console.say(f"\npicture: {demonstration.picture(outcome, output)}")
+
+
+def _population_job(path: Path) -> PopulationJob:
+    settings = load_job(path)
+    if not isinstance(settings, PopulationJob):
+        raise InputError(
+            f"{path}: pipeline is {settings.pipeline!r}, expected 'population' for this command."
+        )
+    return settings
 
 
 @contextmanager

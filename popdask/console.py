@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from popdask.job import Job, settings_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+    from popdask.imagery.tuning import Tuning
     from popdask.pipelines.communities import Outcome
     from popdask.pipelines.plan import Plan
     from popdask.pipelines.population import Outcome as Estimates
@@ -124,7 +127,7 @@ def show_scenes(outcome: Groups) -> None:
 def show_scores(scores: pd.DataFrame) -> None:
     """Print the scores of estimates side by side, a table for each set of cells."""
     for where, rows in scores.groupby("where", sort=False) if "where" in scores else [("", scores)]:
-        say(f"\n{where} ({rows['cells'].iloc[0]:,} cells)" if where else "")
+        say(f"\n{where!s} ({rows['cells'].iloc[0]:,} cells)" if where else "")
         cells = [
             [str(row["model"]), *(format(row[name], form) for name, (_, form) in SCORES.items())]
             for _, row in rows.iterrows()
@@ -222,6 +225,27 @@ def _span(times: Sequence[str]) -> str:
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def show_trial(trial: pd.Series) -> None:
+    """Print one trial of a search."""
+    say(f"  trial {trial['number']}: {trial['state']}, loss {trial['loss']:.4g}")
+
+
+def show_best(model: str, found: Tuning) -> None:
+    """Print the best settings of a search, as they stand in a job file."""
+    say(f"\n[{model}]")
+    told = asdict(found.best)
+    for name in ("batch_size", "rate", "weight_decay", "optimizer"):
+        value = told[name]
+        say(f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value!r}")
+    network = ", ".join(f"{name} = {_toml(value)}" for name, value in told["network"].items())
+    say(f"network = {{ {network} }}")
+
+
+def _toml(value: Any) -> str:
+    """Write a value as in a job file."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
 #: What shows the outcome of a run, by pipeline.

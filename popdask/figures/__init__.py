@@ -12,6 +12,7 @@ from popdask.figures.charts import (
     sse_figure,
 )
 from popdask.figures.colours import CLASSES, NO_DATA, NOBODY, number_colours
+from popdask.figures.gradcam import gradcam_figure
 from popdask.figures.maps import map_figure, world_figure
 from popdask.figures.means import means_figure
 from popdask.figures.motion import change_figure, flow_figure, journey_figure
@@ -37,6 +38,7 @@ __all__ = [
     "error_figure",
     "error_map_figure",
     "flow_figure",
+    "gradcam_figure",
     "history_figure",
     "journey_figure",
     "loss_figure",

@@ -135,30 +135,29 @@ def run(
 def run_only(
     pipeline: Pipeline,
     job: Job,
-    name: str,
+    *names: str,
     reporter: Reporter | None = None,
-    *,
     force: bool = False,
     workers: Workers = nullcontext,
 ) -> Plan:
-    """Compute one stage, if all that it needs is finished.
+    """Compute some stages, if all that they need is finished.
 
-    The stage is committed to the work under way. Readers see it when no other stage is left to
+    The stages are committed to the work under way. Readers see them when no other stage is left to
     compute: what they see always belongs together.
 
     Parameters
     ----------
     pipeline, job, reporter, workers
         As for `run`.
-    name
-        The stage.
+    *names
+        The stages, in the order in which they run.
     force
-        Whether to compute the stage again although it is finished.
+        Whether to compute the stages again although they are finished.
 
     Returns
     -------
     Plan
-        What is left to compute; readers see the stage if that is nothing.
+        What is left to compute; readers see the stages if that is nothing.
 
     Raises
     ------
@@ -172,16 +171,16 @@ def run_only(
         records = store.latest_records()
         _check_owner(job, records)
         if force:
-            records = {key: record for key, record in records.items() if key != name}
+            records = {key: record for key, record in records.items() if key not in names}
         files = pipeline.files(job, records)
         before = pipeline.plan(job, files, records)
-        _check_only(job, before, name)
-        if before[name].done and not (before.done and store.unfinished()):
+        _check_only(job, before, names)
+        if all(before[name].done for name in names) and not (before.done and store.unfinished()):
             return before
         with workers():
-            stages = pipeline.begin(job, store, files, [name] if force else [])
-            _check_only(job, stages.plan, name)  # the grid may be another than the stored one
-            _compute(stages, [stages.plan[name]], reporter)
+            stages = pipeline.begin(job, store, files, names if force else [])
+            _check_only(job, stages.plan, names)  # the grid may be another than the stored one
+            _compute(stages, [stages.plan[name] for name in names], reporter)
             left = pipeline.plan(job, files, stages.work.records())
             if left.done:
                 _publish(stages)
@@ -219,13 +218,15 @@ def _publish(stages: Stages) -> None:
     stages.work.publish(f"run-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", stages.record())
 
 
-def _check_only(job: Job, plan: Plan, name: str) -> None:
-    """Refuse a stage that does not exist, or that needs one that is not finished."""
-    if name not in plan.stages:
-        raise InputError(f"{job.name} has no stage {name!r}: it has {', '.join(plan.stages)}.")
-    if missing := plan.unfinished_before(name):
-        stages = ", ".join(f"{stage.name} ({stage})" for stage in missing)
-        raise InputError(
-            f"{name} needs stages of {job.name} that are still to be computed: {stages}; compute "
-            "them first, or run the whole job."
-        )
+def _check_only(job: Job, plan: Plan, names: Sequence[str]) -> None:
+    """Refuse stages that do not exist, or that need others that are not finished."""
+    for name in names:
+        if name not in plan.stages:
+            raise InputError(f"{job.name} has no stage {name!r}: it has {', '.join(plan.stages)}.")
+        missing = [stage for stage in plan.unfinished_before(name) if stage.name not in names]
+        if missing:
+            stages = ", ".join(f"{stage.name} ({stage})" for stage in missing)
+            raise InputError(
+                f"{name} needs stages of {job.name} that are still to be computed: {stages}; "
+                "compute them first, or run the whole job."
+            )

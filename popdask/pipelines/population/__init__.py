@@ -6,6 +6,7 @@ Models learn from the cells of known people; every frame's mosaic is then estima
 The estimates of several dates are the frames of a communities job, which may follow.
 """
 
+from popdask.pipelines.population.explaining import explain
 from popdask.pipelines.population.pictures import draw
 from popdask.pipelines.population.runs import (
     PIPELINE,
@@ -16,16 +17,21 @@ from popdask.pipelines.population.runs import (
     plan,
     run,
     run_only,
+    train,
 )
+from popdask.pipelines.population.searching import tune
 
 __all__ = [
     "PIPELINE",
     "Outcome",
     "check",
     "draw",
+    "explain",
     "extent",
     "found",
     "plan",
     "run",
     "run_only",
+    "train",
+    "tune",
 ]

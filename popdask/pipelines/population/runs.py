@@ -158,7 +158,43 @@ def run_only(
     workers: Workers = nullcontext,
 ) -> Plan:
     """Compute one stage; see :func:`popdask.pipelines.conductor.run_only`."""
-    return conductor.run_only(PIPELINE, job, name, reporter, force=force, workers=workers)
+    return conductor.run_only(PIPELINE, job, name, reporter=reporter, force=force, workers=workers)
+
+
+def train(
+    job: PopulationJob,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Cut the labelled cells and train the models, without estimating anything yet.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    reporter, force, workers
+        As for :func:`popdask.pipelines.conductor.run`.
+
+    Returns
+    -------
+    Plan
+        What is left to compute.
+
+    Raises
+    ------
+    InputError
+        If the images, counts or settings are wrong.
+    RegionBusyError
+        If another run holds the region.
+    """
+    if job.drawn is not None:
+        draw_country(job.drawn, reporter)
+    names = [name for name in ("cells", "presence", "count") if name in plan(job).stages]
+    return conductor.run_only(
+        PIPELINE, job, *names, reporter=reporter, force=force, workers=workers
+    )
 
 
 def people(store: RegionStore) -> pd.DataFrame:
@@ -177,7 +213,7 @@ def people(store: RegionStore) -> pd.DataFrame:
             "time": values["time"].values,
             "people": values.sum(("y", "x"), dtype="float64").values,
             "inhabited": (values > 0).sum(("y", "x")).values,
-            "cells": np.isfinite(values).sum(("y", "x")).values,
+            "cells": values.count(("y", "x")).values,
         }
     )
 

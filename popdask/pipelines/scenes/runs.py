@@ -179,7 +179,7 @@ def run_only(
     workers: Workers = nullcontext,
 ) -> Plan:
     """Compute one stage; see :func:`popdask.pipelines.conductor.run_only`."""
-    return conductor.run_only(PIPELINE, job, name, reporter, force=force, workers=workers)
+    return conductor.run_only(PIPELINE, job, name, reporter=reporter, force=force, workers=workers)
 
 
 def found(store: RegionStore) -> str:

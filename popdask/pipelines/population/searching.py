@@ -1,0 +1,82 @@
+"""The search for good settings of a job's models, on the cells that its training has cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from popdask.errors import InputError
+from popdask.imagery import tuning
+from popdask.imagery.tuning import Tuning
+from popdask.job import PopulationJob
+from popdask.pipelines.population.stages import training_config
+from popdask.store import RegionStore
+from popdask.store.runs import WORK
+
+
+def tune(
+    job: PopulationJob,
+    model: str,
+    trials: int,
+    *,
+    epochs: int = 10,
+    progress: Callable[[pd.Series], object] | None = None,
+) -> Tuning:
+    """Search for the settings of a job's model with the lowest validation loss.
+
+    Parameters
+    ----------
+    job
+        The settings; its labelled cells must have been cut, as ``popdask train`` does.
+    model
+        "presence" or "count".
+    trials
+        How many settings to try in all, with those of earlier searches.
+    epochs
+        Length of a trial.
+    progress
+        Is called with the row of each trial that ended.
+
+    Returns
+    -------
+    Tuning
+        The trials, and the best settings. The study is kept beside the store, and goes on there.
+
+    Raises
+    ------
+    InputError
+        If there is no such model or there are no cells, or the split is a cross-validation.
+
+    Notes
+    -----
+    Trials run on the workers of the current Dask client.
+    """
+    if model not in ("presence", "count"):
+        raise InputError(f"there is no model {model!r}: expected presence or count.")
+    if job.cells.folds:
+        raise InputError(
+            f"[cells] folds is {job.cells.folds}: expected a single split to tune on; set it to 0."
+        )
+    region = RegionStore(job.output.store)
+    try:
+        cells = region.group("cells", WORK)
+    except KeyError:
+        raise InputError(
+            f"{region.path} has no labelled cells yet: `popdask train JOB` cuts them."
+        ) from None
+    tables = [name for name, told in cells.variables.items() if told.dims == ("cell",)]
+    settings = getattr(job, model)
+    kind = settings.kind if model == "count" else "presence"
+    return tuning.tune(
+        cells.assign({name: cells[name].compute() for name in tables}),
+        kind,
+        trials,
+        config=training_config(kind, settings),
+        epochs=epochs,
+        storage=Path(f"{job.output.store}.{model}-study.sqlite"),
+        seed=settings.seed,
+        device=settings.device,
+        progress=progress,
+    )
