@@ -26,7 +26,7 @@ from popdask.imagery._bare import as_trained
 from popdask.imagery._cutting import Lattice, find_lattice, nodata_of
 from popdask.imagery._cutting import _valid as valid_pixels
 from popdask.imagery._tile import Rule, estimate_tile
-from popdask.imagery.cells import _as_bands as as_bands
+from popdask.imagery.cells import as_bands
 from popdask.imagery.grid import CellGrid, as_grid
 from popdask.imagery.models import Network
 from popdask.imagery.weights import TrainedModel
