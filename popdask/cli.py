@@ -2,6 +2,7 @@
 
 Exit codes: 0 done, or nothing to do; 1 the run failed, or results are not what was computed; 2 the
 job file or its input is wrong; 75 another run holds the region; 130 and 143 stopped by a signal.
+Of many regions: 1 if one failed, else 2 if an input is wrong, else 75 if one was held by another.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import typer
 
 from popdask import console
 from popdask.errors import InputError
-from popdask.job import Job, PopulationJob, load_job
+from popdask.job import PopulationJob, load_job
 from popdask.progress import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from popdask.pipelines.conductor import Workers
 
 app = typer.Typer(
@@ -34,6 +37,15 @@ app = typer.Typer(
 )
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
+JobFiles = Annotated[
+    list[Path], typer.Argument(metavar="JOB…", help="Job files, and folders of them.")
+]
+Logs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Where the logs of runs are; by default beside each store."
+    ),
+]
 Cluster = Annotated[
     str,
     typer.Option(metavar="SPEC", help="Where to run: local, or a scheduler's address (tcp://…)."),
@@ -80,27 +92,76 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Compute what is finished again, models too.")
     ] = False,
+    log: Logs = None,
 ) -> None:
     """Run a job, or as much of it as is not done yet."""
     from popdask.pipelines import product
+    from popdask.pipelines.runlog import RunLog
 
     settings = load_job(job)
     kind = product(settings)
-    with _stoppable(settings, cluster) as (reporter, workers):
+    with _stoppable(settings.name, cluster) as (reporter, workers):
+        with RunLog(settings, reporter, log, only) as told:
+            if only is None:
+                outcome = kind.run(settings, told, force=force, workers=workers)
+            else:
+                left = kind.run_only(settings, only, told, force=force, workers=workers)
         if only is None:
-            outcome = kind.run(settings, reporter, force=force, workers=workers)
             console.SHOW[settings.pipeline](outcome)
         else:
-            left = kind.run_only(settings, only, reporter, force=force, workers=workers)
             console.show_left(left)
 
 
 @app.command()
-def status(job: JobFile) -> None:
-    """Tell what is finished, what is under way, and what a run would compute; change nothing."""
+def schedule(
+    jobs: JobFiles,
+    cluster: Cluster = "local",
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Leave out regions whose last run ended well.")
+    ] = False,
+    log: Logs = None,
+) -> None:
+    """Run many regions one after the other; one that fails leaves the others running."""
+    from popdask.pipelines.regions import exit_code, find_regions, run_regions
+
+    regions = find_regions(jobs)
+    with _stoppable("schedule", cluster) as (reporter, workers):
+        told = run_regions(
+            regions,
+            reporter,
+            workers=workers,
+            retry=retry,
+            folder=log,
+            tell=console.show_attempt,
+        )
+    console.show_attempts(told, left_out=len(regions) - len(told))
+    raise typer.Exit(exit_code(told))
+
+
+@app.command()
+def status(
+    jobs: JobFiles,
+    json: Annotated[
+        bool, typer.Option("--json", help="A list of regions, for programs to read.")
+    ] = False,
+    log: Logs = None,
+) -> None:
+    """Tell what is finished, what is under way, and what a run would compute; change nothing.
+
+    Several jobs are a table: what readers see, how old it is, and runs that failed since.
+    """
+    from popdask.pipelines.overview import standings
+    from popdask.pipelines.regions import find_regions
     from popdask.pipelines.status import status
 
-    console.show_status(status(load_job(job)))
+    if len(jobs) == 1 and not jobs[0].is_dir() and not json:
+        console.show_status(status(load_job(jobs[0])))
+        return
+    regions = find_regions(jobs)
+    found = standings(regions, log)
+    (console.show_json if json else console.show_standings)(found)
+    if any(region.job is None for region in regions):
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -145,7 +206,7 @@ def train(
     from popdask.pipelines import population
 
     settings = _population_job(job)
-    with _stoppable(settings, cluster) as (reporter, workers):
+    with _stoppable(settings.name, cluster) as (reporter, workers):
         left = population.train(settings, reporter, force=force, workers=workers)
         console.show_left(left)
 
@@ -220,7 +281,7 @@ def demo(
         f"drew {world.frames} frames of {world.shape[0]} × {world.shape[1]} cells in {output}"
     )
     settings = demonstration.job(output)
-    with _stoppable(settings, cluster) as (reporter, workers):
+    with _stoppable(settings.name, cluster) as (reporter, workers):
         outcome = communities.run(settings, reporter, workers=workers)
     console.show_outcome(outcome)
     scores = demonstration.compare(
@@ -242,7 +303,7 @@ def _population_job(path: Path) -> PopulationJob:
 
 
 @contextmanager
-def _stoppable(settings: Job, cluster: str) -> Iterator[tuple[Reporter, Workers]]:
+def _stoppable(name: str, cluster: str) -> Iterator[tuple[Reporter, Workers]]:
     """Surround a run: what it is told of, where it gets workers, and an end in order on a signal.
 
     Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.
@@ -250,7 +311,7 @@ def _stoppable(settings: Job, cluster: str) -> Iterator[tuple[Reporter, Workers]
     reporter = ConsoleReporter(console.out)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield reporter, partial(_workers, settings.name, cluster, reporter)
+        yield reporter, partial(_workers, name, cluster, reporter)
     except (KeyboardInterrupt, _TerminatedError) as stop:
         console.complain("stopped; what is finished is kept, run the job again to go on.")
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
@@ -260,7 +321,7 @@ def _stoppable(settings: Job, cluster: str) -> Iterator[tuple[Reporter, Workers]
 
 
 @contextmanager
-def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[None]:
+def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
     """Connect to the cluster as long as there is something to compute."""
     from popdask.cluster import connect
 
@@ -274,7 +335,7 @@ def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[None]:
         finally:
             signal.signal(signal.SIGINT, heard)
         reporter.note(f"{name}: dashboard at {client.dashboard_link}")
-        yield
+        yield client
         reporter.note(f"done in {time.perf_counter() - start:.1f} s")
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from popdask.imagery.tuning import Tuning
+    from popdask.pipelines.attempts import Attempt
     from popdask.pipelines.communities import Outcome
+    from popdask.pipelines.overview import Standing
     from popdask.pipelines.plan import Plan
     from popdask.pipelines.population import Outcome as Estimates
     from popdask.pipelines.scenes import Outcome as Groups
@@ -170,6 +172,56 @@ def show_status(status: Status) -> None:
     say(f"to do    {', '.join(todo) or 'nothing'}")
 
 
+def show_attempt(attempt: Attempt) -> None:
+    """Print how the run of one region has ended."""
+    if attempt.error is None:
+        say(f"{attempt.region}: {attempt.outcome}")
+    else:
+        complain(f"{attempt.region}: {attempt.error}")
+
+
+def show_attempts(attempts: Sequence[Attempt], left_out: int) -> None:
+    """Print how the runs of many regions have ended, and how many were left out."""
+    rows = [
+        (
+            attempt.region,
+            str(attempt.outcome),
+            f"{attempt.seconds:,.1f} s" if attempt.started else "",
+            attempt.log if attempt.error else "",
+        )
+        for attempt in attempts
+    ]
+    say("")
+    show_table(["region", "outcome", "time", "see"], rows)
+    if left_out:
+        say(f"{left_out} left out: their last run ended well")
+
+
+def show_standings(standings: Sequence[Standing]) -> None:
+    """Print how many regions stand, and what is wrong with some."""
+    header = ["region", "state", "last good run", "frames", "checked", "failures"]
+    rows = [
+        (
+            one.region,
+            one.state,
+            one.finished[:16].replace("T", " ") if one.finished else "–",
+            str(one.frames),
+            "–" if one.age is None else f"{_age(one.age)} ago",
+            str(one.failures),
+        )
+        for one in standings
+    ]
+    show_table(header, rows)
+    for one in standings:
+        if one.error:
+            complain(f"{one.region}: {one.error}")
+
+
+def show_json(standings: Sequence[Standing]) -> None:
+    """Print how many regions stand, as JSON."""
+    say(json.dumps([asdict(one) for one in standings], indent=1, ensure_ascii=False))
+
+
 def show_verified(verified: Verified) -> None:
     """Print what differs from what was computed, or that nothing does."""
     for difference in verified.differences:
@@ -203,6 +255,14 @@ def _computed(run: Run) -> str:
     groups = itertools.groupby(run.stages, key=lambda stage: stage.work)
     parts = [(", ".join(stage.stage for stage in stages), work) for work, stages in groups]
     return "; ".join(f"{names}: {work}" if work else names for names, work in parts) or "nothing"
+
+
+def _age(seconds: float) -> str:
+    """Tell a time span in its largest unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def _under_way(status: Status) -> str:
