@@ -51,7 +51,8 @@ def gradcam_figure(
     Returns
     -------
     matplotlib.figure.Figure
-        A row for each group; for each cell its image, and the image under each of the maps.
+        A row for each group; for each cell its image, and the image under each of the maps. Where
+        nothing in a cell speaks for people, the panel says so.
 
     Raises
     ------
@@ -105,6 +106,8 @@ def _draw_cell(
     for ax, (name, heat) in zip(axes[1:], maps.items(), strict=True):
         ax.imshow(HEAT(heat), alpha=STRENGTH * np.asarray(heat, float))
         ax.set_title(name, loc="left", fontsize=7)
+        if not np.any(heat):
+            ax.text(0.04, 0.04, "nothing", transform=ax.transAxes, color="white", fontsize=7)
 
 
 def _stretched(images: NDArray) -> NDArray[np.float64]:

@@ -62,6 +62,12 @@ def test_images_of_any_bands_and_type_are_drawn(bands, dtype, tmp_path):
     assert save_figure(figure, tmp_path / "why.png").stat().st_size > 1000
 
 
+def test_a_map_of_nothing_says_so():
+    maps = {"presence": heat(1), "people": np.zeros((1, 12, 12), np.float32)}
+    panels = drawn(gradcam_figure(cells(1), maps, ["a"]))
+    assert [[text.get_text() for text in axes.texts] for axes in panels] == [["a"], [], ["nothing"]]
+
+
 def test_black_cells_are_drawn_black():
     figure = gradcam_figure(np.zeros((1, 1, 6, 6), np.uint8), {}, ["a"])
     assert not np.asarray(drawn(figure)[0].get_images()[0].get_array()).any()
