@@ -29,6 +29,10 @@ class BatchHalvedWarning(UserWarning):
     """Memory ran out in training, so the batch was halved."""
 
 
+class TrainingError(InputError):
+    """With these settings training cannot go on: memory is too small, or the loss is no number."""
+
+
 @dataclass(frozen=True, eq=False)
 class Side:
     """The cells on one side of the split."""
@@ -90,7 +94,7 @@ class Trainer:
         learned = self._learn(training, np.random.default_rng(seeds))
         seen = self._look(validation)
         if not (math.isfinite(learned) and math.isfinite(seen)):
-            raise InputError(
+            raise TrainingError(
                 f"the loss of epoch {self.epoch + 1} is {learned} in training and {seen} in "
                 f"validation, expected numbers; lower the rate, which is {rate:g}"
             )
@@ -170,7 +174,7 @@ class Trainer:
 
     def _halve_batch(self, error: torch.OutOfMemoryError) -> None:
         if self.batch_size == 1:
-            raise InputError(
+            raise TrainingError(
                 f"one cell alone does not fit into the memory of {self.device} ({error}); expected "
                 "room for a batch; use a smaller network or another device"
             ) from error

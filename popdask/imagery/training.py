@@ -41,11 +41,18 @@ from popdask.imagery.normalise import Normalisation
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.selection import choose_cells, draw_shares
 from popdask.imagery.split import split_fingerprint
-from popdask.imagery.trainer import BatchHalvedWarning, Loss, Side, Trainer, start_at_the_mean
+from popdask.imagery.trainer import (
+    BatchHalvedWarning,
+    Loss,
+    Side,
+    Trainer,
+    TrainingError,
+    start_at_the_mean,
+)
 from popdask.imagery.weights import TrainedModel
 from popdask.metrics import count_scores, presence_scores
 
-__all__ = ["BatchHalvedWarning", "Progress", "TrainingConfig", "train"]
+__all__ = ["BatchHalvedWarning", "Progress", "TrainingConfig", "TrainingError", "train"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,8 @@ def train(
     ------
     InputError
         If there is no split, a side of it has no cells of the kind, the settings do not fit the
-        cells, the loss is no longer a number, or the checkpoint belongs to another training.
+        cells, or the checkpoint belongs to another training. Its kind TrainingError, if one cell
+        alone does not fit into memory or the loss is no longer a number.
 
     Warns
     -----

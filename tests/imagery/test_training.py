@@ -450,7 +450,9 @@ def test_cells_that_cannot_be_trained_on_are_named(cells):
 def test_training_can_be_sent_to_a_worker(cells):
     config = small(epochs=2)
     with (
-        LocalCluster(1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as cluster,
         Client(cluster) as client,
     ):
         there = client.submit(train, cells, "presence", config, device="cpu").result()
