@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -99,16 +100,20 @@ def _client(place: Place) -> Client:
     options = {"security": place.security} if place.security else {}
     try:
         return Client(place.target, timeout=SCHEDULER_SECONDS, **options)
-    except TypeError as error:  # distributed's answer to a TLS address without certificates
-        raise InputError(
+    except TypeError:  # distributed's answer to a TLS address without certificates
+        complaint = (
             f"the scheduler at {address} wants certificates: give them in a cluster file, as "
             "[tls] folder."
-        ) from error
+        )
     except (OSError, TimeoutError, CommClosedError) as error:
-        raise InputError(
+        complaint = (
             f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`, "
             "or check the address."
-        ) from error
+        )
+    # What was half made must end here: collected in the thread of the next client's loop, which
+    # waits for it, it would keep that loop from starting.
+    gc.collect()
+    raise InputError(complaint)
 
 
 class _QuietInputErrors(WorkerPlugin):

@@ -8,6 +8,7 @@ worker's shell reads (``scratch``, ``directives``, ``prologue``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,17 +26,22 @@ def _parsed(parse: Callable[[Any], Any], example: str) -> Callable[[Any], int]:
         except (KeyError, TypeError, ValueError):
             number = 0
         if number < 1:
-            raise ValueError(f'expected such as "{example}"')
+            raise ValueError(f'expected a quantity such as "{example}"')
         return number
 
     return read
+
+
+def _seconds(value: Any) -> float:
+    text = re.sub(r"\bmins?$", "minutes", value.strip()) if isinstance(value, str) else value
+    return parse_timedelta(text)
 
 
 Positive = Annotated[int, Field(ge=1)]
 #: In the file "4 GiB", here bytes.
 Bytes = Annotated[int, BeforeValidator(_parsed(parse_bytes, "4 GiB"))]
 #: In the file "10 min", here seconds.
-Seconds = Annotated[int, BeforeValidator(_parsed(parse_timedelta, "10 min"))]
+Seconds = Annotated[int, BeforeValidator(_parsed(_seconds, "10 min"))]
 #: A path of the file's, made absolute.
 FilePath = Annotated[str, "path"]
 

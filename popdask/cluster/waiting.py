@@ -50,9 +50,8 @@ def wait_for_workers(
                 f"{_reason(place)}: ask for less, or raise [workers] wait."
             )
         if waited >= due:
-            tell(
-                f"waiting for workers: {there} of {waiting.needed}, {waited:.0f} s{_reason(place)}"
-            )
+            told = f"waiting for workers: {there} of {waiting.needed} after {waited:.0f} s"
+            tell(f"{told}{_reason(place)}")
             due, silence = waited + silence, min(2 * silence, LONGEST_SILENCE_SECONDS)
         time.sleep(POLL_SECONDS)
 
