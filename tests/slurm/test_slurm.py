@@ -1,0 +1,142 @@
+"""Jobs run through a real SLURM, with workers and drivers that are cancelled, end the same."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import popdask
+from popdask.cluster import NoWorkersError, connect
+from popdask.pipelines import communities
+from popdask.store import RegionStore
+from tests.faults.process import running
+from tests.pipelines.small import assert_same, job, small_world, write_job
+from tests.slurm.daemons import said, wait_until
+
+DEPLOY = Path(popdask.__file__).parents[1] / "deploy" / "slurm"
+#: So that a stage is many tasks, and lasts a while.
+SLOW = {"encoder": {"epochs": 20}}
+
+STOPPED = "stopped; what is finished is kept"
+
+SPEC = """\
+kind = "slurm"
+[workers]
+{workers}
+memory = "1 GiB"
+wait = "{wait}"
+[queue]
+walltime = "10 min"
+interface = "lo"
+logs = "logs"
+"""
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+def tables(frames):
+    return SLOW | {"input": {"frames": f"{frames}/world_{{time:%Y}}.tif", "chunks": 33}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(frames, tmp_path_factory):
+    """The store of a run without any cluster."""
+    store = tmp_path_factory.mktemp("undisturbed") / "small.icechunk"
+    return communities.run(job(frames, store, **tables(frames))).store
+
+
+@pytest.fixture
+def place(queue, frames, tmp_path, monkeypatch):
+    """A job file, its store, and a cluster of two workers."""
+    monkeypatch.setenv("SLURM_CONF", queue["SLURM_CONF"])
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{queue['PATH']}")
+    store = RegionStore(tmp_path / "small.icechunk")
+    file = write_job(tmp_path / "small.toml", frames, store.path, **tables(frames))
+    return file, store, cluster_file(tmp_path)
+
+
+def cluster_file(folder, workers="count = 2\nneeded = 2", wait="2 min", memory="1 GiB"):
+    path = folder / "cluster.toml"
+    path.write_text(SPEC.format(workers=workers, wait=wait).replace("1 GiB", memory))
+    return path
+
+
+def jobs(queue, *options):
+    return said(queue, "squeue", "--noheader", "--format=%i", *options).split()
+
+
+def workers(client):
+    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def test_a_run_whose_worker_is_cancelled_ends_as_the_local_one(place, queue, undisturbed):
+    file, store, cluster = place
+    with running(file, "--cluster", str(cluster)) as run:
+        run.wait_for_stage("classes")
+        first = jobs(queue, "--states=RUNNING")[0]
+        subprocess.run(["scancel", first], check=True)
+        wait_until(lambda: first not in jobs(queue, "--states=RUNNING"), "the job cancelled")
+        code, said_by_run, complaint = run.end()
+    assert code == 0, complaint
+    assert "✓ tracks" in said_by_run
+    assert_same(store, undisturbed)
+    wait_until(lambda: not jobs(queue), "the end of its jobs")
+
+
+def test_a_cancelled_worker_is_replaced(place, queue):
+    *_, cluster = place
+    with connect(str(cluster)) as client:
+        gone = jobs(queue, "--states=RUNNING")[0]
+        subprocess.run(["scancel", gone], check=True)
+        wait_until(lambda: workers(client) == 1, "one worker gone")
+        wait_until(lambda: workers(client) == 2, "another in its place")
+        assert gone not in jobs(queue, "--states=RUNNING")
+
+
+def test_a_driver_that_is_stopped_goes_back_into_the_queue_and_resumes(
+    place, queue, undisturbed, tmp_path
+):
+    file, store, cluster = place
+    log = tmp_path / "driver.log"
+    options = ["--parsable", "--mem=1G", "--cpus-per-task=1", f"--output={log}"]
+    command = ["sbatch", *options, str(DEPLOY / "driver.sh"), str(file), str(cluster)]
+    number = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    wait_until(lambda: log.exists() and "· classes" in log.read_text(), "the classes begin")
+    finished = [done.stage for done in store.stages_since()]
+    subprocess.run(["scancel", "--signal=TERM", "--batch", number], check=True)
+    wait_until(lambda: STOPPED in log.read_text(), "the run stopped")
+    wait_until(lambda: "results:" in log.read_text(), "the run resumed and finished")
+    wait_until(lambda: not jobs(queue), "the end of its jobs")
+    resumed = log.read_text().partition(STOPPED)[2]
+    assert finished and not [stage for stage in finished if f"· {stage}" in resumed]
+    assert "· classes" in resumed and "✓ tracks" in resumed
+    assert_same(store, undisturbed)
+
+
+def test_what_the_queue_refuses_is_told_at_once(place, tmp_path):
+    cluster = cluster_file(tmp_path, memory="900 GiB")
+    with (
+        pytest.raises(NoWorkersError, match=r"sbatch says .*Requested node configuration"),
+        connect(str(cluster)),
+    ):
+        pytest.fail("there is no such node")
+
+
+def test_what_the_queue_says_is_told_when_the_time_is_over(place, queue, tmp_path):
+    told = []
+    cluster = cluster_file(tmp_path, memory="10 GiB", wait="15 s")
+    with (
+        pytest.raises(
+            NoWorkersError, match=r"of 2 workers came within 15 s; squeue says .*PENDING"
+        ),
+        connect(str(cluster), tell=told.append),
+    ):
+        pytest.fail("there is memory for one only")
+    assert told[0].startswith("waiting for workers: 0 of 2 after 0 s")
+    wait_until(lambda: not jobs(queue), "the end of its jobs")
