@@ -26,7 +26,7 @@ class Verified:
     frames: int
     """Frames of arrays that were compared."""
     files: int
-    """Models and tables that were compared."""
+    """Models, tables and groups of arrays that were compared."""
     differences: tuple[str, ...]
     """One sentence for each thing that is not what was computed; none if all is well."""
 
@@ -73,9 +73,12 @@ def verify(job: Job) -> Verified:
     files = {k: v for record in records.values() for k, v in record.get("sha256", {}).items()}
     problems = {name: store.file_problem(name, sha256) for name, sha256 in sorted(files.items())}
     differences += [f"the file {name} {what}." for name, what in problems.items() if what]
+    groups = {k: v for record in records.values() for k, v in record.get("groups", {}).items()}
+    broken = {name: store.group_problem(name, checksum) for name, checksum in groups.items()}
+    differences += [f"the group {name} {what}." for name, what in sorted(broken.items()) if what]
     if not differences:  # what the product promises can be checked in whole arrays only
         differences += product(job).check(store)
-    return Verified(len(found), len(files), tuple(differences))
+    return Verified(len(found), len(files) + len(groups), tuple(differences))
 
 
 def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], str]:

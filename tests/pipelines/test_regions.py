@@ -1,0 +1,254 @@
+"""Many regions in one run: each by itself, on one connection, and what is known of them later."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from distributed import Client
+
+from popdask.errors import InputError
+from popdask.pipelines.attempts import End, attempts
+from popdask.pipelines.overview import standings
+from popdask.pipelines.regions import SharedWorkers, exit_code, find_regions, run_regions
+from popdask.progress import Reporter
+from popdask.store import RegionStore
+from tests.pipelines.small import assert_same, small_world, write_job
+
+FEW = {"input": {"end": "2001"}, "encoder": {"epochs": 1}}
+
+
+class StopsAt(Reporter):
+    """Is interrupted when a stage of a region begins."""
+
+    def __init__(self, region, stage):
+        self._at, self._region = (region, stage), ""
+
+    def note(self, text):
+        self._region = text.split(":")[0]
+
+    def stage(self, name, work):
+        if (self._region, name) == self._at:
+            raise KeyboardInterrupt
+        return super().stage(name, work)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(frames, tmp_path_factory):
+    """A folder with the job of a finished region, its store and its log."""
+    folder = tmp_path_factory.mktemp("done")
+    write(folder, "oslo", frames)
+    (attempt,) = run_regions(find_regions([folder]))
+    assert attempt.outcome is End.DONE
+    return folder
+
+
+@pytest.fixture
+def folder(done, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(done, tmp_path / "jobs")
+
+
+def write(folder, name, frames, **tables):
+    """Write the job file of a region."""
+    file = write_job(folder / f"{name}.toml", frames, f"{name}.icechunk", **{**FEW, **tables})
+    file.write_text(file.read_text().replace('name = "small"', f'name = "{name}"'))
+    return file
+
+
+def store(folder, name):
+    return RegionStore(folder / f"{name}.icechunk")
+
+
+def outcomes(told):
+    return {attempt.region: attempt.outcome for attempt in told}
+
+
+def lose_chunks(folder, name):
+    """Take away what later stages read; gives the place where it is to be put back."""
+    chunks = store(folder, name).path / "chunks"
+    return chunks.rename(folder / "lost"), chunks
+
+
+def test_a_region_that_fails_leaves_the_others_running(folder, frames):
+    """One is done, one fails, one has no frames, one has a wrong file, one is held, one is new."""
+    for name in ("failing", "held"):
+        shutil.copytree(folder / "oslo.icechunk", folder / f"{name}.icechunk")
+        file = write(folder, name, frames, links={"rule": "overlap"})
+        file.write_text(file.read_text().replace(f'name = "{name}"', 'name = "oslo"'))
+    lost, chunks = lose_chunks(folder, "failing")
+    write(folder, "missing", folder / "nowhere")
+    write(folder, "new", frames)
+    (folder / "wrong.toml").write_text("name = 3\n")
+    with store(folder, "held").lock():
+        told = run_regions(find_regions([folder]))
+    found = {
+        region.file.stem: one for region, one in zip(find_regions([folder]), told, strict=True)
+    }
+    assert {name: one.outcome for name, one in found.items()} == {
+        "failing": End.FAILED,
+        "held": End.BUSY,
+        "missing": End.WRONG,
+        "new": End.DONE,
+        "oslo": End.NOTHING,
+        "wrong": End.WRONG,
+    }
+    assert exit_code(told) == 1
+    assert "Error: " in found["failing"].error and found["failing"].log.endswith(".jsonl")
+    assert "nowhere" in found["missing"].error and "wrong.toml" in found["wrong"].error
+    assert "another run holds" in found["held"].error
+    assert_same(store(folder, "new"), store(folder, "oslo"))
+
+    shutil.copytree(lost, chunks, dirs_exist_ok=True)
+    (folder / "wrong.toml").unlink()
+    (folder / "missing.toml").unlink()
+    again = run_regions(find_regions([folder]), retry=True)
+    assert [one.outcome for one in again] == [End.DONE], "only the one that failed is run again"
+    assert exit_code(again) == 0
+    assert len(store(folder, "failing").history()) == 2
+
+
+def test_only_busy_regions_are_left(folder):
+    with store(folder, "oslo").lock():
+        told = run_regions(find_regions([folder]))
+    assert exit_code(told) == 75
+    assert run_regions(find_regions([folder]), retry=True) == [], "its last attempt ended well"
+
+
+def test_a_region_without_an_attempt_is_tried_again_too(folder, frames):
+    write(folder, "bergen", frames)
+    told = run_regions(find_regions([folder]), retry=True)
+    assert outcomes(told) == {"bergen": End.DONE}
+
+
+def test_all_regions_share_one_connection(folder, frames):
+    """It is made when the first region has something to compute, and ends with the last."""
+    seen = []
+
+    @contextmanager
+    def workers():
+        seen.append("connected")
+        yield
+        seen.append("closed")
+
+    assert outcomes(run_regions(find_regions([folder]), workers=workers)) == {"oslo": End.NOTHING}
+    assert seen == []
+    for name in ("a", "b"):
+        write(folder, name, frames)
+    told = run_regions(
+        find_regions([folder]), workers=workers, tell=lambda one: seen.append(one.region)
+    )
+    assert outcomes(told) == {"a": End.DONE, "b": End.DONE, "oslo": End.NOTHING}
+    assert seen == ["connected", "a", "b", "oslo", "closed"]
+
+
+def test_a_lost_connection_is_made_anew():
+    def workers():
+        return Client(processes=False, n_workers=1, dashboard_address=":0")
+
+    with SharedWorkers(workers) as shared:
+        with shared() as first:
+            pass
+        with shared() as same:
+            assert same is first
+            same.close()
+        with shared() as other:
+            assert other is not first and other.submit(sum, [1, 2]).result() == 3
+    assert other.status == "closed"
+
+
+def test_a_connection_that_fails_is_not_tried_again(folder, frames):
+    tried = []
+
+    def workers():
+        tried.append(1)
+        raise InputError("no scheduler answers.")
+
+    write(folder, "a", frames)
+    write(folder, "b", frames)
+    told = run_regions(find_regions([folder]), workers=workers)
+    assert outcomes(told) == {"a": End.WRONG, "b": End.WRONG, "oslo": End.NOTHING}
+    assert [one.error for one in told[:2]] == ["no scheduler answers."] * 2 and len(tried) == 1
+
+
+def test_a_stop_ends_all_and_what_was_finished_is_kept(folder, frames):
+    write(folder, "paris", frames)
+    write(folder, "turin", frames)
+    with pytest.raises(KeyboardInterrupt):
+        run_regions(find_regions([folder]), StopsAt("paris", "links"))
+    assert store(folder, "paris").unfinished() and not store(folder, "turin").exists()
+    (last,) = attempts(find_regions([folder / "paris.toml"])[0].job)
+    assert last.outcome is End.STOPPED
+    told = run_regions(find_regions([folder]), retry=True)
+    assert outcomes(told) == {"paris": End.DONE, "turin": End.DONE}
+    assert_same(store(folder, "paris"), store(folder, "oslo"))
+
+
+def test_a_folder_stands_for_its_job_files(folder, frames, tmp_path):
+    other = write(tmp_path, "other", frames)
+    found = find_regions([other, folder, folder / "oslo.toml", tmp_path / "nowhere.toml"])
+    assert [region.name for region in found] == ["other", "oslo", "nowhere"]
+    assert "there is no such job file" in found[2].problem
+    with pytest.raises(InputError, match="holds no job file"):
+        find_regions([frames])
+
+
+def test_standings_tell_runs_frames_ages_and_failures(folder, frames):
+    """Nothing is created by it."""
+    write(folder, "new", frames)
+    write(folder, "wrong", frames, classes={"k": 0})
+    later = datetime.now(UTC) + timedelta(days=3)
+    before = sorted(folder.rglob("*"))
+    new, oslo, wrong = standings(find_regions([folder]), now=later)
+    assert sorted(folder.rglob("*")) == before
+    assert (new.state, new.run, new.frames, new.age) == ("never run", None, 0, None)
+    (run,) = store(folder, "oslo").history()
+    assert (oslo.state, oslo.run, oslo.finished) == ("done", run.tag, run.finished)
+    assert (oslo.frames, oslo.failures, oslo.error) == (2, 0, None)
+    assert 3 * 86400 <= oslo.age < 3 * 86400 + 600
+    assert wrong.state == "wrong" and "classes" in wrong.error
+
+
+def test_failures_are_counted_since_the_last_good_run(folder, frames):
+    file = write(folder, "oslo", folder / "nowhere")
+    for _ in range(2):
+        run_regions(find_regions([folder]))
+    (oslo,) = standings(find_regions([folder]))
+    assert (oslo.state, oslo.failures, oslo.frames) == ("wrong", 2, 2)
+    assert "nowhere" in oslo.error and oslo.run is not None
+    assert run_regions(find_regions([write(folder, "oslo", frames)]))[0].good
+    (oslo,) = standings(find_regions([file]))
+    assert (oslo.state, oslo.failures, oslo.error) == ("nothing to do", 0, None)
+
+
+def test_a_region_that_runs_is_told_as_running(folder):
+    with store(folder, "oslo").lock():
+        (oslo,) = standings(find_regions([folder]))
+    assert (oslo.state, oslo.failures) == ("running", 0)
+
+
+def test_a_store_that_cannot_be_opened_is_told(folder):
+    shutil.rmtree(folder / "oslo.icechunk")
+    (folder / "oslo.icechunk").mkdir()
+    (folder / "oslo.icechunk" / "letter.txt").write_text("dear reader")
+    (oslo,) = standings(find_regions([folder]))
+    assert oslo.state == "wrong" and "holds other files" in oslo.error
+
+
+def test_regions_leave_nothing_open(folder, frames):
+    """The files that this process has open, before and after."""
+    run_regions(find_regions([write(folder, "warm", frames)]))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for name in ("a", "b"):
+        write(folder, name, frames)
+    told = run_regions(find_regions([folder]))
+    assert all(one.good for one in told)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
