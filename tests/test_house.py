@@ -14,6 +14,7 @@ HOUSE = Path(popdask.__file__).parent
 # Every module imports from lower floors only; the rooms of one floor do not know each other.
 FLOORS = (
     {"errors"},
+    {"object_store"},
     {"cube", "synthetic", "metrics"},
     {"tracking", "imagery"},
     {"store", "job", "export", "progress", "figures"},
@@ -77,33 +78,61 @@ def test_imports_run_down_only(path):
         assert floor(other) < floor(here), f"{here} imports {other}, which is not below it"
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(path for path in modules() if path.parent == HOUSE / "tracking"),
-    ids=lambda path: path.stem,
-)
-def test_stages_do_not_import_one_another(path):
-    def stage_of(module):
-        return next((stage for stage, rooms in STAGES.items() if module in rooms), None)
+# Stages of the imagery wing meet in cells and trained models.
+CELLS = {
+    "grid", "sheets", "layers", "_warping", "mosaic", "_cutting", "counts", "dataset", "folder",
+    "joining", "cells", "split",
+}  # fmt: skip
+NETWORKS = {"arithmetic", "models", "normalise", "weights", "leakage", "_bare"}
+IMAGERY = {
+    "training": {"recipe", "augment", "loading", "selection", "checkpoint", "trainer", "training"},
+    "tuning": {"spaces", "trials", "tuning"},
+    "inference": {"_tile", "inference"},
+    "gradcam": {"gradcam"},
+    "baselines": {"baselines"},
+    "evaluation": {"predictions", "evaluation"},
+    "census": {"_polygons", "zones", "_sums", "census", "apportion"},
+    "scenes": {"efficientnet", "_eye", "appearance", "scene_views", "scenes"},
+}
+IMAGERY_EXCEPTIONS = {("tuning", "training")}  # a trial is a training
 
-    shared = set().union(*GROUND)
-    neighbours = {parts[1] for parts in imported(path) if room(parts) == "tracking" and parts[1:]}
-    for other in neighbours & (shared | set().union(*STAGES.values())):
+
+def wing(name):
+    return sorted(path for path in modules() if path.parent == HOUSE / name)
+
+
+def check_stage(path, stages, shared, exceptions):
+    """A module imports its own stage, and what all stages share; what is shared, only that."""
+
+    def stage_of(module):
+        return next((stage for stage, rooms in stages.items() if module in rooms), None)
+
+    here = room(name_of(path))
+    neighbours = {parts[1] for parts in imported(path) if room(parts) == here and parts[1:]}
+    for other in neighbours & (shared | set().union(*stages.values())):
         if path.stem in shared:
             assert other in shared, f"{path.stem} is shared by all stages, but imports {other}"
         elif other not in shared:
             pair = (stage_of(path.stem), stage_of(other))
-            assert pair[0] == pair[1] or pair in EXCEPTIONS, f"{path.stem} imports {other}"
+            assert pair[0] == pair[1] or pair in exceptions, f"{path.stem} imports {other}"
+
+
+@pytest.mark.parametrize("path", wing("tracking"), ids=lambda path: path.stem)
+def test_stages_of_tracking_do_not_import_one_another(path):
+    check_stage(path, STAGES, set().union(*GROUND), EXCEPTIONS)
+
+
+@pytest.mark.parametrize("path", wing("imagery"), ids=lambda path: path.stem)
+def test_stages_of_imagery_do_not_import_one_another(path):
+    check_stage(path, IMAGERY, CELLS | NETWORKS, IMAGERY_EXCEPTIONS)
 
 
 def test_only_the_cluster_module_makes_dask_clients():
     def makes(path):
-        calls = [
-            node.func
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Call)
-        ]
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        calls = [node.func for node in nodes if isinstance(node, ast.Call)]
         names = {getattr(func, "id", getattr(func, "attr", "")) for func in calls}
+        names -= {node.name for node in nodes if isinstance(node, ast.ClassDef)}
         return {name for name in names if name == "Client" or name.endswith("Cluster")}
 
     made = {path.relative_to(HOUSE).as_posix(): makes(path) for path in HOUSE.rglob("*.py")}
@@ -118,6 +147,8 @@ def test_every_room_is_on_the_plan():
     assert rooms == set().union(*FLOORS)
     stages = {path.stem for path in (HOUSE / "tracking").glob("*.py")} - {"__init__"}
     assert stages == set().union(*STAGES.values(), *GROUND)
+    rooms = {path.stem for path in wing("imagery")}
+    assert rooms == CELLS.union(NETWORKS, *IMAGERY.values())
 
 
 def test_importing_popdask_loads_nothing_heavy():
