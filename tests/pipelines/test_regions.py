@@ -5,6 +5,7 @@ import shutil
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import dask
 import pytest
 from distributed import Client
 
@@ -81,7 +82,8 @@ def lose_chunks(folder, name):
 def test_a_region_that_fails_leaves_the_others_running(folder, frames):
     """One is done, one fails, one has no frames, one has a wrong file, one is held, one is new."""
     for name in ("failing", "held"):
-        shutil.copytree(folder / "oslo.icechunk", folder / f"{name}.icechunk")
+        for of in ("icechunk", "icechunk.log"):
+            shutil.copytree(folder / f"oslo.{of}", folder / f"{name}.{of}")
         file = write(folder, name, frames, links={"rule": "overlap"})
         file.write_text(file.read_text().replace(f'name = "{name}"', 'name = "oslo"'))
     lost, chunks = lose_chunks(folder, "failing")
@@ -154,7 +156,8 @@ def test_a_lost_connection_is_made_anew():
     def workers():
         return Client(processes=False, n_workers=1, dashboard_address=":0")
 
-    with SharedWorkers(workers) as shared:
+    # A client that is closed within its context leaves itself in Dask's configuration.
+    with dask.config.set(scheduler=None), SharedWorkers(workers) as shared:
         with shared() as first:
             pass
         with shared() as same:
@@ -250,5 +253,5 @@ def test_regions_leave_nothing_open(folder, frames):
     for name in ("a", "b"):
         write(folder, name, frames)
     told = run_regions(find_regions([folder]))
-    assert all(one.good for one in told)
+    assert all(one.good for one in told), told
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
