@@ -1,0 +1,120 @@
+"""The commands for many regions: what they say, and their exit codes."""
+
+import json
+
+import pytest
+from distributed import LocalCluster
+
+from popdask import cli
+from popdask.store import RegionStore
+from tests.pipelines.small import small_world, write_job
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a cluster of threads in this process."""
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+@pytest.fixture
+def popdask(monkeypatch, capsys):
+    """Calls the command line; gives its exit code, its output, and its complaints."""
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["popdask", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def jobs(frames, tmp_path):
+    """A folder with the job files of two regions."""
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    for name in ("bergen", "oslo"):
+        write(folder, name, frames)
+    return folder
+
+
+def write(folder, name, frames):
+    """Write the job file of a region."""
+    few = {"input": {"end": "2001"}, "encoder": {"epochs": 1}}
+    file = write_job(folder / f"{name}.toml", frames, f"{name}.icechunk", **few)
+    file.write_text(file.read_text().replace('name = "small"', f'name = "{name}"'))
+
+
+def test_a_schedule_from_its_first_night_to_a_failure_and_its_mending(
+    popdask, jobs, frames, scheduler
+):
+    assert popdask("status", jobs)[1].count("never run") == 2
+    code, said, complaint = popdask("schedule", jobs, "--cluster", scheduler)
+    assert code == 0, complaint
+    assert said.count("dashboard at") == 1, "one connection for all"
+    assert said.count("✓ tracks") == 2 and "bergen: done" in said and "oslo: done" in said
+    code, said, _ = popdask("schedule", jobs, "--cluster", "tcp://localhost:1")
+    assert code == 0 and said.count("nothing to do") == 4, "nothing to do needs no cluster"
+
+    write(jobs, "bergen", jobs / "nowhere")
+    (jobs / "wrong.toml").write_text("name = 3\n")
+    code, said, complaint = popdask("schedule", jobs, "--cluster", "tcp://localhost:1")
+    assert code == 2 and "oslo: nothing to do" in said
+    assert "bergen: " in complaint and "wrong: " in complaint and "Traceback" not in complaint
+    assert len(list((jobs / "bergen.icechunk.log").iterdir())) == 3
+
+    code, said, complaint = popdask("status", jobs, "--json")
+    bergen, oslo, wrong = json.loads(said)
+    assert code == 2, "a job file is wrong"
+    assert (bergen["state"], bergen["failures"], bergen["frames"]) == ("wrong", 1, 2)
+    assert "nowhere" in bergen["error"] and 0 < bergen["age"] < 3600
+    assert (oslo["state"], oslo["failures"]) == ("nothing to do", 0)
+    assert oslo["run"] == RegionStore(jobs / "oslo.icechunk").history()[0].tag
+    assert (wrong["region"], wrong["run"], wrong["frames"]) == ("wrong", None, 0)
+    code, said, complaint = popdask("status", jobs)
+    assert code == 2 and "last good run" in said and "nothing to do" in said
+    assert "bergen: " in complaint and "wrong: " in complaint
+
+    (jobs / "wrong.toml").unlink()
+    write(jobs, "bergen", frames)
+    code, said, _ = popdask("schedule", jobs, "--retry")
+    assert code == 0 and "bergen: nothing to do" in said
+    assert "oslo" not in said and "1 left out: their last run ended well" in said
+
+
+def test_regions_that_others_hold_leave_with_75(popdask, jobs, tmp_path):
+    with (
+        RegionStore(jobs / "oslo.icechunk").lock(),
+        RegionStore(jobs / "bergen.icechunk").lock(),
+    ):
+        code, said, complaint = popdask("schedule", jobs, "--log", tmp_path / "logs")
+        assert code == 75 and said.count("busy") == 2 and complaint.count("another run holds") == 2
+        assert popdask("status", jobs)[1].count("running") == 2
+    assert len(list((tmp_path / "logs" / "oslo.log").iterdir())) == 1
+
+
+def test_a_folder_without_jobs_is_one_sentence(popdask, tmp_path):
+    for command in ("schedule", "status"):
+        code, _, complaint = popdask(command, tmp_path)
+        assert code == 2 and "holds no job file" in complaint and "Traceback" not in complaint
+
+
+def test_the_run_of_one_region_is_logged_too(popdask, jobs, frames, scheduler):
+    file = jobs / "oslo.toml"
+    assert popdask("run", file, "--cluster", scheduler)[0] == 0
+    (jobs / "bergen.toml").unlink()
+    (oslo,) = json.loads(popdask("status", jobs, "--json")[1])
+    assert (oslo["state"], oslo["failures"]) == ("done", 0)
+    assert "see run-" in popdask("status", file)[1], "one job file is told at length"
