@@ -209,7 +209,7 @@ def _map_tiles(
         wanted = cells.rechunk((*frames, *chunks)), (*lead, "y", "x")
     width = expected[0] if decode else encoder.config.latent
     out = da.blockwise(
-        _encode_usable,
+        _encode_block,
         (*lead, "y", "x", "c"),
         with_halo(array, HALO, fill=0),
         (*lead, "c", "y", "x"),
@@ -231,7 +231,7 @@ def _map_tiles(
     return DataArray(out, coords, (*asked.dims, "latent"))
 
 
-def _encode_usable(
+def _encode_block(
     block: NDArray[np.floating],
     mask: NDArray[np.bool_] | None,
     row: NDArray[np.int64],
