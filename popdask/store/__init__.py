@@ -11,6 +11,7 @@ from popdask.store.checksums import file_checksum, stored_checksum
 from popdask.store.contents import read_table, table_bytes
 from popdask.store.lock import Owner, RegionBusyError
 from popdask.store.region import RegionStore
+from popdask.store.retention import Expired
 from popdask.store.runs import MAIN, WORK, Finished, Run
 from popdask.store.work import Work
 from popdask.store.writing import frame_runs
@@ -18,6 +19,7 @@ from popdask.store.writing import frame_runs
 __all__ = [
     "MAIN",
     "WORK",
+    "Expired",
     "Finished",
     "Owner",
     "RegionBusyError",

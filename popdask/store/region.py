@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from popdask.store.contents import (
 from popdask.store.groups import group_checksum
 from popdask.store.location import Folder, Guard, locate
 from popdask.store.lock import Owner
+from popdask.store.retention import Expired, expire, kept_runs, roll_back
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_runs, finished_stages
 from popdask.store.work import RUN_FILE, Work
 
@@ -165,6 +167,72 @@ class RegionStore:
     def run_record(self) -> dict[str, Any]:
         """Read what the last finished run was made from and with."""
         return dict(json.loads(self.file(RUN_FILE)))
+
+    def kept_runs(self) -> list[Run]:
+        """List the runs that can be gone back to: what readers see first, then the newest first.
+
+        After a rollback these are more than `history` tells, which is how the present state came to
+        be.
+        """
+        return kept_runs(self.repository()) if self.exists() else []
+
+    def rollback(self, tag: str) -> Run:
+        """Let readers see an earlier finished run again.
+
+        It becomes a new entry of the history, with a tag of its own; the runs in between are kept,
+        and can be gone back to. The next run goes on from there. What a stopped run has finished is
+        given up.
+
+        Parameters
+        ----------
+        tag
+            The run's tag, one of `kept_runs`.
+
+        Returns
+        -------
+        Run
+            The new entry.
+
+        Raises
+        ------
+        InputError
+            If there is no such run, or readers see it already.
+        RegionBusyError
+            If a run holds the region.
+        """
+        with self.lock():
+            return roll_back(self.repository(), self._guard, tag)
+
+    def expire(
+        self, *, keep_last: int | None = None, older_than: timedelta | None = None
+    ) -> Expired:
+        """Take old runs away, and free the room of what no other run needs.
+
+        A run stays if it is among the last `keep_last` and is not older than `older_than`. The run
+        that readers see stays in any case, and so does what a stopped run has finished. Readers who
+        have an expired run open lose it.
+
+        Parameters
+        ----------
+        keep_last
+            How many runs stay at most; None for any number.
+        older_than
+            The age from which a run goes; None for any age.
+
+        Returns
+        -------
+        Expired
+            The tags of the runs that went, and the bytes that were freed.
+
+        Raises
+        ------
+        InputError
+            If neither limit is given, or one is not positive.
+        RegionBusyError
+            If a run holds the region.
+        """
+        with self.lock():
+            return expire(self.repository(), self._guard, keep_last, older_than)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -43,6 +43,8 @@ class Run:
     """What it computed; stages of runs that were stopped before are among them."""
     versions: Mapping[str, str]
     """Versions of popdask and of what it computes with."""
+    note: str = ""
+    """What else there is to say, such as that it is an earlier run again."""
 
     @property
     def seconds(self) -> float:
@@ -64,12 +66,14 @@ def finished_stages(repository: icechunk.Repository) -> list[Finished]:
 
 def finished_runs(repository: icechunk.Repository) -> list[Run]:
     """List the finished runs, the newest first."""
-    told = [commit.metadata.get("run") for commit in repository.ancestry(branch=MAIN)]
-    return [
-        Run(**run | {"stages": tuple(Finished(**stage) for stage in run["stages"])})
-        for run in told
-        if run
-    ]
+    runs = (run_of(commit) for commit in repository.ancestry(branch=MAIN))
+    return [run for run in runs if run is not None]
+
+
+def run_of(commit: icechunk.SnapshotInfo) -> Run | None:
+    """Tell which run a commit has finished; None if it is another commit."""
+    told = commit.metadata.get("run")
+    return told and Run(**told | {"stages": tuple(Finished(**stage) for stage in told["stages"])})
 
 
 def utc_now() -> str:
