@@ -145,3 +145,61 @@ def test_every_setting_is_listed_with_its_meaning(job_file):
     names = [name for name, _, _ in rows]
     assert {"name", "input.frames", "flow.alpha", "communities.min_people"} <= set(names)
     assert all(meaning for name, _, meaning in rows if "." in name)
+
+
+POPULATION = """
+name = "aarhus"
+pipeline = "population"
+[input]
+mosaic = ["photos/{time:%Y}_a.tif", "s3://bucket/{time:%Y}_b.tif"]
+[cells]
+counts = "${HERE}/people.parquet"
+[follow]
+store = "out/communities.icechunk"
+[follow.flow]
+alpha = 5.0
+[output]
+store = "out/people.icechunk"
+"""
+
+
+def test_paths_are_resolved_in_every_table_and_list(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "counts")
+    job = load_job(write(tmp_path, POPULATION))
+    assert job.input.mosaic == (
+        str(tmp_path / "photos" / "{time:%Y}_a.tif"),
+        "s3://bucket/{time:%Y}_b.tif",
+    )
+    assert job.cells.counts == str(tmp_path / "counts" / "people.parquet")
+    assert job.follow.store == str(tmp_path / "out" / "communities.icechunk")
+
+
+def test_the_job_that_follows_reads_the_estimates_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "counts")
+    job = load_job(write(tmp_path, POPULATION))
+    assert job.followed.flow.alpha == 5.0
+    assert job.followed.input.frames == str(
+        tmp_path / "out" / "people" / "aarhus_population_{time:%Y}.tif"
+    )
+    assert job.grouped is None
+
+
+def test_a_setting_of_a_table_within_a_table_is_named_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "counts")
+    with pytest.raises(
+        InputError, match=r"\[follow.flow\] has no setting 'alfa' \(did you mean 'alpha'"
+    ):
+        load_job(write(tmp_path, POPULATION.replace("alpha", "alfa")))
+    with pytest.raises(InputError, match=r"\[follow.flow\] alpha is -5.0"):
+        load_job(write(tmp_path, POPULATION.replace("5.0", "-5.0")))
+
+
+def test_every_setting_of_tables_within_tables_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "counts")
+    rows = {name: value for name, value, _ in settings_rows(load_job(write(tmp_path, POPULATION)))}
+    assert rows["follow.flow.alpha"] == 5.0 and rows["census"] is None
+
+
+def test_an_unknown_pipeline_is_told_with_those_that_are_there(tmp_path):
+    with pytest.raises(InputError, match="pipeline is 'photos': expected one of 'communities', "):
+        load_job(write(tmp_path, 'name = "x"\npipeline = "photos"\n'))
