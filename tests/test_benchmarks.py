@@ -45,6 +45,17 @@ def test_graph_counts_tasks_of_the_whole_job():
     assert float(row.popdask.split()[0]) > 20
 
 
+def test_regions_are_compared_by_what_is_held_after_them(tmp_path):
+    from benchmarks import regions
+
+    before = regions.holding()
+    with (tmp_path / "held").open("w"):
+        assert regions.holding().files == before.files + 1
+    _, held = regions.run(str(tmp_path), count=3, warm=2)
+    assert len(held) == 2 and held[0].files == held[1].files
+    assert all(one.memory > 1e7 and one.threads >= one.python_threads for one in held)
+
+
 def test_the_table_is_markdown_with_a_column_for_each_field():
     rows = [machine.Row("flow", "3 × 3", "1 s"), machine.Row("links", "2", "2 s", "peer", "2.0 ×")]
     lines = machine.table(rows).splitlines()
