@@ -13,6 +13,7 @@ from popdask.store.lock import Owner, RegionBusyError
 from popdask.store.region import RegionStore
 from popdask.store.retention import Expired
 from popdask.store.runs import MAIN, WORK, Finished, Run
+from popdask.store.trouble import StoreError
 from popdask.store.work import Work
 from popdask.store.writing import frame_runs
 
@@ -25,6 +26,7 @@ __all__ = [
     "RegionBusyError",
     "RegionStore",
     "Run",
+    "StoreError",
     "Work",
     "file_checksum",
     "frame_runs",

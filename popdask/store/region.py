@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from popdask.store.location import Folder, Guard, locate
 from popdask.store.lock import Owner
 from popdask.store.retention import Expired, expire, kept_runs, roll_back
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_runs, finished_stages
+from popdask.store.trouble import told
 from popdask.store.work import RUN_FILE, Work
 
 # Icechunk warns, at every opening, against concurrent commits to a local folder: here the lock of
@@ -200,7 +201,7 @@ class RegionStore:
         RegionBusyError
             If a run holds the region.
         """
-        with self.lock():
+        with self.lock(), told(self.location):
             return roll_back(self.repository(), self._guard, tag)
 
     def expire(
@@ -231,7 +232,7 @@ class RegionStore:
         RegionBusyError
             If a run holds the region.
         """
-        with self.lock():
+        with self.lock(), told(self.location):
             return expire(self.repository(), self._guard, keep_last, older_than)
 
     @contextmanager
@@ -242,9 +243,12 @@ class RegionStore:
         ------
         RegionBusyError
             If another run holds it; the message says who, where and since when.
+        StoreError
+            If the lock cannot be written, for example because the disk is full.
         """
-        with self.location.hold() as guard:
-            self._guard = guard
+        with ExitStack() as stack:
+            with told(self.location):
+                self._guard = stack.enter_context(self.location.hold())
             yield
 
     def holder(self) -> Owner | None:
@@ -266,11 +270,12 @@ class RegionStore:
         -------
         Work
         """
-        if not self.exists():
-            commits.create(self.location.storage())
-        repository = self.repository()
-        if WORK not in repository.list_branches():
-            commits.create_branch(repository, WORK, repository.lookup_branch(MAIN))
+        with told(self.location):
+            if not self.exists():
+                commits.create(self.location.storage())
+            repository = self.repository()
+            if WORK not in repository.list_branches():
+                commits.create_branch(repository, WORK, repository.lookup_branch(MAIN))
         work = Work(repository, self.location, self._guard)
         work.lay_out(grid, keep)
         return work

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import icechunk
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 
 from popdask.store import commits
 from popdask.store.checksums import file_checksum
@@ -29,14 +29,39 @@ from popdask.store.contents import (
     write_records,
 )
 from popdask.store.groups import lay_out_group, store_group
+from popdask.store.layout import (
+    iso_times,
+    lay_out_anew,
+    lengthen,
+    nothing,
+    record_of_frames,
+    same_place,
+    seconds_of,
+)
 from popdask.store.location import Guard, Location
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_stages, utc_now
+from popdask.store.trouble import told
 from popdask.store.writing import store_frames
 
 #: The file that tells of the run that a state was published by.
 RUN_FILE = "run.json"
 
-TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _storing(
+    change: Callable[Concatenate[Work, Arguments], Result],
+) -> Callable[Concatenate[Work, Arguments], Result]:
+    """Let a change of the store that fails say why in one sentence."""
+
+    @wraps(change)
+    def told_in_a_sentence(work: Work, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with told(work.location):
+            return change(work, *args, **kwargs)
+
+    return told_in_a_sentence
 
 
 class Work:
@@ -56,7 +81,7 @@ class Work:
         self, repository: icechunk.Repository, location: Location, guard: Guard = lambda: None
     ) -> None:
         self._repository = repository
-        self._location = location
+        self.location = location
         self._guard = guard
         self._since = time.perf_counter()
         self._bytes = location.bytes()
@@ -85,6 +110,7 @@ class Work:
         """List the stages that were committed since the last finished run."""
         return finished_stages(self._repository)
 
+    @_storing
     def forget(self, stages: Sequence[str]) -> None:
         """Drop the records of some stages, so that they are computed again, and commit."""
         session = self._repository.writable_session(WORK)
@@ -93,21 +119,23 @@ class Work:
             write_records(session.store, {k: v for k, v in records.items() if k not in dropped})
             self._write(session, f"forget {', '.join(dropped)}")
 
+    @_storing
     def lay_out(self, grid: xr.Dataset, keep: Sequence[str]) -> None:
         """Make room for the frames of ``grid``; what is stored for the same frames stays."""
         session = self._repository.writable_session(WORK)
         stored = open_arrays(session) if "y" in root_group(session.store) else None
-        if stored is None or not _same_place(grid, stored):
+        if stored is None or not same_place(grid, stored):
             records = read_records(session.store)
-            _lay_out_anew(session, grid, {k: v for k, v in records.items() if k in keep})
+            lay_out_anew(session, grid, {k: v for k, v in records.items() if k in keep})
             self._write(session, "lay out the grid")
-        elif not np.array_equal(_seconds(grid), _seconds(stored)):
-            if np.array_equal(_seconds(grid)[: stored.sizes["time"]], _seconds(stored)):
-                _lengthen(root_group(session.store), _seconds(grid))
+        elif not np.array_equal(seconds_of(grid), seconds_of(stored)):
+            if np.array_equal(seconds_of(grid)[: stored.sizes["time"]], seconds_of(stored)):
+                lengthen(root_group(session.store), seconds_of(grid))
                 self._write(session, "append frames")
             else:
                 self._rearrange(session, grid)
 
+    @_storing
     def write_frames(
         self, stage: str, arrays: xr.Dataset, frames: Sequence[int], record: Mapping[str, Any]
     ) -> None:
@@ -128,12 +156,13 @@ class Work:
         session = self._repository.writable_session(WORK)
         fresh = store_frames(session, arrays, frames)
         kept = read_records(session.store).get(stage, {}).get("checksums", {})
-        times = _iso_times(open_arrays(session))
+        times = iso_times(open_arrays(session))
         checksums = {time: kept[time] for time in times if time in kept}
         for position, frame in zip(sorted(frames), fresh, strict=True):
             checksums[times[position]] = frame
         self._commit(session, stage, {**record, "checksums": checksums})
 
+    @_storing
     def write_files(
         self,
         stage: str,
@@ -163,6 +192,7 @@ class Work:
         sums |= {name: file_checksum(content) for name, content in files.items()}
         self._commit(session, stage, {**record, "sha256": sums})
 
+    @_storing
     def write_group(
         self, stage: str, name: str, dataset: xr.Dataset, record: Mapping[str, Any]
     ) -> None:
@@ -196,6 +226,7 @@ class Work:
         """
         return open_group(self._repository.readonly_session(WORK), name)
 
+    @_storing
     def publish(self, tag: str, record: Mapping[str, Any] | None = None) -> None:
         """Let readers see this state, tag it, and store what the run was.
 
@@ -239,7 +270,7 @@ class Work:
                 shape=array.shape,
                 chunks=(1, *(sizes[0] for sizes in (array.chunks or ())[1:])),
                 dtype=array.dtype,
-                fill_value=_nothing(array),
+                fill_value=nothing(array),
                 dimension_names=[str(dim) for dim in array.dims],
                 attributes=array.attrs
                 | {"coordinates": "spatial_ref", "grid_mapping": "spatial_ref"},
@@ -255,25 +286,25 @@ class Work:
         """
         old, records = self.dataset(), read_records(session.store)
         of_arrays = {name: record for name, record in records.items() if "checksums" in record}
-        _lay_out_anew(session, grid, {k: v for k, v in records.items() if k not in of_arrays})
+        lay_out_anew(session, grid, {k: v for k, v in records.items() if k not in of_arrays})
         self._write(session, "lay out the grid")
         if not old.data_vars:
             return
-        fill = {name: _nothing(array) for name, array in old.data_vars.items()}
+        fill = {name: nothing(array) for name, array in old.data_vars.items()}
         arrays = old.reindex(time=grid["time"], fill_value=fill)
-        stay = set(_iso_times(old)) & set(_iso_times(grid))
-        positions = [i for i, iso in enumerate(_iso_times(grid)) if iso in stay]
+        stay = set(iso_times(old)) & set(iso_times(grid))
+        positions = [i for i, iso in enumerate(iso_times(grid)) if iso in stay]
         self._create(arrays)
         session = self._repository.writable_session(WORK)
         store_frames(session, arrays, positions)
-        moved = {name: _of_frames(record, stay) for name, record in of_arrays.items()}
+        moved = {name: record_of_frames(record, stay) for name, record in of_arrays.items()}
         write_records(session.store, read_records(session.store) | moved)
         self._write(session, "move frames to their places")
 
     def _commit(self, session: icechunk.Session, stage: str, record: Mapping[str, Any]) -> None:
         """Commit a finished stage, with its record and what it took."""
         write_records(session.store, read_records(session.store) | {stage: dict(record)})
-        seconds, total = time.perf_counter() - self._since, self._location.bytes()
+        seconds, total = time.perf_counter() - self._since, self.location.bytes()
         started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
         work = str(record.get("work", ""))
         finished = Finished(stage, work, started, round(seconds, 3), total - self._bytes)
@@ -286,50 +317,3 @@ class Work:
         """Commit a session, if this run still holds the region."""
         self._guard()
         commits.commit(self._repository, session, message, metadata)
-
-
-def _lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
-    """Replace everything but some stages' records, and the files if there are any."""
-    files = read_files(session.store) if records else {}
-    xr.Dataset(coords=grid.coords).to_zarr(
-        session.store, mode="w", consolidated=False, encoding={"time": TIME_ENCODING}
-    )
-    write_files(session.store, files)
-    write_records(session.store, records)
-
-
-def _same_place(grid: xr.Dataset, stored: xr.Dataset) -> bool:
-    return (
-        all(np.array_equal(grid[axis], stored[axis]) for axis in ("y", "x"))
-        and grid.rio.crs == stored.rio.crs
-    )
-
-
-def _lengthen(root: zarr.Group, seconds: np.ndarray) -> None:
-    """Make every array as long as the times."""
-    for _, array in root.arrays():
-        metadata: Any = array.metadata  # version 3, which names dimensions
-        if (metadata.dimension_names or ("",))[0] == "time":
-            array.resize((len(seconds), *array.shape[1:]))
-    root["time"][:] = seconds  # type: ignore[index]
-
-
-def _seconds(dataset: xr.Dataset) -> np.ndarray:
-    return dataset["time"].values.astype("datetime64[s]").astype(np.int64)
-
-
-def _iso_times(dataset: xr.Dataset) -> list[str]:
-    return [str(time) for time in dataset["time"].values.astype("datetime64[s]")]
-
-
-def _nothing(array: xr.DataArray) -> float | int:
-    return np.nan if array.dtype.kind == "f" else -1
-
-
-def _of_frames(record: Mapping[str, Any], times: set[str]) -> dict[str, Any]:
-    """The record of an array's stage, of some frames only."""
-    some = {
-        key: {time: value for time, value in record[key].items() if time in times}
-        for key in ("frames", "checksums")
-    }
-    return {**record, **some}

@@ -1,0 +1,71 @@
+"""What goes wrong with a store while a run works on it, said in one sentence."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from icechunk import IcechunkError
+
+#: Errors of the system that a store may meet; those of a network are not among them.
+OF_THE_STORE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+}
+
+
+class StoreError(RuntimeError):
+    """The store cannot be read or written: a full disk, lost permissions, a server out of reach.
+
+    What was committed is whole, and readers see the last finished run.
+    """
+
+
+@contextmanager
+def told(place: object) -> Iterator[None]:
+    """Turn what the system and Icechunk say of a store into one sentence.
+
+    Parameters
+    ----------
+    place
+        What to call the store.
+
+    Raises
+    ------
+    StoreError
+        If what is done meanwhile ends in an error of Icechunk, or of the disk.
+
+    Examples
+    --------
+    >>> with told("out/oslo.icechunk"):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    popdask.store.trouble.StoreError: out/oslo.icechunk cannot be read or written (No space left ...
+    """
+    try:
+        yield
+    except IcechunkError as error:
+        raise _store_error(place, _root(str(error))) from error
+    except OSError as error:
+        if error.errno not in OF_THE_STORE:
+            raise
+        raise _store_error(place, error.strerror or str(error)) from error
+
+
+def _store_error(place: object, reason: str) -> StoreError:
+    return StoreError(
+        f"{place} cannot be read or written ({reason}): what is finished is kept; mend that, and "
+        "run the job again to go on."
+    )
+
+
+def _root(text: str) -> str:
+    """The root of an error of Icechunk's: it stands last, behind an arrow, or first."""
+    text = text.strip()
+    root = text.rsplit("-> ", 1)[-1] if "-> " in text else text.splitlines()[0]
+    return " ".join(root.split()).removeprefix("x ")
