@@ -1,0 +1,132 @@
+"""A region on S3 has one run at a time, however runs end and whatever clocks say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from popdask.errors import InputError
+from popdask.object_store import bucket_and_key, client
+from popdask.store import RegionBusyError, RegionStore, object_lock
+
+ELSEWHERE = {"user": "ada", "host": "node7", "process": 4242, "since": "2026-01-02T03:04:05+00:00"}
+
+
+@pytest.fixture
+def store(place):
+    return RegionStore(place)
+
+
+def lock_of(store):
+    bucket, key = bucket_and_key(str(store.location))
+    return {"Bucket": bucket, "Key": f"{key}.lock"}
+
+
+def held_elsewhere(store):
+    """Write the lock of a run on another machine."""
+    note = json.dumps(ELSEWHERE | {"machine": "another", "run": "1", "beat": 1})
+    client().put_object(**lock_of(store), Body=note.encode())
+
+
+def test_a_second_run_is_told_who_holds_the_region(store):
+    busy = pytest.raises(RegionBusyError, match=rf"process {os.getpid()}, since 20.*last heard of")
+    with store.lock():
+        assert store.holder().process == os.getpid()
+        with busy, RegionStore(store.path).lock():
+            pytest.fail("two runs hold one region")
+    assert store.holder() is None
+    with store.lock():
+        pass
+
+
+def test_a_run_elsewhere_holds_the_region_until_it_is_silent_for_long(store, monkeypatch, caplog):
+    held_elsewhere(store)
+    busy = pytest.raises(RegionBusyError, match="ada on node7, process 4242, since 2026-01-02T03")
+    with busy, store.lock():
+        pytest.fail("two runs hold one region")
+    assert store.holder().host == "node7"
+    monkeypatch.setattr(object_lock, "DEAD_AFTER_SECONDS", 1)
+    time.sleep(3)
+    assert store.holder() is None
+    with store.lock():
+        assert store.holder().process == os.getpid()
+    assert "ada on node7, process 4242, since 2026-01-02T03:04:05+00:00" in caplog.text
+    assert "its lock is taken over" in caplog.text
+
+
+@pytest.mark.parametrize("hours", [-30, 30])
+def test_the_clock_of_this_machine_does_not_matter(store, server, hours):
+    held_elsewhere(store)
+    server.faults(clock=3600 * hours)
+    with pytest.raises(RegionBusyError), store.lock():
+        pytest.fail("a living run was taken for dead")
+
+
+def test_the_lock_of_a_run_that_was_killed_here_is_free_at_once(store, caplog):
+    script = (
+        "import os, signal, sys\n"
+        "from popdask.store import RegionStore\n"
+        "with RegionStore(sys.argv[1]).lock():\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, store.path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = json.loads(client().get_object(**lock_of(store))["Body"].read())
+    assert left["process"] != os.getpid() and store.holder() is None
+    with store.lock():
+        pass
+    assert f"process {left['process']}" in caplog.text
+
+
+def test_a_run_that_lives_keeps_the_region(store, monkeypatch):
+    monkeypatch.setattr(object_lock, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(object_lock, "DEAD_AFTER_SECONDS", 2)
+    with store.lock():
+        for _ in range(5):
+            time.sleep(1)
+            with pytest.raises(RegionBusyError), RegionStore(store.path).lock():
+                pytest.fail("a living run was taken for dead")
+
+
+def test_a_run_that_slept_too_long_does_not_commit(store, monkeypatch):
+    """Its heart stops; another run takes over; when it wakes, it must leave the region alone."""
+    monkeypatch.setattr(object_lock, "DEAD_AFTER_SECONDS", 1)
+    place = bucket_and_key(str(store.location))
+    with object_lock.hold(place[0], f"{place[1]}.lock", "here") as sleeper:
+        time.sleep(3)
+        lost = pytest.raises(RegionBusyError, match=r"has lost here, which .* holds now")
+        with RegionStore(store.path).lock(), lost:
+            sleeper()
+    assert store.holder() is None
+
+
+def test_what_a_run_leaves_is_not_the_lock_of_the_next(store, monkeypatch):
+    monkeypatch.setattr(object_lock, "DEAD_AFTER_SECONDS", 1)
+    sleeper = store.lock()
+    sleeper.__enter__()
+    time.sleep(3)
+    with RegionStore(store.path).lock():
+        sleeper.__exit__(None, None, None)
+        assert store.holder().process == os.getpid()
+
+
+def test_lost_requests_and_answers_do_not_lose_the_lock(store, server):
+    server.faults(drop=0.2)
+    before = server.faults()["dropped"]
+    place = bucket_and_key(str(store.location))
+    for _ in range(6):
+        with object_lock.hold(place[0], f"{place[1]}.lock", "here") as check:
+            check()
+            check()
+    assert server.faults()["dropped"] > before
+    assert store.holder() is None
+
+
+def test_a_server_without_conditions_is_refused(store, server):
+    server.faults(conditions=False)
+    with pytest.raises(InputError, match="ignores conditional writes"), store.lock():
+        pytest.fail("nothing keeps two runs apart")
