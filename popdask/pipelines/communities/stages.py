@@ -70,7 +70,9 @@ class CommunityStages:
 
     def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
         """Some frames of stored arrays."""
-        stored = self.work.dataset().isel(time=list(positions))
+        stored = self.work.dataset()
+        if list(positions) != list(range(len(self.plan.times))):
+            stored = stored.isel(time=list(positions))  # which Dask does not fuse with the reading
         return [stored[name] for name in names]
 
     def models(self, stale: Sequence[int]) -> dict[str, slice]:
