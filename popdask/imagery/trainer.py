@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from popdask.errors import InputError
 from popdask.imagery.augment import Variations
@@ -225,8 +225,13 @@ class Trainer:
             setattr(self, name, state.plain[name])
 
 
-def start_at_the_mean(module: nn.Module, value: float) -> None:
-    """Let an untrained network say one value of every cell, or nearly: what it says on average."""
+def start_in_scale(module: Network, mean: float, spread: float) -> None:
+    """Let an untrained network's answers have the mean and the scale of what it is to learn.
+
+    A step of Adam is as long as the rate, whatever the scale of the loss: without this, counts of
+    hundreds take thousands of steps to reach.
+    """
     last = module.get_submodule("head")[-1]  # type: ignore[index]
     with torch.no_grad():
-        last.bias.fill_(value)
+        last.weight.mul_(spread)
+        last.bias.fill_(mean)

@@ -47,7 +47,7 @@ from popdask.imagery.trainer import (
     Side,
     Trainer,
     TrainingError,
-    start_at_the_mean,
+    start_in_scale,
 )
 from popdask.imagery.weights import TrainedModel
 from popdask.metrics import count_scores, presence_scores
@@ -130,7 +130,8 @@ def train(
     Notes
     -----
     Eager. The loss is binary cross-entropy for presence and the squared error for the others, by
-    Adam or AdamW; the rate is halved on a plateau. The same seed and number of threads give the
+    Adam or AdamW; the rate is halved on a plateau. Counts start at the mean and in the scale of the
+    training cells. The same seed and number of threads give the
     same weights on one kind of machine. On a GPU, steps use bfloat16 where that is safe (autocast),
     and their last bits may differ from run to run. Trainings of one process wait for one another,
     because torch's random state is the process's.
@@ -164,7 +165,7 @@ def train(
     with _alone(place), fixed_arithmetic(threads), torch.enable_grad():
         torch.manual_seed(config.seed)
         module = build(network)
-        start_at_the_mean(module, _before_learning(kind, training))
+        start_in_scale(module, *_scale(kind, training))
         scaling = _normalisation(cells, training.images.chosen, config)
         trainer = Trainer(module, _LOSSES[kind], scaling, config, place)
         if kept:
@@ -228,13 +229,15 @@ def _side(cells: Dataset, kind: str, config: TrainingConfig, chosen: NDArray[np.
     return Side(images, targets.astype(np.float32))
 
 
-def _before_learning(kind: str, side: Side) -> float:
-    """Give the best answer that is the same for every cell, as the network's output."""
-    mean = float(np.average(side.targets, weights=side.shares))
-    if kind != "presence":
-        return mean
-    mean = min(max(mean, 1e-3), 1 - 1e-3)
-    return math.log(mean / (1 - mean))
+def _scale(kind: str, side: Side) -> tuple[float, float]:
+    """Mean of the network's output if it said the same of every cell, and the targets' spread."""
+    targets = side.targets.astype(np.float64)
+    mean = float(np.average(targets, weights=side.shares))
+    if kind == "presence":
+        mean = min(max(mean, 1e-3), 1 - 1e-3)
+        return math.log(mean / (1 - mean)), 1.0
+    spread = np.average((targets - mean) ** 2, weights=side.shares) ** 0.5
+    return mean, float(spread) or 1.0
 
 
 def _normalisation(

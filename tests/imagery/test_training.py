@@ -97,6 +97,16 @@ def test_each_kind_learns_a_world_that_can_be_known(kind, config, figure, least)
     assert model.kind == kind
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
+def test_counts_of_any_size_are_learned_as_fast(cells, scale):
+    """What is learned of people is learned of thousands of people, up to rounding."""
+    config = small("count", epochs=12, weight_decay=0.0)
+    plain = train(cells, "count", config, device="cpu")
+    scaled = train(cells.assign(people=cells.people * scale), "count", config, device="cpu")
+    assert scaled.figures["r2"] == pytest.approx(plain.figures["r2"], abs=0.15)
+    assert plain.figures["r2"] > 0.5
+
+
 def test_the_best_weights_are_kept_with_all_they_depend_on(cells):
     model = train(cells, "presence", small(epochs=6), device="cpu")
     best = min(model.history, key=lambda row: row["validation"])
