@@ -183,7 +183,38 @@ def history(job: JobFile) -> None:
     """List the finished runs: when, how long, and what they computed."""
     from popdask.store import RegionStore
 
-    console.show_history(RegionStore(load_job(job).output.store).history())
+    store = RegionStore(load_job(job).output.store)
+    console.show_history(store.history(), store.kept_runs())
+
+
+@app.command()
+def rollback(
+    job: JobFile,
+    tag: Annotated[
+        str | None, typer.Argument(metavar="TAG", help="The run; by default, the one before.")
+    ] = None,
+) -> None:
+    """Let readers see an earlier run again; the runs in between are kept."""
+    from popdask.pipelines.upkeep import roll_back
+
+    console.show_rollback(roll_back(load_job(job), tag))
+
+
+@app.command()
+def expire(
+    job: JobFile,
+    keep: Annotated[
+        int | None, typer.Option(metavar="N", help="Keep the last N runs at most.")
+    ] = None,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", help="Take runs away that are older.")
+    ] = None,
+    log: Logs = None,
+) -> None:
+    """Take old runs and their logs away; what readers see stays."""
+    from popdask.pipelines.upkeep import expire
+
+    console.show_expired(expire(load_job(job), keep, older_than, log))
 
 
 @app.command()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from popdask.pipelines.population import Outcome as Estimates
     from popdask.pipelines.scenes import Outcome as Groups
     from popdask.pipelines.status import Status
+    from popdask.pipelines.upkeep import Upkeep
     from popdask.pipelines.verify import Verified
     from popdask.store import Run
 
@@ -236,8 +237,8 @@ def show_verified(verified: Verified) -> None:
         say(f"{checked} are as they were computed, and nobody is lost")
 
 
-def show_history(runs: Sequence[Run]) -> None:
-    """Print the finished runs, the newest first."""
+def show_history(runs: Sequence[Run], kept: Sequence[Run]) -> None:
+    """Print the finished runs, the newest first, and others that can be gone back to."""
     if not runs:
         say("no run is finished yet")
     for run in runs:
@@ -247,7 +248,28 @@ def show_history(runs: Sequence[Run]) -> None:
             f"{run.tag}, finished {run.finished} with popdask {version}: "
             f"{run.seconds:,.1f} s, {written:,.1f} MB"
         )
-        say(f"    {_computed(run)}")
+        say(f"    {run.note or _computed(run)}")
+    tags = {run.tag for run in runs}
+    if others := [run.tag for run in kept if run.tag not in tags]:
+        say(f"can be gone back to as well: {', '.join(others)}")
+
+
+def show_rollback(entry: Run) -> None:
+    """Print what readers see after a rollback."""
+    say(f"readers see {entry.tag}: {entry.note}")
+    say("the next run computes what differs from the job: change that first to stay here")
+
+
+def show_expired(expired: Upkeep) -> None:
+    """Print what was taken away."""
+    say(
+        f"{_count(expired.runs, 'run')} and {_count(expired.logs, 'log')} taken away, "
+        f"{expired.bytes / 1e6:,.1f} MB freed; {_count(expired.kept, 'run')} kept"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _computed(run: Run) -> str:

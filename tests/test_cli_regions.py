@@ -50,9 +50,9 @@ def jobs(frames, tmp_path):
     return folder
 
 
-def write(folder, name, frames):
+def write(folder, name, frames, **tables):
     """Write the job file of a region."""
-    few = {"input": {"end": "2001"}, "encoder": {"epochs": 1}}
+    few = {"input": {"end": "2001"}, "encoder": {"epochs": 1}} | tables
     file = write_job(folder / f"{name}.toml", frames, f"{name}.icechunk", **few)
     file.write_text(file.read_text().replace('name = "small"', f'name = "{name}"'))
 
@@ -118,3 +118,41 @@ def test_the_run_of_one_region_is_logged_too(popdask, jobs, frames, scheduler):
     (oslo,) = json.loads(popdask("status", jobs, "--json")[1])
     assert (oslo["state"], oslo["failures"]) == ("done", 0)
     assert "see run-" in popdask("status", file)[1], "one job file is told at length"
+
+
+def test_back_to_an_earlier_run_and_old_ones_away(popdask, jobs, frames, scheduler):
+    file, store = jobs / "oslo.toml", RegionStore(jobs / "oslo.icechunk")
+    code, _, complaint = popdask("rollback", file)
+    assert code == 2 and "no earlier run" in complaint
+    tables = []
+    for rule in ("overlap", "cosine"):
+        write(jobs, "oslo", frames, links={"rule": rule})
+        assert popdask("run", file, "--cluster", scheduler)[0] == 0
+        tables.append(store.table("links"))
+    assert not tables[0].equals(tables[1])
+    second, first = (run.tag for run in store.history())
+
+    code, said, _ = popdask("rollback", file)
+    assert code == 0 and f"back to {first}, from {second}" in said
+    assert store.table("links").equals(tables[0])
+    said = popdask("history", file)[1]
+    assert f"back to {first}" in said and f"can be gone back to as well: {second}\n" in said
+    code, _, complaint = popdask("rollback", file)
+    assert code == 2 and "see an earlier run already" in complaint and second in complaint
+    code, _, complaint = popdask("rollback", file, "run-0")
+    assert code == 2 and "no finished run 'run-0'" in complaint
+    assert popdask("rollback", file, second)[0] == 0
+    assert store.table("links").equals(tables[1])
+    assert "nothing to do" in popdask("run", file)[1], "the second run is what the job wants"
+
+    code, said, _ = popdask("expire", file, "--older-than", "30")
+    assert code == 0 and said.startswith("0 runs and 0 logs taken away") and "4 runs kept" in said
+    code, said, _ = popdask("expire", file, "--keep", "1")
+    assert code == 0 and said.startswith("3 runs and 1 log taken away") and "1 run kept" in said
+    assert len(store.kept_runs()) == 1 and store.table("links").equals(tables[1])
+    assert popdask("verify", file, "--cluster", scheduler)[0] == 0
+    code, _, complaint = popdask("expire", file)
+    assert code == 2 and "neither a number of runs nor an age" in complaint
+    with store.lock():
+        assert popdask("expire", file, "--keep", "1")[0] == 75
+        assert popdask("rollback", file, second)[0] == 75

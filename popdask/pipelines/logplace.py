@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,17 @@ class LogPlace(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a log."""
+
+
+def log_name(time: datetime) -> str:
+    """Name the log of an attempt that begins at some time; names sort by it.
+
+    Examples
+    --------
+    >>> log_name(datetime(2026, 3, 1, 2, 30, tzinfo=UTC))
+    '20260301T023000.000000Z.jsonl'
+    """
+    return f"{time.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
 
 
 def log_place(job: Job, folder: str | Path | None = None) -> LogPlace:

@@ -35,7 +35,7 @@ from popdask import object_store
 from popdask.errors import InputError
 from popdask.job import Job
 from popdask.pipelines.attempts import End
-from popdask.pipelines.logplace import SUFFIX, log_place
+from popdask.pipelines.logplace import log_name, log_place
 from popdask.pipelines.provenance import versions, without_secrets
 from popdask.progress import Reporter
 from popdask.store import Finished, RegionBusyError, RegionStore
@@ -94,7 +94,7 @@ class RunLog(Reporter):
         self._bytes = 0
         self._writable = True
         now = datetime.now(UTC)
-        self.name = f"{now:%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
+        self.name = log_name(now)
         self.started = now.isoformat(timespec="milliseconds")
         self.outcome = End.KILLED
         self.error: str | None = None
