@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import gc
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from distributed import Client, Worker, WorkerPlugin
+from distributed import Client, Security, Worker, WorkerPlugin
 from distributed.comm import CommClosedError
+from distributed.comm import connect as connect_comm
 
 from popdask.cluster import gateway, kubernetes, local, queues
 from popdask.cluster.place import Place, security
@@ -96,24 +98,31 @@ def _settings(spec: str) -> Spec:
 
 
 def _client(place: Place) -> Client:
-    address = place.target if isinstance(place.target, str) else place.target.scheduler_address
+    # A client that cannot connect leaves its event loop behind, so a bare connection is tried
+    # first, and in a thread, since a notebook's own loop is running in this one.
+    if isinstance(place.target, str):
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _knock(place.target, place.security)).result()
     options = {"security": place.security} if place.security else {}
+    return Client(place.target, timeout=SCHEDULER_SECONDS, **options)
+
+
+async def _knock(address: str, certificates: Security | None) -> None:
+    """Connect to a scheduler and leave again, or say in one sentence why that is not possible."""
+    arguments = (certificates or Security()).get_connection_args("client")
     try:
-        return Client(place.target, timeout=SCHEDULER_SECONDS, **options)
-    except TypeError:  # distributed's answer to a TLS address without certificates
-        complaint = (
+        connection = await connect_comm(address, timeout=SCHEDULER_SECONDS, **arguments)
+    except TypeError as error:  # distributed's answer to a TLS address without certificates
+        raise InputError(
             f"the scheduler at {address} wants certificates: give them in a cluster file, as "
             "[tls] folder."
-        )
-    except (OSError, TimeoutError, CommClosedError) as error:
-        complaint = (
+        ) from error
+    except (OSError, CommClosedError) as error:
+        raise InputError(
             f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`, "
             "or check the address."
-        )
-    # What was half made must end here: collected in the thread of the next client's loop, which
-    # waits for it, it would keep that loop from starting.
-    gc.collect()
-    raise InputError(complaint)
+        ) from error
+    await connection.close()
 
 
 class _QuietInputErrors(WorkerPlugin):
