@@ -29,6 +29,7 @@ _HOMES = {
     "popdask.imagery.models": ("PresenceCNN", "CountCNN", "PopulationViT"),
     "popdask.imagery.weights": ("TrainedModel",),
     "popdask.imagery.training": ("TrainingConfig", "train"),
+    "popdask.imagery.tuning": ("tune",),
     "popdask.imagery.inference": ("estimate",),
     "popdask.imagery.census": ("keep_totals", "zone_report"),
     "popdask.imagery.apportion": ("whole_people",),
