@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import psutil
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 
 class Process:

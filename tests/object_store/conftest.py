@@ -32,7 +32,7 @@ def server():
 @pytest.fixture
 def reliable(server):
     """The server, as long as nothing is dropped."""
-    server.faults(drop=0, delay=0, clock=0, conditions=True)
+    server.faults(drop=0, delay=0, lose="", clock=0, conditions=True)
     return server
 
 

@@ -2,9 +2,9 @@
 
 The server is moto's. Before it lies a layer that drops a share of the requests, in each of the
 ways in which a network does: before the server has seen them (reset or 503), and after it has done
-what they ask, when only the answer is lost. Others are delayed. The layer can also shift the clock
-of the server, and have it ignore conditions. A request for ``/-/faults`` sets all that, and tells
-how many faults there were.
+what they ask, when only the answer is lost. Others are delayed. The layer can also lose certain
+answers, shift the clock of the server, and have it ignore conditions. A request for ``/-/faults``
+sets all that, and tells how many faults there were.
 """
 
 import json
@@ -33,13 +33,16 @@ class Faults:
         self._application = application
         self._random = random.Random(seed)
         self._lock = threading.Lock()
-        self.told = {"drop": 0.0, "delay": 0.0, "clock": 0.0, "conditions": True}
+        self._odd = False
+        self.told = {"drop": 0.0, "delay": 0.0, "lose": "", "clock": 0.0, "conditions": True}
         self.told |= {"requests": 0, "dropped": 0, "delayed": 0}
 
     def __call__(self, environ, start_response):
         if environ["PATH_INFO"] == CONTROL:
             return self._control(environ, start_response)
         drop, delay = self._throw()
+        if self._is_lost(environ):
+            drop = "answer"
         if delay:
             time.sleep(DELAY_SECONDS)
         if drop == "busy":
@@ -53,6 +56,16 @@ class Faults:
         if drop == "answer":
             raise _ResetError
         return answer
+
+    def _is_lost(self, environ):
+        """Lose every other answer to what is put into places that ``lose`` is part of."""
+        with self._lock:
+            lose, path = self.told["lose"], environ["PATH_INFO"]
+            if environ["REQUEST_METHOD"] != "PUT" or not lose or lose not in path:
+                return False
+            self._odd = not self._odd
+            self.told["dropped"] += self._odd
+            return self._odd
 
     def _start(self, start_response, status, headers, *error):
         """Begin an answer, with the times of the server's clock."""

@@ -114,11 +114,12 @@ def test_what_a_run_leaves_is_not_the_lock_of_the_next(store, monkeypatch):
         assert store.holder().process == os.getpid()
 
 
-def test_lost_requests_and_answers_do_not_lose_the_lock(store, server):
-    server.faults(drop=0.2)
+@pytest.mark.parametrize("fault", [{"drop": 0.2}, {"lose": ".lock"}], ids=["some", "answers"])
+def test_lost_requests_and_answers_do_not_lose_the_lock(store, server, fault):
+    server.faults(**fault)
     before = server.faults()["dropped"]
     place = bucket_and_key(str(store.location))
-    for _ in range(6):
+    for _ in range(4):
         with object_lock.hold(place[0], f"{place[1]}.lock", "here") as check:
             check()
             check()

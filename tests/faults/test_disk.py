@@ -1,0 +1,104 @@
+"""A disk that is full or protected, and inputs that go bad: one sentence, and nothing is lost."""
+
+import shutil
+
+import pytest
+
+from popdask.errors import InputError
+from popdask.pipelines import communities
+from popdask.store import RegionStore, StoreError
+from tests.faults.disk import filled, mount, small_disk
+from tests.pipelines.small import assert_same, job, small_world
+
+SIZE = 8 * 2**20
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(frames, tmp_path_factory):
+    """The store of a run that nothing happened to, and of one with other communities after it."""
+    store = tmp_path_factory.mktemp("undisturbed") / "small.icechunk"
+    communities.run(job(frames, store))
+    shutil.copytree(store, store.with_name("first.icechunk"))
+    return communities.run(changed(frames, store)).store, RegionStore(
+        store.with_name("first.icechunk")
+    )
+
+
+def changed(frames, store):
+    return job(frames, store, communities={"eps": 5})
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with small_disk(tmp_path / "disk", SIZE) as folder:
+        yield folder
+
+
+def test_a_full_disk_is_named_and_costs_nothing_but_time(disk, frames, undisturbed):
+    after, before = undisturbed
+    shutil.copytree(before.path, disk / "small.icechunk")
+    store = RegionStore(disk / "small.icechunk")
+    with filled(disk):
+        with pytest.raises(
+            StoreError, match=r"small.icechunk cannot be read or written \(No space"
+        ):
+            communities.run(changed(frames, store.path))
+        assert_same(store, before)
+        assert store.holder() is None
+    communities.run(changed(frames, store.path))
+    assert_same(store, after)
+
+
+def test_a_disk_that_fills_while_a_stage_is_written(disk, frames, undisturbed):
+    """There is room for the lock and for the first stages, and then no more."""
+    after, _ = undisturbed
+    store = RegionStore(disk / "small.icechunk")
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(SIZE - 200_000))
+    with pytest.raises(StoreError, match="No space left on device"):
+        communities.run(changed(frames, store.path))
+    stages = [done.stage for done in store.stages_since()]
+    assert stages and "tracks" not in stages, "it filled too early or too late"
+    ballast.unlink()
+    communities.run(changed(frames, store.path))
+    assert [done.stage for done in store.history()[0].stages][: len(stages)] == stages
+    assert_same(store, after)
+
+
+def test_a_store_made_read_only_is_named_and_still_read(disk, frames, undisturbed):
+    after, before = undisturbed
+    shutil.copytree(before.path, disk / "small.icechunk")
+    store = RegionStore(disk / "small.icechunk")
+    mount("-o", "remount,ro", disk)
+    with pytest.raises(StoreError, match="Read-only file system"):
+        communities.run(changed(frames, store.path))
+    assert_same(store, before)
+    assert communities.plan(job(frames, store.path)).done
+    mount("-o", "remount,rw", disk)
+    communities.run(changed(frames, store.path))
+    assert_same(store, after)
+
+
+def test_a_frame_that_is_truncated_in_mid_run_is_named(frames, undisturbed, tmp_path):
+    """It is whole when the run begins, and not when its cells are read."""
+    _, before = undisturbed
+    shutil.copytree(frames, tmp_path / "frames")
+    store = RegionStore(tmp_path / "small.icechunk")
+    frame = tmp_path / "frames" / "world_2002.tif"
+    whole = frame.read_bytes()
+    pipeline, settings = communities.PIPELINE, job(tmp_path / "frames", store.path)
+    stages = pipeline.begin(settings, store, pipeline.files(settings, {}), [])
+    frame.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"world_2002.tif cannot be read .*it may be truncated"):
+        stages.compute(stages.plan["population"], None)
+    assert not store.records("work")
+    frame.write_bytes(whole)
+    communities.run(settings)
+    assert_same(store, before)
