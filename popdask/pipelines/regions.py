@@ -18,7 +18,7 @@ from popdask.job import Job, load_job
 from popdask.pipelines import product
 from popdask.pipelines.attempts import Attempt, End, attempts
 from popdask.pipelines.conductor import Workers
-from popdask.pipelines.runlog import RunLog
+from popdask.pipelines.runlog import RunLog, without_keys
 from popdask.progress import Reporter
 
 
@@ -179,7 +179,7 @@ def _read(file: Path) -> Region:
     try:
         return Region(file, load_job(file))
     except InputError as error:
-        return Region(file, None, str(error))
+        return Region(file, None, without_keys(str(error)))
 
 
 def _ended_well(region: Region, folder: str | Path | None) -> bool:

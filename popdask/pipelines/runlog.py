@@ -6,7 +6,7 @@ Each attempt at a region has a log of its own, named by the time at which it beg
 =============== ==================================================================================
 ``begin``       ``pipeline``, ``store``, ``only``, ``host``, ``process``, ``versions``
 ``stage-begin`` ``stage``, ``work``
-``stage-end``   ``stage``, ``seconds``, ``bytes`` added to the store, ``ok``
+``stage-end``   ``stage``, ``seconds``, ``bytes`` added to the job's store, ``ok``
 ``note``        ``text``
 ``end``         ``outcome``, ``seconds``, ``stages``, ``bytes``; ``run`` and ``people`` (their
                 balance in each frame) of a run that has published results; ``error`` and
