@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from popdask import object_store
 from popdask.errors import InputError
 from popdask.job import Job
 from popdask.pipelines.attempts import Attempt, End, attempts
 from popdask.pipelines.regions import Region
+from popdask.pipelines.runlog import without_keys
 from popdask.store import RegionStore
+from popdask.store.contents import READ_ERRORS
 
 #: States beside the ends of attempts.
-NEVER, RUNNING = "never run", "running"
+NEVER, RUNNING, UNREADABLE = "never run", "running", "unreadable"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Standing:
     job: str
     """The job file."""
     state: str
-    """``"running"``, ``"never run"``, or how the last attempt has ended."""
+    """``"running"``, ``"never run"``, ``"unreadable"``, or how the last attempt has ended."""
     run: str | None = None
     """Tag of the run that readers see."""
     finished: str | None = None
@@ -73,7 +76,10 @@ def _standing(region: Region, folder: str | Path | None, now: datetime) -> Stand
     try:
         return _of_store(region, region.job, folder, now)
     except InputError as error:
-        return Standing(region.name, str(region.file), End.WRONG, error=str(error))
+        state, problem = End.WRONG.value, str(error)
+    except READ_ERRORS + object_store.failures() as error:
+        state, problem = UNREADABLE, f"its store or logs cannot be read: {error}"
+    return Standing(region.name, str(region.file), state, error=without_keys(problem))
 
 
 def _of_store(region: Region, job: Job, folder: str | Path | None, now: datetime) -> Standing:
@@ -87,7 +93,7 @@ def _of_store(region: Region, job: Job, folder: str | Path | None, now: datetime
     run, finished, frames = _seen(store)
     checked = good.started if good else finished
     last = failed[0] if failed else good
-    state = last.outcome if last else (End.DONE if run else NEVER)
+    state = last.outcome if last else (End.DONE if frames else NEVER)
     return Standing(
         region.name,
         str(region.file),
@@ -116,5 +122,9 @@ def _seen(store: RegionStore) -> tuple[str | None, str | None, int]:
     """Tell what readers see: the tag of its run, when it was published, and its frames."""
     if not store.exists() or not store.records():
         return None, None, 0
-    record = store.run_record()
-    return record["tag"], record["finished"], store.dataset().sizes["time"]
+    frames = store.dataset().sizes["time"]
+    try:
+        record = store.run_record()
+    except KeyError:  # published before runs were put on record
+        return None, None, frames
+    return record["tag"], record["finished"], frames

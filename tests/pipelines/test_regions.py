@@ -246,6 +246,14 @@ def test_a_store_that_cannot_be_opened_is_told(folder):
     assert oslo.state == "wrong" and "holds other files" in oslo.error
 
 
+def test_one_region_that_cannot_be_read_leaves_the_others_in_the_table(folder, frames):
+    write(folder, "new", frames)
+    (folder / "oslo.icechunk.log" / "20990101T000000.000000Z.jsonl").mkdir()
+    new, oslo = standings(find_regions([folder]))
+    assert (new.state, oslo.state) == ("never run", "unreadable")
+    assert "cannot be read" in oslo.error and "20990101" in oslo.error
+
+
 def test_regions_leave_nothing_open(folder, frames):
     """The files that this process has open, before and after."""
     run_regions(find_regions([write(folder, "warm", frames)]))
