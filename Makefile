@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 PEERS := .venv-peers
 export POPDASK_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: install demo test test-faults lint bench clean
+.PHONY: install demo test test-faults test-slurm lint bench clean
 
 install: $(READY)
 
@@ -22,7 +22,11 @@ test: $(READY)
 	$(BIN)/python -m pytest -q
 
 test-faults: $(READY)
-	$(BIN)/python -m pytest -q tests/faults
+	$(BIN)/python -m pytest -q tests/faults tests/object_store
+
+# Starts a SLURM of one node; as root it installs what is missing of it.
+test-slurm: $(READY)
+	$(BIN)/python -m pytest -q tests/slurm
 
 lint: $(READY)
 	$(BIN)/ruff check .

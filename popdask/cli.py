@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -48,7 +48,10 @@ Logs = Annotated[
 ]
 Cluster = Annotated[
     str,
-    typer.Option(metavar="SPEC", help="Where to run: local, or a scheduler's address (tcp://…)."),
+    typer.Option(
+        metavar="SPEC",
+        help="Where to run: local, a scheduler's address (tcp://…, tls://…), or a TOML file.",
+    ),
 ]
 
 
@@ -297,6 +300,18 @@ def explain(
 
 
 @app.command()
+def certificates(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where they go.")],
+    days: Annotated[int, typer.Option(help="How long they hold.")] = 365,
+) -> None:
+    """Make the certificates of a cluster that talks by TLS."""
+    from popdask.cluster import make_certificates
+
+    for path in make_certificates(folder, days=days):
+        console.say(str(path))
+
+
+@app.command()
 def demo(
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where the demo's frames and results go.")
@@ -357,14 +372,7 @@ def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
     from popdask.cluster import connect
 
     start = time.perf_counter()
-    with ExitStack() as stack:
-        # Ctrl-C goes to every process of a terminal. Workers that are started while it is ignored
-        # ignore it for good; the run itself hears it as soon as they are there.
-        heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            client = stack.enter_context(connect(cluster))
-        finally:
-            signal.signal(signal.SIGINT, heard)
+    with connect(cluster, tell=reporter.note) as client:
         reporter.note(f"{name}: dashboard at {client.dashboard_link}")
         yield client
         reporter.note(f"done in {time.perf_counter() - start:.1f} s")
@@ -379,9 +387,12 @@ def _known_failure(error: Exception) -> int | None:
     """Exit code of a failure that one sentence tells; None for what must be a bug."""
     from distributed.scheduler import KilledWorker
 
-    from popdask.store import RegionBusyError
+    from popdask.cluster import NoWorkersError
+    from popdask.imagery.training import TrainingError
+    from popdask.store import RegionBusyError, StoreError
     from popdask.tracking.summary import LostPeopleError
 
     if isinstance(error, RegionBusyError):
         return 75
-    return 1 if isinstance(error, LostPeopleError | KilledWorker) else None
+    told = (StoreError, LostPeopleError, KilledWorker, NoWorkersError, TrainingError)
+    return 1 if isinstance(error, told) else None

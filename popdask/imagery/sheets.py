@@ -18,7 +18,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from popdask.cube.grids import grid_of
-from popdask.cube.rasters import is_remote
+from popdask.cube.rasters import is_remote, open_raster
 from popdask.errors import InputError
 
 Result = TypeVar("Result")
@@ -193,7 +193,7 @@ def _read_zarr(sheet: Sheet, rows: slice, columns: slice) -> NDArray:
 def _use(path: str, use: Callable[[rasterio.DatasetReader], Result]) -> Result:
     """Open a raster, use it, close it; what GDAL cannot read is a bad input."""
     try:
-        with rasterio.open(path) as source:
+        with open_raster(path) as source:
             return use(source)
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")

@@ -45,7 +45,7 @@ def on_worker(
     except ValueError:  # no client: plain Dask
         told = {} if tell is None else {"progress": lambda message: tell(asdict(message))}
         return partial(function, *arguments, **options, **told)
-    sent = client.scatter(list(arguments), hash=False)
+    sent = client.scatter(list(arguments), hash=False) if arguments else []
     messages = Messages(f"popdask-{uuid.uuid4().hex}")
     if tell is not None:
         client.subscribe_topic(messages.topic, lambda event: tell(event[1]))

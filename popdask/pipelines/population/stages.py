@@ -131,7 +131,7 @@ def _learn(
     for fold, (cells, gate) in enumerate(zip(run.splits(), gates, strict=True)):
         name = FOLD_FILE.format(stage=stage.name, fold=fold)
         name = name if run.job.cells.folds else f"{stage.name}.safetensors"
-        checkpoints.append(_checkpoint(run.store, name))
+        checkpoints.append(_checkpoint(run.job, name))
         trained = on_worker(
             train,
             cells,
@@ -348,9 +348,9 @@ def _given(path: str, kind: str) -> TrainedModel:
     return model
 
 
-def _checkpoint(store: RegionStore, name: str) -> Path:
-    """Where a training puts down its state, beside the store."""
-    folder = Path(f"{store.path}.training")
+def _checkpoint(job: PopulationJob, name: str) -> Path:
+    """Where a training puts down its state: in the folder of the exports, which is a local one."""
+    folder = job.export_folder / "training"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
 
