@@ -59,7 +59,7 @@ class Job(Settings):
         store, folder = self.output.store, self.output.folder
         if folder is not None and "://" in folder:
             raise ValueError(f"[output] folder is {folder}: exports go to a local folder, name one")
-        if folder is None and "://" in store and getattr(self.output, "export", ()):
+        if folder is None and "://" in store and getattr(self.output, "export", None):
             raise ValueError(
                 f"[output] store is {store}: exports of a store on S3 need a local [output] "
                 "folder, name one"
