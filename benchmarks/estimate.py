@@ -8,7 +8,9 @@ Denmark, by the choice of the last biases of networks with random weights.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dask
 import dask.array as da
@@ -49,7 +51,8 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
             f"people equal to 1e-5 of the range; {int((expected > 0).sum())} cells inhabited",
         )
     sides = (8, 16) if quick else (48, 96)
-    small, large = (memory(side) if quick else in_child(memory, side) for side in sides)
+    with freed_at_once():
+        small, large = (memory(side) if quick else in_child(memory, side) for side in sides)
     yield Row(
         "estimate, memory",
         " and ".join(f"{side} × {side} cells" for side in sides),
@@ -128,6 +131,16 @@ def memory(side: int) -> int:
         estimate(unread(CHUNK), *models, cell_size=CELL).compute()  # to warm up
         found = estimate(image, *models, cell_size=CELL)
         return measured(lambda: found.to_dataarray().mean().compute())[1].peak
+
+
+@contextmanager
+def freed_at_once() -> Iterator[None]:
+    """Have new processes give arrays back when they are freed, so that only what is held counts."""
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
+    try:
+        yield
+    finally:
+        del os.environ["MALLOC_MMAP_THRESHOLD_"]
 
 
 def unread(side: int) -> xr.DataArray:
