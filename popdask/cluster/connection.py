@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import dask
 from distributed import Client, Security, Worker, WorkerPlugin
 from distributed.comm import CommClosedError
 from distributed.comm import connect as connect_comm
@@ -104,6 +105,8 @@ def _client(place: Place) -> Client:
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, _knock(place.target, place.security)).result()
     options = {"security": place.security} if place.security else {}
+    # A graph that carries a trained model, so that it does not die with a worker, is no mistake.
+    dask.config.set({"distributed.admin.large-graph-warning-threshold": "200MB"})
     return Client(place.target, timeout=SCHEDULER_SECONDS, **options)
 
 

@@ -17,9 +17,6 @@ from popdask.pipelines.population.scoring import Joint
 from popdask.progress import Reporter
 from popdask.store import RegionStore
 
-#: Kinds of models of which the last feature map is one of places.
-EXPLAINED = ("presence", "count", "weighted")
-
 
 def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int = 4) -> Path:
     """Draw what in the images of some cells speaks for people.
@@ -59,7 +56,6 @@ def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int 
         maps = {
             name: np.stack([gradcam(model, images[place]) for place in order])
             for name, model in models.items()
-            if model.kind in EXPLAINED
         }
         pixels, context = images.shape[-1], int(held_out.attrs["context"])
         ring = pixels // (2 * context + 1) * context
