@@ -55,7 +55,7 @@ class Held:
     python_threads: int
     """Those of Python alone."""
     memory: int
-    """Bytes: the proportional set size, of memory that is shared the process's part."""
+    """Bytes, anonymous: not of libraries, which other processes share or not."""
 
 
 def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
@@ -113,10 +113,10 @@ def holding() -> Held:
     gc.collect()
     process = Path("/proc/self")
     lines = (process / "smaps_rollup").read_text().splitlines()
-    share = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    anonymous = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:"))
     return Held(
         len(os.listdir(process / "fd")),  # noqa: PTH208
         len(os.listdir(process / "task")),  # noqa: PTH208
         threading.active_count(),
-        share,
+        anonymous,
     )
