@@ -55,7 +55,7 @@ def terraces(rng: np.random.Generator, district: float, **life: Any) -> list[np.
 
 def slabs(rng: np.random.Generator, district: float, **life: Any) -> list[np.ndarray]:
     """Two slabs of flats, a home per stairwell, with lawns and a car park."""
-    floors, wells = rng.integers(2, 5), rng.integers(4, 8)
+    floors, wells = rng.integers(2, 4), rng.integers(4, 8)
     x = (np.arange(wells) - (wells - 1) / 2) * 16
     roof = {"form": Form.FLAT, "material": Material.TAR, "shade": rng.uniform(0.7, 1.5)}
     if rng.random() < 0.5:

@@ -35,18 +35,26 @@ def farm(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def house(rng: np.random.Generator) -> list[np.ndarray]:
-    """A house in its garden."""
-    return houses(rng, np.zeros(1), np.zeros(1), 1.0)
+    """A house in a garden within hedges."""
+    side = rng.uniform(34, 46)
+    ends = np.array([-side / 2, side / 2])
+    hedge = {"material": Material.HEDGE, "layer": Layer.PAVING}
+    return [
+        make(0, 0, side, side, material=Material.LAWN, shade=rng.uniform(0.85, 1.1)),
+        make(0, ends, side, 2.5, **hedge),
+        make(ends, 0, 2.5, side, **hedge),
+        *houses(rng, np.zeros(1), np.zeros(1), 1.0),
+    ]
 
 
 def barn(rng: np.random.Generator) -> list[np.ndarray]:
-    """A barn on a yard, nearly half of them no larger than a house."""
-    if rng.random() < 0.45:
+    """A barn on a yard, some of them no larger than a house."""
+    if rng.random() < 0.3:
         length, width = rng.uniform(11, 17), rng.uniform(7, 9.5)
     else:
         length, width = rng.uniform(20, 45), rng.uniform(10, 15)
     ground = {
-        "material": Material.LAWN if rng.random() < 0.3 else Material.GRAVEL,
+        "material": Material.LAWN if rng.random() < 0.15 else Material.GRAVEL,
         "shade": rng.uniform(0.7, 1.1),
         "layer": Layer.GARDEN,
     }

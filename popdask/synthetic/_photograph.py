@@ -70,6 +70,6 @@ def paint(top: int, left: int, shape: tuple[int, int], *, seed: int, year: int) 
 
 def _sun(year: int, salt: int) -> tuple[float, float]:
     """The way to the sun per metre of height, east and north, when a year's pictures are taken."""
-    azimuth = radians(155 + 30 * uniform(year, 0, salt))
-    away = 1 / tan(radians(42 + 8 * uniform(year, 1, salt)))
+    azimuth = radians(164 + 12 * uniform(year, 0, salt))
+    away = 1 / tan(radians(44 + 3 * uniform(year, 1, salt)))
     return away * sin(azimuth), away * cos(azimuth)

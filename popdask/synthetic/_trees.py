@@ -12,9 +12,6 @@ from popdask.synthetic._materials import Material
 from popdask.synthetic._noise import noise, uniform
 from popdask.synthetic._painter import Canvas, frame, point
 
-REACH = 12.0
-"""Metres from its trunk that a tree or its shadow may touch."""
-
 _SPACING = 6.0  # metres
 _FALL = 1.6  # radii from the ground to the middle of the crown
 _CHANCES, _SIZES = np.zeros(len(Material)), np.full(len(Material), 0.75)

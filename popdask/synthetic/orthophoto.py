@@ -301,7 +301,7 @@ def drawn_orthophoto(
     ({'band': 1, 'y': 400, 'x': 600}, 'uint8', 25832)
     >>> later = drawn_orthophoto((0.4, 0.6), origin=(604_200, 6_204_800), year=20)
     >>> dict(world.people(100).sizes), int(world.people().sum()), int(later.people().sum())
-    ({'y': 4, 'x': 6}, 384, 766)
+    ({'y': 4, 'x': 6}, 379, 706)
     """
     return OrthophotoWorld(shape_km, seed, origin, year, bands, resolution)
 

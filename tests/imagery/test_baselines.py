@@ -95,7 +95,7 @@ def test_the_regression_sees_more_than_the_mean_on_cells_not_seen(cells):
         errors[name] = float(((people - truth) ** 2).mean())
         if name == "regression":
             assert matthews_corrcoef(truth > 0, presence > 0.5) > 0.3
-    assert errors["regression"] < 0.7 * errors["mean per cell"]
+    assert errors["regression"] < 0.85 * errors["mean per cell"]
 
 
 def test_without_a_split_all_known_cells_count(cells):
