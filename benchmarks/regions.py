@@ -65,7 +65,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
         seconds, (first, *_, last) = in_child(run, folder, count, warm)
     grown = (last.memory - first.memory) / 1e6
     yield Row(
-        f"regions, the {warm}th and the last",
+        f"regions, after {warm} and after all",
         f"{count} regions of 2 × 66 × 70 cells",
         f"{seconds / count:.2f} s a region",
         limit=f"{grown:+.0f} MB, {max(grown, 0) / MEGABYTES:.0%} of {MEGABYTES} MB",
