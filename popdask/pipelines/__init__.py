@@ -1,7 +1,7 @@
 """The conductors: one package for each kind of job, and what they have in common.
 
-A product's package has ``PIPELINE``, ``plan``, ``extent``, ``run``, ``run_only``, ``found``,
-``check`` and ``draw``; :func:`product` finds the one of a job.
+A product's package has ``PIPELINE``, ``plan``, ``extent``, ``costs``, ``run``, ``run_only``,
+``found``, ``check`` and ``draw``; :func:`product` finds the one of a job.
 """
 
 from importlib import import_module

@@ -7,6 +7,7 @@ stale, and is committed when it is finished; readers see the whole at the end.
 """
 
 from popdask.pipelines.communities.checks import check
+from popdask.pipelines.communities.costs import costs
 from popdask.pipelines.communities.pictures import draw
 from popdask.pipelines.communities.runs import (
     PIPELINE,
@@ -22,6 +23,7 @@ __all__ = [
     "PIPELINE",
     "Outcome",
     "check",
+    "costs",
     "draw",
     "extent",
     "found",

@@ -6,6 +6,7 @@ Models learn from the cells of known people; every frame's mosaic is then estima
 The estimates of several dates are the frames of a communities job, which may follow.
 """
 
+from popdask.pipelines.population.costs import costs
 from popdask.pipelines.population.explaining import explain
 from popdask.pipelines.population.pictures import draw
 from popdask.pipelines.population.runs import (
@@ -25,6 +26,7 @@ __all__ = [
     "PIPELINE",
     "Outcome",
     "check",
+    "costs",
     "draw",
     "explain",
     "extent",

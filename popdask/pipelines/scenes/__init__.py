@@ -3,6 +3,7 @@
 mosaic → features → groups → export
 """
 
+from popdask.pipelines.scenes.costs import costs
 from popdask.pipelines.scenes.runs import (
     PIPELINE,
     Outcome,
@@ -19,6 +20,7 @@ __all__ = [
     "PIPELINE",
     "Outcome",
     "check",
+    "costs",
     "draw",
     "extent",
     "found",
