@@ -76,12 +76,28 @@ def main() -> None:
 
 @app.command()
 def plan(job: JobFile) -> None:
-    """Print every setting of a job, and what a run of it would compute."""
+    """Print every setting of a job, what a run of it would compute, and what that costs here."""
+    from popdask.cluster.machine import cores_at_hand, memory_at_hand, workers_at_hand
     from popdask.pipelines import product
+    from popdask.pipelines.costs import Crew
 
     settings = load_job(job)
-    kind = product(settings)
-    console.show_plan(settings, kind.plan(settings), kind.extent(settings))
+    kind, memory = product(settings), memory_at_hand()
+    workers, threads = workers_at_hand(cores_at_hand(), memory)
+    crew, planned = Crew(workers, threads, memory // workers), kind.plan(settings)
+    costs = kind.costs(settings, planned)
+    console.show_plan(settings, planned, kind.extent(settings), costs, crew)
+
+
+@app.command()
+def calibrate(cluster: Cluster = "local") -> None:
+    """Measure how fast this machine works, for the times that `plan` tells; about a minute."""
+    from popdask.pipelines.calibration import calibrate
+    from popdask.pipelines.rates import save_rates
+
+    with _stoppable("calibration", cluster) as (reporter, workers):
+        rates = calibrate(reporter, workers=workers)
+    console.show_rates(rates, save_rates(rates))
 
 
 @app.command()

@@ -15,14 +15,18 @@ from rich.table import Table
 from popdask.job import Job, settings_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from popdask.imagery.tuning import Tuning
     from popdask.pipelines.attempts import Attempt
     from popdask.pipelines.communities import Outcome
+    from popdask.pipelines.costs import Costs, Crew
     from popdask.pipelines.overview import Standing
     from popdask.pipelines.plan import Plan
     from popdask.pipelines.population import Outcome as Estimates
+    from popdask.pipelines.rates import Rates
     from popdask.pipelines.scenes import Outcome as Groups
     from popdask.pipelines.status import Status
     from popdask.pipelines.upkeep import Upkeep
@@ -53,16 +57,77 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     out.print(table)
 
 
-def show_plan(job: Job, plan: Plan, extent: str) -> None:
-    """Print every setting, how much the job is, and what a run would compute."""
+def show_plan(job: Job, plan: Plan, extent: str, costs: Costs, crew: Crew) -> None:
+    """Print every setting, how much the job is, what a run would compute, and what that costs."""
+    from popdask.pipelines.rates import load_rates
+
     rows = [
         (name, _shown(value), meaning.replace("``", ""))
         for name, value, meaning in settings_rows(job)
     ]
     show_table(["setting", "value", "meaning"], rows)
-    say(f"\n{_span(plan.times)}")
+    say(f"\n{_span(plan.times)}" if plan.times else "")
     say(f"{extent}\n")
-    show_table(["stage", "to compute"], [(stage.name, str(stage)) for stage in plan])
+    rates = load_rates()
+    stages = [(stage.name, str(stage), *_cost(costs, stage.name, rates, crew)) for stage in plan]
+    show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)
+    if costs.stages:
+        _show_costs(costs, rates, crew)
+
+
+def _cost(costs: Costs, name: str, rates: Rates | None, crew: Crew) -> tuple[str, ...]:
+    cost = costs.stages.get(name)
+    if cost is None:
+        return ("",) * 5
+    seconds = None if rates is None else cost.seconds(rates, crew.cores)
+    sizes = [_bytes(size) if size else "" for size in (cost.read, cost.written, cost.memory)]
+    return (f"{cost.tasks:,}", *sizes, "" if seconds is None else _duration(seconds))
+
+
+def _show_costs(costs: Costs, rates: Rates | None, crew: Crew) -> None:
+    """Print what a run costs as a whole."""
+    say(
+        f"\n{_count(costs.chunks, 'chunk')}, {_count(costs.tasks, 'task')}; {_bytes(costs.read)} "
+        f"read and {_bytes(costs.written)} written, uncompressed"
+    )
+    say(
+        f"up to {_bytes(costs.peak(crew))} of memory in a worker, of {_bytes(crew.memory)}: "
+        f"{_count(crew.workers, 'worker')} here, {_count(crew.threads, 'thread')} each"
+    )
+    if rates is None:
+        say("time is not known: measure this machine once with `popdask calibrate`")
+    elif (seconds := costs.seconds(rates, crew)) is None:
+        say(f"time is not known by the {rates}: measure again with `popdask calibrate`")
+    else:
+        say(f"about {_duration(seconds)} by the {rates}")
+    if advice := costs.advice(crew):
+        complain(advice)
+
+
+def show_rates(rates: Rates, path: Path) -> None:
+    """Print what was measured on this machine, and where it is kept."""
+    rows = [(name, f"{seconds:.3g} s") for name, seconds in sorted(rates.seconds.items())]
+    show_table(["work", "one core takes"], rows)
+    say(
+        f"\na task by itself {rates.task * 1e3:.2f} ms; workers are there after {rates.start:.1f} s"
+    )
+    say(f"{rates}: {path}")
+
+
+def _bytes(size: float) -> str:
+    """Tell a size in the unit that suits it."""
+    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= bytes_:
+            return f"{size / bytes_:,.1f} {unit}"
+    return f"{size / 1e3:,.1f} kB"
+
+
+def _duration(seconds: float) -> str:
+    """Tell how long something takes, roughly."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def show_outcome(outcome: Outcome) -> None:
@@ -269,7 +334,7 @@ def show_expired(expired: Upkeep) -> None:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _computed(run: Run) -> str:
