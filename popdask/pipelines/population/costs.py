@@ -1,13 +1,13 @@
 """What the stages of the population job cost, counted from the headers of its mosaics.
 
-Upper estimates where nothing but the images could tell: every cell of the training mosaic counts as
-labelled, every cell as inhabited, and training goes through all of its epochs. What follows the
-run (communities, scenes) is planned by itself once the estimates are there.
+Upper estimates where nothing but the images could tell: every estimated cell counts as inhabited,
+every labelled cell as one with pixels, and training goes through all of its epochs. What follows
+the run (communities, scenes) is planned by itself once the estimates are there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from popdask.imagery.inference import TILE_BYTES, tile_cells
@@ -25,6 +25,7 @@ from popdask.pipelines.population.stages import training_config
 CHUNK_TASKS, TILE_TASKS, RING_TASKS = 3, 5, 18
 
 STEP = 3  # times the operations of an estimate that training takes for a cell: forth, and back
+LAYERS = 4  # times the widest layer that it holds for a cell: what the way back needs
 BATCH = 64  # cells that a training step holds
 
 
@@ -44,6 +45,8 @@ class Images:
     """Chunks of pixels that are read."""
     tiles: int
     """Tiles that are estimated, each by one task."""
+    inhabited: int = 0
+    """Cells that are known to be inhabited."""
 
     @property
     def cell_bytes(self) -> int:
@@ -83,7 +86,7 @@ def costs(job: PopulationJob, plan: Plan) -> Costs:
     sources = Sources.of(job)
     mosaics = [_images(job, paths) for paths in sources.mosaics.values()]
     folder = job.cells.folder is not None  # a file for each cell: about as many as the mosaic has
-    training = mosaics[0] if folder else _images(job, sources.training, join=1)
+    training = mosaics[0] if folder else _labelled(job, sources)
     models = {
         name: _network(job, name, mosaics[0])
         for name in ("presence", "count")
@@ -153,11 +156,12 @@ def _training(job: PopulationJob, name: str, cells: Images, model: Network) -> S
     config = training_config(job.count.kind if name == "count" else name, settings)
     sets = max(job.cells.folds, 1)
     held = min(config.memory, cells.cells * cells.cell_bytes)
-    ops = STEP * model.operations * cells.cells * config.epochs * sets
+    seen = cells.inhabited if name == "count" and not job.single_stage else cells.cells
+    ops = STEP * model.operations * (seen or cells.cells) * config.epochs * sets
     return StageCost(
         name,
         read=sets * cells.cells * cells.cell_bytes,
-        memory=held + config.batch_size * STEP * 4 * model.memory,
+        memory=held + config.batch_size * LAYERS * model.memory,
         parts=config.threads or 2**10,
         shared={"network per operation": ops},
     )
@@ -175,6 +179,18 @@ def _network(job: PopulationJob, name: str, images: Images) -> Network:
         kind, bands=images.bands, pixels=images.pixels, ring=ring
     )
     return Network(*operations(config, pixels))
+
+
+def _labelled(job: PopulationJob, sources: Sources) -> Images:
+    """The training mosaic, with as many cells as the counts tell of."""
+    images = _images(job, sources.training, join=1)
+    if job.cells.counts is None:
+        return images
+    grid = reading.cell_grid(job.cells, sources.training[0])
+    people = reading.read_counts(job.cells.counts, grid, job.cells)["people"]
+    known = images.cells if job.cells.absent == "nobody" else int(people.notna().sum())
+    cells, inhabited = min(known, images.cells), int((people > 0).sum())
+    return replace(images, cells=cells, inhabited=min(inhabited, cells))
 
 
 def _images(job: PopulationJob, paths: tuple[str, ...], join: int | None = None) -> Images:
