@@ -34,7 +34,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
     )
     rates = Rates(measure_stages(TRIALS[:2] if quick else TRIALS), 0.0, 0.0, "", 1, "", {})
     with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="sync"):
-        job, cells = draw(Path(folder), (1, 1) if quick else (6, 5), 512)
+        job, cells = draw(Path(folder) / "world", (1, 1) if quick else (6, 5), 512)
         told = costs(job, plan(job)).seconds(rates, ONE) or 0.0
         _, spent = timed(run, job)
     yield Row(
