@@ -92,7 +92,7 @@ class Costs:
     chunks: int
     """Chunks of all frames."""
     edge: int | None = None
-    """Cells along a side of a chunk, where the job file can choose them."""
+    """Cells along a side of a square as large as a chunk, where the job file can choose it."""
 
     @property
     def tasks(self) -> int:

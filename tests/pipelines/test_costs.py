@@ -143,18 +143,19 @@ def test_the_time_is_not_known_where_one_rate_is_missing():
 
 @settings(max_examples=25, deadline=None)
 @given(
+    rows=st.integers(1, 50_000),
     edge=st.integers(128, 40_000),
     threads=st.integers(1, 8),
     memory=st.integers(GIB, 64 * GIB),
 )
-def test_what_is_proposed_fits(edge, threads, memory):
+def test_what_is_proposed_fits(rows, edge, threads, memory):
     job, crew = small_job(Path("nowhere")), Crew(1, threads, memory)
-    told = count(job, planned(job), Extent(18, 50_000, 50_000, edge))
+    told = count(job, planned(job), Extent(18, rows, 50_000, edge))
     advice = told.advice(crew)
     assert (advice is None) == told.fits(crew)
     proposed = told.proposed(crew)
     if proposed:
-        assert count(job, planned(job), Extent(18, 50_000, 50_000, proposed)).fits(crew)
+        assert count(job, planned(job), Extent(18, rows, 50_000, proposed)).fits(crew)
     if advice and proposed:
         assert f"chunks = {proposed}," in advice and proposed < edge
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, isqrt
 
 import numpy as np
 import xarray as xr
@@ -143,7 +143,7 @@ def count(job: CommunitiesJob, plan: Plan, extent: Extent) -> Costs:
         if not stage.done:
             sizes = coded if stage.name in CODED else extent
             stages[stage.name] = _stage(job, stage, sizes, _frames(job, stage, extent))
-    return Costs(stages, extent.frames * extent.blocks, extent.edge)
+    return Costs(stages, extent.frames * extent.blocks, isqrt(extent.block_cells))
 
 
 def _frames(job: CommunitiesJob, stage: StagePlan, extent: Extent) -> int:
