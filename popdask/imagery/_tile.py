@@ -88,7 +88,7 @@ def _predict(
     model: TrainedModel, tile: NDArray, cells: NDArray[np.int64], rule: Rule
 ) -> NDArray[np.float32]:
     """Predict some cells (n, 2) of a tile, few enough at a time to cut them out."""
-    span, rim = model.pixels, rule.ring - model.context
+    span, rim = model.pixels, rule.ring - model.context * rule.pixels
     step = batch_of(model, rule.batch_size, rule.device)
     image_bytes = len(tile) * span**2 * tile.itemsize
     many = step * max(1, CALL_BYTES // (step * image_bytes))

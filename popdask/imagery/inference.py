@@ -111,7 +111,8 @@ def estimate(
     if not contexts:
         raise InputError("presence and count are both None; expected at least one model; give one")
     fill = nodata_of(image)
-    rule = Rule(lattice.pixels, max(contexts), fill, threshold, batch_size, device)
+    ring = max(contexts) * lattice.pixels
+    rule = Rule(lattice.pixels, ring, fill, threshold, batch_size, device)
     return _as_dataset(_map_tiles(image, lattice, rule, **models), lattice, models)
 
 
@@ -142,7 +143,7 @@ def _check_model(
             f"{model.bands}; expected as many; select them with isel(band=…)"
         )
     size, pixel = lattice.grid.size, lattice.grid.size / lattice.pixels
-    there = (size, pixel, lattice.pixels + 2 * model.context)
+    there = (size, pixel, (2 * model.context + 1) * lattice.pixels)
     trained = (model.cell_size, model.resolution, model.pixels)
     if any(abs(b / a - 1) > 1e-6 for a, b in zip(there, trained, strict=True)):
         raise InputError(
@@ -162,14 +163,10 @@ def _map_tiles(
 ) -> da.Array:
     """Estimate tile by tile: (band, y, x) → (2, y, x) of all cells that the image touches."""
     p, fill = lattice.pixels, nodata_of(image)
-    pads = [
-        (start % p, -(start + length) % p)
-        for start, length in ((lattice.top, lattice.height), (lattice.left, lattice.width))
-    ]
+    rim, pads = rule.ring // p, _pads(lattice, rule.ring)
     pixels = _padded(image.data, [(0, 0), *pads], fill)
     valid = _padded(valid_pixels(image, fill), pads, False)
     room = (TILE_BYTES / image.dtype.itemsize / len(image)) ** 0.5
-    rim = ceil(rule.ring / p)
     tiles = [tile_cells(sizes, p, room=int(room / p), rim=rim) for sizes in pixels.chunks[1:]]
     spans = [tuple(p * n for n in cells) for cells in tiles]
     pixels = pixels.rechunk((-1, *spans))
@@ -197,6 +194,16 @@ def _map_tiles(
         dtype=np.float32,
         meta=np.empty((0, 0, 0), np.float32),
     )
+
+
+def _pads(lattice: Lattice, ring: int) -> list[tuple[int, int]]:
+    """Pixels that lack before and after the image, to whole cells that are as wide as the ring."""
+    pads = []
+    for start, length in ((lattice.top, lattice.height), (lattice.left, lattice.width)):
+        before, after = start % lattice.pixels, -(start + length) % lattice.pixels
+        whole = before + length + after
+        pads.append((before, after + max(0, ring - whole)))  # a neighbour lends all of a ring
+    return pads
 
 
 def _padded(array: Any, pads: Sequence[tuple[int, int]], fill: Any) -> da.Array:
@@ -233,7 +240,7 @@ def tile_cells(sizes: Sequence[int], pixels: int, *, room: int, rim: int) -> tup
     """
     total = sum(sizes) // pixels
     most = max(room, 2 * rim, 1)
-    least = min(TILE_CELLS, most)
+    least = max(rim, min(TILE_CELLS, most))
     kept = [0]
     for border in sorted({round(end / pixels) for end in np.cumsum(sizes).tolist()}):
         if border - kept[-1] >= least and total - border >= least:

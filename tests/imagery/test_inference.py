@@ -24,6 +24,8 @@ from popdask.imagery.inference import estimate, tile_cells
 from popdask.imagery.models import CountCNN, PresenceCNN
 from popdask.imagery.mosaic import open_mosaic
 from popdask.imagery.normalise import Normalisation
+from popdask.imagery.split import split_cells
+from popdask.imagery.training import TrainingConfig, train
 from popdask.imagery.weights import TrainedModel
 
 SIZE, PIXELS = 100.0, 20
@@ -38,20 +40,21 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def model(kind, *, bands=1, ring=0, seed=0):
-    """A small model with random weights; the ring is in pixels."""
+def model(kind, *, bands=1, context=0, seed=0):
+    """A small model with random weights."""
+    ring = context * PIXELS
     network = {**NETWORKS[kind], "bands": bands}
     if kind != "transformer":
         network["ring"] = ring
     return TrainedModel.untrained(
         kind, network, pixels=PIXELS + 2 * ring, seed=seed,
-        cell_size=SIZE, resolution=SIZE / PIXELS, context=ring,
+        cell_size=SIZE, resolution=SIZE / PIXELS, context=context,
     )  # fmt: skip
 
 
 def halved(trained, image):
     """Shift and spread a model's answers, so that about half of an image's cells are above 0."""
-    images = cut_cells(image, None, GRID, context=trained.context // PIXELS).images.values
+    images = cut_cells(image, None, GRID, context=trained.context).images.values
     inputs, last = trained.normalisation(torch.from_numpy(images)), trained.module.head[-1]
     with torch.inference_mode():
         last.weight *= 2 / trained.module(inputs).std(correction=0).clamp(min=1e-3)
@@ -81,7 +84,7 @@ def by_cell(image, presence, count, threshold=0.5):
     for name, trained in (("presence", presence), ("population", count)):
         answers[name] = np.full(shape, np.nan, np.float32)
         if trained is not None:
-            cells = cut_cells(image, None, GRID, context=trained.context // PIXELS)
+            cells = cut_cells(image, None, GRID, context=trained.context)
             answers[name][at] = trained.predict(cells.images.values, batch_size=1)
     if presence is not None and count is not None:
         answers["population"][answers["presence"] <= threshold] = 0
@@ -112,7 +115,7 @@ def test_equals_the_models_on_cut_cells(kind):
 
 def test_each_model_sees_its_own_ring():
     image = mosaic(top=7, left=3)
-    presence = halved(model("presence", ring=PIXELS), image)
+    presence = halved(model("presence", context=1), image)
     count = halved(model("count", seed=1), image)
     for first, second in ((presence, count), (presence, None)):
         found = estimate(image, first, second, cell_size=GRID).compute()
@@ -120,6 +123,29 @@ def test_each_model_sees_its_own_ring():
         assert_equal_to(found, by_cell(image, first, second), names)
     seen_alone = estimate(image, model("presence"), None, cell_size=SIZE).presence
     assert np.abs(found.presence.values - seen_alone.values).max() > 0.01
+
+
+def test_a_model_trained_with_context_estimates():
+    """What training says of the ring is what estimating reads."""
+    image = mosaic(6, 7)
+    cells = cut_cells(image, None, GRID, context=1)
+    people = np.random.default_rng(1).integers(1, 90, cells.sizes["cell"]).astype(float)
+    cells = split_cells(cells.assign(people=("cell", people)), validation=0.3)
+    config = TrainingConfig({"blocks": 2, "base": 4, "hidden": 8}, epochs=1, threads=1)
+    count = train(cells, "count", config, device="cpu")
+    assert (count.context, count.pixels) == (1, 3 * PIXELS)
+    presence = halved(model("presence"), image)
+    found = estimate(image, presence, count, cell_size=SIZE).compute()
+    expected = by_cell(image, presence, count)
+    assert_equal_to(found, expected)
+    assert (found.population > 0).any()
+
+
+def test_a_ring_may_be_wider_than_the_mosaic():
+    image = mosaic(1, 2)
+    presence = model("presence", context=2)
+    found = estimate(image, presence, None, cell_size=SIZE).compute()
+    assert_equal_to(found, by_cell(image, presence, None), ("presence",))
 
 
 @st.composite
@@ -139,14 +165,14 @@ def chunked_mosaics(draw):
 @settings(max_examples=20, deadline=None)
 @given(
     mosaics=chunked_mosaics(),
-    ring=st.sampled_from([0, PIXELS]),
+    context=st.sampled_from([0, 1, 2]),
     batch_size=st.sampled_from([1, 7, 64]),
     side=st.integers(1, 4),
 )
-def test_the_same_to_the_bit_in_any_chunks(mosaics, ring, batch_size, side):
+def test_the_same_to_the_bit_in_any_chunks(mosaics, context, batch_size, side):
     """Also with tiles of any size, for the tiles of small mosaics would hold all of it."""
     whole, chunked = mosaics
-    presence = halved(model("presence", bands=2, ring=ring), whole)
+    presence = halved(model("presence", bands=2, context=context), whole)
     count = model("count", bands=2)
     given_settings = {"cell_size": SIZE, "batch_size": batch_size}
     expected = estimate(whole, presence, count, **given_settings).compute()
@@ -257,8 +283,8 @@ def test_the_whole_cells_of_an_image_from_another_origin():
 
 @pytest.mark.parametrize("declared", [False, True])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-@pytest.mark.parametrize("ring", [0, PIXELS])
-def test_padding_is_no_data_as_in_training(declared, dtype, ring):
+@pytest.mark.parametrize("context", [0, 1])
+def test_padding_is_no_data_as_in_training(declared, dtype, context):
     image = mosaic(4, 5).astype(dtype).chunk({"y": 33, "x": 50})
     empty = np.nan if dtype == "float32" else 0
     values = image.values
@@ -269,7 +295,7 @@ def test_padding_is_no_data_as_in_training(declared, dtype, ring):
     if declared:
         image.attrs["nodata"] = empty
     scaling = Normalisation.half(dtype, white=255.0)
-    presence = replace(model("presence", ring=ring), normalisation=scaling)
+    presence = replace(model("presence", context=context), normalisation=scaling)
     count = replace(model("count"), normalisation=scaling)
     found = estimate(image, presence, count, cell_size=SIZE).compute()
     kept, dropped = drop_padding(cut_cells(image, None, GRID))
@@ -301,7 +327,7 @@ def unread(shape, chunks):
 def test_building_the_graph_reads_nothing_and_holds_each_model_once():
     image = mosaic(40, 40)
     image = image.copy(data=unread(image.shape, (1, 160, 160)))
-    found = estimate(image, model("presence", ring=PIXELS), model("count"), cell_size=SIZE)
+    found = estimate(image, model("presence", context=1), model("count"), cell_size=SIZE)
     assert found.presence.chunks == found.population.chunks == ((16, 24), (16, 24))
     for graph in (found.presence.__dask_graph__(), found.__dask_graph__()):
         assert sum(str(key).startswith("TrainedModel") for key in graph) == 2
@@ -414,7 +440,7 @@ def test_real_images_are_estimated_as_cut_cells_are():
     network = {**NETWORKS["presence"], "bands": 3}
     presence = TrainedModel.untrained("presence", network, **known)
     network = {**NETWORKS["weighted"], "bands": 3, "ring": PIXELS}
-    known |= {"pixels": 3 * PIXELS, "context": PIXELS}
+    known |= {"pixels": 3 * PIXELS, "context": 1}
     count = TrainedModel.untrained("weighted", network, **known)
     found = estimate(image, presence, count, cell_size=grid, threshold=0).compute()
     kept, _ = drop_padding(cut_cells(image, None, grid))
