@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,8 @@ def write_cogs(
         The files are ``{name}_2006.tif``, with month and day where a frame is not of 1 January,
         and ``{name}.tif`` for an array without time.
     frames : list of int, optional
-        Positions of the time steps to write; all of them by default.
+        Positions of the time steps to write, besides those of which the file is missing; all of
+        them by default.
     strip_cells : int
         Cells fetched at once, at least one row of tiles.
 
@@ -83,13 +85,28 @@ def write_cogs(
     if "time" not in array.dims:
         return [_write_cog(array, Path(folder, f"{name}.tif"), name, strip_cells)]
     stamps = pd.DatetimeIndex(array["time"].values)
-    form = "%Y" if (stamps.strftime("%m%d") == "0101").all() else "%Y-%m-%d"
-    if stamps.strftime(form).has_duplicates:
-        form = "%Y-%m-%dT%H%M%S"
+    form = time_form(stamps)
     paths = [Path(folder, f"{name}_{stamp.strftime(form)}.tif") for stamp in stamps]
-    for i in range(len(paths)) if frames is None else frames:
-        _write_cog(array[i], paths[i], name, strip_cells)
+    for i, path in enumerate(paths):
+        # Another frame may change the names of all.
+        if frames is None or i in frames or not path.exists():
+            _write_cog(array[i], path, name, strip_cells)
     return paths
+
+
+def time_form(times: Any) -> str:
+    """Give the form in which times stand in the names of files, as short as tells them apart.
+
+    Examples
+    --------
+    >>> time_form(pd.DatetimeIndex(["2006-01-01", "2011-01-01"]))
+    '%Y'
+    >>> time_form(pd.DatetimeIndex(["2006-01-01", "2006-07-01"]))
+    '%Y-%m-%d'
+    """
+    stamps = pd.DatetimeIndex(times)
+    form = "%Y" if (stamps.strftime("%m%d") == "0101").all() else "%Y-%m-%d"
+    return "%Y-%m-%dT%H%M%S" if stamps.strftime(form).has_duplicates else form
 
 
 def write_geoparquet(frame: pd.DataFrame, path: Path_) -> Path:

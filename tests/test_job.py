@@ -177,8 +177,8 @@ def test_paths_are_resolved_in_every_table_and_list(tmp_path, monkeypatch):
 def test_the_job_that_follows_reads_the_estimates_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setenv("HERE", "counts")
     job = load_job(write(tmp_path, POPULATION))
-    assert job.followed.flow.alpha == 5.0
-    assert job.followed.input.frames == str(
+    assert job.followed().flow.alpha == 5.0
+    assert job.followed().input.frames == str(
         tmp_path / "out" / "people" / "aarhus_population_{time:%Y}.tif"
     )
     assert job.grouped is None

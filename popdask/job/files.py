@@ -72,7 +72,7 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Jo
 def _model(tables: Mapping[str, Any], path: Path) -> type[Job]:
     """The kind of job that a file describes."""
     pipeline = tables.get("pipeline", "communities")
-    if pipeline not in JOBS:
+    if not isinstance(pipeline, str) or pipeline not in JOBS:
         known = ", ".join(map(repr, JOBS))
         raise InputError(f"{path}: pipeline is {pipeline!r}: expected one of {known}.")
     return JOBS[pipeline]

@@ -10,12 +10,14 @@ from pydantic import Field, field_validator
 from popdask.job.settings import PlaceName, Settings
 
 Above0 = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 
 
 class Input(Settings):
     """The mosaics to estimate people in, and how they are read."""
 
-    mosaic: PlaceName | tuple[PlaceName, ...]
+    mosaic: PlaceName | Annotated[tuple[PlaceName, ...], Field(min_length=1)]
     """Pattern of the mosaics' files, such as ``photo_{time:%Y}.tif``; several fill each other."""
     time: str | None = None
     """Time of a mosaic whose name does not tell it, such as ``"2023"``."""

@@ -16,7 +16,7 @@ from popdask.job.communities import (
     Flow,
     Links,
 )
-from popdask.job.images import Above0, Grid, Input
+from popdask.job.images import Above0, Device, Grid, Input, Seed
 from popdask.job.scenes import Features, Groups, ScenesJob
 from popdask.job.settings import PlaceName, Positive, Settings
 
@@ -30,7 +30,7 @@ class Drawn(Settings):
     """Where its files go: ``training.tif``, ``mosaic_2015.tif``, and the people in them."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed is another country."""
-    years: tuple[int, ...] = (2015, 2025)
+    years: Annotated[tuple[int, ...], Field(min_length=1)] = (2015, 2025)
     """Years of the mosaics; the first is that of the training mosaic too."""
     training_km: tuple[float, float] = (8.0, 8.0)
     """Extent of the training mosaic northward and eastward."""
@@ -71,7 +71,7 @@ class Cells(Grid):
     """Cells per side of a square."""
     folds: Annotated[int, Field(ge=0)] = 0
     """Cross-validation: so many models, each blind to a part of the cells; 0 for a single split."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the split."""
 
 
@@ -108,9 +108,9 @@ class Training(Settings):
     """Epochs without a better loss after which training ends."""
     threads: Positive | None = None
     """Threads of the CPU; the result depends on them. All cores by default."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, order and augmentation."""
-    device: str = "auto"
+    device: Device = "auto"
     """Where to train: ``auto`` is a GPU where there is one."""
 
 
@@ -130,7 +130,7 @@ class Estimate(Settings):
     """People are counted where the probability of presence is higher."""
     batch_size: Positive = 64
     """Cells that pass through a model at once, at most."""
-    device: str = "auto"
+    device: Device = "auto"
     """Where to estimate: ``auto`` is a GPU where the worker has one."""
 
 
@@ -140,7 +140,9 @@ class Census(Settings):
     zones: PlaceName
     """Polygons, or a raster of zone numbers."""
     totals: str = "people"
-    """The polygons' column of totals; for a raster, a table (zone, total) in Parquet or CSV."""
+    """The polygons' column of totals."""
+    table: PlaceName | None = None
+    """For a raster of zones, its table (zone, total) in Parquet or CSV."""
     name: str | None = None
     """The column with the zones' names."""
     inhabited_from: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -222,11 +224,21 @@ class PopulationJob(settings.Job):
         return self.count.kind == "weighted"
 
     @property
-    def followed(self) -> CommunitiesJob | None:
-        """The job that follows the communities of the estimates; None without ``[follow]``."""
+    def counted(self) -> str:
+        """The array of the people that count: fitted to the census where there is one."""
+        return "population" if self.census is None else "census_population"
+
+    def followed(self, form: str = "%Y") -> CommunitiesJob | None:
+        """The job that follows the communities of the estimates; None without ``[follow]``.
+
+        Parameters
+        ----------
+        form
+            How the times stand in the names of the exported rasters.
+        """
         if self.follow is None:
             return None
-        pattern = self.export_folder / f"{self.name}_population_{{time:%Y}}.tif"
+        pattern = self.export_folder / f"{self.name}_{self.counted}_{{time:{form}}}.tif"
         tables = self.follow.model_dump(exclude={"store", "export"})
         output = {"store": self.follow.store, "export": self.follow.export}
         return CommunitiesJob.model_validate(
@@ -266,6 +278,14 @@ class PopulationJob(settings.Job):
                 "[cells] has no counts to learn from: give counts, a folder of cells, or the "
                 "weights of trained models in [presence] and [count]"
             )
+        stores = [self.output.store]
+        for name, other in (("follow", self.followed()), ("scenes", self.grouped)):
+            if other is not None and other.output.store in stores:
+                raise ValueError(
+                    f"[{name}] store is {other.output.store}, which is another job's: choose one "
+                    "of its own"
+                )
+            stores += [] if other is None else [other.output.store]
         return self
 
     @property

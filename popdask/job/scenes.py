@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from popdask.job import settings
-from popdask.job.images import Above0, Grid, Input
+from popdask.job.images import Above0, Device, Grid, Input, Seed
 from popdask.job.settings import PlaceName, Positive, Settings
 
 
@@ -24,9 +24,9 @@ class Features(Settings):
     """Rows and columns that a cell is resized to."""
     batch_size: Positive = 32
     """Cells that pass through the network at once on a GPU."""
-    device: str = "auto"
+    device: Device = "auto"
     """Where: ``auto`` is a GPU where the worker has one."""
-    seed: int = 0
+    seed: Seed = 0
     """Of a random network."""
 
 
@@ -49,7 +49,7 @@ class Groups(Settings):
     """Cells of a group of HDBSCAN, at least."""
     min_samples: Positive = 50
     """Cells around a core of HDBSCAN, at least."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the components, UMAP and KMeans."""
 
 

@@ -51,7 +51,17 @@ def on_worker(
         client.subscribe_topic(messages.topic, lambda event: tell(event[1]))
         options["progress"] = messages
     future = client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
-    return future.result
+    if tell is None:
+        return future.result
+    return partial(_until_done, client, messages.topic, future)
+
+
+def _until_done(client: Any, topic: str, future: Any) -> Any:
+    """Wait for a task, and listen to it no longer."""
+    try:
+        return future.result()
+    finally:
+        client.unsubscribe_topic(topic)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The population job: from aerial images to people per cell, and what its promises are worth."""
 
+import shutil
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -8,12 +10,16 @@ import rioxarray
 import xarray as xr
 from shapely.geometry import box
 
+from popdask.cube import open_cube
 from popdask.errors import InputError
 from popdask.imagery.weights import TrainedModel
+from popdask.job.population import Drawn
 from popdask.pipelines import communities, population
+from popdask.pipelines.population.drawing import draw
 from popdask.pipelines.verify import verify
+from popdask.progress import Reporter
 from popdask.store import RegionStore
-from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, people, write_world
+from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, people, write_raster, write_world
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +118,7 @@ def test_a_changed_count_leaves_cells_and_presence(finished):
         update={"count": finished[0].count.model_copy(update={"epochs": 3})}
     )
     todo = {stage.name for stage in population.plan(changed) if not stage.done}
-    assert todo == {"count", "estimate", "evaluation", "export"}
+    assert todo == {"count", "estimate", "evaluation", "export", "tables"}
 
 
 def test_the_same_job_gives_the_same_people(finished, world, tmp_path):
@@ -194,14 +200,7 @@ def test_folds_estimate_every_labelled_cell_by_a_model_that_has_not_seen_it(worl
 
 
 def test_census_totals_are_kept_in_every_zone(world, tmp_path):
-    west, south = WEST * GRID.size, SOUTH * GRID.size
-    side = SIDE * GRID.size
-    halves = [
-        box(west, south, west + side / 2, south + side),
-        box(west + side / 2, south, west + side, south + side),
-    ]
-    zones = gpd.GeoDataFrame({"people": [700, 300]}, geometry=halves, crs=GRID.crs)
-    zones.to_file(tmp_path / "zones.gpkg")
+    halves([700, 300]).to_file(tmp_path / "zones.gpkg")
     settings = job(
         world,
         tmp_path / "census.icechunk",
@@ -241,7 +240,142 @@ def test_the_communities_of_the_estimates_are_followed(world, tmp_path):
     outcome = population.run(settings)
     estimated = outcome.store.dataset()["population"].sum(("y", "x"), dtype="float64").values
     np.testing.assert_allclose(outcome.followed.balance["raster"], estimated, rtol=1e-9)
-    assert communities.plan(settings.followed).done
+    assert communities.plan(settings.followed()).done
+
+
+def halves(people):
+    """Two zones, west and east, with their people."""
+    west, south, side = WEST * GRID.size, SOUTH * GRID.size, SIDE * GRID.size
+    middle, north = west + side / 2, south + side
+    outlines = [box(west, south, middle, north), box(middle, south, west + side, north)]
+    return gpd.GeoDataFrame({"people": people}, geometry=outlines, crs=GRID.crs)
+
+
+def test_communities_are_those_of_the_people_that_the_census_knows(world, tmp_path):
+    halves([700, 300]).to_file(tmp_path / "zones.gpkg")
+    settings = job(
+        world,
+        tmp_path / "dots.icechunk",
+        census={"zones": str(tmp_path / "zones.gpkg")},
+        output={"export": ["cog"]},
+        follow={
+            "store": str(tmp_path / "communities.icechunk"),
+            "encoder": {"epochs": 2},
+            "classes": {"k": 2, "sample": 100},
+            "communities": {"eps": 2, "min_samples": 3},
+        },
+        truth=None,
+    )
+    outcome = population.run(settings)
+    np.testing.assert_allclose(outcome.followed.balance["raster"], 1000, rtol=1e-6)
+
+
+def test_mosaics_of_any_day_are_followed(world, tmp_path):
+    for year, day in ((2015, "2015-06-01"), (2025, "2025-07-01")):
+        shutil.copy(world / f"mosaic_{year}.tif", tmp_path / f"photo_{day}.tif")
+    settings = job(
+        world,
+        tmp_path / "dots.icechunk",
+        input={"mosaic": f"{tmp_path}/photo_{{time:%Y-%m-%d}}.tif"},
+        estimate={"threshold": 0.0},
+        output={"export": ["cog"]},
+        follow={
+            "store": str(tmp_path / "communities.icechunk"),
+            "encoder": {"epochs": 2},
+            "classes": {"k": 2, "sample": 100},
+            "communities": {"eps": 2, "min_samples": 3},
+        },
+        truth=None,
+    )
+    outcome = population.run(settings)
+    assert [f"{time:%m-%d}" for time in outcome.followed.balance["time"]] == ["06-01", "07-01"]
+
+
+def test_another_threshold_is_scored_anew(world, tmp_path):
+    store = tmp_path / "dots.icechunk"
+    before = population.run(job(world, store, truth=None)).scores
+    after = population.run(job(world, store, estimate={"threshold": 0.0}, truth=None)).scores
+    people = [scores.set_index("model").loc["popdask", "people"] for scores in (before, after)]
+    assert people[1] > people[0]
+
+
+def test_new_totals_of_a_zone_are_noticed(world, tmp_path):
+    totals = tmp_path / "totals.csv"
+    zones = np.repeat([[1] * (SIDE // 2) + [2] * (SIDE // 2)], SIDE, axis=0).astype(np.int16)
+    write_raster(tmp_path / "zones.tif", zones, 1)
+    census = {"zones": str(tmp_path / "zones.tif"), "table": str(totals)}
+    settings = job(world, tmp_path / "dots.icechunk", census=census, truth=None)
+    for people_of_zones in ((700, 300), (70, 30)):
+        totals.write_text("zone,total\n1,{}\n2,{}\n".format(*people_of_zones))
+        outcome = population.run(settings)
+        np.testing.assert_allclose(outcome.people["people"], sum(people_of_zones), rtol=1e-6)
+
+
+def test_an_appended_date_leaves_the_zones_of_the_others(world, tmp_path):
+    halves([700, 300]).to_file(tmp_path / "zones.gpkg")
+    census = {"zones": str(tmp_path / "zones.gpkg")}
+    store = tmp_path / "dots.icechunk"
+    population.run(job(world, store, input={"end": "2015"}, census=census, truth=None))
+    both = job(world, store, census=census, truth=None)
+    assert population.plan(both)["census"].stale == (1,)
+    assert len(population.run(both).zones) == 4
+
+
+def test_truth_of_other_times_is_told(world, tmp_path):
+    shutil.copy(world / "people_2015.tif", tmp_path / "people_1999.tif")
+    truth = {"counts": f"{tmp_path}/people_{{time:%Y}}.tif"}
+    with pytest.raises(InputError, match="times 1999-01-01, the mosaics 2015-01-01, 2025-01-01"):
+        population.run(job(world, tmp_path / "x.icechunk", truth=truth))
+
+
+def test_cells_that_models_were_trained_on_are_told_as_leakage(world, tmp_path):
+    told = []
+
+    class Listener(Reporter):
+        def note(self, text):
+            told.append(text)
+
+    population.run(job(world, tmp_path / "dots.icechunk"), Listener())
+    leaks = [text for text in told if "leakage" in text]
+    assert leaks and all("2015-01-01" in text or "2025-01-01" in text for text in leaks)
+
+
+def test_the_people_are_exported_as_a_cube(world, tmp_path):
+    settings = job(world, tmp_path / "dots.icechunk", output={"export": ["zarr"]}, truth=None)
+    population.run(settings)
+    exported = open_cube(settings.export_folder / "dots.zarr")["population"]
+    np.testing.assert_array_equal(exported, arrays(settings.output.store)["population"])
+
+
+def test_nothing_is_drawn_by_asking(tmp_path):
+    drawn = {"folder": str(tmp_path / "drawn")}
+    settings = job(tmp_path, tmp_path / "x.icechunk", drawn=drawn)
+    with pytest.raises(InputError, match="has no country yet: `popdask run JOB` draws it"):
+        population.plan(settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_country_is_drawn_once(tmp_path):
+    settings = Drawn(
+        folder=str(tmp_path), training_km=(0.2, 0.2), mosaic_km=(0.1, 0.2), resolution=5.0
+    )
+    draw(settings)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {
+        "training.tif",
+        "training_people.parquet",
+        "mosaic_2015.tif",
+        "people_2025.tif",
+    } <= names
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    draw(settings)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("table", ["follow", "scenes"])
+def test_a_job_that_follows_has_a_store_of_its_own(table):
+    with pytest.raises(ValueError, match="choose one of its own"):
+        job("world", "x.icechunk", output={"export": ["cog"]}, **{table: {"store": "x.icechunk"}})
 
 
 def test_following_needs_the_rasters():

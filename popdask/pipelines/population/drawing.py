@@ -34,8 +34,7 @@ def draw(settings: Drawn, reporter: Reporter | None = None) -> Path:
         year ``mosaic_2015.tif`` and ``people_2015.tif`` (people per cell of 100 m).
     """
     folder, note = Path(settings.folder), Path(settings.folder, NOTE)
-    told = settings.model_dump_json(exclude={"folder"})
-    if note.exists() and note.read_text() == told:
+    if is_drawn(settings):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
@@ -47,8 +46,18 @@ def draw(settings: Drawn, reporter: Reporter | None = None) -> Path:
             world = _world(settings, MOSAIC_PLACE, settings.mosaic_km, year)
             world.write(folder / f"mosaic_{year}.tif")
             export.write_cogs(world.people(100.0).astype("float32"), folder, f"people_{year}")
-    note.write_text(told)
+    note.write_text(_told(settings))
     return folder
+
+
+def is_drawn(settings: Drawn) -> bool:
+    """Tell whether the country is drawn, as the settings say."""
+    note = Path(settings.folder, NOTE)
+    return note.exists() and note.read_text() == _told(settings)
+
+
+def _told(settings: Drawn) -> str:
+    return settings.model_dump_json(exclude={"folder"})
 
 
 def _world(

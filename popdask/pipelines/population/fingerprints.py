@@ -23,6 +23,7 @@ VERSIONS = {
     "census": 1,
     "evaluation": 1,
     "export": 1,
+    "tables": 1,
 }
 
 #: The stages that each stage reads.
@@ -33,14 +34,15 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "estimate": ("cells", "presence", "count"),
     "census": ("estimate",),
     "evaluation": ("cells", "presence", "count", "estimate"),
-    "export": ("estimate", "census", "evaluation"),
+    "export": ("estimate", "census"),
+    "tables": ("estimate", "census", "evaluation"),
 }
 
 #: Stages of which the results survive a new layout of the arrays.
 MODELS = ("presence", "count")
 
 #: Settings that change nothing in the result, and places of files, of which the contents count.
-_WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones"}
+_WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "table"}
 
 
 def plan_population(
@@ -93,20 +95,21 @@ def _fingerprints(
     }
     last = estimate
     if job.census is not None:
-        zones = [_settings(job.census), checksums(files, [sources.others["census.zones"]])]
+        names = [name for name in sources.others if name.startswith("census.")]
+        places = [sources.others[name] for name in names]
+        zones = [_settings(job.census), names, checksums(files, places)]
         last = {time: of("census", zones, print_) for time, print_ in estimate.items()}
         wanted["census"] = {"frames": last}
-    told = [job.truth and _settings(job.truth), truth, cells, models]
+    told = [job.truth and _settings(job.truth), truth, cells, models, job.estimate.threshold]
     scored = of("evaluation", told, estimate if truth else None)
     if _learns(job) or truth:
         wanted["evaluation"] = {"frames": {WHOLE: scored}}
-    if job.output.export:
-        exported = [job.name, job.output.export, str(job.export_folder)]
-        wanted["export"] = {
-            "frames": {
-                time: of("export", exported, print_, scored) for time, print_ in last.items()
-            }
-        }
+    exported = [job.name, job.output.export, str(job.export_folder)]
+    if "cog" in job.output.export:
+        prints = {time: of("export", exported, print_) for time, print_ in last.items()}
+        wanted["export"] = {"frames": prints}
+    if {"parquet", "zarr"} & set(job.output.export):
+        wanted["tables"] = {"frames": {WHOLE: of("tables", exported, last, scored)}}
     return wanted
 
 

@@ -62,7 +62,7 @@ def _maps(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]
             yield f"census_population_{day}", figures.map_figure(now["census_population"])
         known = sources.truth.get(time.astype("datetime64[s]"))
         if known is not None and job.truth is not None:
-            counts = pd.concat([reading.read_counts(path, grid, job.truth) for path in known])
+            counts = reading.read_truth(job, known, grid)
             truth = _on_cells(counts, now["population"], grid.size, grid.origin)
             title = f"error of the estimate, {day}"
             yield f"error_{day}", figures.error_map_figure(now["population"], truth, title=title)

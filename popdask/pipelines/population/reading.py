@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
     return xr.Dataset(coords={"time": stamps, **coords})
 
 
-def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int]:
+def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int, int]:
     """Cut the cells of known people, without those that lack pixels, and split them.
 
     Returns
@@ -77,10 +77,12 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
         With ``split``, or with ``fold`` for a cross-validation; the images are lazy.
     dropped : int
         Cells that were left out, because the mosaic has no data in them.
+    outside : int
+        Counts of cells that the mosaic does not touch.
     """
-    settings = job.cells
+    settings, outside = job.cells, 0
     if settings.folder is not None:
-        grid = settings.grid or CellGrid(settings.size, settings.crs or "EPSG:25832")
+        grid = cell_grid(settings, next(iter(sources.mosaics.values()))[0])
         cells = read_cells(settings.folder, grid, skip=settings.skip_unnamed)
     else:
         grid = cell_grid(settings, sources.training[0])
@@ -95,6 +97,7 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
             absent=_absent(settings),
             outside="drop",
         )
+        outside = max(len(counts) - cells.sizes["cell"], 0)
     if settings.join > 1:
         cells = join_cells(cells, settings.join)
     cells, dropped = drop_padding(cells)
@@ -105,8 +108,8 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
         )
     how: dict[str, Any] = {"kind": settings.split, "block": settings.block, "seed": settings.seed}
     if settings.folds:
-        return fold_cells(cells, settings.folds, **how), dropped
-    return split_cells(cells, validation=settings.validation, **how), dropped
+        return fold_cells(cells, settings.folds, **how), dropped, outside
+    return split_cells(cells, validation=settings.validation, **how), dropped, outside
 
 
 def read_counts(path: str, grid: CellGrid, settings: Cells | Truth) -> pd.DataFrame:
@@ -119,21 +122,34 @@ def read_counts(path: str, grid: CellGrid, settings: Cells | Truth) -> pd.DataFr
     return counts_from_points(path, grid, weight=settings.column)
 
 
+def read_truth(job: PopulationJob, paths: Sequence[str], grid: CellGrid) -> pd.DataFrame:
+    """Read the known people of a mosaic's cells; those of joined cells are added up."""
+    assert job.truth is not None
+    join = job.cells.join
+    small = CellGrid(grid.size / join, grid.crs, grid.origin)
+    counts = pd.concat([read_counts(path, small, job.truth) for path in paths], ignore_index=True)
+    if join == 1:
+        return counts
+    places = counts.assign(north=counts["north"] // join, east=counts["east"] // join)
+    sums = places.groupby(["north", "east"], as_index=False)["people"].agg(["sum", "count"])
+    whole = sums[(sums["count"] == join**2) | (job.truth.absent == "nobody")]
+    return whole.rename(columns={"sum": "people"})[["north", "east", "people"]]
+
+
 def true_cells(
     job: PopulationJob, images: xr.DataArray, paths: Sequence[str], grid: CellGrid
 ) -> xr.Dataset:
     """Cut the cells of a mosaic whose people are known, without those that lack pixels."""
     assert job.truth is not None
-    parts = [read_counts(path, grid, job.truth) for path in paths]
-    counts = pd.concat(parts, ignore_index=True)
-    known: Mapping[str, object] = {"absent": _absent(job.truth), "outside": "drop"}
+    counts = read_truth(job, paths, grid)
     cells = cut_cells(
         images,
         counts,
         grid,
         context=job.cells.context,
         labelled=True,
-        **known,  # type: ignore
+        absent=_absent(job.truth),
+        outside="drop",
     )
     return drop_padding(cells)[0]
 

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from popdask import export
+from popdask.errors import InputError
 from popdask.job import PopulationJob
 from popdask.pipelines import communities, conductor, scenes
 from popdask.pipelines.conductor import Files, Workers
 from popdask.pipelines.plan import Plan
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.drawing import draw as draw_country
+from popdask.pipelines.population.drawing import is_drawn
 from popdask.pipelines.population.fingerprints import MODELS, plan_population
 from popdask.pipelines.population.sources import Sources
 from popdask.pipelines.population.stages import PopulationStages
@@ -48,9 +51,11 @@ class PopulationPipeline:
     """What the stages of the population job depend on, and how they are computed."""
 
     def files(self, job: PopulationJob, records: Mapping[str, Any]) -> Files:
-        """Tell the versions of the files, by path; a drawn country is drawn where it is not yet."""
-        if job.drawn is not None:
-            draw_country(job.drawn)
+        """Tell the versions of the files, by path."""
+        if job.drawn is not None and not is_drawn(job.drawn):
+            raise InputError(
+                f"[drawn] folder {job.drawn.folder} has no country yet: `popdask run JOB` draws it."
+            )
         known: dict[str, Any] = {}
         for record in records.values():
             known |= record.get("files", {})
@@ -58,9 +63,10 @@ class PopulationPipeline:
 
     def plan(self, job: PopulationJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
-        written = records.get("export", {}).get("written", [])
-        if not all(Path(path).exists() for path in written):  # somebody took them away
-            records = {**records, "export": {"written": written}}
+        for stage in ("export", "tables"):
+            written = records.get(stage, {}).get("written", [])
+            if not all(Path(path).exists() for path in written):  # somebody took them away
+                records = {**records, stage: {"written": written}}
         return plan_population(job, Sources.of(job), files, records)
 
     def begin(
@@ -136,12 +142,12 @@ def run(
     RegionBusyError
         If another run holds the region.
     """
-    if job.drawn is not None:
-        draw_country(job.drawn, reporter)
+    _draw(job, reporter)
     whole = conductor.run(PIPELINE, job, reporter, force=force, workers=workers)
-    store, followed = RegionStore(job.output.store), None
-    if job.followed is not None:
-        followed = communities.run(job.followed, reporter, force=force, workers=workers)
+    store = RegionStore(job.output.store)
+    then, followed = job.followed(export.time_form(store.dataset()["time"].values)), None
+    if then is not None:
+        followed = communities.run(then, reporter, force=force, workers=workers)
     grouped = None
     if job.grouped is not None:
         grouped = scenes.run(job.grouped, reporter, force=force, workers=workers)
@@ -189,8 +195,7 @@ def train(
     RegionBusyError
         If another run holds the region.
     """
-    if job.drawn is not None:
-        draw_country(job.drawn, reporter)
+    _draw(job, reporter)
     names = [name for name in ("cells", "presence", "count") if name in plan(job).stages]
     return conductor.run_only(
         PIPELINE, job, *names, reporter=reporter, force=force, workers=workers
@@ -242,6 +247,13 @@ def check(store: RegionStore) -> Iterator[str]:
         wrong = ~np.isclose(kept["adjusted"], kept["total"], rtol=1e-9, atol=0)
         for row in kept[wrong].itertuples():
             yield f"zone {row.zone} has {row.adjusted:,.1f} people, {row.total:,.1f} are known."
+
+
+def _draw(job: PopulationJob, reporter: Reporter | None) -> None:
+    """Draw the country of the job, where it is not drawn yet."""
+    if job.drawn is not None and not is_drawn(job.drawn):
+        with RegionStore(job.output.store).lock():
+            draw_country(job.drawn, reporter)
 
 
 def _table(store: RegionStore, name: str) -> pd.DataFrame | None:

@@ -16,6 +16,12 @@ from popdask.store import RegionStore
 from popdask.store.runs import WORK
 
 
+def _study(job: PopulationJob, model: str) -> Path:
+    """Where a study is kept: in the folder of the exports, which is a local one."""
+    job.export_folder.mkdir(parents=True, exist_ok=True)
+    return job.export_folder / f"{job.name}_{model}-study.sqlite"
+
+
 def tune(
     job: PopulationJob,
     model: str,
@@ -42,7 +48,7 @@ def tune(
     Returns
     -------
     Tuning
-        The trials, and the best settings. The study is kept beside the store, and goes on there.
+        The trials, and the best settings. The study is kept with the exports, and goes on there.
 
     Raises
     ------
@@ -75,7 +81,7 @@ def tune(
         trials,
         config=training_config(kind, settings),
         epochs=epochs,
-        storage=Path(f"{job.output.store}.{model}-study.sqlite"),
+        storage=_study(job, model),
         seed=settings.seed,
         device=settings.device,
         progress=progress,

@@ -49,10 +49,16 @@ class Sources:
         training = cls._training(job, mosaics)
         counts = () if job.cells.counts is None or job.cells.folder else (job.cells.counts,)
         truth = {} if job.truth is None else by_time(job.truth.counts, job.input)
+        if truth and not set(truth) & set(mosaics):
+            raise InputError(
+                f"[truth] counts has the times {_days(truth)}, the mosaics {_days(mosaics)}: "
+                "expected at least one in common; name the files by time, or give [input] time."
+            )
         others = {
             "presence.weights": job.presence.weights,
             "count.weights": job.count.weights,
             "census.zones": job.census and job.census.zones,
+            "census.table": job.census and job.census.table,
         }
         known = {name: path for name, path in others.items() if path}
         return cls(mosaics, training, counts, truth, known)
@@ -101,9 +107,15 @@ def by_time(patterns: str | tuple[str, ...], settings: Input) -> Times:
     return {time: found[time] for time in sorted(found)}
 
 
+def _days(times: Times) -> str:
+    return ", ".join(iso(time)[:10] for time in times)
+
+
 def _files(patterns: str | tuple[str, ...]) -> tuple[str, ...]:
     found: list[str] = []
     for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        if "{" in pattern:
+            raise InputError(f"{pattern!r} has a time in it: expected the files of one mosaic.")
         names = [pattern]
         if "*" in pattern and "://" not in pattern:
             found_here = Path(pattern).parent.glob(Path(pattern).name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask import export
+from popdask import cube, export
 from popdask.errors import InputError
 from popdask.imagery import census
 from popdask.imagery.apportion import whole_people
@@ -21,6 +23,7 @@ from popdask.imagery.dataset import cells_grid
 from popdask.imagery.evaluation import evaluate, scores_by_density
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
+from popdask.imagery.leakage import LeakageWarning, check_leakage
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.split import select_fold
 from popdask.imagery.training import train
@@ -57,8 +60,7 @@ class PopulationStages:
     def compute(self, stage: StagePlan, reporter: Reporter) -> None:
         """Compute what is stale of one stage, and commit it."""
         work = str(stage) if stage.total > 1 else ""
-        first = next(iter(self.plan)).name == stage.name
-        told = {**owner_record(self.job), "files": dict(self.files)} if first else {}
+        told = {**owner_record(self.job), "files": dict(self.files)}
         record = {**stage.record, **told, "work": work}
         COMPUTE[stage.name](self, replace(stage, record=record), reporter)
 
@@ -92,13 +94,13 @@ class PopulationStages:
 
 
 def _cells(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
-    cells, dropped = reading.labelled_cells(run.job, run.sources)
+    cells, dropped, outside = reading.labelled_cells(run.job, run.sources)
     inhabited = int((cells["people"] > 0).sum())
     reporter.note(
         f"  {cells.sizes['cell']:,} labelled cells, {inhabited:,} of them inhabited; "
-        f"{dropped:,} left out for want of pixels"
+        f"{dropped:,} left out for want of pixels, {outside:,} counts beyond the mosaic"
     )
-    record = {**stage.record, "dropped": dropped}
+    record = {**stage.record, "dropped": dropped, "outside": outside}
     run.work.write_group(stage.name, "cells", _for_store(cells), record)
 
 
@@ -152,7 +154,8 @@ def _learn(
 
 def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
     pairs = list(zip(run.models("presence"), run.models("count"), strict=True))
-    pairs = pairs if run.job.cells.folds else pairs[:1]
+    if not _has_folds(run):
+        pairs = pairs[:1]
     frames = []
     with on_gpus():
         for paths in run.sources.mosaics.values():
@@ -161,6 +164,12 @@ def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> No
             frames.append(_on_frame(_of_blind(run, found), run.frame))
     arrays = xr.concat(frames, "time").assign_coords(run.frame.coords)
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def _has_folds(run: PopulationStages) -> bool:
+    """Whether there are several models of a kind, each blind to a part of the cells."""
+    trained = [run.job.count, *([] if run.job.single_stage else [run.job.presence])]
+    return bool(run.job.cells.folds) and any(settings.weights is None for settings in trained)
 
 
 def _estimated(
@@ -207,34 +216,48 @@ def _on_frame(found: xr.Dataset, frame: xr.Dataset) -> xr.Dataset:
 def _census(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
     settings = run.job.census
     assert settings is not None
-    frames, reports = [], []
-    stored = run.work.dataset()
     rules = settings.model_dump(include={"name", "inhabited_from", "unzoned", "partial"})
-    for time in stored["time"].values:
-        now = stored.sel(time=time, drop=True)
+    stored, stale = run.work.dataset(), set(stage.stale)
+    frames, reports = [], []
+    for position, time in enumerate(stored["time"].values):
+        now = stored.isel(time=position, drop=True)
+        if position not in stale:  # stored already
+            frames.append(now.get("census_population", now["population"].astype("float64")))
+            continue
         kept = census.keep_totals(
             now["population"],
             settings.zones,
-            settings.totals,
+            settings.table or settings.totals,
             presence=now.get("presence"),
             **rules,
         )
         frames.append(whole_people(kept) if settings.whole else kept["population"])
         reports.append(census.zone_report(kept).assign(time=time))
     fitted = xr.concat(frames, "time").assign_coords(run.frame.coords)
+    report = pd.concat([*_old_reports(run, stage), *reports], ignore_index=True)
+    files = {"zones.parquet": table_bytes(report.sort_values("time", kind="stable"))}
+    run.work.write_files("zones", files, {"frames": {}, "of": stage.name})
     arrays = fitted.to_dataset(name="census_population")
-    report = table_bytes(pd.concat(reports, ignore_index=True))
-    run.work.write_files("zones", {"zones.parquet": report}, {"frames": {}})
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def _old_reports(run: PopulationStages, stage: StagePlan) -> list[pd.DataFrame]:
+    """The report on the frames that are not computed again."""
+    fresh = {run.plan.times[i] for i in stage.stale}
+    kept = [np.datetime64(time) for time in stage.record["frames"] if time not in fresh]
+    if not kept:
+        return []
+    old = run.work.table("zones")
+    return [old[old["time"].isin(kept)]]
 
 
 def _evaluation(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
     told: dict[str, dict[str, pd.DataFrame]] = {}
     if "cells" in run.plan.stages:
-        told["validation"] = _of_validation(run)
+        told["validation"] = _of_validation(run, reporter)
     for time, paths in run.sources.truth.items():
         if time in run.sources.mosaics:
-            told[iso(time)[:10]] = _of_mosaic(run, time, paths)
+            told[iso(time)[:10]] = _of_mosaic(run, time, paths, reporter)
     limit = run.job.estimate.threshold
     scores = {where: evaluate(tables, threshold=limit) for where, tables in told.items()}
     by_density = {where: scores_by_density(tables) for where, tables in told.items()}
@@ -252,23 +275,42 @@ def _evaluation(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> 
     run.work.write_files(stage.name, content, stage.record)
 
 
-def _of_validation(run: PopulationStages) -> dict[str, pd.DataFrame]:
+def _tell_leakage(
+    reporter: Reporter, cells: xr.Dataset, where: str, *models: TrainedModel | None
+) -> None:
+    """Tell where models are scored on cells that they were trained on."""
+    for model in models:
+        if model is None:
+            continue
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", LeakageWarning)
+            size = float(cells.attrs["cell_size"])
+            check_leakage(model, cells["north"].values, cells["east"].values, cell_size=size)
+        for warning in told:
+            reporter.note(f"  {where}, {model.kind}: {warning.message}")
+
+
+def _of_validation(run: PopulationStages, reporter: Reporter) -> dict[str, pd.DataFrame]:
     """Predictions of validation cells, each by models and baselines that have not seen it."""
     parts: dict[str, list[pd.DataFrame]] = {}
     models = zip(run.splits(), run.models("presence"), run.models("count"), strict=True)
     for cells, presence, count in models:
         held_out = cells.isel(cell=np.flatnonzero(cells["split"].values == 1))
+        _tell_leakage(reporter, held_out, "validation", presence, count)
         for name, table in predictions(held_out, _estimators(run, cells, presence, count)).items():
             parts.setdefault(name, []).append(table)
     return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
 
 
 def _of_mosaic(
-    run: PopulationStages, time: np.datetime64, paths: tuple[str, ...]
+    run: PopulationStages, time: np.datetime64, paths: tuple[str, ...], reporter: Reporter
 ) -> dict[str, pd.DataFrame]:
     """Predictions of a mosaic's cells of known people: the stored estimates, and the baselines."""
     image = reading.open_image(run.job, run.sources.mosaics[time], run.grid)
     cells = reading.true_cells(run.job, image, paths, run.grid)
+    if not _has_folds(run):
+        models = (run.models("presence")[0], run.models("count")[0])
+        _tell_leakage(reporter, cells, iso(time)[:10], *models)
     stored = run.work.dataset().sel(time=time)
     corners = np.array([run.grid.corner(*place) for place in _places(cells)])
     x, y = (xr.DataArray(corners[:, axis] + run.grid.size / 2, dims="cell") for axis in (0, 1))
@@ -312,17 +354,41 @@ def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _export(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
-    job, folder, arrays = run.job, run.job.export_folder, run.work.dataset()
+    job, arrays = run.job, run.work.dataset()
+    names = ["population", *(["presence"] if not job.single_stage else [])]
+    names += ["census_population"] if job.census is not None else []
     written: list[Path] = []
-    if "cog" in job.output.export:
-        for name in arrays.data_vars:
-            title = f"{job.name}_{name}"
-            written += export.write_cogs(arrays[name], folder, title, frames=stage.stale)
+    for name in names:
+        title = f"{job.name}_{name}"
+        written += export.write_cogs(arrays[name], job.export_folder, title, frames=stage.stale)
+    _written(run, stage, written)
+
+
+def _tables(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+    job, folder = run.job, run.job.export_folder
+    written: list[Path] = []
     if "parquet" in job.output.export:
-        for name in ("scores", "scores_by_density", "predictions", "zones"):
-            if f"{name}.parquet" in run.work.files():
-                path = folder / f"{job.name}_{name}.parquet"
-                written.append(export.write_geoparquet(run.work.table(name), path))
+        tables = ["scores", "scores_by_density", "predictions"] if _is_scored(run) else []
+        for name in [*tables, *(["zones"] if job.census is not None else [])]:
+            path = folder / f"{job.name}_{name}.parquet"
+            written.append(export.write_geoparquet(run.work.table(name), path))
+    if "zarr" in job.output.export:
+        counted = run.work.dataset()[job.counted].astype("float32").rename("population")
+        counted.attrs.pop("grid_mapping", None)  # which xarray writes by itself
+        path = folder / f"{job.name}.zarr"
+        if path.exists():
+            shutil.rmtree(path)
+        cube.write_cube(counted.to_dataset(), path)
+        written.append(path)
+    _written(run, stage, written)
+
+
+def _is_scored(run: PopulationStages) -> bool:
+    return "evaluation" in run.plan.stages
+
+
+def _written(run: PopulationStages, stage: StagePlan, written: Sequence[Path]) -> None:
+    """Put down what a stage has exported; what it exported before and not now goes."""
     paths = [str(path) for path in written]
     for path in set(run.work.records().get(stage.name, {}).get("written", [])).difference(paths):
         Path(path).unlink(missing_ok=True)  # ours, of a frame that went away
@@ -377,4 +443,5 @@ COMPUTE: Mapping[str, Callable[[PopulationStages, StagePlan, Reporter], None]] =
     "census": _census,
     "evaluation": _evaluation,
     "export": _export,
+    "tables": _tables,
 }
