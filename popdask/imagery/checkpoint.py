@@ -6,10 +6,11 @@ state.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,15 @@ from popdask.errors import InputError
 from popdask.imagery.weights import write_whole
 
 HEADER = "popdask.checkpoint"
+Stale = Literal["error", "discard"]
+
+
+class StaleCheckpointError(InputError):
+    """A checkpoint is the state of another training, or of a longer one than was asked for."""
+
+
+class StaleCheckpointWarning(UserWarning):
+    """A stale checkpoint was discarded: the training starts anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +57,8 @@ class Checkpoint:
         Raises
         ------
         InputError
-            If the file is something else, or belongs to another training.
+            If the file is something else; its kind StaleCheckpointError, if it belongs to another
+            training.
         """
         if not Path(path).exists():
             return None
@@ -61,7 +72,7 @@ class Checkpoint:
                 "remove it or name another checkpoint"
             ) from error
         if plain.pop("training") != training:
-            raise InputError(
+            raise StaleCheckpointError(
                 f"{path} is the state of another training, with other cells or settings; expected "
                 "this one's; remove it or name another checkpoint"
             )
@@ -70,3 +81,50 @@ class Checkpoint:
             part, _, rest = name.partition("/")
             tensors.setdefault(part, {})[rest] = tensor
         return cls(tensors, plain)
+
+
+def resume(
+    path: str | Path, training: str, epochs: int, stale: Stale = "error"
+) -> Checkpoint | None:
+    """Read the state that a training of so many epochs goes on from; None where it starts anew.
+
+    Parameters
+    ----------
+    path : path
+        The checkpoint. A stale one that is discarded lies there until the first epoch replaces it.
+    training : str
+        The training's fingerprint.
+    epochs : int
+        How many are wanted, at most.
+    stale : {"error", "discard"}, optional
+        What to do with the state of another training, or of more epochs.
+
+    Raises
+    ------
+    InputError
+        As `Checkpoint.load`; its kind StaleCheckpointError also where more epochs are done than
+        are wanted.
+
+    Warns
+    -----
+    StaleCheckpointWarning
+        If a stale state is discarded.
+    """
+    if stale not in ("error", "discard"):
+        raise InputError(f"stale is {stale!r}, expected error or discard; correct it")
+    try:
+        state = Checkpoint.load(path, training)
+        done = len(state.plain["history"]) if state else 0
+        if done > epochs:
+            raise StaleCheckpointError(
+                f"{path} is the state after {done} epochs, expected at most {epochs}; remove it, "
+                f"name another checkpoint, or train for {done} epochs"
+            )
+    except StaleCheckpointError as error:
+        if stale == "error":
+            raise
+        warnings.warn(
+            f"training starts anew, because {error}", StaleCheckpointWarning, stacklevel=3
+        )
+        return None
+    return state

@@ -34,7 +34,12 @@ from xarray import Dataset
 
 from popdask.errors import InputError
 from popdask.imagery.arithmetic import fixed_arithmetic, pick_device
-from popdask.imagery.checkpoint import Checkpoint
+from popdask.imagery.checkpoint import (
+    Stale,
+    StaleCheckpointError,
+    StaleCheckpointWarning,
+    resume,
+)
 from popdask.imagery.loading import CellImages, predict_cells
 from popdask.imagery.models import build, build_with
 from popdask.imagery.normalise import Normalisation
@@ -52,7 +57,15 @@ from popdask.imagery.trainer import (
 from popdask.imagery.weights import TrainedModel
 from popdask.metrics import count_scores, presence_scores
 
-__all__ = ["BatchHalvedWarning", "Progress", "TrainingConfig", "TrainingError", "train"]
+__all__ = [
+    "BatchHalvedWarning",
+    "Progress",
+    "StaleCheckpointError",
+    "StaleCheckpointWarning",
+    "TrainingConfig",
+    "TrainingError",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,8 @@ def train(
     *,
     gate: TrainedModel | None = None,
     checkpoint: str | Path | None = None,
+    identity: str = "",
+    stale: Stale = "error",
     progress: Callable[[Progress], object] | None = None,
     device: str = "auto",
 ) -> TrainedModel:
@@ -102,6 +117,12 @@ def train(
     checkpoint : path, optional
         A file for the state after each epoch. Where it is there, the training goes on from it, with
         the same result. It stays, so that a finished training is not done again.
+    identity : str, optional
+        What else tells this training from others. A checkpoint knows its cells by place, people and
+        shape, not by their pixels: give, for example, a checksum of the mosaic.
+    stale : {"error", "discard"}, optional
+        What to do with a checkpoint of another training, or of more epochs than are asked for:
+        refuse it, or start anew, which replaces it after the first epoch.
     progress : callable, optional
         Called with a `Progress` after each epoch.
     device : str, optional
@@ -117,8 +138,9 @@ def train(
     ------
     InputError
         If there is no split, a side of it has no cells of the kind, the settings do not fit the
-        cells, or the checkpoint belongs to another training. Its kind TrainingError, if one cell
-        alone does not fit into memory or the loss is no longer a number.
+        cells, or the checkpoint belongs to another training (its kind StaleCheckpointError). Its
+        kind TrainingError, if one cell alone does not fit into memory or the loss is no longer a
+        number.
 
     Warns
     -----
@@ -126,6 +148,8 @@ def train(
         If memory runs out; the batch is then half as large.
     LeakageWarning
         If the gate was trained with another split.
+    StaleCheckpointWarning
+        If a stale checkpoint is discarded.
 
     Notes
     -----
@@ -155,8 +179,8 @@ def train(
     config = config or TrainingConfig.preset(kind)
     sides = choose_cells(cells, kind, gate, config, device)
     network = config.network_for(kind, **_shape(cells))
-    identity = _identity(cells, kind, config, network, sides)
-    kept = Checkpoint.load(checkpoint, identity) if checkpoint else None
+    mark = _mark(cells, kind, config, network, sides, identity)
+    kept = resume(checkpoint, mark, config.epochs, stale) if checkpoint else None
     threads = kept.plain["threads"] if kept else config.threads or CPU_COUNT
     config = replace(config, network=network, threads=threads)
     training, validation = (_side(cells, kind, config, chosen) for chosen in sides)
@@ -173,7 +197,7 @@ def train(
         while not trainer.finished:
             trainer.run_epoch(training, validation)
             if checkpoint:
-                trainer.state().save(checkpoint, identity)
+                trainer.state().save(checkpoint, mark)
             if progress:
                 progress(_progress(trainer))
     model = _trained(cells, kind, trainer, training)
@@ -251,15 +275,17 @@ def _normalisation(
     return Normalisation.of_bands(portion.images[portion.picks], config.white)
 
 
-def _identity(
+def _mark(
     cells: Dataset,
     kind: str,
     config: TrainingConfig,
     network: dict[str, Any],
     sides: tuple[NDArray[np.int64], NDArray[np.int64]],
+    identity: str,
 ) -> str:
     """Tell this training from others: its cells and settings, but for the number of epochs."""
     settings = {**config.as_dict(), "kind": kind, "network": network, "epochs": 0}
+    settings["identity"] = identity
     images = cells["images"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(f"{images.dtype} {dict(images.sizes)}".encode())

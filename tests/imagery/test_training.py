@@ -28,7 +28,14 @@ from popdask.imagery.loading import CellImages, predict_cells
 from popdask.imagery.models import CountCNN, PresenceCNN, build
 from popdask.imagery.selection import choose_cells, draw_shares
 from popdask.imagery.split import split_cells, split_fingerprint
-from popdask.imagery.training import BatchHalvedWarning, Progress, TrainingConfig, train
+from popdask.imagery.training import (
+    BatchHalvedWarning,
+    Progress,
+    StaleCheckpointError,
+    StaleCheckpointWarning,
+    TrainingConfig,
+    train,
+)
 from popdask.imagery.weights import LeakageWarning, TrainedModel
 
 SMALL_PRESENCE = {"widths": (4, 8), "hidden": (8,), "pool": 2, "dropout": 0.1}
@@ -244,6 +251,42 @@ def test_a_checkpoint_of_another_training_is_refused_and_left(cells, tmp_path):
     path.write_bytes(b"something else")
     with pytest.raises(InputError, match="is not the state of a training"):
         Checkpoint.load(path, "any")
+
+
+def test_a_checkpoint_knows_what_its_caller_says_of_the_images(cells, tmp_path):
+    """The same places and people with other pixels are another training, if one says so."""
+    path = tmp_path / "state"
+    train(cells, "presence", small(epochs=1), checkpoint=path, identity="2019", device="cpu")
+    renewed = cells.assign(images=255 - cells.images)
+    with pytest.raises(StaleCheckpointError, match="state of another training"):
+        train(renewed, "presence", small(), checkpoint=path, identity="2023", device="cpu")
+    same = train(cells, "presence", small(), checkpoint=path, identity="2019", device="cpu")
+    assert_same_model(same, train(cells, "presence", small(), device="cpu"))
+
+
+def test_a_checkpoint_of_more_epochs_than_asked_is_refused(cells, tmp_path):
+    path = tmp_path / "state"
+    train(cells, "presence", small(epochs=3), checkpoint=path, device="cpu")
+    with pytest.raises(StaleCheckpointError, match="after 3 epochs, expected at most 2"):
+        train(cells, "presence", small(epochs=2), checkpoint=path, device="cpu")
+
+
+@pytest.mark.parametrize("before", [{"epochs": 3}, {"rate": 1e-5, "epochs": 1}])
+def test_a_stale_checkpoint_is_discarded_where_asked(cells, tmp_path, before):
+    path, config, told = tmp_path / "state", small(epochs=2), []
+    train(cells, "presence", small(**before), checkpoint=path, device="cpu")
+    asked = {"checkpoint": path, "stale": "discard", "device": "cpu"}
+    with pytest.warns(StaleCheckpointWarning, match="training starts anew, because .*state"):
+        model = train(cells, "presence", config, progress=told.append, **asked)
+    assert [progress.epoch for progress in told] == [1, 2]
+    assert_same_model(model, train(cells, "presence", config, device="cpu"))
+    assert_same_model(model, train(cells, "presence", config, **asked))  # goes on from its own
+    path.write_bytes(b"something else")
+    with pytest.raises(InputError, match="is not the state of a training"):
+        train(cells, "presence", config, **asked)
+    assert path.read_bytes() == b"something else"
+    with pytest.raises(InputError, match="stale is 'keep', expected error or discard"):
+        train(cells, "presence", config, **asked | {"stale": "keep"})
 
 
 def limited(most):
