@@ -86,12 +86,7 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        session = self.repository().readonly_session(branch)
-        if is_empty(session.store):
-            raise InputError(
-                f"{self.location} holds no finished results yet: run the job to its end."
-            )
-        return open_arrays(session)
+        return open_arrays(self._session(branch))
 
     def files(self, branch: str = MAIN) -> dict[str, bytes]:
         """Read the models and tables, each as the bytes of its file."""
@@ -104,15 +99,25 @@ class RegionStore:
         ------
         KeyError
             If there is none of that name.
+        InputError
+            If no run is finished yet.
         """
-        return read_file(self.repository().readonly_session(branch).store, name)
+        return read_file(self._session(branch).store, name)
 
     def file_problem(self, name: str, sha256: str) -> str | None:
         """Say what is wrong with a file of the last finished run, of which the SHA-256 is known."""
         return file_problem(self.repository().readonly_session(MAIN).store, name, sha256)
 
     def table(self, name: str, branch: str = MAIN) -> pd.DataFrame:
-        """Read one table, such as ``"links"``, ``"tracks"`` or ``"communities"``."""
+        """Read one table, such as ``"links"``, ``"tracks"`` or ``"communities"``.
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        InputError
+            If no run is finished yet.
+        """
         return read_table(self.file(f"{name}.parquet", branch))
 
     def group(self, name: str, branch: str = MAIN) -> xr.Dataset:
@@ -122,8 +127,10 @@ class RegionStore:
         ------
         KeyError
             If there is none of that name.
+        InputError
+            If no run is finished yet.
         """
-        return open_group(self.repository().readonly_session(branch), name)
+        return open_group(self._session(branch), name)
 
     def group_problem(self, name: str, checksum: str) -> str | None:
         """Say what is wrong with a group of the last finished run; None if nothing is."""
@@ -300,3 +307,12 @@ class RegionStore:
                 "away and run the job anew."
             ) from error
         return repository
+
+    def _session(self, branch: str) -> icechunk.Session:
+        """Open a branch to read, if there is something to read on it."""
+        session = self.repository().readonly_session(branch)
+        if is_empty(session.store):
+            raise InputError(
+                f"{self.location} holds no finished results yet: run the job to its end."
+            )
+        return session

@@ -77,8 +77,9 @@ def test_a_reader_sees_the_last_finished_run_only(store):
 
 def test_before_the_first_run_is_finished_there_is_nothing_to_read(store):
     store.begin(grid(2)).write_frames("communities", arrays(2, 1), [0, 1], {})
-    with pytest.raises(InputError, match="holds no finished results yet"):
-        store.dataset()
+    for read in (store.dataset, lambda: store.table("links"), lambda: store.group("cells")):
+        with pytest.raises(InputError, match="holds no finished results yet"):
+            read()
     assert store.records() == {} and store.files() == {}
     assert set(store.latest_records()) == {"communities"}
 
