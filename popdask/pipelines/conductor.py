@@ -1,6 +1,6 @@
 """How any job is run: what is stale is computed stage by stage, committed, at the end published.
 
-sources → plan → (workers) → stage, commit, stage, commit, … → publish
+sources → plan → (workers) → stage, commit, stage, commit, … → tidy → publish
 
 A pipeline says what its stages depend on and how they are computed. Readers of the store see
 nothing of a run until all of its stages are finished.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -175,15 +176,17 @@ def run_only(
         files = pipeline.files(job, records)
         before = pipeline.plan(job, files, records)
         _check_only(job, before, names)
-        if all(before[name].done for name in names) and not (before.done and store.unfinished()):
+        publishable = before.computed and (store.unfinished() or not before.done)
+        if all(before[name].done for name in names) and not publishable:
             return before
         with workers():
             stages = pipeline.begin(job, store, files, names if force else [])
             _check_only(job, stages.plan, names)  # the grid may be another than the stored one
             _compute(stages, [stages.plan[name] for name in names], reporter)
             left = pipeline.plan(job, files, stages.work.records())
-            if left.done:
+            if left.computed:
                 _publish(stages)
+                left = replace(left, gone=())
     return left
 
 
@@ -214,7 +217,8 @@ def _compute(stages: Stages, todo: Sequence[StagePlan], reporter: Reporter | Non
 
 
 def _publish(stages: Stages) -> None:
-    """Let readers see the results, with the record of the run."""
+    """Let readers see the results, and nothing else, with the record of the run."""
+    stages.work.tidy(list(stages.plan.stages))
     stages.work.publish(f"run-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", stages.record())
 
 

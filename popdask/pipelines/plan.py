@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from popdask.store.ownership import orphans
+
 #: Stands for the time, in the record of a stage that has no frames.
 WHOLE = "whole"
 
@@ -60,11 +62,18 @@ class Plan:
     """The stages by name, in the order in which they run."""
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The stages that each stage reads."""
+    gone: tuple[str, ...] = ()
+    """Records of results that belong to none of the stages: they are to be taken away."""
+
+    @property
+    def computed(self) -> bool:
+        """Whether there is nothing to compute."""
+        return all(stage.done for stage in self.stages.values())
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing to compute."""
-        return all(stage.done for stage in self.stages.values())
+        """Whether there is nothing to do: nothing to compute, and nothing to take away."""
+        return self.computed and not self.gone
 
     def unfinished_before(self, name: str) -> list[StagePlan]:
         """List what is to be computed of the stages that a stage needs, directly or not."""
@@ -125,7 +134,7 @@ def decide(
             stale = stale or (0,)  # frames went away: the tables have rows too many
         unit = (units or {}).get(name, "frames")
         stages[name] = StagePlan(name, record, stale, len(frames), unit)
-    return Plan(tuple(times), stages, needs)
+    return Plan(tuple(times), stages, needs, orphans(records, stages))
 
 
 def fingerprint(*parts: Any) -> str:

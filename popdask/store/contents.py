@@ -6,7 +6,7 @@ A file is an array of bytes in the group ``files``; a record is an attribute of 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import icechunk
@@ -17,6 +17,9 @@ import zarr
 from icechunk import IcechunkError
 
 from popdask.store.checksums import file_checksum
+
+#: Groups that are no result: the files lie in one, the records on the other.
+OWN_GROUPS = ("files", "provenance")
 
 #: What reading a damaged or lost chunk may end in.
 READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
@@ -62,6 +65,28 @@ def open_group(session: icechunk.Session, name: str) -> xr.Dataset:
     return xr.open_zarr(
         session.store, group=name, consolidated=False, chunks={}, decode_coords="all"
     )
+
+
+def drop_results(
+    store: Any, arrays: Container[str], files: Container[str], groups: Container[str]
+) -> list[str]:
+    """Take away the frames' arrays, the files and the groups that are not among those to keep.
+
+    Returns
+    -------
+    list of str
+        The names of what went.
+    """
+    root = root_group(store)
+    own = root.require_group("files")
+    old = [name for name, array in root.arrays() if array.ndim == 3 and name not in arrays]
+    old += [name for name in root.group_keys() if name not in groups and name not in OWN_GROUPS]
+    old_files = [name for name in own.array_keys() if name not in files]
+    for name in old:
+        del root[name]
+    for name in old_files:
+        del own[name]
+    return sorted(old + old_files)
 
 
 def is_empty(store: Any) -> bool:

@@ -10,18 +10,22 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from popdask.store.contents import read_files, write_files, write_records
+from popdask.store.contents import drop_results, root_group, write_records
+from popdask.store.ownership import named_in
 
 TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
 
 
 def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
-    """Replace everything but some stages' records, and the files if there are any."""
-    files = read_files(session.store) if records else {}
+    """Replace the arrays, and keep of all else what some records tell of."""
+    kept = records.values()
+    drop_results(session.store, (), named_in(kept, "sha256"), named_in(kept, "groups"))
+    root = root_group(session.store)
+    for name in list(root.array_keys()):
+        del root[name]
     xr.Dataset(coords=grid.coords).to_zarr(
-        session.store, mode="w", consolidated=False, encoding={"time": TIME_ENCODING}
+        session.store, mode="a", consolidated=False, encoding={"time": TIME_ENCODING}
     )
-    write_files(session.store, files)
     write_records(session.store, records)
 
 

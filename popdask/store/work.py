@@ -18,6 +18,7 @@ import xarray as xr
 from popdask.store import commits
 from popdask.store.checksums import file_checksum
 from popdask.store.contents import (
+    drop_results,
     open_arrays,
     open_group,
     read_file,
@@ -39,6 +40,7 @@ from popdask.store.layout import (
     seconds_of,
 )
 from popdask.store.location import Guard, Location
+from popdask.store.ownership import arrays_of, named_in, outside, without_orphans
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_stages, utc_now
 from popdask.store.trouble import told
 from popdask.store.writing import store_frames
@@ -112,11 +114,15 @@ class Work:
 
     @_storing
     def forget(self, stages: Sequence[str]) -> None:
-        """Drop the records of some stages, so that they are computed again, and commit."""
+        """Drop the records of some stages, so that they are computed again, and commit.
+
+        Which files they have written outside the store stays on record.
+        """
         session = self._repository.writable_session(WORK)
         records = read_records(session.store)
         if dropped := sorted(set(stages) & set(records)):
-            write_records(session.store, {k: v for k, v in records.items() if k not in dropped})
+            kept = {name: record for name, record in records.items() if name not in dropped}
+            write_records(session.store, outside(records) | kept)
             self._write(session, f"forget {', '.join(dropped)}")
 
     @_storing
@@ -126,7 +132,8 @@ class Work:
         stored = open_arrays(session) if "y" in root_group(session.store) else None
         if stored is None or not same_place(grid, stored):
             records = read_records(session.store)
-            lay_out_anew(session, grid, {k: v for k, v in records.items() if k in keep})
+            kept = {name: record for name, record in records.items() if name in keep}
+            lay_out_anew(session, grid, outside(records) | kept)
             self._write(session, "lay out the grid")
         elif not np.array_equal(seconds_of(grid), seconds_of(stored)):
             if np.array_equal(seconds_of(grid)[: stored.sizes["time"]], seconds_of(stored)):
@@ -225,6 +232,26 @@ class Work:
             If there is none of that name.
         """
         return open_group(self._repository.readonly_session(WORK), name)
+
+    @_storing
+    def tidy(self, stages: Sequence[str]) -> None:
+        """Drop what none of some stages owns, and commit: records, arrays, files and groups.
+
+        Parameters
+        ----------
+        stages
+            The stages that the job has, in order, all of them finished.
+        """
+        session = self._repository.writable_session(WORK)
+        before = read_records(session.store)
+        after = without_orphans(before, stages)
+        kept = after.values()
+        files = named_in(kept, "sha256") | {RUN_FILE}
+        gone = drop_results(session.store, arrays_of(kept), files, named_in(kept, "groups"))
+        if gone or after != before:
+            write_records(session.store, after)
+            gone += sorted(set(before) - set(after) - set(gone))
+            self._write(session, f"drop what no stage has: {', '.join(gone)}")
 
     @_storing
     def publish(self, tag: str, record: Mapping[str, Any] | None = None) -> None:

@@ -146,6 +146,59 @@ def test_files_that_a_stage_no_longer_writes_are_removed(store):
     assert set(work.files()) == set(work.records()["encoder"]["sha256"]) == {"frame"}
 
 
+def cells():
+    return xr.Dataset({"people": ("cell", da.arange(6, chunks=3))})
+
+
+def test_what_no_stage_has_is_dropped_before_readers_see_it(store):
+    work = store.begin(grid(2))
+    job = {"job": "here", "pipeline": "communities"}
+    work.write_group("cells", "cells", cells(), {**job, "frames": {}})
+    work.write_files("zones", {"zones.parquet": b"1"}, {"of": "census"})
+    work.write_files("model", {"model": b"1"}, {})
+    work.write_files("export", {}, {"written": ["here.tif"]})
+    work.write_frames("communities", arrays(2, 1), [0, 1], {})
+    work.publish("run-1")
+    work.write_frames("communities", arrays(2, 1)[["community"]], [0, 1], {})
+    work.tidy(["model", "communities"])
+    work.publish("run-2")
+    assert set(store.dataset().data_vars) == {"community"}
+    assert set(store.files()) == {"model", "run.json"}
+    with pytest.raises(KeyError):
+        store.group("cells")
+    assert set(store.records()) == {"model", "export", "communities"}
+    assert job.items() <= store.records()["model"].items()  # whose store this is stays on record
+
+
+def test_there_is_nothing_to_tidy_where_every_result_has_its_stage(store):
+    work = store.begin(grid(2))
+    work.write_group("cells", "cells", cells(), {})
+    work.write_files("zones", {"zones.parquet": b"1"}, {"of": "census"})
+    work.write_frames("census", arrays(2, 1), [0, 1], {})
+    work.publish("run-1")
+    work.tidy(["cells", "census"])
+    assert not store.unfinished()
+
+
+@pytest.mark.parametrize("start", ["1999", "2001"])
+def test_groups_stay_where_frames_come_and_go(store, start):
+    work = store.begin(grid(3))
+    work.write_group("cells", "cells", cells(), {"v": 1})
+    work.write_frames("communities", arrays(3, 1), range(3), {"frames": {}})
+    work = store.begin(grid(3, start))
+    assert work.records()["cells"]["v"] == 1
+    assert work.group("cells")["people"].values.tolist() == list(range(6))
+
+
+def test_what_was_written_outside_stays_on_record(store):
+    work = store.begin(grid(2))
+    work.write_files("export", {}, {"frames": {"a": "1"}, "written": ["here.tif"]})
+    work.forget(["export"])
+    assert work.records() == {"export": {"written": ["here.tif"]}}
+    work = store.begin(grid(2, rows=20))
+    assert work.records() == {"export": {"written": ["here.tif"]}}
+
+
 def test_history_tells_each_run_and_what_it_computed(store):
     work = store.begin(grid(2))
     work.write_frames("communities", arrays(2, 1), [0, 1], {"work": "all 2 frames"})
