@@ -23,6 +23,7 @@ from popdask.imagery.scenes import (
 from popdask.job import ScenesJob
 from popdask.pipelines import conductor
 from popdask.pipelines.conductor import Files, Workers, owner_record
+from popdask.pipelines.exports import commit_exports
 from popdask.pipelines.plan import WHOLE, Plan, StagePlan, decide, fingerprint, plain
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.sources import by_time, checksums, version_of
@@ -246,21 +247,21 @@ def _features(run: SceneStages, stage: StagePlan) -> None:
 def _groups(run: SceneStages, stage: StagePlan) -> None:
     described = run.work.group("features")["features"]
     groups = scene_map(scene_groups(described, **run.job.groups.model_dump()))
-    run.work.write_group("map", "groups", groups.chunk(), {"frames": {}})
+    run.work.write_group("map", "groups", groups.chunk(), {"frames": {}, "of": stage.name})
     table = table_bytes(scene_table(groups))
     run.work.write_files(stage.name, {"scenes.parquet": table}, stage.record)
 
 
 def _export(run: SceneStages, stage: StagePlan) -> None:
-    job, groups, written = run.job, run.work.group("groups"), []
+    job, groups = run.job, run.work.group("groups")
+    written: list[Path] = []
     if "cog" in job.output.export:
         for name in (str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"):
             written += export.write_cogs(groups[name], job.export_folder, f"{job.name}_{name}")
     if "parquet" in job.output.export:
         path = job.export_folder / f"{job.name}_scenes.parquet"
         written.append(export.write_geoparquet(run.work.table("scenes"), path))
-    paths = [str(path) for path in written]
-    run.work.write_files(stage.name, {}, {**stage.record, "written": paths})
+    commit_exports(run.work, stage, written)
 
 
 COMPUTE: Mapping[str, Callable[[SceneStages, StagePlan], None]] = {

@@ -1,0 +1,33 @@
+"""Exported files put on record: those that a run before wrote and this one did not are removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from popdask.pipelines.plan import StagePlan
+from popdask.store import Work
+
+
+def commit_exports(work: Work, stage: StagePlan, written: Iterable[str | Path]) -> None:
+    """Commit the stage of exports, and take away files that it wrote before and not now.
+
+    Parameters
+    ----------
+    work
+        The work under way.
+    stage
+        The stage; its record gets the paths as ``written``.
+    written
+        All files of the stage that are wanted, written now or by a run before.
+
+    Notes
+    -----
+    Old files go before the commit: a run that is stopped in between removes the rest of them when
+    it goes on.
+    """
+    paths = [str(path) for path in written]
+    before = work.records().get(stage.name, {}).get("written", [])
+    for path in set(before).difference(paths):
+        Path(path).unlink(missing_ok=True)
+    work.write_files(stage.name, {}, {**stage.record, "written": paths})
