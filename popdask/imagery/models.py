@@ -93,7 +93,7 @@ class CountCNN(Network):
     blocks : int, optional
         Blocks, each of which halves rows and columns.
     base, scale, cap : int, float, int, optional
-        Block i has ``min(base · scale**i, cap)`` channels.
+        Block i has ``min(base · scale**i, cap)`` channels, at least 1.
     double : bool, optional
         Two convolutions in a block instead of one.
     hidden : int, optional
@@ -137,7 +137,7 @@ class CountCNN(Network):
     ) -> None:
         super().__init__()
         self.config = _config(locals(), self)
-        widths = tuple(min(round(base * scale**i), cap) for i in range(blocks))
+        widths = tuple(max(1, min(round(base * scale**i), cap)) for i in range(blocks))
         self.features = _features(bands, widths, double=double, bias=True, residual=residual)
         pooled = CellPool(1, ring, reduction=2**blocks)
         units = (hidden, hidden // 2) if extra else (hidden,)
@@ -323,7 +323,7 @@ def build(config: Mapping[str, Any]) -> Network:
     Raises
     ------
     InputError
-        If the name or an argument is unknown.
+        If the name or an argument is unknown, or no network can have its value.
 
     Examples
     --------
@@ -387,9 +387,28 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def _config(arguments: Mapping[str, Any], module: nn.Module) -> dict[str, Any]:
-    """Take a constructor's arguments from its locals, as plain data."""
+    """Take a constructor's arguments from its locals, as plain data; refuse impossible ones."""
     plain = {k: v for k, v in arguments.items() if k not in ("self", "__class__")}
-    return {"network": type(module).__name__, **plain}
+    name = type(module).__name__
+    for key, value in plain.items():
+        _check_argument(name, key, value)
+    return {"network": name, **plain}
+
+
+def _check_argument(network: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or name == "ring":
+        return
+    if name == "dropout":
+        fits, expected = 0 <= value <= 1, "a share from 0 to 1"
+    elif name == "scale":
+        fits, expected = value > 0, "a number above 0"
+    elif isinstance(value, tuple):
+        fits = all(part >= 1 for part in value) and (name != "widths" or len(value) > 0)
+        expected = "numbers of at least 1"
+    else:
+        fits, expected = value >= 1, "at least 1"
+    if not fits:
+        raise InputError(f"{name} of {network} is {value}, expected {expected}; correct it")
 
 
 def _features(
