@@ -81,7 +81,7 @@ def split_cells(
         raise InputError(
             f"validation is {validation}; expected a share between 0 and 1, such as 0.2; correct it"
         )
-    groups = _groups(cells, kind, block)
+    groups = _groups(cells, kind, block, seed)
     target = validation * np.count_nonzero(groups >= 0)
     chosen = _draw(groups, target, seed)
     settings = _settings(cells, kind, block, gap, seed)
@@ -128,7 +128,7 @@ def fold_cells(
     >>> np.bincount(fold_cells(cells, 4, block=5).fold).tolist()
     [25, 25, 25, 25]
     """
-    groups = _groups(cells, kind, block)
+    groups = _groups(cells, kind, block, seed)
     found, sizes = np.unique(groups[groups >= 0], return_counts=True)
     if not (2 <= folds <= 127 and len(found) >= folds):
         drawn = "squares of cells" if kind == "blocks" else "cells"
@@ -228,12 +228,14 @@ def split_fingerprint(cells: xr.Dataset) -> str:
     return hashlib.sha256(place.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
 
 
-def _groups(cells: xr.Dataset, kind: Kind, block: int) -> NDArray[np.int64]:
+def _groups(cells: xr.Dataset, kind: Kind, block: int, seed: int) -> NDArray[np.int64]:
     """Number what is drawn, a cell or a square of them, from the south-west; −1 if unlabelled."""
     if kind not in ("random", "blocks"):
         raise InputError(
             f"the kind of split is {kind!r}; expected 'random' or 'blocks'; correct it"
         )
+    if seed < 0:
+        raise InputError(f"seed is {seed}; expected a whole number, 0 or more; correct it")
     if block < 1:
         raise InputError(f"block is {block}; expected cells per side, at least 1, such as 10")
     places = np.stack([cells["north"].values, cells["east"].values])

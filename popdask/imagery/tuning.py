@@ -113,6 +113,8 @@ def tune(
         raise InputError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     if trials < 1 or epochs < 1:
         raise InputError(f"there are {trials} trials of {epochs} epochs, expected at least 1 of 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}, expected a whole number, 0 or more; correct it")
     config = config or TrainingConfig.preset(kind)
     plan = _Plan(config, space or SPACES[kind], cells.sizes["row"])
     with _quiet() as optuna:

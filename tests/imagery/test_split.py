@@ -185,6 +185,7 @@ def test_every_labelled_cell_is_validated_once_and_apart_from_training():
         ({"validation": 1.0}, r"validation is 1\.0"),
         ({"kind": "stripes"}, "the kind of split is 'stripes'"),
         ({"kind": "blocks", "block": 0}, "block is 0"),
+        ({"seed": -1}, "seed is -1; expected a whole number"),
         ({"kind": "blocks", "gap": 0}, "gap is 0; expected at least 1 cell between blocks"),
         ({"kind": "blocks", "block": 100}, "all cells with known people lie in one square"),
         ({"kind": "blocks", "block": 10, "gap": 40}, "no training cell is more than 40 cells away"),

@@ -206,3 +206,8 @@ def test_what_is_proposed_can_be_trained(kind):
 def test_a_search_needs_trials(trials):
     with pytest.raises(InputError, match=f"there are {trials} trials"):
         search(trials)
+
+
+def test_a_search_needs_a_seed_of_zero_or_more():
+    with pytest.raises(InputError, match="seed is -1, expected a whole number"):
+        search(1, seed=-1)
