@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
+
 from popdask.errors import InputError
+from popdask.imagery.models import build
 from popdask.imagery.weights import KINDS
 
 OPTIMIZERS = ("adam", "adamw")
@@ -83,6 +86,8 @@ class TrainingConfig:
         ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}, expected {low} to {high}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}, expected a whole number, 0 or more; correct it")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads is {self.threads}, expected at least 1, or none for all")
 
@@ -117,17 +122,25 @@ class TrainingConfig:
         return replace(_PUBLISHED[kind, cells], **changes)
 
     def network_for(self, kind: str, *, bands: int, pixels: int, ring: int) -> dict[str, Any]:
-        """Complete the network's configuration by what the cells and the kind of model say."""
+        """Complete the network's configuration by what the cells and the kind of model say.
+
+        Raises
+        ------
+        InputError
+            If there is no such network, it cannot be built, or the cells have too few pixels.
+        """
         name = self.network.get("network", _NETWORK_OF[kind])
         seen = {"pixels": pixels} if name == "PopulationViT" else {"ring": ring}
-        blocks = len(self.network.get("widths", range(5)))
-        least = 2 ** (self.network.get("blocks", blocks) if name != "PopulationViT" else 0)
+        config = {"network": name, "bands": bands, **seen, **self.network}
+        with torch.device("meta"):
+            network = build(config)
+        least = 2 ** len(getattr(network, "features", ()))
         if pixels < least:
             raise InputError(
                 f"the cells have {pixels} x {pixels} pixels, expected at least {least} for the "
                 f"blocks of {name}, each of which halves them; use fewer blocks or smaller pixels"
             )
-        return {"network": name, "bands": bands, **seen, **self.network}
+        return config
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as plain data."""

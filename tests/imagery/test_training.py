@@ -472,11 +472,32 @@ def test_the_published_settings_are_at_hand(kind, cells_size):
         ({"rate": -1.0}, "rate is -1.0"),
         ({"threads": 0}, "threads is 0"),
         ({"jitter": 2.0}, "jitter is 2.0"),
+        ({"seed": -1}, "seed is -1, expected a whole number, 0 or more"),
     ],
 )
 def test_a_wrong_setting_is_named(change, message):
     with pytest.raises(InputError, match=message):
         small(**change)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"network": "ResNet"}, "the network is 'ResNet', expected one of PresenceCNN"),
+        ({"depth": 3}, "PresenceCNN cannot be built .*'depth'"),
+        ({"widths": []}, r"widths of PresenceCNN is \(\)"),
+        ({"network": "CountCNN", "blocks": 0}, "blocks of CountCNN is 0"),
+    ],
+)
+def test_an_unknown_network_is_named_before_its_size(network, message):
+    with pytest.raises(InputError, match=message):
+        small(network=network).network_for("presence", bands=1, pixels=4, ring=0)
+
+
+@pytest.mark.parametrize("device", ["foo", "cpu:x", "hpu", "meta"])
+def test_an_unknown_device_is_named(cells, device):
+    with pytest.raises(InputError, match=f"device is '{device}', which torch does not"):
+        train(cells, "presence", small(), device=device)
 
 
 def test_an_unknown_preset_is_named():
