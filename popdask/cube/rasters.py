@@ -240,11 +240,9 @@ def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
         yield source
 
 
-def missing_file(path: str) -> InputError:
-    """Make the error for a file that is not there."""
-    return InputError(
-        f"{path} does not exist; expected a raster of people per cell; correct the path"
-    )
+def missing_file(path: str, expected: str) -> InputError:
+    """Make the error for a file that is not there; `expected` says what it should be."""
+    return InputError(f"{path} does not exist; expected {expected}; correct the path")
 
 
 def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
@@ -284,7 +282,7 @@ def _check_form(source: rasterio.DatasetReader, path: str) -> None:
 def _use(path: str, use: Callable[[rasterio.DatasetReader], Result]) -> Result:
     """Open a raster, use it, close it; what GDAL cannot read is a bad input."""
     if not is_remote(path) and not Path(path).exists():
-        raise missing_file(path)
+        raise missing_file(path, "a raster of people per cell")
     try:
         with open_raster(path) as source:
             return use(source)

@@ -18,13 +18,15 @@ from popdask.errors import InputError
 from popdask.object_store import failures, file_system
 
 
-def frame_fingerprint(path: str) -> dict[str, Any]:
+def frame_fingerprint(path: str, expected: str = "a file that you may read") -> dict[str, Any]:
     """Tell one version of a file from another, for the provenance of a result.
 
     Parameters
     ----------
     path : str
         A file or URL. What is read of it is never held whole in memory.
+    expected : str, optional
+        What it should be, for the words of an error.
 
     Returns
     -------
@@ -49,11 +51,11 @@ def frame_fingerprint(path: str) -> dict[str, Any]:
     try:
         return _told_by_server(path) or _read(path)
     except FileNotFoundError as error:
-        raise missing_file(path) from error
+        raise missing_file(path, expected) from error
     except failures() as error:
         raise InputError(
-            f"{path} cannot be read ({error}); expected a file that you may read; check its kind "
-            "and its permissions"
+            f"{path} cannot be read ({error}); expected {expected}; check its kind and its "
+            "permissions"
         ) from error
 
 

@@ -139,6 +139,8 @@ def test_a_fingerprint_follows_the_contents(tmp_path):
     assert frame_fingerprint(str(path))["sha256"] != before["sha256"]
     with pytest.raises(InputError, match=r"nowhere.tif does not exist"):
         frame_fingerprint(str(tmp_path / "nowhere.tif"))
+    with pytest.raises(InputError, match=r"zones.gpkg does not exist; expected zones; correct"):
+        frame_fingerprint(str(tmp_path / "zones.gpkg"), "zones")
 
 
 def test_a_folder_in_the_place_of_a_frame_is_named(tmp_path):
