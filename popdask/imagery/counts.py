@@ -7,7 +7,6 @@ cell that is not in it is unknown.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -27,6 +26,7 @@ from popdask.cube.rasters import (
 from popdask.cube.regrid import share_out
 from popdask.errors import InputError
 from popdask.imagery.grid import TOLERANCE, CellGrid
+from popdask.imagery.tables import read_features, read_table
 
 COLUMNS = ["north", "east", "people"]
 Path_ = str | os.PathLike[str]
@@ -93,7 +93,7 @@ def counts_from_table(
     ----------
     table : DataFrame, or path
         A column of cell codes and one of people; or, without codes, the columns north and east. A
-        file is Parquet or CSV, by its name.
+        file is Parquet, where it is called .parquet or .pq, or else CSV.
     grid : CellGrid
         The cells that the codes speak of.
     cell, people : str, optional
@@ -107,8 +107,8 @@ def counts_from_table(
     Raises
     ------
     InputError
-        If a column is missing, a code is not of this grid, a cell is there twice, or a count is
-        negative or not a number.
+        If a file is missing or cannot be read, a column is missing, a code is not of this
+        grid, a cell is there twice, or a count is negative or not a number.
 
     Examples
     --------
@@ -118,7 +118,9 @@ def counts_from_table(
     0  61397  6775    12.0
     """
     name = "the table of counts" if isinstance(table, pd.DataFrame) else str(table)
-    rows = table if isinstance(table, pd.DataFrame) else _read_table(table, cell)
+    rows = table
+    if not isinstance(rows, pd.DataFrame):
+        rows = read_table(rows, "a table of cells and people", dtype={cell: str})
     positions = {"north", "east"} <= set(rows.columns) and cell not in rows.columns
     for column in (people, *(() if positions else (cell,))):
         if column not in rows.columns:
@@ -175,7 +177,7 @@ def counts_from_points(
     0  61397  6775     2.0
     """
     name = "the points" if isinstance(points, gpd.GeoDataFrame) else str(points)
-    found = points if isinstance(points, gpd.GeoDataFrame) else _read_points(points)
+    found = points if isinstance(points, gpd.GeoDataFrame) else read_features(points, "points")
     if found.crs is None:
         raise InputError(f"{name} have no CRS; expected one, to find their cells; set it")
     wrong = (found.geom_type != "Point") | found.is_empty
@@ -274,33 +276,6 @@ def _read_raster(raster: xr.DataArray | Path_) -> tuple[NDArray, GeoBox, str]:
     path = os.fspath(raster)
     grid = read_grid(path)
     return read_counts(path, slice(0, grid.shape[0]), slice(0, grid.shape[1])), grid, path
-
-
-def _read_table(path: Path_, cell: str) -> pd.DataFrame:
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".parquet", ".pq", ".csv"):
-        raise InputError(
-            f"{path} is a table of unknown kind; expected .parquet or .csv; convert or rename it"
-        )
-    try:
-        if suffix == ".csv":
-            return pd.read_csv(path, dtype={cell: str})
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected a table of cells and people; correct it"
-        ) from error
-
-
-def _read_points(path: Path_) -> gpd.GeoDataFrame:
-    try:
-        read = gpd.read_parquet if Path(path).suffix.lower() == ".parquet" else gpd.read_file
-        return read(path)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected points that GDAL or GeoParquet reads; "
-            "correct the path"
-        ) from error
 
 
 def _as_people(column: pd.Series, name: str) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from popdask.errors import InputError
+from popdask.imagery.tables import read_table
 
 COLUMNS = ("cell", "prediction", "truth")
 Path_ = str | os.PathLike[str]
@@ -70,8 +71,9 @@ def read_predictions(path: Path_) -> pd.DataFrame:
     Parameters
     ----------
     path : path
-        A Parquet file, or else CSV, with the columns ``cell`` (a code or a number), ``prediction``
-        and ``truth`` (people), and perhaps ``presence`` (a probability). Others are ignored.
+        Parquet, where it is called .parquet or .pq, or else CSV, with the columns
+        ``cell`` (a code or a number), ``prediction`` and ``truth`` (people), and perhaps
+        ``presence`` (a probability). Others are ignored.
 
     Returns
     -------
@@ -81,8 +83,8 @@ def read_predictions(path: Path_) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there is no such file, a column is missing, a cell comes twice, or a number is missing,
-        infinite or, as a truth, negative.
+        If there is no such file or it cannot be read, a column is missing, a cell comes twice, or a
+        number is missing, infinite or, as a truth, negative.
 
     Examples
     --------
@@ -94,11 +96,8 @@ def read_predictions(path: Path_) -> pd.DataFrame:
                   cell  prediction  truth
     0  100m_61397_6775         2.5      3
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"the table of predictions {path} does not exist; correct its path")
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    return _checked(table, path.name)
+    table = read_table(path, "a table of predictions")
+    return _checked(table, Path(path).name)
 
 
 def on_common_cells(

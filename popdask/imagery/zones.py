@@ -18,10 +18,13 @@ import pandas as pd
 import rioxarray
 import xarray as xr
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 
 from popdask.cube.grids import describe_grid, grid_of, same_grid
+from popdask.cube.rasters import missing_file
 from popdask.errors import InputError
 from popdask.imagery._polygons import NONE, Outlines, beyond, numbered
+from popdask.imagery.tables import read_features, read_table
 
 Path_ = str | os.PathLike[str]
 Table = pd.DataFrame | pd.Series | Mapping[int, float] | Path_
@@ -75,9 +78,9 @@ def read_zones(
     Raises
     ------
     InputError
-        If a total is missing, negative or not a number; a zone comes twice, or is no polygon; the
-        zones have no CRS, or a raster of them another grid. When the numbers are computed: if two
-        zones claim one cell, or a cell's zone has no total.
+        If a file is missing or cannot be read; a total is missing, negative or not a number; a zone
+        comes twice, or is no polygon; the zones have no CRS, or a raster of them another grid. When
+        the numbers are computed: if two zones claim one cell, or a cell's zone has no total.
 
     Examples
     --------
@@ -100,13 +103,19 @@ def read_zones(
 
 
 def _open(path: Path) -> gpd.GeoDataFrame | xr.DataArray:
+    if path.suffix.lower() not in RASTERS:
+        return read_features(path, "polygons, one for each zone")
     if not path.exists():
-        raise InputError(f"the file of zones {path} does not exist; correct its path")
-    if path.suffix.lower() in RASTERS:
+        raise missing_file(str(path), "a raster of zone numbers")
+    try:
         raster = rioxarray.open_rasterio(path, masked=False)
-        assert isinstance(raster, xr.DataArray), "a GeoTIFF without subdatasets is one array"
-        return raster.isel(band=0, drop=True)
-    return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
+    except RasterioError as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); expected a raster of zone numbers; it may be "
+            "damaged or of another format: copy it again"
+        ) from error
+    assert isinstance(raster, xr.DataArray), "a GeoTIFF without subdatasets is one array"
+    return raster.isel(band=0, drop=True)
 
 
 def _from_polygons(
@@ -162,10 +171,7 @@ def _from_cells(cells: xr.DataArray, totals: object, like: xr.DataArray, name: s
 def _table(totals: object, name: str) -> pd.DataFrame:
     """Read totals by zone number in any of their forms: the columns `name` and total."""
     if isinstance(totals, str | os.PathLike):
-        path = Path(totals)
-        if not path.exists():
-            raise InputError(f"the table of totals {path} does not exist; correct its path")
-        totals = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        totals = read_table(totals, f"a table with the columns {name} and total")
     if isinstance(totals, pd.Series | Mapping):
         totals = pd.Series(totals).rename_axis(name).reset_index(name="total")
     if not isinstance(totals, pd.DataFrame) or not {name, "total"} <= set(totals):

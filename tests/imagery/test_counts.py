@@ -115,10 +115,13 @@ def test_wrong_table_files_get_one_sentence(tmp_path):
     pd.DataFrame({"code": CODES, "n": 1}).to_csv(tmp_path / "t.csv")
     with pytest.raises(InputError, match=r"t\.csv has the columns .*code, n; expected cell and"):
         counts_from_table(tmp_path / "t.csv", GRID)
-    with pytest.raises(InputError, match=r"none\.parquet cannot be read"):
+    with pytest.raises(
+        InputError, match=r"none\.parquet does not exist; expected a table of cells"
+    ):
         counts_from_table(tmp_path / "none.parquet", GRID)
-    with pytest.raises(InputError, match=r"t\.xlsx is a table of unknown kind"):
-        counts_from_table(tmp_path / "t.xlsx", GRID)
+    (tmp_path / "junk.parquet").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"junk\.parquet cannot be read .* table of cells and peo"):
+        counts_from_table(tmp_path / "junk.parquet", GRID)
 
 
 def test_points_are_counted_by_cell_in_any_crs(tmp_path):
@@ -152,5 +155,8 @@ def test_wrong_points_get_one_sentence(tmp_path):
     lines = gpd.GeoDataFrame(geometry=[here[0], LineString(here)], crs="EPSG:25832")
     with pytest.raises(InputError, match="hold 1 geometries that are not points, first LineStr"):
         counts_from_points(lines, GRID)
-    with pytest.raises(InputError, match=r"none\.gpkg cannot be read"):
+    with pytest.raises(InputError, match=r"none\.gpkg does not exist; expected points"):
         counts_from_points(tmp_path / "none.gpkg", GRID)
+    (tmp_path / "junk.parquet").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"junk\.parquet cannot be read .* expected points"):
+        counts_from_points(tmp_path / "junk.parquet", GRID)

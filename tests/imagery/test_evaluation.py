@@ -145,6 +145,9 @@ def test_mistakes_are_named(table, message):
 def test_missing_files_and_wrong_bins_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.csv does not exist"):
         read_predictions(tmp_path / "nowhere.csv")
+    (tmp_path / "junk.parquet").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"junk\.parquet cannot be read .*table of predictions"):
+        read_predictions(tmp_path / "junk.parquet")
     for edges in ([], [0, 5, 5], [2, 5]):
         with pytest.raises(InputError, match="ascend from 1 or below"):
             scores_by_density(TABLE, edges=edges)

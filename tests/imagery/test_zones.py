@@ -185,6 +185,18 @@ def test_wrong_tables_and_grids_are_named(tmp_path):
         read_zones(cells, {"A": 1}, like)
     with pytest.raises(InputError, match=r"nowhere\.gpkg does not exist"):
         read_zones(tmp_path / "nowhere.gpkg", "people", like)
+    for name, words in (
+        ("zones.parquet", "polygons"),
+        ("zones.gpkg", "polygons"),
+        ("zones.tif", "a raster of zone numbers"),
+    ):
+        (tmp_path / name).write_bytes(b"junk")
+        with pytest.raises(InputError, match=f"{name} cannot be read .*expected {words}"):
+            read_zones(tmp_path / name, "people", like)
+    with pytest.raises(InputError, match=r"zones\.parquet cannot be read .* columns zone and tot"):
+        read_zones(cells, tmp_path / "zones.parquet", like)
+    with pytest.raises(InputError, match=r"nowhere\.csv does not exist; expected a table with"):
+        read_zones(cells, tmp_path / "nowhere.csv", like)
     nowhere = xr.DataArray(np.zeros((2, 2)), {"y": [1, 0], "x": [0, 1]}, ("y", "x"))
     with pytest.raises(InputError, match="has no CRS"):
         read_zones(boxes(), "people", nowhere)
