@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +11,12 @@ import pandas as pd
 from popdask import figures
 from popdask.errors import InputError
 from popdask.imagery.evaluation import evaluate, scores_by_density, write_scores
-from popdask.imagery.predictions import read_predictions
+from popdask.imagery.predictions import on_common_cells, read_predictions
 from popdask.job import PopulationJob
 from popdask.store import RegionStore
+
+#: Tables of predictions, by the name of the model.
+Estimates = Mapping[str, pd.DataFrame]
 
 
 def compare(
@@ -27,30 +31,28 @@ def compare(
         models and baselines are compared.
     tables
         Tables of (cell, prediction, truth), compared with each other, and with every set of cells
-        of the jobs.
+        of the jobs that has cells of theirs and tells the same truth of them.
     folder
         Where JSON and figures go; without it, the export folder of the first job, if there is one.
 
     Returns
     -------
     scores : DataFrame
-        One row per set of cells and model.
+        One row per set of cells (``where``) and model; a table has a row in each set that it was
+        compared with. It is called as its file, with as much of the path as tells it from others.
     written : list of Path
         ``scores_<set>.json`` and the figures of each set.
 
     Raises
     ------
     InputError
-        If there is nothing to compare, a job has no evaluation, or a table is wrong.
+        If there is nothing to compare, a job has no finished run or no evaluation, a table is
+        wrong, or a table fits none of the jobs' sets.
     """
-    others = {path.stem: read_predictions(path) for path in tables}
-    sets = {
-        f"{job.name}_{where}" if len(jobs) > 1 else str(where): estimates
-        for job in jobs
-        for where, estimates in _of_job(job).items()
-    }
-    sets = {where: {**estimates, **others} for where, estimates in sets.items()}
-    sets = sets or ({"tables": others} if others else {})
+    sets = _of_jobs(jobs)
+    models = {model for estimates in sets.values() for model in estimates}
+    others = {name: read_predictions(path) for path, name in _names(tables, models).items()}
+    sets = _joined(sets, others) if sets else ({"tables": others} if others else {})
     if not sets:
         raise InputError("there is nothing to evaluate: give a job file or a table of predictions.")
     if folder is None and jobs:
@@ -62,6 +64,21 @@ def compare(
         if folder is not None:
             written += _write(folder, where, estimates, found)
     return pd.concat(scores, ignore_index=True), written
+
+
+def _of_jobs(jobs: Sequence[PopulationJob]) -> dict[str, dict[str, pd.DataFrame]]:
+    """The predictions of all jobs, by set of cells and model; with the job's name among several."""
+    sets: dict[str, dict[str, pd.DataFrame]] = {}
+    for job in jobs:
+        for where, estimates in _of_job(job).items():
+            name = f"{job.name}_{where}" if len(jobs) > 1 else where
+            if name in sets:
+                raise InputError(
+                    f"two of the jobs are called {job.name!r}: give one of them another name, so "
+                    "that their scores can be told apart."
+                )
+            sets[name] = estimates
+    return sets
 
 
 def _of_job(job: PopulationJob) -> dict[str, dict[str, pd.DataFrame]]:
@@ -81,9 +98,57 @@ def _of_job(job: PopulationJob) -> dict[str, dict[str, pd.DataFrame]]:
     return found
 
 
-def _write(
-    folder: Path, where: str, estimates: dict[str, pd.DataFrame], scores: pd.DataFrame
-) -> list[Path]:
+def _names(paths: Sequence[Path], taken: Collection[str]) -> dict[Path, str]:
+    """The shortest end of each path that tells it from the other tables and the jobs' models."""
+    paths = [path for i, path in enumerate(paths) if path.resolve() not in _resolved(paths[:i])]
+    ends = {path: _ends(path.resolve()) for path in paths}
+    used = {_file_name(name) for name in taken}
+    names = {}
+    for number, (path, mine) in enumerate(ends.items(), 1):
+        others = {_file_name(end) for other in paths if other != path for end in ends[other]}
+        free = (end for end in mine if _file_name(end) not in used | others)
+        names[path] = next(free, f"{path.stem} {number}")
+    return names
+
+
+def _resolved(paths: Sequence[Path]) -> set[Path]:
+    return {path.resolve() for path in paths}
+
+
+def _ends(path: Path) -> list[str]:
+    """What a file may be called: its stem, its name, and its name after more and more folders."""
+    parts = path.parts
+    return [path.stem, *("/".join(parts[-count:]) for count in range(1, len(parts) + 1))]
+
+
+def _joined(
+    sets: Mapping[str, dict[str, pd.DataFrame]], others: Estimates
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """Put each table into the sets of cells of which it tells the same truth."""
+    joined = {where: dict(estimates) for where, estimates in sets.items()}
+    for name, table in others.items():
+        problems = {where: _problem(name, table, sets[where]) for where in sets}
+        if all(problems.values()):
+            raise InputError(
+                f"{name} fits none of the sets of known people: "
+                + "; ".join(f"{where}: {problem}" for where, problem in problems.items())
+            )
+        for where, problem in problems.items():
+            if not problem:
+                joined[where][name] = table
+    return joined
+
+
+def _problem(name: str, table: pd.DataFrame, estimates: Estimates) -> str | None:
+    """Say why a table cannot be compared with the estimates of a set of cells; None if it can."""
+    try:
+        on_common_cells({**estimates, name: table})
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _write(folder: Path, where: str, estimates: Estimates, scores: pd.DataFrame) -> list[Path]:
     by_density = scores_by_density(estimates)
     written = [write_scores(folder / f"scores_{where}.json", scores, by_density)]
     pictures = {
@@ -92,8 +157,13 @@ def _write(
         f"density_{where}": figures.density_figure(by_density),
     }
     for model, table in estimates.items():
-        name = f"agreement_{where}_{model.replace(' ', '-')}"
+        name = f"agreement_{where}_{_file_name(model)}"
         pictures[name] = figures.agreement_figure(table, title=model)
     for name, figure in pictures.items():
         written.append(figures.save_figure(figure, folder / f"{name}.png"))
     return written
+
+
+def _file_name(model: str) -> str:
+    """A model's name as it stands in names of files."""
+    return re.sub(r"[ /\\:]", "-", model)
