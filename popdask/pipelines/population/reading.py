@@ -20,6 +20,7 @@ from popdask.imagery.grid import CellGrid, crs_text
 from popdask.imagery.mosaic import open_mosaic
 from popdask.imagery.sheets import open_sheet
 from popdask.imagery.split import fold_cells, split_cells
+from popdask.imagery.tables import has_geometry
 from popdask.job import PopulationJob, ScenesJob
 from popdask.job.images import Grid
 from popdask.job.population import Cells, Truth
@@ -117,7 +118,7 @@ def read_counts(path: str, grid: CellGrid, settings: Cells | Truth) -> pd.DataFr
     kind = Path(path).suffix.lower()
     if kind in (".tif", ".tiff", ".vrt", ".nc"):
         return counts_from_raster(path, grid, share=settings.share)
-    if kind == ".csv" or (kind in (".parquet", ".pq") and not _has_geometry(path)):
+    if kind == ".csv" or (kind in (".parquet", ".pq") and not has_geometry(path)):
         return counts_from_table(path, grid, people=settings.column)
     return counts_from_points(path, grid, weight=settings.column)
 
@@ -156,9 +157,3 @@ def true_cells(
 
 def _absent(settings: Cells | Truth) -> float:
     return 0.0 if settings.absent == "nobody" else np.nan
-
-
-def _has_geometry(path: str) -> bool:
-    import pyarrow.parquet
-
-    return b"geo" in (pyarrow.parquet.read_schema(path).metadata or {})

@@ -31,6 +31,7 @@ from popdask.imagery.weights import TrainedModel
 from popdask.job import PopulationJob
 from popdask.job.population import Training
 from popdask.pipelines.conductor import owner_record
+from popdask.pipelines.exports import commit_exports
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.scoring import Joint, predictions
@@ -141,6 +142,8 @@ def _learn(
             config,
             gate=gate,
             checkpoint=checkpoints[-1],
+            identity=stage.record["model"],
+            stale="discard",
             device=settings.device,
             tell=partial(_tell, reporter, name),
         )
@@ -361,7 +364,7 @@ def _export(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None
     for name in names:
         title = f"{job.name}_{name}"
         written += export.write_cogs(arrays[name], job.export_folder, title, frames=stage.stale)
-    _written(run, stage, written)
+    commit_exports(run.work, stage, written)
 
 
 def _tables(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
@@ -380,19 +383,11 @@ def _tables(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None
             shutil.rmtree(path)
         cube.write_cube(counted.to_dataset(), path)
         written.append(path)
-    _written(run, stage, written)
+    commit_exports(run.work, stage, written)
 
 
 def _is_scored(run: PopulationStages) -> bool:
     return "evaluation" in run.plan.stages
-
-
-def _written(run: PopulationStages, stage: StagePlan, written: Sequence[Path]) -> None:
-    """Put down what a stage has exported; what it exported before and not now goes."""
-    paths = [str(path) for path in written]
-    for path in set(run.work.records().get(stage.name, {}).get("written", [])).difference(paths):
-        Path(path).unlink(missing_ok=True)  # ours, of a frame that went away
-    run.work.write_files(stage.name, {}, {**stage.record, "written": paths})
 
 
 def training_config(kind: str, settings: Training) -> TrainingConfig:
