@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def commit_exports(work: Work, stage: StagePlan, written: Iterable[str | Path]) 
     """
     paths = [str(path) for path in written]
     before = work.records().get(stage.name, {}).get("written", [])
-    for path in set(before).difference(paths):
-        Path(path).unlink(missing_ok=True)
+    for path in map(Path, set(before).difference(paths)):
+        if path.is_dir():  # a Zarr group
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
     work.write_files(stage.name, {}, {**stage.record, "written": paths})
