@@ -10,7 +10,18 @@ from pathlib import Path
 
 from benchmarks.machine import Machine, Row, table
 
-NAMES = ("encode", "dbscan", "links", "flow", "tracking", "graph", "scaling", "regions")
+NAMES = (
+    "encode",
+    "dbscan",
+    "links",
+    "flow",
+    "tracking",
+    "graph",
+    "scaling",
+    "estimate",
+    "quality",
+    "regions",
+)
 ABOUT = """\
 Times are seconds of the processor, all threads together, so that other work on the machine matters
 little; a ratio says how many times faster popdask is. All rows are of one run. A limit is the share

@@ -81,7 +81,7 @@ def test_imports_run_down_only(path):
 # Stages of the imagery wing meet in cells and trained models.
 CELLS = {
     "grid", "sheets", "layers", "_warping", "mosaic", "_cutting", "counts", "dataset", "folder",
-    "joining", "cells", "split",
+    "joining", "cells", "split", "tables",
 }  # fmt: skip
 NETWORKS = {"arithmetic", "models", "normalise", "weights", "leakage", "_bare"}
 IMAGERY = {
