@@ -167,11 +167,11 @@ def test_trials_run_on_the_workers_of_the_current_cluster():
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
-        table = search(8, space=space, epochs=60).trials
+        table = search(8, space=space, epochs=200).trials  # long, so that word of it arrives
     assert max(at_once) == 2
     assert table.state.tolist() == ["complete"] * 5 + ["pruned"] * 3
     assert (table.reason[5:] == "behind the median of the trials before").all()
-    alone = search(1, space=good_then_bad, epochs=60).trials
+    alone = search(1, space=good_then_bad, epochs=200).trials
     assert alone.loss[0] == table.loss[0]
 
 
