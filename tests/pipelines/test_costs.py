@@ -73,7 +73,8 @@ def test_the_tasks_of_a_plan_are_those_of_the_graphs(tmp_path, chunks):
         communities.run(job, counter)
     assert told.tasks == pytest.approx(sum(counter.tasks.values()), rel=0.15)
     for name, cost in told.stages.items():
-        few = 30 if name == "classifier" else 3  # KMeans has small graphs of its own
+        # KMeans has small graphs of its own; single chunks are fused in one way or another.
+        few = 30 if name == "classifier" else 6
         assert cost.tasks == pytest.approx(counter.tasks.get(name, 0), rel=0.2, abs=few), name
 
 
