@@ -370,16 +370,18 @@ def _stoppable(name: str, cluster: str) -> Iterator[tuple[Reporter, Workers]]:
 
     Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.
     """
-    reporter = ConsoleReporter(console.out)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    stop = _Stop()
+    reporter = _AttentiveReporter(stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield reporter, partial(_workers, name, cluster, reporter)
-    except (KeyboardInterrupt, _TerminatedError) as stop:
+    except (KeyboardInterrupt, _TerminatedError) as stopped:
         console.complain("stopped; what is finished is kept, run the job again to go on.")
-        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+        number = signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM
         raise typer.Exit(128 + number) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -394,9 +396,38 @@ def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
         reporter.note(f"done in {time.perf_counter() - start:.1f} s")
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise _TerminatedError
+class _Stop:
+    """Ends a run on a signal, and remembers it: Python drops what is raised in a finalizer."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        self._number = number
+        self.check()
+
+    def check(self) -> None:
+        """Raise what the signal stands for, if one has come."""
+        if self._number is not None:
+            raise KeyboardInterrupt if self._number == signal.SIGINT else _TerminatedError
+
+
+class _AttentiveReporter(ConsoleReporter):
+    """Writes to the console, and looks between stages whether a signal has come."""
+
+    def __init__(self, stop: _Stop) -> None:
+        super().__init__(console.out)
+        self._stop = stop
+
+    @contextmanager
+    def stage(self, name: str, work: str) -> Iterator[None]:
+        """Surround one stage."""
+        self._stop.check()
+        with super().stage(name, work):
+            yield
+        self._stop.check()
 
 
 def _known_failure(error: Exception) -> int | None:
