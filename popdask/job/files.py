@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +15,7 @@ from popdask.job.communities import CommunitiesJob
 from popdask.job.population import PopulationJob
 from popdask.job.scenes import ScenesJob
 from popdask.job.settings import Job, Place, Settings
+from popdask.settings_files import expand, nearest, read_toml, table_of
 
 #: The kinds of job, by pipeline.
 JOBS: Mapping[str, type[Job]] = {
@@ -25,8 +23,6 @@ JOBS: Mapping[str, type[Job]] = {
     "population": PopulationJob,
     "scenes": ScenesJob,
 }
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
@@ -51,14 +47,7 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Jo
         If the file is missing, is not TOML, or has a setting that is unknown or out of range.
     """
     path = Path(path)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such job file; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the job file cannot be read ({error}).") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: the job file is not valid TOML: {error}.") from error
+    tables = read_toml(path, "job file")
     model = _model(tables, path)
     _resolve(tables, model, path)
     for name, value in (overrides or {}).items():
@@ -81,7 +70,7 @@ def _model(tables: Mapping[str, Any], path: Path) -> type[Job]:
 def _resolve(tables: dict[str, Any], model: type[BaseModel], path: Path, *above: str) -> None:
     """Expand variables in the paths and make them absolute, in place."""
     for key, field in model.model_fields.items():
-        value, table = tables.get(key), settings_model(field)
+        value, table = tables.get(key), table_of(field)
         if table is not None and isinstance(value, dict):
             _resolve(value, table, path, *above, key)
         elif _is_place(field) and isinstance(value, str):
@@ -93,13 +82,6 @@ def _resolve(tables: dict[str, Any], model: type[BaseModel], path: Path, *above:
             ]
 
 
-def settings_model(field: FieldInfo) -> type[Settings] | None:
-    """The table that a field of a job holds; None where it holds a single value."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    tables = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings))
-    return next(tables, None)
-
-
 def _is_place(field: FieldInfo) -> bool:
     def marked(kind: Any) -> bool:
         return any(isinstance(part, Place) or marked(part) for part in get_args(kind))
@@ -108,7 +90,7 @@ def _is_place(field: FieldInfo) -> bool:
 
 
 def _absolute(value: str, path: Path, setting: str) -> str:
-    text = _expand(value, path, setting)
+    text = expand(value, path, setting)
     return text if _is_url(text) else os.path.normpath(path.parent.resolve() / text)
 
 
@@ -116,19 +98,6 @@ def _setting(names: Sequence[str]) -> str:
     """How a message names a setting: ``[table] key``."""
     *tables, key = names
     return f"[{'.'.join(tables)}] {key}" if tables else key
-
-
-def _expand(text: str, path: Path, setting: str) -> str:
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], "")
-        if not found:
-            raise InputError(
-                f"{path}: {setting} uses ${{{match[1]}}}, which is not set: "
-                f"export {match[1]}=... before the run."
-            )
-        return found
-
-    return _VARIABLE.sub(value, text)
 
 
 def _is_url(text: str) -> bool:
@@ -168,17 +137,15 @@ def _names_within(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
     for part in location:
         if table is not None and part in table.model_fields:
             names.append(str(part))
-            table = settings_model(table.model_fields[part])
+            table = table_of(table.model_fields[part])
     return names
 
 
 def _unknown_setting(tables: Sequence[str], name: str, model: type[Job]) -> str:
     here: type[BaseModel] = model
     for table in _names_within(tables, model):
-        here = settings_model(here.model_fields[table]) or here
-    known = list(here.model_fields)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        here = table_of(here.model_fields[table]) or here
+    hint = nearest(name, list(here.model_fields))
     where = f"[{'.'.join(tables)}] has no setting" if tables else "a job has no setting"
     return f"{where} {name!r} ({hint})"
 
