@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from popdask.pipelines.plan import StagePlan
 from popdask.store import Work
@@ -34,3 +35,21 @@ def commit_exports(work: Work, stage: StagePlan, written: Iterable[str | Path]) 
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
     work.write_files(stage.name, {}, {**stage.record, "written": paths})
+
+
+def without_missing(records: Mapping[str, Any], *stages: str) -> dict[str, Any]:
+    """Give the records as if stages of exports were not done, where somebody took files away.
+
+    Parameters
+    ----------
+    records
+        The records of the finished stages, by name.
+    *stages
+        The stages of exports.
+    """
+    found = dict(records)
+    for stage in stages:
+        written = found.get(stage, {}).get("written", [])
+        if not all(Path(path).exists() for path in written):
+            found[stage] = {"written": written}
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -19,6 +18,7 @@ from popdask.pipelines import conductor
 from popdask.pipelines.communities.fingerprints import MODELS, plan_communities
 from popdask.pipelines.communities.stages import CommunityStages
 from popdask.pipelines.conductor import Files, Workers
+from popdask.pipelines.exports import without_missing
 from popdask.pipelines.plan import Plan
 from popdask.pipelines.provenance import file_fingerprints
 from popdask.progress import Reporter
@@ -52,10 +52,7 @@ class CommunitiesPipeline:
     def plan(self, job: CommunitiesJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
         checksums = {time: cube.frame_version(file) for time, file in files.items()}
-        written = records.get("export", {}).get("written", [])
-        if not all(Path(path).exists() for path in written):  # somebody took them away
-            records = {**records, "export": {"written": written}}
-        return plan_communities(job, checksums, records)
+        return plan_communities(job, checksums, without_missing(records, "export"))
 
     def begin(
         self, job: CommunitiesJob, store: RegionStore, files: Files, forget: Sequence[str]

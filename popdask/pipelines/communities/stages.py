@@ -18,6 +18,7 @@ import xarray as xr
 from popdask import cube, export
 from popdask.job import CommunitiesJob
 from popdask.pipelines.conductor import owner_record
+from popdask.pipelines.exports import commit_exports
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.provenance import run_record
 from popdask.pipelines.workers import on_gpus, on_worker
@@ -243,10 +244,7 @@ def _export(run: CommunityStages, stage: StagePlan) -> None:
         for name in ("communities", "tracks", "links"):
             path = folder / f"{job.name}_{name}.parquet"
             written.append(export.write_geoparquet(run.work.table(name), path))
-    paths = [str(path) for path in written]
-    for path in set(run.work.records().get(stage.name, {}).get("written", [])).difference(paths):
-        Path(path).unlink(missing_ok=True)  # ours, of a frame that went away
-    run.work.write_files(stage.name, {}, {**stage.record, "written": paths})
+    commit_exports(run.work, stage, written)
 
 
 COMPUTE: Mapping[str, Callable[[CommunityStages, StagePlan], None]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from popdask.errors import InputError
 from popdask.job import PopulationJob
 from popdask.pipelines import communities, conductor, scenes
 from popdask.pipelines.conductor import Files, Workers
+from popdask.pipelines.exports import without_missing
 from popdask.pipelines.plan import Plan
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.drawing import draw as draw_country
@@ -63,10 +63,7 @@ class PopulationPipeline:
 
     def plan(self, job: PopulationJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
-        for stage in ("export", "tables"):
-            written = records.get(stage, {}).get("written", [])
-            if not all(Path(path).exists() for path in written):  # somebody took them away
-                records = {**records, stage: {"written": written}}
+        records = without_missing(records, "export", "tables")
         return plan_population(job, Sources.of(job), files, records)
 
     def begin(

@@ -23,7 +23,7 @@ from popdask.imagery.scenes import (
 from popdask.job import ScenesJob
 from popdask.pipelines import conductor
 from popdask.pipelines.conductor import Files, Workers, owner_record
-from popdask.pipelines.exports import commit_exports
+from popdask.pipelines.exports import commit_exports, without_missing
 from popdask.pipelines.plan import WHOLE, Plan, StagePlan, decide, fingerprint, plain
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.sources import by_time, checksums, version_of
@@ -98,14 +98,11 @@ class ScenesPipeline:
         features = fingerprint("features", VERSIONS["features"], sums)
         groups = fingerprint("groups", VERSIONS["groups"], features, plain([job.groups]))
         prints = {"features": features, "groups": groups}
-        written = records.get("export", {}).get("written", [])
         if job.output.export:
             told = [groups, job.name, job.output.export, str(job.export_folder)]
             prints["export"] = fingerprint("export", VERSIONS["export"], told)
-            if not all(Path(path).exists() for path in written):  # somebody took them away
-                records = {**records, "export": {"written": written}}
         wanted = {name: {"frames": {WHOLE: print_}} for name, print_ in prints.items()}
-        return decide([], wanted, records, needs=NEEDS)
+        return decide([], wanted, without_missing(records, "export"), needs=NEEDS)
 
     def begin(
         self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
