@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from popdask.imagery.arithmetic import pick_device
+from popdask.devices import pick_device
 from popdask.imagery.weights import TrainedModel
 
 CALL_BYTES = 2**24  # of pixels given to a model at once

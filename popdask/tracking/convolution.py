@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from popdask.devices import pick_device
 from popdask.tracking.fitted import FittedEncoder, axis_positions
-from popdask.tracking.network import WINDOW, fixed_arithmetic, pick_device
+from popdask.tracking.network import WINDOW, fixed_arithmetic
 
 HALO = WINDOW // 2
 TILE = 128

@@ -12,8 +12,6 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from popdask.errors import InputError
-
 WINDOW = 7
 
 
@@ -93,15 +91,6 @@ def _dense(sizes: list[int], generator: torch.Generator | None) -> nn.ModuleList
         nn.init.xavier_uniform_(layer.weight, generator=generator)
         nn.init.zeros_(layer.bias)
     return nn.ModuleList(layers)
-
-
-def pick_device(device: str) -> torch.device:
-    """Resolve "auto" to a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f'device is {device!r}, but torch finds no GPU here; use "auto" or "cpu"')
-    return torch.device(device)
 
 
 _lock = Lock()
