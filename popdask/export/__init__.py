@@ -1,0 +1,22 @@
+"""Finished results as files that other programs read: rasters, tables, layers and a catalogue.
+
+Every file is made beside its place and moved there when it is whole, and the same results give the
+same bytes.
+"""
+
+from popdask.export.colours import colours_path, write_colours
+from popdask.export.rasters import cog_paths, time_form, write_cogs, write_geotiff
+from popdask.export.tables import write_geoparquet
+from popdask.export.whole import sweep, whole
+
+__all__ = [
+    "cog_paths",
+    "colours_path",
+    "sweep",
+    "time_form",
+    "whole",
+    "write_cogs",
+    "write_colours",
+    "write_geoparquet",
+    "write_geotiff",
+]
