@@ -102,7 +102,7 @@ def cut_images(
     groups = _group(lattice, side, north, east)
     span = (2 * context + 1) * p
     images = _gather(rimmed, groups, _cut_block, (p, span), (image.sizes["band"], span, span))
-    valid = _in_blocks(_valid(image, fill)[None], lattice, side, False)
+    valid = _in_blocks(valid_pixels(image, fill)[None], lattice, side, False)
     covered = _gather(valid, groups, _share_block, (p, p), (), "float32")
     return images, covered
 
@@ -113,7 +113,7 @@ def nodata_of(image: xr.DataArray) -> Any:
     return image.dtype.type(image.attrs.get("nodata", image.attrs.get("_FillValue", default)))
 
 
-def _valid(image: xr.DataArray, fill: Any) -> da.Array:
+def valid_pixels(image: xr.DataArray, fill: Any) -> da.Array:
     """Tell the pixels (y, x) that have data: what the mosaic says, or else the values."""
     if "valid" in image.coords:
         return da.asarray(image.coords["valid"].transpose("y", "x").data)

@@ -195,5 +195,10 @@ def open_cells(path: Path_) -> xr.Dataset:
             f"{path} holds {found}; expected images (cell, band, row, col) and people (cell); "
             "write it with write_cells"
         )
-    tables = [name for name, array in stored.variables.items() if array.dims == ("cell",)]
-    return stored.assign({name: stored[name].compute() for name in tables})
+    return load_tables(stored)
+
+
+def load_tables(cells: xr.Dataset) -> xr.Dataset:
+    """Load what goes by cell alone; the images stay lazy."""
+    tables = [name for name, array in cells.variables.items() if array.dims == ("cell",)]
+    return cells.assign({name: cells[name].compute() for name in tables})

@@ -9,6 +9,7 @@ import pandas as pd
 
 from popdask.errors import InputError
 from popdask.imagery import tuning
+from popdask.imagery.dataset import load_tables
 from popdask.imagery.tuning import Tuning
 from popdask.job import PopulationJob
 from popdask.pipelines.population.stages import training_config
@@ -72,11 +73,10 @@ def tune(
         raise InputError(
             f"{region.path} has no labelled cells yet: `popdask train JOB` cuts them."
         ) from None
-    tables = [name for name, told in cells.variables.items() if told.dims == ("cell",)]
     settings = getattr(job, model)
     kind = settings.kind if model == "count" else "presence"
     return tuning.tune(
-        cells.assign({name: cells[name].compute() for name in tables}),
+        load_tables(cells),
         kind,
         trials,
         config=training_config(kind, settings),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,12 +17,9 @@ from popdask import cube, export
 from popdask.errors import InputError
 from popdask.imagery import census
 from popdask.imagery.apportion import whole_people
-from popdask.imagery.baselines import Baseline, fit_baselines
-from popdask.imagery.dataset import cells_grid
-from popdask.imagery.evaluation import evaluate, scores_by_density
+from popdask.imagery.dataset import cells_grid, load_tables
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
-from popdask.imagery.leakage import LeakageWarning, check_leakage
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.split import select_fold
 from popdask.imagery.training import train
@@ -33,9 +29,8 @@ from popdask.job.population import Training
 from popdask.pipelines.conductor import owner_record
 from popdask.pipelines.exports import commit_exports
 from popdask.pipelines.plan import Plan, StagePlan
-from popdask.pipelines.population import reading
-from popdask.pipelines.population.scoring import Joint, predictions
-from popdask.pipelines.population.sources import Sources, iso
+from popdask.pipelines.population import judging, reading
+from popdask.pipelines.population.sources import Sources
 from popdask.pipelines.provenance import run_record
 from popdask.pipelines.workers import on_gpus, on_worker
 from popdask.progress import Reporter
@@ -74,6 +69,12 @@ class PopulationStages:
             told["scores"] = self.work.table("scores").to_dict("records")
         return run_record(job, self.files, seeds, **told)
 
+    @property
+    def has_folds(self) -> bool:
+        """Whether there are several models of a kind, each blind to a part of the cells."""
+        trained = [self.job.count, *([] if self.job.single_stage else [self.job.presence])]
+        return bool(self.job.cells.folds) and any(settings.weights is None for settings in trained)
+
     def models(self, stage: str) -> list[TrainedModel | None]:
         """The models of a stage, one, or one for each fold; None where a job needs none."""
         folds = self.job.cells.folds
@@ -87,9 +88,7 @@ class PopulationStages:
 
     def splits(self) -> list[xr.Dataset]:
         """The labelled cells, split once, or once for each fold."""
-        cells = self.work.group("cells")
-        tables = [name for name, told in cells.variables.items() if told.dims == ("cell",)]
-        cells = cells.assign({name: cells[name].compute() for name in tables})
+        cells = load_tables(self.work.group("cells"))
         folds = self.job.cells.folds
         return [select_fold(cells, fold) for fold in range(folds)] if folds else [cells]
 
@@ -157,7 +156,7 @@ def _learn(
 
 def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
     pairs = list(zip(run.models("presence"), run.models("count"), strict=True))
-    if not _has_folds(run):
+    if not run.has_folds:
         pairs = pairs[:1]
     frames = []
     with on_gpus():
@@ -167,12 +166,6 @@ def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> No
             frames.append(_on_frame(_of_blind(run, found), run.frame))
     arrays = xr.concat(frames, "time").assign_coords(run.frame.coords)
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
-
-
-def _has_folds(run: PopulationStages) -> bool:
-    """Whether there are several models of a kind, each blind to a part of the cells."""
-    trained = [run.job.count, *([] if run.job.single_stage else [run.job.presence])]
-    return bool(run.job.cells.folds) and any(settings.weights is None for settings in trained)
 
 
 def _estimated(
@@ -255,105 +248,9 @@ def _old_reports(run: PopulationStages, stage: StagePlan) -> list[pd.DataFrame]:
 
 
 def _evaluation(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
-    told: dict[str, dict[str, pd.DataFrame]] = {}
-    if "cells" in run.plan.stages:
-        told["validation"] = _of_validation(run, reporter)
-    for time, paths in run.sources.truth.items():
-        if time in run.sources.mosaics:
-            told[iso(time)[:10]] = _of_mosaic(run, time, paths, reporter)
-    limit = run.job.estimate.threshold
-    scores = {where: evaluate(tables, threshold=limit) for where, tables in told.items()}
-    by_density = {where: scores_by_density(tables) for where, tables in told.items()}
-    rows = [
-        table.assign(where=where, model=name)
-        for where, tables in told.items()
-        for name, table in tables.items()
-    ]
-    files = {
-        "scores": _stacked(scores),
-        "scores_by_density": _stacked(by_density),
-        "predictions": pd.concat(rows, ignore_index=True),
-    }
-    content = {f"{name}.parquet": table_bytes(table) for name, table in files.items()}
+    tables = judging.score(judging.judge(run, reporter), run.job.estimate.threshold)
+    content = {f"{name}.parquet": table_bytes(table) for name, table in tables.items()}
     run.work.write_files(stage.name, content, stage.record)
-
-
-def _tell_leakage(
-    reporter: Reporter, cells: xr.Dataset, where: str, *models: TrainedModel | None
-) -> None:
-    """Tell where models are scored on cells that they were trained on."""
-    for model in models:
-        if model is None:
-            continue
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", LeakageWarning)
-            size = float(cells.attrs["cell_size"])
-            check_leakage(model, cells["north"].values, cells["east"].values, cell_size=size)
-        for warning in told:
-            reporter.note(f"  {where}, {model.kind}: {warning.message}")
-
-
-def _of_validation(run: PopulationStages, reporter: Reporter) -> dict[str, pd.DataFrame]:
-    """Predictions of validation cells, each by models and baselines that have not seen it."""
-    parts: dict[str, list[pd.DataFrame]] = {}
-    models = zip(run.splits(), run.models("presence"), run.models("count"), strict=True)
-    for cells, presence, count in models:
-        held_out = cells.isel(cell=np.flatnonzero(cells["split"].values == 1))
-        _tell_leakage(reporter, held_out, "validation", presence, count)
-        for name, table in predictions(held_out, _estimators(run, cells, presence, count)).items():
-            parts.setdefault(name, []).append(table)
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
-
-
-def _of_mosaic(
-    run: PopulationStages, time: np.datetime64, paths: tuple[str, ...], reporter: Reporter
-) -> dict[str, pd.DataFrame]:
-    """Predictions of a mosaic's cells of known people: the stored estimates, and the baselines."""
-    image = reading.open_image(run.job, run.sources.mosaics[time], run.grid)
-    cells = reading.true_cells(run.job, image, paths, run.grid)
-    if not _has_folds(run):
-        models = (run.models("presence")[0], run.models("count")[0])
-        _tell_leakage(reporter, cells, iso(time)[:10], *models)
-    stored = run.work.dataset().sel(time=time)
-    corners = np.array([run.grid.corner(*place) for place in _places(cells)])
-    x, y = (xr.DataArray(corners[:, axis] + run.grid.size / 2, dims="cell") for axis in (0, 1))
-    at = stored.sel(x=x, y=y, method="nearest", tolerance=run.grid.size / 10).compute()
-    table = pd.DataFrame(
-        {
-            "cell": [run.grid.code(*place) for place in _places(cells)],
-            "truth": cells["people"].values,
-            "prediction": at["population"].values.astype(np.float64),
-        }
-    )
-    if "presence" in at:
-        table["presence"] = at["presence"].values.astype(np.float64)
-    others = {}
-    if "cells" in run.plan.stages and not run.job.cells.folds:
-        others = predictions(cells, _baselines(run.splits()[0]))
-    return {"popdask": table.dropna(ignore_index=True), **others}
-
-
-def _places(cells: xr.Dataset) -> list[tuple[int, int]]:
-    return list(zip(cells["north"].values.tolist(), cells["east"].values.tolist(), strict=True))
-
-
-def _estimators(
-    run: PopulationStages, cells: xr.Dataset, presence: TrainedModel | None, count: Any
-) -> dict[str, Baseline]:
-    settings = run.job.estimate
-    joint = Joint(presence, count, settings.threshold, settings.device)
-    return {"popdask": joint, **_baselines(cells)}
-
-
-def _baselines(cells: xr.Dataset) -> dict[str, Baseline]:
-    """What the models have to beat, fitted on the training cells."""
-    return fit_baselines(cells)
-
-
-def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    parts = [table.reset_index().assign(where=where) for where, table in tables.items()]
-    table = pd.concat(parts, ignore_index=True)
-    return table[["where", *(name for name in table if name != "where")]]
 
 
 def _export(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
