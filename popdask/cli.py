@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from popdask import console
+from popdask import __version__, console
 from popdask.errors import InputError
 from popdask.job import PopulationJob, load_job
 from popdask.progress import ConsoleReporter, Reporter
@@ -33,7 +33,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Find human communities in gridded population data and follow them through time.",
 )
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
@@ -72,6 +71,24 @@ def main() -> None:
             raise
         console.complain(error)
         sys.exit(code)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.say(f"popdask {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _popdask(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Tell the version, and leave."
+        ),
+    ] = False,
+) -> None:
+    """Find human communities in gridded population data and follow them through time."""
 
 
 @app.command()

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from distributed import LocalCluster
 
-from popdask import cli
+from popdask import __version__, cli
 from popdask.pipelines import communities
 from popdask.store import RegionBusyError, RegionStore
 from popdask.tracking.summary import LostPeopleError
@@ -205,3 +205,8 @@ def test_failures_that_one_sentence_tells_are_told_from_bugs():
     assert cli._known_failure(LostPeopleError("3 people of 2001 are lost.")) == 1
     assert cli._known_failure(RegionBusyError("another run holds it.")) == 75
     assert cli._known_failure(ZeroDivisionError()) is None
+
+
+def test_it_tells_its_version(popdask):
+    code, out, _ = popdask("--version")
+    assert (code, out.strip()) == (0, f"popdask {__version__}")
