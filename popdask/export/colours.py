@@ -1,8 +1,8 @@
 """Colours of the values of a raster, for programs that read with GDAL.
 
-A TIFF can hold a colour table for 8 and 16 bits without sign only, and communities are more than 255
-and negative where there is none. GDAL reads a table for any whole numbers from the file
-``{raster}.aux.xml`` beside the raster, where it keeps what a format has no room for; so rasters of
+A TIFF has room for the colours of 8 and 16 bits without sign only; labels are −1 where there is
+none, and may be many. GDAL reads the colours of any whole numbers from the file
+``{raster}.aux.xml`` beside the raster, where it keeps what a format has no room for. So rasters of
 labels keep their type and their −1, and still open in colour.
 """
 
