@@ -1,6 +1,7 @@
 """Human communities in gridded population data, found and followed through time, at any scale.
 
-The verbs are here under their own names; each is loaded, with what it needs, when it is first used:
+The verbs are here under their own names, and the rooms that hold more of them, such as
+`popdask.figures`; each is loaded, with what it needs, when it is first used:
 
 >>> import popdask
 >>> popdask.optical_flow
@@ -18,7 +19,13 @@ _HOMES = {
     "popdask.tracking.flow": ("optical_flow",),
     "popdask.tracking.autoencoder": ("FittedEncoder", "WindowAutoencoder", "fit_autoencoder"),
     "popdask.tracking.encoding": ("stack_features", "encode", "reconstruct"),
-    "popdask.tracking.clustering": ("kmeans", "sse_curve"),
+    "popdask.tracking.clustering": (
+        "ClassModel",
+        "classify",
+        "fit_classes",
+        "kmeans",
+        "sse_curve",
+    ),
     "popdask.tracking.dbscan": ("dbscan",),
     "popdask.tracking.linking": ("link", "tracks"),
     "popdask.tracking.summary": ("summarize", "people_balance"),
@@ -38,10 +45,12 @@ _HOMES = {
     "popdask.imagery.scenes": ("scene_features", "scene_groups"),
     "popdask.cluster": ("connect",),
     "popdask.job": ("load_job",),
+    "popdask.running": ("plan_job", "run_job"),
     "popdask.store": ("RegionStore",),
     "popdask.errors": ("InputError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_ROOMS = ("cube", "export", "figures", "imagery", "metrics", "synthetic", "tracking")
 
 __all__ = [
     "__version__",
@@ -52,8 +61,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
+    if name in _ROOMS:
+        return import_module(f"popdask.{name}")
     raise AttributeError(f"module 'popdask' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])
