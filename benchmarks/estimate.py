@@ -20,7 +20,7 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from benchmarks.machine import Machine, Row, duration, in_child, measured, timed, times
-from popdask.imagery.arithmetic import fixed_arithmetic
+from popdask.arithmetic import fixed_arithmetic
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
 from popdask.imagery.weights import TrainedModel

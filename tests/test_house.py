@@ -14,7 +14,7 @@ HOUSE = Path(popdask.__file__).parent
 # Every module imports from lower floors only; the rooms of one floor do not know each other.
 FLOORS = (
     {"errors"},
-    {"devices", "object_store", "settings_files"},
+    {"arithmetic", "devices", "object_store", "settings_files"},
     {"cube", "synthetic", "metrics"},
     {"tracking", "imagery"},
     {"store", "job", "export", "progress", "figures", "fetch"},
@@ -79,23 +79,64 @@ def test_imports_run_down_only(path):
         assert floor(other) < floor(here), f"{here} imports {other}, which is not below it"
 
 
-# Stages of the imagery wing meet in cells and trained models.
-CELLS = {
-    "grid", "sheets", "layers", "_warping", "mosaic", "_cutting", "counts", "dataset", "folder",
-    "joining", "cells", "split", "tables",
-}  # fmt: skip
-NETWORKS = {"arithmetic", "models", "normalise", "weights", "leakage", "_bare"}
-IMAGERY = {
-    "training": {"recipe", "augment", "loading", "selection", "checkpoint", "trainer", "training"},
-    "tuning": {"spaces", "trials", "tuning"},
-    "inference": {"_tile", "inference"},
-    "gradcam": {"gradcam"},
-    "baselines": {"baselines"},
-    "evaluation": {"predictions", "evaluation"},
-    "census": {"_polygons", "zones", "_sums", "census", "apportion"},
-    "scenes": {"efficientnet", "_eye", "appearance", "scene_views", "scenes"},
+# The rooms of the imagery wing, from the ground up, and those below that each may import.
+IMAGERY: dict[str, set[str]] = {
+    "grid": set(),
+    "tables": set(),
+    "mosaic": {"grid"},
+    "cells": {"grid", "tables"},
+    "models": set(),
+    "training": {"cells", "models"},
+    "tuning": {"cells", "models", "training"},  # a trial is a training
+    "inference": {"grid", "cells", "models"},
+    "gradcam": {"models"},
+    "census": {"tables"},
+    "evaluation": {"tables"},
+    "scenes": {"grid", "cells", "models"},
 }
-IMAGERY_EXCEPTIONS = {("tuning", "training")}  # a trial is a training
+FLAT = {
+    "sheets": "mosaic",
+    "layers": "mosaic",
+    "_warping": "mosaic",
+    "mosaic": "mosaic",
+    "_cutting": "cells",
+    "cells": "cells",
+    "counts": "cells",
+    "dataset": "cells",
+    "folder": "cells",
+    "joining": "cells",
+    "split": "cells",
+    "models": "models",
+    "normalise": "models",
+    "leakage": "models",
+    "weights": "models",
+    "_bare": "models",
+    "recipe": "training",
+    "augment": "training",
+    "loading": "training",
+    "selection": "training",
+    "checkpoint": "training",
+    "trainer": "training",
+    "training": "training",
+    "spaces": "tuning",
+    "trials": "tuning",
+    "tuning": "tuning",
+    "_tile": "inference",
+    "inference": "inference",
+    "zones": "census",
+    "_polygons": "census",
+    "_sums": "census",
+    "census": "census",
+    "apportion": "census",
+    "predictions": "evaluation",
+    "evaluation": "evaluation",
+    "baselines": "evaluation",
+    "efficientnet": "scenes",
+    "_eye": "scenes",
+    "appearance": "scenes",
+    "scene_views": "scenes",
+    "scenes": "scenes",
+}
 
 
 def wing(name):
@@ -123,9 +164,30 @@ def test_stages_of_tracking_do_not_import_one_another(path):
     check_stage(path, STAGES, set().union(*GROUND), EXCEPTIONS)
 
 
-@pytest.mark.parametrize("path", wing("imagery"), ids=lambda path: path.stem)
-def test_stages_of_imagery_do_not_import_one_another(path):
-    check_stage(path, IMAGERY, CELLS | NETWORKS, IMAGERY_EXCEPTIONS)
+def imagery():
+    return [path for path in modules() if path.is_relative_to(HOUSE / "imagery")]
+
+
+def imagery_room(name):
+    return FLAT.get(name, name)
+
+
+@pytest.mark.parametrize("path", imagery(), ids=lambda path: ".".join(name_of(path)[1:]))
+def test_rooms_of_imagery_import_only_what_lies_below(path):
+    here = imagery_room(name_of(path)[1])
+    beside = [parts[1:] for parts in imported(path) if room(parts) == "imagery" and parts[1:]]
+    others = {imagery_room(parts[0]) for parts in beside} - {here}
+    assert others <= IMAGERY[here], f"{here} imports {others - IMAGERY[here]}, not below it"
+    hidden = [parts for parts in beside if any(part.startswith("_") for part in parts)]
+    hidden = [".".join(parts) for parts in hidden if parts[0] not in {here, *FLAT}]
+    assert not hidden, f"{here} imports {hidden}, which are another room's own"
+
+
+def test_the_rooms_of_imagery_stand_on_one_another():
+    below: set[str] = set()
+    for name, used in IMAGERY.items():
+        assert used <= below
+        below.add(name)
 
 
 def test_only_the_cluster_module_makes_dask_clients():
@@ -148,8 +210,7 @@ def test_every_room_is_on_the_plan():
     assert rooms == set().union(*FLOORS)
     stages = {path.stem for path in (HOUSE / "tracking").glob("*.py")} - {"__init__"}
     assert stages == set().union(*STAGES.values(), *GROUND)
-    rooms = {path.stem for path in wing("imagery")}
-    assert rooms == CELLS.union(NETWORKS, *IMAGERY.values())
+    assert {imagery_room(name_of(path)[1]) for path in imagery()} == set(IMAGERY)
 
 
 def test_importing_popdask_loads_nothing_heavy():

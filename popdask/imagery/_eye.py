@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
-from popdask.imagery.arithmetic import fixed_arithmetic
 from popdask.imagery.efficientnet import FEATURES, EfficientNetB3
 from popdask.imagery.normalise import Normalisation
 

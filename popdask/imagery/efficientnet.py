@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from popdask.arithmetic import fixed_arithmetic
 from popdask.errors import InputError
-from popdask.imagery.arithmetic import fixed_arithmetic
 
 FEATURES = 1536
 SIZE = 300

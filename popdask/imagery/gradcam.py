@@ -17,9 +17,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from popdask.arithmetic import fixed_arithmetic
 from popdask.errors import InputError
 from popdask.imagery._bare import as_trained
-from popdask.imagery.arithmetic import fixed_arithmetic
 from popdask.imagery.models import CountCNN, Network, PopulationViT, PresenceCNN
 from popdask.imagery.weights import TrainedModel
 

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from torch import nn
 from xarray import Dataset
 
+from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.errors import InputError
-from popdask.imagery.arithmetic import fixed_arithmetic
 from popdask.imagery.checkpoint import (
     Stale,
     StaleCheckpointError,

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
+from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.errors import InputError
-from popdask.imagery.arithmetic import fixed_arithmetic
 from popdask.imagery.leakage import LeakageWarning, check_leakage
 from popdask.imagery.models import Network, build, build_with, parameter_count
 from popdask.imagery.normalise import Normalisation
