@@ -95,10 +95,6 @@ IMAGERY: dict[str, set[str]] = {
     "scenes": {"grid", "cells", "models"},
 }
 FLAT = {
-    "sheets": "mosaic",
-    "layers": "mosaic",
-    "_warping": "mosaic",
-    "mosaic": "mosaic",
     "_cutting": "cells",
     "cells": "cells",
     "counts": "cells",
@@ -136,7 +132,7 @@ FLAT = {
     "appearance": "scenes",
     "scene_views": "scenes",
     "scenes": "scenes",
-}
+}  # modules on their way into a room
 
 
 def wing(name):

@@ -18,7 +18,7 @@ from popdask.imagery.counts import counts_from_points, counts_from_raster, count
 from popdask.imagery.folder import read_cells
 from popdask.imagery.grid import CellGrid, crs_text
 from popdask.imagery.mosaic import open_mosaic
-from popdask.imagery.sheets import open_sheet
+from popdask.imagery.mosaic.sheets import open_sheet
 from popdask.imagery.split import fold_cells, split_cells
 from popdask.imagery.tables import has_geometry
 from popdask.job import PopulationJob, ScenesJob

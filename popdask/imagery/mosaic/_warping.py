@@ -18,7 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 
 from popdask.cube.grids import carry
-from popdask.imagery.layers import Layer, is_on_lattice, offset_on
+from popdask.imagery.mosaic.layers import Layer, is_on_lattice, offset_on
 
 COARSER = 1.25  # pixels of the file in one wanted, above which they are averaged
 MARGIN = 3  # pixels of a file around those that a tile covers, for the warper's kernel

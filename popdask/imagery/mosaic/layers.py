@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from popdask.cube.grids import carry
 from popdask.errors import InputError
-from popdask.imagery.sheets import Sheet
+from popdask.imagery.mosaic.sheets import Sheet
 
 ALIGNED = 1e-3  # of a pixel
 

@@ -24,10 +24,10 @@ from rasterio.warp import transform
 
 from popdask.cube.grids import describe_grid
 from popdask.errors import InputError
-from popdask.imagery._warping import Source, Target, read_block
 from popdask.imagery.grid import TOLERANCE, CellGrid, as_grid, block_side, crs_text
-from popdask.imagery.layers import Layer, layers_of
-from popdask.imagery.sheets import open_sheet
+from popdask.imagery.mosaic._warping import Source, Target, read_block
+from popdask.imagery.mosaic.layers import Layer, layers_of
+from popdask.imagery.mosaic.sheets import open_sheet
 
 CHUNK = 2048  # pixels per side of a block, where there is no cell grid
 TILE = 512  # pixels per side of a tile of the warper, at most, unless a cell has more
