@@ -95,13 +95,6 @@ IMAGERY: dict[str, set[str]] = {
     "scenes": {"grid", "cells", "models"},
 }
 FLAT = {
-    "_cutting": "cells",
-    "cells": "cells",
-    "counts": "cells",
-    "dataset": "cells",
-    "folder": "cells",
-    "joining": "cells",
-    "split": "cells",
     "models": "models",
     "normalise": "models",
     "leakage": "models",

@@ -18,10 +18,10 @@ from numpy.typing import DTypeLike, NDArray
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.imagery._cutting import Lattice, find_lattice, nodata_of, valid_pixels
 from popdask.imagery._eye import Eye
 from popdask.imagery.cells import as_bands
-from popdask.imagery.dataset import CHUNK_CELLS
+from popdask.imagery.cells.dataset import CHUNK_CELLS
+from popdask.imagery.cells.lattice import Lattice, find_lattice, nodata_of, valid_pixels
 from popdask.imagery.efficientnet import (
     FEATURES,
     MEAN,

@@ -23,9 +23,9 @@ from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.imagery._bare import as_trained
-from popdask.imagery._cutting import Lattice, find_lattice, nodata_of, valid_pixels
 from popdask.imagery._tile import Rule, estimate_tile
 from popdask.imagery.cells import as_bands
+from popdask.imagery.cells.lattice import Lattice, find_lattice, nodata_of, valid_pixels
 from popdask.imagery.grid import CellGrid, as_grid
 from popdask.imagery.models import Network
 from popdask.imagery.weights import TrainedModel

@@ -35,6 +35,7 @@ from xarray import Dataset
 from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.errors import InputError
+from popdask.imagery.cells import split_fingerprint
 from popdask.imagery.checkpoint import (
     Stale,
     StaleCheckpointError,
@@ -46,7 +47,6 @@ from popdask.imagery.models import build, build_with
 from popdask.imagery.normalise import Normalisation
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.selection import choose_cells, draw_shares
-from popdask.imagery.split import split_fingerprint
 from popdask.imagery.trainer import (
     BatchHalvedWarning,
     Loss,
@@ -164,7 +164,7 @@ def train(
     Examples
     --------
     >>> import dask.array as da
-    >>> from popdask.imagery.dataset import make_cells
+    >>> from popdask.imagery.cells import make_cells
     >>> from popdask.imagery.grid import CellGrid
     >>> rng = np.random.default_rng(0)
     >>> people = rng.integers(0, 2, 40).astype(float)

@@ -18,9 +18,9 @@ import pandas as pd
 from xarray import Dataset
 
 from popdask.errors import InputError
+from popdask.imagery.cells import split_fingerprint
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.spaces import SPACES, Space
-from popdask.imagery.split import split_fingerprint
 from popdask.imagery.trials import Outcome, Task, runner
 from popdask.imagery.weights import KINDS, TrainedModel
 
@@ -97,7 +97,7 @@ def tune(
     Examples
     --------
     >>> import dask.array as da
-    >>> from popdask.imagery.dataset import make_cells
+    >>> from popdask.imagery.cells import make_cells
     >>> from popdask.imagery.grid import CellGrid
     >>> rng = np.random.default_rng(0)
     >>> people = rng.integers(0, 2, 24).astype(float)

@@ -15,8 +15,7 @@ from popdask.imagery.baselines import (
     fit_baselines,
     picture_features,
 )
-from popdask.imagery.cells import cut_cells
-from popdask.imagery.split import split_cells
+from popdask.imagery.cells import cut_cells, split_cells
 from popdask.synthetic import drawn_orthophoto
 
 

@@ -18,13 +18,12 @@ from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.imagery import inference
-from popdask.imagery.cells import cut_cells, drop_padding
+from popdask.imagery.cells import cut_cells, drop_padding, split_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate, tile_cells
 from popdask.imagery.models import CountCNN, PresenceCNN
 from popdask.imagery.mosaic import open_mosaic
 from popdask.imagery.normalise import Normalisation
-from popdask.imagery.split import split_cells
 from popdask.imagery.training import TrainingConfig, train
 from popdask.imagery.weights import TrainedModel
 

@@ -21,13 +21,18 @@ from xarray import DataArray
 
 from popdask.errors import InputError
 from popdask.imagery.augment import Variations
+from popdask.imagery.cells import (
+    make_cells,
+    open_cells,
+    split_cells,
+    split_fingerprint,
+    write_cells,
+)
 from popdask.imagery.checkpoint import Checkpoint
-from popdask.imagery.dataset import make_cells, open_cells, write_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import CellImages, predict_cells
 from popdask.imagery.models import CountCNN, PresenceCNN, build
 from popdask.imagery.selection import choose_cells, draw_shares
-from popdask.imagery.split import split_cells, split_fingerprint
 from popdask.imagery.training import (
     BatchHalvedWarning,
     Progress,

@@ -17,12 +17,11 @@ from distributed import Client, LocalCluster
 from torch import nn
 
 from popdask.errors import InputError
-from popdask.imagery.dataset import make_cells
+from popdask.imagery.cells import make_cells, split_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.models import PresenceCNN
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.spaces import SPACES
-from popdask.imagery.split import split_cells
 from popdask.imagery.tuning import tune
 
 CONFIG = TrainingConfig(

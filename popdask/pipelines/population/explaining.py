@@ -9,8 +9,8 @@ import xarray as xr
 
 from popdask import figures
 from popdask.errors import InputError
+from popdask.imagery.cells import select_fold
 from popdask.imagery.gradcam import gradcam, telling_cells
-from popdask.imagery.split import select_fold
 from popdask.imagery.weights import TrainedModel
 from popdask.job import PopulationJob
 from popdask.pipelines.population.scoring import Joint

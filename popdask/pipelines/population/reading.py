@@ -13,13 +13,20 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.imagery.cells import cut_cells, drop_padding, join_cells
-from popdask.imagery.counts import counts_from_points, counts_from_raster, counts_from_table
-from popdask.imagery.folder import read_cells
+from popdask.imagery.cells import (
+    counts_from_points,
+    counts_from_raster,
+    counts_from_table,
+    cut_cells,
+    drop_padding,
+    fold_cells,
+    join_cells,
+    read_cells,
+    split_cells,
+)
 from popdask.imagery.grid import CellGrid, crs_text
 from popdask.imagery.mosaic import open_mosaic
 from popdask.imagery.mosaic.sheets import open_sheet
-from popdask.imagery.split import fold_cells, split_cells
 from popdask.imagery.tables import has_geometry
 from popdask.job import PopulationJob, ScenesJob
 from popdask.job.images import Grid

@@ -12,7 +12,7 @@ import xarray as xr
 from dask import delayed
 
 from popdask.imagery.baselines import Baseline
-from popdask.imagery.dataset import cells_grid
+from popdask.imagery.cells import cells_grid
 from popdask.imagery.weights import TrainedModel
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from popdask.errors import InputError
 from popdask.imagery import tuning
-from popdask.imagery.dataset import load_tables
+from popdask.imagery.cells import load_tables
 from popdask.imagery.tuning import Tuning
 from popdask.job import PopulationJob
 from popdask.pipelines.population.stages import training_config

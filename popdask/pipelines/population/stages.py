@@ -17,11 +17,10 @@ from popdask import cube, export
 from popdask.errors import InputError
 from popdask.imagery import census
 from popdask.imagery.apportion import whole_people
-from popdask.imagery.dataset import cells_grid, load_tables
+from popdask.imagery.cells import cells_grid, load_tables, select_fold
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
 from popdask.imagery.recipe import TrainingConfig
-from popdask.imagery.split import select_fold
 from popdask.imagery.training import train
 from popdask.imagery.weights import TrainedModel
 from popdask.job import PopulationJob

@@ -14,13 +14,13 @@ from popdask.errors import InputError
 from popdask.imagery.cells import (
     CellGrid,
     cells_grid,
+    counts_from_raster,
     cut_cells,
     drop_padding,
     join_cells,
     open_cells,
     write_cells,
 )
-from popdask.imagery.counts import counts_from_raster
 from popdask.imagery.mosaic import open_mosaic
 from tests.imagery.image_files import invent
 

@@ -1,7 +1,7 @@
 """From a mosaic to cells: images (cell, band, row, col) with the people who live in them.
 
-Everything that makes and changes cells is found here; how they are cut is in `_cutting`, what the
-Dataset holds in `dataset`, the form of one file per cell in `folder`.
+How an image is cut along the lattice of its cells is in `lattice`, what the Dataset holds in
+`dataset`.
 """
 
 from __future__ import annotations
@@ -17,31 +17,13 @@ from numpy.typing import NDArray
 
 from popdask.cube.grids import describe_grid, grid_of
 from popdask.errors import InputError
-from popdask.imagery._cutting import cut_images, find_lattice, nodata_of
-from popdask.imagery.counts import counts_from_raster, people_of_cells
-from popdask.imagery.dataset import (
-    cells_grid,
+from popdask.imagery.cells.counts import counts_from_raster, people_of_cells
+from popdask.imagery.cells.dataset import (
     cells_nodata,
     make_cells,
-    open_cells,
-    write_cells,
 )
-from popdask.imagery.folder import read_cells, write_folder
+from popdask.imagery.cells.lattice import cut_images, find_lattice, nodata_of
 from popdask.imagery.grid import CellGrid, as_grid
-from popdask.imagery.joining import join_cells
-
-__all__ = [
-    "CellGrid",
-    "as_bands",
-    "cells_grid",
-    "cut_cells",
-    "drop_padding",
-    "join_cells",
-    "open_cells",
-    "read_cells",
-    "write_cells",
-    "write_folder",
-]
 
 
 def cut_cells(
@@ -212,9 +194,6 @@ def as_bands(image: xr.DataArray) -> xr.DataArray:
         )
     image = image.transpose("band", "y", "x")
     return image if grid_of(image).transform.e < 0 else image.isel(y=slice(None, None, -1))
-
-
-_as_bands = as_bands  # the name by which inference and appearance know it
 
 
 def _check_context(context: int) -> None:

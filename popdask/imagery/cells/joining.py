@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from popdask.errors import InputError
-from popdask.imagery.dataset import CHUNK_CELLS, cells_grid, cells_nodata, make_cells
+from popdask.imagery.cells.dataset import CHUNK_CELLS, cells_grid, cells_nodata, make_cells
 from popdask.imagery.grid import z_order
 
 
@@ -37,7 +37,8 @@ def join_cells(cells: xr.Dataset, n: int = 3) -> xr.Dataset:
     Examples
     --------
     >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.cells import CellGrid, cut_cells
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cells.cutting import cut_cells
     >>> image = xr_zeros(CellGrid(100).geobox(range(6), range(4), pixels=20), "uint8")
     >>> dict(join_cells(cut_cells(image), 3).images.sizes)
     {'cell': 2, 'band': 1, 'row': 60, 'col': 60}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from popdask.errors import InputError
-from popdask.imagery.dataset import cells_grid
+from popdask.imagery.cells.dataset import cells_grid
 
 TRAINING, VALIDATION, NEITHER = 0, 1, -1
 Kind = Literal["random", "blocks"]
@@ -71,7 +71,8 @@ def split_cells(
     Examples
     --------
     >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.cells import CellGrid, cut_cells
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cells.cutting import cut_cells
     >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
     >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
     >>> int((split_cells(cells).split == 1).sum())
@@ -122,7 +123,8 @@ def fold_cells(
     Examples
     --------
     >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.cells import CellGrid, cut_cells
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cells.cutting import cut_cells
     >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
     >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
     >>> np.bincount(fold_cells(cells, 4, block=5).fold).tolist()
@@ -172,7 +174,8 @@ def select_fold(cells: xr.Dataset, fold: int) -> xr.Dataset:
     Examples
     --------
     >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.cells import CellGrid, cut_cells
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cells.cutting import cut_cells
     >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
     >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
     >>> split = select_fold(fold_cells(cells, 4, block=5), 0).split
@@ -212,7 +215,8 @@ def split_fingerprint(cells: xr.Dataset) -> str:
     Examples
     --------
     >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.cells import CellGrid, cut_cells
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cells.cutting import cut_cells
     >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
     >>> cells = split_cells(cut_cells(image).assign(people=("cell", np.ones(100))))
     >>> split_fingerprint(cells) == split_fingerprint(cells.isel(cell=slice(None, None, -1)))

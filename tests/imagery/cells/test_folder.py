@@ -4,9 +4,15 @@ import pytest
 import xarray as xr
 
 from popdask.errors import InputError
-from popdask.imagery.cells import CellGrid, open_cells, write_cells
-from popdask.imagery.dataset import make_cells
-from popdask.imagery.folder import list_folder, read_cells, write_folder
+from popdask.imagery.cells import (
+    CellGrid,
+    list_folder,
+    make_cells,
+    open_cells,
+    read_cells,
+    write_cells,
+    write_folder,
+)
 
 
 def smooth_cells(n=150, bands=1, people=None, grid=None, dtype="uint8"):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from popdask.errors import InputError
-from popdask.imagery.dataset import CHUNK_CELLS, cells_grid, make_cells
+from popdask.imagery.cells.dataset import CHUNK_CELLS, cells_grid, make_cells
 from popdask.imagery.grid import CellGrid, as_grid, z_order
 
 SHOWN = 5
