@@ -23,7 +23,7 @@ from benchmarks.machine import Machine, Row, duration, in_child, measured, timed
 from popdask.arithmetic import fixed_arithmetic
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel
 
 CELL, PIXEL = 100.0, 0.5
 CHUNK = 8  # cells along a side of a chunk

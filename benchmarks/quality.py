@@ -20,9 +20,9 @@ from popdask.imagery.baselines import fit_baselines
 from popdask.imagery.cells import cut_cells, split_cells
 from popdask.imagery.evaluation import evaluate
 from popdask.imagery.inference import estimate
+from popdask.imagery.models import TrainedModel
 from popdask.imagery.predictions import prediction_table
 from popdask.imagery.training import TrainingConfig, train
-from popdask.imagery.weights import TrainedModel
 from popdask.synthetic import OrthophotoWorld, drawn_orthophoto
 
 SEEDS = (0, 1, 2)

@@ -95,11 +95,6 @@ IMAGERY: dict[str, set[str]] = {
     "scenes": {"grid", "cells", "models"},
 }
 FLAT = {
-    "models": "models",
-    "normalise": "models",
-    "leakage": "models",
-    "weights": "models",
-    "_bare": "models",
     "recipe": "training",
     "augment": "training",
     "loading": "training",

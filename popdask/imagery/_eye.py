@@ -18,7 +18,7 @@ from torch.nn import functional
 from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.imagery.efficientnet import FEATURES, EfficientNetB3
-from popdask.imagery.normalise import Normalisation
+from popdask.imagery.models import Normalisation
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popdask.devices import pick_device
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel
 
 CALL_BYTES = 2**24  # of pixels given to a model at once
 BATCH_PIXELS = 1024**2  # of one band: keeps a GPU busy; more would leave more of a batch empty

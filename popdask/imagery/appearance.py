@@ -31,7 +31,7 @@ from popdask.imagery.efficientnet import (
     load_efficientnet,
 )
 from popdask.imagery.grid import CellGrid, as_grid, block_side
-from popdask.imagery.normalise import Normalisation
+from popdask.imagery.models import Normalisation
 
 
 def scene_features(

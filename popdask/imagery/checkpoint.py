@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from popdask.errors import InputError
-from popdask.imagery.weights import write_whole
+from popdask.imagery.models.trained import write_whole
 
 HEADER = "popdask.checkpoint"
 Stale = Literal["error", "discard"]

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from popdask.arithmetic import fixed_arithmetic
 from popdask.errors import InputError
-from popdask.imagery._bare import as_trained
-from popdask.imagery.models import CountCNN, Network, PopulationViT, PresenceCNN
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import CountCNN, Network, PopulationViT, PresenceCNN, TrainedModel
+from popdask.imagery.models.bare import as_trained
 
 PEOPLE = (
     0.5  # from here on somebody lives in a cell: rounded people, and the classifier's threshold

@@ -22,13 +22,12 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.imagery._bare import as_trained
 from popdask.imagery._tile import Rule, estimate_tile
 from popdask.imagery.cells import as_bands
 from popdask.imagery.cells.lattice import Lattice, find_lattice, nodata_of, valid_pixels
 from popdask.imagery.grid import CellGrid, as_grid
-from popdask.imagery.models import Network
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import Network, TrainedModel
+from popdask.imagery.models.bare import as_trained
 
 TILE_BYTES = 2**25  # of pixels, unless one cell has more
 TILE_CELLS = 16  # along a side, where the bytes allow it, so that batches on a GPU are full

@@ -16,7 +16,7 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel
 
 RUN = 64
 

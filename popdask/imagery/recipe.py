@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from popdask.errors import InputError
-from popdask.imagery.models import build
-from popdask.imagery.weights import KINDS
+from popdask.imagery.models import KINDS, build
 
 OPTIMIZERS = ("adam", "adamw")
 FLIPS = ("none", "horizontal", "both")

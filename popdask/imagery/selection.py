@@ -8,10 +8,9 @@ from xarray import Dataset
 
 from popdask.errors import InputError
 from popdask.imagery.cells import split_fingerprint
-from popdask.imagery.leakage import LeakageWarning
 from popdask.imagery.loading import predict_cells
+from popdask.imagery.models import KINDS, LeakageWarning, TrainedModel
 from popdask.imagery.recipe import TrainingConfig
-from popdask.imagery.weights import KINDS, TrainedModel
 
 INHABITED = 0.5  # presence above it
 

@@ -18,8 +18,7 @@ from popdask.errors import InputError
 from popdask.imagery.augment import Variations
 from popdask.imagery.checkpoint import Checkpoint
 from popdask.imagery.loading import CellImages, Portion
-from popdask.imagery.models import Network
-from popdask.imagery.normalise import Normalisation
+from popdask.imagery.models import Network, Normalisation
 from popdask.imagery.recipe import TrainingConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]

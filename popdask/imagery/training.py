@@ -43,8 +43,7 @@ from popdask.imagery.checkpoint import (
     resume,
 )
 from popdask.imagery.loading import CellImages, predict_cells
-from popdask.imagery.models import build, build_with
-from popdask.imagery.normalise import Normalisation
+from popdask.imagery.models import Normalisation, TrainedModel, build, build_with
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.selection import choose_cells, draw_shares
 from popdask.imagery.trainer import (
@@ -55,7 +54,6 @@ from popdask.imagery.trainer import (
     TrainingError,
     start_in_scale,
 )
-from popdask.imagery.weights import TrainedModel
 from popdask.metrics import count_scores, presence_scores
 
 __all__ = [

@@ -16,9 +16,9 @@ import torch
 from distributed import Client, Event, Future, KilledWorker, Queue, default_client, get_worker, wait
 from xarray import Dataset
 
+from popdask.imagery.models import TrainedModel
 from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.training import Progress, TrainingError, train
-from popdask.imagery.weights import TrainedModel
 
 Judge = Callable[[int, int, float], bool]  # trial, epoch, loss -> whether to give it up
 LISTEN = 0.2  # seconds between two looks at the reports

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from popdask.errors import InputError
 from popdask.imagery.gradcam import gradcam, telling_cells
-from popdask.imagery.models import CountCNN, PopulationViT, PresenceCNN
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import CountCNN, PopulationViT, PresenceCNN, TrainedModel
 
 
 def two_channels(weights):

@@ -21,11 +21,9 @@ from popdask.imagery import inference
 from popdask.imagery.cells import cut_cells, drop_padding, split_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate, tile_cells
-from popdask.imagery.models import CountCNN, PresenceCNN
+from popdask.imagery.models import CountCNN, Normalisation, PresenceCNN, TrainedModel
 from popdask.imagery.mosaic import open_mosaic
-from popdask.imagery.normalise import Normalisation
 from popdask.imagery.training import TrainingConfig, train
-from popdask.imagery.weights import TrainedModel
 
 SIZE, PIXELS = 100.0, 20
 GRID = CellGrid(SIZE)

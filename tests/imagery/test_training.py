@@ -31,7 +31,7 @@ from popdask.imagery.cells import (
 from popdask.imagery.checkpoint import Checkpoint
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import CellImages, predict_cells
-from popdask.imagery.models import CountCNN, PresenceCNN, build
+from popdask.imagery.models import CountCNN, LeakageWarning, PresenceCNN, TrainedModel, build
 from popdask.imagery.selection import choose_cells, draw_shares
 from popdask.imagery.training import (
     BatchHalvedWarning,
@@ -41,7 +41,6 @@ from popdask.imagery.training import (
     TrainingConfig,
     train,
 )
-from popdask.imagery.weights import LeakageWarning, TrainedModel
 
 SMALL_PRESENCE = {"widths": (4, 8), "hidden": (8,), "pool": 2, "dropout": 0.1}
 SMALL_COUNT = {"blocks": 2, "base": 8, "hidden": 16, "dropout": 0.05}

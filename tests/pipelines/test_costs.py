@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from popdask import cli
 from popdask.errors import InputError
 from popdask.imagery.inference import estimate
+from popdask.imagery.models import TrainedModel
 from popdask.imagery.mosaic import open_mosaic
-from popdask.imagery.weights import TrainedModel
 from popdask.pipelines import communities, population
 from popdask.pipelines.calibration import Trial, calibrate, explain
 from popdask.pipelines.communities.costs import Extent, count

@@ -12,7 +12,7 @@ from shapely.geometry import box
 
 from popdask.cube import open_cube
 from popdask.errors import InputError
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel
 from popdask.job.population import Drawn
 from popdask.pipelines import communities, population
 from popdask.pipelines.population.drawing import draw

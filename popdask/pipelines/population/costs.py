@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from popdask.imagery.inference import TILE_BYTES, tile_cells
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel
 from popdask.job import PopulationJob
 from popdask.job.population import Training
 from popdask.pipelines.costs import Costs, StageCost

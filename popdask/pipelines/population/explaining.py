@@ -11,7 +11,7 @@ from popdask import figures
 from popdask.errors import InputError
 from popdask.imagery.cells import select_fold
 from popdask.imagery.gradcam import gradcam, telling_cells
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel
 from popdask.job import PopulationJob
 from popdask.pipelines.population.scoring import Joint
 from popdask.progress import Reporter

@@ -13,8 +13,7 @@ import xarray as xr
 
 from popdask.imagery.baselines import Baseline, fit_baselines
 from popdask.imagery.evaluation import evaluate, scores_by_density
-from popdask.imagery.leakage import LeakageWarning, check_leakage
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import LeakageWarning, TrainedModel, check_leakage
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.scoring import Joint, predictions
 from popdask.pipelines.population.sources import iso

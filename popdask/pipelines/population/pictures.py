@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from popdask import figures
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel
 from popdask.job import PopulationJob
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.sources import Sources

@@ -13,7 +13,7 @@ from dask import delayed
 
 from popdask.imagery.baselines import Baseline
 from popdask.imagery.cells import cells_grid
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel
 
 
 class Joint:

@@ -15,8 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
-from popdask.imagery.models import build
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models import TrainedModel, build
 
 SMALL = {"network": "PresenceCNN", "widths": (4, 8), "hidden": (8,)}
 LARGE = {"network": "PresenceCNN"}

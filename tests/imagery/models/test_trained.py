@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.imagery.models import build
-from popdask.imagery.normalise import Normalisation
-from popdask.imagery.weights import HEADER, LeakageWarning, TrainedModel, check_leakage
+from popdask.imagery.models import LeakageWarning, Normalisation, TrainedModel, build, check_leakage
+from popdask.imagery.models.trained import HEADER
 
 PRESENCE = {"network": "PresenceCNN", "widths": (4, 8), "hidden": (8, 4)}
 NETWORKS = {

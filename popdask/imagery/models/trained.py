@@ -28,11 +28,9 @@ from torch import Tensor
 from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.errors import InputError
-from popdask.imagery.leakage import LeakageWarning, check_leakage
-from popdask.imagery.models import Network, build, build_with, parameter_count
-from popdask.imagery.normalise import Normalisation
-
-__all__ = ["KINDS", "LeakageWarning", "TrainedModel", "check_leakage"]
+from popdask.imagery.models.building import build, build_with
+from popdask.imagery.models.network import Network, parameter_count
+from popdask.imagery.models.normalise import Normalisation
 
 KINDS = ("presence", "count", "transformer", "weighted")
 HEADER = "popdask.model"  # the metadata entry that makes a safetensors file ours

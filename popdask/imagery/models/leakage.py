@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
-    from popdask.imagery.weights import TrainedModel
+    from popdask.imagery.models.trained import TrainedModel
 
 
 class LeakageWarning(UserWarning):
@@ -39,7 +39,7 @@ def check_leakage(
 
     Examples
     --------
-    >>> from popdask.imagery.weights import TrainedModel
+    >>> from popdask.imagery.models.trained import TrainedModel
     >>> network = {"network": "CountCNN", "blocks": 1, "base": 4}
     >>> model = TrainedModel.untrained("count", network, pixels=8)
     >>> check_leakage(model, [61397], [6775])

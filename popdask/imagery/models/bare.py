@@ -7,9 +7,11 @@ from copy import deepcopy
 from numpy.typing import DTypeLike
 
 from popdask.errors import InputError
-from popdask.imagery.models import CountCNN, Network, PopulationViT, PresenceCNN
-from popdask.imagery.normalise import Normalisation
-from popdask.imagery.weights import TrainedModel
+from popdask.imagery.models.cnn import CountCNN, PresenceCNN
+from popdask.imagery.models.network import Network
+from popdask.imagery.models.normalise import Normalisation
+from popdask.imagery.models.trained import TrainedModel
+from popdask.imagery.models.transformer import PopulationViT
 
 KINDS: dict[type[Network], str] = {
     PresenceCNN: "presence",
