@@ -95,13 +95,6 @@ IMAGERY: dict[str, set[str]] = {
     "scenes": {"grid", "cells", "models"},
 }
 FLAT = {
-    "recipe": "training",
-    "augment": "training",
-    "loading": "training",
-    "selection": "training",
-    "checkpoint": "training",
-    "trainer": "training",
-    "training": "training",
     "spaces": "tuning",
     "trials": "tuning",
     "tuning": "tuning",

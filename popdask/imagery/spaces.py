@@ -2,7 +2,7 @@
 
 The classifier's are those that Sellebjerg et al. searched through; of their regressor they searched
 the architecture and the rates. A space takes an Optuna trial and the pixels along a cell's side,
-and gives settings as `popdask.imagery.recipe.TrainingConfig` has them.
+and gives settings as `popdask.imagery.training.TrainingConfig` has them.
 """
 
 from collections.abc import Callable, Mapping

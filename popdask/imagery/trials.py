@@ -17,8 +17,7 @@ from distributed import Client, Event, Future, KilledWorker, Queue, default_clie
 from xarray import Dataset
 
 from popdask.imagery.models import TrainedModel
-from popdask.imagery.recipe import TrainingConfig
-from popdask.imagery.training import Progress, TrainingError, train
+from popdask.imagery.training import Progress, TrainingConfig, TrainingError, train
 
 Judge = Callable[[int, int, float], bool]  # trial, epoch, loss -> whether to give it up
 LISTEN = 0.2  # seconds between two looks at the reports

@@ -20,8 +20,8 @@ from xarray import Dataset
 from popdask.errors import InputError
 from popdask.imagery.cells import split_fingerprint
 from popdask.imagery.models import KINDS, TrainedModel
-from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.spaces import SPACES, Space
+from popdask.imagery.training import TrainingConfig
 from popdask.imagery.trials import Outcome, Task, runner
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from popdask.errors import InputError
 from popdask.imagery.cells import make_cells, split_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.models import PresenceCNN
-from popdask.imagery.recipe import TrainingConfig
 from popdask.imagery.spaces import SPACES
+from popdask.imagery.training import TrainingConfig
 from popdask.imagery.tuning import tune
 
 CONFIG = TrainingConfig(

@@ -21,8 +21,7 @@ from popdask.imagery.cells import cells_grid, load_tables, select_fold
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
 from popdask.imagery.models import TrainedModel
-from popdask.imagery.recipe import TrainingConfig
-from popdask.imagery.training import train
+from popdask.imagery.training import TrainingConfig, train
 from popdask.job import PopulationJob
 from popdask.job.population import Training
 from popdask.pipelines.conductor import owner_record

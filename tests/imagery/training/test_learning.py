@@ -20,7 +20,6 @@ from torch import nn
 from xarray import DataArray
 
 from popdask.errors import InputError
-from popdask.imagery.augment import Variations
 from popdask.imagery.cells import (
     make_cells,
     open_cells,
@@ -28,11 +27,8 @@ from popdask.imagery.cells import (
     split_fingerprint,
     write_cells,
 )
-from popdask.imagery.checkpoint import Checkpoint
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.loading import CellImages, predict_cells
 from popdask.imagery.models import CountCNN, LeakageWarning, PresenceCNN, TrainedModel, build
-from popdask.imagery.selection import choose_cells, draw_shares
 from popdask.imagery.training import (
     BatchHalvedWarning,
     Progress,
@@ -41,6 +37,10 @@ from popdask.imagery.training import (
     TrainingConfig,
     train,
 )
+from popdask.imagery.training.augment import Variations
+from popdask.imagery.training.checkpoint import Checkpoint
+from popdask.imagery.training.loading import CellImages, predict_cells
+from popdask.imagery.training.selection import choose_cells, draw_shares
 
 SMALL_PRESENCE = {"widths": (4, 8), "hidden": (8,), "pool": 2, "dropout": 0.1}
 SMALL_COUNT = {"blocks": 2, "base": 8, "hidden": 16, "dropout": 0.05}
@@ -200,7 +200,7 @@ STOPPED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from tests.imagery.test_training import cells_of, houses, small
+from tests.imagery.training.test_learning import cells_of, houses, small
 from popdask.imagery.training import train
 
 def stop(progress):
@@ -217,7 +217,7 @@ train(cells_of(*houses()).chunk(cell=9), "count", config, checkpoint={path!r}, p
     ("epoch", "memory", "balance"), [(1, 2**31, 0.0), (4, 2 * 2 * 64 * 256, 0.5)]
 )
 def test_a_killed_training_goes_on_to_the_same_result(tmp_path, epoch, memory, balance):
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     path = str(tmp_path / "state")
     script = STOPPED.format(root=root, epoch=epoch, memory=memory, balance=balance, path=path)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

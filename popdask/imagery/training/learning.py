@@ -36,35 +36,21 @@ from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.errors import InputError
 from popdask.imagery.cells import split_fingerprint
-from popdask.imagery.checkpoint import (
+from popdask.imagery.models import Normalisation, TrainedModel, build, build_with
+from popdask.imagery.training.checkpoint import (
     Stale,
-    StaleCheckpointError,
-    StaleCheckpointWarning,
     resume,
 )
-from popdask.imagery.loading import CellImages, predict_cells
-from popdask.imagery.models import Normalisation, TrainedModel, build, build_with
-from popdask.imagery.recipe import TrainingConfig
-from popdask.imagery.selection import choose_cells, draw_shares
-from popdask.imagery.trainer import (
-    BatchHalvedWarning,
+from popdask.imagery.training.loading import CellImages, predict_cells
+from popdask.imagery.training.recipe import TrainingConfig
+from popdask.imagery.training.selection import choose_cells, draw_shares
+from popdask.imagery.training.trainer import (
     Loss,
     Side,
     Trainer,
-    TrainingError,
     start_in_scale,
 )
 from popdask.metrics import count_scores, presence_scores
-
-__all__ = [
-    "BatchHalvedWarning",
-    "Progress",
-    "StaleCheckpointError",
-    "StaleCheckpointWarning",
-    "TrainingConfig",
-    "TrainingError",
-    "train",
-]
 
 
 @dataclass(frozen=True)

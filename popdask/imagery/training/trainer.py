@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from popdask.errors import InputError
-from popdask.imagery.augment import Variations
-from popdask.imagery.checkpoint import Checkpoint
-from popdask.imagery.loading import CellImages, Portion
 from popdask.imagery.models import Network, Normalisation
-from popdask.imagery.recipe import TrainingConfig
+from popdask.imagery.training.augment import Variations
+from popdask.imagery.training.checkpoint import Checkpoint
+from popdask.imagery.training.loading import CellImages, Portion
+from popdask.imagery.training.recipe import TrainingConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

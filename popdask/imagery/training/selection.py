@@ -8,9 +8,9 @@ from xarray import Dataset
 
 from popdask.errors import InputError
 from popdask.imagery.cells import split_fingerprint
-from popdask.imagery.loading import predict_cells
 from popdask.imagery.models import KINDS, LeakageWarning, TrainedModel
-from popdask.imagery.recipe import TrainingConfig
+from popdask.imagery.training.loading import predict_cells
+from popdask.imagery.training.recipe import TrainingConfig
 
 INHABITED = 0.5  # presence above it
 
