@@ -95,9 +95,6 @@ IMAGERY: dict[str, set[str]] = {
     "scenes": {"grid", "cells", "models"},
 }
 FLAT = {
-    "spaces": "tuning",
-    "trials": "tuning",
-    "tuning": "tuning",
     "_tile": "inference",
     "inference": "inference",
     "zones": "census",

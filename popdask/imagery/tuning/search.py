@@ -3,7 +3,7 @@
 Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation, tried 40 settings
 of the classifier and 100 of the regressor, 10 epochs each, and gave up those that lay behind the
 median of the earlier ones. The study is asked, told and written down by one process alone; where
-trials run is the matter of `popdask.imagery.trials`.
+trials run is the matter of `popdask.imagery.tuning.trials`.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,9 +20,9 @@ from xarray import Dataset
 from popdask.errors import InputError
 from popdask.imagery.cells import split_fingerprint
 from popdask.imagery.models import KINDS, TrainedModel
-from popdask.imagery.spaces import SPACES, Space
 from popdask.imagery.training import TrainingConfig
-from popdask.imagery.trials import Outcome, Task, runner
+from popdask.imagery.tuning.spaces import SPACES, Space
+from popdask.imagery.tuning.trials import Outcome, Task, runner
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -72,7 +72,7 @@ def tune(
         Of the proposals.
     space : callable, optional
         Given an Optuna trial and the pixels along a cell's side, gives the settings to try, as
-        `TrainingConfig` takes them; by default what `popdask.imagery.spaces` has for the kind.
+        `TrainingConfig` takes them; by default what `SPACES` has for the kind.
     progress : callable, optional
         Called with the row of each trial that ended.
 

@@ -20,9 +20,9 @@ from popdask.errors import InputError
 from popdask.imagery.cells import make_cells, split_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.models import PresenceCNN
-from popdask.imagery.spaces import SPACES
 from popdask.imagery.training import TrainingConfig
 from popdask.imagery.tuning import tune
+from popdask.imagery.tuning.spaces import SPACES
 
 CONFIG = TrainingConfig(
     {"widths": (4,), "hidden": (4,), "pool": 2}, batch_size=8, stop_after=1000, threads=1
@@ -125,7 +125,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from torch import nn
-from tests.imagery.test_tuning import search
+from tests.imagery.tuning.test_search import search
 from popdask.imagery.models import PresenceCNN
 
 calls = []
@@ -141,7 +141,7 @@ search(6, storage={storage!r})
 
 def test_a_killed_search_makes_the_broken_trial_again(tmp_path):
     storage = str(tmp_path / "study.sqlite")
-    script = KILLED.format(root=str(Path(__file__).parents[2]), storage=storage)
+    script = KILLED.format(root=str(Path(__file__).parents[3]), storage=storage)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     resumed = search(5, storage=storage).trials
