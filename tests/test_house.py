@@ -95,8 +95,6 @@ IMAGERY: dict[str, set[str]] = {
     "scenes": {"grid", "cells", "models"},
 }
 FLAT = {
-    "_tile": "inference",
-    "inference": "inference",
     "zones": "census",
     "_polygons": "census",
     "_sums": "census",

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from popdask.imagery.inference import TILE_BYTES, tile_cells
+from popdask.imagery.inference import tile_cells
+from popdask.imagery.inference.estimation import TILE_BYTES
 from popdask.imagery.models import TrainedModel
 from popdask.job import PopulationJob
 from popdask.job.population import Training

@@ -2,7 +2,7 @@
 
 The mosaic is brought into tiles of whole cells, whatever its chunks are, with the ring that the
 models see around a cell. One task estimates one tile, so pixels are dropped where they were read,
-and what a cell gets does not depend on the tile that it is in (`popdask.imagery._tile`).
+and what a cell gets does not depend on the tile that it is in (`popdask.imagery.inference._tile`).
 
 After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation: nobody where
 the probability of presence is at most 0.5, else what the regressor counts.
@@ -22,10 +22,10 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.imagery._tile import Rule, estimate_tile
 from popdask.imagery.cells import as_bands
 from popdask.imagery.cells.lattice import Lattice, find_lattice, nodata_of, valid_pixels
 from popdask.imagery.grid import CellGrid, as_grid
+from popdask.imagery.inference._tile import Rule, estimate_tile
 from popdask.imagery.models import Network, TrainedModel
 from popdask.imagery.models.bare import as_trained
 

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.imagery import inference
 from popdask.imagery.cells import cut_cells, drop_padding, split_cells
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.inference import estimate, tile_cells
+from popdask.imagery.inference import estimate, estimation, tile_cells
 from popdask.imagery.models import CountCNN, Normalisation, PresenceCNN, TrainedModel
 from popdask.imagery.mosaic import open_mosaic
 from popdask.imagery.training import TrainingConfig, train
@@ -174,8 +173,8 @@ def test_the_same_to_the_bit_in_any_chunks(mosaics, context, batch_size, side):
     given_settings = {"cell_size": SIZE, "batch_size": batch_size}
     expected = estimate(whole, presence, count, **given_settings).compute()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "TILE_CELLS", side)
-        patch.setattr(inference, "TILE_BYTES", 2 * (side * PIXELS) ** 2)
+        patch.setattr(estimation, "TILE_CELLS", side)
+        patch.setattr(estimation, "TILE_BYTES", 2 * (side * PIXELS) ** 2)
         found = estimate(chunked, presence, count, **given_settings)
     xr.testing.assert_identical(found.compute(), expected)
 
