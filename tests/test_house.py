@@ -95,11 +95,6 @@ IMAGERY: dict[str, set[str]] = {
     "scenes": {"grid", "cells", "models"},
 }
 FLAT = {
-    "zones": "census",
-    "_polygons": "census",
-    "_sums": "census",
-    "census": "census",
-    "apportion": "census",
     "predictions": "evaluation",
     "evaluation": "evaluation",
     "baselines": "evaluation",

@@ -16,8 +16,8 @@ import xarray as xr
 from popdask import cube, export
 from popdask.errors import InputError
 from popdask.imagery import census
-from popdask.imagery.apportion import whole_people
 from popdask.imagery.cells import cells_grid, load_tables, select_fold
+from popdask.imagery.census import whole_people
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
 from popdask.imagery.models import TrainedModel

@@ -17,8 +17,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
 
 from popdask.errors import InputError
-from popdask.imagery.apportion import whole_people
-from popdask.imagery.census import HOW, keep_totals, zone_report
+from popdask.imagery.census import HOW, keep_totals, whole_people, zone_report
 
 CRS = "EPSG:25832"
 

@@ -9,7 +9,7 @@ from dask import delayed
 from numpy.typing import NDArray
 
 from popdask.errors import InputError
-from popdask.imagery.census import LEFT_OUT
+from popdask.imagery.census.totals import LEFT_OUT
 
 
 def whole_people(kept: xr.Dataset) -> xr.DataArray:
@@ -38,7 +38,7 @@ def whole_people(kept: xr.Dataset) -> xr.DataArray:
 
     Examples
     --------
-    >>> from popdask.imagery.census import keep_totals
+    >>> from popdask.imagery.census.totals import keep_totals
     >>> from odc.geo.geobox import GeoBox
     >>> from odc.geo.xr import wrap_xr
     >>> grid = GeoBox.from_bbox((0, 0, 300, 100), "EPSG:25832", resolution=100)

@@ -19,8 +19,8 @@ from dask import delayed
 from numpy.typing import NDArray
 
 from popdask.errors import InputError
-from popdask.imagery._sums import Sums, sums_by_zone
-from popdask.imagery.zones import Path_, Table, Zones, read_zones
+from popdask.imagery.census._sums import Sums, sums_by_zone
+from popdask.imagery.census.zones import Path_, Table, Zones, read_zones
 
 HOW = ("scaled", "spread by presence", "spread evenly", "nobody", "left out")
 SCALED, BY_PRESENCE, EVENLY, NOBODY, LEFT_OUT = range(len(HOW))

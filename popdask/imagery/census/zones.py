@@ -23,7 +23,7 @@ from rasterio.errors import RasterioError
 from popdask.cube.grids import describe_grid, grid_of, same_grid
 from popdask.cube.rasters import missing_file
 from popdask.errors import InputError
-from popdask.imagery._polygons import NONE, Outlines, beyond, numbered
+from popdask.imagery.census._polygons import NONE, Outlines, beyond, numbered
 from popdask.imagery.tables import read_features, read_table
 
 Path_ = str | os.PathLike[str]
