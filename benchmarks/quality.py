@@ -16,12 +16,10 @@ import pandas as pd
 import xarray as xr
 
 from benchmarks.machine import Machine, Row, duration
-from popdask.imagery.baselines import fit_baselines
 from popdask.imagery.cells import cut_cells, split_cells
-from popdask.imagery.evaluation import evaluate
+from popdask.imagery.evaluation import evaluate, fit_baselines, prediction_table
 from popdask.imagery.inference import estimate
 from popdask.imagery.models import TrainedModel
-from popdask.imagery.predictions import prediction_table
 from popdask.imagery.training import TrainingConfig, train
 from popdask.synthetic import OrthophotoWorld, drawn_orthophoto
 

@@ -95,9 +95,6 @@ IMAGERY: dict[str, set[str]] = {
     "scenes": {"grid", "cells", "models"},
 }
 FLAT = {
-    "predictions": "evaluation",
-    "evaluation": "evaluation",
-    "baselines": "evaluation",
     "efficientnet": "scenes",
     "_eye": "scenes",
     "appearance": "scenes",

@@ -10,8 +10,13 @@ import pandas as pd
 
 from popdask import figures
 from popdask.errors import InputError
-from popdask.imagery.evaluation import evaluate, scores_by_density, write_scores
-from popdask.imagery.predictions import on_common_cells, read_predictions
+from popdask.imagery.evaluation import (
+    evaluate,
+    on_common_cells,
+    read_predictions,
+    scores_by_density,
+    write_scores,
+)
 from popdask.job import PopulationJob
 from popdask.store import RegionStore
 

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.imagery.baselines import Baseline, fit_baselines
-from popdask.imagery.evaluation import evaluate, scores_by_density
+from popdask.imagery.evaluation import Baseline, evaluate, fit_baselines, scores_by_density
 from popdask.imagery.models import LeakageWarning, TrainedModel, check_leakage
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.scoring import Joint, predictions

@@ -11,8 +11,8 @@ import pandas as pd
 import xarray as xr
 from dask import delayed
 
-from popdask.imagery.baselines import Baseline
 from popdask.imagery.cells import cells_grid
+from popdask.imagery.evaluation import Baseline
 from popdask.imagery.models import TrainedModel
 
 

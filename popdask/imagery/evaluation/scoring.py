@@ -1,7 +1,7 @@
 """Estimates of several models beside each other, scored on the same cells.
 
-Estimates are plain tables (:mod:`popdask.imagery.predictions`). All models are compared on the
-cells that all of them predict: on more of them, or fewer, scores would not be comparable.
+Estimates are plain tables (:mod:`popdask.imagery.evaluation.predictions`). All models are compared
+on the cells that all of them predict: on more of them, or fewer, scores would not be comparable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from popdask.errors import InputError
-from popdask.imagery.predictions import Path_, on_common_cells
+from popdask.imagery.evaluation.predictions import Path_, on_common_cells
 from popdask.metrics import count_scores, presence_scores
 
 

@@ -8,14 +8,14 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import matthews_corrcoef
 
 from popdask.errors import InputError
-from popdask.imagery.baselines import (
+from popdask.imagery.cells import cut_cells, split_cells
+from popdask.imagery.evaluation import fit_baselines
+from popdask.imagery.evaluation.baselines import (
     FEATURES,
     FeatureBaseline,
     MeanBaseline,
-    fit_baselines,
     picture_features,
 )
-from popdask.imagery.cells import cut_cells, split_cells
 from popdask.synthetic import drawn_orthophoto
 
 

@@ -8,8 +8,13 @@ import pandas as pd
 import pytest
 
 from popdask.errors import InputError
-from popdask.imagery.evaluation import evaluate, scores_by_density, write_scores
-from popdask.imagery.predictions import prediction_table, read_predictions
+from popdask.imagery.evaluation import (
+    evaluate,
+    prediction_table,
+    read_predictions,
+    scores_by_density,
+    write_scores,
+)
 from popdask.metrics import count_scores, presence_scores
 
 
