@@ -94,13 +94,6 @@ IMAGERY: dict[str, set[str]] = {
     "evaluation": {"tables"},
     "scenes": {"grid", "cells", "models"},
 }
-FLAT = {
-    "efficientnet": "scenes",
-    "_eye": "scenes",
-    "appearance": "scenes",
-    "scene_views": "scenes",
-    "scenes": "scenes",
-}  # modules on their way into a room
 
 
 def wing(name):
@@ -132,18 +125,14 @@ def imagery():
     return [path for path in modules() if path.is_relative_to(HOUSE / "imagery")]
 
 
-def imagery_room(name):
-    return FLAT.get(name, name)
-
-
 @pytest.mark.parametrize("path", imagery(), ids=lambda path: ".".join(name_of(path)[1:]))
 def test_rooms_of_imagery_import_only_what_lies_below(path):
-    here = imagery_room(name_of(path)[1])
+    here = name_of(path)[1]
     beside = [parts[1:] for parts in imported(path) if room(parts) == "imagery" and parts[1:]]
-    others = {imagery_room(parts[0]) for parts in beside} - {here}
+    others = {parts[0] for parts in beside} - {here}
     assert others <= IMAGERY[here], f"{here} imports {others - IMAGERY[here]}, not below it"
     hidden = [parts for parts in beside if any(part.startswith("_") for part in parts)]
-    hidden = [".".join(parts) for parts in hidden if parts[0] not in {here, *FLAT}]
+    hidden = [".".join(parts) for parts in hidden if parts[0] != here]
     assert not hidden, f"{here} imports {hidden}, which are another room's own"
 
 
@@ -174,7 +163,7 @@ def test_every_room_is_on_the_plan():
     assert rooms == set().union(*FLOORS)
     stages = {path.stem for path in (HOUSE / "tracking").glob("*.py")} - {"__init__"}
     assert stages == set().union(*STAGES.values(), *GROUND)
-    assert {imagery_room(name_of(path)[1]) for path in imagery()} == set(IMAGERY)
+    assert {name_of(path)[1] for path in imagery()} == set(IMAGERY)
 
 
 def test_importing_popdask_loads_nothing_heavy():

@@ -19,7 +19,6 @@ from popdask.figures import _panels as panels
 from popdask.figures._places import Grid
 from popdask.figures.colours import CLASSES, INK, NO_DATA, STYLE
 from popdask.figures.reduce import shrink
-from popdask.imagery.scene_views import scene_map
 
 __all__ = ["GROUPS", "scene_map_figure", "scene_plot_figure"]
 
@@ -63,6 +62,8 @@ def scene_map_figure(
     >>> scene_map_figure(groups).axes[0].get_title("left")
     'KMeans, 3 groups'
     """
+    from popdask.imagery.scenes import scene_map  # loads torch, which other figures do without
+
     laid = scene_map(groups)
     names = _labels(laid)
     grid = Grid.of(laid[names[0]])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from popdask.imagery.appearance import FEATURES
 from popdask.imagery.grid import block_side
+from popdask.imagery.scenes.appearance import FEATURES
 from popdask.job import ScenesJob
 from popdask.pipelines.costs import Costs, StageCost
 from popdask.pipelines.plan import Plan

@@ -18,16 +18,16 @@ from sklearn.metrics import adjusted_rand_score
 
 from popdask.errors import InputError
 from popdask.imagery.cells import cut_cells
-from popdask.imagery.efficientnet import MEAN, STD, load_efficientnet
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.scenes import (
-    _principal,
     scene_examples,
     scene_features,
     scene_groups,
     scene_map,
     scene_table,
 )
+from popdask.imagery.scenes.efficientnet import MEAN, STD, load_efficientnet
+from popdask.imagery.scenes.groups import _principal
 
 GRID = CellGrid(100)
 SMALL = {"pca": 10, "dimensions": 3, "neighbours": 6, "epochs": 100}

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
-from popdask.imagery.efficientnet import FEATURES, EfficientNetB3
 from popdask.imagery.models import Normalisation
+from popdask.imagery.scenes.efficientnet import FEATURES, EfficientNetB3
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from numpy.typing import DTypeLike, NDArray
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.imagery._eye import Eye
 from popdask.imagery.cells import as_bands
 from popdask.imagery.cells.dataset import CHUNK_CELLS
 from popdask.imagery.cells.lattice import Lattice, find_lattice, nodata_of, valid_pixels
-from popdask.imagery.efficientnet import (
+from popdask.imagery.grid import CellGrid, as_grid, block_side
+from popdask.imagery.models import Normalisation
+from popdask.imagery.scenes._eye import Eye
+from popdask.imagery.scenes.efficientnet import (
     FEATURES,
     MEAN,
     SIZE,
@@ -30,8 +32,6 @@ from popdask.imagery.efficientnet import (
     EfficientNetB3,
     load_efficientnet,
 )
-from popdask.imagery.grid import CellGrid, as_grid, block_side
-from popdask.imagery.models import Normalisation
 
 
 def scene_features(
@@ -56,7 +56,7 @@ def scene_features(
         and a whole number of pixels in each cell.
     weights : None, "imagenet", str or Path, optional
         None for a random network, which tells textures apart; "imagenet" for the published weights,
-        fetched once; or a file of them, as `popdask.imagery.efficientnet.load_efficientnet` says.
+        fetched once; or a file of them, as `load_efficientnet` says.
     cell_size : float or CellGrid, optional
         Of a mosaic: the side of a cell in units of its CRS, on the grid from its origin; or the
         grid.

@@ -26,10 +26,7 @@ from sklearn.cluster import HDBSCAN, KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from popdask.errors import InputError
-from popdask.imagery.appearance import scene_features
-from popdask.imagery.scene_views import PLACES, scene_examples, scene_map, scene_table
-
-__all__ = ["scene_examples", "scene_features", "scene_groups", "scene_map", "scene_table"]
+from popdask.imagery.scenes.views import PLACES
 
 ROWS = 8192
 STARTS = 10
