@@ -20,6 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask.errors import InputError
+from popdask.exact import words
 from popdask.tracking.flow import moving_cells
 from popdask.tracking.lineage import EVENTS, tracks, verify_tracks
 from popdask.tracking.tally import (
@@ -30,7 +31,6 @@ from popdask.tracking.tally import (
     split_keys,
     sum_frames,
     tabulate,
-    words,
 )
 
 __all__ = ["EVENTS", "RULES", "link", "match", "tracks", "verify_tracks"]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from popdask.exact import words
 from popdask.tracking.tally import (
     Table,
     heaviest,
@@ -20,7 +21,6 @@ from popdask.tracking.tally import (
     split_keys,
     sum_frames,
     tabulate,
-    words,
 )
 
 

@@ -23,6 +23,7 @@ import xarray as xr
 from affine import Affine
 
 from popdask.cube import pixel_area_km2
+from popdask.exact import words
 from popdask.tracking._outlines import Pieces, join_outlines, outline_block
 from popdask.tracking.motion import follow, move, predecessors, shared_people
 from popdask.tracking.reduction import first_cells
@@ -32,7 +33,6 @@ from popdask.tracking.tally import (
     frames_of,
     sum_frames,
     tabulate,
-    words,
 )
 
 _OUTSIDE, _RASTER = -1, -2  # keys beside those of communities

@@ -4,10 +4,8 @@ A table has one row per key (a community, or a pair of communities that share ce
 columns. The trick is that integers add up to the same number in any order, so a table is identical
 to the last bit under any chunking and any number of workers.
 
-People, areas and flows are not integers. Each cell's value is therefore written in two words: a
-whole number of 2⁻²⁸ and a remainder counted in 2⁻⁵⁶ (a person, a km², a cell). Every float32 from
-2⁻³³ to 2³⁴ is such a pair *without rounding*, and the words add up without rounding too: only the
-finished sum is turned into float64. A frame may hold 3.4e10 people, four times the Earth's.
+People, areas and flows are not integers: each cell's value is therefore two columns, the words of
+`popdask.exact`.
 
 Neighbours in a row mostly belong to the same community. A chunk is cut into runs of equal keys
 first, and only the runs are sorted.
@@ -24,10 +22,8 @@ import numpy as np
 import xarray as xr
 
 from popdask.errors import InputError
+from popdask.exact import real
 from popdask.tracking.reduction import add_blocks
-
-_WORD = 2.0**28
-_LIMIT = 2.0**34
 
 
 @dataclass(frozen=True)
@@ -41,44 +37,7 @@ class Table:
 
     def reals(self, column: int) -> np.ndarray:
         """Return the value whose two words are ``column`` and the column after it, float64 (n,)."""
-        return self.sums[column] / _WORD + self.sums[column + 1] / _WORD**2
-
-
-def words(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Write real values as two words of integers, whose sums are exact in any order.
-
-    Parameters
-    ----------
-    values : numpy.ndarray of float
-        Of any shape; NaN is read as 0.
-
-    Returns
-    -------
-    coarse, fine : numpy.ndarray
-        int64, the values in 2⁻²⁸ and what remains in 2⁻⁵⁶.
-
-    Raises
-    ------
-    InputError
-        Where the absolute values add up to more than 1.7e10, so that sums could overflow.
-
-    Examples
-    --------
-    >>> coarse, fine = words(np.array([0.5, 0.1], "float32"))
-    >>> float(coarse.sum() / 2**28 + fine.sum() / 2**56) == 0.5 + float(np.float32(0.1))
-    True
-    """
-    scaled = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
-    total = np.abs(scaled).sum()
-    if not total <= _LIMIT:
-        raise InputError(
-            f"the cells of one chunk add up to {total:g}, more than {_LIMIT:.1e}; people per cell "
-            "were expected: check the raster's unit and its nodata value"
-        )
-    scaled *= _WORD
-    coarse = np.rint(scaled)
-    fine = np.rint((scaled - coarse) * _WORD)
-    return coarse.astype(np.int64), fine.astype(np.int64)
+        return real(self.sums[column], self.sums[column + 1])
 
 
 def pair_keys(source: np.ndarray, target: np.ndarray) -> np.ndarray:

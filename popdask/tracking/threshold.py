@@ -11,12 +11,12 @@ import numpy as np
 import xarray as xr
 
 from popdask.errors import InputError
+from popdask.exact import words
 from popdask.tracking.tally import (
     Table,
     frames_of,
     sum_frames,
     tabulate,
-    words,
 )
 
 

@@ -1,7 +1,5 @@
 """Sums by community are exact, and the same in any order."""
 
-from fractions import Fraction
-
 import dask
 import dask.array as da
 import numpy as np
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
+from popdask.exact import words
 from popdask.tracking.tally import (
     Table,
     add_up,
@@ -21,7 +20,6 @@ from popdask.tracking.tally import (
     split_keys,
     sum_frames,
     tabulate,
-    words,
 )
 
 people = st.floats(2.0**-33, 2.0**17, width=32) | st.just(0.0)
@@ -29,31 +27,6 @@ people = st.floats(2.0**-33, 2.0**17, width=32) | st.just(0.0)
 
 def count(labels: np.ndarray, population: np.ndarray) -> Table:
     return tabulate(labels.ravel().astype(np.int64), words(population.ravel()))
-
-
-@given(hnp.arrays(np.float32, st.integers(1, 60), elements=people))
-@settings(max_examples=30, deadline=None)
-def test_words_hold_every_float32_without_rounding(values: np.ndarray) -> None:
-    coarse, fine = words(values)
-    exact = sum((Fraction(float(value)) for value in values), Fraction(0))
-    assert Fraction(int(coarse.sum()), 2**28) + Fraction(int(fine.sum()), 2**56) == exact
-
-
-def test_words_read_no_data_as_nobody() -> None:
-    coarse, fine = words(np.array([np.nan, 2.0], np.float32))
-    assert coarse.tolist() == [0, 2**29]
-    assert fine.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e11, -1e11])
-def test_words_refuse_what_could_overflow(value: float) -> None:
-    with pytest.raises(InputError, match="unit and its nodata"):
-        words(np.array([value, 1.0]))
-
-
-def test_words_leave_room_for_the_peoples_of_the_earth() -> None:
-    coarse, fine = words(np.full(2, 8.25e9))
-    assert Table(np.zeros(1, int), np.array([[coarse.sum()], [fine.sum()]])).reals(0) == 1.65e10
 
 
 @given(

@@ -1,7 +1,6 @@
 """Exact sums by zone: the same to the last bit in any order, so in any chunks.
 
-A value is added as a whole number of 2⁻²⁸ and a remainder counted in 2⁻⁵⁶; whole numbers add up
-without rounding, and only the finished sum becomes a float64.
+Values are added as the two words of `popdask.exact`.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popdask.errors import InputError
+from popdask.exact import LIMIT, pair, real
 
-_WORD = 2.0**28
-_LIMIT = 2.0**34
 COLUMNS = 4  # cells, cells with a value, the two words of the sum
 
 
@@ -41,7 +39,7 @@ class Sums:
     @property
     def values(self) -> Any:
         """The sums, (zone,) float64."""
-        return self.table[:, 2] / _WORD + self.table[:, 3] / _WORD**2
+        return real(self.table[:, 2], self.table[:, 3])
 
 
 def sums_by_zone(number: da.Array, values: da.Array, zones: int) -> Sums:
@@ -87,7 +85,7 @@ def sums_by_zone(number: da.Array, values: da.Array, zones: int) -> Sums:
 def _block_sums(number: NDArray[np.int32], values: NDArray, zones: int) -> NDArray[np.int64]:
     reach = float(np.nansum(values, dtype=np.float64))
     wrong = ~((values >= 0) | np.isnan(values))
-    if wrong.any() or not reach <= _LIMIT:
+    if wrong.any() or not reach <= LIMIT:
         what = f"a cell of {values[wrong][0]:g}" if wrong.any() else f"{reach:g} in one chunk"
         raise InputError(
             f"the estimates have {what}; people per cell, 0 or more, were expected: correct them, "
@@ -109,7 +107,7 @@ def _add(number: NDArray, values: NDArray, table: NDArray) -> None:
             value = values[row, column]
             if np.isnan(value):
                 continue
-            coarse = np.rint(value * _WORD)
+            coarse, fine = pair(value)
             table[zone, 1] += 1
-            table[zone, 2] += np.int64(coarse)
-            table[zone, 3] += np.int64(np.rint((value * _WORD - coarse) * _WORD))
+            table[zone, 2] += coarse
+            table[zone, 3] += fine
