@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -17,7 +18,7 @@ from distributed.comm import connect as connect_comm
 from popdask.cluster import gateway, kubernetes, local, queues
 from popdask.cluster.place import Place, security
 from popdask.cluster.spec import Address, Local, Spec, load_spec
-from popdask.cluster.waiting import wait_for_workers
+from popdask.cluster.waiting import scheduler_loss_told, wait_for_workers
 from popdask.errors import InputError
 
 SCHEDULER_SECONDS = 10
@@ -45,7 +46,9 @@ _STARTS: dict[str, Callable[[Any], AbstractContextManager[Place]]] = {
 
 
 @contextmanager
-def connect(spec: str = "local", *, tell: Callable[[str], None] | None = None) -> Iterator[Client]:
+def connect(
+    spec: str | Path = "local", *, tell: Callable[[str], None] | None = None
+) -> Iterator[Client]:
     """Connect to the cluster that a job runs on.
 
     Parameters
@@ -68,7 +71,8 @@ def connect(spec: str = "local", *, tell: Callable[[str], None] | None = None) -
     InputError
         If the specification is unknown or wrong, or no scheduler answers at the address.
     NoWorkersError
-        If the workers do not come in time; the message says what the queue says.
+        If the workers do not come in time; the message says what the queue says. Its kind
+        LostSchedulerError, if the scheduler ends while it is used.
 
     Examples
     --------
@@ -77,12 +81,13 @@ def connect(spec: str = "local", *, tell: Callable[[str], None] | None = None) -
     ...     client.submit(sum, [1, 2, 3]).result()
     6
     """
-    settings = _settings(spec)
+    settings = _settings(str(spec))
     with _STARTS[settings.kind](settings) as place, _client(place) as client:
         if not isinstance(settings, Address):
             client.register_plugin(_QuietInputErrors())
-        wait_for_workers(client, place, settings.workers, tell or (lambda line: None))
-        yield client
+        with scheduler_loss_told(client):
+            wait_for_workers(client, place, settings.workers, tell or (lambda line: None))
+            yield client
 
 
 def _settings(spec: str) -> Spec:

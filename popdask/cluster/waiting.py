@@ -1,14 +1,16 @@
-"""Waiting for workers: told while it lasts, and ended after a stated time with the reason."""
+"""Workers that do not come, and those that are lost: told in one sentence, after a stated time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from distributed import Client
+from distributed import CancelledError, Client
 
 from popdask.cluster.place import Place
 from popdask.cluster.spec import Waiting
+from popdask.errors import InputError
 
 POLL_SECONDS = 0.2
 LONGEST_SILENCE_SECONDS = 300.0
@@ -16,6 +18,10 @@ LONGEST_SILENCE_SECONDS = 300.0
 
 class NoWorkersError(RuntimeError):
     """The workers that a run needs did not come; the message says what the queue says."""
+
+
+class LostSchedulerError(NoWorkersError):
+    """The scheduler of a run has ended, and its workers are lost with it."""
 
 
 def wait_for_workers(
@@ -54,6 +60,35 @@ def wait_for_workers(
             tell(f"{told}{_reason(place)}")
             due, silence = waited + silence, min(2 * silence, LONGEST_SILENCE_SECONDS)
         time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def scheduler_loss_told(client: Client) -> Iterator[None]:
+    """Say in one sentence that the scheduler of a run is gone.
+
+    Parameters
+    ----------
+    client
+        Connected to the scheduler.
+
+    Raises
+    ------
+    LostSchedulerError
+        If what is done meanwhile fails because the connection is lost.
+    """
+    address = client.scheduler.address
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # Without a scheduler, calls fail in many ways; a restarted one knows none of its tasks.
+        if client.status == "running" and not isinstance(error, CancelledError):
+            raise
+        raise LostSchedulerError(
+            f"the scheduler at {address} has ended or is out of reach: what is finished is kept; "
+            "start it again, and run the job again to go on."
+        ) from error
 
 
 def _workers(client: Client) -> int:
