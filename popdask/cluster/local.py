@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+import dask
 from distributed import LocalCluster
 
 from popdask.cluster.machine import (
@@ -20,6 +22,9 @@ from popdask.cluster.machine import (
 from popdask.cluster.place import Place, needs, security
 from popdask.cluster.spec import Local
 from popdask.errors import InputError
+
+#: A worker that died, and is not back after so long, gives its place to another one.
+RESTART_SECONDS = 120
 
 
 @contextmanager
@@ -36,10 +41,27 @@ def start(spec: Local) -> Iterator[Place]:
     InputError
         If GPUs are asked for and there are none, or more memory than there is.
     """
+    # On a busy machine a worker that is started again is not there at once.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": RESTART_SECONDS})
     with _deaf_to_ctrl_c():
         cluster = _with_gpus(spec) if spec.workers.gpu else _plain(spec)
-    with cluster:
+    with _quiet_ends(), cluster:
         yield Place(cluster, security(spec.tls))
+
+
+@contextmanager
+def _quiet_ends() -> Iterator[None]:
+    """Say nothing of workers that are slow to end, on a busy machine: they are killed in time."""
+    log = logging.getLogger("distributed.nanny")
+    log.addFilter(_is_no_slow_end)
+    try:
+        yield
+    finally:
+        log.removeFilter(_is_no_slow_end)
+
+
+def _is_no_slow_end(record: logging.LogRecord) -> bool:
+    return "Worker process still alive" not in record.getMessage()
 
 
 @contextmanager
@@ -71,8 +93,7 @@ def _plain(spec: Local) -> LocalCluster:
         memory_limit=asked.memory or memory // most,
         **_addresses(spec),
     )
-    if most > fewest:
-        cluster.adapt(minimum=fewest, maximum=most)
+    cluster.adapt(minimum=fewest, maximum=most)  # with equal bounds too: it replaces lost workers
     return cluster
 
 
@@ -90,9 +111,11 @@ def _with_gpus(spec: Local) -> Any:
     }
     if find_spec("dask_cuda"):
         cuda = needs("dask_cuda", "gpu", "workers with a GPU")
-        return cuda.LocalCUDACluster(CUDA_VISIBLE_DEVICES=",".join(names[:count]), **options)
-    cluster = _OneGpuEach(names[:count], **options)
-    cluster.scale(count)
+        cluster = cuda.LocalCUDACluster(CUDA_VISIBLE_DEVICES=",".join(names[:count]), **options)
+    else:
+        cluster = _OneGpuEach(names[:count], **options)
+        cluster.scale(count)
+    cluster.adapt(minimum=count, maximum=count)
     return cluster
 
 
