@@ -10,9 +10,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 import dask
-from distributed import get_client, get_worker
+from distributed import CancelledError, get_client, get_worker
 
 T = TypeVar("T")
+
+#: How often the arguments of a task may be lost with the worker that holds them.
+LOSSES = 3
+#: How long arguments wait for a worker to go to, while another one takes a lost one's place.
+WAIT_SECONDS = 300
 
 
 def on_worker(
@@ -38,30 +43,42 @@ def on_worker(
     Returns
     -------
     callable
-        Waits for the function and gives its result. Without a client, it runs it here.
+        Waits for the function and gives its result. Where a worker dies, it starts it anew on
+        another one. Without a client, it runs it here.
     """
     try:
         client = get_client()
     except ValueError:  # no client: plain Dask
         told = {} if tell is None else {"progress": lambda message: tell(asdict(message))}
         return partial(function, *arguments, **options, **told)
-    sent = client.scatter(list(arguments), hash=False) if arguments else []
     messages = Messages(f"popdask-{uuid.uuid4().hex}")
     if tell is not None:
         client.subscribe_topic(messages.topic, lambda event: tell(event[1]))
         options["progress"] = messages
-    future = client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
-    if tell is None:
-        return future.result
-    return partial(_until_done, client, messages.topic, future)
+
+    def start() -> Any:
+        sent: list[Any] = []
+        if arguments:
+            sent = client.scatter(list(arguments), hash=False, timeout=WAIT_SECONDS)
+        return client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
+
+    return partial(_until_done, client, None if tell is None else messages.topic, start, start())
 
 
-def _until_done(client: Any, topic: str, future: Any) -> Any:
-    """Wait for a task, and listen to it no longer."""
+def _until_done(client: Any, topic: str | None, start: Callable[[], Any], future: Any) -> Any:
+    """Wait for a task, and listen to it no longer; start it again if its arguments were lost."""
     try:
+        for _ in range(LOSSES):
+            try:
+                return future.result()
+            except CancelledError:  # the worker that held them has ended
+                if client.status != "running":
+                    raise
+                future = start()
         return future.result()
     finally:
-        client.unsubscribe_topic(topic)
+        if topic is not None:
+            client.unsubscribe_topic(topic)
 
 
 @dataclass(frozen=True)
