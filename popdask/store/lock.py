@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import getpass
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from filelock import FileLock, Timeout
 
 #: A status command holds the lock for an instant; a run that begins just then waits for it.
 PATIENCE_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class RegionBusyError(RuntimeError):
@@ -70,6 +73,12 @@ def hold(region: Path) -> Iterator[Callable[[], None]]:
         raise RegionBusyError(f"another run holds {region}: {who}.") from None
     note = _owner_file(region)
     try:
+        if dead := _noted(region):
+            _log.warning(
+                "%s was held by %s, which ended without giving it back: its lock is taken over.",
+                region,
+                dead,
+            )
         note.write_text(json.dumps(asdict(myself())))
         yield lambda: None
     finally:
