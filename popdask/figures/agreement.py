@@ -10,14 +10,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm, SymLogNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from popdask.cube.grids import describe_grid, grid_of, same_grid
 from popdask.errors import InputError
 from popdask.figures import _panels as panels
 from popdask.figures._places import Grid
-from popdask.figures._sheets import COUNT, say
+from popdask.figures._sheets import COUNT, Figure, say
 from popdask.figures.colours import ACCENT, PEOPLE, STYLE
 from popdask.figures.motion import CHANGE, SIGNED
 from popdask.figures.reduce import shrink

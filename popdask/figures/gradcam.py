@@ -9,11 +9,11 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from popdask.errors import InputError
+from popdask.figures._sheets import Figure
 from popdask.figures.colours import STYLE
 
 HEAT = colormaps["inferno"]

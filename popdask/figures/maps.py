@@ -14,11 +14,11 @@ import pandas as pd
 import xarray as xr
 from matplotlib import rc_context
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from popdask.errors import InputError
 from popdask.figures import _panels as panels
 from popdask.figures._places import Grid, Paths, year
+from popdask.figures._sheets import Figure
 from popdask.figures.colours import INK, STYLE
 from popdask.figures.reduce import shrink
 

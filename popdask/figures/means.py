@@ -9,12 +9,11 @@ import xarray as xr
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from popdask.figures import _panels as panels
 from popdask.figures._places import Grid, year
-from popdask.figures._sheets import PLAIN, say
+from popdask.figures._sheets import PLAIN, Figure, say
 from popdask.figures.colours import INK, PEOPLE, STYLE, number_colours
 from popdask.figures.reduce import shrink
 

@@ -11,12 +11,11 @@ import xarray as xr
 from matplotlib import colormaps, rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, SymLogNorm, to_rgba
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from popdask.figures import _panels as panels
 from popdask.figures._places import Grid, Paths, when, year
-from popdask.figures._sheets import PLAIN
+from popdask.figures._sheets import PLAIN, Figure
 from popdask.figures.colours import NO_DATA, STYLE
 from popdask.figures.reduce import block_size, shrink
 

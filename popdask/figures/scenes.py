@@ -9,7 +9,6 @@ import xarray as xr
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from popdask.errors import InputError
 from popdask.figures import _panels as panels
 from popdask.figures._places import Grid
+from popdask.figures._sheets import Figure
 from popdask.figures.colours import CLASSES, INK, NO_DATA, STYLE
 from popdask.figures.reduce import shrink
 

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from popdask.errors import InputError
 from popdask.figures import _panels as panels
-from popdask.figures._sheets import COUNT, PLAIN, say, sheet
+from popdask.figures._sheets import COUNT, PLAIN, Figure, say, sheet
 from popdask.figures.colours import ACCENT, CLASSES, INK, MAIN, NOBODY, PEOPLE, STYLE
 
 SCORES = {
