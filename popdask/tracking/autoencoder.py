@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import nn
 from xarray import DataArray
 
+from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.errors import InputError
 from popdask.tracking.fitted import EncoderConfig, FittedEncoder, Scaling, place, usable_cells
-from popdask.tracking.network import WINDOW, WindowAutoencoder, fixed_arithmetic
+from popdask.tracking.network import WINDOW, WindowAutoencoder
 from popdask.tracking.reduction import add_blocks, first_cells
 from popdask.tracking.sampling import gather_windows, in_order, merge_ranked, rank_cells
 

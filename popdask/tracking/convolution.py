@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.tracking.fitted import FittedEncoder, axis_positions
-from popdask.tracking.network import WINDOW, fixed_arithmetic
+from popdask.tracking.network import WINDOW
 
 HALO = WINDOW // 2
 TILE = 128

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from xarray import DataArray
 
+from popdask.arithmetic import fixed_arithmetic
 from popdask.errors import InputError
-from popdask.tracking.network import WINDOW, WindowAutoencoder, fixed_arithmetic
+from popdask.tracking.network import WINDOW, WindowAutoencoder
 
 EDGES = ("neutral", "zero")
 HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours

@@ -1,13 +1,9 @@
-"""The window autoencoder itself, and how torch is held still while it computes.
+"""The window autoencoder itself: layers, shapes and the flow of a batch.
 
-One dense network in one file: layers, shapes and the flow of a batch, after the window autoencoder
-of olley102's PopulationCountClustering.
+One dense network in one file, after the window autoencoder of olley102's PopulationCountClustering.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
-from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -91,32 +87,3 @@ def _dense(sizes: list[int], generator: torch.Generator | None) -> nn.ModuleList
         nn.init.xavier_uniform_(layer.weight, generator=generator)
         nn.init.zeros_(layer.bias)
     return nn.ModuleList(layers)
-
-
-_lock = Lock()
-_users = 0
-_before = (1, True)
-
-
-@contextmanager
-def fixed_arithmetic() -> Iterator[None]:
-    """Hold torch to one thread and full float32, which fixes its sums on one kind of machine.
-
-    The settings are the process's, and several Dask threads may be inside at once: what was set
-    before returns when the last of them leaves (threads that left earlier keep to one).
-    """
-    global _users, _before
-    with _lock:
-        if _users == 0:
-            _before = (torch.get_num_threads(), torch.backends.cudnn.allow_tf32)
-        _users += 1
-        torch.set_num_threads(1)  # by every user: part of the setting is the thread's own
-        torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                torch.set_num_threads(_before[0])
-                torch.backends.cudnn.allow_tf32 = _before[1]

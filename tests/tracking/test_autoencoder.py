@@ -1,10 +1,8 @@
 import os
 import pickle
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from threading import Barrier
 
 import dask
 import dask.array as da
@@ -27,7 +25,6 @@ from popdask.tracking.autoencoder import (
 )
 from popdask.tracking.encoding import encode, reconstruct, stack_features
 from popdask.tracking.fitted import Scaling
-from popdask.tracking.network import fixed_arithmetic
 from popdask.tracking.sampling import gather_windows
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
@@ -164,26 +161,6 @@ def test_a_seed_fixes_the_weights_whatever_the_threads():
         torch.set_num_threads(threads)
     assert same(one, two)
     assert not same(one, fit_autoencoder(features, seed=6, **settings))
-
-
-def test_threads_that_compute_at_once_leave_the_setting_as_it_was():
-    before = torch.get_num_threads()
-    both_inside = Barrier(2)
-
-    def inside(_: int) -> int:
-        with fixed_arithmetic():
-            both_inside.wait(timeout=30)
-            return torch.get_num_threads()
-
-    try:
-        torch.set_num_threads(2)
-        with ThreadPoolExecutor(2) as pool:
-            assert list(pool.map(inside, range(2))) == [1, 1]
-        with fixed_arithmetic():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 @settings(max_examples=6, deadline=None)

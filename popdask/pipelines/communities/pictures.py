@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from popdask import figures
+from popdask.arithmetic import fixed_arithmetic
 from popdask.errors import InputError
 from popdask.job import CommunitiesJob
 from popdask.progress import Reporter
@@ -29,7 +30,7 @@ from popdask.store import RegionStore
 from popdask.tracking import analysis, clustering, encoding
 from popdask.tracking.clustering import ClassModel
 from popdask.tracking.fitted import FittedEncoder
-from popdask.tracking.network import WINDOW, fixed_arithmetic
+from popdask.tracking.network import WINDOW
 from popdask.tracking.sampling import gather_windows, sample_cells
 
 CELLS = 100_000  # reconstructed, shared out among the models
