@@ -5,14 +5,9 @@ columns are positions, and on what lies beyond its edge. They are kept together:
 the rest as JSON in the header, so that reading a file runs no code from it.
 """
 
-import json
-import struct
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -20,6 +15,7 @@ from xarray import DataArray
 
 from popdask.arithmetic import fixed_arithmetic
 from popdask.errors import InputError
+from popdask.tensor_files import AsBytes, pack, unpack
 from popdask.tracking.network import WINDOW, WindowAutoencoder
 
 EDGES = ("neutral", "zero")
@@ -83,7 +79,7 @@ class Scaling:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FittedEncoder:
+class FittedEncoder(AsBytes):
     """A trained window autoencoder, with all that its codes depend on.
 
     It is picklable (as safetensors bytes) and costs about 200 kB, so it can travel as one Dask key.
@@ -131,15 +127,13 @@ class FittedEncoder:
             "config": asdict(self.config),
             "loss_history": self.loss_history,
         }
-        return safetensors.torch.save(self.module.state_dict(), {HEADER: json.dumps(state)})
+        return pack(self.module.state_dict(), HEADER, state)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "encoder") -> "FittedEncoder":
         """Read what `to_bytes` wrote; `name` is what an InputError calls the data."""
         try:
-            weights = safetensors.torch.load(data)
-            (length,) = struct.unpack("<Q", data[:8])
-            state = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][HEADER])
+            weights, state = unpack(data, HEADER)
             config = EncoderConfig(**state["config"])
             scaling = Scaling(*map(tuple, state["scaling"]))
             module = WindowAutoencoder(channels=len(scaling.minimum), latent=config.latent)
@@ -151,25 +145,6 @@ class FittedEncoder:
             ) from error
         history = tuple(state["loss_history"])
         return cls(module, scaling, state["height"], state["width"], config, history)
-
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file."""
-        Path(path).write_bytes(self.to_bytes())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "FittedEncoder":
-        """Read a file that `save` wrote; InputError if it is missing or something else."""
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}; give a file") from error
-        return cls.from_bytes(data, str(path))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FittedEncoder.from_bytes, (self.to_bytes(),)
-
-    def __dask_tokenize__(self) -> bytes:
-        return self.to_bytes()
 
     def __repr__(self) -> str:
         loss = f"{np.mean(self.loss_history[-10:]):.2g}" if self.loss_history else "unknown"

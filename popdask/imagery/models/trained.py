@@ -9,17 +9,12 @@ therefore computes in batches of one shape, the last one filled up: a cell's ans
 whatever cells come with it.
 """
 
-import json
-import os
-import struct
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -31,6 +26,7 @@ from popdask.errors import InputError
 from popdask.imagery.models.building import build, build_with
 from popdask.imagery.models.network import Network, parameter_count
 from popdask.imagery.models.normalise import Normalisation
+from popdask.tensor_files import AsBytes, pack, unpack
 
 KINDS = ("presence", "count", "transformer", "weighted")
 HEADER = "popdask.model"  # the metadata entry that makes a safetensors file ours
@@ -38,7 +34,7 @@ CELLS = "popdask.training_cells"  # the tensor beside the weights
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TrainedModel:
+class TrainedModel(AsBytes):
     """A trained network, with all that its answers depend on.
 
     It is picklable, as safetensors bytes, so it can travel to a Dask worker as one key.
@@ -195,51 +191,29 @@ class TrainedModel:
         }
         tensors = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
         tensors[CELLS] = torch.from_numpy(np.ascontiguousarray(self.training_cells, np.int64))
-        return safetensors.torch.save(tensors, {HEADER: json.dumps(header)})
+        return pack(tensors, HEADER, header)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "model") -> "TrainedModel":
         """Read what `to_bytes` wrote; `name` is what an InputError calls the data."""
         try:
-            tensors = safetensors.torch.load(data)
+            tensors, header = unpack(data, HEADER)
         except SafetensorError as error:
             raise InputError(
                 f"{name} is not safetensors ({error}); expected weights that popdask saved, as "
                 "pickled weights can run code; train again or convert them"
             ) from error
-        header = _header(data, name)
+        except KeyError:
+            raise InputError(
+                f"{name} holds weights without popdask's header; expected a file that "
+                "TrainedModel.save wrote; train with popdask"
+            ) from None
         cells = tensors.pop(CELLS).numpy()
         module = _built(header["config"], tensors, name)
         white, mean, std = header["normalisation"]
         plain = {key: header[key] for key in (*_PLAIN, "settings", "figures", "history")}
         scaling = Normalisation(white, tuple(mean), tuple(std))
         return cls(module, header["kind"], scaling, training_cells=cells, **plain)
-
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file, whole or not at all."""
-        write_whole(Path(path), self.to_bytes())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "TrainedModel":
-        """Read a file that `save` wrote.
-
-        Raises
-        ------
-        InputError
-            If it is missing, not safetensors, not popdask's, or if its weights do not match its
-            configuration.
-        """
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}; give a file") from error
-        return cls.from_bytes(data, str(path))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TrainedModel.from_bytes, (self.to_bytes(),)
-
-    def __dask_tokenize__(self) -> bytes:
-        return self.to_bytes()
 
     def __repr__(self) -> str:
         epochs = f"{len(self.history)} epochs" if self.history else "untrained"
@@ -259,28 +233,6 @@ def answer(kind: str, output: Tensor) -> Tensor:
     if kind == "presence":
         return torch.sigmoid(output)
     return (torch.expm1(output) if kind == "transformer" else output).clamp(min=0)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, and wait until it is on the disk."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def _header(data: bytes, name: str) -> dict[str, Any]:
-    """Read popdask's part of a safetensors header."""
-    (length,) = struct.unpack("<Q", data[:8])
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    if HEADER not in metadata:
-        raise InputError(
-            f"{name} holds weights without popdask's header; expected a file that "
-            "TrainedModel.save wrote; train with popdask"
-        )
-    return json.loads(metadata[HEADER])
 
 
 def _built(config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> Network:

@@ -5,19 +5,17 @@ random is drawn anew in every epoch from the seed and the epoch's number: the nu
 state.
 """
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from popdask.errors import InputError
-from popdask.imagery.models.trained import write_whole
+from popdask.tensor_files import pack, unpack, write_whole
 
 HEADER = "popdask.checkpoint"
 Stale = Literal["error", "discard"]
@@ -47,8 +45,7 @@ class Checkpoint:
             for part, tensors in self.tensors.items()
             for name, tensor in tensors.items()
         }
-        header = {HEADER: json.dumps({"training": training, **self.plain})}
-        write_whole(Path(path), safetensors.torch.save(flat, header))
+        write_whole(Path(path), pack(flat, HEADER, {"training": training, **self.plain}))
 
     @classmethod
     def load(cls, path: str | Path, training: str) -> "Checkpoint | None":
@@ -63,10 +60,8 @@ class Checkpoint:
         if not Path(path).exists():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                plain = json.loads(file.metadata()[HEADER])
-                flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError) as error:
+            flat, plain = unpack(Path(path).read_bytes(), HEADER)
+        except (SafetensorError, KeyError) as error:
             raise InputError(
                 f"{path} is not the state of a training ({error}); expected what popdask wrote; "
                 "remove it or name another checkpoint"
