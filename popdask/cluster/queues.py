@@ -118,7 +118,7 @@ def _job_options(spec: BatchQueue) -> dict[str, Any]:
         "python": queue.python,
         "local_directory": workers.scratch,
         "log_directory": queue.logs,
-        "job_script_prologue": list(queue.prologue),
+        "job_script_prologue": [*_lifetime(spec), *queue.prologue],
         "job_extra_directives": [*_gpu_directives(spec), *queue.directives],
         "worker_extra_args": _worker_arguments(spec),
         "project" if spec.kind == "lsf" else "account": queue.account,
@@ -132,10 +132,15 @@ def _job_options(spec: BatchQueue) -> dict[str, Any]:
 
 
 def _worker_arguments(spec: BatchQueue) -> list[str]:
+    return ["--no-dashboard", *(["--resources", "GPU=1"] if spec.workers.gpu else [])]
+
+
+def _lifetime(spec: BatchQueue) -> list[str]:
+    """Let a worker hand over before its job ends; dask-cuda's command has no option for that."""
     margin = min(300, spec.queue.walltime // 10)
-    lifetime = spec.queue.walltime - 2 * margin
-    arguments = ["--no-dashboard", "--lifetime", f"{lifetime}s", "--lifetime-stagger", f"{margin}s"]
-    return [*arguments, "--resources", "GPU=1"] if spec.workers.gpu else arguments
+    times = {"DURATION": spec.queue.walltime - 2 * margin, "STAGGER": margin}
+    name = "DASK_DISTRIBUTED__WORKER__LIFETIME__"
+    return [f"export {name}{part}={seconds}s" for part, seconds in times.items()]
 
 
 def _gpu_directives(spec: BatchQueue) -> list[str]:

@@ -1,7 +1,9 @@
 """What SLURM, PBS and LSF are asked for, and what is told where they are not there."""
 
+import re
 import shutil
 
+import dask
 import pytest
 
 from popdask.cluster import connect, load_spec
@@ -78,13 +80,16 @@ def test_workers_with_a_gpu_ask_for_it_and_say_so(script, kind, expected):
     assert f"{expected}\n" in found and "--resources GPU=1" in found
 
 
-def test_a_worker_hands_over_before_its_job_ends(script):
-    found = script("slurm")
-    words = found.split()
-    lifetime, stagger = (
-        int(words[words.index(option) + 1].removesuffix("s"))
-        for option in ("--lifetime", "--lifetime-stagger")
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_worker_hands_over_before_its_job_ends(script, monkeypatch, gpu):
+    """As the variables of its script say: dask-cuda's workers, too, read them."""
+    found = re.findall(
+        r"^export (DASK_\w*LIFETIME__\w+)=(\w+)$", script("slurm", gpu), re.MULTILINE
     )
+    for name, value in found:
+        monkeypatch.setenv(name, value)
+    told = dask.config.collect()["distributed"]["worker"]["lifetime"]
+    lifetime, stagger = (int(told[name].removesuffix("s")) for name in ("duration", "stagger"))
     assert 60 <= 5400 - (lifetime + stagger) <= 600
 
 
