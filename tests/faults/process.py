@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -15,13 +15,13 @@ PATIENCE_SECONDS = 300
 class Process:
     """A run that is under way."""
 
-    def __init__(self, job, *options, command="run"):
+    def __init__(self, job, *options, command="run", environment=None):
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "popdask", command, str(job), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"COLUMNS": "200"},
+            env=os.environ | {"COLUMNS": "200"} | (environment or {}),
             start_new_session=True,
         )
         self.pid = self._popen.pid
@@ -43,6 +43,14 @@ class Process:
         """All processes that the run has started."""
         return psutil.Process(self.pid).children(recursive=True)
 
+    def kill_workers(self, number):
+        """SIGKILL some workers, when so many are there; others take their place."""
+        process = psutil.Process(self.pid)
+        wait_until(lambda: len(workers_of(process)) >= number)
+        for worker in workers_of(process)[:number]:
+            worker.kill()
+            worker.wait(PATIENCE_SECONDS)
+
     def send(self, number, *, group=False):
         """Send a signal to the run, or to its workers too, as a scheduler or a terminal does."""
         (os.killpg if group else os.kill)(self.pid, number)
@@ -62,9 +70,9 @@ class Process:
 
 
 @contextmanager
-def running(job, *options):
+def running(job, *options, environment=None):
     """Start a run, and leave no process of it behind."""
-    process = Process(job, *options)
+    process = Process(job, *options, environment=environment)
     try:
         yield process
     finally:
@@ -73,9 +81,19 @@ def running(job, *options):
             process.end()
 
 
-def finish(job, *options, command="run"):
+def finish(job, *options, command="run", environment=None):
     """Run to the end; give the exit code and what was said."""
-    return Process(job, *options, command=command).end()
+    return Process(job, *options, command=command, environment=environment).end()
+
+
+def workers_of(process):
+    """The Dask workers among the processes that a run, or a nanny, has started."""
+    found = []
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def wait_until_gone(processes):

@@ -1,7 +1,7 @@
 """A stop at any moment costs only the unfinished stage, and never the results that readers see."""
 
-import shutil
 import signal
+from socket import gethostname
 
 import numpy as np
 import pytest
@@ -11,53 +11,15 @@ from rasterio.transform import from_origin
 
 from popdask.job import load_job
 from popdask.pipelines import communities
-from popdask.pipelines.communities.fingerprints import VERSIONS
 from popdask.store import WORK, RegionStore
+from tests.faults.jobs import STAGES, exports, tables
 from tests.faults.process import finish, running, wait_until, wait_until_gone
 from tests.pipelines.small import assert_same, job, small_world, write_job
-
-STAGES = [stage for stage in VERSIONS if stage != "export"]
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
-
-
-def tables(frames, **changes):
-    """The settings of these tests: small chunks, so that a stage is many tasks."""
-    found = {"input": {"frames": f"{frames}/world_{{time:%Y}}.tif", "chunks": 33}}
-    for name, table in changes.items():
-        found[name] = found.get(name, {}) | table
-    return found
-
-
-@pytest.fixture(scope="module")
-def undisturbed(frames, tmp_path_factory):
-    """The store of a run that nothing happened to."""
-    store = tmp_path_factory.mktemp("undisturbed") / "small.icechunk"
-    return communities.run(job(frames, store, **tables(frames))).store
 
 
 def resume(file):
     """Run the job on to its end, in this process."""
     return communities.run(load_job(file))
-
-
-@pytest.fixture
-def place(frames, tmp_path):
-    """A job file and the store that it names, which is not there yet."""
-    store = tmp_path / "small.icechunk"
-    return write_job(tmp_path / "small.toml", frames, store, **tables(frames)), RegionStore(store)
-
-
-@pytest.fixture
-def finished_place(place, undisturbed):
-    """The same, with a finished run."""
-    shutil.copytree(undisturbed.path, place[1].path)
-    return place
 
 
 def test_killed_in_each_stage_in_turn_it_ends_the_same(place, undisturbed):
@@ -71,9 +33,12 @@ def test_killed_in_each_stage_in_turn_it_ends_the_same(place, undisturbed):
         assert [done.stage for done in store.stages_since()] == finished, "killed too late"
         assert store.unfinished() and not store.history()
         finished.append(stage)
-    code, said, _ = finish(file)
-    assert code == 0 and "· population" not in said and "✓ tracks" in said
+    code, said, complaint = finish(file)
+    assert code == 0 and "· population" not in said and "✓ export" in said
+    assert f"on {gethostname()}, process {run.pid}, since 20" in complaint
+    assert "ended without giving it back: its lock is taken over" in complaint
     assert_same(store, undisturbed)
+    assert exports(store) == exports(undisturbed) != {}
     assert [done.stage for done in store.history()[0].stages] == STAGES
 
 
@@ -188,8 +153,7 @@ def test_a_worker_that_dies_costs_its_tasks_only(place, undisturbed, stage):
     file, store = place
     with running(file) as run:
         run.wait_for_stage(stage)
-        workers = [p for p in run.workers() if "spawn_main" in " ".join(p.cmdline())]
-        workers[0].kill()
+        run.kill_workers(1)
         code, said, complaint = run.end()
     assert code == 0, complaint
     assert said.count("✓") == len(STAGES)
