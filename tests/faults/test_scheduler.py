@@ -1,0 +1,108 @@
+"""A cluster that others run: its scheduler dies, its workers sleep, or have no memory left."""
+
+import time
+
+import pytest
+from distributed import Client
+
+from tests.cluster.processes import cluster
+from tests.faults.jobs import STAGES
+from tests.faults.process import finish, running, wait_until, wait_until_gone, workers_of
+from tests.pipelines.small import assert_same
+
+#: What a worker keeps in memory before it writes to its disk: next to nothing.
+SPILL_AT_ONCE = {"DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "0.00001"}
+LIMIT = 2**30
+#: A worker is given up when it has not been heard of for so long, in place of five minutes.
+FORGET_SOON = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "5s"}
+
+
+@pytest.fixture
+def client():
+    """Connects another client than the run's to a scheduler."""
+    clients = []
+
+    def connect(address):
+        clients.append(Client(address, set_as_default=False))
+        return clients[-1]
+
+    yield connect
+    for one in clients:
+        one.close()
+
+
+def workers_there(client):
+    return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def test_a_scheduler_that_dies_is_named_and_the_next_run_goes_on(place, undisturbed):
+    file, store = place
+    with cluster(2) as first, running(file, "--cluster", first.address) as run:
+        run.wait_for_stage("encoder")
+        first.scheduler.kill()
+        code, _, complaint = run.end()
+    assert code == 1 and f"scheduler at {first.address} has ended" in complaint
+    assert "Traceback" not in complaint
+    assert store.holder() is None and not store.history()
+    finished = [done.stage for done in store.stages_since()]
+    assert finished == STAGES[:2], "killed too late"
+    with cluster(2) as second:
+        code, said, complaint = finish(file, "--cluster", second.address)
+    assert code == 0, complaint
+    assert "· encoder" in said and "· flow" not in said
+    assert_same(store, undisturbed)
+
+
+def test_a_worker_that_sleeps_longer_than_its_heartbeat_is_done_without(place, undisturbed, client):
+    """When it wakes up, others have done its work, and what it goes on writing is no result."""
+    file, store = place
+    with (
+        cluster(2, environment=FORGET_SOON) as there,
+        running(file, "--cluster", there.address) as run,
+    ):
+        watcher = client(there.address)
+        run.wait_for_stage("classes")
+        sleeper = there.workers[0]
+        sleeper.suspend()
+        wait_until(lambda: len(workers_there(watcher)) == 1)
+        run.wait_for_stage("communities")
+        sleeper.resume()
+        code, _, complaint = run.end()
+    assert code == 0, complaint
+    assert_same(store, undisturbed)
+
+
+def balloon(size):
+    """Hold so much memory, for as long as the worker lives."""
+    held = b"x" * size
+    time.sleep(3600)
+    return len(held)
+
+
+def test_workers_without_memory_spill_and_then_start_anew(place, undisturbed, client, tmp_path):
+    """What the job holds goes to the disk; then a neighbour takes all the memory of each worker."""
+    file, store = place
+    options = ["--memory-limit", str(LIMIT), "--local-directory", str(tmp_path / "scratch")]
+    with (
+        cluster(2, nanny=True, worker_options=options, environment=SPILL_AT_ONCE) as there,
+        running(file, "--cluster", there.address) as run,
+    ):
+        neighbour = client(there.address)
+        run.wait_for_stage("population")
+        held = neighbour.map(bytes, [10**6, 10**6 + 1])
+        wait_until(lambda: sum(map(spilled, workers_there(neighbour).values())) > 10**6)
+        run.wait_for_stage("encoder")
+        before = [worker for nanny in there.workers for worker in workers_of(nanny)]
+        balloons = [
+            neighbour.submit(balloon, 2 * LIMIT, workers=[address], pure=False)
+            for address in workers_there(neighbour)
+        ]
+        wait_until_gone(before)
+        neighbour.cancel([*balloons, *held])
+        code, _, complaint = run.end()
+    assert code == 0, complaint
+    assert_same(store, undisturbed)
+
+
+def spilled(worker):
+    return worker["metrics"]["spilled_bytes"]["disk"]
