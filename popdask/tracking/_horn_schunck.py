@@ -19,6 +19,8 @@ Differences = tuple[int, int, int, int, float]
 Window = tuple[int, int, int, int]
 """First row, row after the last, first column, column after the last."""
 
+Number = float | np.floating
+
 TWELFTH = np.float32(1 / 12)
 
 # Division is NumPy's (never by zero, as α² > 0): Python's check would keep loops from vectorizing.
@@ -29,12 +31,6 @@ _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 def _people(cell: float) -> float:
     """Read no data as nobody."""
     return np.float64(cell) if cell == cell else 0.0
-
-
-@_compiled
-def _pad(row: NDArray) -> None:
-    """Replicate a row's edges into its first and last place."""
-    row[0], row[-1] = row[1], row[-2]
 
 
 @_compiled
@@ -52,69 +48,94 @@ def _gradient_row(
     upper, lower = max(y + up, 0), min(y + down, height - 1)
     upper_before, upper_after = before[upper], after[upper]
     lower_before, lower_after = before[lower], after[lower]
-    total, downward, gain = rows[0], rows[1], rows[2]
+    total, downward, gain = rows[0, 1:], rows[1, 1:], rows[2, 1:]
     for x in range(width):
         a, b = _people(upper_before[x]), _people(upper_after[x])
         c, d = _people(lower_before[x]), _people(lower_after[x])
-        total[x + 1] = (a + b) + (c + d)
-        downward[x + 1] = (c + d) - (a + b)
-        gain[x + 1] = (b - a) + (d - c)
-    _pad(total)
-    _pad(downward)
-    _pad(gain)
+        total[x] = (a + b) + (c + d)
+        downward[x] = (c + d) - (a + b)
+        gain[x] = (b - a) + (d - c)
+    for row in rows:
+        row[0], row[-1] = row[1], row[-2]
+    lefts, rights = slice(1 + left, 1 + left + width), slice(1 + right, 1 + right + width)
+    total_left, total_right = rows[0, lefts], rows[0, rights]
+    downward_left, downward_right = rows[1, lefts], rows[1, rights]
+    gain_left, gain_right = rows[2, lefts], rows[2, rights]
     per_x, per_y, per_t = 0.25 / (right - left), 0.25 / (down - up), 0.25 / frames
-    from_left, from_right = slice(1 + left, 1 + left + width), slice(1 + right, 1 + right + width)
-    _weighted_sum(total[from_right], total[from_left], per_x, -per_x, gradient[0])
-    _weighted_sum(downward[from_right], downward[from_left], per_y, per_y, gradient[1])
-    _weighted_sum(gain[from_right], gain[from_left], per_t, per_t, gradient[2])
-
-
-@_compiled
-def _weighted_sum(a: NDArray, b: NDArray, weight_a: float, weight_b: float, out: NDArray) -> None:
-    for x in range(out.size):
-        out[x] = a[x] * weight_a + b[x] * weight_b
-
-
-@_compiled
-def _mean_row(above: NDArray, here: NDArray, below: NDArray, rows: NDArray, mean: NDArray) -> None:
-    """Write the mean of the eight neighbours: 1/6 of those beside, 1/12 of those at corners."""
-    width = here.size
-    beside, across = rows[0], rows[1]
+    e_x, e_y, e_t = gradient[0], gradient[1], gradient[2]
     for x in range(width):
-        beside[x + 1] = here[x]
-        across[x + 1] = above[x] + below[x]
-    _pad(beside)
-    _pad(across)
-    left, right = beside[:width], beside[2:]
-    corners_left, middle, corners_right = across[:width], across[1:], across[2:]
-    for x in range(width):
-        edges = middle[x] + (left[x] + right[x])
-        mean[x] = (edges + edges + (corners_left[x] + corners_right[x])) * TWELFTH
+        e_x[x] = (total_right[x] - total_left[x]) * per_x
+        e_y[x] = (downward_right[x] + downward_left[x]) * per_y
+        e_t[x] = (gain_right[x] + gain_left[x]) * per_t
 
 
 @_compiled
-def _mean_rows(
-    flow: NDArray, above: int, here: int, below: int, rows: NDArray, mean: NDArray
-) -> None:
-    """Write the means of u and v, from three rows of flow (2, y, x), into mean (2, x)."""
-    for component in range(2):
-        field = flow[component]
-        _mean_row(field[above], field[here], field[below], rows, mean[component])
+def _mean(
+    above: NDArray, here: NDArray, below: NDArray, left: int, middle: int, right: int
+) -> float:
+    """Mean of the neighbours in three rows: 1/6 of those beside, 1/12 of those at corners."""
+    edges = (above[middle] + below[middle]) + (here[left] + here[right])
+    corners = (above[left] + below[left]) + (above[right] + below[right])
+    return (edges + edges + corners) * TWELFTH
+
+
+@_compiled
+def _update(
+    e_x: Number, e_y: Number, e_t: Number, mean_u: Number, mean_v: Number, smoothness: Number
+) -> tuple[Number, Number]:
+    """Move a cell's means towards the brightness constraint."""
+    miss = e_x * mean_u + e_y * mean_v + e_t
+    step = miss / (smoothness + e_x * e_x + e_y * e_y)
+    return mean_u - e_x * step, mean_v - e_y * step
 
 
 @_compiled
 def _update_row(
-    gradient: NDArray, mean: NDArray, columns: slice, alpha: float, u: NDArray, v: NDArray
+    gradient: NDArray,
+    flow: NDArray,
+    rows: tuple[int, int, int],
+    columns: tuple[int, int],
+    smoothness: Number,
+    u: NDArray,
+    v: NDArray,
 ) -> None:
-    """Write u and v of a row's columns: the means, moved towards the brightness constraint."""
-    e_x, e_y, e_t = gradient[0, columns], gradient[1, columns], gradient[2, columns]
-    mean_u, mean_v = mean[0, columns], mean[1, columns]
-    smoothness = np.float32(alpha * alpha)
-    for x in range(u.size):
-        miss = e_x[x] * mean_u[x] + e_y[x] * mean_v[x] + e_t[x]
-        step = miss / (smoothness + e_x[x] * e_x[x] + e_y[x] * e_y[x])
-        u[x] = mean_u[x] - e_x[x] * step
-        v[x] = mean_v[x] - e_y[x] * step
+    """Write u and v of a row's columns, from three rows of flow (2, y, x)."""
+    above, here, below = rows
+    first, last = columns
+    e_x, e_y, e_t = gradient[0], gradient[1], gradient[2]
+    u_rows = flow[0, above], flow[0, here], flow[0, below]
+    v_rows = flow[1, above], flow[1, here], flow[1, below]
+    end = e_x.size - 1
+    for x in (0, end):
+        if first <= x < last:
+            around = max(x - 1, 0), x, min(x + 1, end)
+            mean_u, mean_v = _mean(*u_rows, *around), _mean(*v_rows, *around)
+            moved = _update(e_x[x], e_y[x], e_t[x], mean_u, mean_v, smoothness)
+            u[x - first], v[x - first] = moved
+    # All others have two neighbours in their row. Shifted slices, unlike clipped indices, let the
+    # loop vectorize.
+    start = max(first, 1)
+    e_x, e_y, e_t = e_x[start:], e_y[start:], e_t[start:]
+    u, v = u[start - first :], v[start - first :]
+    near = slice(start - 1, None)
+    u_above, u_here, u_below = flow[0, above, near], flow[0, here, near], flow[0, below, near]
+    v_above, v_here, v_below = flow[1, above, near], flow[1, here, near], flow[1, below, near]
+    for x in range(min(last, end) - start):
+        mean_u = _mean(u_above, u_here, u_below, x, x + 1, x + 2)
+        mean_v = _mean(v_above, v_here, v_below, x, x + 1, x + 2)
+        u[x], v[x] = _update(e_x[x], e_y[x], e_t[x], mean_u, mean_v, smoothness)
+
+
+@_compiled
+def _start_row(
+    gradient: NDArray, columns: tuple[int, int], smoothness: Number, u: NDArray, v: NDArray
+) -> None:
+    """Write u and v of a row's columns after the first update of a flow at rest."""
+    first, last = columns
+    e_x, e_y, e_t = gradient[0, first:last], gradient[1, first:last], gradient[2, first:last]
+    rest = np.float32(0)
+    for x in range(last - first):
+        u[x], v[x] = _update(e_x[x], e_y[x], e_t[x], rest, rest, smoothness)
 
 
 @_compiled
@@ -133,8 +154,8 @@ def _sweep(
     height, width = before.shape
     gradients = np.empty((iterations, 3, width), np.float32)
     rings = np.empty((iterations, 2, 3, width), np.float32)
-    sums, rows = np.empty((3, width + 2), np.float64), np.empty((2, width + 2), np.float32)
-    mean = np.zeros((2, width), np.float32)
+    sums = np.empty((3, width + 2), np.float64)
+    smoothness = np.float32(alpha * alpha)
     for front in range(height + iterations - 1):
         for i in range(max(0, front - height + 1), min(iterations, front + 1)):
             y = front - i
@@ -142,18 +163,19 @@ def _sweep(
             gradient = gradients[y % iterations]
             if i == 0:
                 _gradient_row(before, after, y, differences, sums, gradient)
-            if i > 0:
-                _mean_rows(rings[i - 1], above % 3, y % 3, below % 3, rows, mean)
-            elif start.size > 0:
-                _mean_rows(start, above, y, below, rows, mean)
-            else:
-                mean[:] = 0
             if i < iterations - 1:
-                u, v = rings[i, 0, y % 3], rings[i, 1, y % 3]
-                _update_row(gradient, mean, slice(0, width), alpha, u, v)
+                columns, u, v = (0, width), rings[i, 0, y % 3], rings[i, 1, y % 3]
             elif top <= y < bottom:
-                u, v = result[0, y - top], result[1, y - top]
-                _update_row(gradient, mean, slice(left, right), alpha, u, v)
+                columns, u, v = (left, right), result[0, y - top], result[1, y - top]
+            else:
+                continue
+            if i > 0:
+                rows = above % 3, y % 3, below % 3
+                _update_row(gradient, rings[i - 1], rows, columns, smoothness, u, v)
+            elif start.size > 0:
+                _update_row(gradient, start, (above, y, below), columns, smoothness, u, v)
+            else:
+                _start_row(gradient, columns, smoothness, u, v)
 
 
 def iterate(
