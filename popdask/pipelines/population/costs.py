@@ -16,6 +16,7 @@ from popdask.imagery.models import TrainedModel
 from popdask.job import PopulationJob
 from popdask.job.population import Training
 from popdask.pipelines.costs import Costs, StageCost
+from popdask.pipelines.images import cell_grid, open_image
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.sources import Sources
@@ -187,7 +188,7 @@ def _labelled(job: PopulationJob, sources: Sources) -> Images:
     images = _images(job, sources.training, join=1)
     if job.cells.counts is None:
         return images
-    grid = reading.cell_grid(job.cells, sources.training[0])
+    grid = cell_grid(job.cells, sources.training[0])
     people = reading.read_counts(job.cells.counts, grid, job.cells)["people"]
     known = images.cells if job.cells.absent == "nobody" else int(people.notna().sum())
     cells, inhabited = min(known, images.cells), int((people > 0).sum())
@@ -195,8 +196,8 @@ def _labelled(job: PopulationJob, sources: Sources) -> Images:
 
 
 def _images(job: PopulationJob, paths: tuple[str, ...], join: int | None = None) -> Images:
-    grid = reading.cell_grid(job.cells, paths[0], job.cells.join if join is None else join)
-    image = reading.open_image(job, paths, grid)
+    grid = cell_grid(job.cells, paths[0], job.cells.join if join is None else join)
+    image = open_image(job, paths, grid)
     pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
     bands, itemsize = image.sizes["band"], image.dtype.itemsize
     room = int((TILE_BYTES / itemsize / bands) ** 0.5 / pixels)

@@ -11,8 +11,9 @@ from typing import Any
 
 from popdask.job import PopulationJob
 from popdask.job.settings import Settings
+from popdask.pipelines.images import checksums, iso
 from popdask.pipelines.plan import WHOLE, Plan, decide, fingerprint
-from popdask.pipelines.population.sources import Sources, checksums, iso
+from popdask.pipelines.population.sources import Sources
 
 #: Version of each stage's code; a stage that computes something else gets the next number.
 VERSIONS = {

@@ -13,9 +13,9 @@ import xarray as xr
 
 from popdask.imagery.evaluation import Baseline, evaluate, fit_baselines, scores_by_density
 from popdask.imagery.models import LeakageWarning, TrainedModel, check_leakage
+from popdask.pipelines.images import iso, open_image
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.scoring import Joint, predictions
-from popdask.pipelines.population.sources import iso
 from popdask.progress import Reporter
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _of_mosaic(
     reporter: Reporter,
 ) -> dict[str, pd.DataFrame]:
     """Predictions of a mosaic's cells of known people: the stored estimates, and the baselines."""
-    image = reading.open_image(run.job, run.sources.mosaics[time], run.grid)
+    image = open_image(run.job, run.sources.mosaics[time], run.grid)
     cells = reading.true_cells(run.job, image, paths, run.grid)
     if not run.has_folds:
         _tell_leakage(reporter, cells, iso(time)[:10], judges)

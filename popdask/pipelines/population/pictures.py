@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from popdask import figures
 from popdask.imagery.models import TrainedModel
 from popdask.job import PopulationJob
+from popdask.pipelines.images import cell_grid
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.sources import Sources
 from popdask.progress import Reporter
@@ -54,7 +55,7 @@ def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
 def _maps(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
     """People of each frame, and the error where they are known."""
     sources = Sources.of(job)
-    grid = reading.cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
+    grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
     for time in stored["time"].values:
         now, day = stored.sel(time=time), str(time)[:10]
         yield f"population_{day}", figures.map_figure(now["population"])

@@ -1,4 +1,4 @@
-"""Mosaics, labelled cells and counts, opened as a population job says."""
+"""Labelled cells and counts, read as a population job says."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.imagery.cells import (
@@ -24,56 +22,12 @@ from popdask.imagery.cells import (
     read_cells,
     split_cells,
 )
-from popdask.imagery.grid import CellGrid, crs_text
-from popdask.imagery.mosaic import open_mosaic
-from popdask.imagery.mosaic.sheets import open_sheet
+from popdask.imagery.grid import CellGrid
 from popdask.imagery.tables import has_geometry
-from popdask.job import PopulationJob, ScenesJob
-from popdask.job.images import Grid
+from popdask.job import PopulationJob
 from popdask.job.population import Cells, Truth
-from popdask.pipelines.population.sources import Sources, Times
-
-
-def cell_grid(cells: Grid, path: str, join: int = 1) -> CellGrid:
-    """The grid of the cells, joined; its CRS is that of an image where it is not given."""
-    if cells.grid is not None:
-        grid = CellGrid.preset(cells.grid)
-    else:
-        grid = CellGrid(cells.size, cells.crs or crs_text(open_sheet(path).grid.crs))
-    return grid.joined(join) if join > 1 else grid
-
-
-def open_image(
-    job: PopulationJob | ScenesJob, paths: Sequence[str], grid: CellGrid
-) -> xr.DataArray:
-    """Open the files of one mosaic as one image of whole cells, lazily."""
-    return open_mosaic(
-        paths,
-        grid=grid,
-        resolution=job.cells.resolution,
-        align=job.input.align,
-        nodata=job.input.nodata,
-    )
-
-
-def frame_grid(job: PopulationJob | ScenesJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
-    """The coordinates of the results: the times of the mosaics, and the cells of all of them."""
-    extents = [
-        grid.covering(tuple(open_image(job, paths, grid).odc.geobox.boundingbox))
-        for paths in mosaics.values()
-    ]
-    norths, easts = (
-        range(min(part.start for part in parts), max(part.stop for part in parts))
-        for parts in zip(*extents, strict=True)
-    )
-    return coordinates(grid.geobox(norths, easts), list(mosaics))
-
-
-def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
-    """A Dataset without variables, on a grid and times."""
-    coords = {str(name): value for name, value in xr_coords(geobox).items()}
-    stamps = np.array(times, "datetime64[ns]")
-    return xr.Dataset(coords={"time": stamps, **coords})
+from popdask.pipelines.images import cell_grid, open_image
+from popdask.pipelines.population.sources import Sources
 
 
 def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int, int]:

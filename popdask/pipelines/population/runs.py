@@ -16,8 +16,8 @@ from popdask.job import PopulationJob
 from popdask.pipelines import communities, conductor, scenes
 from popdask.pipelines.conductor import Files, Workers
 from popdask.pipelines.exports import without_missing
+from popdask.pipelines.images import cell_grid, frame_grid, open_image
 from popdask.pipelines.plan import Plan
-from popdask.pipelines.population import reading
 from popdask.pipelines.population.drawing import draw as draw_country
 from popdask.pipelines.population.drawing import is_drawn
 from popdask.pipelines.population.fingerprints import MODELS, plan_population
@@ -71,8 +71,8 @@ class PopulationPipeline:
     ) -> PopulationStages:
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
-        grid = reading.cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
-        frame = reading.frame_grid(job, sources.mosaics, grid)
+        grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
+        frame = frame_grid(job, sources.mosaics, grid)
         work = store.begin(frame, keep=MODELS)
         work.forget(forget)
         plan = self.plan(job, files, work.records())
@@ -97,10 +97,10 @@ def extent(job: PopulationJob) -> str:
     """
     sources = Sources.of(job)
     first = next(iter(sources.mosaics.values()))
-    grid = reading.cell_grid(job.cells, first[0], job.cells.join)
+    grid = cell_grid(job.cells, first[0], job.cells.join)
     frame, image = (
-        reading.frame_grid(job, sources.mosaics, grid),
-        reading.open_image(job, first, grid),
+        frame_grid(job, sources.mosaics, grid),
+        open_image(job, first, grid),
     )
     pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
     cells = frame.sizes["y"] * frame.sizes["x"]

@@ -26,6 +26,7 @@ from popdask.job import PopulationJob
 from popdask.job.population import Training
 from popdask.pipelines.conductor import owner_record
 from popdask.pipelines.exports import commit_exports
+from popdask.pipelines.images import open_image
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.population import judging, reading
 from popdask.pipelines.population.sources import Sources
@@ -159,7 +160,7 @@ def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> No
     frames = []
     with on_gpus():
         for paths in run.sources.mosaics.values():
-            image = reading.open_image(run.job, paths, run.grid)
+            image = open_image(run.job, paths, run.grid)
             found = [_estimated(run, image, presence, count) for presence, count in pairs]
             frames.append(_on_frame(_of_blind(run, found), run.frame))
     arrays = xr.concat(frames, "time").assign_coords(run.frame.coords)

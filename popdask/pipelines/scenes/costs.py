@@ -6,9 +6,8 @@ from popdask.imagery.grid import block_side
 from popdask.imagery.scenes.appearance import FEATURES
 from popdask.job import ScenesJob
 from popdask.pipelines.costs import Costs, StageCost
+from popdask.pipelines.images import by_time, cell_grid, open_image
 from popdask.pipelines.plan import Plan
-from popdask.pipelines.population import reading
-from popdask.pipelines.population.sources import by_time
 
 #: Operations of EfficientNet-B3 for an image of 300 × 300 pixels (Tan and Le 2019: 1.8 × 10⁹
 #: multiplications, each with its addition), and the bytes of its widest layers.
@@ -35,8 +34,8 @@ def costs(job: ScenesJob, plan: Plan) -> Costs:
     Costs
     """
     paths = next(iter(by_time(job.input.mosaic, job.input).values()))
-    grid = reading.cell_grid(job.cells, paths[0])
-    image = reading.open_image(job, paths, grid)
+    grid = cell_grid(job.cells, paths[0])
+    image = open_image(job, paths, grid)
     pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
     rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
     cells, side = rows * columns, block_side(pixels)

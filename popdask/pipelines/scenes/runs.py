@@ -24,9 +24,15 @@ from popdask.job import ScenesJob
 from popdask.pipelines import conductor
 from popdask.pipelines.conductor import Files, Workers, owner_record
 from popdask.pipelines.exports import commit_exports, without_missing
+from popdask.pipelines.images import (
+    by_time,
+    cell_grid,
+    checksums,
+    frame_grid,
+    open_image,
+    version_of,
+)
 from popdask.pipelines.plan import WHOLE, Plan, StagePlan, decide, fingerprint, plain
-from popdask.pipelines.population import reading
-from popdask.pipelines.population.sources import by_time, checksums, version_of
 from popdask.pipelines.provenance import run_record, without_secrets
 from popdask.pipelines.workers import on_gpus
 from popdask.progress import Reporter
@@ -111,10 +117,10 @@ class ScenesPipeline:
         mosaics = by_time(job.input.mosaic, job.input)
         first = dict([next(iter(mosaics.items()))])
         (paths,) = first.values()
-        grid = reading.cell_grid(job.cells, paths[0])
-        work = store.begin(reading.frame_grid(job, first, grid))
+        grid = cell_grid(job.cells, paths[0])
+        work = store.begin(frame_grid(job, first, grid))
         work.forget(forget)
-        image = reading.open_image(job, paths, grid)
+        image = open_image(job, paths, grid)
         return SceneStages(job, grid, image, files, work, self.plan(job, files, work.records()))
 
 
@@ -129,8 +135,8 @@ def plan(job: ScenesJob) -> Plan:
 def extent(job: ScenesJob) -> str:
     """Say how much a job is, from the headers of its mosaic: cells and pixels."""
     paths = _mosaic(job)
-    grid = reading.cell_grid(job.cells, paths[0])
-    image = reading.open_image(job, paths, grid)
+    grid = cell_grid(job.cells, paths[0])
+    image = open_image(job, paths, grid)
     pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
     rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
     return f"{rows} × {columns} cells of {grid.label}, {pixels} × {pixels} pixels each"
@@ -214,10 +220,10 @@ def draw(job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
     """
     folder, groups = job.export_folder / "figures", RegionStore(job.output.store).group("groups")
     paths = _mosaic(job)
-    grid = reading.cell_grid(job.cells, paths[0])
+    grid = cell_grid(job.cells, paths[0])
     groups = groups.load()
     with (reporter or Reporter()).stage("figures", "to do"):
-        examples = scene_examples(groups, reading.open_image(job, paths, grid))
+        examples = scene_examples(groups, open_image(job, paths, grid))
         pictures = {
             "scene_map": figures.scene_map_figure(groups),
             "scene_plot": figures.scene_plot_figure(groups, examples),
