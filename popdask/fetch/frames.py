@@ -1,0 +1,199 @@
+"""The folder that frames are fetched to: each is there whole or not at all, and on record.
+
+``fetched.json`` says of every frame where it is from and what its SHA-256 is, so that fetching
+again compares instead of bringing; ``CREDITS.txt`` says whom to credit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pooch  # type: ignore[import-untyped]
+import rasterio
+from filelock import FileLock
+from rasterio.errors import RasterioError
+
+from popdask.errors import InputError
+from popdask.fetch.credits import Credit, credits_text
+from popdask.fetch.transfer import FetchError
+
+MANIFEST, CREDITS = "fetched.json", "CREDITS.txt"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Frames that were fetched."""
+
+    frames: dict[int, Path]
+    """File of each year."""
+    pattern: str
+    """Names them all, for `popdask.open_frames` and job files."""
+    credit: Credit
+    """Whom to credit."""
+    new: int
+    """How many of them were not in the folder before."""
+
+    @property
+    def setting(self) -> str:
+        """The line for a job file."""
+        return f"frames = {json.dumps(self.pattern, ensure_ascii=False)}"
+
+
+class FrameFolder:
+    """The folder of the frames.
+
+    Parameters
+    ----------
+    path : path
+        The folder; it is made if it is not there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made or written.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be the folder of the frames ({error.strerror}); expected a folder "
+                "that may be made and written; choose another."
+            ) from error
+
+    def holds(self, name: str) -> bool:
+        """Tell whether a frame is here, as it was when it was fetched.
+
+        Raises
+        ------
+        InputError
+            If another file has its name.
+        """
+        path = self.path / name
+        if not path.exists():
+            return False
+        known = self._manifest()["files"].get(name)
+        if known and pooch.file_hash(str(path)) == known["sha256"]:
+            return True
+        was = "is not as it was fetched" if known else "was not fetched by popdask"
+        raise InputError(f"{path} is there and {was}; move it away or choose another folder.")
+
+    def put(
+        self,
+        name: str,
+        write: Callable[[Path], None],
+        sources: Mapping[str, str],
+        credit: Credit,
+        made: str = "",
+    ) -> None:
+        """Let a frame be written, and put it in its place when it is whole.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        write
+            Writes it to the path that it is given.
+        sources
+            What it is from: SHA-256, or "" where it has none, by URL or name.
+        credit
+            Whom to credit.
+        made
+            How it differs from what was published.
+
+        Raises
+        ------
+        FetchError
+            If what was written is not a raster.
+        """
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".fetch-") as folder:
+            fresh = Path(folder) / name
+            write(fresh)
+            check_raster(fresh, name)
+            entry = {
+                "sha256": pooch.file_hash(str(fresh)),
+                "bytes": fresh.stat().st_size,
+                "from": dict(sources),
+                "made": made,
+                "credit": credit.title,
+                "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            with FileLock(self.path / ".fetched.lock"):
+                self._record(name, entry, credit)
+                fresh.replace(self.path / name)
+
+    def pattern(self, name: str) -> str:
+        """Give the pattern of frames, from a name with ``{time:%Y}`` in it."""
+        folder = self.path.absolute().as_posix().replace("{", "{{").replace("}", "}}")
+        return f"{folder}/{name}"
+
+    def _manifest(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {"credits": {}, "files": {}}
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{self.path / MANIFEST} is not what popdask writes ({error}); move it and the "
+                "frames away, and fetch again."
+            ) from error
+
+    def _record(self, name: str, entry: dict[str, Any], credit: Credit) -> None:
+        manifest = self._manifest()
+        manifest["credits"][credit.title] = asdict(credit)
+        manifest["files"][name] = entry
+        credits = {key: Credit(**told) for key, told in manifest["credits"].items()}
+        text = credits_text(manifest["files"], credits)
+        for path, content in (
+            (self.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False)),
+            (self.path / CREDITS, text),
+        ):
+            with whole(path) as fresh:
+                fresh.write_text(content, encoding="utf-8")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to, and put what was written in the place of `path` at the end."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Let a file be in two places; copy it where the disk is another one."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def check_raster(path: Path, name: str) -> None:
+    """Raise what is wrong if a file is not a raster.
+
+    Raises
+    ------
+    FetchError
+        If it is not.
+    """
+    try:
+        rasterio.open(path).close()
+    except RasterioError as error:
+        raise FetchError(
+            f"{name} is not a raster that GDAL can open: the server sent something else; it is not "
+            "kept."
+        ) from error

@@ -1,0 +1,176 @@
+"""GPW v4.11: people per cell of 30 arc-seconds in 2000, 2005, 2010, 2015 and 2020, by Earth Engine.
+
+Google serves it to people with an account only, as pixels of a rectangle, at most 48 MB a request
+(https://developers.google.com/earth-engine/reference/rest/v1/projects.image/computePixels). What
+is asked for is worked out here without Google, and tested so. **The whole has never been run
+against Google**; see `popdask.fetch.earthengine`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from popdask.fetch.credits import Credit
+from popdask.fetch.earthengine import (
+    CELLS_PER_DEGREE,
+    NODATA,
+    PixelRequest,
+    Pixels,
+    earth_engine,
+)
+from popdask.fetch.frames import Fetched, FrameFolder
+from popdask.fetch.mosaic import join
+from popdask.fetch.tiles import Bounds, checked_bounds
+from popdask.fetch.transfer import FetchError
+from popdask.fetch.years import Years, wanted_years
+
+COLLECTION = "CIESIN/GPWv411/GPW_Population_Count"
+YEARS = range(2000, 2021, 5)
+CREDIT = Credit(
+    "GPW v4.11, population count",
+    "Center for International Earth Science Information Network (CIESIN), Columbia University "
+    "(2018). Gridded Population of the World, Version 4 (GPWv4): Population Count, Revision 11. "
+    "Palisades, New York: NASA Socioeconomic Data and Applications Center (SEDAC). "
+    "doi:10.7927/H4JW8BX5.",
+    "https://developers.google.com/earth-engine/datasets/catalog/"
+    "CIESIN_GPWv411_GPW_Population_Count",
+)
+#: Bytes of uncompressed pixels that Earth Engine gives in one answer, and pixels of a side.
+MOST_BYTES, MOST_PIXELS = 48 * 2**20, 32_768
+_BYTES_PER_PIXEL = 4
+
+
+def pixel_requests(bounds: Bounds, year: int) -> list[PixelRequest]:
+    """Work out what is asked for, to have the cells that a rectangle touches.
+
+    Parameters
+    ----------
+    bounds
+        West, south, east and north in degrees.
+    year
+        The year.
+
+    Returns
+    -------
+    list of PixelRequest
+        As few as Earth Engine's limits allow, of nearly equal size, from the north-west.
+
+    Examples
+    --------
+    >>> (request,) = pixel_requests((10, 59, 11, 60), 2020)
+    >>> request.width, request.height, request.bounds
+    (120, 120, (10.0, 59.0, 11.0, 60.0))
+    """
+    west, south, east, north = checked_bounds(bounds)
+    cells = CELLS_PER_DEGREE
+    left, right = math.floor((west + 180) * cells), math.ceil((east + 180) * cells)
+    top, bottom = math.floor((90 - north) * cells), math.ceil((90 - south) * cells)
+    most = MOST_BYTES // _BYTES_PER_PIXEL
+    columns = list(_parts(left, right, MOST_PIXELS))
+    rows = list(_parts(top, bottom, min(MOST_PIXELS, most // max(w for _, w in columns))))
+    image = f"{COLLECTION}/gpw_v4_population_count_rev11_{year}_30_sec"
+    return [
+        PixelRequest(image, column, row, width, height)
+        for row, height in rows
+        for column, width in columns
+    ]
+
+
+def fetch_gpw(
+    years: Years,
+    folder: Path | str,
+    bounds: Bounds,
+    *,
+    project: str | None = None,
+    pixels: Pixels | None = None,
+) -> Fetched:
+    """Fetch GPW v4.11 of a rectangle by Google Earth Engine; never run against Google so far.
+
+    Parameters
+    ----------
+    years : str, int or iterable of int
+        A span such as ``"2000:2020"``, or years.
+    folder : path
+        Where the frames go.
+    bounds : tuple of float
+        West, south, east and north in degrees.
+    project : str, optional
+        The Google Cloud project that asks; by default the one chosen with
+        ``earthengine set_project``.
+    pixels : callable, optional
+        Gives the GeoTIFF of a `PixelRequest`; by default Earth Engine does.
+
+    Returns
+    -------
+    Fetched
+        The frames, their pattern and the credit that they ask for.
+
+    Raises
+    ------
+    InputError
+        If there is no such year, the folder has another file of a frame's name, the package
+        earthengine-api is missing, or there are no credentials.
+    FetchError
+        If Earth Engine refuses.
+
+    Examples
+    --------
+    >>> fetched = fetch_gpw("2000:2020", "data/oslo", (10, 59, 12, 61))     # doctest: +SKIP
+    """
+    bounds = checked_bounds(bounds)
+    found = wanted_years(years, YEARS, "GPW v4.11")
+    frames = FrameFolder(folder)
+    box = "_".join(f"{number:g}" for number in bounds)
+    pattern = f"gpw_v4_population_count_rev11_{{time:%Y}}_30_sec_box_{box}.tif"
+    names = {year: pattern.replace("{time:%Y}", str(year)) for year in found}
+    wanted = [year for year in found if not frames.holds(names[year])]
+    if wanted and pixels is None:
+        pixels = earth_engine(project)
+    made = f"cut to {', '.join(f'{number:g}' for number in bounds)} by Google Earth Engine"
+    for year in wanted:
+        assert pixels is not None
+        requests = pixel_requests(bounds, year)
+        write = partial(_write, requests, pixels, bounds)
+        frames.put(names[year], write, {requests[0].image: ""}, CREDIT, made)
+    paths = {year: frames.path / name for year, name in names.items()}
+    return Fetched(paths, frames.pattern(pattern), CREDIT, len(wanted))
+
+
+def _parts(first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
+    """Split a run of cells into the fewest parts, nearly equal: their begins and lengths."""
+    count = math.ceil((last - first) / most)
+    edges = [first + (last - first) * part // count for part in range(count + 1)]
+    for begin, end in itertools.pairwise(edges):
+        yield begin, end - begin
+
+
+def _write(requests: Sequence[PixelRequest], pixels: Pixels, bounds: Bounds, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        parts = [Path(folder) / f"{number}.tif" for number in range(len(requests))]
+        for request, part in zip(requests, parts, strict=True):
+            part.write_bytes(pixels(request))
+            _declare(part, request)
+        join(parts, bounds, target)
+
+
+def _declare(part: Path, request: PixelRequest) -> None:
+    """Declare nodata, which Earth Engine does not, if the pixels are those asked for."""
+    try:
+        with rasterio.open(part, "r+", driver="GTiff") as file:
+            size = file.width, file.height
+            file.nodata = NODATA
+    except RasterioError as error:
+        raise FetchError(f"Google Earth Engine did not answer with a raster ({error}).") from error
+    if size != (request.width, request.height):
+        raise FetchError(
+            f"Google Earth Engine gave {size[0]} × {size[1]} cells of {request.image}; expected "
+            f"{request.width} × {request.height}."
+        )
