@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from popdask import __version__, console
+from popdask import __version__, console, fetching
 from popdask.errors import InputError
 from popdask.job import PopulationJob, load_job
 from popdask.progress import ConsoleReporter, Reporter
@@ -34,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(fetching.app, name="fetch")
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
 JobFiles = Annotated[

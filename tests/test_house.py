@@ -21,6 +21,7 @@ FLOORS = (
     {"report"},
     {"pipelines"},
     {"cluster", "console", "demo"},
+    {"fetching"},
     {"cli"},
     {"__main__"},
 )
