@@ -59,7 +59,7 @@ def words(values: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.i
             f"the cells of one chunk add up to {total:g}, more than {LIMIT:.1e}; people per cell "
             "were expected: check the raster's unit and its nodata value"
         )
-    coarse, fine = np.empty((2, *known.shape), np.int64)
+    coarse, fine = np.empty(known.shape, np.int64), np.empty(known.shape, np.int64)
     _write(known.reshape(-1), coarse.reshape(-1), fine.reshape(-1))
     return coarse, fine
 

@@ -18,10 +18,7 @@ from numpy.typing import NDArray
 from popdask.cube.grids import describe_grid, grid_of
 from popdask.errors import InputError
 from popdask.imagery.cells.counts import counts_from_raster, people_of_cells
-from popdask.imagery.cells.dataset import (
-    cells_nodata,
-    make_cells,
-)
+from popdask.imagery.cells.dataset import cells_nodata, make_cells
 from popdask.imagery.cells.lattice import cut_images, find_lattice, nodata_of
 from popdask.imagery.grid import CellGrid, as_grid
 
