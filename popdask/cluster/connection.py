@@ -16,6 +16,7 @@ from distributed.comm import CommClosedError
 from distributed.comm import connect as connect_comm
 
 from popdask.cluster import gateway, kubernetes, local, queues
+from popdask.cluster.memory import KeptMemory
 from popdask.cluster.place import Place, security
 from popdask.cluster.spec import Address, Local, Spec, load_spec
 from popdask.cluster.waiting import scheduler_loss_told, wait_for_workers
@@ -85,6 +86,7 @@ def connect(
     with _STARTS[settings.kind](settings) as place, _client(place) as client:
         if not isinstance(settings, Address):
             client.register_plugin(_QuietInputErrors())
+            client.register_plugin(KeptMemory())
         with scheduler_loss_told(client):
             wait_for_workers(client, place, settings.workers, tell or (lambda line: None))
             yield client
