@@ -53,7 +53,7 @@ def test_it_leaves_a_picture_and_the_exports(run):
     assert str(folder / "demo.png") in output
     exports = {path.name for path in (folder / "demo").iterdir()}
     assert {"demo_community_2007.tif", "demo_communities.parquet"} <= exports
-    assert len(pd.read_parquet(folder / "demo" / "demo_tracks.parquet")) > 100
+    assert len(pd.read_parquet(folder / "demo" / "demo_events.parquet")) > 100
 
 
 def test_the_job_file_of_the_package_is_that_of_the_checkout(tmp_path):

@@ -110,10 +110,14 @@ class Links(Settings):
     """By the cells that move together, by the people in common, or by both."""
 
 
+#: Further formats: rasters of each frame, rasters of all frames, tables, layers, a catalogue.
+Format = Literal["cog", "geotiff", "geoparquet", "gpkg", "stac"]
+
+
 class Output(settings.Output):
     """Where the results go."""
 
-    export: tuple[Literal["cog", "geoparquet"], ...] = ()
+    export: tuple[Format, ...] = ()
     """Further formats, written beside the store when the run is finished."""
 
 

@@ -14,6 +14,7 @@ from popdask.job.communities import (
     Domain,
     Encoder,
     Flow,
+    Format,
     Links,
 )
 from popdask.job.images import Above0, Device, Grid, Input, Seed
@@ -173,7 +174,7 @@ class Follow(Settings):
 
     store: PlaceName
     """Its repository, a folder."""
-    export: tuple[Literal["cog", "geoparquet"], ...] = ()
+    export: tuple[Format, ...] = ()
     """Its exports."""
     flow: Flow = Flow()
     encoder: Encoder = Encoder()
@@ -197,7 +198,7 @@ class Scenes(Settings):
 class Output(settings.Output):
     """Where the results go."""
 
-    export: tuple[Literal["cog", "parquet", "zarr"], ...] = ("cog",)
+    export: tuple[Literal["cog", "parquet", "zarr", "stac"], ...] = ("cog",)
     """Further formats, written beside the store when the run is finished."""
 
 

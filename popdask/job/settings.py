@@ -67,6 +67,16 @@ class Job(Settings):
         return self
 
     @model_validator(mode="after")
+    def _catalogues_have_rasters(self) -> Job:
+        formats = getattr(self.output, "export", ())
+        if "stac" in formats and "cog" not in formats:
+            raise ValueError(
+                f'[output] export is {list(formats)}, and "stac" is a catalogue of the COGs: add '
+                '"cog"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _exports_beside_the_store(self) -> Job:
         if "://" in self.output.store:
             return self

@@ -1,40 +1,111 @@
-"""Exported files put on record: those that a run before wrote and this one did not are removed."""
+"""Exported files on record: what a stage wrote, what stays, what goes, and what was changed since.
+
+A file lies outside the store, so anybody can change it or take it away. Its size and SHA-256 are
+taken when it is written, and kept with the record of its stage.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xarray as xr
+from matplotlib.colors import to_rgb
+
+from popdask import export
 from popdask.pipelines.plan import StagePlan
 from popdask.store import Work
 
+#: GDAL's notes beside a raster; any program that opens the raster may add to them.
+_NOTES = ".aux.xml"
 
-def commit_exports(work: Work, stage: StagePlan, written: Iterable[str | Path]) -> None:
-    """Commit the stage of exports, and take away files that it wrote before and not now.
+Records = Mapping[str, Mapping[str, Any]]
+
+
+class Exports:
+    """The files of one stage of exports, under way.
 
     Parameters
     ----------
     work
         The work under way.
     stage
-        The stage; its record gets the paths as ``written``.
-    written
-        All files of the stage that are wanted, written now or by a run before.
-
-    Notes
-    -----
-    Old files go before the commit: a run that is stopped in between removes the rest of them when
-    it goes on.
+        The stage; its record tells the fingerprint of each frame's rasters, as ``rasters`` or else
+        ``frames``.
+    folder
+        Where the files go.
     """
-    paths = [str(path) for path in written]
-    before = work.records().get(stage.name, {}).get("written", [])
-    for path in map(Path, set(before).difference(paths)):
-        if path.is_dir():  # a Zarr group
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
-    work.write_files(stage.name, {}, {**stage.record, "written": paths})
+
+    def __init__(self, work: Work, stage: StagePlan, folder: Path) -> None:
+        self.folder = folder
+        self._work, self._stage = work, stage
+        record = work.records().get(stage.name, {})
+        self._before = _told(record)
+        self._rasters, self._rasters_before = map(_rasters, (stage.record, record))
+        self._files: dict[str, Mapping[str, Any]] = {}
+
+    def cogs(self, array: xr.DataArray, name: str) -> list[Path]:
+        """Write frames as COGs, besides those that a run before wrote from the same.
+
+        Returns
+        -------
+        list of Path
+            The files of all frames, in the order of time.
+        """
+        paths = export.cog_paths(array, self.folder, name)
+        prints = zip(paths, self._rasters.items(), strict=True)
+        same = self._rasters_before.items()
+        stale = [i for i, (path, one) in enumerate(prints) if not (one in same and self._has(path))]
+        export.write_cogs(array, self.folder, name, frames=stale)
+        for i, path in enumerate(paths):
+            self._put_down(path, fresh=i in stale)
+        return paths
+
+    def geotiff(self, array: xr.DataArray, name: str) -> Path:
+        """Write all frames as the bands of one GeoTIFF, if they are not those of a run before."""
+        path = self.folder / f"{name}.tif"
+        fresh = self._rasters != self._rasters_before or not self._has(path)
+        if fresh:
+            export.write_geotiff(array, path)
+        self._put_down(path, fresh)
+        return path
+
+    def add(self, *paths: Path) -> None:
+        """Put files on record that were written now."""
+        for path in paths:
+            self._put_down(path, fresh=True)
+
+    @property
+    def sha256(self) -> dict[Path, str]:
+        """Checksums of the files on record so far."""
+        return {Path(path): told["sha256"] for path, told in self._files.items() if told}
+
+    def commit(self) -> None:
+        """Commit the stage, and take away files that it wrote before and not now.
+
+        Old files go before the commit: a run that is stopped in between removes the rest of them
+        when it goes on. So do the temporary folders of a run that was killed while it wrote.
+        """
+        for path in map(Path, set(self._before) - set(self._files)):
+            if path.is_dir():  # a Zarr group
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+            export.colours_path(path).unlink(missing_ok=True)
+        for written in {**self._before, **self._files}:
+            export.sweep(written)
+        self._work.write_files(self._stage.name, {}, {**self._stage.record, "written": self._files})
+
+    def _has(self, path: Path) -> bool:
+        return str(path) in self._before and path.exists()
+
+    def _put_down(self, path: Path, fresh: bool) -> None:
+        """Note a file; one that was not written now keeps what was noted when it was."""
+        told = None if fresh else self._before.get(str(path))
+        self._files[str(path)] = told or _sum(path)
 
 
 def without_missing(records: Mapping[str, Any], *stages: str) -> dict[str, Any]:
@@ -49,7 +120,79 @@ def without_missing(records: Mapping[str, Any], *stages: str) -> dict[str, Any]:
     """
     found = dict(records)
     for stage in stages:
-        written = found.get(stage, {}).get("written", [])
+        written = found.get(stage, {}).get("written", {})
         if not all(Path(path).exists() for path in written):
             found[stage] = {"written": written}
     return found
+
+
+def exported(records: Records) -> dict[str, Mapping[str, Any]]:
+    """Tell the size and SHA-256 of every exported file on record, by its path."""
+    files: dict[str, Mapping[str, Any]] = {}
+    for record in records.values():
+        files |= _told(record)
+    return files
+
+
+def changed_exports(records: Records) -> Iterator[str]:
+    """Say of each exported file that is not what was written what is wrong, and how to mend it."""
+    for stage, record in records.items():
+        for path, told in sorted(_told(record).items()):
+            if problem := _problem(Path(path), told):
+                yield (
+                    f"the exported file {path} {problem}; `popdask run JOB --only {stage} --force` "
+                    "writes it again."
+                )
+
+
+def cycled(colours: Sequence[str], count: int) -> np.ndarray:
+    """Give so many colours as numbers (count, 3), from the beginning again where there are fewer.
+
+    Examples
+    --------
+    >>> cycled(["#000000", "#ffffff"], 3).tolist()
+    [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    return np.array([to_rgb(colours[i % len(colours)]) for i in range(count)]).reshape(-1, 3)
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The files of a record; those of earlier versions without size and checksum."""
+    written = record.get("written", {})
+    return dict(written) if isinstance(written, Mapping) else {path: {} for path in written}
+
+
+def _rasters(record: Mapping[str, Any]) -> dict[str, str]:
+    return dict(record.get("rasters", record.get("frames", {})))
+
+
+def _problem(path: Path, told: Mapping[str, Any]) -> str | None:
+    if not path.exists():
+        return "is not there"
+    try:
+        found = _sum(path) if told else {}
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if found == told:
+        return None
+    if found["size"] != told["size"]:
+        return f"was changed: it has {found['size']:,} bytes, {told['size']:,} were written"
+    return "was changed: its SHA-256 is another"
+
+
+def _sum(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file; of a folder, of all files in it."""
+    if path.name.endswith(_NOTES):
+        return {}
+    if path.is_file():
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": path.stat().st_size, "sha256": digest}
+    parts = {
+        part.relative_to(path).as_posix(): _sum(part)
+        for part in sorted(path.rglob("*"))
+        if part.is_file()
+    }
+    lines = "".join(f"{name} {told['sha256']}\n" for name, told in sorted(parts.items()))
+    size = sum(told["size"] for told in parts.values())
+    return {"size": size, "sha256": hashlib.sha256(lines.encode()).hexdigest()}

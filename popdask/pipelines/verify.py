@@ -1,8 +1,8 @@
 """Whether the finished results are still what was computed.
 
-The checksum of every frame of every array, that of every model and table, and what the product
-promises (the balance of people) are computed again from what is stored, and compared with what was
-recorded when it was computed.
+The checksum of every frame of every array, that of every model, table and exported file, and what
+the product promises (the balance of people) are computed again from what is there, and compared
+with what was recorded when it was computed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dask import delayed
 
 from popdask.job import Job
 from popdask.pipelines import product
+from popdask.pipelines.exports import changed_exports, exported
 from popdask.store import MAIN, RegionStore, stored_checksum
 from popdask.store.contents import READ_ERRORS
 
@@ -26,7 +27,7 @@ class Verified:
     frames: int
     """Frames of arrays that were compared."""
     files: int
-    """Models, tables and groups of arrays that were compared."""
+    """Models, tables, groups of arrays and exported files that were compared."""
     differences: tuple[str, ...]
     """One sentence for each thing that is not what was computed; none if all is well."""
 
@@ -76,9 +77,12 @@ def verify(job: Job) -> Verified:
     groups = {k: v for record in records.values() for k, v in record.get("groups", {}).items()}
     broken = {name: store.group_problem(name, checksum) for name, checksum in groups.items()}
     differences += [f"the group {name} {what}." for name, what in sorted(broken.items()) if what]
+    exports = exported(records) if getattr(job.output, "export", ()) else {}
     if not differences:  # what the product promises can be checked in whole arrays only
         differences += product(job).check(store)
-    return Verified(len(found), len(files) + len(groups), tuple(differences))
+    if exports:
+        differences += changed_exports(records)
+    return Verified(len(found), len(files) + len(groups) + len(exports), tuple(differences))
 
 
 def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], str]:

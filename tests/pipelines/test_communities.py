@@ -226,7 +226,7 @@ def test_exports_open_elsewhere(frames, tmp_path):
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         found = outcome.store.dataset()["community"].isel(time=3)
         np.testing.assert_array_equal(file.read(1), found)
-    tracks = pd.read_parquet(folder / "small_tracks.parquet")
+    tracks = pd.read_parquet(folder / "small_events.parquet")
     assert len(tracks) == len(outcome.tracks)
 
 

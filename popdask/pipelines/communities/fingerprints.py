@@ -24,7 +24,7 @@ VERSIONS = {
     "summary": 1,
     "links": 1,
     "tracks": 1,
-    "export": 1,
+    "export": 2,
 }
 
 #: The stages that each stage reads.
@@ -106,9 +106,11 @@ def _fingerprints(
         t: of("links", plain([job.links]), communities[t], communities[pairs[t]]) for t in pairs
     }
     tracks = of("tracks", summary, links)
-    exported = [job.name, job.output.export, str(job.export_folder)]
-    export = {t: of("export", exported, population[t], communities[t]) for t in times}
-    export[times[-1]] = of("export", exported, communities, tracks)  # and the tables
+    formats, place = job.output.export, [job.name, str(job.export_folder)]
+    told = [*place, "cog" in formats]
+    rasters = {t: of("export", told, population[t], communities[t]) for t in times}
+    last = of("export", rasters, sorted(formats), tracks)  # and what tells of all frames
+    export = {"frames": {**rasters, times[-1]: last}, "rasters": rasters}
     return {
         "population": {"frames": population},
         "flow": {"frames": flow},
@@ -119,7 +121,7 @@ def _fingerprints(
         "summary": {"frames": summary},
         "links": {"frames": links},
         "tracks": {"frames": {times[-1]: tracks}},
-        **({"export": {"frames": export}} if job.output.export else {}),
+        **({"export": export} if formats else {}),
     }
 
 

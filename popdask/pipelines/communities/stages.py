@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask import cube, export
+from popdask import cube
 from popdask.job import CommunitiesJob
+from popdask.pipelines.communities.exporting import write_exports
 from popdask.pipelines.conductor import owner_record
-from popdask.pipelines.exports import commit_exports
+from popdask.pipelines.exports import exported
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.provenance import run_record
 from popdask.pipelines.workers import on_gpus, on_worker
@@ -67,7 +67,8 @@ class CommunityStages:
         job, balance = self.job, self.work.table("balance")
         rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
         seeds = {"encoder": job.encoder.seed, "classes": job.classes.seed}
-        return run_record(job, self.files, seeds, balance=rows.to_dict("records"))
+        told = {"balance": rows.to_dict("records"), "exports": exported(self.work.records())}
+        return run_record(job, self.files, seeds, **told)
 
     def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
         """Some frames of stored arrays."""
@@ -234,17 +235,8 @@ def _known_tracks(run: CommunityStages) -> dict[str, Any] | None:
 
 
 def _export(run: CommunityStages, stage: StagePlan) -> None:
-    job, folder, arrays = run.job, run.job.export_folder, run.work.dataset()
-    written: list[Path] = []
-    if "cog" in job.output.export:
-        for name in ("population", "classes", "community"):
-            title = f"{job.name}_{name}"
-            written += export.write_cogs(arrays[name], folder, title, frames=stage.stale)
-    if "geoparquet" in job.output.export:
-        for name in ("communities", "tracks", "links"):
-            path = folder / f"{job.name}_{name}.parquet"
-            written.append(export.write_geoparquet(run.work.table(name), path))
-    commit_exports(run.work, stage, written)
+    exports = write_exports(run, stage)
+    exports.commit()
 
 
 COMPUTE: Mapping[str, Callable[[CommunityStages, StagePlan], None]] = {

@@ -23,8 +23,8 @@ VERSIONS = {
     "estimate": 1,
     "census": 1,
     "evaluation": 1,
-    "export": 1,
-    "tables": 1,
+    "export": 2,
+    "tables": 2,
 }
 
 #: The stages that each stage reads.
@@ -36,7 +36,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "census": ("estimate",),
     "evaluation": ("cells", "presence", "count", "estimate"),
     "export": ("estimate", "census"),
-    "tables": ("estimate", "census", "evaluation"),
+    "tables": ("estimate", "census", "evaluation", "export"),
 }
 
 #: Stages of which the results survive a new layout of the arrays.
@@ -105,12 +105,13 @@ def _fingerprints(
     scored = of("evaluation", told, estimate if truth else None)
     if _learns(job) or truth:
         wanted["evaluation"] = {"frames": {WHOLE: scored}}
-    exported = [job.name, job.output.export, str(job.export_folder)]
-    if "cog" in job.output.export:
-        prints = {time: of("export", exported, print_) for time, print_ in last.items()}
+    formats, place = set(job.output.export), [job.name, str(job.export_folder)]
+    if "cog" in formats:
+        prints = {time: of("export", place, print_) for time, print_ in last.items()}
         wanted["export"] = {"frames": prints}
-    if {"parquet", "zarr"} & set(job.output.export):
-        wanted["tables"] = {"frames": {WHOLE: of("tables", exported, last, scored)}}
+    if formats := formats - {"cog"}:
+        tables = of("tables", place, sorted(formats), last, scored)
+        wanted["tables"] = {"frames": {WHOLE: tables}}
     return wanted
 
 

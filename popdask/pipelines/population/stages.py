@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask import cube, export
 from popdask.errors import InputError
 from popdask.imagery import census
 from popdask.imagery.cells import cells_grid, load_tables, select_fold
@@ -25,10 +23,11 @@ from popdask.imagery.training import TrainingConfig, train
 from popdask.job import PopulationJob
 from popdask.job.population import Training
 from popdask.pipelines.conductor import owner_record
-from popdask.pipelines.exports import commit_exports
+from popdask.pipelines.exports import exported
 from popdask.pipelines.images import open_image
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.population import judging, reading
+from popdask.pipelines.population.exporting import export_rasters, export_tables
 from popdask.pipelines.population.sources import Sources
 from popdask.pipelines.provenance import run_record
 from popdask.pipelines.workers import on_gpus, on_worker
@@ -63,7 +62,7 @@ class PopulationStages:
         """Put down what the finished run was made from and with."""
         job = self.job
         seeds = {"cells": job.cells.seed, "presence": job.presence.seed, "count": job.count.seed}
-        told = {}
+        told: dict[str, Any] = {"exports": exported(self.work.records())}
         if "evaluation" in self.plan.stages:
             told["scores"] = self.work.table("scores").to_dict("records")
         return run_record(job, self.files, seeds, **told)
@@ -252,40 +251,6 @@ def _evaluation(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> 
     run.work.write_files(stage.name, content, stage.record)
 
 
-def _export(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
-    job, arrays = run.job, run.work.dataset()
-    names = ["population", *(["presence"] if not job.single_stage else [])]
-    names += ["census_population"] if job.census is not None else []
-    written: list[Path] = []
-    for name in names:
-        title = f"{job.name}_{name}"
-        written += export.write_cogs(arrays[name], job.export_folder, title, frames=stage.stale)
-    commit_exports(run.work, stage, written)
-
-
-def _tables(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
-    job, folder = run.job, run.job.export_folder
-    written: list[Path] = []
-    if "parquet" in job.output.export:
-        tables = ["scores", "scores_by_density", "predictions"] if _is_scored(run) else []
-        for name in [*tables, *(["zones"] if job.census is not None else [])]:
-            path = folder / f"{job.name}_{name}.parquet"
-            written.append(export.write_geoparquet(run.work.table(name), path))
-    if "zarr" in job.output.export:
-        counted = run.work.dataset()[job.counted].astype("float32").rename("population")
-        counted.attrs.pop("grid_mapping", None)  # which xarray writes by itself
-        path = folder / f"{job.name}.zarr"
-        if path.exists():
-            shutil.rmtree(path)
-        cube.write_cube(counted.to_dataset(), path)
-        written.append(path)
-    commit_exports(run.work, stage, written)
-
-
-def _is_scored(run: PopulationStages) -> bool:
-    return "evaluation" in run.plan.stages
-
-
 def training_config(kind: str, settings: Training) -> TrainingConfig:
     """The settings of a training: those published for the kind, and what the job changes."""
     names = set(Training.model_fields) - {"weights", "preset", "device"}
@@ -333,6 +298,6 @@ COMPUTE: Mapping[str, Callable[[PopulationStages, StagePlan, Reporter], None]] =
     "estimate": _estimate,
     "census": _census,
     "evaluation": _evaluation,
-    "export": _export,
-    "tables": _tables,
+    "export": export_rasters,
+    "tables": export_tables,
 }

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask import export, figures
+from popdask.figures.scenes import GROUPS
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.scenes import (
     scene_examples,
@@ -23,7 +24,7 @@ from popdask.imagery.scenes import (
 from popdask.job import ScenesJob
 from popdask.pipelines import conductor
 from popdask.pipelines.conductor import Files, Workers, owner_record
-from popdask.pipelines.exports import commit_exports, without_missing
+from popdask.pipelines.exports import Exports, cycled, exported, without_missing
 from popdask.pipelines.images import (
     by_time,
     cell_grid,
@@ -39,7 +40,7 @@ from popdask.progress import Reporter
 from popdask.store import RegionStore, Work, table_bytes
 
 #: Version of each stage's code; a stage that computes something else gets the next number.
-VERSIONS = {"features": 1, "groups": 1, "export": 1}
+VERSIONS = {"features": 1, "groups": 1, "export": 2}
 
 TILE = 8  # cells per side of a stored chunk of features
 
@@ -83,7 +84,7 @@ class SceneStages:
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
         seeds = {"features": self.job.features.seed, "groups": self.job.groups.seed}
-        return run_record(self.job, self.files, seeds)
+        return run_record(self.job, self.files, seeds, exports=exported(self.work.records()))
 
 
 class ScenesPipeline:
@@ -257,14 +258,16 @@ def _groups(run: SceneStages, stage: StagePlan) -> None:
 
 def _export(run: SceneStages, stage: StagePlan) -> None:
     job, groups = run.job, run.work.group("groups")
-    written: list[Path] = []
+    exports = Exports(run.work, stage, job.export_folder)
     if "cog" in job.output.export:
         for name in (str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"):
-            written += export.write_cogs(groups[name], job.export_folder, f"{job.name}_{name}")
+            (path,) = export.write_cogs(groups[name], exports.folder, f"{job.name}_{name}")
+            count = int(groups[name].max()) + 1
+            exports.add(path, export.write_colours(path, cycled(GROUPS, count)))
     if "parquet" in job.output.export:
-        path = job.export_folder / f"{job.name}_scenes.parquet"
-        written.append(export.write_geoparquet(run.work.table("scenes"), path))
-    commit_exports(run.work, stage, written)
+        path = exports.folder / f"{job.name}_scenes.parquet"
+        exports.add(export.write_geoparquet(run.work.table("scenes"), path))
+    exports.commit()
 
 
 COMPUTE: Mapping[str, Callable[[SceneStages, StagePlan], None]] = {
