@@ -9,5 +9,17 @@ class InputError(ValueError):
     """An input file or a setting is wrong.
 
     The message is one sentence that names the file or setting, what was found, what was expected,
-    and how to mend it.
+    and how to mend it. In a notebook it stands alone, without the traceback of what is not wrong.
+
+    Examples
+    --------
+    >>> import popdask
+    >>> popdask.open_frames("pop.tif")
+    Traceback (most recent call last):
+    popdask.errors.InputError: the pattern 'pop.tif' has no time in it; expected {year} or
+    {time:FORMAT} where the files differ; put it there
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows."""
+        return [f"{type(self).__name__}: {self}"]

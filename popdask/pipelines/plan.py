@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from popdask.cards import card
 from popdask.store.ownership import orphans
 
 #: Stands for the time, in the record of a stage that has no frames.
@@ -52,7 +53,7 @@ class StagePlan:
         return f"{len(self.stale)} of {self.total} {self.unit}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a run has to do, stage by stage."""
 
@@ -83,6 +84,13 @@ class Plan:
             todo += (fresh := set(self.needs.get(todo.pop(), ())) - needed)
             needed |= fresh
         return [stage for stage in self if stage.name in needed and not stage.done]
+
+    def __repr__(self) -> str:
+        return f"Plan({', '.join(f'{stage.name}: {stage}' for stage in self)})"
+
+    def _repr_html_(self) -> str:
+        """The stages and what is to be computed of each, as a notebook shows them."""
+        return card("Plan", {stage.name: stage for stage in self})
 
     def __getitem__(self, name: str) -> StagePlan:
         return self.stages[name]

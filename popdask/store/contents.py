@@ -108,10 +108,20 @@ def read_file(store: Any, name: str) -> bytes:
     Raises
     ------
     KeyError
-        If there is none of that name.
+        If there is none of that name; it says which there are.
     """
-    array: Any = zarr.open_group(store, mode="r")[f"files/{name}"]
+    group = _subgroup(store, "files")
+    if group is None or name not in group:
+        held = ", ".join(file_names(store)) or "none"
+        raise KeyError(f"{name}: there is no such model or table; there are {held}")
+    array: Any = group[name]
     return bytes(np.asarray(array[:]).tobytes())
+
+
+def file_names(store: Any) -> list[str]:
+    """List the models and tables, without reading them."""
+    group = _subgroup(store, "files")
+    return [] if group is None else sorted(group.array_keys())
 
 
 def file_problem(store: Any, name: str, sha256: str) -> str | None:

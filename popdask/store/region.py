@@ -14,10 +14,12 @@ import icechunk
 import pandas as pd
 import xarray as xr
 
+from popdask.cards import card
 from popdask.errors import InputError
 from popdask.store import commits
 from popdask.store.contents import (
     READ_ERRORS,
+    file_names,
     file_problem,
     is_empty,
     open_arrays,
@@ -30,6 +32,7 @@ from popdask.store.contents import (
 from popdask.store.groups import group_checksum
 from popdask.store.location import Folder, Guard, locate
 from popdask.store.lock import Owner
+from popdask.store.overview import overview
 from popdask.store.retention import Expired, expire, kept_runs, roll_back
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_runs, finished_stages
 from popdask.store.trouble import told
@@ -54,6 +57,11 @@ class RegionStore:
     ------
     InputError
         If the place holds other files, or cannot be reached.
+
+    Examples
+    --------
+    >>> RegionStore("out/nowhere.icechunk").exists()
+    False
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -68,6 +76,10 @@ class RegionStore:
     def path(self) -> Path | str:
         """The folder of the repository, or its URL."""
         return self.location.path if isinstance(self.location, Folder) else str(self.location)
+
+    def _repr_html_(self) -> str:
+        """What readers see here, as a notebook shows it."""
+        return card("RegionStore", {"place": self.location, **overview(self)})
 
     def exists(self) -> bool:
         """Tell whether a run ever began here."""
@@ -91,6 +103,16 @@ class RegionStore:
     def files(self, branch: str = MAIN) -> dict[str, bytes]:
         """Read the models and tables, each as the bytes of its file."""
         return read_files(self.repository().readonly_session(branch).store)
+
+    def names(self, branch: str = MAIN) -> list[str]:
+        """List the files of the models and tables, without reading them.
+
+        Raises
+        ------
+        InputError
+            If no run is finished yet.
+        """
+        return file_names(self._session(branch).store)
 
     def file(self, name: str, branch: str = MAIN) -> bytes:
         """Read one model or table, as the bytes of its file.
