@@ -180,7 +180,7 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
     Raises
     ------
     InputError
-        If `path` is there already.
+        If `path` is there already, or the cube holds no population.
 
     Examples
     --------
@@ -192,6 +192,11 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
     ...     dict(open_cube(f"{folder}/cube.zarr").sizes)
     {'time': 1, 'y': 2, 'x': 4}
     """
+    if not (isinstance(cube, xr.Dataset) and "population" in cube):
+        raise InputError(
+            "the cube has no variable population; expected a Dataset as open_frames gives it; make "
+            "one of an array with array.to_dataset(name='population')"
+        )
     blocks = cube[["population"]].chunk({"time": 1, "y": CHUNK, "x": CHUNK})
     blocks["population"].encoding = {"grid_mapping": "spatial_ref"}
     if "://" in str(path):
@@ -213,6 +218,11 @@ def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetim
     pairs: list[tuple[Any, str]]
     if isinstance(frames, Mapping):
         pairs = [(time, os.fspath(path)) for time, path in frames.items()]
+    elif not isinstance(frames, str | os.PathLike | Iterable):
+        raise InputError(
+            f"frames is {frames!r}; expected a pattern such as pop_{{year}}.tif, a table "
+            "{time: path}, or paths with times=; give one of them"
+        )
     else:
         paths = [frames] if isinstance(frames, str | os.PathLike) else list(frames)
         known = [times] if isinstance(times, str) else list(() if times is None else times)

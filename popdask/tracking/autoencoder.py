@@ -25,7 +25,14 @@ from xarray import DataArray
 from popdask.arithmetic import fixed_arithmetic
 from popdask.devices import pick_device
 from popdask.errors import InputError
-from popdask.tracking.fitted import EncoderConfig, FittedEncoder, Scaling, place, usable_cells
+from popdask.tracking.fitted import (
+    EncoderConfig,
+    FittedEncoder,
+    Scaling,
+    check_features,
+    place,
+    usable_cells,
+)
 from popdask.tracking.network import WINDOW, WindowAutoencoder
 from popdask.tracking.reduction import add_blocks, first_cells
 from popdask.tracking.sampling import gather_windows, in_order, merge_ranked, rank_cells
@@ -112,6 +119,7 @@ def training_windows(
     features: DataArray, config: EncoderConfig, *, mask: DataArray | None = None
 ) -> TrainingSet:
     """Draw cells and read their windows: the half of `fit_autoencoder` that reads the raster."""
+    check_features(features)
     features = features.transpose(..., "channel", "y", "x")
     scaling, cells = _survey(features, config, mask)
     if len(cells) < config.batch_size:

@@ -27,6 +27,8 @@ from sklearn import cluster
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from xarray import DataArray
 
+from popdask.arguments import check_array, check_instance
+from popdask.cards import card
 from popdask.errors import InputError
 from popdask.tracking.sampling import gather_cells, sample_cells
 
@@ -34,11 +36,16 @@ ROWS = 10_000
 STARTS = 10
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassModel:
     """Fitted classes: all that `classify` needs to know.
 
     Class 0 has the most cells of the sample, class 1 the next, and so on.
+
+    Examples
+    --------
+    >>> fit_classes([[0.0], [0.1], [0.2], [9.0], [9.1]], k=2)
+    ClassModel(2 classes of 1 latent, SSE 0.00...)
     """
 
     mean: NDArray[np.float64]
@@ -60,6 +67,24 @@ class ClassModel:
     def k(self) -> int:
         """Number of classes."""
         return len(self.centers)
+
+    def __repr__(self) -> str:
+        return f"ClassModel({self._size()}, SSE {self.sse:.4g})"
+
+    def _size(self) -> str:
+        latents = len(self.mean)
+        return f"{self.k} classes of {latents} latent{'s' if latents != 1 else ''}"
+
+    def _repr_html_(self) -> str:
+        """The classes, and the curve by which their number was chosen, as a notebook shows them."""
+        curve = [] if self.curve is None else self.curve.tolist()
+        how = "as asked" if self.curve is None else f"the knee over {_span(self.curve.index)}"
+        rows = {
+            "fitted": self._size(),
+            "number chosen": how,
+            "SSE of the sample": f"{self.sse:,.4g}",
+        }
+        return card("ClassModel", rows, curve=curve)
 
     def to_bytes(self) -> bytes:
         """Write the model as safetensors; equal models give equal bytes.
@@ -86,6 +111,10 @@ class ClassModel:
             curve = _as_curve(arrays["curve_k"], arrays["curve_sse"])
         sse = float(arrays["sse"][0])
         return cls(arrays["mean"], arrays["scale"], arrays["centers"], sse, curve)
+
+
+def _span(numbers: pd.Index) -> str:
+    return f"{numbers[0]} … {numbers[-1]}"
 
 
 @numba.njit(cache=True, nogil=True)
@@ -338,6 +367,8 @@ def classify(latent: DataArray, model: ClassModel) -> DataArray:
     >>> classify(latent, model).values.tolist()
     [[1, -1, 0]]
     """
+    check_array("latent", latent, "latent", hint="encode makes it")
+    check_instance("model", model, ClassModel, "fit_classes")
     latent = latent.transpose(..., "latent")
     if latent.sizes["latent"] != len(model.mean):
         raise InputError(
@@ -405,5 +436,6 @@ def kmeans(
 
 def _draw(latent: DataArray, sample: int, seed: int) -> NDArray:
     """Latents of cells drawn at random among those with data, (n, latent)."""
+    check_array("latent", latent, "y", "x", "latent", hint="encode makes it")
     with_data = xr.ufuncs.isfinite(latent).all("latent")
     return gather_cells(latent, sample_cells(with_data, sample, seed=seed))

@@ -29,6 +29,7 @@ from dask.highlevelgraph import HighLevelGraph
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from popdask.arguments import check_array
 from popdask.errors import InputError
 from popdask.tracking import _disc
 from popdask.tracking.halo import roomy, with_halo
@@ -95,7 +96,7 @@ def _take_apart(classes: np.ndarray, place: _Place, chord: np.ndarray, min_sampl
     """Group the cores of one chunk, given with as much of its halo as the frame has."""
     tall, wide = chord.size - 1, int(chord[0])
     codes, kinds = _encode(classes, place, (2 * tall, 2 * wide))
-    cores = _disc.find_cores(codes, kinds.size, chord, min_samples)
+    cores = _disc.find_cores(codes, chord, min_samples)
     codes = codes[tall : codes.shape[0] - tall, wide : codes.shape[1] - wide]
     others = np.zeros_like(cores)
     chunk = np.s_[tall : tall + place.height, wide : wide + place.width]
@@ -262,10 +263,7 @@ def dbscan(classes: xr.DataArray, *, eps: float = 10, min_samples: int = 50) -> 
 
 
 def _check(classes: xr.DataArray, eps: float, min_samples: int) -> None:
-    if not {"y", "x"} <= set(classes.dims):
-        raise InputError(
-            f"classes have dimensions {classes.dims}; expected (…, 'y', 'x'): rename them."
-        )
+    check_array("classes", classes, "y", "x", hint="kmeans makes them")
     if not np.issubdtype(classes.dtype, np.integer):
         raise InputError(
             f"classes are {classes.dtype}; expected integers with -1 for no data: "
@@ -273,7 +271,8 @@ def _check(classes: xr.DataArray, eps: float, min_samples: int) -> None:
         )
     if not (isinstance(eps, Real) and 0 < eps < math.inf):
         raise InputError(
-            f"eps is {eps!r}; expected a distance in cells above 0: give a number such as 10."
+            f"eps is {eps!r}; expected a distance in cells above 0: give a number such as 10, or "
+            "popdask.cube.in_cells('2.5 km', population)."
         )
     if not (isinstance(min_samples, Integral) and min_samples >= 1):
         raise InputError(

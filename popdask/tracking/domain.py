@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from xarray import DataArray
 
+from popdask.arguments import check_array
 from popdask.errors import InputError
 from popdask.tracking.halo import roomy, with_halo
 
@@ -50,7 +51,7 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     Raises
     ------
     InputError
-        If `cells` is none of the three.
+        If `cells` is none of the three, or `population` has no y or x.
 
     Notes
     -----
@@ -67,6 +68,7 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     >>> int(domain(population, "inhabited").sum()), int(domain(population, "data").sum())
     (1, 44)
     """
+    check_array("population", population, "y", "x")
     if cells not in get_args(Cells):
         raise InputError(f'cells is "{cells}", expected one of {", ".join(get_args(Cells))}')
     if cells == "data":

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
+from popdask.arguments import check_array, check_flow, check_instance
 from popdask.errors import InputError
 from popdask.tracking.convolution import HALO, TILE, encode_block
-from popdask.tracking.fitted import FittedEncoder, usable_cells
+from popdask.tracking.fitted import FittedEncoder, check_features, usable_cells
 from popdask.tracking.halo import with_halo
 
 MOST_TILES = 8  # along a chunk's side: 1024 × 1024 cells of 16 latents are 64 MiB
@@ -56,6 +57,8 @@ def stack_features(population: DataArray, flow: Dataset, *, clip: float = 1000.0
     >>> stack_features(population, xr.Dataset({"u": still, "v": still})).values[0]
     array([[   5., 1000.]], dtype=float32)
     """
+    check_array("population", population, "y", "x")
+    check_flow(flow)
     if not clip > 0:
         raise InputError(f"clip is {clip}, expected a positive number such as 1000")
     population = population.transpose(..., "y", "x")
@@ -190,6 +193,8 @@ def _map_tiles(
     decode: bool,
 ) -> DataArray:
     """Run an encoder over the lattice: (…, channel, y, x) → (…, y, x, latent)."""
+    check_instance("encoder", encoder, FittedEncoder, "fit_autoencoder")
+    check_features(features)
     features = features.transpose(..., "channel", "y", "x")
     expected = (encoder.module.channels, encoder.height, encoder.width)
     if features.shape[-3:] != expected:

@@ -6,6 +6,7 @@ the rest as JSON in the header, so that reading a file runs no code from it.
 """
 
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from xarray import DataArray
 
+from popdask.arguments import check_array
 from popdask.arithmetic import fixed_arithmetic
+from popdask.cards import card
 from popdask.errors import InputError
 from popdask.tensor_files import AsBytes, pack, unpack
 from popdask.tracking.network import WINDOW, WindowAutoencoder
@@ -40,8 +43,9 @@ class EncoderConfig:
         if self.edge not in EDGES:
             raise InputError(f"edge is {self.edge!r}, expected one of {', '.join(EDGES)}")
         for name in ("epochs", "windows_per_epoch", "batch_size", "latent"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise InputError(f"{name} is {value!r}, expected a whole number from 1 up")
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,14 @@ class FittedEncoder(AsBytes):
     """A trained window autoencoder, with all that its codes depend on.
 
     It is picklable (as safetensors bytes) and costs about 200 kB, so it can travel as one Dask key.
+
+    Examples
+    --------
+    >>> encoder = FittedEncoder(WindowAutoencoder(), Scaling((0, -1, -1), (90, 1, 1)), 20, 30)
+    >>> encoder
+    FittedEncoder(3 channels in 7 x 7 cells -> 16, grid 20 x 30, edge 'neutral', 0 epochs, loss ...)
+    >>> FittedEncoder.from_bytes(encoder.to_bytes()).scaling == encoder.scaling
+    True
     """
 
     module: WindowAutoencoder
@@ -146,12 +158,29 @@ class FittedEncoder(AsBytes):
         history = tuple(state["loss_history"])
         return cls(module, scaling, state["height"], state["width"], config, history)
 
+    def _repr_html_(self) -> str:
+        """The settings, and the course of the loss, as a notebook shows them."""
+        ranges = zip(self.scaling.minimum, self.scaling.maximum, strict=True)
+        rows = {
+            "sees": f"{self.module.channels} channels in {WINDOW} × {WINDOW} cells",
+            "gives": f"{self.config.latent} numbers for each cell",
+            "grid": f"{self.height} × {self.width} cells",
+            "ranges": ", ".join(f"{low:.4g} … {high:.4g}" for low, high in ranges),
+            "beyond the raster": self.edge,
+            "trained": f"{len(self.loss_history)} epochs of {self.config.windows_per_epoch} "
+            f"windows, seed {self.config.seed}",
+            "loss": f"{self._loss()}, the mean of the last epochs",
+        }
+        return card("FittedEncoder", rows, curve=self.loss_history)
+
+    def _loss(self) -> str:
+        return f"{np.mean(self.loss_history[-10:]):.2g}" if self.loss_history else "unknown"
+
     def __repr__(self) -> str:
-        loss = f"{np.mean(self.loss_history[-10:]):.2g}" if self.loss_history else "unknown"
         return (
             f"FittedEncoder({self.module.channels} channels in {WINDOW} x {WINDOW} cells -> "
             f"{self.config.latent}, grid {self.height} x {self.width}, edge {self.edge!r}, "
-            f"{len(self.loss_history)} epochs, loss {loss})"
+            f"{len(self.loss_history)} epochs, loss {self._loss()})"
         )
 
 
@@ -171,6 +200,11 @@ def axis_positions(length: int) -> NDArray[np.float32]:
     """Positions in the windows along an axis, (length, 7): 0 to 1 over the padded axis."""
     ramp = np.linspace(0, 1, length + WINDOW - 1, dtype=np.float32)
     return np.lib.stride_tricks.sliding_window_view(ramp, WINDOW)
+
+
+def check_features(features: DataArray) -> None:
+    """Refuse what `stack_features` does not make."""
+    check_array("features", features, "channel", "y", "x", hint="stack_features makes them")
 
 
 def usable_cells(features: DataArray, mask: DataArray | None) -> DataArray:

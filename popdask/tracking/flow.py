@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
+from popdask.arguments import check_array, check_flow
 from popdask.errors import InputError
 from popdask.tracking._horn_schunck import Differences, iterate
 from popdask.tracking.halo import roomy, with_halo
@@ -150,6 +151,7 @@ def _moving(blocks: list[NDArray[np.float32]]) -> NDArray[np.bool_]:
 
 def _as_people(population: DataArray, *dims: str) -> DataArray:
     """Check the dimensions; give floats, Dask-backed (NumPy becomes one chunk)."""
+    check_array("population", population, "y", "x")
     if set(population.dims) != set(dims) or 0 in population.shape:
         raise InputError(
             f"population has the sizes {dict(population.sizes)}, expected at least one cell along "
@@ -165,6 +167,7 @@ def _as_people(population: DataArray, *dims: str) -> DataArray:
 
 def _stacked(flow: Dataset, people: DataArray) -> da.Array:
     """Give a frame's u and v as one Dask array (1, 2, y, x)."""
+    check_flow(flow)
     if dict(flow.sizes) != {axis: people.sizes[axis] for axis in ("y", "x")}:
         raise InputError(
             f"the first frame's flow has the sizes {dict(flow.sizes)}, expected those of the "

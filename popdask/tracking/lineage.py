@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from popdask.arguments import check_table
 from popdask.errors import InputError
 from popdask.tracking.tally import heaviest
 
@@ -123,6 +124,8 @@ def tracks(
     2  2001          0      0  [0, 1]    grow
     3  2001          0      0  [0, 1]   merge
     """
+    check_table("links", links, ["time", "source", "target", "people", "overlap"], "link")
+    check_table("communities", communities, ["time", "community", "population"], "summarize")
     frames = _frames(communities, times, known)
     by_time = dict(iter(links.groupby("time")))
     highest = -1 if known is None or known.empty else int(known["track"].max())

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from popdask.arguments import check_array, check_labels
 from popdask.errors import InputError
 from popdask.exact import words
 from popdask.tracking.flow import moving_cells
@@ -106,6 +107,8 @@ def link(
     """
     if rule not in RULES:
         raise InputError(f"links.rule is {rule!r}; one of {', '.join(RULES)} was expected")
+    check_labels("community", community)
+    check_array("population", population, "time", "y", "x")
     times, (labels, people) = frames_of(community, population)
     tables = []
     if len(times) > 1:

@@ -22,6 +22,7 @@ import shapely
 import xarray as xr
 from affine import Affine
 
+from popdask.arguments import check_array, check_flow, check_labels
 from popdask.cube import pixel_area_km2
 from popdask.exact import words
 from popdask.tracking._outlines import Pieces, join_outlines, outline_block
@@ -96,6 +97,10 @@ def summarize(
     0        40.0      4       1.0       NaN      NaN
     1        40.0      4       1.0       0.5     90.0
     """
+    check_labels("community", community)
+    check_array("population", population, "y", "x")
+    if flow is not None:
+        check_flow(flow)
     values = [population] if flow is None else [population, flow["u"], flow["v"]]
     times, (labels, *arrays) = frames_of(community, *values)
     grid = population if population.rio.crs is not None else community
@@ -152,6 +157,8 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
        time  inside  outside  total  raster  difference
     0     0     3.0      4.0    7.0     7.0         0.0
     """
+    check_labels("community", community)
+    check_array("population", population, "y", "x")
     times, (labels, people) = frames_of(community, population)
     tables = sum_frames(_count_block, labels, people).compute()
     raster = np.array([table.reals(0)[table.keys == _RASTER].sum() for table in tables])
