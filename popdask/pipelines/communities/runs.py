@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask import cube
+from popdask.cards import card
 from popdask.job import CommunitiesJob
 from popdask.pipelines import conductor
 from popdask.pipelines.communities.fingerprints import MODELS, plan_communities
@@ -23,9 +24,10 @@ from popdask.pipelines.plan import Plan
 from popdask.pipelines.provenance import file_fingerprints
 from popdask.progress import Reporter
 from popdask.store import RegionStore
+from popdask.tracking.lineage import EVENTS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What a run did and found."""
 
@@ -39,6 +41,25 @@ class Outcome:
     """People in communities, outside them and in the raster, for every frame."""
     store: RegionStore
     """The results."""
+
+    def __repr__(self) -> str:
+        return f"Outcome({', '.join(f'{what}: {told}' for what, told in self._told().items())})"
+
+    def _repr_html_(self) -> str:
+        """What was computed and found, as a notebook shows it."""
+        return card("Outcome", self._told())
+
+    def _told(self) -> dict[str, str]:
+        computed = [stage.name for stage in self.plan if not stage.done]
+        people, events = self.balance["raster"], self.tracks["event"].value_counts()
+        return {
+            "computed": ", ".join(computed) or "nothing, all was done",
+            "people": f"{people.iloc[0]:,.0f} at first, {people.iloc[-1]:,.0f} at last",
+            "communities": f"{len(self.communities):,} in {len(self.balance)} frames",
+            "tracks": f"{self.tracks['track'].nunique():,}: "
+            + ", ".join(f"{events[event]:,} {event}" for event in EVENTS if event in events),
+            "results": str(self.store.path),
+        }
 
 
 class CommunitiesPipeline:
