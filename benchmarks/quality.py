@@ -34,7 +34,7 @@ PRESENCE = TrainingConfig(
     rate=2e-3,
     weight_decay=1e-4,
     patience=1,
-    threads=2,
+    threads=1,
 )
 COUNT = TrainingConfig(
     {"blocks": 4, "base": 8, "hidden": 64, "extra": False, "dropout": 0.1},
@@ -43,7 +43,7 @@ COUNT = TrainingConfig(
     rate=1e-3,
     weight_decay=1e-4,
     patience=3,
-    threads=2,
+    threads=1,
 )
 
 
