@@ -1,9 +1,9 @@
 """Density clustering of grid cells, on plain arrays.
 
 On a grid the neighbours of a cell are the cells of a disc, and a disc is a stack of chords, one per
-row. So nothing here looks for neighbours: the count of a disc slides along its row, one cell per
-chord entering and one leaving; cells are handled as runs, and two runs on rows `d` apart are
-neighbours where their columns come within the chord `d` of each other.
+row. So nothing here looks for neighbours: a whole row is compared at once with itself moved to each
+place of the disc; cells are handled as runs, and two runs on rows `d` apart are neighbours where
+their columns come within the chord `d` of each other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+
+PART = 256  # cells of a row that are counted together, or passed over where none has data
 
 
 class Runs(NamedTuple):
@@ -40,40 +42,52 @@ def chords(eps: float, shape: tuple[int, int]) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def find_cores(codes: np.ndarray, classes: int, chord: np.ndarray, min_samples: int) -> np.ndarray:
+def find_cores(codes: np.ndarray, chord: np.ndarray, min_samples: int) -> np.ndarray:
     """Codes of the cells with `min_samples` cells of their class in their disc, 0 elsewhere.
 
-    The codes are 1 … classes, 0 = no data, with a margin of one disc that the result lacks.
+    The codes are 1, 2, …, 0 = no data, with a margin of one disc that the result lacks.
     """
     tall, wide = chord.size - 1, chord[0]
     rows, columns = codes.shape[0] - 2 * tall, codes.shape[1] - 2 * wide
-    cells = codes.ravel()
-    line = np.arange(-tall, tall + 1)
-    leave = line * codes.shape[1] - chord[np.abs(line)]  # from the middle to each chord's ends
-    enter = line * codes.shape[1] + chord[np.abs(line)] + 1
-    counts = np.zeros(classes + 1, np.int32)  # of every class in the disc around `at`
     cores = np.zeros((rows, columns), codes.dtype)
     for row in range(rows):
-        first = (row + tall) * codes.shape[1] + wide
-        at = -wide - 1
-        for cell in range(first, first + columns):
-            code = cells[cell]
-            if code == 0:
-                continue
-            if cell - at > wide:
-                at = cell
-                counts[:] = 0
-                for k in range(line.size):
-                    for near in range(at + leave[k], at + enter[k]):
-                        counts[cells[near]] += 1
-            while at < cell:
-                for k in range(line.size):
-                    counts[cells[at + leave[k]]] -= 1
-                    counts[cells[at + enter[k]]] += 1
-                at += 1
-            if counts[code] >= min_samples:
-                cores[row, cell - first] = code
+        for left in range(0, columns, PART):
+            own = codes[row + tall, wide + left : wide + min(left + PART, columns)]
+            if own.any():
+                around = codes[row : row + 2 * tall + 1, left : left + own.size + 2 * wide]
+                counts = _count_alike(own, around, chord)
+                for x in range(own.size):
+                    if own[x] != 0 and counts[x] >= min_samples:
+                        cores[row, left + x] = own[x]
     return cores
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_alike(own: np.ndarray, around: np.ndarray, chord: np.ndarray) -> np.ndarray:
+    """Count the cells of its class in the disc of every cell of a part of a row, itself included.
+
+    A byte per cell counts 127 pairs, left and right of the middle, before it is emptied: a vector
+    holds that many more cells.
+    """
+    tall, wide = chord.size - 1, chord[0]
+    counts = np.zeros(own.size, np.int32)
+    alike = np.zeros(own.size, np.uint8)
+    pairs = 0
+    for line in range(around.shape[0]):
+        cells = around[line]
+        middle = cells[wide:]
+        for x in range(own.size):
+            counts[x] += middle[x] == own[x]
+        for d in range(1, chord[abs(line - tall)] + 1):
+            before, after = cells[wide - d :], cells[wide + d :]
+            for x in range(own.size):
+                alike[x] += np.uint8(before[x] == own[x]) + np.uint8(after[x] == own[x])
+            pairs += 1
+            if pairs == 127:
+                counts += alike
+                alike[:] = 0
+                pairs = 0
+    return counts + alike
 
 
 @numba.njit(cache=True, nogil=True)
