@@ -1,0 +1,58 @@
+"""How the documentation is built; `make docs` builds it."""
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "popdask"
+version = release = version_of("popdask")
+html_title = f"popdask {release}"
+html_copyright = ""
+html_show_copyright = False
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "myst_parser",
+    "api_reference",
+    "command_reference",
+    "mathml",
+    "settings_reference",
+]
+exclude_patterns = ["_build", "_ext"]
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# Docstrings name things in single backticks.
+default_role = "code"
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 80
+numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
+
+# What other projects document is not linked: the pages are built without a network.
+nitpicky = True
+# Nor are types that only stand in signatures: models of settings, which have pages of their own.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!popdask\b).*"),
+    (r"py:class", r"popdask\.(job|cluster\.spec|store\.location)\..*"),
+    (r"py:(mod|class)", r"popdask\..*\._\w+.*"),  # a private module has no page
+]
+
+html_theme = "pydata_sphinx_theme"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["popdask.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "footer_start": [],
+    "footer_end": [],
+}
