@@ -1,0 +1,102 @@
+"""The directives ``verbs`` and ``modules``: what `popdask` offers, and the modules it comes from.
+
+Both read the package itself, so that a name that is added there is on the pages too.
+"""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+from importlib import import_module
+from itertools import groupby
+from types import ModuleType
+from typing import Any, ClassVar
+
+from docutils import nodes
+from pydantic import BaseModel
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import popdask
+
+
+def homes() -> dict[str, str]:
+    """Tell the module of every public name of the package."""
+    names = [name for name in popdask.__all__ if not name.startswith("_")]
+    return {name: popdask._HOME_OF[name] for name in names}
+
+
+def first_line(what: Any) -> str:
+    """Give the first line of a docstring."""
+    return (what.__doc__ or "").strip().splitlines()[0]
+
+
+def members(module: ModuleType) -> list[str]:
+    """List the functions and classes that a module offers.
+
+    Models of settings are left out: the references of job files and cluster files describe them.
+    """
+    own = [name for name, what in vars(module).items() if _is_own(name, what, module)]
+    return [name for name in getattr(module, "__all__", own) if _is_code(getattr(module, name))]
+
+
+def _is_own(name: str, what: Any, module: ModuleType) -> bool:
+    return not name.startswith("_") and getattr(what, "__module__", None) == module.__name__
+
+
+def _is_code(what: Any) -> bool:
+    if inspect.isclass(what):
+        return not issubclass(what, BaseModel)
+    return inspect.isroutine(what)
+
+
+class Verbs(SphinxDirective):
+    """List every public name, under the module it comes from."""
+
+    def run(self) -> list[nodes.Node]:
+        """Put the table in place."""
+        lines = [".. list-table::", "   :widths: 25 75", ""]
+        for home, names in groupby(homes().items(), key=lambda item: item[1]):
+            for name, _ in names:
+                link = f":py:obj:`popdask.{name} <{home}.{name}>`"
+                lines += [f"   * - {link}", f"     - {first_line(getattr(popdask, name))}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class Modules(SphinxDirective):
+    """Document the modules of public names below some packages, and others that are named.
+
+    The argument says which packages; ``not`` before them, all but those below them.
+    """
+
+    required_arguments: ClassVar[int] = 1
+    optional_arguments: ClassVar[int] = 9
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Put a section for each module in place, in alphabetical order."""
+        packages = tuple(f"{name}." for name in self.arguments if name != "not")
+        wanted = self.arguments[0] != "not"
+        found = {home for home in homes().values() if home.startswith(packages) == wanted}
+        lines: list[str] = []
+        for name in sorted(found | set(self.content)):
+            title = name.removeprefix("popdask.")
+            lines += [title, "-" * len(title), "", f".. automodule:: {name}"]
+            lines += [f"   :members: {', '.join(members(import_module(name)))}", ""]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+def unlink_builtins(app: Sphinx, doctree: nodes.document) -> None:
+    """Leave types such as ``bytes`` as words: an attribute of that name is another thing."""
+    for node in list(doctree.findall(pending_xref)):
+        if node.get("refdomain") == "py" and hasattr(builtins, node.get("reftarget", "")):
+            node.replace_self(node.children)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("verbs", Verbs)
+    app.connect("doctree-read", unlink_builtins)
+    app.add_directive("modules", Modules)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
