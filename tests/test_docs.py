@@ -1,0 +1,176 @@
+"""The documentation builds without warnings, is complete, and its examples run."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import typer
+from sphinx.util.inventory import InventoryFile
+
+import popdask
+from popdask.cli import app
+from popdask.cluster.spec import KINDS
+from popdask.job import CommunitiesJob
+from popdask.job.files import JOBS
+from popdask.pipelines import communities
+from popdask.settings_files import table_of
+from tests.pipelines import small
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+class Page(HTMLParser):
+    """Collects what a page can be linked by, and what it links to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.text = set(), set(), path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        self.ids |= {named["id"]} if "id" in named else set()
+        self.links |= {named[key] for key in ("href", "src") if named.get(key)}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages as they are built, without the caches of an earlier build."""
+    folder = tmp_path_factory.mktemp("site")
+    places = [str(ROOT / "docs"), str(folder / "html"), "-d", str(folder / "doctrees")]
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", *places]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    found = [path for path in site.rglob("*.html") if "_static" not in path.parts]
+    return {path.resolve(): Page(path) for path in found}
+
+
+def settings_of(model, *above):
+    """Names of the settings of a model and of the tables within it, with what they mean."""
+    for key, field in model.model_fields.items():
+        inner = table_of(field)
+        if inner is None:
+            yield (*above, key), field.description or ""
+        else:
+            yield from settings_of(inner, *above, key)
+
+
+#: What the reference calls the kinds of files.
+FILES = {**JOBS, **{kind.__name__.lower(): kind for kind in KINDS.values()}}
+NAMES = {"batchqueue": "queue"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_setting_is_in_the_reference_with_its_meaning(site, file):
+    reference = "".join(path.read_text("utf-8") for path in (site / "reference").glob("*.html"))
+    rows = [row for row in re.findall(r"<tr.*?</tr>", reference, re.DOTALL) if 'id="' in row]
+    by_name = {re.search(r'<code[^>]* id="([^"]+)"', row)[1]: row for row in rows}
+    # A table that another file has too is a row with a link to where it is described.
+    same = {name: re.search(r'href="[^"]*#([^"]+)"', row) for name, row in by_name.items()}
+    told = list(settings_of(FILES[file], NAMES.get(file, file)))
+    assert told
+    for (*tables, key), meaning in told:
+        table = "-".join(tables)
+        described = same[table][1] if same.get(table) else table
+        row = by_name[f"{described}-{key}".replace("_", "-")]
+        assert plain(meaning.replace("``", "")) in plain(row), (table, key)
+
+
+def plain(text):
+    """Words alone, without tags, and quotes as they are typed."""
+    text = unescape(re.sub(r"<[^>]*>", "", text))
+    for shown, typed in {"’": "'", "“": '"', "”": '"', "…": "..."}.items():
+        text = text.replace(shown, typed)
+    return " ".join(text.split())
+
+
+def test_every_command_is_in_the_reference(site):
+    told = plain((site / "reference" / "commands.html").read_text(encoding="utf-8"))
+    commands = list(command_names(typer.main.get_command(app)))
+    assert "run" in commands
+    assert not [name for name in commands if f"$ popdask {name}" not in told]
+
+
+def command_names(group, *above):
+    for name, command in group.commands.items():
+        yield " ".join((*above, name))
+        if hasattr(command, "commands"):
+            yield from command_names(command, *above, name)
+
+
+def test_every_public_name_has_a_place_that_can_be_linked(site):
+    with (site / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, path: path)
+    known = {name for kind, names in inventory.items() if kind.startswith("py:") for name in names}
+    homes = {f"{popdask._HOME_OF[name]}.{name}" for name in popdask.__all__ if name[0] != "_"}
+    assert homes and not homes - known
+
+
+def test_every_link_within_the_site_leads_somewhere(pages):
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            url = urlsplit(link)
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            anchor = unquote(url.fragment)
+            if not target.exists():
+                broken.append(f"{path.name}: {link}")
+            elif anchor and target in pages and anchor not in pages[target].ids:
+                broken.append(f"{path.name}: {link} (anchor)")
+    assert len(pages) > 20 and not broken
+
+
+def test_every_file_that_is_named_is_there():
+    told = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    named = set(
+        re.findall(r"\b(?:jobs|deploy)/[\w./-]+\.(?:toml|sh|yaml|service|timer|crontab)", told)
+    )
+    assert len(named) > 10 and not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_every_command_that_is_shown_exists():
+    commands = set(command_names(typer.main.get_command(app)))
+    told = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    shown = set(re.findall(r"^\$ popdask ([a-z]+)", told, re.MULTILINE))
+    assert {"plan", "run", "demo"} <= shown <= commands
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which the jobs that the pages speak of have run."""
+    folder = tmp_path_factory.mktemp("finished")
+    small.small_world().write(folder / "frames")
+    output = {"export": ["cog", "geoparquet"]}
+    oslo, other = (folder / "out" / f"{name}.icechunk" for name in ("oslo", "luxembourg"))
+    settings = small.settings(folder / "frames", oslo, output=output) | {"name": "oslo"}
+    communities.run(CommunitiesJob.model_validate(settings))
+    shutil.copytree(oslo, other)
+    return folder
+
+
+def python_of(page):
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if python_of(page)], ids=lambda page: page.stem
+)
+def test_the_python_of_a_page_runs(page, finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    exec(compile("\n".join(python_of(page)), page, "exec"), {"__name__": page.stem})
