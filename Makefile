@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 PEERS := .venv-peers
 export POPDASK_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: install demo test test-faults test-slurm lint bench clean
+.PHONY: install demo docs test test-faults test-slurm lint bench clean
 
 install: $(READY)
 
@@ -17,6 +17,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/popdask demo
+
+# The site is docs/_build/html/index.html.
+docs: $(READY)
+	$(BIN)/sphinx-build -q -W --keep-going -n -b html -d docs/_build/doctrees docs docs/_build/html
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
@@ -43,5 +47,5 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) out build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
