@@ -14,14 +14,23 @@ HOUSE = Path(popdask.__file__).parent
 # Every module imports from lower floors only; the rooms of one floor do not know each other.
 FLOORS = (
     {"errors"},
-    {"arithmetic", "devices", "exact", "object_store", "settings_files", "tensor_files"},
+    {
+        "arguments",
+        "arithmetic",
+        "cards",
+        "devices",
+        "exact",
+        "object_store",
+        "settings_files",
+        "tensor_files",
+    },
     {"cube", "synthetic", "metrics"},
     {"tracking", "imagery"},
     {"store", "job", "export", "progress", "figures", "fetch"},
     {"report"},
     {"pipelines"},
     {"cluster", "console", "demo"},
-    {"fetching"},
+    {"fetching", "running"},
     {"cli"},
     {"__main__"},
 )
