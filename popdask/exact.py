@@ -21,7 +21,7 @@ LIMIT = 2.0**34  # what the cells of one chunk may add up to
 
 
 @numba.njit(cache=True, nogil=True)
-def pair(value: float) -> tuple[int, int]:
+def pair(value: float) -> tuple[np.int64, np.int64]:
     """Write one value as two words; compiled, for loops that are."""
     scaled = value * WORD
     coarse = np.rint(scaled)
