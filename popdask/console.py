@@ -43,8 +43,11 @@ def say(text: str) -> None:
 
 
 def complain(problem: object) -> None:
-    """Print what is wrong, to the standard error."""
-    err.print(f"popdask: {problem}", highlight=False, markup=False, soft_wrap=True)
+    """Print what is wrong, to the standard error, which may be a log: without secrets."""
+    from popdask.pipelines.runlog import without_keys
+
+    text = f"popdask: {without_keys(str(problem))}"
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -60,9 +63,10 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def show_plan(job: Job, plan: Plan, extent: str, costs: Costs, crew: Crew) -> None:
     """Print every setting, how much the job is, what a run would compute, and what that costs."""
     from popdask.pipelines.rates import load_rates
+    from popdask.pipelines.runlog import without_keys
 
     rows = [
-        (name, _shown(value), meaning.replace("``", ""))
+        (name, without_keys(_shown(value)), meaning.replace("``", ""))
         for name, value, meaning in settings_rows(job)
     ]
     show_table(["setting", "value", "meaning"], rows)

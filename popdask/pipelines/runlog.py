@@ -154,7 +154,8 @@ class RunLog(Reporter):
 
     def note(self, text: str) -> None:
         """Tell one thing."""
-        self._write("note", text=without_keys(text))
+        text = without_keys(text)
+        self._write("note", text=text)
         self._reporter.note(text)
 
     def _fresh(self) -> list[Finished]:
