@@ -1,0 +1,71 @@
+"use strict";
+// What is said of the community that somebody picked.
+
+const TOLD = {
+  appear: "It appears in this frame.",
+  grow: "It has grown by more than 5 % since the frame before.",
+  shrink: "It has shrunk by more than 5 % since the frame before.",
+  split: "It is a part of a community that split.",
+  merge: "It was made by communities that merged.",
+  vanish: "It is seen here for the last time.",
+};
+const DIRECTIONS = ["north", "north-east", "east", "south-east", "south", "south-west", "west",
+  "north-west"];
+
+function direction(heading) {
+  return heading === null ? "" : ` to the ${DIRECTIONS[Math.round(heading / 45) % 8]}`;
+}
+
+function nameOf(row) {
+  return `community ${row.community}`;
+}
+
+function anchor(row, labels) {
+  return `#${encodeURIComponent(labels[row.frame])}/${row.community}`;
+}
+
+function facts(row, factor) {
+  const speed = row.velocity === null ? "not known in its first frame"
+    : `${decimals(row.velocity, 2)} km per year${direction(row.heading)}`;
+  const told = [
+    ["people", count(row.people)],
+    ["area", `${decimals(row.area, 1)} km²`],
+    ["density", `${count(row.people / row.area)} people per km²`],
+    ["cells", count(row.cells)],
+    ["moves", speed],
+  ];
+  return make("dl", {}, ...told.flatMap(([name, text]) =>
+    [make("dt", {}, name), make("dd", {"data-fact": name}, text)]));
+}
+
+function relatives(title, found, labels, none) {
+  const sorted = [...found].sort((one, other) => other.people - one.people);
+  const items = sorted.map(({row, people}) => make("li", {},
+    make("a", {href: anchor(row, labels)}, `${nameOf(row)} of ${labels[row.frame]}`),
+    make("span", {class: "quiet"}, ` track ${row.track}, ${count(people)} people in common`)));
+  return make("section", {class: "relatives"}, make("h4", {}, title),
+    items.length ? make("ul", {}, ...items) : make("p", {class: "quiet"}, none));
+}
+
+function describe(place, row, track, world, frame) {
+  const {labels} = world, life = world.byTrack.get(track);
+  const span = `Track ${track} is followed from ${labels[life[0].frame]} to ` +
+    `${labels[life[life.length - 1].frame]}.`;
+  if (row === null) {
+    const last = [...life].reverse().find((there) => there.frame < frame) ?? life[0];
+    place.replaceChildren(make("h3", {}, `Track ${track}`),
+      make("p", {}, `It is not there in ${labels[frame]}. ${span} `,
+        make("a", {href: anchor(last, labels)}, `See it in ${labels[last.frame]}`)));
+    return;
+  }
+  const lastFrame = frame === labels.length - 1;
+  place.replaceChildren(
+    make("h3", {}, `Community ${row.community} of ${labels[frame]}`),
+    make("p", {class: "quiet"}, [span, ...row.events.map((event) => TOLD[event])].join(" ")),
+    facts(row),
+    relatives("Parents", row.parents, labels,
+      frame === 0 ? "The first frame has none." : "None: it is new."),
+    relatives("Children", row.children, labels,
+      lastFrame ? "The last frame has none." : "None: it ends here."),
+  );
+}

@@ -1,0 +1,325 @@
+"use strict";
+// The page at work: one frame, one layer and perhaps one track are looked at; all parts follow.
+
+const report = (() => {
+  const setup = JSON.parse(document.getElementById("setup").textContent);
+  const {labels, map, layers, colours} = setup;
+  const frames = new Frames(setup.frames);
+  const state = {frame: labels.length - 1, layer: layers[0].name, track: null, tracks: true, step: 0};
+  const hasCommunities = frames.has("community");
+  const $ = (id) => document.getElementById(id);
+  let bokeh, plot, charts, world, theme, playing = null, drawing = 0;
+  const tables = {};
+
+  async function start() {
+    theme = readTheme();
+    const data = await unpackJson($("tables").textContent);
+    world = hasCommunities ? new World(data, labels) : null;
+    const item = await unpackJson($("bokeh").textContent);
+    const elements = Object.entries(item.roots).filter(([name]) => $(`plot-${name}`));
+    await Bokeh.embed.embed_items(
+      {report: item.document},
+      [{docid: "report", roots: Object.fromEntries(elements.map(([name, id]) => [id, `plot-${name}`])),
+        root_ids: elements.map(([, id]) => id)}]);
+    bokeh = Bokeh.documents[Bokeh.documents.length - 1];
+    plot = bokeh.get_model_by_name("map");
+    charts = elements.map(([name]) => name).filter((name) => bokeh.get_model_by_name(`now-${name}`));
+    for (const side of ["inner_width", "inner_height"]) plot.properties[side].change.connect(keepShape);
+    plot.x_range.properties.start.change.connect(look);
+    wire();
+    if (world) makeTables();
+    whole();
+    go();
+    document.body.dataset.ready = "yes";
+  }
+
+  function wire() {
+    const slider = $("frame");
+    if (slider) {
+      slider.addEventListener("input", () => show({frame: Number(slider.value)}));
+      $("play").addEventListener("click", play);
+    }
+    for (const choice of document.querySelectorAll("input[name=layer]")) {
+      choice.addEventListener("change", () => show({layer: choice.value}));
+    }
+    $("tracks")?.addEventListener("change", (event) => show({tracks: event.target.checked}));
+    $("closer").addEventListener("click", () => zoom(0.6));
+    $("farther").addEventListener("click", () => zoom(1 / 0.6));
+    $("whole").addEventListener("click", whole);
+    $("theme").addEventListener("click", turnTheme);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    addEventListener("hashchange", go);
+    $("close")?.addEventListener("click", () => { location.hash = labels[state.frame]; });
+  }
+
+  // The address says what is looked at: #2010 a frame, #2010/12 a community of it.
+  function go() {
+    const [label, community] = decodeURIComponent(location.hash.slice(1)).split("/");
+    const frame = labels.indexOf(label);
+    if (frame < 0) return show({});
+    const row = community && world ? world.byFrame[frame].get(Number(community)) : null;
+    return show({frame, track: row ? row.track : null});
+  }
+
+  function pick(row, toMap = true) {
+    const address = anchor(row, labels);
+    if (location.hash === address) go();
+    else location.hash = address;
+    if (toMap) $("part-map").scrollIntoView({behavior: "smooth"});
+  }
+
+  async function show(change) {
+    Object.assign(state, change);
+    const label = labels[state.frame];
+    if ($("frame")) {
+      $("frame").value = state.frame;
+      $("frame").setAttribute("aria-valuetext", label);
+    }
+    for (const element of document.querySelectorAll("[data-now]")) element.textContent = label;
+    for (const name of charts) bokeh.get_model_by_name(`now-${name}`).location = setup.milliseconds[state.frame];
+    for (const choice of document.querySelectorAll("input[name=layer]")) choice.checked = choice.value === state.layer;
+    legend();
+    if (world) { paths(); fillTables(); panel(); }
+    await raster();
+  }
+
+  // ------------------------------------------------------------------ the map
+
+  async function raster() {
+    const turn = ++drawing;
+    state.step = stepNow();
+    const {layer, frame} = state;
+    const kind = layers.find(({name}) => name === layer).kind;
+    const chosen = world && state.track !== null ? (world.at(frame, state.track)?.community ?? -1) + 1 : 0;
+    const [shown, people, groups] = await Promise.all([
+      frames.get(layer, frame),
+      kind === "amount" || !frames.has(map.amounts) ? null : frames.get(map.amounts, frame),
+      chosen ? frames.get("community", frame) : null,
+    ]);
+    if (turn !== drawing) return; // somebody moved on
+    const shades = kind === "community" ? 8 : 1;
+    const {pixels, height, width} = paint({
+      shape: [map.rows, map.cols], step: state.step, values: shown.codes, theme,
+      amounts: people ? people.codes : null, groups: groups ? groups.codes : null, chosen,
+      shade: people ? shadesOf(people, scaleOf(map.amounts), shades) : null,
+      colours: kind === "amount" ? amountColours(shown, scaleOf(layer), theme.ramp, theme)
+        : labelColours(labelRgb(kind, frame), theme, shades),
+    });
+    pixels.shape = [height, width];
+    pixels.dimension = 2;
+    pixels.dtype = "uint32";
+    const [dw, dh] = [width * state.step * map.width, height * state.step * map.height];
+    const y = map.upright ? map.size[1] : 0;
+    bokeh.get_model_by_name("raster").data = {image: [pixels], x: [0], y: [y], dw: [dw], dh: [dh]};
+  }
+
+  function scaleOf(layer) {
+    return layers.find(({name}) => name === layer).scale;
+  }
+
+  function labelRgb(kind, frame) {
+    if (kind === "community") {
+      const found = [];
+      for (const [community, row] of world.byFrame[frame]) found[community] = rgb(colours.tracks[row.track]);
+      return Array.from(found, (colour) => colour ?? theme.nobody);
+    }
+    return Array.from({length: 256}, (_, i) => rgb(colours.labels[i % colours.labels.length]));
+  }
+
+  // Cells along a side of a pixel, so that lone villages are not lost between pixels.
+  function stepNow() {
+    const across = (plot.x_range.end - plot.x_range.start) / map.width / (plot.inner_width || 1);
+    return 2 ** Math.max(0, Math.floor(Math.log2(across / Math.min(devicePixelRatio, 2) + 1e-9)));
+  }
+
+  let looked = null;
+  function look() {
+    clearTimeout(looked);
+    looked = setTimeout(() => { if (stepNow() !== state.step) raster(); }, 150);
+  }
+
+  function whole() {
+    const [width, height] = map.size;
+    setView(width / 2, height / 2, Math.max(width / plot.inner_width, height / plot.inner_height));
+  }
+
+  function zoom(by) {
+    const {x_range: x, y_range: y} = plot;
+    setView((x.start + x.end) / 2, (y.start + y.end) / 2, by * (x.end - x.start) / plot.inner_width);
+  }
+
+  function setView(x, y, kilometres) {
+    if (!isFinite(kilometres)) return;
+    const [w, h] = [kilometres * plot.inner_width / 2, kilometres * plot.inner_height / 2];
+    plot.x_range.setv({start: x - w, end: x + w});
+    plot.y_range.setv({start: y - h, end: y + h});
+    keepShape.width = plot.inner_width;
+  }
+
+  function keepShape() {
+    const {x_range: x, y_range: y} = plot;
+    if (keepShape.width === undefined) return;
+    const every = Math.max((x.end - x.start) / keepShape.width, 0);
+    setView((x.start + x.end) / 2, (y.start + y.end) / 2, every);
+  }
+
+  function paths() {
+    const none = {xs: [], ys: [], colour: []};
+    const {trails, joints} = state.tracks ? world.paths(state.frame, colours.tracks) : {trails: none, joints: none};
+    const rows = state.tracks ? [...world.byFrame[state.frame].values()] : [];
+    const most = Math.max(...rows.map((row) => row.people), 1);
+    bokeh.get_model_by_name("joints").data = joints;
+    bokeh.get_model_by_name("trails").data = trails;
+    bokeh.get_model_by_name("spots").data = {
+      x: rows.map((row) => row.x), y: rows.map((row) => row.y),
+      size: rows.map((row) => 4 + 12 * Math.sqrt(row.people / most)),
+      colour: rows.map((row) => colours.tracks[row.track]),
+    };
+  }
+
+  function cellAt(x, y) {
+    const col = Math.floor(x / map.width);
+    const row = Math.floor((map.upright ? map.size[1] - y : y) / map.height);
+    return row < 0 || col < 0 || row >= map.rows || col >= map.cols ? null : [row, col];
+  }
+
+  async function communityAt(x, y, reach) {
+    const at = cellAt(x, y);
+    if (at === null || world === null) return null;
+    const {codes} = await frames.get("community", state.frame);
+    let best = null, nearest = (reach + 0.5) ** 2;
+    for (let row = Math.max(0, at[0] - reach); row <= Math.min(map.rows - 1, at[0] + reach); row++) {
+      for (let col = Math.max(0, at[1] - reach); col <= Math.min(map.cols - 1, at[1] + reach); col++) {
+        const code = codes[row * map.cols + col], far = (row - at[0]) ** 2 + (col - at[1]) ** 2;
+        if (code > 0 && far < nearest) [best, nearest] = [code - 1, far];
+      }
+    }
+    return best === null ? null : world.byFrame[state.frame].get(best) ?? null;
+  }
+
+  async function tap(x, y) {
+    const finger = matchMedia("(pointer: coarse)").matches ? 14 : 6; // pixels
+    const across = (plot.x_range.end - plot.x_range.start) / plot.inner_width / map.width;
+    const row = await communityAt(x, y, Math.min(Math.ceil(finger * across), 40));
+    if (row) pick(row, false);
+    else location.hash = labels[state.frame];
+  }
+
+  async function hover({x, y, sx, sy}) {
+    const at = cellAt(x, y), tip = $("tip");
+    if (at === null) return leave();
+    const told = await Promise.all(layers.filter(({kind}) => kind !== "community").map(async (layer) => {
+      const found = await frames.get(layer.name, state.frame);
+      const code = found.codes[at[0] * map.cols + at[1]];
+      if (layer.kind !== "amount") return code ? `${layer.one} ${code - 1}` : null;
+      if (code === 0) return "no data";
+      return code < FIRST ? layer.none : layer.told.replace("#", decimals(Number(amountOf(code, found).toPrecision(2)), 2));
+    }));
+    const row = await communityAt(x, y, 0);
+    if (row) told.unshift(`community ${row.community}: ${count(row.people)} people`);
+    tip.textContent = told.filter(Boolean).join(" · ");
+    tip.hidden = false;
+    const width = $("plot-map").clientWidth;
+    tip.style.left = `${Math.min(sx + 12, width - tip.offsetWidth - 4)}px`;
+    tip.style.top = `${sy + 14}px`;
+    return undefined;
+  }
+
+  function leave() {
+    $("tip").hidden = true;
+  }
+
+  function legend() {
+    for (const part of document.querySelectorAll("[data-legend]")) {
+      part.hidden = part.dataset.legend !== state.layer;
+    }
+  }
+
+  function play() {
+    const stop = () => { clearInterval(playing); playing = null; $("play").textContent = "▶ play"; };
+    if (playing) return stop();
+    if (state.frame === labels.length - 1) show({frame: 0});
+    $("play").textContent = "❚❚ stop";
+    playing = setInterval(() => {
+      if (state.frame === labels.length - 1) return stop();
+      return show({frame: state.frame + 1});
+    }, 800);
+    return undefined;
+  }
+
+  // ------------------------------------------------------------------ the community
+
+  function panel() {
+    const track = state.track;
+    $("hint").hidden = track !== null;
+    $("chosen").hidden = track === null;
+    const life = track === null ? [] : world.byTrack.get(track);
+    if (track !== null) describe($("about"), world.at(state.frame, track), track, world, state.frame);
+    bokeh.get_model_by_name("curve").data = {
+      time: life.map((row) => setup.milliseconds[row.frame]), people: life.map((row) => row.people),
+      area: life.map((row) => row.area), velocity: life.map((row) => row.velocity ?? NaN),
+    };
+    for (const name of ["people", "area", "velocity"]) {
+      const most = Math.max(...life.map((row) => row[name] ?? 0));
+      bokeh.get_model_by_name(name).y_range.end = 1.1 * most || 1;
+    }
+  }
+
+  function lane(time, lane) {
+    const track = bokeh.get_model_by_name("lanes").tags[0][lane];
+    const rows = world.byTrack.get(track) ?? [];
+    const far = (row) => Math.abs(setup.milliseconds[row.frame] - time);
+    if (rows.length) pick(rows.reduce((one, other) => (far(other) < far(one) ? other : one)));
+  }
+
+  function makeTables() {
+    const number = (title, value, text) => ({title, value, text, number: true});
+    tables.communities = new Table($("table-communities"), [
+      number("community", (row) => row.community, (row) => String(row.community)),
+      number("track", (row) => row.track, (row) => String(row.track)),
+      number("people", (row) => row.people, (row) => count(row.people)),
+      number("area, km²", (row) => row.area, (row) => decimals(row.area, 1)),
+      number("people per km²", (row) => row.people / row.area, (row) => count(row.people / row.area)),
+      number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2)),
+      {title: "what happened", value: (row) => row.events.join(", "), text: (row) => row.events.join(", ")},
+    ], {pick, word: "communities", sort: 2});
+    tables.events = new Table($("table-events"), [
+      {title: "frame", value: (row) => row.frame, text: (row) => labels[row.frame]},
+      {title: "what happened", value: (row) => row.event, text: (row) => row.event},
+      number("track", (row) => row.track, (row) => String(row.track)),
+      number("community", (row) => row.community, (row) => String(row.community)),
+      number("people", (row) => row.people, (row) => count(row.people)),
+      {title: "from tracks", value: (row) => row.parents.length, text: (row) => row.parents.join(", ")},
+    ], {pick, word: "events", sort: 0});
+    tables.events.fill(world.events);
+  }
+
+  function fillTables() {
+    tables.communities.fill([...world.byFrame[state.frame].values()], (row) => row.track === state.track);
+  }
+
+  // ------------------------------------------------------------------ light and dark
+
+  function readTheme() {
+    const dark = document.documentElement.dataset.theme
+      ? document.documentElement.dataset.theme === "dark"
+      : matchMedia("(prefers-color-scheme: dark)").matches;
+    const {ramp, noData, nobody} = setup.themes[dark ? "dark" : "light"];
+    return {dark, ramp: ramp.map(rgb), noData: rgb(noData), nobody: rgb(nobody)};
+  }
+
+  function turnTheme() {
+    document.documentElement.dataset.theme = readTheme().dark ? "light" : "dark";
+    repaint();
+  }
+
+  function repaint() {
+    theme = readTheme();
+    for (const view of Bokeh.index.roots ?? Object.values(Bokeh.index)) view.request_repaint?.();
+    raster();
+  }
+
+  return {start, tap, hover, leave, lane, show, state, map: () => plot, world: () => world};
+})();
+
+report.start();

@@ -1,0 +1,59 @@
+"use strict";
+// Who is where, and who came from whom: the tables of communities, links and events, looked up.
+
+class World {
+  constructor({communities, links, events}, labels) {
+    this.labels = labels;
+    this.byFrame = labels.map(() => new Map());
+    this.byTrack = new Map();
+    for (const row of rowsOf(communities)) {
+      this.byFrame[row.frame].set(row.community, row);
+      if (!this.byTrack.has(row.track)) this.byTrack.set(row.track, []);
+      this.byTrack.get(row.track).push(row);
+      Object.assign(row, {parents: [], children: [], events: []});
+    }
+    this.links = rowsOf(links);
+    for (const {frame, source, target, people} of this.links) {
+      const before = this.byFrame[frame].get(source), after = this.byFrame[frame + 1].get(target);
+      before.children.push({row: after, people});
+      after.parents.push({row: before, people});
+    }
+    this.events = rowsOf(events);
+    for (const event of this.events) {
+      const row = this.byFrame[event.frame].get(event.community);
+      row.events.push(event.event);
+      event.people = row.people;
+    }
+  }
+
+  at(frame, track) {
+    return (this.byTrack.get(track) ?? []).find((row) => row.frame === frame) ?? null;
+  }
+
+  // The paths of all tracks up to a frame, and the steps from one track to another.
+  paths(frame, colours) {
+    const trails = {xs: [], ys: [], colour: []}, joints = {xs: [], ys: [], colour: []};
+    for (const [track, rows] of this.byTrack) {
+      const past = rows.filter((row) => row.frame <= frame);
+      if (past.length > 1) add(trails, past, colours[track]);
+      for (const row of past) {
+        for (const {row: parent} of row.parents) {
+          if (parent.track !== track) add(joints, [parent, row], "#999999");
+        }
+      }
+    }
+    return {trails, joints};
+  }
+}
+
+function add(lines, rows, colour) {
+  lines.xs.push(rows.map((row) => row.x));
+  lines.ys.push(rows.map((row) => row.y));
+  lines.colour.push(colour);
+}
+
+function rowsOf(columns) {
+  const names = Object.keys(columns);
+  return columns[names[0]].map((_, i) =>
+    Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+}

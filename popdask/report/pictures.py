@@ -1,0 +1,71 @@
+"""Figures inside the page: charts as SVG that take the page's ink, everything else as PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from popdask.figures.colours import INK, NOBODY
+
+LARGEST_SVG = 400_000  # bytes; a figure of very many marks is smaller as pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a report, with the words that go with it."""
+
+    title: str
+    """What it shows."""
+    text: str
+    """How to read it, in a sentence or two."""
+    figure: Figure
+    """The figure itself."""
+
+
+def markup(picture: Picture, number: int) -> str:
+    """Write a figure as markup that needs no other file.
+
+    Parameters
+    ----------
+    picture
+        The figure.
+    number
+        Sets the figure's ids apart from those of others on the page.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` without background of which the ink is the page's, or an ``<img>`` of PNG.
+        The same figure is the same text.
+    """
+    buffer = io.BytesIO()
+    plain = {"svg.fonttype": "none", "svg.hashsalt": "popdask", "font.family": "sans-serif"}
+    with rc_context(plain):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        picture.figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=110)
+    text = buffer.getvalue().decode()
+    if len(text) > LARGEST_SVG:
+        return _png(picture)
+    return _inlined(text, number)
+
+
+def _inlined(text: str, number: int) -> str:
+    """Cut what a page does not need, and let ink and ids be the page's."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = text.replace(INK, "currentColor").replace("#000000", "currentColor")
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", text)
+    return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+
+
+def _png(picture: Picture) -> str:
+    buffer = io.BytesIO()
+    metadata = {"Software": None}
+    picture.figure.savefig(buffer, format="png", dpi=110, metadata=metadata, facecolor=NOBODY)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img alt="" src="data:image/png;base64,{data}">'

@@ -1,0 +1,153 @@
+"""The report of a region, put together and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from popdask.report import page, plots
+from popdask.report.communities import communities_content
+from popdask.report.content import Content, cell_words
+from popdask.report.layers import layer_key, layer_setup, themes
+from popdask.report.overview import Overview, overview
+from popdask.report.pictures import Picture, markup
+from popdask.report.record import latest_stages, record_tables
+from popdask.store import MAIN, Finished, RegionStore
+
+MOST_BYTES = 20_000_000
+PARTS = {
+    "map": "Map",
+    "timeline": "Splits and merges",
+    "tables": "Tables",
+    "people": "People",
+    "analysis": "Analysis",
+    "record": "Run",
+}
+
+
+def write_report(
+    region: RegionStore,
+    path: str | os.PathLike[str],
+    *,
+    pictures: Iterable[Picture] = (),
+    credits: Iterable[str] = (),
+    branch: str = MAIN,
+    record: Mapping[str, Any] | None = None,
+    max_bytes: int = MOST_BYTES,
+) -> Path:
+    """Write the report of a region's results: one HTML file that needs nothing else.
+
+    Parameters
+    ----------
+    region
+        The results of a communities job.
+    path
+        The file, written whole or not at all. Its folder is made where it is missing.
+    pictures
+        Figures that tell how good the analysis is.
+    credits
+        Whom to credit for the inputs, a line each.
+    branch
+        The branch of the results.
+    record
+        The record of the run; by default, that of the last finished one.
+    max_bytes
+        The most that the file may have: the map is drawn as fine as that allows, the rest is as
+        large as it is.
+
+    Returns
+    -------
+    Path
+        The file. The same results, pictures and credits give the same bytes.
+
+    Raises
+    ------
+    InputError
+        If no run is finished yet.
+
+    Notes
+    -----
+    Uses the current Dask client, if there is one, else Dask's default scheduler.
+    """
+    content = communities_content(region, branch)
+    record = region.run_record() if record is None else record
+    filling = {"communities": False, "lanes": "", "balance": None, "scores": [], **content.filling}
+    filling["credits"] = list(credits)
+    stages = _stages(region)
+    filling["record"] = record_tables(record, stages)
+    filling["record_note"] = _record_note(stages)
+    filling["version"] = record.get("versions", {}).get("popdask", "")
+    filling["tables"] = page.packed_json(content.tables)
+    filling["plots"] = page.packed_json(plots.document(content.plots))
+    filling["pictures"] = [
+        {"title": each.title, "text": each.text, "markup": page.Markup(markup(each, number))}
+        for number, each in enumerate(pictures)
+    ]
+    title = str(record.get("name", ""))
+    rest = len(_page(title, content, filling, Overview(1, 1, 1, {})).encode())
+    maps = overview(content.rasters, max_bytes - rest)
+    return page.write_whole(_page(title, content, filling, maps), path)
+
+
+def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overview) -> str:
+    """Fill the page; maps without frames give what the rest of it takes."""
+    cell = cell_words(content.grid, maps.factor)
+    layers = content.layers if maps.frames else []
+    shown = {"timeline", "tables"} if filling.get("communities") else set()
+    shown |= {"map", "record"} | ({"people"} if filling.get("balance") else set())
+    shown |= {"analysis"} if filling["pictures"] else set()
+    return page.render(
+        title=title,
+        lead=content.lead,
+        numbers=content.numbers,
+        map_note=content.map_note,
+        parts=[{"id": f"part-{part}", "title": PARTS[part]} for part in PARTS if part in shown],
+        layers=[layer_key(layer, maps, cell) for layer in layers],
+        labels=content.times,
+        frames=page.layer_elements(maps.frames),
+        setup=page.inline_json(_setup(content, maps, cell) if maps.frames else {}),
+        **filling,
+    )
+
+
+def _setup(content: Content, maps: Overview, cell: str) -> dict[str, Any]:
+    """Say what the page's script needs to know before it unpacks anything."""
+    grid = content.grid
+    return {
+        "labels": content.times,
+        "milliseconds": content.milliseconds,
+        "layers": [layer_setup(layer, maps, cell) for layer in content.layers],
+        "frames": {
+            name: [{key: frame[key] for key in frame if key != "codes"} for frame in frames]
+            for name, frames in maps.frames.items()
+        },
+        "map": {
+            "rows": maps.rows,
+            "cols": maps.cols,
+            "width": grid.cell[0] * maps.factor,
+            "height": grid.cell[1] * maps.factor,
+            "size": list(grid.size),
+            "upright": grid.upright,
+            "amounts": "population",
+        },
+        "themes": themes(),
+        "colours": dict(content.colours),
+    }
+
+
+def _stages(region: RegionStore) -> list[Finished]:
+    """List the stages as they were computed last, by a finished run or the one under way.
+
+    Exports are left out: one of them may be this report.
+    """
+    finished = [stage for run in region.history() for stage in run.stages]
+    stages = latest_stages([*finished, *region.stages_since()])
+    return [stage for stage in stages if stage.stage != "export"]
+
+
+def _record_note(stages: list[Finished]) -> str:
+    """Say when the results were computed."""
+    when = f", computed on {stages[-1].started[:10]}" if stages else ""
+    return f"What the results{when} were made from and with."
