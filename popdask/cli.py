@@ -265,6 +265,15 @@ def figures(job: JobFile) -> None:
 
 
 @app.command()
+def report(job: JobFile) -> None:
+    """Write the report of the last finished run: one HTML file that explains itself, offline."""
+    from popdask.pipelines import product
+
+    settings = load_job(job)
+    console.say(str(product(settings).report(settings, ConsoleReporter(console.out))))
+
+
+@app.command()
 def train(
     job: JobFile,
     cluster: Cluster = "local",

@@ -9,6 +9,7 @@ stale, and is committed when it is finished; readers see the whole at the end.
 from popdask.pipelines.communities.checks import check
 from popdask.pipelines.communities.costs import costs
 from popdask.pipelines.communities.pictures import draw
+from popdask.pipelines.communities.reporting import report
 from popdask.pipelines.communities.runs import (
     PIPELINE,
     Outcome,
@@ -28,6 +29,7 @@ __all__ = [
     "extent",
     "found",
     "plan",
+    "report",
     "run",
     "run_only",
 ]

@@ -26,7 +26,7 @@ from popdask.arithmetic import fixed_arithmetic
 from popdask.errors import InputError
 from popdask.job import CommunitiesJob
 from popdask.progress import Reporter
-from popdask.store import RegionStore
+from popdask.store import MAIN, RegionStore
 from popdask.tracking import analysis, clustering, encoding
 from popdask.tracking.clustering import ClassModel
 from popdask.tracking.fitted import FittedEncoder
@@ -70,7 +70,7 @@ def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
     reporter = reporter or Reporter()
     region = RegionStore(job.output.store)
     found = region.dataset()
-    parts = {"maps": _maps(region, found), "analysis": _charts(job, region, found)}
+    parts = {"maps": _maps(region, found), "analysis": charts(job, region, found)}
     paths = []
     for name, pictures in parts.items():
         with reporter.stage(name, f"{found.sizes['time']} frames"):
@@ -102,11 +102,28 @@ def _maps(region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]
     yield "means", figures.means_figure(means, last["population"])
 
 
-def _charts(
-    job: CommunitiesJob, region: RegionStore, found: xr.Dataset
+def charts(
+    job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw what the models have learned, and how well."""
-    models = _models(job, region, found)
+    """Draw what the models have learned, and how well.
+
+    Parameters
+    ----------
+    job
+        The settings of the run.
+    region
+        The results.
+    found
+        Their arrays.
+    branch
+        The branch of the results.
+
+    Yields
+    ------
+    (str, Figure)
+        loss, sse, silhouettes, error and direction.
+    """
+    models = _models(job, region, found, branch)
     histories = {
         name.removesuffix("T000000"): encoder.loss_history for name, (encoder, *_) in models.items()
     }
@@ -126,7 +143,7 @@ def _charts(
 
 
 def _models(
-    job: CommunitiesJob, region: RegionStore, found: xr.Dataset
+    job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
 ) -> dict[str, tuple[FittedEncoder, ClassModel, slice]]:
     """Read the encoders and classifiers, each with the frames that it serves."""
     if job.encoder.scope == "shared":
@@ -134,7 +151,7 @@ def _models(
     else:
         times = found["time"].values.astype("datetime64[s]").astype(str)
         serves = {time.replace(":", ""): slice(i, i + 1) for i, time in enumerate(times)}
-    files, models = region.files(), {}
+    files, models = region.files(branch), {}
     for name, frames in serves.items():
         if f"classifier-{name}.safetensors" not in files:
             raise InputError(
