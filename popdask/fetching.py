@@ -186,7 +186,8 @@ class _Watched:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if console.out.is_terminal:  # in a log, stopping prints an empty line
+            self._bars.stop()
 
     def watch(self, name: str, done: int, total: int | None) -> None:
         """Show how far a file is."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pooch  # type: ignore[import-untyped]
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pooch.utils import unique_file_name  # type: ignore[import-untyped]
 
 from popdask.fetch.transfer import (
@@ -103,7 +103,7 @@ class Downloads:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         name = unique_file_name(url)
-        with FileLock(self.folder / f"{name}.lock"):
+        with self._alone(name):
             note = self._note(name)
             path = self._retrieve(url, name, note)
             if "sha256" not in note:
@@ -128,7 +128,7 @@ class Downloads:
     def forget(self, url: str) -> None:
         """Drop a file from the cache, and its checksum."""
         name = unique_file_name(url)
-        with FileLock(self.folder / f"{name}.lock"):
+        with self._alone(name):
             (self.folder / name).unlink(missing_ok=True)
             self._note_path(name).unlink(missing_ok=True)
 
@@ -148,6 +148,21 @@ class Downloads:
                 f"version, remove {self._note_path(name)} and fetch again."
             ) from error
         return Path(path)
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Keep others from a file; if another process has it, say so and wait."""
+        lock = FileLock(self.folder / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if self._tell:
+                self._tell(f"{name.split('-', 1)[1]}: waiting for another fetch that brings it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _note_path(self, name: str) -> Path:
         return self.folder / f"{name}.json"

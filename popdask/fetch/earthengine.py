@@ -1,12 +1,13 @@
 """Pixels of GPW v4.11 from Google Earth Engine.
 
-**Never run against Google**: nobody here has an account. The requests follow the documentation of
-`ee.data.computePixels` in earthengine-api 1.7.
+**Never run against Google**, for want of an account. The requests follow the documentation of
+`ee.data.computePixels`; with earthengine-api 1.7 they were tried against a server of the tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +69,15 @@ class PixelRequest:
 Pixels = Callable[[PixelRequest], bytes]
 
 
-def earth_engine(project: str | None = None) -> Pixels:
+def earth_engine(project: str | None = None, *, url: str | None = None) -> Pixels:
     """Sign in to Earth Engine.
 
     Parameters
     ----------
     project
         The Google Cloud project that asks; None for that of the credentials.
+    url
+        Another endpoint, such as https://earthengine-highvolume.googleapis.com.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def earth_engine(project: str | None = None) -> Pixels:
     InputError
         If the package earthengine-api is missing, or there are no credentials or no project.
     FetchError
-        When called, if Earth Engine refuses.
+        If Earth Engine does not answer; also when what is returned is called, if it refuses.
     """
     try:
         import ee
@@ -103,29 +106,53 @@ def earth_engine(project: str | None = None) -> Pixels:
             "once with `earthengine authenticate`, then fetch again."
         ) from error
     try:
-        ee.Initialize(credentials, project=project)
+        with _reached():
+            ee.Initialize(credentials, project=project, url=url)
     except ee.EEException as error:
         raise InputError(
             f"Google Earth Engine does not let this account in ({_first_line(error)}); give a "
             "Google Cloud project that may use it with --project."
         ) from error
+    return _pixels
 
-    def pixels(request: PixelRequest) -> bytes:
-        image = ee.Image(request.image).select(BAND).toFloat().unmask(NODATA, False)
-        try:
-            return ee.data.computePixels(
-                {
-                    "expression": image,
-                    "fileFormat": "GEO_TIFF",
-                    "grid": request.grid,
-                    "bandIds": [BAND],
-                }
-            )
-        except ee.EEException as error:
-            raise FetchError(f"Google Earth Engine refuses {request.image} ({error}).") from error
 
-    return pixels
+def _pixels(request: PixelRequest) -> bytes:
+    import ee
+
+    # The sea is masked: without unmask, it would come as zeros.
+    image = ee.Image(request.image).select(BAND).toFloat().unmask(NODATA, False)
+    asked = {
+        "expression": image,
+        "fileFormat": "GEO_TIFF",
+        "bandIds": [BAND],
+        "grid": request.grid,
+    }
+    try:
+        with _reached():
+            return ee.data.computePixels(asked)
+    except ee.EEException as error:
+        raise FetchError(
+            f"Google Earth Engine refuses {request.image} ({_first_line(error)})."
+        ) from error
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Tell what keeps Google from answering, if it is not Earth Engine itself."""
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except GoogleAuthError as error:
+        raise InputError(
+            f"Google does not take the credentials for Earth Engine ({_first_line(error)}); sign "
+            "in again with `earthengine authenticate`, then fetch again."
+        ) from error
+    except OSError as error:
+        raise FetchError(
+            f"Google Earth Engine cannot be reached ({_first_line(error)})."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return str(error).strip().split("\n")[0].rstrip(".")

@@ -8,7 +8,6 @@ mirror of its folder GHS_POP_GLOBE_R2023A.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import zipfile
@@ -24,7 +23,7 @@ from popdask.fetch.downloads import Download, Downloads
 from popdask.fetch.frames import Fetched, FrameFolder
 from popdask.fetch.mosaic import join
 from popdask.fetch.tiles import MOLLWEIDE, WGS84, Bounds, TileGrid, checked_bounds, checked_tile
-from popdask.fetch.transfer import FetchError, MissingFileError
+from popdask.fetch.transfer import FetchError, MissingFileError, root_of, shown
 from popdask.fetch.years import Years, wanted_years
 
 URL = "https://jeodpp.jrc.ec.europa.eu/ftp/jrc-opendata/GHSL/GHS_POP_GLOBE_R2023A"
@@ -120,6 +119,9 @@ def fetch_ghspop(
 
     Examples
     --------
+    >>> fetch_ghspop("1990:2020", "data/oslo", tile="3_18")
+    Traceback (most recent call last):
+    popdask.errors.InputError: tile is '3_18'; expected a name such as R3_C18; correct it.
     >>> fetched = fetch_ghspop("1990:2020", "data/oslo", bounds=(10, 59, 12, 61))  # doctest: +SKIP
     >>> cube = popdask.open_frames(fetched.pattern)                                # doctest: +SKIP
     """
@@ -127,13 +129,12 @@ def fetch_ghspop(
     if (bounds is None) == (tile is None):
         raise InputError("GHS-POP is fetched by bounds or by tile; give one of them.")
     found = wanted_years(years, YEARS, "GHS-POP R2023A")
-    root = (url or os.environ.get("POPDASK_GHSPOP_URL") or URL).rstrip("/")
+    root = root_of(url, "POPDASK_GHSPOP_URL", URL)
     source = _Source(product, root, downloads or Downloads())
-    frames = FrameFolder(folder)
     if tile is not None:
-        return _fetch_tile(source, checked_tile(tile), found, frames)
+        return _fetch_tile(source, checked_tile(tile), found, folder)
     assert bounds is not None
-    return _fetch_bounds(source, checked_bounds(bounds), found, frames)
+    return _fetch_bounds(source, checked_bounds(bounds), found, folder)
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,11 @@ class _Source:
     product: Product
     root: str
     downloads: Downloads
+
+    @property
+    def place(self) -> str:
+        """The root, without secrets."""
+        return shown(self.root)
 
     def bring(self, tile: str, year: int) -> Download:
         url = f"{self.root}/{self.product.path(tile, year)}"
@@ -186,7 +192,8 @@ def _product(projection: str, resolution: str) -> Product:
     return Product(code, _GRIDS[projection])
 
 
-def _fetch_tile(source: _Source, tile: str, years: list[int], frames: FrameFolder) -> Fetched:
+def _fetch_tile(source: _Source, tile: str, years: list[int], folder: Path | str) -> Fetched:
+    frames = FrameFolder(folder)
     names = {year: f"{source.product.stem(tile, year)}.tif" for year in years}
     new = 0
     for year, name in names.items():
@@ -196,7 +203,7 @@ def _fetch_tile(source: _Source, tile: str, years: list[int], frames: FrameFolde
             zipped = source.bring(tile, year)
         except MissingFileError as error:
             raise InputError(
-                f"GHS-POP R2023A has no tile {tile} in {year} ({source.root}): tiles without land "
+                f"GHS-POP R2023A has no tile {tile} in {year} ({source.place}): tiles without land "
                 "are not published; choose another."
             ) from error
         frames.put(name, partial(source.unzip, tile, year, zipped), zipped.source, CREDIT)
@@ -204,9 +211,8 @@ def _fetch_tile(source: _Source, tile: str, years: list[int], frames: FrameFolde
     return _fetched(names, f"{source.product.stem(tile, '{time:%Y}')}.tif", frames, new)
 
 
-def _fetch_bounds(
-    source: _Source, bounds: Bounds, years: list[int], frames: FrameFolder
-) -> Fetched:
+def _fetch_bounds(source: _Source, bounds: Bounds, years: list[int], folder: Path | str) -> Fetched:
+    frames = FrameFolder(folder)
     tiles = source.product.grid.tiles_in(bounds)
     box = "box_" + "_".join(f"{number:g}" for number in bounds)
     names = {year: f"{source.product.stem(box, year)}.tif" for year in years}
@@ -248,12 +254,12 @@ def _cut(
 def _gaps(source: _Source, tiles: list[str], land: set[str], found: set[str], year: int) -> str:
     if not found:
         return (
-            f"GHS-POP R2023A has none of the tiles {', '.join(tiles)} in {year} ({source.root}): "
+            f"GHS-POP R2023A has none of the tiles {', '.join(tiles)} in {year} ({source.place}): "
             "tiles without land are not published; choose other bounds."
         )
     differing = ", ".join(sorted(land ^ found))
     return (
-        f"{source.root} has the tile {differing} in some of the years and not in others ({year}); "
+        f"{source.place} has the tile {differing} in some of the years and not in others ({year}); "
         "expected it in all or in none; the mirror is not complete, choose another."
     )
 

@@ -123,6 +123,10 @@ def fetch_gpw(
 
     Examples
     --------
+    >>> fetch_gpw("2000:2003", "data/oslo", (12, 59, 10, 61))
+    Traceback (most recent call last):
+    popdask.errors.InputError: bounds is (12, 59, 10, 61); expected west, south, east and north in
+    degrees, such as 10,59,11,60, and not across the date line; correct it.
     >>> fetched = fetch_gpw("2000:2020", "data/oslo", (10, 59, 12, 61))     # doctest: +SKIP
     """
     bounds = checked_bounds(bounds)

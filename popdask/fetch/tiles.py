@@ -121,7 +121,7 @@ def checked_bounds(bounds: Bounds) -> Bounds:
     if not fits:
         raise InputError(
             f"bounds is {bounds}; expected west, south, east and north in degrees, such as "
-            "10,59,11,60, west of the date line first; correct it."
+            "10,59,11,60, and not across the date line; correct it."
         )
     return west, south, east, north
 

@@ -20,11 +20,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import requests
 from pooch.hashes import hash_matches  # type: ignore[import-untyped]
 from urllib3.exceptions import HTTPError, ProtocolError, TimeoutError
 
+from popdask import __version__
+from popdask.errors import InputError
+
+AGENT = {"User-Agent": f"popdask/{__version__}"}
 BLOCK = 1 << 18
 _BUSY = (408, 425, 429)
 _NOT_THERE = (404, 410)
@@ -126,7 +131,7 @@ class ResumingDownloader:
 
     def _attempt(self, session: requests.Session, url: str) -> None:
         patience = (self._patience.connect, self._patience.read)
-        headers = {"Accept-Encoding": "identity"} | self._part.rest()
+        headers = AGENT | {"Accept-Encoding": "identity"} | self._part.rest()
         with session.get(url, headers=headers, stream=True, timeout=patience) as answer:
             self._begin(answer, url)
             size = self._part.note["size"]
@@ -234,9 +239,50 @@ class _Part:
 
 
 def is_there(url: str, patience: Patience) -> bool:
-    """Tell whether a server has a file."""
-    answer = requests.head(url, allow_redirects=True, timeout=(patience.connect, patience.read))
-    return answer.ok
+    """Tell whether a server has a file.
+
+    Raises
+    ------
+    FetchError
+        If it does not answer.
+    """
+    seconds = (patience.connect, patience.read)
+    try:
+        return requests.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
+    except requests.RequestException as trouble:
+        raise FetchError(f"{shown(url)} cannot be asked for: {_cause(trouble)}.") from trouble
+
+
+def root_of(url: str | None, variable: str, published: str) -> str:
+    """Give the root that files are fetched from, without a slash at its end.
+
+    Parameters
+    ----------
+    url
+        Of a mirror, if one is named.
+    variable
+        The environment variable that names one otherwise.
+    published
+        The root where the files are published.
+
+    Raises
+    ------
+    InputError
+        If it is not a URL.
+
+    Examples
+    --------
+    >>> root_of("https://mirror.example.org/worldpop/", "POPDASK_WORLDPOP_URL", "")
+    'https://mirror.example.org/worldpop'
+    """
+    root = url or os.environ.get(variable) or published
+    parts = urlsplit(root)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InputError(
+            f"{variable if url is None else 'url'} is {root!r}; expected the root of a mirror such "
+            "as https://mirror.example.org/worldpop; correct it."
+        )
+    return root.rstrip("/")
 
 
 def shown(url: str) -> str:

@@ -12,7 +12,6 @@ built-up cells only. The layout is that of https://data.worldpop.org/GIS/Populat
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from popdask.errors import InputError
 from popdask.fetch.credits import Credit
 from popdask.fetch.downloads import Download, Downloads
 from popdask.fetch.frames import Fetched, FrameFolder, check_raster, link
-from popdask.fetch.transfer import MissingFileError
+from popdask.fetch.transfer import MissingFileError, root_of, shown
 from popdask.fetch.years import Years, described, wanted_years
 
 URL = "https://data.worldpop.org/GIS/Population"
@@ -157,6 +156,10 @@ def fetch_worldpop(
 
     Examples
     --------
+    >>> fetch_worldpop("NOR", "2010:2030", "data/norway", release="2000-2020")
+    Traceback (most recent call last):
+    popdask.errors.InputError: years is '2010:2030', but WorldPop 2000-2020, 1km, unconstrained has
+    2000 to 2020; ask for those.
     >>> fetched = fetch_worldpop("NOR", "2000:2020", "data/norway")     # doctest: +SKIP
     >>> cube = popdask.open_frames(fetched.pattern)                     # doctest: +SKIP
     """
@@ -165,7 +168,7 @@ def fetch_worldpop(
             f"country is {country!r}; expected a code of three letters such as NOR (ISO 3166-1)."
         )
     product, found = choose(years, resolution, release, kind, un_adjusted)
-    root = (url or os.environ.get("POPDASK_WORLDPOP_URL") or URL).rstrip("/")
+    root = root_of(url, "POPDASK_WORLDPOP_URL", URL)
     downloads = downloads or Downloads()
     frames = FrameFolder(folder)
     pattern, credit, new = product.name(country), _credit(product), 0
@@ -247,8 +250,8 @@ def _bring(
     ]
     has = f"it has {', '.join(map(str, there))}" if there else "nor any other year asked for"
     raise InputError(
-        f"{product} has no raster of {country.upper()} in {year} ({root}): {has}; correct the "
-        "country or the years."
+        f"{product} has no raster of {country.upper()} in {year} ({shown(root)}): {has}; "
+        "correct the country or the years."
     )
 
 

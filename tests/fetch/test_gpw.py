@@ -1,6 +1,5 @@
 """GPW by Earth Engine: what is asked for, and what becomes of the answers; Google is not asked."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -109,15 +108,3 @@ def test_without_the_package_its_extra_is_named(tmp_path, monkeypatch):
         InputError, match=r"missing; install .* pip install 'popdask\[earthengine\]'"
     ):
         fetch_gpw(2000, tmp_path, OSLO)
-
-
-def test_without_credentials_they_are_asked_for(tmp_path):
-    pytest.importorskip("ee", reason="earthengine-api is not installed")
-    script = f"import popdask.fetch as f; f.fetch_gpw(2000, {str(tmp_path / 'to')!r}, {OSLO})"
-    nobody = {"HOME": str(tmp_path), "PATH": "", "NO_GCE_CHECK": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=nobody, check=False
-    )
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("popdask.errors.InputError: GPW is fetched by Google Earth Engine")
-    assert "sign in once with `earthengine authenticate`" in last

@@ -159,12 +159,15 @@ def test_a_source_that_changed_is_told_not_taken(site, url, downloads):
     assert downloads.get(url).path.read_bytes() == b"a new version"
 
 
-def test_two_fetches_at_once_bring_a_file_once(site, url, downloads):
+def test_two_fetches_at_once_bring_a_file_once(site, url, tmp_path):
     site.wait = threading.Event()
     got = []
+    told = threading.Event()
+    downloads = Downloads(tmp_path / "cache", patience=HASTE, tell=lambda line: told.set())
     both = [threading.Thread(target=lambda: got.append(downloads.get(url))) for _ in range(2)]
     for thread in both:
         thread.start()
+    assert told.wait(60), "one of them waits for the other"
     site.wait.set()
     for thread in both:
         thread.join(60)
