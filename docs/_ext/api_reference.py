@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import re
 from importlib import import_module
 from itertools import groupby
 from types import ModuleType
 from typing import Any, ClassVar
 
 from docutils import nodes
+from numpy.typing import ArrayLike
 from pydantic import BaseModel
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import stringify_annotation
 
 import popdask
 
@@ -81,10 +84,33 @@ class Modules(SphinxDirective):
         found = {home for home in homes().values() if home.startswith(packages) == wanted}
         lines: list[str] = []
         for name in sorted(found | set(self.content)):
-            title = name.removeprefix("popdask.")
-            lines += [title, "-" * len(title), "", f".. automodule:: {name}"]
+            lines += [name, "-" * len(name), "", f".. automodule:: {name}"]
             lines += [f"   :members: {', '.join(members(import_module(name)))}", ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+#: Types that are long when they are written out, and what they are called.
+_ALIASES = {stringify_annotation(ArrayLike, "smart"): "ArrayLike"}
+_ARRAY = re.compile(r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[(.*?)\]\]")
+
+
+def shorten_types(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, str] | None:
+    """Call types of arrays in a signature by their short names."""
+    return None if signature is None else (_short(signature), _short(returns or ""))
+
+
+def _short(text: str) -> str:
+    for long, alias in _ALIASES.items():
+        text = text.replace(long, alias)
+    return _ARRAY.sub(r"NDArray[\1]", text)
 
 
 def unlink_builtins(app: Sphinx, doctree: nodes.document) -> None:
@@ -97,6 +123,7 @@ def unlink_builtins(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("verbs", Verbs)
+    app.connect("autodoc-process-signature", shorten_types)
     app.connect("doctree-read", unlink_builtins)
     app.add_directive("modules", Modules)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
