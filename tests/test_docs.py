@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,8 +16,9 @@ from sphinx.util.inventory import InventoryFile
 
 import popdask
 from popdask.cli import app
+from popdask.cluster import load_spec
 from popdask.cluster.spec import KINDS
-from popdask.job import CommunitiesJob
+from popdask.job import CommunitiesJob, load_job
 from popdask.job.files import JOBS
 from popdask.pipelines import communities
 from popdask.settings_files import table_of
@@ -150,6 +152,22 @@ def test_every_command_that_is_shown_exists():
     assert {"plan", "run", "demo"} <= shown <= commands
 
 
+def blocks_of(page, language):
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("page", "block"), [(page.stem, block) for page in PAGES for block in blocks_of(page, "toml")]
+)
+def test_every_file_of_settings_that_is_shown_is_right(page, block, tmp_path):
+    path = tmp_path / f"{page}.toml"
+    if block.startswith("[input]"):  # the tables that the page is about
+        block = f'name = "shown"\n{block}'
+    path.write_text(block, encoding="utf-8")
+    assert (load_spec if "kind" in tomllib.loads(block) else load_job)(path)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A folder in which the jobs that the pages speak of have run."""
@@ -163,14 +181,9 @@ def finished(tmp_path_factory):
     return folder
 
 
-def python_of(page):
-    text = page.read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if python_of(page)], ids=lambda page: page.stem
+    "page", [page for page in PAGES if blocks_of(page, "python")], ids=lambda page: page.stem
 )
 def test_the_python_of_a_page_runs(page, finished, monkeypatch):
     monkeypatch.chdir(finished)
-    exec(compile("\n".join(python_of(page)), page, "exec"), {"__name__": page.stem})
+    exec(compile("\n".join(blocks_of(page, "python")), page, "exec"), {"__name__": page.stem})
