@@ -184,7 +184,7 @@ def frames_of(community: xr.DataArray, *values: xr.DataArray) -> tuple[np.ndarra
                 f"{stack.name or 'an array'} has {_extent(stack)} but the communities have "
                 f"{_extent(stacks[0])}: bring both to the same frames and grid"
             )
-    return times, [da.asarray(stack.data) for stack in stacks]
+    return times, [_as_dask(stack.data) for stack in stacks]
 
 
 def _stacked(array: xr.DataArray) -> xr.DataArray:
@@ -195,6 +195,11 @@ def _stacked(array: xr.DataArray) -> xr.DataArray:
             "(time, y, x) or (y, x) was expected: rename or select them"
         )
     return stack.transpose("time", "y", "x")
+
+
+def _as_dask(data: Any) -> da.Array:
+    """Give a Dask array; NumPy is not hashed for its name, which takes as long as a sum of it."""
+    return data if isinstance(data, da.Array) else da.from_array(np.asarray(data), name=False)
 
 
 def _extent(stack: xr.DataArray) -> str:
