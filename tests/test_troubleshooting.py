@@ -1,0 +1,115 @@
+"""The sentences that the page on troubleshooting explains are those that are said."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from popdask import RegionStore, open_frames
+from popdask.cluster import connect
+from popdask.cube import find_frames, in_cells
+from popdask.errors import InputError
+from popdask.job import CommunitiesJob, load_job
+from popdask.pipelines import communities
+from popdask.store import RegionBusyError
+from tests.pipelines import small
+
+PAGE = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
+JOB = 'name = "a"\n[input]\nframes = "pop_{year}.tif"\n[output]\nstore = "out"\n'
+
+
+def raster(path, columns=2, value=1.0, crs="EPSG:25833", **tags):
+    """A small raster of people, with a value in its first cell."""
+    people = np.ones((2, columns), "float32")
+    people[0, 0] = value
+    transform = rasterio.transform.from_origin(0, 10, 1, 1)
+    profile = {"width": columns, "height": 2, "count": 1, "dtype": "float32"}
+    with rasterio.open(path, "w", "GTiff", crs=crs, transform=transform, **profile) as file:
+        file.write(people, 1)
+        file.update_tags(**tags)
+
+
+def written(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def wrong_jobs(folder):
+    yield lambda: load_job(folder / "none.toml")
+    yield lambda: load_job(written(folder / "1.toml", "name = oslo"))
+    yield lambda: load_job(written(folder / "2.toml", f"{JOB}[flow]\nalpa = 1\n"))
+    yield lambda: load_job(written(folder / "3.toml", JOB.replace("frames", "nodata")))
+    yield lambda: load_job(written(folder / "4.toml", JOB.replace("pop_", "${POPDASK_DATA}/")))
+    yield lambda: connect("slrum").__enter__()
+
+
+def wrong_frames(folder):
+    raster(folder / "men_2002.tif")
+    raster(folder / "women_2002.tif")
+    yield lambda: open_frames(str(folder / "none_{year}.tif"))
+    yield lambda: find_frames(str(folder / "men_{year}.tif"), start="2010")
+    yield lambda: open_frames(str(folder / "*_{year}.tif"))
+    raster(folder / "density_2002.tif", units="people per km2")
+    yield lambda: open_frames(str(folder / "density_{year}.tif"))
+    raster(folder / "negative_2002.tif", value=-5)
+    yield lambda: open_frames(str(folder / "negative_{year}.tif")).compute()
+    raster(folder / "grid_2002.tif")
+    raster(folder / "grid_2003.tif", columns=3)
+    yield lambda: open_frames(str(folder / "grid_{year}.tif"))
+    raster(folder / "nowhere_2002.tif", crs=None)
+    yield lambda: open_frames(str(folder / "nowhere_{year}.tif"))
+    written(folder / "broken_2002.tif", "nothing")
+    yield lambda: open_frames(str(folder / "broken_{year}.tif"))
+    raster(folder / "degrees_2002.tif", crs="EPSG:4326")
+    degrees = open_frames(str(folder / "degrees_{year}.tif"))["population"]
+    yield lambda: in_cells("2.5 km", degrees)
+
+
+def wrong_regions(folder):
+    small.small_world().write(folder)
+    settings = small.settings(folder, folder / "region", encoder={"epochs": 1})
+    job = CommunitiesJob.model_validate(settings | {"name": "oslo"})
+    yield lambda: RegionStore(folder / "region").dataset()
+    communities.run_only(job, "population")
+    yield lambda: RegionStore(folder / "region").dataset()
+    yield lambda: communities.run(job.model_copy(update={"name": "bergen"}))
+    with RegionStore(folder / "region").lock():
+        yield lambda: communities.run(job)
+    (folder / "other").mkdir()
+    written(folder / "other" / "file", "")
+    yield lambda: RegionStore(folder / "other")
+    for snapshot in (folder / "region" / "snapshots").iterdir():
+        written(snapshot, "")
+    yield lambda: RegionStore(folder / "region").dataset()
+
+
+def explained(section):
+    """The sentences in the first column of a section's table, as the parts that are always said."""
+    text = PAGE.read_text(encoding="utf-8").split(f"## {section}")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.*?) \|", text, re.MULTILINE)
+    quoted = [quote for row in rows for quote in re.findall(r"`([^`]+)`", row)]
+    quoted = [quote for quote in quoted if not quote.startswith("popdask ")]
+    return [[part.strip() for part in quote.split("…") if part.strip()] for quote in quoted]
+
+
+SECTIONS = {
+    "The job file": wrong_jobs,
+    "Frames": wrong_frames,
+    "The region": wrong_regions,
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_sentences_are_those_that_are_said(section, tmp_path, monkeypatch):
+    monkeypatch.delenv("POPDASK_DATA", raising=False)
+    said = []
+    for fails in SECTIONS[section](tmp_path):
+        with pytest.raises((InputError, RegionBusyError)) as caught:
+            fails()
+        said.append(str(caught.value))
+    sentences = explained(section)
+    assert len(sentences) >= 4
+    for parts in sentences:
+        assert any(all(part in text for part in parts) for text in said), parts
