@@ -21,6 +21,7 @@ import pooch  # type: ignore[import-untyped]
 from filelock import FileLock, Timeout
 from pooch.utils import unique_file_name  # type: ignore[import-untyped]
 
+from popdask.fetch.roots import shown
 from popdask.fetch.transfer import (
     FetchError,
     Patience,
@@ -28,7 +29,6 @@ from popdask.fetch.transfer import (
     Tell,
     Watch,
     is_there,
-    shown,
 )
 
 

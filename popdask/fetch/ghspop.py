@@ -22,8 +22,9 @@ from popdask.fetch.credits import Credit
 from popdask.fetch.downloads import Download, Downloads
 from popdask.fetch.frames import Fetched, FrameFolder
 from popdask.fetch.mosaic import join
+from popdask.fetch.roots import root_of, shown
 from popdask.fetch.tiles import MOLLWEIDE, WGS84, Bounds, TileGrid, checked_bounds, checked_tile
-from popdask.fetch.transfer import FetchError, MissingFileError, root_of, shown
+from popdask.fetch.transfer import FetchError, MissingFileError
 from popdask.fetch.years import Years, wanted_years
 
 URL = "https://jeodpp.jrc.ec.europa.eu/ftp/jrc-opendata/GHSL/GHS_POP_GLOBE_R2023A"

@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import requests
 from pooch.hashes import hash_matches  # type: ignore[import-untyped]
 from urllib3.exceptions import HTTPError, ProtocolError, TimeoutError
 
 from popdask import __version__
-from popdask.errors import InputError
+from popdask.fetch.parts import Part
+from popdask.fetch.roots import shown
 
 AGENT = {"User-Agent": f"popdask/{__version__}"}
 BLOCK = 1 << 18
@@ -94,7 +91,7 @@ class ResumingDownloader:
         watch: Watch | None = None,
         tell: Tell | None = None,
     ) -> None:
-        self._part = _Part(part)
+        self._part = Part(part)
         self._patience = patience
         self._watch = watch
         self._tell = tell
@@ -187,57 +184,6 @@ class ResumingDownloader:
         time.sleep(pause)
 
 
-class _Part:
-    """Bytes that have come, and what they are part of."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._beside = path.with_name(f"{path.name}.json")
-
-    @property
-    def note(self) -> dict[str, Any]:
-        """Validator, size and checksum of the file; without them, nothing is known."""
-        try:
-            return json.loads(self._beside.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):  # the latter after a power cut
-            return {}
-
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def whole(self) -> bool:
-        return self.path.exists() and self.note.get("size") == self.size()
-
-    def rest(self) -> dict[str, str]:
-        """Headers that ask for what has not come, if the file is still the same."""
-        validator = self.note.get("validator")
-        if not validator or not self.size():
-            return {}
-        return {"Range": f"bytes={self.size()}-", "If-Range": validator}
-
-    def discard(self) -> None:
-        """Forget the bytes, then what they were part of."""
-        self.path.unlink(missing_ok=True)
-        self._beside.unlink(missing_ok=True)
-
-    def describe(self, note: dict[str, Any]) -> None:
-        self._beside.write_text(json.dumps(note), encoding="utf-8")
-
-    @contextmanager
-    def opened(self) -> Iterator[IO[bytes]]:
-        """Open the part for what comes next; what has come is on the disk at the end."""
-        with self.path.open("ab") as file:
-            try:
-                yield file
-            finally:
-                file.flush()
-                os.fsync(file.fileno())
-
-    def hand_over(self, target: str) -> None:
-        self.path.replace(target)
-        self._beside.unlink(missing_ok=True)
-
-
 def is_there(url: str, patience: Patience) -> bool:
     """Tell whether a server has a file.
 
@@ -251,49 +197,6 @@ def is_there(url: str, patience: Patience) -> bool:
         return requests.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
     except requests.RequestException as trouble:
         raise FetchError(f"{shown(url)} cannot be asked for: {_cause(trouble)}.") from trouble
-
-
-def root_of(url: str | None, variable: str, published: str) -> str:
-    """Give the root that files are fetched from, without a slash at its end.
-
-    Parameters
-    ----------
-    url
-        Of a mirror, if one is named.
-    variable
-        The environment variable that names one otherwise.
-    published
-        The root where the files are published.
-
-    Raises
-    ------
-    InputError
-        If it is not a URL.
-
-    Examples
-    --------
-    >>> root_of("https://mirror.example.org/worldpop/", "POPDASK_WORLDPOP_URL", "")
-    'https://mirror.example.org/worldpop'
-    """
-    root = url or os.environ.get(variable) or published
-    parts = urlsplit(root)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(
-            f"{variable if url is None else 'url'} is {root!r}; expected the root of a mirror such "
-            "as https://mirror.example.org/worldpop; correct it."
-        )
-    return root.rstrip("/")
-
-
-def shown(url: str) -> str:
-    """Give a URL without user, password and query.
-
-    Examples
-    --------
-    >>> shown("https://me:word@mirror.example.org/a/nor_ppp_2000.tif?token=abc")
-    'https://mirror.example.org/a/nor_ppp_2000.tif'
-    """
-    return re.sub(r"//[^/@]*@", "//", url.split("?")[0])
 
 
 def _note(answer: requests.Response) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from popdask.errors import InputError
 from popdask.fetch.credits import Credit
 from popdask.fetch.downloads import Download, Downloads
 from popdask.fetch.frames import Fetched, FrameFolder, check_raster, link
-from popdask.fetch.transfer import MissingFileError, root_of, shown
+from popdask.fetch.roots import root_of, shown
+from popdask.fetch.transfer import MissingFileError
 from popdask.fetch.years import Years, described, wanted_years
 
 URL = "https://data.worldpop.org/GIS/Population"

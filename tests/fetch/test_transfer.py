@@ -167,10 +167,10 @@ def test_two_fetches_at_once_bring_a_file_once(site, url, tmp_path):
     both = [threading.Thread(target=lambda: got.append(downloads.get(url))) for _ in range(2)]
     for thread in both:
         thread.start()
-    assert told.wait(60), "one of them waits for the other"
+    assert told.wait(300), "one of them waits for the other"
     site.wait.set()
     for thread in both:
-        thread.join(60)
+        thread.join(300)
     assert len(got) == 2 and got[0] == got[1]
     assert got[0].path.read_bytes() == BODY
     assert site.sent == len(BODY)
