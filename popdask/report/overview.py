@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -44,34 +44,38 @@ class Overview:
         """Size of all frames within the page."""
         return sum(len(frame["codes"]) for frames in self.frames.values() for frame in frames)
 
+    def without_codes(self) -> Overview:
+        """Give what is told of the frames, without the frames."""
+        told = {
+            name: [{**frame, "codes": ""} for frame in frames]
+            for name, frames in self.frames.items()
+        }
+        return replace(self, frames=told)
 
-def overview(
-    layers: Mapping[str, xr.DataArray], max_bytes: int, *, most_cells: int = MOST_CELLS
-) -> Overview:
-    """Reduce layers to the finest level of which all frames together fit a budget.
+
+def pyramid(layers: Mapping[str, xr.DataArray], *, most_cells: int = MOST_CELLS) -> list[Overview]:
+    """Reduce the frames of layers, level by level.
 
     Parameters
     ----------
     layers
         Rasters (time, y, x) of one grid, by name: floats are amounts, NaN = no data; integers are
         labels, −1 = none.
-    max_bytes
-        What the packed frames may take.
     most_cells
         Cells of a frame at most.
 
     Returns
     -------
-    Overview
-        The coarsest level, where even that does not fit.
+    list of Overview
+        The finest level first; each has half the cells of the one before along a side.
 
     Examples
     --------
     >>> people = xr.DataArray(np.ones((2, 64, 64), np.float32), dims=("time", "y", "x"))
-    >>> overview({"population": people}, 10_000).factor
-    1
-    >>> overview({"population": people}, 10_000, most_cells=1000).factor
-    4
+    >>> [level.factor for level in pyramid({"population": people})]
+    [1, 2, 4, 8, 16, 32]
+    >>> [level.rows for level in pyramid({"population": people}, most_cells=1000)]
+    [16, 8, 4, 2, 1]
     """
     first = next(iter(layers.values()))
     rows, cols = first.shape[1:]
@@ -92,7 +96,28 @@ def overview(
             }
             for name, values in frame.items():
                 level.frames[name].append(_coded(values))
-    return next((level for level in levels if level.bytes <= max_bytes), levels[-1])
+    return levels
+
+
+def finest(
+    levels: Sequence[Overview], max_bytes: int, around: Callable[[Overview], int] = lambda _: 0
+) -> Overview:
+    """Choose the finest level that fits a budget; the coarsest where none does.
+
+    Parameters
+    ----------
+    levels
+        As from `pyramid`.
+    max_bytes
+        The budget.
+    around
+        Tells the bytes of all that is not the frames themselves.
+
+    Returns
+    -------
+    Overview
+    """
+    return next((level for level in levels if level.bytes + around(level) <= max_bytes), levels[-1])
 
 
 def pack(content: bytes) -> str:

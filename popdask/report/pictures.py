@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from popdask.figures.colours import INK, NOBODY
+from popdask.figures.colours import INK, MAIN
 
 LARGEST_SVG = 400_000  # bytes; a figure of very many marks is smaller as pixels
 
@@ -40,7 +40,7 @@ def markup(picture: Picture, number: int) -> str:
     Returns
     -------
     str
-        An ``<svg>`` without background of which the ink is the page's, or an ``<img>`` of PNG.
+        An ``<svg>`` without background in the colours of the page's theme, or an ``<img>`` of PNG.
         The same figure is the same text.
     """
     buffer = io.BytesIO()
@@ -59,6 +59,7 @@ def _inlined(text: str, number: int) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = text.replace(INK, "currentColor").replace("#000000", "currentColor")
+    text = text.replace(MAIN, "var(--main)")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", text)
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
 
@@ -66,6 +67,6 @@ def _inlined(text: str, number: int) -> str:
 def _png(picture: Picture) -> str:
     buffer = io.BytesIO()
     metadata = {"Software": None}
-    picture.figure.savefig(buffer, format="png", dpi=110, metadata=metadata, facecolor=NOBODY)
+    picture.figure.savefig(buffer, format="png", dpi=110, metadata=metadata, facecolor="white")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<img alt="" src="data:image/png;base64,{data}">'

@@ -38,7 +38,7 @@ figure: Any = bokeh.plotting.figure
 Range: Any = bokeh.models.Range1d
 Source: Any = bokeh.models.ColumnDataSource
 
-DATES = DatetimeTickFormatter(years="%Y", months="%b %Y", days="%d %b %Y")
+DATES = {"years": "%Y", "months": "%b %Y", "days": "%d %b %Y"}
 MAIN, QUIET = "#4477aa", "#bbbbbb"  # of Paul Tol's "bright" scheme
 
 
@@ -187,7 +187,7 @@ def chart(name: str, times: np.ndarray, height: int, title: str = "") -> Any:
         background_fill_alpha=0,
         border_fill_alpha=0,
     )
-    plot.xaxis.formatter = DATES
+    plot.xaxis.formatter = DatetimeTickFormatter(**DATES)
     plot.xgrid.visible = False
     plot.axis.minor_tick_line_color = None
     plot.axis.axis_line_color = None

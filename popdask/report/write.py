@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from popdask.report import page, plots
 from popdask.report.communities import communities_content
 from popdask.report.content import Content, cell_words
 from popdask.report.layers import layer_key, layer_setup, themes
-from popdask.report.overview import Overview, overview
+from popdask.report.overview import Overview, finest, pyramid
 from popdask.report.pictures import Picture, markup
 from popdask.report.record import latest_stages, record_tables
 from popdask.store import MAIN, Finished, RegionStore
@@ -85,16 +86,18 @@ def write_report(
         {"title": each.title, "text": each.text, "markup": page.Markup(markup(each, number))}
         for number, each in enumerate(pictures)
     ]
-    title = str(record.get("name", ""))
-    rest = len(_page(title, content, filling, Overview(1, 1, 1, {})).encode())
-    maps = overview(content.rasters, max_bytes - rest)
-    return page.write_whole(_page(title, content, filling, maps), path)
+    fill = partial(_page, str(record.get("name", "")), content, filling)
+    maps = finest(
+        pyramid(content.rasters),
+        max_bytes,
+        around=lambda level: len(fill(level.without_codes()).encode()),
+    )
+    return page.write_whole(fill(maps), path)
 
 
 def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overview) -> str:
-    """Fill the page; maps without frames give what the rest of it takes."""
+    """Fill the page with all that it shows."""
     cell = cell_words(content.grid, maps.factor)
-    layers = content.layers if maps.frames else []
     shown = {"timeline", "tables"} if filling.get("communities") else set()
     shown |= {"map", "record"} | ({"people"} if filling.get("balance") else set())
     shown |= {"analysis"} if filling["pictures"] else set()
@@ -104,10 +107,10 @@ def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overvi
         numbers=content.numbers,
         map_note=content.map_note,
         parts=[{"id": f"part-{part}", "title": PARTS[part]} for part in PARTS if part in shown],
-        layers=[layer_key(layer, maps, cell) for layer in layers],
+        layers=[layer_key(layer, maps, cell) for layer in content.layers],
         labels=content.times,
         frames=page.layer_elements(maps.frames),
-        setup=page.inline_json(_setup(content, maps, cell) if maps.frames else {}),
+        setup=page.inline_json(_setup(content, maps, cell)),
         **filling,
     )
 

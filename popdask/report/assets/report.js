@@ -111,6 +111,7 @@ const report = (() => {
     const [dw, dh] = [width * state.step * map.width, height * state.step * map.height];
     const y = map.upright ? map.size[1] : 0;
     bokeh.get_model_by_name("raster").data = {image: [pixels], x: [0], y: [y], dw: [dw], dh: [dh]};
+    self.drawn = `${layer}-${frame}`;
   }
 
   function scaleOf(layer) {
@@ -165,9 +166,11 @@ const report = (() => {
 
   function paths() {
     const none = {xs: [], ys: [], colour: []};
-    const {trails, joints} = state.tracks ? world.paths(state.frame, colours.tracks) : {trails: none, joints: none};
-    const rows = state.tracks ? [...world.byFrame[state.frame].values()] : [];
-    const most = Math.max(...rows.map((row) => row.people), 1);
+    const {trails, joints} = state.tracks ? world.paths(state.frame, colours.tracks, world.family(state.track)) : {trails: none, joints: none};
+    const all = [...world.byFrame[state.frame].values()];
+    const most = Math.max(...all.map((row) => row.people), 1);
+    const family = world.family(state.track);
+    const rows = state.tracks ? all.filter((row) => !family || family.has(row.track)) : [];
     bokeh.get_model_by_name("joints").data = joints;
     bokeh.get_model_by_name("trails").data = trails;
     bokeh.get_model_by_name("spots").data = {
@@ -319,7 +322,8 @@ const report = (() => {
     raster();
   }
 
-  return {start, tap, hover, leave, lane, show, state, map: () => plot, world: () => world};
+  const self = {start, tap, hover, leave, lane, map: () => plot, grid: map, drawn: null};
+  return self;
 })();
 
 report.start();

@@ -30,15 +30,24 @@ class World {
     return (this.byTrack.get(track) ?? []).find((row) => row.frame === frame) ?? null;
   }
 
-  // The paths of all tracks up to a frame, and the steps from one track to another.
-  paths(frame, colours) {
+  // A track with those that it came from and those that came from it; null for no track.
+  family(track) {
+    if (track === null) return null;
+    const near = this.byTrack.get(track).flatMap((row) => [...row.parents, ...row.children]);
+    return new Set([track, ...near.map(({row}) => row.track)]);
+  }
+
+  // The paths of tracks up to a frame, and the steps from one track to another.
+  paths(frame, colours, family) {
     const trails = {xs: [], ys: [], colour: []}, joints = {xs: [], ys: [], colour: []};
     for (const [track, rows] of this.byTrack) {
+      if (family && !family.has(track)) continue;
       const past = rows.filter((row) => row.frame <= frame);
       if (past.length > 1) add(trails, past, colours[track]);
       for (const row of past) {
         for (const {row: parent} of row.parents) {
-          if (parent.track !== track) add(joints, [parent, row], "#999999");
+          const known = !family || family.has(parent.track);
+          if (parent.track !== track && known) add(joints, [parent, row], "#999999");
         }
       }
     }
