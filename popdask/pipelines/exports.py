@@ -1,7 +1,8 @@
 """Exported files on record: what a stage wrote, what stays, what goes, and what was changed since.
 
 A file lies outside the store, so anybody can change it or take it away. Its size and SHA-256 are
-taken when it is written, and kept with the record of its stage.
+taken when it is written, and kept with the record of its stage, under its path within the folder of
+the exports: a store that is copied or moved knows nothing of the files of the other place.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class Exports:
     def __init__(self, work: Work, stage: StagePlan, folder: Path) -> None:
         self.folder = folder
         self._work, self._stage = work, stage
-        record = work.records().get(stage.name, {})
-        self._before = _told(record)
-        self._rasters, self._rasters_before = map(_rasters, (stage.record, record))
+        self._record = work.records().get(stage.name, {})
+        self._before = _within(folder, _told(self._record))
+        self._rasters, self._rasters_before = map(_rasters, (stage.record, self._record))
         self._files: dict[str, Mapping[str, Any]] = {}
 
     def cogs(self, array: xr.DataArray, name: str) -> list[Path]:
@@ -82,7 +83,7 @@ class Exports:
     @property
     def sha256(self) -> dict[Path, str]:
         """Checksums of the files on record so far."""
-        return {Path(path): told["sha256"] for path, told in self._files.items() if told}
+        return {self.folder / path: told["sha256"] for path, told in self._files.items() if told}
 
     def commit(self) -> None:
         """Commit the stage, and take away files that it wrote before and not now.
@@ -90,55 +91,65 @@ class Exports:
         Old files go before the commit: a run that is stopped in between removes the rest of them
         when it goes on. So do the temporary folders of a run that was killed while it wrote.
         """
-        for path in map(Path, set(self._before) - set(self._files)):
+        for name in set(self._before) - set(self._files):
+            path = self.folder / name
             if path.is_dir():  # a Zarr group
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
             export.colours_path(path).unlink(missing_ok=True)
-        for written in {**self._before, **self._files}:
-            export.sweep(written)
-        self._work.write_files(self._stage.name, {}, {**self._stage.record, "written": self._files})
+        for name in {**self._before, **self._files}:
+            export.sweep(self.folder / name)
+        record = {**self._stage.record, "written": self._files}
+        if record.items() <= self._record.items():  # files were lost: no commit without a change
+            self._work.forget([self._stage.name])
+        self._work.write_files(self._stage.name, {}, record)
 
     def _has(self, path: Path) -> bool:
-        return str(path) in self._before and path.exists()
+        return self._name(path) in self._before and path.exists()
 
     def _put_down(self, path: Path, fresh: bool) -> None:
         """Note a file; one that was not written now keeps what was noted when it was."""
-        told = None if fresh else self._before.get(str(path))
-        self._files[str(path)] = told or _sum(path)
+        told = None if fresh else self._before.get(self._name(path))
+        self._files[self._name(path)] = told or _sum(path)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
 
-def without_missing(records: Mapping[str, Any], *stages: str) -> dict[str, Any]:
+def without_missing(records: Mapping[str, Any], folder: Path, *stages: str) -> dict[str, Any]:
     """Give the records as if stages of exports were not done, where somebody took files away.
 
     Parameters
     ----------
     records
         The records of the finished stages, by name.
+    folder
+        Where the files are.
     *stages
         The stages of exports.
     """
     found = dict(records)
     for stage in stages:
         written = found.get(stage, {}).get("written", {})
-        if not all(Path(path).exists() for path in written):
+        if not all((folder / path).exists() for path in written):
             found[stage] = {"written": written}
     return found
 
 
 def exported(records: Records) -> dict[str, Mapping[str, Any]]:
-    """Tell the size and SHA-256 of every exported file on record, by its path."""
+    """Tell the size and SHA-256 of every exported file on record, by its path in the folder."""
     files: dict[str, Mapping[str, Any]] = {}
     for record in records.values():
         files |= _told(record)
     return files
 
 
-def changed_exports(records: Records) -> Iterator[str]:
+def changed_exports(records: Records, folder: Path) -> Iterator[str]:
     """Say of each exported file that is not what was written what is wrong, and how to mend it."""
     for stage, record in records.items():
-        for path, told in sorted(_told(record).items()):
-            if problem := _problem(Path(path), told):
+        for name, told in sorted(_told(record).items()):
+            path = folder / name
+            if problem := _problem(path, told):
                 yield (
                     f"the exported file {path} {problem}; `popdask run JOB --only {stage} --force` "
                     "writes it again."
@@ -160,6 +171,16 @@ def _told(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The files of a record; those of earlier versions without size and checksum."""
     written = record.get("written", {})
     return dict(written) if isinstance(written, Mapping) else {path: {} for path in written}
+
+
+def _within(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    """The files that lie in a folder; earlier versions recorded whole paths."""
+    inside = {folder / path: told for path, told in files.items()}
+    return {
+        path.relative_to(folder).as_posix(): told
+        for path, told in inside.items()
+        if path.is_relative_to(folder)
+    }
 
 
 def _rasters(record: Mapping[str, Any]) -> dict[str, str]:

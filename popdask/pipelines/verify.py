@@ -81,7 +81,7 @@ def verify(job: Job) -> Verified:
     if not differences:  # what the product promises can be checked in whole arrays only
         differences += product(job).check(store)
     if exports:
-        differences += changed_exports(records)
+        differences += changed_exports(records, job.export_folder)
     return Verified(len(found), len(files) + len(groups) + len(exports), tuple(differences))
 
 

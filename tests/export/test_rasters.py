@@ -2,8 +2,6 @@ import os
 from pathlib import Path
 
 import dask.array as da
-import geopandas as gpd
-import geopandas.testing
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +10,10 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterio.transform import Affine
-from shapely.geometry import box
 
 from popdask.cube import open_frames
 from popdask.errors import InputError
-from popdask.export import write_cogs, write_geoparquet
+from popdask.export import write_cogs, write_geotiff
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
 OSLO = DATA / "oslo_250m" / "oslo_pop_250m_2019.tif"
@@ -125,24 +122,28 @@ def test_an_array_without_place_or_of_other_dimensions_is_refused(tmp_path):
     assert held(tmp_path) == []
 
 
-def test_tables_survive_parquet(tmp_path):
-    table = pd.DataFrame({"time": pd.to_datetime(["2006", "2011"]), "people": [3.5, 4]})
-    places = gpd.GeoDataFrame(table, geometry=[box(0, 0, 1, 1), box(1, 1, 3, 3)], crs="EPSG:25833")
-    path = write_geoparquet(places, tmp_path / "new" / "communities.parquet")
-    again = gpd.read_parquet(path)
-    geopandas.testing.assert_geodataframe_equal(again, places)
-    assert again.crs.to_epsg() == 25833
-    pd.testing.assert_frame_equal(pd.read_parquet(write_geoparquet(table, path)), table)
-    assert held(tmp_path / "new") == ["communities.parquet"]
+def test_one_geotiff_has_a_band_for_each_frame(tmp_path):
+    community = np.random.default_rng(0).integers(-1, 9, (2, *GRID.shape)).astype("int32")
+    array = frames(community, ["2006", "2011"])
+    path = write_geotiff(array, tmp_path / "new" / "community.tif", strip_cells=1)
+    with rasterio.open(path) as file:
+        assert file.descriptions == ("2006", "2011") and file.nodata == -1
+        assert (file.crs.to_epsg(), file.transform) == (25833, GRID.transform)
+        np.testing.assert_array_equal(file.read(), community)
+    whole = write_geotiff(array, tmp_path / "community.tif")
+    assert whole.read_bytes() == path.read_bytes()
+    single = write_geotiff(array[0].drop_vars("time"), tmp_path / "single.tif")
+    with rasterio.open(single) as file:
+        assert file.descriptions == ("single",)
 
 
-def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    table = pd.DataFrame({"people": [3.5, 4]})
-    path = write_geoparquet(table, tmp_path / "communities.parquet")
-    with pytest.raises(Exception, match="people"):
-        write_geoparquet(pd.DataFrame({"people": [3.5, "many"]}), path)
-    assert held(tmp_path) == ["communities.parquet"]
-    pd.testing.assert_frame_equal(pd.read_parquet(path), table)
+def test_notes_of_other_programs_go_with_the_file_that_they_are_about(tmp_path):
+    array = frames(np.ones((1, 8, 8)), ["2006"], GRID[:8, :8])
+    (path,) = write_cogs(array, tmp_path, "people")
+    notes = path.with_name(f"{path.name}.aux.xml")
+    notes.write_text("<PAMDataset/>")
+    write_cogs(array * 2, tmp_path, "people")
+    assert not notes.exists()
 
 
 @pytest.mark.skipif(not OSLO.is_file(), reason=f"POPDASK_DATA has no {OSLO.name}")

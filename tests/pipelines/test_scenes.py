@@ -50,7 +50,11 @@ def finished(world, tmp_path_factory):
 
 
 def exported(settings):
-    return {path.name for path in settings.export_folder.iterdir() if path.is_file()}
+    """The exports, besides the colours, which lie beside the rasters."""
+    names = {path.name for path in settings.export_folder.iterdir() if path.is_file()}
+    colours = {name for name in names if name.endswith(".aux.xml")}
+    assert colours == {f"{name}.aux.xml" for name in names if name.endswith(".tif")}
+    return names - colours
 
 
 def test_every_cell_has_its_groups_and_its_place_in_the_plot(finished):

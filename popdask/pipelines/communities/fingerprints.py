@@ -106,8 +106,8 @@ def _fingerprints(
         t: of("links", plain([job.links]), communities[t], communities[pairs[t]]) for t in pairs
     }
     tracks = of("tracks", summary, links)
-    formats, place = job.output.export, [job.name, str(job.export_folder)]
-    told = [*place, "cog" in formats]
+    formats = job.output.export
+    told = [job.name, "cog" in formats]
     rasters = {t: of("export", told, population[t], communities[t]) for t in times}
     last = of("export", rasters, sorted(formats), tracks)  # and what tells of all frames
     export = {"frames": {**rasters, times[-1]: last}, "rasters": rasters}

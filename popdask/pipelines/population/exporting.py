@@ -66,7 +66,7 @@ def _catalog(run: PopulationStages, tables: Mapping[str, Path]) -> list[Path]:
         frames,
         tables,
         description=f"People per cell of {job.name}, estimated from aerial images.",
-        sha256={Path(path): told["sha256"] for path, told in written.items() if told},
+        sha256={job.export_folder / name: told["sha256"] for name, told in written.items() if told},
     )
 
 

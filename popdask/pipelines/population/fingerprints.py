@@ -105,12 +105,12 @@ def _fingerprints(
     scored = of("evaluation", told, estimate if truth else None)
     if _learns(job) or truth:
         wanted["evaluation"] = {"frames": {WHOLE: scored}}
-    formats, place = set(job.output.export), [job.name, str(job.export_folder)]
+    formats = set(job.output.export)
     if "cog" in formats:
-        prints = {time: of("export", place, print_) for time, print_ in last.items()}
+        prints = {time: of("export", job.name, print_) for time, print_ in last.items()}
         wanted["export"] = {"frames": prints}
     if formats := formats - {"cog"}:
-        tables = of("tables", place, sorted(formats), last, scored)
+        tables = of("tables", job.name, sorted(formats), last, scored)
         wanted["tables"] = {"frames": {WHOLE: tables}}
     return wanted
 

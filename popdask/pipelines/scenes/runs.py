@@ -106,10 +106,12 @@ class ScenesPipeline:
         groups = fingerprint("groups", VERSIONS["groups"], features, plain([job.groups]))
         prints = {"features": features, "groups": groups}
         if job.output.export:
-            told = [groups, job.name, job.output.export, str(job.export_folder)]
+            told = [groups, job.name, job.output.export]
             prints["export"] = fingerprint("export", VERSIONS["export"], told)
         wanted = {name: {"frames": {WHOLE: print_}} for name, print_ in prints.items()}
-        return decide([], wanted, without_missing(records, "export"), needs=NEEDS)
+        return decide(
+            [], wanted, without_missing(records, job.export_folder, "export"), needs=NEEDS
+        )
 
     def begin(
         self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]

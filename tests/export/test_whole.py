@@ -1,0 +1,59 @@
+"""A file is there whole or not at all, whatever stops its writing."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from popdask.export import sweep, whole
+
+
+def held(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), whole(path) as unfinished:
+        unfinished.write_text("half")
+        raise OSError("disk full")
+    assert path.read_text() == "old" and held(tmp_path) == ["note.txt"]
+
+
+def test_the_same_contents_leave_the_file_as_it_is(tmp_path):
+    path = tmp_path / "note.txt"
+    path.write_text("same")
+    os.utime(path, (0, 0))
+    with whole(path) as unfinished:
+        unfinished.write_text("same")
+    assert path.stat().st_mtime == 0
+    with whole(path) as unfinished:
+        unfinished.write_text("more")
+    assert path.read_text() == "more" and path.stat().st_mtime > 0
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path):
+    for content in ("one", "two"):
+        with whole(tmp_path / "group") as unfinished:
+            unfinished.mkdir()
+            (unfinished / content).touch()
+    assert held(tmp_path) == ["group"] and held(tmp_path / "group") == ["two"]
+
+
+def test_what_a_killed_write_leaves_is_swept_away(tmp_path):
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+    script = (
+        "import os, signal, sys; from popdask.export.whole import whole\n"
+        "with whole(sys.argv[1]) as unfinished:\n"
+        "    unfinished.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_text() == "old" and len(held(tmp_path)) == 2
+    sweep(path)
+    assert held(tmp_path) == ["note.txt"]
+    sweep(tmp_path / "nowhere" / "note.txt")
