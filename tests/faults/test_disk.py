@@ -8,7 +8,8 @@ from popdask.errors import InputError
 from popdask.pipelines import communities
 from popdask.store import RegionStore, StoreError
 from tests.faults.disk import filled, mount, small_disk
-from tests.pipelines.small import assert_same, job, small_world
+from tests.faults.process import finish
+from tests.pipelines.small import assert_same, job, small_world, write_job
 
 SIZE = 8 * 2**20
 
@@ -72,7 +73,7 @@ def test_a_disk_that_fills_while_a_stage_is_written(disk, frames, undisturbed):
     assert_same(store, after)
 
 
-def test_a_store_made_read_only_is_named_and_still_read(disk, frames, undisturbed):
+def test_a_store_made_read_only_is_named_and_still_read(disk, frames, undisturbed, tmp_path):
     after, before = undisturbed
     shutil.copytree(before.path, disk / "small.icechunk")
     store = RegionStore(disk / "small.icechunk")
@@ -80,7 +81,10 @@ def test_a_store_made_read_only_is_named_and_still_read(disk, frames, undisturbe
     with pytest.raises(StoreError, match="Read-only file system"):
         communities.run(changed(frames, store.path))
     assert_same(store, before)
-    assert communities.plan(job(frames, store.path)).done
+    file = write_job(tmp_path / "small.toml", frames, store.path)
+    for command in ("plan", "status", "history", "verify"):
+        code, _, complaint = finish(file, command=command)
+        assert code == 0, complaint
     mount("-o", "remount,rw", disk)
     communities.run(changed(frames, store.path))
     assert_same(store, after)
