@@ -129,7 +129,7 @@ class QueueWorkers(CountedWorkers):
     gpu: bool = False
     """Whether each has a GPU; the tasks that want one go there."""
     scratch: str | None = None
-    """FilePath on the workers' nodes for what does not fit the memory, such as ``"$TMPDIR"``."""
+    """Folder on the workers' nodes for what does not fit the memory, such as ``"$TMPDIR"``."""
 
     @model_validator(mode="after")
     def _one_gpu_per_job(self) -> QueueWorkers:
@@ -152,7 +152,7 @@ class Queue(_Settings):
     python: str | None = None
     """Python on the nodes; without it, this one, which must be on a shared disk."""
     logs: FilePath | None = None
-    """FilePath of the workers' output."""
+    """Folder of the workers' output."""
     directives: tuple[str, ...] = ()
     """Further options for each worker's job, such as ``"--exclusive"``."""
     prologue: tuple[str, ...] = ()
@@ -187,13 +187,14 @@ class Tls(_Settings):
     """Certificates that scheduler, workers and client show each other."""
 
     folder: FilePath
-    """FilePath with ``ca.pem``, and a certificate and key for each role."""
+    """Folder with ``ca.pem``, and a certificate and key for each role."""
 
 
 class Local(_Settings):
     """Processes on this machine."""
 
     kind: Literal["local"]
+    """The kind of cluster."""
     workers: LocalWorkers = LocalWorkers()
     tls: Tls | None = None
     dashboard: str = "127.0.0.1:0"
@@ -204,6 +205,7 @@ class Address(_Settings):
     """A scheduler that is already there."""
 
     kind: Literal["address"]
+    """The kind of cluster."""
     address: Annotated[str, Field(pattern=r"^(tcp|tls)://\S+$")]
     """Such as ``"tcp://host:8786"``."""
     workers: Waiting = Waiting(wait=60)
@@ -214,6 +216,7 @@ class BatchQueue(_Settings):
     """Workers as jobs of a batch queue; scheduler and dashboard are where the run is."""
 
     kind: Literal["slurm", "pbs", "lsf"]
+    """The batch system."""
     workers: QueueWorkers
     queue: Queue = Queue()
     tls: Tls | None = None
@@ -225,6 +228,7 @@ class Kubernetes(_Settings):
     """Pods that the Dask operator starts."""
 
     kind: Literal["kubernetes"]
+    """The kind of cluster."""
     workers: CountedWorkers
     kubernetes: Pods
 
@@ -233,6 +237,7 @@ class Gateway(_Settings):
     """A cluster that a Dask Gateway starts."""
 
     kind: Literal["gateway"]
+    """The kind of cluster."""
     workers: CountedWorkers
     gateway: Server
 
