@@ -17,6 +17,7 @@ NAMES = (
     "flow",
     "tracking",
     "graph",
+    "plan",
     "scaling",
     "estimate",
     "quality",

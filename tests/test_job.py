@@ -1,5 +1,6 @@
 """Job files become typed settings, or one sentence that says what to mend."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,13 @@ def test_a_wrong_setting_gets_one_sentence(job_file, lines, message):
 )
 def test_an_incomplete_job_says_what_is_missing(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
+        load_job(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "a\\b", "", "a\nb"])
+def test_a_name_cannot_lead_out_of_the_folders_that_are_named_after_it(tmp_path, name):
+    text = JOB.replace('"oslo"', json.dumps(name))
+    with pytest.raises(InputError, match="name is"):
         load_job(write(tmp_path, text))
 
 

@@ -8,6 +8,6 @@ address, or a TOML file such as those under ``deploy/``: processes on this machi
 from popdask.cluster.certificates import make_certificates
 from popdask.cluster.connection import connect
 from popdask.cluster.spec import load_spec
-from popdask.cluster.waiting import NoWorkersError
+from popdask.cluster.waiting import LostSchedulerError, NoWorkersError
 
-__all__ = ["NoWorkersError", "connect", "load_spec", "make_certificates"]
+__all__ = ["LostSchedulerError", "NoWorkersError", "connect", "load_spec", "make_certificates"]

@@ -58,6 +58,8 @@ def told(place: object) -> Iterator[None]:
 
 
 def _store_error(place: object, reason: str) -> StoreError:
+    if "timestamp ordering" in reason:  # a commit must not be older than the one before it
+        reason = "this machine's clock is behind that of the last commit: set it right"
     return StoreError(
         f"{place} cannot be read or written ({reason}): what is finished is kept; mend that, and "
         "run the job again to go on."
