@@ -38,10 +38,10 @@ toc_object_entries_show_parents = "hide"
 
 # What other projects document is not linked: the pages are built without a network.
 nitpicky = True
-# Nor are types that only stand in signatures: models of settings, which have pages of their own.
+# Nor are types that stand in signatures alone, such as models of settings.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!popdask\b).*"),
-    (r"py:class", r"popdask\.(job|cluster\.spec|store\.location)\..*"),
+    (r"py:class", r"popdask\.(job|cluster\.spec|fetch\.\w+|store\.location)\..*"),
     (r"py:(mod|class)", r"popdask\..*\._\w+.*"),  # a private module has no page
 ]
 
