@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from popdask import plan_job, run_job
+from popdask import CellGrid, TrainedModel, plan_job, run_job
 from popdask.cards import card
 from popdask.store import RegionStore
 from popdask.tracking.clustering import fit_classes
@@ -105,3 +105,20 @@ def test_models_tell_their_settings_and_their_curve(outcome):
     chosen = fit_classes(np.arange(40.0).reshape(20, 2), k="auto", ks=range(2, 6))
     assert rows(chosen)["number chosen"] == "the knee over 2 … 5"
     assert "<svg" in chosen._repr_html_()
+
+
+def test_a_network_tells_what_it_sees_and_learned_from():
+    network = {"network": "PresenceCNN", "widths": (4, 8), "hidden": (8,)}
+    history = [{"epoch": 1, "validation": 0.7}, {"epoch": 2, "validation": 0.5}]
+    fields = {"cell_size": 100.0, "history": history, "figures": {"matthews": 0.71}}
+    model = TrainedModel.untrained("presence", network, pixels=20, **fields)
+    told = rows(model)
+    assert told["sees"] == "1 × 20 × 20 pixels, 1 × 1 cells of 100"
+    assert told["learned from"] == "0 cells, 2 epochs"
+    assert told["validation matthews"] == "0.71" and "<svg" in model._repr_html_()
+
+
+def test_a_grid_tells_its_crs_by_name():
+    told = rows(CellGrid.preset("eu_1km"))
+    assert told["CRS"] == "EPSG:3035, ETRS89-extended / LAEA Europe"
+    assert told["codes"] == "1km_<north>_<east>"

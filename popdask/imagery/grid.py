@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
+from popdask.cards import card
 from popdask.errors import InputError
 
 TOLERANCE = 1e-6  # of a cell or pixel: writers round transforms differently
@@ -109,6 +110,16 @@ class CellGrid:
                 "of them, or give the size and the CRS"
             )
         return PRESETS[name]
+
+    def _repr_html_(self) -> str:
+        """Its size, its CRS and what its codes look like, as a notebook shows it."""
+        rows = {
+            "cells": f"{self.size:g} wide",
+            "CRS": f"{self.crs}, {pyproj.CRS.from_user_input(self.crs).name}",
+            "origin (x, y)": self.origin,
+            "codes": f"{self.label}_<north>_<east>",
+        }
+        return card(f"CellGrid of {self.label}", rows)
 
     @property
     def label(self) -> str:

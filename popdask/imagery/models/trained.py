@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from popdask.arithmetic import fixed_arithmetic
+from popdask.cards import card
 from popdask.devices import pick_device
 from popdask.errors import InputError
 from popdask.imagery.models.building import build, build_with
@@ -214,6 +215,22 @@ class TrainedModel(AsBytes):
         plain = {key: header[key] for key in (*_PLAIN, "settings", "figures", "history")}
         scaling = Normalisation(white, tuple(mean), tuple(std))
         return cls(module, header["kind"], scaling, training_cells=cells, **plain)
+
+    def _repr_html_(self) -> str:
+        """What it is, what it sees and how good it is, as a notebook shows it."""
+        sides = 2 * self.context + 1
+        rows = {
+            "says": "whether people live in a cell"
+            if self.kind == "presence"
+            else "how many people",
+            "network": f"{self.config['network']}, {parameter_count(self.module):,} parameters",
+            "sees": f"{self.bands} × {self.pixels} × {self.pixels} pixels, "
+            f"{sides} × {sides} cells of {self.cell_size:g}",
+            "learned from": f"{len(self.training_cells):,} cells, {len(self.history)} epochs",
+            **{f"validation {name}": f"{value:.4g}" for name, value in self.figures.items()},
+        }
+        losses = [epoch["validation"] for epoch in self.history if "validation" in epoch]
+        return card(f"TrainedModel ({self.kind})", rows, curve=losses)
 
     def __repr__(self) -> str:
         epochs = f"{len(self.history)} epochs" if self.history else "untrained"
