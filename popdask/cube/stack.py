@@ -134,6 +134,16 @@ def open_cube(path: Path_) -> xr.Dataset:
     ------
     InputError
         If it is not such a group; and, when computed, if it holds a negative or infinite count.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> grid = GeoBox.from_bbox((0, 0, 4, 2), "EPSG:3035", resolution=1)
+    >>> empty = xr_zeros(grid, "float32", time=["2006-01-01"]).to_dataset(name="population")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_cube(empty, f"{folder}/cube.zarr")
+    ...     open_cube(f"{folder}/cube.zarr").population.rio.crs.to_epsg()
+    3035
     """
     try:
         stored = xr.open_zarr(

@@ -45,6 +45,20 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Jo
     ------
     InputError
         If the file is missing, is not TOML, or has a setting that is unknown or out of range.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = '''
+    ... name = "oslo"
+    ... input.frames = "pop_{year}.tif"
+    ... output.store = "oslo.icechunk"
+    ... '''
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     length = Path(folder, "oslo.toml").write_text(text)
+    ...     job = load_job(f"{folder}/oslo.toml", {"classes.k": "auto"})
+    >>> job.classes.k, job.encoder.epochs, Path(job.input.frames).name
+    ('auto', 200, 'pop_{year}.tif')
     """
     path = Path(path)
     tables = read_toml(path, "job file")

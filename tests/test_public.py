@@ -1,0 +1,86 @@
+"""What every public name owes its user: types, a docstring in numpydoc's form, an example."""
+
+import ast
+import doctest
+import inspect
+from itertools import pairwise
+
+import pytest
+from numpydoc.docscrape import ClassDoc, FunctionDoc
+
+import popdask
+
+NAMES = [name for name in popdask.__all__ if name != "__version__"]
+VERBS = [name for name in NAMES if inspect.isroutine(getattr(popdask, name))]
+CLASSES = [name for name in NAMES if inspect.isclass(getattr(popdask, name))]
+
+
+def parameters(found):
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(found).parameters.items()
+        if name not in ("self", "cls")
+    }
+
+
+def described(doc):
+    """The names in a Parameters section, where several may share a line."""
+    lines = (entry.name for entry in doc["Parameters"])
+    return {name.strip().lstrip("*") for line in lines for name in line.split(":")[0].split(",")}
+
+
+def documented_fields(found):
+    """Names of a class's attributes that have a docstring below them."""
+    (body,) = (node.body for node in ast.parse(inspect.getsource(found)).body)
+    return {
+        first.target.id
+        for first, second in pairwise(body)
+        if isinstance(first, ast.AnnAssign)
+        and isinstance(second, ast.Expr)
+        and isinstance(second.value, ast.Constant)
+    }
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_tells_what_it_takes_and_what_it_gives(name):
+    verb = getattr(popdask, name)
+    doc, signature = FunctionDoc(verb), inspect.signature(verb)
+    assert set(parameters(verb)) == described(doc)
+    assert signature.return_annotation is not inspect.Signature.empty
+    if signature.return_annotation not in (None, "None"):
+        assert doc["Returns"] or doc["Yields"]
+    assert doc["Summary"] and doc["Summary"][0].endswith(".")
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_has_all_its_types(name):
+    for parameter in parameters(getattr(popdask, name)).values():
+        assert parameter.annotation is not inspect.Parameter.empty, parameter
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_tells_what_it_is_made_of(name):
+    found = getattr(popdask, name)
+    doc = ClassDoc(found)
+    assert doc["Summary"]
+    if issubclass(found, Exception):
+        return
+    asked = set(parameters(found))
+    missing = asked - described(doc) - documented_fields(found)
+    # The name of a dataclass's field may say all; the other parameters have a sentence.
+    assert not missing or (hasattr(found, "__dataclass_fields__") and missing < asked)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_an_example(name):
+    found = getattr(popdask, name)
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(found))
+    assert examples
+    assert not all(example.options.get(doctest.SKIP) for example in examples)
+    assert any(name in example.source + example.want for example in examples)
+
+
+def test_the_rooms_are_there_without_an_import_of_their_own():
+    for name in ("cube", "export", "figures", "imagery", "metrics", "synthetic", "tracking"):
+        assert getattr(popdask, name).__name__ == f"popdask.{name}"
+        assert name in dir(popdask)
