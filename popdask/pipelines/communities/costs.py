@@ -178,7 +178,8 @@ def _work(
     if name == "tracks":
         return {}, alone
     if name == "export":
-        return {}, alone | ({"cell": cells} if "cog" in job.output.export else {})
+        rasters = _rasters(job)
+        return {}, alone | ({"cell": cells * rasters} if rasters else {})
     shared = {"cell": cells, "chunk": extent.blocks * frames}
     if name == "flow":
         shared["cell"] *= job.flow.iterations
@@ -205,14 +206,14 @@ def _tasks(job: CommunitiesJob, stage: StagePlan, extent: Extent, frames: int) -
     if stage.name == "summary" and not stage.whole:
         tasks += 5.8  # some frames of an array are not fused with the reading
     if stage.name == "export":
-        tasks *= 3 * ("cog" in job.output.export)
+        tasks *= 3 * _rasters(job)
     return round(tasks * extent.blocks * frames)
 
 
 def _bytes(job: CommunitiesJob) -> Mapping[str, tuple[int, int]]:
     """Bytes that each stage reads and writes for a cell of a frame."""
     few = PEOPLE if job.communities.min_people else 0
-    cogs = COGS if "cog" in job.output.export else 0
+    rasters = COGS * _rasters(job)
     return {
         "population": (PEOPLE, PEOPLE),
         "flow": (PEOPLE, MOTION),
@@ -223,8 +224,13 @@ def _bytes(job: CommunitiesJob) -> Mapping[str, tuple[int, int]]:
         "summary": (2 * (PEOPLE + COMMUNITY) + MOTION, 0),
         "links": (2 * (PEOPLE + COMMUNITY), 0),
         "tracks": (0, 0),
-        "export": (cogs, cogs),
+        "export": (rasters, rasters),
     }
+
+
+def _rasters(job: CommunitiesJob) -> int:
+    """How often every cell is written to rasters."""
+    return len({"cog", "geotiff"}.intersection(job.output.export))
 
 
 def _shares(path: str, shape: tuple[int, int], cells: str) -> tuple[float, float]:
