@@ -110,8 +110,8 @@ class Links(Settings):
     """By the cells that move together, by the people in common, or by both."""
 
 
-#: Further formats: rasters of each frame, rasters of all frames, tables, layers, a catalogue.
-Format = Literal["cog", "geotiff", "geoparquet", "gpkg", "stac"]
+#: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.
+Format = Literal["cog", "geotiff", "geoparquet", "gpkg", "stac", "report"]
 
 
 class Output(settings.Output):

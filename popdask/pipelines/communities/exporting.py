@@ -11,8 +11,10 @@ import pandas as pd
 
 from popdask import export
 from popdask.figures import CLASSES, number_colours
+from popdask.pipelines.communities.reporting import report
 from popdask.pipelines.exports import Exports, cycled
 from popdask.pipelines.plan import StagePlan
+from popdask.store import WORK
 from popdask.tracking.clustering import ClassModel
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def write_exports(run: CommunityStages, stage: StagePlan) -> Exports:
                 sha256=exports.sha256,
             )
         )
+    if "report" in formats:
+        exports.add(report(run.job, branch=WORK, record=run.record()))
     return exports
 
 
