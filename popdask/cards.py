@@ -40,6 +40,21 @@ def card(title: str, rows: Mapping[str, object], *, curve: Sequence[float] = ())
     return f"<div><b>{escape(title)}</b>{drawn}<table>{table}</table></div>"
 
 
+class Telling:
+    """Something that tells of itself in a few words, on a line or as a card."""
+
+    def told(self) -> Mapping[str, str]:
+        """What there is to tell, by name."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{what}: {word}" for what, word in self.told().items())
+        return f"{type(self).__name__}({words})"
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self.told())
+
+
 def _line(numbers: Sequence[float]) -> str:
     """Draw numbers as a line of fixed size, as SVG."""
     low, high = min(numbers), max(numbers)

@@ -4,10 +4,13 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from popdask import CellGrid, TrainedModel, plan_job, run_job
 from popdask.cards import card
+from popdask.pipelines.population import Outcome as Estimates
+from popdask.pipelines.scenes import Outcome as Groups
 from popdask.store import RegionStore
 from popdask.tracking.clustering import fit_classes
 from popdask.tracking.fitted import FittedEncoder
@@ -122,3 +125,14 @@ def test_a_grid_tells_its_crs_by_name():
     told = rows(CellGrid.preset("eu_1km"))
     assert told["CRS"] == "EPSG:3035, ETRS89-extended / LAEA Europe"
     assert told["codes"] == "1km_<north>_<east>"
+
+
+def test_outcomes_of_the_imagery_tell_people_and_cells(outcome):
+    times = pd.to_datetime(["2015", "2025"])
+    people = pd.DataFrame({"time": times, "people": [1200.0, 3400.0]})
+    estimates = Estimates(outcome.plan, people, None, people, None, None, outcome.store)
+    told = rows(estimates)
+    assert told["people"] == "1,200 (2015-01-01), 3,400 (2025-01-01)"
+    assert (told["scores"], told["zones"]) == ("none", "2 keep their totals")
+    groups = rows(Groups(outcome.plan, people, outcome.store))
+    assert groups["cells"] == "2" and groups["computed"].startswith("population, flow")

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask import cube
-from popdask.cards import card
+from popdask.cards import Telling
 from popdask.job import CommunitiesJob
 from popdask.pipelines import conductor
 from popdask.pipelines.communities.fingerprints import MODELS, plan_communities
@@ -28,7 +28,7 @@ from popdask.tracking.lineage import EVENTS
 
 
 @dataclass(frozen=True, repr=False)
-class Outcome:
+class Outcome(Telling):
     """What a run did and found."""
 
     plan: Plan
@@ -42,14 +42,8 @@ class Outcome:
     store: RegionStore
     """The results."""
 
-    def __repr__(self) -> str:
-        return f"Outcome({', '.join(f'{what}: {told}' for what, told in self._told().items())})"
-
-    def _repr_html_(self) -> str:
-        """What was computed and found, as a notebook shows it."""
-        return card("Outcome", self._told())
-
-    def _told(self) -> dict[str, str]:
+    def told(self) -> dict[str, str]:
+        """What was computed and found, in a few words."""
         computed = [stage.name for stage in self.plan if not stage.done]
         people, events = self.balance["raster"], self.tracks["event"].value_counts()
         return {

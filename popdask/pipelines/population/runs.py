@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from popdask import export
+from popdask.cards import Telling
 from popdask.errors import InputError
 from popdask.job import PopulationJob
 from popdask.pipelines import communities, conductor, scenes
@@ -27,8 +28,8 @@ from popdask.progress import Reporter
 from popdask.store import RegionStore
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, repr=False)
+class Outcome(Telling):
     """What a run did and found."""
 
     plan: Plan
@@ -45,6 +46,18 @@ class Outcome:
     """The groups of cells that look alike, where the job asks for them."""
     store: RegionStore
     """The results."""
+
+    def told(self) -> dict[str, str]:
+        """What was computed and found, in a few words."""
+        computed = [stage.name for stage in self.plan if not stage.done]
+        frames = self.people.itertuples()
+        return {
+            "computed": ", ".join(computed) or "nothing, all was done",
+            "people": ", ".join(f"{row.people:,.0f} ({row.time:%Y-%m-%d})" for row in frames),
+            "scores": "none" if self.scores is None else f"{len(self.scores)} rows",
+            "zones": "none" if self.zones is None else f"{len(self.zones)} keep their totals",
+            "results": str(self.store.path),
+        }
 
 
 class PopulationPipeline:

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask import export, figures
+from popdask.cards import Telling
 from popdask.figures.scenes import GROUPS
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.scenes import (
@@ -52,8 +53,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, repr=False)
+class Outcome(Telling):
     """What a run did and found."""
 
     plan: Plan
@@ -62,6 +63,15 @@ class Outcome:
     """Every cell with its groups and its place in the plot."""
     store: RegionStore
     """The results."""
+
+    def told(self) -> dict[str, str]:
+        """What was computed and found, in a few words."""
+        computed = [stage.name for stage in self.plan if not stage.done]
+        return {
+            "computed": ", ".join(computed) or "nothing, all was done",
+            "cells": f"{len(self.groups):,}",
+            "results": str(self.store.path),
+        }
 
 
 @dataclass(frozen=True)
