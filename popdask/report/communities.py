@@ -14,7 +14,7 @@ from popdask.figures._places import Grid, year
 from popdask.report import plots, tables
 from popdask.report.content import Content
 from popdask.report.layers import Layer
-from popdask.report.timeline import LANES, timeline_plots
+from popdask.report.timeline import LANES, split_off, timeline_plots
 from popdask.store import RegionStore
 from popdask.tracking.tally import Table, frames_of, sum_frames, tabulate
 
@@ -85,15 +85,16 @@ def _numbers(
     last = balance.iloc[-1]
     now = year(balance["time"].to_numpy()[-1])
     there = int((communities["time"] == last["time"]).sum())
-    events = tracks["event"].value_counts()
+    merges = int((tracks["event"] == "merge").sum())
     share = last["inside"] / last["raster"] if last["raster"] else 0.0
+    pieces = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
     told = {
         f"people in {now}": f"{last['raster']:,.0f}",
         "of them live in communities": f"{share:.1%}",
         f"communities in {now}": f"{there:,}",
         "tracks in all": f"{tracks['track'].nunique():,}",
-        "times a part split off": f"{events.get('split', 0):,}",
-        "times communities merged": f"{events.get('merge', 0):,}",
+        "times a part split off": f"{pieces:,}",
+        "times communities merged": f"{merges:,}",
     }
     return [{"what": what, "value": value} for what, value in told.items()]
 

@@ -75,7 +75,7 @@ def pyramid(layers: Mapping[str, xr.DataArray], *, most_cells: int = MOST_CELLS)
     >>> [level.factor for level in pyramid({"population": people})]
     [1, 2, 4, 8, 16, 32]
     >>> [level.rows for level in pyramid({"population": people}, most_cells=1000)]
-    [16, 8, 4, 2, 1]
+    [22, 11, 6, 3, 2]
     """
     first = next(iter(layers.values()))
     rows, cols = first.shape[1:]

@@ -69,14 +69,26 @@ def timeline_plots(
     return [counts, plot]
 
 
+def split_off(event: pd.Series, track: pd.Series, parents: pd.Series) -> np.ndarray:
+    """Tell which events are pieces that began a track, not those that went on as the old one.
+
+    Examples
+    --------
+    >>> split_off(pd.Series(["split", "split"]), pd.Series([0, 7]), pd.Series([[0], [0]]))
+    array([False,  True])
+    """
+    began = [number not in found for number, found in zip(track, parents, strict=True)]
+    return (event == "split").to_numpy() & np.array(began, dtype=bool)
+
+
 def _count_plot(news: pd.DataFrame, times: np.ndarray) -> Any:
     """Count the events of every frame; that everything appears in the first one is no news."""
+    happened = {event: (news["event"] == event).to_numpy() for event in EVENTS}
+    happened["split"] = split_off(news["event"], news["track"], news["parents"])
+    happened["appear"] = happened["appear"] & (news["frame"] > 0).to_numpy()
     counts = {
-        event: np.bincount(
-            news["frame"][(news["event"] == event) & ((news["frame"] > 0) | (event == "vanish"))],
-            minlength=len(times),
-        ).tolist()
-        for event in EVENTS
+        event: np.bincount(news["frame"][rows], minlength=len(times)).tolist()
+        for event, rows in happened.items()
     }
     plot = plots.chart("events", times, height=210)
     source = plots.Source({"time": plots.milliseconds(times), **counts})

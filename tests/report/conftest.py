@@ -4,29 +4,34 @@ import shutil
 
 import pytest
 
+from popdask.job import load_job
 from popdask.pipelines import communities
 from popdask.report import write_report
 from popdask.store import RegionStore
-from tests.pipelines.small import job, small_world
+from tests.pipelines.small import small_world, write_job
 
 
 @pytest.fixture(scope="session")
-def small_job(tmp_path_factory):
+def job_file(tmp_path_factory):
+    """The file of a job that was run, with the report among its exports."""
     folder = tmp_path_factory.mktemp("report")
     small_world().write(folder / "frames")
-    settings = job(folder / "frames", folder / "small.icechunk")
-    communities.run(settings)
-    return settings
+    output = {"export": ["report"]}
+    path = write_job(
+        folder / "small.toml", folder / "frames", folder / "small.icechunk", output=output
+    )
+    communities.run(load_job(path))
+    return path
 
 
 @pytest.fixture(scope="session")
-def region(small_job):
-    return RegionStore(small_job.output.store)
+def region(job_file):
+    return RegionStore(load_job(job_file).output.store)
 
 
 @pytest.fixture(scope="session")
 def written(region, tmp_path_factory):
-    """The report of the two towns."""
+    """The report of the two towns, without pictures."""
     return write_report(region, tmp_path_factory.mktemp("page") / "small_report.html")
 
 

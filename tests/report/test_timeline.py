@@ -1,0 +1,82 @@
+"""The timeline tells a story that is known: a town falls apart, and a part of it joins another."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from popdask.figures._places import Grid
+from popdask.report import plots, tables, timeline
+from popdask.tracking.lineage import tracks
+
+TIMES = np.array(["2000-01-01", "2005-01-01", "2010-01-01"], "datetime64[ns]")
+GRID = Grid(0.0, 0.0, 10, 10, (1.0, 1.0), (1e-3, 1e-3), True)
+
+
+@pytest.fixture(scope="module")
+def story():
+    """Town 0 splits into 0 and 1 in 2005; in 2010 the piece 1 joins the neighbour 2."""
+    there = pd.DataFrame(
+        {
+            "time": TIMES[[0, 0, 1, 1, 1, 2, 2]],
+            "community": [0, 1, 0, 1, 2, 0, 1],
+            "population": [100.0, 50.0, 60.0, 40.0, 50.0, 60.0, 90.0],
+        }
+    )
+    there = there.assign(cells=4, area_km2=4.0, velocity=np.nan, heading=np.nan)
+    there["centroid"] = shapely.points(np.arange(7.0), 2.0)
+    links = pd.DataFrame(
+        {
+            "time": TIMES[[0, 0, 0, 1, 1, 1]],
+            "source": [0, 0, 1, 0, 1, 2],
+            "target": [0, 1, 2, 0, 1, 1],
+            "people": [60.0, 40.0, 50.0, 60.0, 40.0, 50.0],
+            "overlap": 4,
+        }
+    )
+    found = tracks(links, there)
+    columns = tables.community_columns(there, found, TIMES, GRID)
+    return columns, tables.event_columns(found, TIMES), tables.track_colours(found)
+
+
+def data(plot, *names):
+    for glyph in plot.renderers:
+        if set(names) <= set(glyph.data_source.data):
+            return {name: list(glyph.data_source.data[name]) for name in names}
+    raise AssertionError(f"no glyph has {names}")
+
+
+def test_events_are_counted_where_they_happened(story):
+    counts = timeline.timeline_plots(*story, TIMES)[0]
+    found = data(counts, "split", "merge", "appear", "vanish")
+    assert found["split"] == [0, 1, 0]  # the piece that went on is no track of its own
+    assert found["merge"] == [0, 0, 1]
+    assert found["appear"] == [0, 0, 0]  # that all appear in the first frame is no news
+    assert found["vanish"] == [0, 0, 0]
+
+
+def test_lanes_are_families_and_lines_lead_to_parents(story):
+    lanes = timeline.timeline_plots(*story, TIMES)[1]
+    assert lanes.tags == [[0, 2, 1]]  # the piece lies beside the town that it came from
+    found = data(lanes, "x", "y0", "y1")
+    assert sorted(zip(found["y0"], found["y1"], strict=True)) == [(0, 1), (1, 2)]
+    halves = [(one + other) / 2 for one, other in pairwise(AT)]
+    assert sorted(found["x"]) == halves
+
+
+AT = plots.milliseconds(TIMES)
+
+
+def test_a_quiet_world_has_no_lanes(story):
+    columns, events, colours = story
+    quiet = {name: values[:2] for name, values in events.items()}
+    assert [plot.name for plot in timeline.timeline_plots(columns, quiet, colours, TIMES)] == [
+        "events"
+    ]
+
+
+def test_ids_count_from_one_whatever_was_drawn_before(story):
+    one, other = (plots.document(timeline.timeline_plots(*story, TIMES)) for _ in range(2))
+    assert one == other and set(one["roots"]) == {"events", "lanes"}
