@@ -19,7 +19,7 @@ from popdask.pipelines.population.sources import Sources
 VERSIONS = {
     "cells": 1,
     "presence": 1,
-    "count": 1,
+    "count": 2,
     "estimate": 1,
     "census": 1,
     "evaluation": 1,

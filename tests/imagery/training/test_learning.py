@@ -108,6 +108,17 @@ def test_each_kind_learns_a_world_that_can_be_known(kind, config, figure, least)
     assert model.kind == kind
 
 
+@pytest.mark.parametrize("kind", ["count", "weighted"])
+def test_people_of_the_training_cells_add_up(cells, kind):
+    model = train(cells, kind, small(kind, epochs=4), device="cpu")
+    learned = cells.isel(cell=np.flatnonzero(cells.split == 0))
+    if kind == "count":
+        learned = learned.isel(cell=np.flatnonzero(learned.people > 0))
+    said = model.predict(learned.images.values).astype(float)
+    assert said.sum() == pytest.approx(float(learned.people.sum()), rel=1e-5)
+    assert model.figures["scale"] != 1
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
 def test_counts_of_any_size_are_learned_as_fast(cells, scale):
     """What is learned of people is learned of thousands of people, up to rounding."""
