@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -89,7 +90,11 @@ def test_as_a_process_ctrl_c_keeps_what_has_come(site, tmp_path):
     publish_norway(site, 2000)
     site.wait = threading.Event()
     arguments = ["worldpop", "NOR", "--years", "2000", "--to", str(tmp_path / "norway")]
-    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True)
+    # Where these tests run in a shell's background, Ctrl-C is ignored unless it is heard again.
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, preexec_fn=hearing
+    )
     while not site.requests and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
