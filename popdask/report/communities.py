@@ -9,7 +9,6 @@ import pandas as pd
 import xarray as xr
 
 from popdask.exact import words
-from popdask.figures import CLASSES
 from popdask.figures._places import Grid, year
 from popdask.report import plots, tables
 from popdask.report.content import Content
@@ -62,7 +61,7 @@ def communities_content(region: RegionStore, branch: str) -> Content:
             "links": tables.link_columns(links, times),
             "events": events,
         },
-        colours={"tracks": colours, "labels": list(CLASSES)},
+        colours=colours,
         filling={
             "communities": True,
             "lanes": _lanes_note(shown),

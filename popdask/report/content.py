@@ -39,8 +39,8 @@ class Content:
     """What else the template shows."""
     tables: Mapping[str, Any] = field(default_factory=dict)
     """Tables for the script."""
-    colours: Mapping[str, Any] = field(default_factory=dict)
-    """Colours of tracks and of labels."""
+    colours: Mapping[str, str] = field(default_factory=dict)
+    """The colour of each track."""
 
 
 def cell_words(grid: Grid, factor: int) -> str:

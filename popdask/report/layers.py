@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,6 +43,10 @@ class Layer:
     """Whether an amount's scale is linear, from 0 on; otherwise it is logarithmic."""
     ends: tuple[float, float] | None = None
     """Ends of an amount's scale; by default those of the data."""
+    by: Literal["max", "sum", "mode"] | None = None
+    """How cells that become one are reduced; by default amounts are added."""
+    palette: Sequence[str] = CLASSES
+    """The colours of labels."""
     meanings: Mapping[int, str] = field(default_factory=dict)
     """What is known of labels, in a few words each."""
 
@@ -54,6 +58,8 @@ def layer_setup(layer: Layer, maps: Overview, cell: str) -> dict[str, Any]:
     if layer.kind == "amount":
         low, high = _ends(layer, maps)
         setup["scale"] = {"low": low, "high": high, "linear": layer.linear}
+    if layer.kind == "label":
+        setup["palette"] = list(layer.palette)
     return setup
 
 
@@ -68,7 +74,7 @@ def layer_key(layer: Layer, maps: Overview, cell: str) -> dict[str, Any]:
         numbers = range(max(frame["labels"] for frame in maps.frames[layer.name]))
         key["chips"] = [
             {
-                "colour": CLASSES[number % len(CLASSES)],
+                "colour": layer.palette[number % len(layer.palette)],
                 "text": f"{layer.one} {number}{layer.meanings.get(number, '')}",
             }
             for number in numbers

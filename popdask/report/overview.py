@@ -19,7 +19,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from popdask.figures.reduce import block_size, reduced, shrink
+from popdask.figures.reduce import By, block_size, reduced, shrink
 
 MOST_CELLS = 4_000_000  # of a frame; phones refuse larger canvases than 16 million
 LEVELS = 6
@@ -53,7 +53,12 @@ class Overview:
         return replace(self, frames=told)
 
 
-def pyramid(layers: Mapping[str, xr.DataArray], *, most_cells: int = MOST_CELLS) -> list[Overview]:
+def pyramid(
+    layers: Mapping[str, xr.DataArray],
+    by: Mapping[str, By] | None = None,
+    *,
+    most_cells: int = MOST_CELLS,
+) -> list[Overview]:
     """Reduce the frames of layers, level by level.
 
     Parameters
@@ -61,6 +66,9 @@ def pyramid(layers: Mapping[str, xr.DataArray], *, most_cells: int = MOST_CELLS)
     layers
         Rasters (time, y, x) of one grid, by name: floats are amounts, NaN = no data; integers are
         labels, −1 = none.
+    by
+        How layers are reduced; those that are not named, amounts by their sum and labels by the
+        commonest.
     most_cells
         Cells of a frame at most.
 
@@ -79,20 +87,20 @@ def pyramid(layers: Mapping[str, xr.DataArray], *, most_cells: int = MOST_CELLS)
     """
     first = next(iter(layers.values()))
     rows, cols = first.shape[1:]
+    how = {name: _by(raster) for name, raster in layers.items()} | dict(by or {})
     levels = [
         Overview(-(-rows // factor), -(-cols // factor), factor, {name: [] for name in layers})
         for factor in _factors((rows, cols), most_cells)
     ]
     for position in range(first.shape[0]):
-        frame = {
-            name: shrink(raster[position], _side(levels[0]), _by(raster))
+        lazy = {
+            name: shrink(raster[position], _side(levels[0]), how[name])
             for name, raster in layers.items()
         }
-        (frame,) = dask.compute(frame)
+        frame: dict[str, np.ndarray] = dask.compute(lazy)[0]
         for level in levels:
             frame = {
-                name: reduced(values, _side(level), by=_by(layers[name]))
-                for name, values in frame.items()
+                name: reduced(values, _side(level), by=how[name]) for name, values in frame.items()
             }
             for name, values in frame.items():
                 level.frames[name].append(_coded(values))
@@ -149,7 +157,7 @@ def _side(level: Overview) -> int:
     return max(level.rows, level.cols)
 
 
-def _by(raster: xr.DataArray) -> Any:
+def _by(raster: xr.DataArray) -> By:
     return "sum" if raster.dtype.kind == "f" else "mode"
 
 

@@ -6,6 +6,8 @@ import base64
 import io
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -23,8 +25,8 @@ class Picture:
     """What it shows."""
     text: str
     """How to read it, in a sentence or two."""
-    figure: Figure
-    """The figure itself."""
+    figure: Figure | Path
+    """The figure itself, or a PNG file."""
 
 
 def markup(picture: Picture, number: int) -> str:
@@ -43,14 +45,16 @@ def markup(picture: Picture, number: int) -> str:
         An ``<svg>`` without background in the colours of the page's theme, or an ``<img>`` of PNG.
         The same figure is the same text.
     """
+    if isinstance(picture.figure, Path):
+        return _image(picture.figure.read_bytes())
     buffer = io.BytesIO()
-    plain = {"svg.fonttype": "none", "svg.hashsalt": "popdask", "font.family": "sans-serif"}
+    plain: Any = {"svg.fonttype": "none", "svg.hashsalt": "popdask", "font.family": "sans-serif"}
     with rc_context(plain):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         picture.figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=110)
     text = buffer.getvalue().decode()
     if len(text) > LARGEST_SVG:
-        return _png(picture)
+        return _png(picture.figure)
     return _inlined(text, number)
 
 
@@ -64,9 +68,12 @@ def _inlined(text: str, number: int) -> str:
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
 
 
-def _png(picture: Picture) -> str:
+def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
-    metadata = {"Software": None}
-    picture.figure.savefig(buffer, format="png", dpi=110, metadata=metadata, facecolor="white")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, facecolor="white")
+    return _image(buffer.getvalue())
+
+
+def _image(content: bytes) -> str:
+    data = base64.b64encode(content).decode("ascii")
     return f'<img alt="" src="data:image/png;base64,{data}">'

@@ -25,8 +25,6 @@ from bokeh.models import (
     HoverTool,
     NumeralTickFormatter,
     PanTool,
-    ScaleBar,
-    Span,
     WheelZoomTool,
 )
 
@@ -37,8 +35,9 @@ CURVES = {"people": "people", "area": "area, km²", "velocity": "velocity, km pe
 figure: Any = bokeh.plotting.figure
 Range: Any = bokeh.models.Range1d
 Source: Any = bokeh.models.ColumnDataSource
+models: Any = bokeh.models
 
-DATES = {"years": "%Y", "months": "%b %Y", "days": "%d %b %Y"}
+DATES: Any = {"years": "%Y", "months": "%b %Y", "days": "%d %b %Y"}
 MAIN, QUIET = "#4477aa", "#bbbbbb"  # of Paul Tol's "bright" scheme
 
 
@@ -71,8 +70,10 @@ def map_plot(grid: Grid) -> Any:
                         line_alpha=alpha, line_join="round")  # fmt: skip
     spots = Source({"x": [], "y": [], "size": [], "colour": []}, name="spots")
     plot.scatter("x", "y", source=spots, size="size", color="colour", line_color="#ffffff")
-    plot.add_layout(ScaleBar(range=plot.x_range, unit="km", location="bottom_left", name="scale",
-                             background_fill_alpha=0, border_line_alpha=0, margin=4))  # fmt: skip
+    bar = {"background_fill_alpha": 0, "border_line_alpha": 0, "margin": 4}
+    plot.add_layout(
+        models.ScaleBar(range=plot.x_range, unit="km", location="bottom_left", name="scale", **bar)
+    )
     plot.js_on_event(Tap, CustomJS(code="report.tap(cb_obj.x, cb_obj.y)"))
     plot.js_on_event(MouseMove, CustomJS(code="report.hover(cb_obj)"))
     plot.js_on_event(MouseLeave, CustomJS(code="report.leave()"))
@@ -119,9 +120,9 @@ def balance_plot(balance: pd.DataFrame) -> Any:
     return plot
 
 
-def now(plot: str, time: float) -> Span:
+def now(plot: str, time: float) -> Any:
     """Make the line in a plot that marks the frame on the map; the script moves it."""
-    return Span(location=time, dimension="height", line_dash="dotted", name=f"now-{plot}",
+    return models.Span(location=time, dimension="height", line_dash="dotted", name=f"now-{plot}",
                 line_color="#888888")  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from popdask.report import page, plots
 from popdask.report.communities import communities_content
 from popdask.report.content import Content, cell_words
+from popdask.report.imagery import population_content, scenes_content
 from popdask.report.layers import layer_key, layer_setup, themes
 from popdask.report.overview import Overview, finest, pyramid
 from popdask.report.pictures import Picture, markup
@@ -18,13 +19,29 @@ from popdask.report.record import latest_stages, record_tables
 from popdask.store import MAIN, Finished, RegionStore
 
 MOST_BYTES = 20_000_000
+CONTENTS = {
+    "communities": communities_content,
+    "population": population_content,
+    "scenes": scenes_content,
+}
 PARTS = {
     "map": "Map",
     "timeline": "Splits and merges",
     "tables": "Tables",
     "people": "People",
+    "scores": "Scores",
     "analysis": "Analysis",
     "record": "Run",
+}
+
+
+#: What a page shows nothing of, unless its content says otherwise.
+EMPTY: Mapping[str, Any] = {
+    "communities": False,
+    "lanes": "",
+    "balance": None,
+    "scores": None,
+    "analysis": "How good the analysis is",
 }
 
 
@@ -43,7 +60,7 @@ def write_report(
     Parameters
     ----------
     region
-        The results of a communities job.
+        The results of a job.
     path
         The file, written whole or not at all. Its folder is made where it is missing.
     pictures
@@ -72,9 +89,10 @@ def write_report(
     -----
     Uses the current Dask client, if there is one, else Dask's default scheduler.
     """
-    content = communities_content(region, branch)
     record = region.run_record() if record is None else record
-    filling = {"communities": False, "lanes": "", "balance": None, "scores": [], **content.filling}
+    pipeline = record.get("settings", {}).get("pipeline", "communities")
+    content = CONTENTS[pipeline](region, branch)
+    filling = {**EMPTY, **content.filling}
     filling["credits"] = list(credits)
     stages = _stages(region)
     filling["record"] = record_tables(record, stages)
@@ -88,7 +106,7 @@ def write_report(
     ]
     fill = partial(_page, str(record.get("name", "")), content, filling)
     maps = finest(
-        pyramid(content.rasters),
+        pyramid(content.rasters, {each.name: each.by for each in content.layers if each.by}),
         max_bytes,
         around=lambda level: len(fill(level.without_codes()).encode()),
     )
@@ -100,6 +118,7 @@ def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overvi
     cell = cell_words(content.grid, maps.factor)
     shown = {"timeline", "tables"} if filling.get("communities") else set()
     shown |= {"map", "record"} | ({"people"} if filling.get("balance") else set())
+    shown |= {"scores"} if filling["scores"] else set()
     shown |= {"analysis"} if filling["pictures"] else set()
     return page.render(
         title=title,
@@ -152,5 +171,6 @@ def _stages(region: RegionStore) -> list[Finished]:
 
 def _record_note(stages: list[Finished]) -> str:
     """Say when the results were computed."""
-    when = f", computed on {stages[-1].started[:10]}" if stages else ""
-    return f"What the results{when} were made from and with."
+    if not stages:
+        return "What the results were made from and with."
+    return f"The results were computed on {stages[-1].started[:10]}, from and with what is below."

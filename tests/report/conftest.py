@@ -36,10 +36,14 @@ def written(region, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """The path of a Chromium that is installed."""
+def browser():
+    """A Chromium that is installed on this machine."""
     names = ("chromium", "chromium-browser", "google-chrome")
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
-    return found
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,7 +1,6 @@
 """A report in a real browser, opened from disk: on a desk, on a phone, by night."""
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +12,7 @@ from popdask.pipelines import communities
 from popdask.report import write_report
 from popdask.store import RegionStore
 from tests.pipelines.small import job
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-DESK = {"viewport": {"width": 1280, "height": 900}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-TOLD = ("error", "warning")
-PATIENCE = 60_000  # milliseconds; a busy machine is slow
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def opened(browser, path, **how):
-    """The page, drawn; at the end, it has complained of nothing and asked for no other file."""
-    context = browser.new_context(**how)
-    page, complaints, asked = context.new_page(), [], []
-    page.set_default_timeout(PATIENCE)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if said.type in TOLD else None)
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
-    page.wait_for_selector("body[data-ready]")
-    yield page
-    assert complaints == []
-    elsewhere = [url for url in asked if not url.startswith(("data:", "blob:"))]
-    assert elsewhere == [path.as_uri()]
-    context.close()
+from tests.report.browsing import DESK, PHONE, opened
 
 
 def move_slider(page, frame):

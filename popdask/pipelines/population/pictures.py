@@ -46,13 +46,13 @@ def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
     stored = region.dataset()
     written = []
     with (reporter or Reporter()).stage("figures", "to do"):
-        for name, figure in [*_maps(job, stored), *_scores(region), *_training(region)]:
+        for name, figure in [*maps(job, stored), *scores(region), *losses(region)]:
             path = folder / f"{job.name}_{name}.png"
             written.append(figures.save_figure(figure, path))
     return written
 
 
-def _maps(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+def maps(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
     """People of each frame, and the error where they are known."""
     sources = Sources.of(job)
     grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
@@ -82,14 +82,14 @@ def _on_cells(
     return truth
 
 
-def _scores(region: RegionStore) -> Iterator[tuple[str, Figure]]:
+def scores(region: RegionStore) -> Iterator[tuple[str, Figure]]:
     """How well estimates and truth agree, for each set of cells where the truth is known."""
     try:
-        predictions, scores = region.table("predictions"), region.table("scores")
+        predictions, scored = region.table("predictions"), region.table("scores")
     except KeyError:
         return
     by_density = region.table("scores_by_density")
-    for where, told in scores.groupby("where", sort=False):
+    for where, told in scored.groupby("where", sort=False):
         of_where = told.drop(columns="where").set_index("model")
         yield f"scores_{where}", figures.scores_figure(of_where)
         yield f"confusion_{where}", figures.confusion_figure(of_where)
@@ -103,7 +103,7 @@ def _scores(region: RegionStore) -> Iterator[tuple[str, Figure]]:
             )
 
 
-def _training(region: RegionStore) -> Iterator[tuple[str, Figure]]:
+def losses(region: RegionStore) -> Iterator[tuple[str, Figure]]:
     """The losses of each model that was trained."""
     for name, content in sorted(region.files().items()):
         if not name.endswith(".safetensors"):

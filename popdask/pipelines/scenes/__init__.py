@@ -4,6 +4,7 @@ mosaic → features → groups → export
 """
 
 from popdask.pipelines.scenes.costs import costs
+from popdask.pipelines.scenes.reporting import report
 from popdask.pipelines.scenes.runs import (
     PIPELINE,
     Outcome,
@@ -25,6 +26,7 @@ __all__ = [
     "extent",
     "found",
     "plan",
+    "report",
     "run",
     "run_only",
 ]

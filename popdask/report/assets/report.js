@@ -103,7 +103,7 @@ const report = (() => {
       amounts: people ? people.codes : null, groups: groups ? groups.codes : null, chosen,
       shade: people ? shadesOf(people, scaleOf(map.amounts), shades) : null,
       colours: kind === "amount" ? amountColours(shown, scaleOf(layer), theme.ramp, theme)
-        : labelColours(labelRgb(kind, frame), theme, shades),
+        : labelColours(labelRgb(layer, kind, frame), theme, shades),
     });
     pixels.shape = [height, width];
     pixels.dimension = 2;
@@ -111,6 +111,8 @@ const report = (() => {
     const [dw, dh] = [width * state.step * map.width, height * state.step * map.height];
     const y = map.upright ? map.size[1] : 0;
     bokeh.get_model_by_name("raster").data = {image: [pixels], x: [0], y: [y], dw: [dw], dh: [dh]};
+    await new Promise(requestAnimationFrame); // Bokeh takes the data in before it paints
+    for (const view of Bokeh.index.roots) if (view.model === plot) view.request_repaint();
     self.drawn = `${layer}-${frame}`;
   }
 
@@ -118,13 +120,14 @@ const report = (() => {
     return layers.find(({name}) => name === layer).scale;
   }
 
-  function labelRgb(kind, frame) {
+  function labelRgb(layer, kind, frame) {
     if (kind === "community") {
       const found = [];
-      for (const [community, row] of world.byFrame[frame]) found[community] = rgb(colours.tracks[row.track]);
+      for (const [community, row] of world.byFrame[frame]) found[community] = rgb(colours[row.track]);
       return Array.from(found, (colour) => colour ?? theme.nobody);
     }
-    return Array.from({length: 256}, (_, i) => rgb(colours.labels[i % colours.labels.length]));
+    const {palette} = layers.find(({name}) => name === layer);
+    return Array.from({length: 256}, (_, i) => rgb(palette[i % palette.length]));
   }
 
   // Cells along a side of a pixel, so that lone villages are not lost between pixels.
@@ -166,7 +169,7 @@ const report = (() => {
 
   function paths() {
     const none = {xs: [], ys: [], colour: []};
-    const {trails, joints} = state.tracks ? world.paths(state.frame, colours.tracks, world.family(state.track)) : {trails: none, joints: none};
+    const {trails, joints} = state.tracks ? world.paths(state.frame, colours, world.family(state.track)) : {trails: none, joints: none};
     const all = [...world.byFrame[state.frame].values()];
     const most = Math.max(...all.map((row) => row.people), 1);
     const family = world.family(state.track);
@@ -176,7 +179,7 @@ const report = (() => {
     bokeh.get_model_by_name("spots").data = {
       x: rows.map((row) => row.x), y: rows.map((row) => row.y),
       size: rows.map((row) => 4 + 12 * Math.sqrt(row.people / most)),
-      colour: rows.map((row) => colours.tracks[row.track]),
+      colour: rows.map((row) => colours[row.track]),
     };
   }
 
@@ -318,7 +321,7 @@ const report = (() => {
 
   function repaint() {
     theme = readTheme();
-    for (const view of Bokeh.index.roots ?? Object.values(Bokeh.index)) view.request_repaint?.();
+    for (const view of Bokeh.index.roots) view.request_repaint();
     raster();
   }
 

@@ -1,0 +1,53 @@
+"""The report of a scenes job: the map of groups, and how alike cells look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from popdask import figures
+from popdask.imagery.scenes import scene_examples
+from popdask.job import ScenesJob
+from popdask.pipelines.credits import credits_of
+from popdask.pipelines.images import by_time, cell_grid, open_image
+from popdask.progress import Reporter
+from popdask.report import Picture, write_report
+from popdask.store import RegionStore
+
+
+def report(job: ScenesJob, reporter: Reporter | None = None) -> Path:
+    """Write the report of a job's last finished run.
+
+    Parameters
+    ----------
+    job
+        The settings of the run.
+    reporter
+        Is told of the work; without it, nothing is said.
+
+    Returns
+    -------
+    Path
+        ``<job>_report.html`` in the job's export folder.
+
+    Raises
+    ------
+    InputError
+        If no run is finished yet, or the mosaic is not there any more.
+    """
+    region = RegionStore(job.output.store)
+    groups, record = region.group("groups").load(), region.run_record()
+    with (reporter or Reporter()).stage("report", "to do"):
+        paths = next(iter(by_time(job.input.mosaic, job.input).values()))
+        examples = scene_examples(groups, open_image(job, paths, cell_grid(job.cells, paths[0])))
+        plot = Picture(
+            "How alike cells look",
+            "Every dot is a cell: near ones look alike. The pictures are examples.",
+            figures.scene_plot_figure(groups, examples),
+        )
+        return write_report(
+            region,
+            job.export_folder / f"{job.name}_report.html",
+            pictures=[plot],
+            credits=credits_of(record),
+            record=record,
+        )

@@ -1,0 +1,26 @@
+"""A report in a browser: opened from disk, and watched for complaints and requests."""
+
+from contextlib import contextmanager
+
+DESK = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+TOLD = ("error", "warning")
+PATIENCE = 60_000  # milliseconds; a busy machine is slow
+
+
+@contextmanager
+def opened(browser, path, **how):
+    """The page, drawn; at the end, it has complained of nothing and asked for no other file."""
+    context = browser.new_context(**how)
+    page, complaints, asked = context.new_page(), [], []
+    page.set_default_timeout(PATIENCE)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type in TOLD else None)
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    yield page
+    assert complaints == []
+    elsewhere = [url for url in asked if not url.startswith(("data:", "blob:"))]
+    assert elsewhere == [path.as_uri()]
+    context.close()
