@@ -9,9 +9,6 @@ from typing import Any
 
 import rasterio
 
-from popdask.fetch.credits import Credit
-from popdask.fetch.frames import MANIFEST
-
 #: Tags of a raster that tell who made it.
 TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "license", "licence")
 
@@ -35,6 +32,9 @@ def credits_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def _of(path: Path) -> list[str]:
+    from popdask.fetch.credits import Credit  # fetching imports much that reading does not need
+    from popdask.fetch.frames import MANIFEST
+
     manifest = path.with_name(MANIFEST)
     if manifest.exists():
         told = json.loads(manifest.read_text(encoding="utf-8"))
