@@ -79,7 +79,7 @@ def population_content(region: RegionStore, branch: str) -> Content:
             "scores": _score_table(scores),
             "analysis": "How good the estimate is",
         },
-        **_place(found),
+        **_place(found, found["population"]),
     )
 
 
@@ -115,12 +115,12 @@ def scenes_content(region: RegionStore, branch: str) -> Content:
         layers=[_grouping(name) for name in names],
         rasters=rasters,
         filling={"analysis": "Which cells look alike"},
-        **_place(found.assign_coords(spatial_ref=groups["spatial_ref"])),
+        **_place(found, groups[names[0]]),
     )
 
 
-def _place(found: xr.Dataset) -> dict[str, Any]:
-    times, grid = found["time"].values, Grid.of(found)
+def _place(found: xr.Dataset, like: xr.DataArray) -> dict[str, Any]:
+    times, grid = found["time"].values, Grid.of(like)
     return {
         "grid": grid,
         "times": [year(time) for time in times],
@@ -185,8 +185,8 @@ def _score_table(scores: pd.DataFrame | None) -> dict[str, Any] | None:
     if scores is None or not len(scores):
         return None
     rows = [
-        tuple(_written(value, SCORES[name][1]) for name, value in row.items())
-        for row in scores[list(SCORES)].to_dict("records")
+        tuple(_written(row[name], form) for name, (_, form) in SCORES.items())
+        for row in scores.to_dict("records")
     ]
     return {
         "title": "Scores",

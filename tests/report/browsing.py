@@ -20,7 +20,7 @@ def opened(browser, path, **how):
     page.goto(path.as_uri())
     page.wait_for_selector("body[data-ready]")
     yield page
-    assert complaints == []
+    assert not complaints, complaints
     elsewhere = [url for url in asked if not url.startswith(("data:", "blob:"))]
     assert elsewhere == [path.as_uri()]
     context.close()

@@ -42,11 +42,11 @@ function labelColours(colours, theme, shades) {
 // Each colour in some shades, the fullest last, and all of it faded to what is not looked at.
 function palette(colours, theme, shades) {
   const all = colours.flatMap((colour) => Array.from({length: shades}, (_, i) =>
-    mixed(colour, theme.nobody, shades === 1 ? 1 : 0.3 + 0.7 * i / (shades - 1))));
+    mixed(colour, theme.nobody, shades === 1 ? 1 : 0.3 + (0.7 * i) / (shades - 1))));
   return {
     shades,
     clear: Uint32Array.from(all, pixel),
-    faded: Uint32Array.from(all, (colour) => pixel(mixed(colour, theme.nobody, 0.2))),
+    faded: Uint32Array.from(all, (colour) => pixel(mixed(colour, theme.nobody, 0.3))),
   };
 }
 

@@ -27,6 +27,7 @@ const report = (() => {
     for (const side of ["inner_width", "inner_height"]) plot.properties[side].change.connect(keepShape);
     plot.x_range.properties.start.change.connect(look);
     wire();
+    writeInInk();
     if (world) makeTables();
     whole();
     go();
@@ -319,9 +320,22 @@ const report = (() => {
     repaint();
   }
 
+  // What Bokeh styles before it is on the page takes no CSS variables.
+  function writeInInk() {
+    const ink = getComputedStyle(document.body).color;
+    for (const root of bokeh.roots()) {
+      for (const part of [root.title, ...root.above, ...root.center].filter(Boolean)) {
+        for (const name of ["text_color", "label_text_color", "bar_line_color"]) {
+          if (part[name] !== undefined) part[name] = ink;
+        }
+      }
+    }
+  }
+
   function repaint() {
     theme = readTheme();
-    for (const view of Bokeh.index.roots) view.request_repaint();
+    writeInInk();
+    for (const view of Bokeh.index.roots) view.request_repaint?.(); // tooltips are roots, too
     raster();
   }
 
