@@ -16,10 +16,8 @@ def job_file(tmp_path_factory):
     """The file of a job that was run, with the report among its exports."""
     folder = tmp_path_factory.mktemp("report")
     small_world().write(folder / "frames")
-    output = {"export": ["report"]}
-    path = write_job(
-        folder / "small.toml", folder / "frames", folder / "small.icechunk", output=output
-    )
+    tables = {"output": {"export": ["report"]}, "classes": {"k": "auto", "sample": 500}}
+    path = write_job(folder / "small.toml", folder / "frames", folder / "small.icechunk", **tables)
     communities.run(load_job(path))
     return path
 

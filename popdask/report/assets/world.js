@@ -51,6 +51,9 @@ class World {
         }
       }
     }
+    // Where there are many steps, each is fainter.
+    const share = Math.min(Math.max(60 / Math.max(joints.xs.length, 1), 0.12), 1);
+    joints.colour.fill(`#888888${Math.round(255 * share).toString(16).padStart(2, "0")}`);
     return {trails, joints};
   }
 }
