@@ -95,7 +95,8 @@ def scenes_content(region: RegionStore, branch: str) -> Content:
     """
     found = region.dataset(branch)
     groups = region.group("groups", branch)
-    names = [str(name) for name, labels in groups.data_vars.items() if labels.dtype.kind == "i"]
+    # A store lists its arrays in no fixed order.
+    names = sorted(str(name) for name, labels in groups.items() if labels.dtype.kind == "i")
     rasters = {
         name: groups[name].expand_dims(time=found["time"]).transpose("time", "y", "x")
         for name in names
