@@ -6,6 +6,7 @@ something to be joined with. The corners that chunk borders leave behind lie on 
 are taken out, so that the outline is identical under any chunking.
 """
 
+import warnings
 from collections.abc import Iterable
 from itertools import chain
 from threading import Lock
@@ -15,6 +16,7 @@ import numpy as np
 import rasterio.features
 import shapely
 from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
 
 _ALONE = Lock()
 
@@ -33,8 +35,10 @@ def outline_block(labels: np.ndarray, corner: tuple[int, int]) -> Pieces:
     """Outline the communities of a block (1, y, x) that begins at (row, column)."""
     top, left = corner
     place, labels = Affine.translation(left, top), labels[0].astype(np.int32)
-    # rasterio silences a warning process-wide, and threads undo that for each other
     with _ALONE:
+        # rasterio silences this for each call, process-wide; threads that leave such a block of
+        # their own undo that, unless it is silenced for good
+        warnings.filterwarnings("ignore", "", NotGeoreferencedWarning, r"rasterio\.features")
         shapes = list(rasterio.features.shapes(labels, labels >= 0, 4, transform=place))
     numbers = np.array([number for _, number in shapes], dtype=np.int64)
     polygons = _polygons([outline["coordinates"] for outline, _ in shapes])
