@@ -105,7 +105,7 @@ def test_they_run_to_their_end_without_a_warning(run, name):
     notebook = run(name)
     told = [out.text for out in outputs(notebook, "stream") if out.name == "stderr"]
     # tqdm, which pooch imports, says where there are no ipywidgets.
-    assert not [text for text in told if "IProgress not found" not in text]
+    assert [text for text in told if "IProgress not found" not in text] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -168,8 +168,9 @@ def test_trials_run_on_the_workers_of_the_current_cluster():
     ):
         table = search(8, space=space, epochs=200).trials  # long, so that word of it arrives
     assert max(at_once) == 2
-    assert table.state.tolist() == ["complete"] * 5 + ["pruned"] * 3
-    assert (table.reason[5:] == "behind the median of the trials before").all()
+    # Five are the measure of the others; the sixth may have ended before the fifth had.
+    assert (table.state[:5] == "complete").all() and (table.state[6:] == "pruned").all()
+    assert (table.reason[6:] == "behind the median of the trials before").all()
     alone = search(1, space=good_then_bad, epochs=200).trials
     assert alone.loss[0] == table.loss[0]
 
