@@ -9,14 +9,7 @@ from popdask import __version__, cli
 from popdask.pipelines import communities
 from popdask.store import RegionBusyError, RegionStore
 from popdask.tracking.summary import LostPeopleError
-from tests.pipelines.small import assert_same, job, small_world, write_job
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
+from tests.pipelines.small import assert_same, job, write_job
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from distributed import LocalCluster
 
 from popdask import cli
 from popdask.store import RegionStore
-from tests.pipelines.small import small_world, write_job
+from tests.pipelines.small import write_job
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +17,6 @@ def scheduler():
         n_workers=1, processes=False, protocol="tcp", dashboard_address=":0"
     ) as cluster:
         yield cluster.scheduler_address
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
 
 
 @pytest.fixture

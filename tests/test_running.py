@@ -4,14 +4,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from popdask import InputError, load_job, plan_job, run_job
-from tests.pipelines.small import assert_same, job, small_world, write_job
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
+from tests.pipelines.small import assert_same, job, write_job
 
 
 @pytest.fixture(scope="module")

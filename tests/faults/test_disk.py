@@ -9,16 +9,9 @@ from popdask.pipelines import communities
 from popdask.store import RegionStore, StoreError
 from tests.faults.disk import filled, mount, small_disk
 from tests.faults.process import finish
-from tests.pipelines.small import assert_same, job, small_world, write_job
+from tests.pipelines.small import assert_same, job, write_job
 
 SIZE = 8 * 2**20
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from popdask.pipelines import communities
 from popdask.store import RegionStore
 from tests.faults.process import finish, running
 from tests.object_store.conftest import BUCKET
-from tests.pipelines.small import assert_same, job, small_world, write_job
+from tests.pipelines.small import assert_same, job, write_job
 
 
 def upload(folder, url):
@@ -19,13 +19,6 @@ def upload(folder, url):
     system, path = fsspec.core.url_to_fs(url, **fsspec_options(url))
     for file in sorted(folder.iterdir()):
         system.put_file(str(file), f"{path}/{file.name}")
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -31,13 +31,6 @@ class Diary(Reporter):
 
 
 @pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def finished(frames, tmp_path_factory):
     """A finished run, in a store that tests copy before they change it."""
     store = tmp_path_factory.mktemp("finished") / "small.icechunk"

@@ -20,7 +20,7 @@ from popdask.pipelines import communities, population
 from popdask.pipelines.verify import verify
 from popdask.store import RegionStore
 from tests.pipelines import dots
-from tests.pipelines.small import job, small_world
+from tests.pipelines.small import job
 
 FORMATS = ("cog", "geotiff", "geoparquet", "gpkg", "stac")
 
@@ -40,13 +40,6 @@ def contents(folder):
 
 def times(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

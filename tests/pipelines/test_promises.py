@@ -6,14 +6,7 @@ from distributed import Client, LocalCluster
 
 from popdask.pipelines import communities
 from popdask.store import RegionStore
-from tests.pipelines.small import assert_equal_results, job, small_world
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
+from tests.pipelines.small import assert_equal_results, job
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,7 @@ import pytest
 from popdask.pipelines import communities
 from popdask.pipelines.provenance import file_fingerprints, versions, without_secrets
 from popdask.store import RegionStore
-from tests.pipelines.small import job, small_world
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
+from tests.pipelines.small import job
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from popdask.pipelines.overview import standings
 from popdask.pipelines.regions import SharedWorkers, exit_code, find_regions, run_regions
 from popdask.progress import Reporter
 from popdask.store import RegionStore
-from tests.pipelines.small import assert_same, small_world, write_job
+from tests.pipelines.small import assert_same, write_job
 
 FEW = {"input": {"end": "2001"}, "encoder": {"epochs": 1}}
 
@@ -33,13 +33,6 @@ class StopsAt(Reporter):
         if (self._region, name) == self._at:
             raise KeyboardInterrupt
         return super().stage(name, work)
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from popdask.pipelines.logplace import log_place
 from popdask.pipelines.runlog import RunLog, without_keys
 from popdask.progress import Reporter
 from popdask.store import RegionBusyError
-from tests.pipelines.small import job, small_world
+from tests.pipelines.small import job
 
 
 class Heard(Reporter):
@@ -23,13 +23,6 @@ class Heard(Reporter):
 
     def note(self, text):
         self.notes.append(text)
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
 
 
 @pytest.fixture

@@ -9,14 +9,7 @@ from popdask.pipelines import communities
 from popdask.pipelines.verify import verify
 from popdask.store import WORK, RegionStore, file_checksum, table_bytes
 from popdask.store.contents import write_files, write_records
-from tests.pipelines.small import assert_same, job, small_world
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
+from tests.pipelines.small import assert_same, job
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from popdask.cluster import NoWorkersError, connect
 from popdask.pipelines import communities
 from popdask.store import RegionStore
 from tests.faults.process import running
-from tests.pipelines.small import assert_same, job, small_world, write_job
+from tests.pipelines.small import assert_same, job, write_job
 from tests.slurm.daemons import said, wait_until
 
 DEPLOY = Path(popdask.__file__).parents[1] / "deploy" / "slurm"
@@ -31,13 +31,6 @@ walltime = "10 min"
 interface = "lo"
 logs = "logs"
 """
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    small_world().write(folder)
-    return folder
 
 
 def tables(frames):
