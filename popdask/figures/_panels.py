@@ -17,9 +17,9 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
-from popdask.figures._places import Grid, Paths
 from popdask.figures._sheets import COUNT
 from popdask.figures.colours import CLASSES, INK, NO_DATA, NOBODY, PEOPLE, number_colours
+from popdask.figures.places import Grid, Paths
 
 
 def layout() -> ConstrainedLayoutEngine:

@@ -15,10 +15,10 @@ from matplotlib.ticker import FixedLocator
 from popdask.cube.grids import describe_grid, grid_of, same_grid
 from popdask.errors import InputError
 from popdask.figures import _panels as panels
-from popdask.figures._places import Grid
 from popdask.figures._sheets import COUNT, Figure, say
 from popdask.figures.colours import ACCENT, PEOPLE, STYLE
 from popdask.figures.motion import CHANGE, SIGNED
+from popdask.figures.places import Grid
 from popdask.figures.reduce import shrink
 from popdask.metrics import count_scores
 

@@ -17,10 +17,11 @@ from matplotlib.collections import LineCollection
 
 from popdask.errors import InputError
 from popdask.figures import _panels as panels
-from popdask.figures._places import Grid, Paths, year
 from popdask.figures._sheets import Figure
 from popdask.figures.colours import INK, STYLE
+from popdask.figures.places import Grid, Paths
 from popdask.figures.reduce import shrink
+from popdask.figures.times import year
 
 
 def world_figure(

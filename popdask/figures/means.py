@@ -12,10 +12,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from popdask.figures import _panels as panels
-from popdask.figures._places import Grid, year
 from popdask.figures._sheets import PLAIN, Figure, say
 from popdask.figures.colours import INK, PEOPLE, STYLE, number_colours
+from popdask.figures.places import Grid
 from popdask.figures.reduce import shrink
+from popdask.figures.times import year
 
 
 def means_figure(

@@ -14,10 +14,11 @@ from matplotlib.colors import LogNorm, SymLogNorm, to_rgba
 from matplotlib.ticker import FuncFormatter
 
 from popdask.figures import _panels as panels
-from popdask.figures._places import Grid, Paths, when, year
 from popdask.figures._sheets import PLAIN, Figure
 from popdask.figures.colours import NO_DATA, STYLE
+from popdask.figures.places import Grid, Paths
 from popdask.figures.reduce import block_size, shrink
+from popdask.figures.times import when, year
 
 SIGNED = FuncFormatter(
     lambda number, _: f"{number:+,.{0 if abs(number) >= 1 else 2}f}" if number else "0"

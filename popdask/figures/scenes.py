@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from popdask.errors import InputError
 from popdask.figures import _panels as panels
-from popdask.figures._places import Grid
 from popdask.figures._sheets import Figure
 from popdask.figures.colours import CLASSES, INK, NO_DATA, STYLE
+from popdask.figures.places import Grid
 from popdask.figures.reduce import shrink
 
 __all__ = ["GROUPS", "scene_map_figure", "scene_plot_figure"]

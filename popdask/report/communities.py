@@ -9,7 +9,8 @@ import pandas as pd
 import xarray as xr
 
 from popdask.exact import words
-from popdask.figures._places import Grid, year
+from popdask.figures.places import Grid
+from popdask.figures.times import year
 from popdask.report import plots, tables
 from popdask.report.content import Content
 from popdask.report.layers import Layer

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from popdask.figures._places import Grid
+from popdask.figures.places import Grid
 from popdask.report.layers import Layer
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.figures._places import Grid, year
+from popdask.figures.places import Grid
 from popdask.figures.scenes import GROUPS
+from popdask.figures.times import year
 from popdask.report import plots
 from popdask.report.content import Content
 from popdask.report.layers import Layer

@@ -28,7 +28,7 @@ from bokeh.models import (
     WheelZoomTool,
 )
 
-from popdask.figures._places import Grid
+from popdask.figures.places import Grid
 
 CURVES = {"people": "people", "area": "area, km²", "velocity": "velocity, km per year"}
 # Bokeh's annotations leave out what its models take from their properties.

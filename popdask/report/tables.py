@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from popdask.figures import number_colours
-from popdask.figures._places import Grid
+from popdask.figures.places import Grid
 
 Columns = dict[str, list[Any]]
 

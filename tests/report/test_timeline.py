@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from popdask.figures._places import Grid
+from popdask.figures.places import Grid
 from popdask.report import plots, tables, timeline
 from popdask.tracking.lineage import tracks
 

@@ -1,4 +1,4 @@
-"""Where things are on a map: in kilometres from its lower left corner, whatever the CRS.
+"""Where cells and tracks are on a map: in kilometres from its lower left corner, whatever the CRS.
 
 So one scale bar is right for all maps.
 """
@@ -20,11 +20,15 @@ class Grid:
     """A raster's grid, in kilometres from its lower left corner."""
 
     west: float
+    """The left edge, in the map's units."""
     south: float
+    """The lower edge, in the map's units."""
     rows: int
+    """Number of rows."""
     cols: int
+    """Number of columns."""
     cell: tuple[float, float]
-    """Width and height of a cell."""
+    """Width and height of a cell in kilometres."""
     unit: tuple[float, float]
     """Kilometres per unit of the map's x and y."""
     upright: bool
@@ -32,6 +36,18 @@ class Grid:
 
     @classmethod
     def of(cls, raster: xr.DataArray) -> Grid:
+        """Give the grid of a raster (…, y, x).
+
+        Where its CRS is geographic, a degree of longitude is as long everywhere as in the middle
+        of the raster; without a CRS, its units are taken for metres.
+
+        Examples
+        --------
+        >>> axes = {"y": [750.0, 250.0], "x": [250.0, 750.0, 1250.0]}
+        >>> raster = xr.DataArray(np.zeros((2, 3)), axes, dims=("y", "x"))
+        >>> "{:.1f} × {:.1f} km".format(*Grid.of(raster).size)
+        '1.5 × 1.0 km'
+        """
         x, y = raster["x"].values.astype(float), raster["y"].values.astype(float)
         dx, dy = (abs(axis[-1] - axis[0]) / max(len(axis) - 1, 1) or 1.0 for axis in (x, y))
         crs = raster.rio.crs
@@ -46,11 +62,11 @@ class Grid:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height."""
+        """Width and height in kilometres."""
         return self.cols * self.cell[0], self.rows * self.cell[1]
 
     def place(self, points: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the x and y of shapely points given in map coordinates."""
+        """Return the x and y of shapely points given in map coordinates, in kilometres."""
         x, y = shapely.get_x(points), shapely.get_y(points)
         return (x - self.west) * self.unit[0], (y - self.south) * self.unit[1]
 
@@ -60,12 +76,13 @@ class Paths:
     """Where every track is in every frame."""
 
     nodes: pd.DataFrame
-    """time, frame, track, population, x, y."""
+    """time, frame, track, population, x, y in kilometres."""
     joints: pd.DataFrame
     """time, x, y of a track, and parent_x, parent_y of another that it comes from."""
 
     @classmethod
     def of(cls, summary: pd.DataFrame, tracks: pd.DataFrame, grid: Grid) -> Paths:
+        """Place the tracks of `popdask.tracks` by the centroids of `popdask.summarize`."""
         key = ["time", "community"]
         places = pd.DataFrame(summary[[*key, "population"]])
         places["x"], places["y"] = grid.place(np.asarray(summary["centroid"]))
@@ -80,16 +97,3 @@ class Paths:
             right_on=["parent_frame", "parent_track"],
         )
         return cls(nodes, joints)
-
-
-def year(time: Any) -> str:
-    """Write a time as a year, or as a date where it is not the first of January."""
-    if not isinstance(time, np.datetime64) and np.asarray(time).dtype.kind != "M":
-        return "" if time is None else str(time)
-    day = pd.Timestamp(time)
-    return str(day.year) if day.day_of_year == 1 else str(day.date())
-
-
-def when(raster: xr.DataArray) -> str:
-    """Write the time of a raster of one frame, if it has one."""
-    return year(raster["time"].values if "time" in raster.coords else None)
