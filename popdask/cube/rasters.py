@@ -25,6 +25,7 @@ from popdask.object_store import gdal_options, gdal_path
 
 Result = TypeVar("Result")
 
+FRAME = "a raster of people per cell"
 UNDECLARED_NODATA = -99999.0
 NODATA_BELOW = -1e30
 
@@ -59,7 +60,7 @@ def read_grid(path: str) -> GeoBox:
         If the file is missing or unreadable, has more than one band, no CRS, no position or a
         rotated grid, holds complex numbers, or calls itself a density.
     """
-    return _use(path, lambda source: _checked_grid(source, path))
+    return use_raster(path, lambda source: _checked_grid(source, path), FRAME)
 
 
 def check_is_count(source: str, units: str, names: list[str]) -> None:
@@ -127,7 +128,7 @@ def read_counts(
     def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
         return source.read(1, window=window, masked=True), source.scales[0], source.offsets[0]
 
-    values, scale, offset = _use(path, read)
+    values, scale, offset = use_raster(path, read, FRAME)
     counts = clean_counts(values.astype("float64").filled(np.nan), nodata=nodata)
     if (scale, offset) != (1.0, 0.0):
         counts = counts * np.float32(scale) + np.float32(offset)
@@ -240,6 +241,43 @@ def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
         yield source
 
 
+def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expected: str) -> Result:
+    """Open a raster, use it, close it; what GDAL cannot read is a bad input.
+
+    Parameters
+    ----------
+    path : str
+        A file or URL that GDAL can open.
+    use : callable
+        Takes the open raster; what it returns is given back.
+    expected : str
+        What the file should be, for the error.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or GDAL cannot open it or read what `use` asks for.
+
+    Examples
+    --------
+    >>> use_raster("nowhere.tif", lambda source: source.count, "an image")
+    Traceback (most recent call last):
+    popdask.errors.InputError: nowhere.tif does not exist; expected an image; correct the path
+    """
+    if not is_remote(path) and not Path(path).exists():
+        raise missing_file(path, expected)
+    try:
+        with open_raster(path) as source:
+            return use(source)
+    except RasterioError as error:
+        reason = str(error.__cause__ or error).strip().rstrip(".")
+    # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
+    raise InputError(
+        f"{path} cannot be read ({reason}); expected {expected} that GDAL opens; it may be "
+        "truncated or of another format: copy or download it again"
+    )
+
+
 def missing_file(path: str, expected: str) -> InputError:
     """Make the error for a file that is not there; `expected` says what it should be."""
     return InputError(f"{path} does not exist; expected {expected}; correct the path")
@@ -277,19 +315,3 @@ def _check_form(source: rasterio.DatasetReader, path: str) -> None:
             f"{path} holds {source.dtypes[0]} values; expected whole or real numbers of "
             "people; convert it, for example with gdal_translate -ot Float32"
         )
-
-
-def _use(path: str, use: Callable[[rasterio.DatasetReader], Result]) -> Result:
-    """Open a raster, use it, close it; what GDAL cannot read is a bad input."""
-    if not is_remote(path) and not Path(path).exists():
-        raise missing_file(path, "a raster of people per cell")
-    try:
-        with open_raster(path) as source:
-            return use(source)
-    except RasterioError as error:
-        reason = str(error.__cause__ or error).strip().rstrip(".")
-    # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
-    raise InputError(
-        f"{path} cannot be read ({reason}); expected a complete raster that GDAL opens; it may be "
-        "truncated or of another format: copy or download it again"
-    )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -14,14 +13,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from popdask.cube.grids import grid_of
-from popdask.cube.rasters import is_remote, open_raster
+from popdask.cube.rasters import is_remote, missing_file, use_raster
 from popdask.errors import InputError
 
-Result = TypeVar("Result")
+IMAGE = "an image"
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,13 @@ class Sheet:
             valid = np.ones(values.shape[1:], bool)
         else:
             window = Window.from_slices(rows, columns)
-            values, mask = _use(
+            values, mask = use_raster(
                 self.path,
                 lambda source: (
                     source.read(list(self.bands), window=window),
                     source.dataset_mask(window=window),
                 ),
+                IMAGE,
             )
             valid = mask > 0
         if values.dtype.kind == "f":
@@ -82,7 +81,7 @@ def open_sheet(path: str | os.PathLike[str], nodata: float | None = None) -> She
     """
     name = os.fspath(path)
     if not is_remote(name) and not Path(name).exists():
-        raise InputError(f"{name} does not exist; expected an image; correct the path")
+        raise missing_file(name, IMAGE)
     if _is_zarr(name):
         return _zarr_sheet(name, nodata)
     with rasterio.Env() as environment:
@@ -93,7 +92,7 @@ def open_sheet(path: str | os.PathLike[str], nodata: float | None = None) -> She
             "driver; expected GeoTIFF, COG, VRT or Zarr; convert it to GeoTIFF where GDAL has the "
             "ECW driver"
         )
-    return _use(name, lambda source: _raster_sheet(source, name, nodata))
+    return use_raster(name, lambda source: _raster_sheet(source, name, nodata), IMAGE)
 
 
 def _raster_sheet(source: rasterio.DatasetReader, path: str, nodata: float | None) -> Sheet:
@@ -188,17 +187,3 @@ def _read_zarr(sheet: Sheet, rows: slice, columns: slice) -> NDArray:
     if "band" not in image.dims:
         image = image.expand_dims("band")
     return image.transpose("band", "y", "x").to_numpy()
-
-
-def _use(path: str, use: Callable[[rasterio.DatasetReader], Result]) -> Result:
-    """Open a raster, use it, close it; what GDAL cannot read is a bad input."""
-    try:
-        with open_raster(path) as source:
-            return use(source)
-    except RasterioError as error:
-        reason = str(error.__cause__ or error).strip().rstrip(".")
-    # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
-    raise InputError(
-        f"{path} cannot be read ({reason}); expected a complete image that GDAL opens; it may be "
-        "truncated or of another format: copy or download it again"
-    )

@@ -210,7 +210,7 @@ def test_opening_reads_headers_alone(tmp_path):
     path = write_image(tmp_path / "a.tif", invent((1, 40, 40)))
     image = open_mosaic(path, grid="dk_100m", resolution=10)
     path.unlink()
-    with pytest.raises(InputError, match=r"a\.tif cannot be read"):
+    with pytest.raises(InputError, match=r"a\.tif does not exist; expected an image"):
         image.compute()
 
 
