@@ -64,6 +64,21 @@ def jobs(queue, *options):
     return said(queue, "squeue", "--noheader", "--format=%i", *options).split()
 
 
+def submit(file, cluster, log, *options):
+    """Give a run of a job to the queue as a job of its own; give its number."""
+    options = ["--parsable", "--mem=1G", "--cpus-per-task=1", f"--output={log}", *options]
+    command = ["sbatch", *options, str(DEPLOY / "driver.sh"), str(file), str(cluster)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def ending(queue, number):
+    """How a job of the queue has ended, and its exit code; None while it goes on."""
+    told = said(queue, "scontrol", "--oneliner", "show", "job", number)
+    found = dict(item.partition("=")[::2] for item in told.split())
+    over = found["JobState"] not in ("PENDING", "RUNNING", "COMPLETING")
+    return (found["JobState"], found["ExitCode"]) if over else None
+
+
 def workers(client):
     return len(client.scheduler_info(n_workers=-1)["workers"])
 
@@ -97,9 +112,7 @@ def test_a_driver_that_is_stopped_goes_back_into_the_queue_and_resumes(
 ):
     file, store, cluster = place
     log = tmp_path / "driver.log"
-    options = ["--parsable", "--mem=1G", "--cpus-per-task=1", f"--output={log}"]
-    command = ["sbatch", *options, str(DEPLOY / "driver.sh"), str(file), str(cluster)]
-    number = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    number = submit(file, cluster, log)
     wait_until(lambda: log.exists() and "· classes" in log.read_text(), "the classes begin")
     finished = [done.stage for done in store.stages_since()]
     subprocess.run(["scancel", "--signal=TERM", "--batch", number], check=True)
@@ -109,6 +122,28 @@ def test_a_driver_that_is_stopped_goes_back_into_the_queue_and_resumes(
     resumed = log.read_text().partition(STOPPED)[2]
     assert finished and not [stage for stage in finished if f"· {stage}" in resumed]
     assert "· classes" in resumed and "✓ tracks" in resumed
+    assert_same(store, undisturbed)
+
+
+def test_a_driver_whose_time_ends_stops_before_it_and_the_next_of_its_chain_finishes(
+    place, queue, undisturbed, tmp_path
+):
+    file, store, cluster = place
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    first = submit(file, cluster, logs[0], "--no-requeue", "--time=2", "--signal=B:TERM@20")
+    submit(file, cluster, logs[1], f"--dependency=afternotok:{first}", "--kill-on-invalid-dep=yes")
+    wait_until(lambda: logs[0].exists() and "· flow" in logs[0].read_text(), "the flow begins")
+    for number in set(jobs(queue, "--states=RUNNING")) - {first}:
+        subprocess.run(["scontrol", "suspend", number], check=True)  # so that it cannot finish
+    wait_until(lambda: ending(queue, first) is not None, "the end of the first")
+    assert ending(queue, first) == ("FAILED", "143:0")  # TIMEOUT, had SLURM ended it
+    assert STOPPED in logs[0].read_text() and "TIME LIMIT" not in logs[0].read_text()
+    wait_until(lambda: logs[1].exists() and "results:" in logs[1].read_text(), "the results")
+    wait_until(lambda: not jobs(queue), "the end of its jobs")
+    finished = [line.split()[1] for line in logs[0].read_text().splitlines() if "✓" in line]
+    resumed = logs[1].read_text()
+    assert finished and not [stage for stage in finished if f"· {stage}" in resumed]
+    assert "✓ tracks" in resumed
     assert_same(store, undisturbed)
 
 
