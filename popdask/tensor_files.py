@@ -4,7 +4,6 @@ The plain data is JSON in the file's header, so that reading a file runs no code
 """
 
 import json
-import os
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from popdask.errors import InputError
+from popdask.whole import write_bytes
 
 
 def pack(tensors: Mapping[str, Tensor], header: str, plain: Any) -> bytes:
@@ -45,16 +45,6 @@ def unpack(data: bytes, header: str) -> tuple[dict[str, Tensor], Any]:
     return tensors, json.loads(metadata[header])
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, and wait until it is on the disk."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
 class AsBytes(ABC):
     """An object that is stored, sent to workers and told apart by its bytes."""
 
@@ -69,7 +59,7 @@ class AsBytes(ABC):
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, whole or not at all."""
-        write_whole(Path(path), self.to_bytes())
+        write_bytes(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

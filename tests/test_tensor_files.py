@@ -1,11 +1,11 @@
-"""Tensors and plain data come back from their bytes, and a file is there whole or not at all."""
+"""Tensors and plain data come back from their bytes."""
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from popdask.tensor_files import pack, unpack, write_whole
+from popdask.tensor_files import pack, unpack
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, -2])}
 PLAIN = {"name": "é", "numbers": [1, 2.5, None]}
@@ -27,11 +27,3 @@ def test_what_is_not_ours_is_told_apart_from_what_is_no_file():
     for wrong in (b"", b"text", data[:-1]):
         with pytest.raises(SafetensorError):
             unpack(wrong, "popdask.test")
-
-
-def test_a_file_is_replaced_as_a_whole(tmp_path):
-    path = tmp_path / "model"
-    for data in (b"first", b"second"):
-        write_whole(path, data)
-        assert path.read_bytes() == data
-    assert list(tmp_path.iterdir()) == [path]

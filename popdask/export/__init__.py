@@ -9,16 +9,13 @@ from popdask.export.colours import colours_path, write_colours
 from popdask.export.rasters import cog_paths, time_form, write_cogs, write_geotiff
 from popdask.export.tables import write_geoparquet
 from popdask.export.vectors import link_lines, track_lines, with_tracks, write_gpkg
-from popdask.export.whole import sweep, whole
 
 __all__ = [
     "cog_paths",
     "colours_path",
     "link_lines",
-    "sweep",
     "time_form",
     "track_lines",
-    "whole",
     "with_tracks",
     "write_catalog",
     "write_cogs",

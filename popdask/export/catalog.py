@@ -25,7 +25,7 @@ from pystac.extensions.table import Column, TableExtension
 
 from popdask.errors import InputError
 from popdask.export.rasters import time_form
-from popdask.export.whole import Path_, write_text
+from popdask.whole import Path_, write_text
 
 _GEOTIFF = pystac.MediaType.GEOTIFF.value
 _COG = pystac.MediaType.COG.value

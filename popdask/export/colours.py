@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from popdask.errors import InputError
-from popdask.export.whole import Path_, write_text
+from popdask.whole import Path_, write_text
 
 
 def write_colours(raster: Path_, colours: np.ndarray) -> Path:

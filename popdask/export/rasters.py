@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from popdask.cube.grids import grid_of
 from popdask.errors import InputError
 from popdask.export.colours import colours_path
-from popdask.export.whole import Path_, whole
+from popdask.whole import Path_, whole
 
 TILE = 512
 STRIP_CELLS = 2**26

@@ -7,7 +7,7 @@ from pathlib import Path
 import geopandas as gpd
 import pandas as pd
 
-from popdask.export.whole import Path_, whole
+from popdask.whole import Path_, whole
 
 
 def write_geoparquet(frame: pd.DataFrame, path: Path_) -> Path:

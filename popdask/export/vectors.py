@@ -17,7 +17,7 @@ import pandas as pd
 import pyogrio  # type: ignore[import-untyped]
 import shapely
 
-from popdask.export.whole import Path_, whole
+from popdask.whole import Path_, whole
 
 #: GDAL writes this into a GeoPackage for the time of its last change: same layers, same bytes.
 _UNDATED = "1970-01-01T00:00:00.000Z"

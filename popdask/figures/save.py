@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from popdask.whole import whole
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 120) -> Path:
@@ -25,10 +26,6 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 120) -> Path:
     Path
         The file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".figure-") as folder:
-        draft = Path(folder) / path.name
-        figure.savefig(draft, dpi=dpi)
-        draft.replace(path)
-    return path
+    with whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi)
+    return Path(path)

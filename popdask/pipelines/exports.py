@@ -20,6 +20,7 @@ from matplotlib.colors import to_rgb
 from popdask import export
 from popdask.pipelines.plan import StagePlan
 from popdask.store import Work
+from popdask.whole import sweep
 
 #: GDAL's notes beside a raster; any program that opens the raster may add to them.
 _NOTES = ".aux.xml"
@@ -98,7 +99,7 @@ class Exports:
             path.unlink(missing_ok=True)
             export.colours_path(path).unlink(missing_ok=True)
         for name in {**self._before, **self._files}:
-            export.sweep(self.folder / name)
+            sweep(self.folder / name)
         record = {**self._stage.record, "written": self._files}
         if record.items() <= self._record.items():  # files were lost: no commit without a change
             self._work.forget([self._stage.name])

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from popdask.errors import InputError
+from popdask.whole import write_text
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def load_rates(path: Path | None = None) -> Rates | None:
     """
     path = path or rates_file()
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(path.read_text(encoding="utf-8"))
         return Rates(**told)
     except FileNotFoundError:
         return None
@@ -93,9 +94,5 @@ def save_rates(rates: Rates, path: Path | None = None) -> Path:
     path
         The file; by default that of `rates_file`.
     """
-    path = path or rates_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(asdict(rates), indent=1, ensure_ascii=False) + "\n")
-    fresh.replace(path)
-    return path
+    told = json.dumps(asdict(rates), indent=1, ensure_ascii=False)
+    return write_text(path or rates_file(), f"{told}\n")

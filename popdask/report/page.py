@@ -7,11 +7,8 @@ without angle brackets.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from bokeh.resources import Resources
@@ -63,17 +60,6 @@ def inline_json(value: Any) -> Markup:
     """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
-
-
-def write_whole(text: str, path: str | os.PathLike[str]) -> Path:
-    """Write a file so that readers see the old one or the new one, never half of one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        draft = Path(folder) / path.name
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(path)
-    return path
 
 
 def _asset(name: str) -> str:

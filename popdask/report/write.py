@@ -17,6 +17,7 @@ from popdask.report.overview import Overview, finest, pyramid
 from popdask.report.pictures import Picture, markup
 from popdask.report.record import latest_stages, record_tables
 from popdask.store import MAIN, Finished, RegionStore
+from popdask.whole import write_text
 
 MOST_BYTES = 20_000_000
 CONTENTS = {
@@ -34,6 +35,9 @@ PARTS = {
     "record": "Run",
 }
 
+
+#: Stages that write files beside the store.
+EXPORTS = ("export", "tables")
 
 #: What a page shows nothing of, unless its content says otherwise.
 EMPTY: Mapping[str, Any] = {
@@ -110,7 +114,7 @@ def write_report(
         max_bytes,
         around=lambda level: len(fill(level.without_codes()).encode()),
     )
-    return page.write_whole(fill(maps), path)
+    return write_text(path, fill(maps))
 
 
 def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overview) -> str:
@@ -162,11 +166,11 @@ def _setup(content: Content, maps: Overview, cell: str) -> dict[str, Any]:
 def _stages(region: RegionStore) -> list[Finished]:
     """List the stages as they were computed last, by a finished run or the one under way.
 
-    Exports are left out: one of them may be this report.
+    Exports are left out: this report may be one of them.
     """
     finished = [stage for run in region.history() for stage in run.stages]
     stages = latest_stages([*finished, *region.stages_since()])
-    return [stage for stage in stages if stage.stage != "export"]
+    return [stage for stage in stages if stage.stage not in EXPORTS]
 
 
 def _record_note(stages: list[Finished]) -> str:

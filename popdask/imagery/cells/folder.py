@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from PIL import Image
 from popdask.errors import InputError
 from popdask.imagery.cells.dataset import CHUNK_CELLS, cells_grid, make_cells
 from popdask.imagery.grid import CellGrid, as_grid, z_order
+from popdask.whole import whole
 
 SHOWN = 5
 Path_ = str | os.PathLike[str]
@@ -59,6 +59,7 @@ def list_folder(folder: Path_, grid: CellGrid | str = "dk_100m") -> tuple[pd.Dat
 
     Examples
     --------
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("005859_100m_61397_6775_0.jpg", "notes.txt"):
     ...         Path(folder, name).touch()
@@ -112,6 +113,7 @@ def read_cells(
 
     Examples
     --------
+    >>> import tempfile
     >>> import dask.array as da
     >>> images = da.full((1, 1, 8, 8), 90, dtype="uint8")
     >>> one = np.array([61397]), np.array([6775])
@@ -164,6 +166,7 @@ def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None
 
     Examples
     --------
+    >>> import tempfile
     >>> import dask.array as da
     >>> images = da.full((1, 1, 8, 8), 90, dtype="uint8")
     >>> one = np.array([61397]), np.array([6775])
@@ -179,9 +182,7 @@ def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None
     images = da.asarray(cells["images"].data)
     images = images.rechunk((images.chunks[0], -1, -1, -1))
     ends = np.cumsum((0, *images.chunks[0]))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as place:
-        part = Path(place, "cells")
+    with whole(target, new=True) as part:
         part.mkdir()
         write = dask.delayed(_write_images, pure=False)
         blocks = images.to_delayed().ravel()
@@ -191,7 +192,6 @@ def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None
                 for block, start, stop in zip(blocks, ends[:-1], ends[1:], strict=True)
             )
         )
-        part.rename(target)
 
 
 def _lazy_images(paths: Sequence[str]) -> da.Array:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ import pandas as pd
 from popdask.errors import InputError
 from popdask.imagery.evaluation.predictions import Path_, on_common_cells
 from popdask.metrics import count_scores, presence_scores
+from popdask.whole import write_text
 
 
 def evaluate(
@@ -143,21 +143,16 @@ def write_scores(path: Path_, scores: pd.DataFrame, by_density: pd.DataFrame | N
 
     Examples
     --------
+    >>> import tempfile
     >>> table = pd.DataFrame({"cell": [1, 2], "prediction": [0, 4], "truth": [0, 5]})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_scores(f"{folder}/scores.json", evaluate(table))
     ...     json.loads(path.read_text())["scores"]["estimate"]["mae"]
     0.5
     """
-    path = Path(path)
     told = {"scores": _plain(scores.to_dict("index"))}
     told |= {} if by_density is None else {"by_density": _plain(by_density.to_dict("records"))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        draft = Path(folder, path.name)
-        draft.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
-        draft.replace(path)
-    return path
+    return write_text(path, json.dumps(told, indent=2, allow_nan=False) + "\n")
 
 
 def _presence(table: pd.DataFrame, threshold: float) -> tuple[pd.Series, float]:

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from popdask.errors import InputError
-from popdask.tensor_files import pack, unpack, write_whole
+from popdask.tensor_files import pack, unpack
+from popdask.whole import write_bytes
 
 HEADER = "popdask.checkpoint"
 Stale = Literal["error", "discard"]
@@ -45,7 +46,7 @@ class Checkpoint:
             for part, tensors in self.tensors.items()
             for name, tensor in tensors.items()
         }
-        write_whole(Path(path), pack(flat, HEADER, {"training": training, **self.plain}))
+        write_bytes(path, pack(flat, HEADER, {"training": training, **self.plain}))
 
     @classmethod
     def load(cls, path: str | Path, training: str) -> "Checkpoint | None":

@@ -11,7 +11,10 @@ import numpy as np
 from popdask import cube, export
 from popdask.pipelines.exports import Exports, exported
 from popdask.pipelines.plan import StagePlan
+from popdask.pipelines.population.reporting import report
 from popdask.progress import Reporter
+from popdask.store import WORK
+from popdask.whole import whole
 
 if TYPE_CHECKING:
     from popdask.pipelines.population.stages import PopulationStages
@@ -26,7 +29,7 @@ def export_rasters(run: PopulationStages, stage: StagePlan, reporter: Reporter) 
 
 
 def export_tables(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
-    """Write what tells of all frames: tables, a cube, a catalogue."""
+    """Write what tells of all frames: tables, a cube, a catalogue, a page."""
     job, folder = run.job, run.job.export_folder
     exports = Exports(run.work, stage, folder)
     tables: dict[str, Path] = {}
@@ -43,11 +46,13 @@ def export_tables(run: PopulationStages, stage: StagePlan, reporter: Reporter) -
     if "zarr" in job.output.export:
         counted = run.work.dataset()[job.counted].astype("float32").rename("population")
         counted.attrs.pop("grid_mapping", None)  # which xarray writes by itself
-        with export.whole(folder / f"{job.name}.zarr") as unfinished:
+        with whole(folder / f"{job.name}.zarr") as unfinished:
             cube.write_cube(counted.to_dataset(), unfinished)
         exports.add(folder / f"{job.name}.zarr")
     if "stac" in job.output.export:
         exports.add(*_catalog(run, tables))
+    if "report" in job.output.export:
+        exports.add(report(job, branch=WORK, record=run.record()))
     exports.commit()
 
 

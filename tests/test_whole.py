@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from popdask.export import sweep, whole
+from popdask.whole import sweep, whole, write_bytes, write_text
 
 
 def held(folder):
@@ -43,11 +43,42 @@ def test_a_folder_takes_the_place_of_another(tmp_path):
     assert held(tmp_path) == ["group"] and held(tmp_path / "group") == ["two"]
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "one").touch()
+    with pytest.raises(FileNotFoundError), whole(tmp_path / "group"):
+        pass  # nothing is written
+    assert held(tmp_path) == ["group"] and held(tmp_path / "group") == ["one"]
+
+
+def test_what_has_to_be_new_takes_no_place(tmp_path):
+    path = tmp_path / "deep" / "group"
+    with whole(path, new=True) as unfinished:
+        unfinished.mkdir()
+    (path / "one").touch()
+    with pytest.raises(FileExistsError, match="group"), whole(path, new=True):
+        pytest.fail("nothing is written in vain")
+    with pytest.raises(FileExistsError, match="other"), whole(tmp_path / "other", new=True) as late:
+        late.write_text("late")
+        (tmp_path / "other").write_text("first")
+    assert (tmp_path / "other").read_text() == "first"
+    assert held(tmp_path) == ["deep", "other"] and held(path) == ["one"]
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path):
+    assert write_text(tmp_path / "deep" / "note.txt", "Åre\n") == tmp_path / "deep" / "note.txt"
+    assert (tmp_path / "deep" / "note.txt").read_bytes() == b"\xc3\x85re\n"
+    for data in (b"first", b"second"):
+        write_bytes(tmp_path / "model", data)
+        assert (tmp_path / "model").read_bytes() == data
+    assert held(tmp_path) == ["deep", "model"] and held(tmp_path / "deep") == ["note.txt"]
+
+
 def test_what_a_killed_write_leaves_is_swept_away(tmp_path):
     path = tmp_path / "note.txt"
     path.write_text("old")
     script = (
-        "import os, signal, sys; from popdask.export.whole import whole\n"
+        "import os, signal, sys; from popdask.whole import whole\n"
         "with whole(sys.argv[1]) as unfinished:\n"
         "    unfinished.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -6,6 +6,7 @@ so that a reader, or a write that is stopped, never leaves half of one.
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
 import shutil
@@ -18,7 +19,7 @@ Path_ = str | os.PathLike[str]
 
 
 @contextmanager
-def whole(path: Path_) -> Iterator[Path]:
+def whole(path: Path_, *, new: bool = False) -> Iterator[Path]:
     """Give a place to write to; move what was written there to `path` if all went well.
 
     Parameters
@@ -26,11 +27,18 @@ def whole(path: Path_) -> Iterator[Path]:
     path : path
         A file, or a folder such as that of a Zarr group. Its folder is made where it is missing. A
         file that is the same already stays as it is, with its time.
+    new : bool, optional
+        Whether nothing may be there yet.
 
     Yields
     ------
     Path
         Of the same name, in a temporary folder.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there, before or after the writing, and only `new` is wanted.
 
     Examples
     --------
@@ -41,20 +49,37 @@ def whole(path: Path_) -> Iterator[Path]:
     'Oslo'
     """
     path = Path(path)
+    if new:
+        _check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
-        if path.is_dir():  # no folder can be moved onto another
-            path.rename(Path(folder, f"{path.name}-before"))
-        if not (path.is_file() and filecmp.cmp(unfinished, path, shallow=False)):
+        if new:
+            _check_free(path)
+            unfinished.rename(path)
+        elif path.is_dir():
+            _exchange(unfinished, path)
+        elif not (path.exists() and filecmp.cmp(unfinished, path, shallow=False)):
             unfinished.replace(path)
 
 
 def write_text(path: Path_, text: str) -> Path:
-    """Write a text file, whole or not at all."""
+    r"""Write a text file in UTF-8, whole or not at all.
+
+    Lines end in ``\n`` on every system, so that the same text is the same file.
+    """
     with whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def write_bytes(path: Path_, data: bytes) -> Path:
+    """Write a file, whole or not at all, and wait until its bytes are on the disk."""
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     return Path(path)
 
 
@@ -74,6 +99,22 @@ def sweep(path: Path_) -> None:
         for left in path.parent.iterdir():
             if left.name.startswith(_prefix(path)) and left.is_dir():
                 shutil.rmtree(left)
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _exchange(unfinished: Path, path: Path) -> None:
+    """Move a folder to the place of another, since none can be moved onto one that is not empty."""
+    before = unfinished.with_name(f"{path.name}-before")
+    path.rename(before)
+    try:
+        unfinished.rename(path)
+    except OSError:
+        before.rename(path)
+        raise
 
 
 def _prefix(path: Path) -> str:
