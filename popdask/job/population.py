@@ -19,6 +19,7 @@ from popdask.job.communities import (
 )
 from popdask.job.images import Above0, Device, Grid, Input, Seed
 from popdask.job.scenes import Features, Groups, ScenesJob
+from popdask.job.scenes import Format as SceneFormat
 from popdask.job.settings import PlaceName, Positive, Settings
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -189,7 +190,7 @@ class Scenes(Settings):
 
     store: PlaceName
     """Its repository, a folder."""
-    export: tuple[Literal["cog", "parquet"], ...] = ()
+    export: tuple[SceneFormat, ...] = ()
     """Its exports."""
     features: Features = Features()
     groups: Groups = Groups()
@@ -198,7 +199,7 @@ class Scenes(Settings):
 class Output(settings.Output):
     """Where the results go."""
 
-    export: tuple[Literal["cog", "parquet", "zarr", "stac"], ...] = ("cog",)
+    export: tuple[Literal["cog", "parquet", "zarr", "stac", "report"], ...] = ("cog",)
     """Further formats, written beside the store when the run is finished."""
 
 

@@ -53,10 +53,14 @@ class Groups(Settings):
     """Of the components, UMAP and KMeans."""
 
 
+#: Further formats: rasters of the groupings, a table of the cells, a page.
+Format = Literal["cog", "parquet", "report"]
+
+
 class Output(settings.Output):
     """Where the results go."""
 
-    export: tuple[Literal["cog", "parquet"], ...] = ("cog",)
+    export: tuple[Format, ...] = ("cog",)
     """Further formats, written beside the store when the run is finished."""
 
 

@@ -237,9 +237,9 @@ def test_a_catalogue_without_rasters_is_refused(frames, tmp_path):
         communities.run_only(job(frames, tmp_path / "x.icechunk"), "export")
 
 
-def test_estimates_have_a_catalogue_and_a_cube(tmp_path):
+def test_estimates_have_a_catalogue_a_cube_and_a_page(tmp_path):
     dots.write_world(tmp_path)
-    formats = ["cog", "parquet", "zarr", "stac"]
+    formats = ["cog", "parquet", "zarr", "stac", "report"]
     done = dots.job(tmp_path, tmp_path / "dots.icechunk", output={"export": formats})
     population.run(done)
     folder = done.export_folder
@@ -250,6 +250,8 @@ def test_estimates_have_a_catalogue_and_a_cube(tmp_path):
     assert set(item.assets) == {"population", "presence"}
     assert item.assets["population"].extra_fields["file:checksum"].startswith("1220")
     assert verify(done).differences == ()
+    assert population.report(done) == folder / "dots_report.html"
+    assert verify(done).differences == ()  # the page is the one that the run wrote
     part = next(path for path in (folder / "dots.zarr").rglob("*") if path.name == "0")
     part.write_bytes(part.read_bytes() + b"x")
     (difference,) = verify(done).differences

@@ -45,7 +45,8 @@ def job(world, store, *, export=("cog", "parquet"), **groups):
 
 @pytest.fixture(scope="module")
 def finished(world, tmp_path_factory):
-    settings = job(world, tmp_path_factory.mktemp("finished") / "dots.icechunk")
+    store = tmp_path_factory.mktemp("finished") / "dots.icechunk"
+    settings = job(world, store, export=("cog", "parquet", "report"))
     return settings, scenes.run(settings)
 
 
@@ -73,7 +74,10 @@ def test_a_finished_job_has_nothing_to_do_and_verifies(finished):
 
 def test_exports_are_a_raster_of_each_grouping_and_a_table(finished):
     settings, outcome = finished
-    assert exported(settings) == {"dots_kmeans_2.tif", "dots_hdbscan.tif", "dots_scenes.parquet"}
+    rasters, page = {"dots_kmeans_2.tif", "dots_hdbscan.tif"}, "dots_report.html"
+    assert exported(settings) == {*rasters, "dots_scenes.parquet", page}
+    assert scenes.report(settings).name == page
+    assert verify(settings).differences == ()  # the page is the one that the run wrote
     raster = rioxarray.open_rasterio(settings.export_folder / "dots_kmeans_2.tif").squeeze()
     shown = outcome.store.group("groups")["kmeans_2"]
     assert (raster.values == shown.values).all() and raster.rio.crs == GRID.crs

@@ -17,7 +17,7 @@ from popdask.pipelines.images import cell_grid
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.sources import Sources
 from popdask.progress import Reporter
-from popdask.store import RegionStore
+from popdask.store import MAIN, RegionStore
 
 
 def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
@@ -82,13 +82,13 @@ def _on_cells(
     return truth
 
 
-def scores(region: RegionStore) -> Iterator[tuple[str, Figure]]:
+def scores(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figure]]:
     """How well estimates and truth agree, for each set of cells where the truth is known."""
     try:
-        predictions, scored = region.table("predictions"), region.table("scores")
+        predictions, scored = (region.table(name, branch) for name in ("predictions", "scores"))
     except KeyError:
         return
-    by_density = region.table("scores_by_density")
+    by_density = region.table("scores_by_density", branch)
     for where, told in scored.groupby("where", sort=False):
         of_where = told.drop(columns="where").set_index("model")
         yield f"scores_{where}", figures.scores_figure(of_where)
@@ -103,9 +103,9 @@ def scores(region: RegionStore) -> Iterator[tuple[str, Figure]]:
             )
 
 
-def losses(region: RegionStore) -> Iterator[tuple[str, Figure]]:
+def losses(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figure]]:
     """The losses of each model that was trained."""
-    for name, content in sorted(region.files().items()):
+    for name, content in sorted(region.files(branch).items()):
         if not name.endswith(".safetensors"):
             continue
         model = TrainedModel.from_bytes(content, name)

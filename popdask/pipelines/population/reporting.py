@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from popdask.job import PopulationJob
 from popdask.pipelines.credits import credits_of
 from popdask.pipelines.population import pictures
+from popdask.pipelines.population.explaining import why_figure
 from popdask.progress import Reporter
 from popdask.report import Picture, write_report
-from popdask.store import RegionStore
+from popdask.store import MAIN, RegionStore
 
 #: Title of each kind of picture, and how to read it; figures of other kinds are left out.
 WORDS = {
@@ -44,8 +46,14 @@ WORDS = {
 }
 
 
-def report(job: PopulationJob, reporter: Reporter | None = None) -> Path:
-    """Write the report of a job's last finished run.
+def report(
+    job: PopulationJob,
+    reporter: Reporter | None = None,
+    *,
+    branch: str = MAIN,
+    record: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the report of a job's results.
 
     Parameters
     ----------
@@ -53,12 +61,15 @@ def report(job: PopulationJob, reporter: Reporter | None = None) -> Path:
         The settings of the run.
     reporter
         Is told of the work; without it, nothing is said.
+    branch
+        The branch of the results; by default, what readers see.
+    record
+        The record of the run; by default, that of the last finished one.
 
     Returns
     -------
     Path
-        ``<job>_report.html`` in the job's export folder. The picture of `explain` is in it if it
-        was drawn.
+        ``<job>_report.html`` in the job's export folder, with Grad-CAM where cells are labelled.
 
     Raises
     ------
@@ -66,26 +77,29 @@ def report(job: PopulationJob, reporter: Reporter | None = None) -> Path:
         If no run is finished yet, or the files of known people are not there any more.
     """
     region = RegionStore(job.output.store)
-    record = region.run_record()
+    record = region.run_record() if record is None else record
     with (reporter or Reporter()).stage("report", "to do"):
         return write_report(
             region,
             job.export_folder / f"{job.name}_report.html",
-            pictures=_pictures(job, region),
+            pictures=_pictures(job, region, branch),
             credits=credits_of(record),
+            branch=branch,
             record=record,
         )
 
 
-def _pictures(job: PopulationJob, region: RegionStore) -> Iterator[Picture]:
+def _pictures(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     drawn = chain(
-        pictures.maps(job, region.dataset()), pictures.scores(region), pictures.losses(region)
+        pictures.maps(job, region.dataset(branch)),
+        pictures.scores(region, branch),
+        pictures.losses(region, branch),
     )
     for name, figure in drawn:
         kind, _, of = name.partition("_")
         if kind in WORDS:
             title, text = WORDS[kind]
             yield Picture(f"{title}: {of.replace('_', ', ')}", text, figure)
-    why = job.export_folder / "figures" / f"{job.name}_why.png"
-    if why.exists():
+    why = why_figure(job, region, branch) if "cells" in region.records(branch) else None
+    if why is not None:
         yield Picture(*WORDS["why"], why)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from popdask import figures
 from popdask.imagery.scenes import scene_examples
@@ -11,11 +13,17 @@ from popdask.pipelines.credits import credits_of
 from popdask.pipelines.images import by_time, cell_grid, open_image
 from popdask.progress import Reporter
 from popdask.report import Picture, write_report
-from popdask.store import RegionStore
+from popdask.store import MAIN, RegionStore
 
 
-def report(job: ScenesJob, reporter: Reporter | None = None) -> Path:
-    """Write the report of a job's last finished run.
+def report(
+    job: ScenesJob,
+    reporter: Reporter | None = None,
+    *,
+    branch: str = MAIN,
+    record: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the report of a job's results.
 
     Parameters
     ----------
@@ -23,6 +31,10 @@ def report(job: ScenesJob, reporter: Reporter | None = None) -> Path:
         The settings of the run.
     reporter
         Is told of the work; without it, nothing is said.
+    branch
+        The branch of the results; by default, what readers see.
+    record
+        The record of the run; by default, that of the last finished one.
 
     Returns
     -------
@@ -35,7 +47,8 @@ def report(job: ScenesJob, reporter: Reporter | None = None) -> Path:
         If no run is finished yet, or the mosaic is not there any more.
     """
     region = RegionStore(job.output.store)
-    groups, record = region.group("groups").load(), region.run_record()
+    groups = region.group("groups", branch).load()
+    record = region.run_record() if record is None else record
     with (reporter or Reporter()).stage("report", "to do"):
         paths = next(iter(by_time(job.input.mosaic, job.input).values()))
         examples = scene_examples(groups, open_image(job, paths, cell_grid(job.cells, paths[0])))
@@ -49,5 +62,6 @@ def report(job: ScenesJob, reporter: Reporter | None = None) -> Path:
             job.export_folder / f"{job.name}_report.html",
             pictures=[plot],
             credits=credits_of(record),
+            branch=branch,
             record=record,
         )

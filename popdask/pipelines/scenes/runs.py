@@ -36,9 +36,10 @@ from popdask.pipelines.images import (
 )
 from popdask.pipelines.plan import WHOLE, Plan, StagePlan, decide, fingerprint, plain
 from popdask.pipelines.provenance import run_record, without_secrets
+from popdask.pipelines.scenes.reporting import report
 from popdask.pipelines.workers import on_gpus
 from popdask.progress import Reporter
-from popdask.store import RegionStore, Work, table_bytes
+from popdask.store import WORK, RegionStore, Work, table_bytes
 
 #: Version of each stage's code; a stage that computes something else gets the next number.
 VERSIONS = {"features": 1, "groups": 1, "export": 2}
@@ -279,6 +280,8 @@ def _export(run: SceneStages, stage: StagePlan) -> None:
     if "parquet" in job.output.export:
         path = exports.folder / f"{job.name}_scenes.parquet"
         exports.add(export.write_geoparquet(run.work.table("scenes"), path))
+    if "report" in job.output.export:
+        exports.add(report(job, branch=WORK, record=run.record()))
     exports.commit()
 
 
