@@ -8,10 +8,10 @@ from typing import Any
 
 from popdask import figures
 from popdask.job import CommunitiesJob
-from popdask.pipelines.communities import pictures
-from popdask.pipelines.credits import credits_of
+from popdask.pipelines.communities.pictures import charts
+from popdask.pipelines.reports import write_job_report
 from popdask.progress import Reporter
-from popdask.report import Picture, write_report
+from popdask.report import Picture
 from popdask.store import MAIN, RegionStore
 
 #: Title of each picture, and how to read it.
@@ -86,14 +86,8 @@ def report(
     region = RegionStore(job.output.store)
     record = region.run_record() if record is None else record
     with (reporter or Reporter()).stage("report", f"{len(record['inputs'])} frames"):
-        return write_report(
-            region,
-            job.export_folder / f"{job.name}_report.html",
-            pictures=_pictures(job, region, branch),
-            credits=credits_of(record),
-            branch=branch,
-            record=record,
-        )
+        pictures = _pictures(job, region, branch)
+        return write_job_report(job, region, record, pictures, branch)
 
 
 def _pictures(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
@@ -102,5 +96,5 @@ def _pictures(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator
     drawn = {"flow": figures.flow_figure(last["population"], last[["u", "v"]])}
     if found.sizes["time"] > 1:
         drawn["change"] = figures.change_figure(first["population"], last["population"])
-    for name, figure in [*drawn.items(), *pictures.charts(job, region, found, branch)]:
+    for name, figure in [*drawn.items(), *charts(job, region, found, branch)]:
         yield Picture(*WORDS[name], figure)
