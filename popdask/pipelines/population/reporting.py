@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from popdask.job import PopulationJob
-from popdask.pipelines.credits import credits_of
 from popdask.pipelines.population import pictures
 from popdask.pipelines.population.explaining import why_figure
+from popdask.pipelines.reports import write_job_report
 from popdask.progress import Reporter
-from popdask.report import Picture, write_report
+from popdask.report import Picture
 from popdask.store import MAIN, RegionStore
 
 #: Title of each kind of picture, and how to read it; figures of other kinds are left out.
@@ -79,14 +79,7 @@ def report(
     region = RegionStore(job.output.store)
     record = region.run_record() if record is None else record
     with (reporter or Reporter()).stage("report", "to do"):
-        return write_report(
-            region,
-            job.export_folder / f"{job.name}_report.html",
-            pictures=_pictures(job, region, branch),
-            credits=credits_of(record),
-            branch=branch,
-            record=record,
-        )
+        return write_job_report(job, region, record, _pictures(job, region, branch), branch)
 
 
 def _pictures(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:

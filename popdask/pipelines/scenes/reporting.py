@@ -9,10 +9,10 @@ from typing import Any
 from popdask import figures
 from popdask.imagery.scenes import scene_examples
 from popdask.job import ScenesJob
-from popdask.pipelines.credits import credits_of
 from popdask.pipelines.images import by_time, cell_grid, open_image
+from popdask.pipelines.reports import write_job_report
 from popdask.progress import Reporter
-from popdask.report import Picture, write_report
+from popdask.report import Picture
 from popdask.store import MAIN, RegionStore
 
 
@@ -57,11 +57,4 @@ def report(
             "Every dot is a cell: near ones look alike. The pictures are examples.",
             figures.scene_plot_figure(groups, examples),
         )
-        return write_report(
-            region,
-            job.export_folder / f"{job.name}_report.html",
-            pictures=[plot],
-            credits=credits_of(record),
-            branch=branch,
-            record=record,
-        )
+        return write_job_report(job, region, record, [plot], branch)
