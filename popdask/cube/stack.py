@@ -8,7 +8,6 @@ Dask task, each task opening its file for itself, so that the graph holds paths 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from popdask.cube.grids import (
     grid_of,
     same_grid,
 )
+from popdask.cube.groups import open_group, write_group
 from popdask.cube.rasters import (
     check_is_count,
     checked_counts,
@@ -40,7 +40,6 @@ from popdask.cube.rasters import (
 )
 from popdask.cube.regrid import share_out, source_window
 from popdask.errors import InputError
-from popdask.object_store import fsspec_options
 
 CHUNK = 1024
 DIMENSIONS = ("time", "y", "x")
@@ -137,6 +136,7 @@ def open_cube(path: Path_) -> xr.Dataset:
 
     Examples
     --------
+    >>> import tempfile
     >>> from odc.geo.xr import xr_zeros
     >>> grid = GeoBox.from_bbox((0, 0, 4, 2), "EPSG:3035", resolution=1)
     >>> empty = xr_zeros(grid, "float32", time=["2006-01-01"]).to_dataset(name="population")
@@ -145,19 +145,7 @@ def open_cube(path: Path_) -> xr.Dataset:
     ...     open_cube(f"{folder}/cube.zarr").population.rio.crs.to_epsg()
     3035
     """
-    try:
-        stored = xr.open_zarr(
-            path,
-            chunks={},
-            decode_coords="all",
-            consolidated=False,
-            storage_options=fsspec_options(os.fspath(path)) or None,
-        )
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} cannot be opened as Zarr ({error}); expected a group with population(time, y, "
-            "x); correct the path"
-        ) from error
+    stored = open_group(path, "a group with population(time, y, x)")
     held = stored.get("population")
     if held is None or set(held.dims) != set(DIMENSIONS):
         found = {str(name): array.dims for name, array in stored.data_vars.items()}
@@ -194,6 +182,7 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
 
     Examples
     --------
+    >>> import tempfile
     >>> from odc.geo.xr import xr_zeros
     >>> grid = GeoBox.from_bbox((0, 0, 4, 2), "EPSG:3035", resolution=1)
     >>> empty = xr_zeros(grid, "float32", time=["2006-01-01"]).to_dataset(name="population")
@@ -209,17 +198,7 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
         )
     blocks = cube[["population"]].chunk({"time": 1, "y": CHUNK, "x": CHUNK})
     blocks["population"].encoding = {"grid_mapping": "spatial_ref"}
-    if "://" in str(path):
-        options = fsspec_options(str(path)) or None
-        blocks.to_zarr(path, mode="w-", consolidated=False, storage_options=options)
-        return
-    target = Path(path)
-    if target.exists():
-        raise InputError(f"{path} exists; expected a new folder for the cube; remove or rename it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-        blocks.to_zarr(Path(folder, "cube"), mode="w-", consolidated=False)
-        Path(folder, "cube").rename(target)
+    write_group(blocks, path, "the cube")
 
 
 def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetime64, str]:

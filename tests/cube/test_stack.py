@@ -264,6 +264,14 @@ def test_a_cube_survives_zarr(folder, tmp_path):
         write_cube(cube, tmp_path / "new" / "cube.zarr")
 
 
+def test_a_cube_is_stored_behind_a_url_once(folder):
+    cube = open_frames(f"{folder}/pop_{{year}}.tif")
+    write_cube(cube, "memory://once/cube.zarr")
+    with pytest.raises(InputError, match=r"once/cube.zarr exists; expected a new folder for the c"):
+        write_cube(-cube, "memory://once/cube.zarr")
+    xr.testing.assert_equal(open_cube("memory://once/cube.zarr").compute(), cube.compute())
+
+
 def test_a_zarr_write_that_fails_leaves_nothing(tmp_path):
     path = write_raster(tmp_path / "pop.tif", np.full((4, 4), -7))
     with pytest.raises(InputError, match="holds -7"):

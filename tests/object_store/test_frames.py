@@ -1,5 +1,6 @@
-"""Frames on S3 are found, read and told apart as files are."""
+"""Frames on S3 are found, read and told apart as files are; cubes and cells are stored there."""
 
+import dask.array as da
 import numpy as np
 import pytest
 import rasterio
@@ -8,6 +9,8 @@ from rasterio.transform import from_origin
 
 from popdask import cube
 from popdask.errors import InputError
+from popdask.imagery.cells import make_cells, open_cells, write_cells
+from popdask.imagery.grid import CellGrid
 from popdask.object_store import bucket_and_key, client
 
 
@@ -81,3 +84,15 @@ def test_a_cube_is_stored_and_opened(place, tmp_path):
     frames = cube.open_frames(f"{tmp_path}/pop_{{year}}.tif")
     cube.write_cube(frames, f"{place}/cube.zarr")
     xr.testing.assert_equal(cube.open_cube(f"{place}/cube.zarr").compute(), frames.compute())
+    with pytest.raises(InputError, match=r"cube\.zarr exists; expected a new folder for the cube"):
+        cube.write_cube(frames, f"{place}/cube.zarr")
+
+
+def test_cells_are_stored_and_opened(place):
+    images = da.from_array(np.arange(96, dtype="uint8").reshape(2, 3, 4, 4))
+    where = np.array([4, 5]), np.array([7, 7])
+    cells = make_cells(images, np.array([1.0, np.nan]), *where, CellGrid(100))
+    write_cells(cells, f"{place}/cells.zarr")
+    xr.testing.assert_equal(open_cells(f"{place}/cells.zarr").compute(), cells.compute())
+    with pytest.raises(InputError, match=r"none\.zarr cannot be opened as Zarr"):
+        open_cells(f"{place}/none.zarr")

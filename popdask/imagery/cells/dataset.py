@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -16,6 +14,7 @@ import rioxarray  # noqa: F401  registers Dataset.rio
 import xarray as xr
 from numpy.typing import NDArray
 
+from popdask.cube.groups import open_group, write_group
 from popdask.errors import InputError
 from popdask.imagery.grid import CellGrid, crs_text
 
@@ -136,6 +135,7 @@ def write_cells(cells: xr.Dataset, path: Path_) -> None:
 
     Examples
     --------
+    >>> import tempfile
     >>> images = da.zeros((2, 3, 20, 20), dtype="uint8")
     >>> cells = make_cells(images, np.ones(2), np.array([4, 5]), np.array([7, 7]), CellGrid(100))
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -152,16 +152,7 @@ def write_cells(cells: xr.Dataset, path: Path_) -> None:
         stored[name].encoding = {}
         if stored[name].dims == ("cell",):
             stored[name] = stored[name].chunk({"cell": cells.sizes["cell"]})
-    if "://" in str(path):
-        stored.to_zarr(path, mode="w-", consolidated=False)
-        return
-    target = Path(path)
-    if target.exists():
-        raise InputError(f"{path} exists; expected a new folder for the cells; remove or rename it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-        stored.to_zarr(Path(folder, "cells"), mode="w-", consolidated=False)
-        Path(folder, "cells").rename(target)
+    write_group(stored, path, "the cells")
 
 
 def open_cells(path: Path_) -> xr.Dataset:
@@ -182,13 +173,7 @@ def open_cells(path: Path_) -> xr.Dataset:
     InputError
         If it is not such a group.
     """
-    try:
-        stored = xr.open_zarr(path, chunks={}, decode_coords="all", consolidated=False)
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} cannot be opened as Zarr ({error}); expected cells that popdask wrote; "
-            "correct the path"
-        ) from error
+    stored = open_group(path, "cells that popdask wrote")
     if "images" not in stored or stored["images"].dims != IMAGE or "people" not in stored:
         found = {str(name): array.dims for name, array in stored.data_vars.items()}
         raise InputError(
