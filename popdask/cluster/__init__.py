@@ -9,5 +9,13 @@ from popdask.cluster.certificates import make_certificates
 from popdask.cluster.connection import connect
 from popdask.cluster.spec import load_spec
 from popdask.cluster.waiting import LostSchedulerError, NoWorkersError
+from popdask.cluster.watching import LostWorkersError
 
-__all__ = ["LostSchedulerError", "NoWorkersError", "connect", "load_spec", "make_certificates"]
+__all__ = [
+    "LostSchedulerError",
+    "LostWorkersError",
+    "NoWorkersError",
+    "connect",
+    "load_spec",
+    "make_certificates",
+]

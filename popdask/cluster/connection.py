@@ -20,6 +20,7 @@ from popdask.cluster.memory import KeptMemory
 from popdask.cluster.place import Place, security
 from popdask.cluster.spec import Address, Local, Spec, load_spec
 from popdask.cluster.waiting import scheduler_loss_told, wait_for_workers
+from popdask.cluster.watching import worker_loss_told
 from popdask.errors import InputError
 
 SCHEDULER_SECONDS = 10
@@ -59,7 +60,7 @@ def connect(
         with one thread each; the address of a scheduler, ``"tcp://host:port"`` or
         ``"tls://host:port"``; or a TOML file such as ``"deploy/slurm/cluster.toml"``.
     tell
-        Is called with a line now and then while the workers are waited for.
+        Is called with a line now and then while the workers are waited for, and when all have left.
 
     Yields
     ------
@@ -72,8 +73,9 @@ def connect(
     InputError
         If the specification is unknown or wrong, or no scheduler answers at the address.
     NoWorkersError
-        If the workers do not come in time; the message says what the queue says. Its kind
-        LostSchedulerError, if the scheduler ends while it is used.
+        If the workers do not come in time; the message says what the queue says. Its kinds
+        LostSchedulerError, if the scheduler ends while it is used, and LostWorkersError, if all
+        workers leave meanwhile and none comes back in that time.
 
     Examples
     --------
@@ -82,14 +84,15 @@ def connect(
     ...     client.submit(sum, [1, 2, 3]).result()
     6
     """
-    settings = _settings(str(spec))
+    settings, tell = _settings(str(spec)), tell or (lambda line: None)
     with _STARTS[settings.kind](settings) as place, _client(place) as client:
         if not isinstance(settings, Address):
             client.register_plugin(_QuietInputErrors())
             client.register_plugin(KeptMemory())
         with scheduler_loss_told(client):
-            wait_for_workers(client, place, settings.workers, tell or (lambda line: None))
-            yield client
+            wait_for_workers(client, place, settings.workers, tell)
+            with worker_loss_told(client, place, settings.workers, tell):
+                yield client
 
 
 def _settings(spec: str) -> Spec:

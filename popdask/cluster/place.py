@@ -28,6 +28,11 @@ class Place:
     refusals: Sequence[str] = ()
     """What that system has refused so far: then no worker will come."""
 
+    def reason(self) -> str:
+        """Give what the system says as the end of a sentence; nothing, if it says nothing."""
+        said = self.says()
+        return f"; {said}" if said else ""
+
 
 def security(tls: Tls | None) -> Security | None:
     """Give the certificates of a folder that `make_certificates` has filled.

@@ -58,7 +58,7 @@ class Waiting(_Settings):
     needed: Positive = 1
     """Workers that must be there before the run begins; others join while it goes on."""
     wait: Seconds = 600
-    """How long to wait for them, such as ``"10 min"``."""
+    """How long to wait for them, and later, if all have left, for another: ``"10 min"``."""
 
 
 class Workers(Waiting):
@@ -97,8 +97,8 @@ class Workers(Waiting):
 class LocalWorkers(Workers):
     """Processes on this machine; what is not given follows from its cores, memory and GPUs."""
 
-    wait: Seconds = 60
-    """How long to wait for them, such as ``"1 min"``."""
+    wait: Seconds = 300
+    """How long to wait for them, and later, if all have died, for another: ``"5 min"``."""
     threads: Positive | None = None
     """Threads of each."""
     memory: Bytes | None = None

@@ -1,4 +1,4 @@
-"""Workers that do not come, and those that are lost: told in one sentence, after a stated time."""
+"""Workers that do not come, and a scheduler that is lost: told in one sentence."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def wait_for_workers(
         if waited >= waiting.wait:
             raise NoWorkersError(
                 f"{there} of {waiting.needed} workers came within {waiting.wait} s"
-                f"{_reason(place)}: ask for less, or raise [workers] wait."
+                f"{place.reason()}: ask for less, or raise [workers] wait."
             )
         if waited >= due:
             told = f"waiting for workers: {there} of {waiting.needed} after {waited:.0f} s"
-            tell(f"{told}{_reason(place)}")
+            tell(f"{told}{place.reason()}")
             due, silence = waited + silence, min(2 * silence, LONGEST_SILENCE_SECONDS)
         time.sleep(POLL_SECONDS)
 
@@ -79,7 +79,7 @@ def scheduler_loss_told(client: Client) -> Iterator[None]:
     address = client.scheduler.address
     try:
         yield
-    except InputError:
+    except (InputError, NoWorkersError):
         raise
     except Exception as error:
         # Without a scheduler, calls fail in many ways; a restarted one knows none of its tasks.
@@ -93,8 +93,3 @@ def scheduler_loss_told(client: Client) -> Iterator[None]:
 
 def _workers(client: Client) -> int:
     return len(client.scheduler_info(n_workers=-1)["workers"])
-
-
-def _reason(place: Place) -> str:
-    said = place.says()
-    return f"; {said}" if said else ""

@@ -42,19 +42,32 @@ def cluster(
     """Start a scheduler and workers on the loopback; give all of their processes."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
     with ExitStack() as stack:
-
-        def start(*arguments, stderr=subprocess.DEVNULL):
-            return stack.enter_context(_dask(arguments, environment, stderr))
-
         listen = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
-        options = ["--protocol", protocol, *listen, *scheduler_options]
-        first = start("scheduler", *options, stderr=subprocess.PIPE)
+        command = ["scheduler", "--protocol", protocol, *listen, *scheduler_options]
+        first = stack.enter_context(_dask(command, environment, subprocess.PIPE))
         address = _address(first)
-        options = ["--nthreads", "1", "--no-dashboard", *worker_options]
-        options += [] if nanny else ["--no-nanny"]
-        others = [start("worker", address, *options) for _ in range(workers)]
-        found = (psutil.Process(process.pid) for process in others)
-        yield Cluster(address, psutil.Process(first.pid), tuple(found))
+        options = [*worker_options, *([] if nanny else ["--no-nanny"])]
+        others = stack.enter_context(_workers(address, workers, options, environment))
+        yield Cluster(address, psutil.Process(first.pid), others)
+
+
+@contextmanager
+def workers(address, number):
+    """Start workers for a scheduler that is there."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with _workers(address, number, ["--no-nanny"], environment) as found:
+        yield found
+
+
+@contextmanager
+def _workers(address, number, options, environment):
+    command = ["worker", address, "--nthreads", "1", "--no-dashboard", *options]
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(_dask(command, environment, subprocess.DEVNULL))
+            for _ in range(number)
+        ]
+        yield tuple(psutil.Process(process.pid) for process in started)
 
 
 @contextmanager

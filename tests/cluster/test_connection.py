@@ -95,6 +95,11 @@ def test_a_scheduler_is_reached_and_left_running(address):
             assert client.submit(sum, [1, 2]).result() == 3
 
 
+def test_what_fails_on_a_worker_is_told_as_it_is(address):
+    with pytest.raises(ZeroDivisionError), connect(address) as client:
+        client.submit(divmod, 1, 0).result()
+
+
 def test_a_run_on_a_scheduler_ends_as_the_local_one(address, tmp_path):
     small_world().write(tmp_path)
     stores = {}
