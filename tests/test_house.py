@@ -41,7 +41,7 @@ STAGES = {
     "flow": {"_horn_schunck", "flow"},
     "autoencoder": {"autoencoder"},
     "encoding": {"convolution", "encoding"},
-    "clustering": {"clustering"},
+    "clustering": {"_nearest", "classes", "clustering"},
     "dbscan": {"_disc", "dbscan", "threshold"},
     "linking": {"lineage", "linking"},
     "summary": {"_outlines", "motion", "summary"},

@@ -4,21 +4,17 @@ The latents are standardised and grouped by Lloyd's k-means (1982), which Dask-M
 sample of cells; every other cell then takes the class of its nearest centre. Dask-ML starts where
 ten k-means++ starts (Arthur & Vassilvitskii 2007) on a small part of the sample ended best.
 
-An argmin flips on the last bit. So the sample is cut into chunks of its own, the fit runs on one
-thread in one place, and distances are summed in a fixed order: the classes depend on the latents,
-never on the caller's chunks or workers.
+The sample is cut into chunks of its own and the fit runs on one thread in one place: the classes
+depend on the latents, never on the caller's chunks or workers.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import dask
 import dask.array as da
-import numba
 import numpy as np
 import pandas as pd
-import safetensors.numpy
 import xarray as xr
 from dask_ml.cluster import KMeans
 from dask_ml.preprocessing import StandardScaler
@@ -27,142 +23,14 @@ from sklearn import cluster
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from xarray import DataArray
 
-from popdask.arguments import check_array, check_instance
-from popdask.cards import card
+from popdask.arguments import check_array
 from popdask.errors import InputError
+from popdask.tracking._nearest import nearest
+from popdask.tracking.classes import ClassModel, classify
 from popdask.tracking.sampling import gather_cells, sample_cells
 
 ROWS = 10_000
 STARTS = 10
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ClassModel:
-    """Fitted classes: all that `classify` needs to know.
-
-    Class 0 has the most cells of the sample, class 1 the next, and so on.
-
-    Examples
-    --------
-    >>> fit_classes([[0.0], [0.1], [0.2], [9.0], [9.1]], k=2)
-    ClassModel(2 classes of 1 latent, SSE 0.00...)
-    """
-
-    mean: NDArray[np.float64]
-    """Mean of each latent over the sample, (latent,)."""
-
-    scale: NDArray[np.float64]
-    """Standard deviation of each latent over the sample, (latent,); 1 where it is constant."""
-
-    centers: NDArray[np.float64]
-    """Centres of the classes in standardised latents, (k, latent)."""
-
-    sse: float
-    """Sum of the squared distances from the sample's cells to their centres, standardised."""
-
-    curve: pd.Series | None = None
-    """The `sse` of every k that was tried, where k was chosen by the knee."""
-
-    @property
-    def k(self) -> int:
-        """Number of classes."""
-        return len(self.centers)
-
-    def __repr__(self) -> str:
-        return f"ClassModel({self._size()}, SSE {self.sse:.4g})"
-
-    def _size(self) -> str:
-        latents = len(self.mean)
-        return f"{self.k} classes of {latents} latent{'s' if latents != 1 else ''}"
-
-    def _repr_html_(self) -> str:
-        """The classes, and the curve by which their number was chosen, as a notebook shows them."""
-        curve = [] if self.curve is None else self.curve.tolist()
-        how = "as asked" if self.curve is None else f"the knee over {_span(self.curve.index)}"
-        rows = {
-            "fitted": self._size(),
-            "number chosen": how,
-            "SSE of the sample": f"{self.sse:,.4g}",
-        }
-        return card("ClassModel", rows, curve=curve)
-
-    def to_bytes(self) -> bytes:
-        """Write the model as safetensors; equal models give equal bytes.
-
-        Examples
-        --------
-        >>> model = fit_classes(np.arange(8.0).reshape(4, 2), k=2)
-        >>> ClassModel.from_bytes(model.to_bytes()).k
-        2
-        """
-        arrays = {"mean": self.mean, "scale": self.scale, "centers": self.centers}
-        arrays["sse"] = np.array([self.sse])
-        if self.curve is not None:
-            arrays["curve_k"] = self.curve.index.to_numpy(np.int64)
-            arrays["curve_sse"] = self.curve.to_numpy(np.float64)
-        return safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()})
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "ClassModel":
-        """Read what `to_bytes` wrote."""
-        arrays = safetensors.numpy.load(data)
-        curve = None
-        if "curve_k" in arrays:
-            curve = _as_curve(arrays["curve_k"], arrays["curve_sse"])
-        sse = float(arrays["sse"][0])
-        return cls(arrays["mean"], arrays["scale"], arrays["centers"], sse, curve)
-
-
-def _span(numbers: pd.Index) -> str:
-    return f"{numbers[0]} … {numbers[-1]}"
-
-
-@numba.njit(cache=True, nogil=True)
-def _nearest(
-    latents: NDArray, mean: NDArray, scale: NDArray, centers: NDArray
-) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Find the nearest centre of every row of (n, latent), and its squared distance.
-
-    The lowest class wins a tie; a row with NaN gets class −1 and distance NaN.
-    """
-    n, width = latents.shape
-    k = len(centers)
-    columns = centers.T.copy()  # (latent, k): the classes side by side, so that they vectorise
-    classes = np.full(n, -1, np.int16)
-    squared = np.full(n, np.nan)
-    distance = np.empty(k)
-    for i in range(n):
-        distance[:] = 0.0
-        for j in range(width):
-            z = (latents[i, j] - mean[j]) / scale[j]
-            if np.isnan(z):
-                distance[0] = np.nan
-                break
-            for c in range(k):
-                distance[c] += (z - columns[j, c]) ** 2
-        if np.isnan(distance[0]):
-            continue
-        best = 0
-        for c in range(1, k):
-            if distance[c] < distance[best]:
-                best = c
-        classes[i] = best
-        squared[i] = distance[best]
-    return classes, squared
-
-
-def _classes(
-    latents: NDArray, *, mean: NDArray, scale: NDArray, centers: NDArray
-) -> NDArray[np.int16]:
-    """Classify a block (…, latent)."""
-    rows = np.ascontiguousarray(latents).reshape(-1, latents.shape[-1])
-    return _nearest(rows, mean, scale, centers)[0].reshape(latents.shape[:-1])
-
-
-def _classes_block(blocks: list[NDArray], **settings: NDArray) -> NDArray[np.int16]:
-    """Classify a block that Dask gives as the only one along the latents, not as a copy."""
-    (latents,) = blocks
-    return _classes(latents, **settings)
 
 
 def _standardise(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -177,7 +45,7 @@ def _assign(
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     """Nearest centre and squared distance of rows that are standardised already."""
     width = z.shape[1]
-    return _nearest(z, np.zeros(width), np.ones(width), centers)
+    return nearest(z, np.zeros(width), np.ones(width), centers)
 
 
 def _fit(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
@@ -242,7 +110,8 @@ def fit_classes(
         mean, scale = _standardise(rows)
         z = (rows - mean) / scale
         centers = {number: _fit(z, number, seed) for number in tried}
-    curve = _as_curve(tried, [_assign(z, centers[number])[1].sum() for number in tried])
+    sse = [_assign(z, centers[number])[1].sum() for number in tried]
+    curve = pd.Series(sse, pd.Index(tried, name="k"), name="sse")
     best = knee(curve) if k == "auto" else tried[0]
     kept = curve if k == "auto" else None
     return ClassModel(mean, scale, centers[best], float(curve[best]), kept)
@@ -264,10 +133,6 @@ def _check(rows: NDArray[np.float64], ks: Sequence[object]) -> None:
             f"the sample has {distinct} distinct rows for {max(numbers)} classes, "
             "ask for fewer classes or a larger sample"
         )
-
-
-def _as_curve(ks: Sequence[int] | NDArray, sse: Sequence[float] | NDArray) -> pd.Series:
-    return pd.Series(sse, index=pd.Index(np.asarray(ks), name="k"), name="sse", dtype=np.float64)
 
 
 def knee(curve: pd.Series) -> int:
@@ -336,59 +201,6 @@ def sse_curve(
     curve = fit_classes(_draw(latent, sample, seed), "auto", seed=seed, ks=ks).curve
     assert curve is not None
     return curve
-
-
-def classify(latent: DataArray, model: ClassModel) -> DataArray:
-    """Give every cell the class of its nearest centre.
-
-    Parameters
-    ----------
-    latent : DataArray, (…, y, x, latent)
-        NaN = no data; NumPy or Dask.
-    model : ClassModel
-        From `fit_classes`.
-
-    Returns
-    -------
-    DataArray of int16, (…, y, x)
-        Class from 0 to k − 1, −1 = no data; lazy where `latent` is, block by block, so that Dask
-        fuses it with the encoding and whole latents are never held.
-
-    Raises
-    ------
-    InputError
-        If the model was fitted to another number of latents.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> model = fit_classes([[0.0], [0.1], [0.2], [9.0], [9.1]], k=2)
-    >>> latent = xr.DataArray([[[8.0], [np.nan], [1.0]]], dims=("y", "x", "latent"))
-    >>> classify(latent, model).values.tolist()
-    [[1, -1, 0]]
-    """
-    check_array("latent", latent, "latent", hint="encode makes it")
-    check_instance("model", model, ClassModel, "fit_classes")
-    latent = latent.transpose(..., "latent")
-    if latent.sizes["latent"] != len(model.mean):
-        raise InputError(
-            f"latent has {latent.sizes['latent']} values per cell, expected the "
-            f"{len(model.mean)} that the classes were fitted to"
-        )
-    settings = {"mean": model.mean, "scale": model.scale, "centers": model.centers}
-    array = latent.data
-    if isinstance(array, da.Array):
-        axes = tuple(range(array.ndim))
-        meta: NDArray = np.empty((0,) * (array.ndim - 1), np.int16)
-        whole = array.rechunk({axes[-1]: -1})
-        found = da.blockwise(
-            _classes_block, axes[:-1], whole, axes, dtype=np.int16, meta=meta, **settings
-        )
-    else:
-        found = _classes(array, **settings)
-    classes = latent.isel(latent=0, drop=True).copy(data=found).rename("classes")
-    classes.attrs = {"long_name": "class of the cell, -1 = no data"}
-    return classes
 
 
 def kmeans(

@@ -15,7 +15,7 @@ from popdask.pipelines.communities.reporting import report
 from popdask.pipelines.exports import Exports, cycled
 from popdask.pipelines.plan import StagePlan
 from popdask.store import WORK
-from popdask.tracking.clustering import ClassModel
+from popdask.tracking.classes import ClassModel
 
 if TYPE_CHECKING:
     from popdask.pipelines.communities.stages import CommunityStages

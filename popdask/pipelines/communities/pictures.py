@@ -28,7 +28,7 @@ from popdask.job import CommunitiesJob
 from popdask.progress import Reporter
 from popdask.store import MAIN, RegionStore
 from popdask.tracking import analysis, clustering, encoding
-from popdask.tracking.clustering import ClassModel
+from popdask.tracking.classes import ClassModel, classify
 from popdask.tracking.fitted import FittedEncoder
 from popdask.tracking.network import WINDOW
 from popdask.tracking.sampling import gather_windows, sample_cells
@@ -185,7 +185,7 @@ class _Sample:
     def classes(self) -> NDArray[np.int16]:
         """The cells' classes."""
         latent = xr.DataArray(self.latent, dims=("cell", "latent"))
-        return clustering.classify(latent, self.model).values
+        return classify(latent, self.model).values
 
 
 def _sample(found: xr.Dataset, encoder: FittedEncoder, model: ClassModel, n: int) -> _Sample:

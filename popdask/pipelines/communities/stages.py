@@ -26,6 +26,7 @@ from popdask.progress import Reporter
 from popdask.store import RegionStore, Work, frame_runs, table_bytes
 from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, summary
 from popdask.tracking.autoencoder import EncoderConfig, FittedEncoder, train, training_windows
+from popdask.tracking.classes import ClassModel, classify
 from popdask.tracking.sampling import gather_windows, sample_cells
 from popdask.tracking.threshold import dissolve_small
 
@@ -144,11 +145,11 @@ def _classes(run: CommunityStages, stage: StagePlan) -> None:
     parts = []
     for name, frames in run.models(range(len(run.plan.times))).items():
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
-        model = clustering.ClassModel.from_bytes(run.work.file(f"classifier-{name}.safetensors"))
+        model = ClassModel.from_bytes(run.work.file(f"classifier-{name}.safetensors"))
         features, cells = run.features.isel(time=frames), run.domain.isel(time=frames)
         with on_gpus():  # classes too, so that codes do not travel
             latent = encoding.encode(features, encoder, mask=cells, device=run.job.encoder.device)
-            parts.append(clustering.classify(latent, model))
+            parts.append(classify(latent, model))
     classes = xr.concat(parts, "time").to_dataset(name="classes")
     run.work.write_frames(stage.name, classes, stage.stale, stage.record)
 
