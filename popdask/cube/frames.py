@@ -22,6 +22,17 @@ from popdask.object_store import failures, file_system
 
 Time = str | int | date | np.datetime64
 
+#: What `datetime.strptime` takes for directives that read digits.
+_DIRECTIVES = {
+    "%": "%",
+    "Y": r"\d{4}",
+    "y": r"\d{2}",
+    "j": r"\d{1,3}",
+    "f": r"\d{1,6}",
+    "d": r"[ \d]?\d",
+    **dict.fromkeys("mHIMS", r"\d{1,2}"),
+}
+
 
 def frame_time(time: Time) -> np.datetime64:
     """Turn a date, a text or a year into the time of a frame.
@@ -70,7 +81,8 @@ def find_frames(
     ----------
     pattern : str
         A path or URL with ``{year}`` or ``{time:FORMAT}`` where the time stands, FORMAT as in
-        `datetime.strptime`; ``*`` matches anything within a name.
+        `datetime.strptime`; ``*`` matches anything within a name, except a digit directly
+        beside a time.
     start, end : str, int, date, or numpy.datetime64, optional
         The first and last time wanted, both included: an end of "2019" takes in all of 2019.
 
@@ -134,9 +146,10 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
             f"the pattern {pattern!r} is wrong ({error}); expected {{year}} or {{time:%Y-%m}}; "
             "close its braces"
         ) from error
-    for literal, field, spec, _ in parts:
+    for text, field, spec, _ in parts:
+        literal = re.sub(r"\*+", "*", text)
         wildcard += glob.escape(literal).replace("[*]", "*")
-        expression += re.escape(literal).replace(r"\*", "[^/]*")
+        expression += _expression(literal, after_time=bool(formats), before_time=field is not None)
         if field is None:
             continue
         form = {"year": "%Y", "time": spec}.get(field)
@@ -149,14 +162,36 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
         if form in formats:
             expression += f"(?P=time{formats.index(form)})"
         else:
-            expression += f"(?P<time{len(formats)}>[^/]+?)"
+            expression += f"(?P<time{len(formats)}>{_form(form)})"
             formats.append(form)
     if not formats:
         raise InputError(
             f"the pattern {pattern!r} has no time in it; expected {{year}} or {{time:FORMAT}} "
             "where the files differ; put it there"
         )
-    return wildcard, re.compile(expression), formats
+    # fsspec takes two stars for folders within folders, or refuses them.
+    return re.sub(r"\*+", "*", wildcard), re.compile(expression), formats
+
+
+def _expression(literal: str, after_time: bool, before_time: bool) -> str:
+    """Match text before, between or after times; a star beside one leaves it all of its digits."""
+    expression = re.escape(literal).replace(r"\*", "[^/]*")
+    if after_time and literal.startswith("*"):
+        expression = rf"(?!\d){expression}"
+    if before_time and literal.endswith("*"):
+        expression = rf"{expression}?(?<!\d)"
+    return expression
+
+
+def _form(form: str) -> str:
+    """Match what a format may read, as narrowly as its digits are known."""
+
+    def expression(part: re.Match[str]) -> str:
+        if part[1]:
+            return _DIRECTIVES.get(part[1], "[^/]+?")
+        return r"\s+" if part[0].isspace() else re.escape(part[0])
+
+    return "(?i:" + re.sub(r"%(.)|\s+|.", expression, form) + ")"
 
 
 def _list_files(wildcard: str) -> list[str]:

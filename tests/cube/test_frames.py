@@ -74,6 +74,31 @@ def test_a_star_matches_the_rest_of_a_name_and_brackets_stand_for_themselves(tmp
     assert len(find_frames(f"{folder}/*_{{year}}.tif")) == 2
 
 
+@pytest.mark.parametrize(
+    ("pattern", "name", "day"),
+    [
+        ("pop_*{year}.tif", "pop_oslo_2006.tif", "2006-01-01"),
+        ("pop_*{year}.tif", "pop_2006.tif", "2006-01-01"),
+        ("*{year}*.tif", "ghs_12345_E2006_R2023A.tif", "2006-01-01"),
+        ("{year}*.tif", "2006_draft.tif", "2006-01-01"),
+        ("pop*{time:%d.%m.%Y}.tif", "pop_v2_17.05.2006.tif", "2006-05-17"),
+        ("*{time:%Y}*{time:%m}*.tif", "pop_2006_v_12_7.tif", "2006-12-01"),
+        ("*{time:%Y%m%dT%H%M}.tif", "pop_20060517t1200.tif", "2006-05-17"),
+        ("{year}*/*{year}.tif", "2006_b/oslo2006.tif", "2006-01-01"),
+        ("pop_**{time:%b_%Y}.tif", "pop_May_2006.tif", "2006-05-01"),
+    ],
+)
+def test_a_star_beside_a_time_leaves_it_its_digits(tmp_path, pattern, name, day):
+    touch(tmp_path, name)
+    for folder in (tmp_path, f"file://{tmp_path}"):
+        assert list(names(find_frames(f"{folder}/{pattern}"))) == [day]
+
+
+def test_a_longer_number_beside_a_star_is_no_time(tmp_path):
+    touch(tmp_path, "pop_12006.tif", "pop_2007.tif", "pop_20085.tif")
+    assert list(names(find_frames(f"{tmp_path}/pop_*{{year}}*.tif"))) == ["2007-01-01"]
+
+
 def test_start_and_end_are_both_included(tmp_path):
     touch(tmp_path, *(f"pop_{year}-{month:02d}.tif" for year in (2001, 2002) for month in (1, 7)))
     pattern = f"{tmp_path}/pop_{{time:%Y-%m}}.tif"
