@@ -7,11 +7,9 @@ again compares instead of bringing; ``CREDITS.txt`` says whom to credit.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +23,7 @@ from rasterio.errors import RasterioError
 from popdask.errors import InputError
 from popdask.fetch.credits import Credit, credits_text
 from popdask.fetch.transfer import FetchError
+from popdask.whole import write_text
 
 MANIFEST, CREDITS = "fetched.json", "CREDITS.txt"
 
@@ -133,10 +132,29 @@ class FrameFolder:
                 self._record(name, entry, credit)
                 fresh.replace(self.path / name)
 
-    def pattern(self, name: str) -> str:
-        """Give the pattern of frames, from a name with ``{time:%Y}`` in it."""
+    def missing(self, pattern: str, years: Iterable[int]) -> dict[int, str]:
+        """Name the frames that are not here yet, by year.
+
+        Parameters
+        ----------
+        pattern
+            The frames' name, ``{time:%Y}`` in place of the year.
+        years
+            What is wanted.
+
+        Raises
+        ------
+        InputError
+            If another file has the name of a frame.
+        """
+        names = {year: _name(pattern, year) for year in years}
+        return {year: name for year, name in names.items() if not self.holds(name)}
+
+    def fetched(self, pattern: str, years: Iterable[int], credit: Credit, new: int) -> Fetched:
+        """Tell of frames that are here now, by a pattern as `missing` takes it."""
         folder = self.path.absolute().as_posix().replace("{", "{{").replace("}", "}}")
-        return f"{folder}/{name}"
+        paths = {year: self.path / _name(pattern, year) for year in years}
+        return Fetched(paths, f"{folder}/{pattern}", credit, new)
 
     def _manifest(self) -> dict[str, Any]:
         try:
@@ -159,19 +177,11 @@ class FrameFolder:
             (self.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False)),
             (self.path / CREDITS, text),
         ):
-            with whole(path) as fresh:
-                fresh.write_text(content, encoding="utf-8")
+            write_text(path, content)
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to, and put what was written in the place of `path` at the end."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield fresh
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+def _name(pattern: str, year: int) -> str:
+    return pattern.replace("{time:%Y}", str(year))
 
 
 def link(source: Path, target: Path) -> None:

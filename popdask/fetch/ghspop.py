@@ -9,7 +9,6 @@ mirror of its folder GHS_POP_GLOBE_R2023A.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from popdask.errors import InputError
 from popdask.fetch.credits import Credit
 from popdask.fetch.downloads import Download, Downloads
 from popdask.fetch.frames import Fetched, FrameFolder
-from popdask.fetch.mosaic import join
+from popdask.fetch.mosaic import join_parts
 from popdask.fetch.roots import root_of, shown
 from popdask.fetch.tiles import MOLLWEIDE, WGS84, Bounds, TileGrid, checked_bounds, checked_tile
 from popdask.fetch.transfer import FetchError, MissingFileError
@@ -195,11 +194,9 @@ def _product(projection: str, resolution: str) -> Product:
 
 def _fetch_tile(source: _Source, tile: str, years: list[int], folder: Path | str) -> Fetched:
     frames = FrameFolder(folder)
-    names = {year: f"{source.product.stem(tile, year)}.tif" for year in years}
-    new = 0
-    for year, name in names.items():
-        if frames.holds(name):
-            continue
+    pattern = f"{source.product.stem(tile, '{time:%Y}')}.tif"
+    missing = frames.missing(pattern, years)
+    for year, name in missing.items():
         try:
             zipped = source.bring(tile, year)
         except MissingFileError as error:
@@ -208,27 +205,27 @@ def _fetch_tile(source: _Source, tile: str, years: list[int], folder: Path | str
                 "are not published; choose another."
             ) from error
         frames.put(name, partial(source.unzip, tile, year, zipped), zipped.source, CREDIT)
-        new += 1
-    return _fetched(names, f"{source.product.stem(tile, '{time:%Y}')}.tif", frames, new)
+    return frames.fetched(pattern, years, CREDIT, len(missing))
 
 
 def _fetch_bounds(source: _Source, bounds: Bounds, years: list[int], folder: Path | str) -> Fetched:
     frames = FrameFolder(folder)
     tiles = source.product.grid.tiles_in(bounds)
     box = "box_" + "_".join(f"{number:g}" for number in bounds)
-    names = {year: f"{source.product.stem(box, year)}.tif" for year in years}
-    wanted = {year: name for year, name in names.items() if not frames.holds(name)}
+    pattern = f"{source.product.stem(box, '{time:%Y}')}.tif"
+    missing = frames.missing(pattern, years)
     land: set[str] = set()
-    for year, name in wanted.items():
+    for year, name in missing.items():
         zipped = _bring_all(source, tiles, year)
         land = land or set(zipped)
         if set(zipped) != land or not zipped:
             raise InputError(_gaps(source, tiles, land, set(zipped), year))
         made = f"cut to {', '.join(f'{number:g}' for number in bounds)} from {', '.join(zipped)}"
-        write = partial(_cut, source, year, zipped, bounds)
+        parts = {tile: partial(source.unzip, tile, year, zipped[tile]) for tile in zipped}
+        write = partial(join_parts, parts, source.product.grid.project(bounds))
         origins = {archive.url: archive.sha256 for archive in zipped.values()}
         frames.put(name, write, origins, CREDIT, made)
-    return _fetched(names, f"{source.product.stem(box, '{time:%Y}')}.tif", frames, len(wanted))
+    return frames.fetched(pattern, years, CREDIT, len(missing))
 
 
 def _bring_all(source: _Source, tiles: Iterable[str], year: int) -> dict[str, Download]:
@@ -242,16 +239,6 @@ def _bring_all(source: _Source, tiles: Iterable[str], year: int) -> dict[str, Do
     return zipped
 
 
-def _cut(
-    source: _Source, year: int, zipped: dict[str, Download], bounds: Bounds, target: Path
-) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        tiles = [Path(folder) / f"{tile}.tif" for tile in zipped]
-        for (tile, archive), path in zip(zipped.items(), tiles, strict=True):
-            source.unzip(tile, year, archive, path)
-        join(tiles, source.product.grid.project(bounds), target)
-
-
 def _gaps(source: _Source, tiles: list[str], land: set[str], found: set[str], year: int) -> str:
     if not found:
         return (
@@ -263,8 +250,3 @@ def _gaps(source: _Source, tiles: list[str], land: set[str], found: set[str], ye
         f"{source.place} has the tile {differing} in some of the years and not in others ({year}); "
         "expected it in all or in none; the mirror is not complete, choose another."
     )
-
-
-def _fetched(names: dict[int, str], pattern: str, frames: FrameFolder, new: int) -> Fetched:
-    paths = {year: frames.path / name for year, name in names.items()}
-    return Fetched(paths, frames.pattern(pattern), CREDIT, new)

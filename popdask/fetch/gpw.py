@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from popdask.fetch.earthengine import (
     earth_engine,
 )
 from popdask.fetch.frames import Fetched, FrameFolder
-from popdask.fetch.mosaic import join
+from popdask.fetch.mosaic import join_parts
 from popdask.fetch.tiles import Bounds, checked_bounds
 from popdask.fetch.transfer import FetchError
 from popdask.fetch.years import Years, wanted_years
@@ -134,18 +133,17 @@ def fetch_gpw(
     frames = FrameFolder(folder)
     box = "_".join(f"{number:g}" for number in bounds)
     pattern = f"gpw_v4_population_count_rev11_{{time:%Y}}_30_sec_box_{box}.tif"
-    names = {year: pattern.replace("{time:%Y}", str(year)) for year in found}
-    wanted = [year for year in found if not frames.holds(names[year])]
-    if wanted and pixels is None:
+    missing = frames.missing(pattern, found)
+    if missing and pixels is None:
         pixels = earth_engine(project)
     made = f"cut to {', '.join(f'{number:g}' for number in bounds)} by Google Earth Engine"
-    for year in wanted:
+    for year, name in missing.items():
         assert pixels is not None
         requests = pixel_requests(bounds, year)
-        write = partial(_write, requests, pixels, bounds)
-        frames.put(names[year], write, {requests[0].image: ""}, CREDIT, made)
-    paths = {year: frames.path / name for year, name in names.items()}
-    return Fetched(paths, frames.pattern(pattern), CREDIT, len(wanted))
+        parts = {str(i): partial(_write, request, pixels) for i, request in enumerate(requests)}
+        write = partial(join_parts, parts, bounds)
+        frames.put(name, write, {requests[0].image: ""}, CREDIT, made)
+    return frames.fetched(pattern, found, CREDIT, len(missing))
 
 
 def _parts(first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
@@ -156,17 +154,9 @@ def _parts(first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
         yield begin, end - begin
 
 
-def _write(requests: Sequence[PixelRequest], pixels: Pixels, bounds: Bounds, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        parts = [Path(folder) / f"{number}.tif" for number in range(len(requests))]
-        for request, part in zip(requests, parts, strict=True):
-            part.write_bytes(pixels(request))
-            _declare(part, request)
-        join(parts, bounds, target)
-
-
-def _declare(part: Path, request: PixelRequest) -> None:
-    """Declare nodata, which Earth Engine does not, if the pixels are those asked for."""
+def _write(request: PixelRequest, pixels: Pixels, part: Path) -> None:
+    """Write an answer, if it is what was asked for, with nodata, which Earth Engine leaves out."""
+    part.write_bytes(pixels(request))
     try:
         with rasterio.open(part, "r+", driver="GTiff") as file:
             size = file.width, file.height

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +17,23 @@ from popdask.fetch.tiles import Bounds
 from popdask.fetch.transfer import FetchError
 
 _ROUNDING = 1e-3  # of a cell: published origins are rounded
+
+
+def join_parts(parts: Mapping[str, Callable[[Path], None]], bounds: Bounds, target: Path) -> None:
+    """Let tiles be written beside a raster, and join them to it.
+
+    Parameters
+    ----------
+    parts
+        Writes each tile to the path that it is given, by the tile's name.
+    bounds, target
+        As `join` takes them.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        tiles = {Path(folder, f"{name}.tif"): write for name, write in parts.items()}
+        for tile, write in tiles.items():
+            write(tile)
+        join(list(tiles), bounds, target)
 
 
 def join(tiles: Sequence[Path], bounds: Bounds, target: Path) -> None:

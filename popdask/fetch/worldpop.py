@@ -172,14 +172,11 @@ def fetch_worldpop(
     root = root_of(url, "POPDASK_WORLDPOP_URL", URL)
     downloads = downloads or Downloads()
     frames = FrameFolder(folder)
-    pattern, credit, new = product.name(country), _credit(product), 0
-    files = {year: pattern.replace("{time:%Y}", str(year)) for year in found}
-    for year, name in files.items():
-        if not frames.holds(name):
-            _put(frames, name, _bring(product, country, year, found, root, downloads), credit)
-            new += 1
-    paths = {year: frames.path / name for year, name in files.items()}
-    return Fetched(paths, frames.pattern(pattern), credit, new)
+    pattern, credit = product.name(country), _credit(product)
+    missing = frames.missing(pattern, found)
+    for year, name in missing.items():
+        _put(frames, name, _bring(product, country, year, found, root, downloads), credit)
+    return frames.fetched(pattern, found, credit, len(missing))
 
 
 def choose(
