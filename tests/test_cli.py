@@ -6,6 +6,7 @@ import pytest
 from distributed import LocalCluster
 
 from popdask import __version__, cli
+from popdask.cli.entry import known_failure
 from popdask.pipelines import communities
 from popdask.store import RegionBusyError, RegionStore
 from popdask.tracking.summary import LostPeopleError
@@ -195,9 +196,9 @@ def test_a_wrong_option_is_a_wrong_input(popdask, place):
 
 
 def test_failures_that_one_sentence_tells_are_told_from_bugs():
-    assert cli._known_failure(LostPeopleError("3 people of 2001 are lost.")) == 1
-    assert cli._known_failure(RegionBusyError("another run holds it.")) == 75
-    assert cli._known_failure(ZeroDivisionError()) is None
+    assert known_failure(LostPeopleError("3 people of 2001 are lost.")) == 1
+    assert known_failure(RegionBusyError("another run holds it.")) == 75
+    assert known_failure(ZeroDivisionError()) is None
 
 
 def test_it_tells_its_version(popdask):

@@ -30,7 +30,7 @@ FLOORS = (
     {"report"},
     {"pipelines"},
     {"cluster", "console", "demo"},
-    {"fetching", "running"},
+    {"running"},
     {"cli"},
     {"__main__"},
 )

@@ -1,33 +1,18 @@
-"""The command line, one command per verb of an operator.
-
-Exit codes: 0 done, or nothing to do; 1 the run failed, or results are not what was computed; 2 the
-job file or its input is wrong; 75 another run holds the region; 130 and 143 stopped by a signal.
-Of many regions: 1 if one failed, else 2 if an input is wrong, else 75 if one was held by another.
-"""
+"""The commands, one per verb of an operator."""
 
 from __future__ import annotations
 
-import signal
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from popdask import __version__, console, fetching
-from popdask.errors import InputError
-from popdask.job import PopulationJob, load_job
-from popdask.progress import ConsoleReporter, Reporter
-
-if TYPE_CHECKING:
-    from distributed import Client
-
-    from popdask.pipelines.conductor import Workers
+from popdask import __version__, console
+from popdask.cli import fetching, models
+from popdask.cli.options import Cluster, JobFile, JobFiles, Logs
+from popdask.cli.stopping import stoppable
+from popdask.job import load_job
+from popdask.progress import ConsoleReporter
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,43 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(fetching.app, name="fetch")
-
-JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
-JobFiles = Annotated[
-    list[Path], typer.Argument(metavar="JOB…", help="Job files, and folders of them.")
-]
-Logs = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER", help="Where the logs of runs are; by default beside each store."
-    ),
-]
-Cluster = Annotated[
-    str,
-    typer.Option(
-        metavar="SPEC",
-        help="Where to run: local, a scheduler's address (tcp://…, tls://…), or a TOML file.",
-    ),
-]
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM has come."""
-
-
-def main() -> None:
-    """Run the command line; what a user can mend becomes one sentence and an exit code."""
-    try:
-        app()
-    except InputError as error:
-        console.complain(error)
-        sys.exit(2)
-    except Exception as error:
-        code = _known_failure(error)
-        if code is None:
-            raise
-        console.complain(error)
-        sys.exit(code)
 
 
 def _show_version(asked: bool) -> None:
@@ -113,7 +61,7 @@ def calibrate(cluster: Cluster = "local") -> None:
     from popdask.pipelines.calibration import calibrate
     from popdask.pipelines.rates import save_rates
 
-    with _stoppable("calibration", cluster) as (reporter, workers):
+    with stoppable("calibration", cluster) as (reporter, workers):
         rates = calibrate(reporter, workers=workers)
     console.show_rates(rates, save_rates(rates))
 
@@ -137,7 +85,7 @@ def run(
 
     settings = load_job(job)
     kind = product(settings)
-    with _stoppable(settings.name, cluster) as (reporter, workers):
+    with stoppable(settings.name, cluster) as (reporter, workers):
         with RunLog(settings, reporter, log, only) as told:
             if only is None:
                 outcome = kind.run(settings, told, force=force, workers=workers)
@@ -162,7 +110,7 @@ def schedule(
     from popdask.pipelines.regions import exit_code, find_regions, run_regions
 
     regions = find_regions(jobs)
-    with _stoppable("schedule", cluster) as (reporter, workers):
+    with stoppable("schedule", cluster) as (reporter, workers):
         told = run_regions(
             regions,
             reporter,
@@ -273,73 +221,8 @@ def report(job: JobFile) -> None:
     console.say(str(product(settings).report(settings, ConsoleReporter(console.out))))
 
 
-@app.command()
-def train(
-    job: JobFile,
-    cluster: Cluster = "local",
-    force: Annotated[bool, typer.Option("--force", help="Train finished models again.")] = False,
-) -> None:
-    """Cut the labelled cells of a population job and train its models."""
-    from popdask.pipelines import population
-
-    settings = _population_job(job)
-    with _stoppable(settings.name, cluster) as (reporter, workers):
-        left = population.train(settings, reporter, force=force, workers=workers)
-        console.show_left(left)
-
-
-@app.command()
-def tune(
-    job: JobFile,
-    model: Annotated[str, typer.Argument(help="presence or count")],
-    trials: Annotated[int, typer.Option(help="Settings to try in all.")] = 40,
-    epochs: Annotated[int, typer.Option(help="Length of a trial.")] = 10,
-    cluster: Cluster = "local",
-) -> None:
-    """Search for better settings of a population job's model; a stopped search goes on."""
-    from popdask.cluster import connect
-    from popdask.pipelines import population
-
-    settings = _population_job(job)
-    with connect(cluster):
-        found = population.tune(settings, model, trials, epochs=epochs, progress=console.show_trial)
-    console.show_best(model, found)
-
-
-@app.command()
-def evaluate(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="JOB|TABLE...",
-            help="A population job, or tables (cell, prediction, truth) in Parquet or CSV.",
-        ),
-    ],
-    output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where JSON and figures go.")
-    ] = None,
-) -> None:
-    """Score estimates against known people, side by side: a table, JSON and figures."""
-    from popdask.pipelines.population import comparing
-
-    jobs = {path: _population_job(path) for path in sources if path.suffix == ".toml"}
-    tables = [path for path in sources if path.suffix != ".toml"]
-    scores, written = comparing.compare(list(jobs.values()), tables, output)
-    console.show_scores(scores)
-    for path in written:
-        console.say(str(path))
-
-
-@app.command()
-def explain(
-    job: JobFile,
-    cells: Annotated[int, typer.Option(help="Best, typical and worst cells, so many each.")] = 4,
-) -> None:
-    """Draw what in the images speaks for people (Grad-CAM)."""
-    from popdask.pipelines import population
-
-    settings = _population_job(job)
-    console.say(str(population.explain(settings, ConsoleReporter(console.out), cells=cells)))
+for command in (models.train, models.tune, models.evaluate, models.explain):
+    app.command()(command)
 
 
 @app.command()
@@ -370,7 +253,7 @@ def demo(
         f"drew {world.frames} frames of {world.shape[0]} × {world.shape[1]} cells in {output}"
     )
     settings = demonstration.job(output)
-    with _stoppable(settings.name, cluster) as (reporter, workers):
+    with stoppable(settings.name, cluster) as (reporter, workers):
         outcome = communities.run(settings, reporter, workers=workers)
     console.show_outcome(outcome)
     scores = demonstration.compare(
@@ -380,93 +263,3 @@ def demo(
     console.say("\nevents of the cities, found against true")
     console.show_table(columns, scores[columns].astype(str).to_numpy().tolist())
     console.say(f"\npicture: {demonstration.picture(outcome, output)}")
-
-
-def _population_job(path: Path) -> PopulationJob:
-    settings = load_job(path)
-    if not isinstance(settings, PopulationJob):
-        raise InputError(
-            f"{path}: pipeline is {settings.pipeline!r}, expected 'population' for this command."
-        )
-    return settings
-
-
-@contextmanager
-def _stoppable(name: str, cluster: str) -> Iterator[tuple[Reporter, Workers]]:
-    """Surround a run: what it is told of, where it gets workers, and an end in order on a signal.
-
-    Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.
-    """
-    stop = _Stop()
-    reporter = _AttentiveReporter(stop)
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield reporter, partial(_workers, name, cluster, reporter)
-    except (KeyboardInterrupt, _TerminatedError) as stopped:
-        console.complain("stopped; what is finished is kept, run the job again to go on.")
-        number = signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM
-        raise typer.Exit(128 + number) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
-    """Connect to the cluster as long as there is something to compute."""
-    from popdask.cluster import connect
-
-    start = time.perf_counter()
-    with connect(cluster, tell=reporter.note) as client:
-        reporter.note(f"{name}: dashboard at {client.dashboard_link}")
-        yield client
-        reporter.note(f"done in {time.perf_counter() - start:.1f} s")
-
-
-class _Stop:
-    """Ends a run on a signal, and remembers it: Python drops what is raised in a finalizer."""
-
-    def __init__(self) -> None:
-        self._number: int | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-        self._number = number
-        self.check()
-
-    def check(self) -> None:
-        """Raise what the signal stands for, if one has come."""
-        if self._number is not None:
-            raise KeyboardInterrupt if self._number == signal.SIGINT else _TerminatedError
-
-
-class _AttentiveReporter(ConsoleReporter):
-    """Writes to the console, and looks between stages whether a signal has come."""
-
-    def __init__(self, stop: _Stop) -> None:
-        super().__init__(console.out)
-        self._stop = stop
-
-    @contextmanager
-    def stage(self, name: str, work: str) -> Iterator[None]:
-        """Surround one stage."""
-        self._stop.check()
-        with super().stage(name, work):
-            yield
-        self._stop.check()
-
-
-def _known_failure(error: Exception) -> int | None:
-    """Exit code of a failure that one sentence tells; None for what must be a bug."""
-    from distributed.scheduler import KilledWorker
-
-    from popdask.cluster import NoWorkersError
-    from popdask.imagery.training import TrainingError
-    from popdask.store import RegionBusyError, StoreError
-    from popdask.tracking.summary import LostPeopleError
-
-    if isinstance(error, RegionBusyError):
-        return 75
-    told = (StoreError, LostPeopleError, KilledWorker, NoWorkersError, TrainingError)
-    return 1 if isinstance(error, told) else None

@@ -1,0 +1,91 @@
+"""The end of a run in order: Ctrl-C and SIGTERM unwind it, and what is finished is kept."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+
+from popdask import console
+from popdask.progress import ConsoleReporter, Reporter
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from popdask.pipelines.conductor import Workers
+
+
+@contextmanager
+def stoppable(name: str, cluster: str) -> Iterator[tuple[Reporter, Workers]]:
+    """Surround a run: what it is told of, where it gets workers, and an end in order on a signal.
+
+    Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.
+    """
+    stop = _Stop()
+    reporter = _AttentiveReporter(stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield reporter, partial(_workers, name, cluster, reporter)
+    except (KeyboardInterrupt, _TerminatedError) as stopped:
+        console.complain("stopped; what is finished is kept, run the job again to go on.")
+        number = signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM
+        raise typer.Exit(128 + number) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
+    """Connect to the cluster as long as there is something to compute."""
+    from popdask.cluster import connect
+
+    start = time.perf_counter()
+    with connect(cluster, tell=reporter.note) as client:
+        reporter.note(f"{name}: dashboard at {client.dashboard_link}")
+        yield client
+        reporter.note(f"done in {time.perf_counter() - start:.1f} s")
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM has come."""
+
+
+class _Stop:
+    """Ends a run on a signal, and remembers it: Python drops what is raised in a finalizer."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        self._number = number
+        self.check()
+
+    def check(self) -> None:
+        """Raise what the signal stands for, if one has come."""
+        if self._number is not None:
+            raise KeyboardInterrupt if self._number == signal.SIGINT else _TerminatedError
+
+
+class _AttentiveReporter(ConsoleReporter):
+    """Writes to the console, and looks between stages whether a signal has come."""
+
+    def __init__(self, stop: _Stop) -> None:
+        super().__init__(console.out)
+        self._stop = stop
+
+    @contextmanager
+    def stage(self, name: str, work: str) -> Iterator[None]:
+        """Surround one stage."""
+        self._stop.check()
+        with super().stage(name, work):
+            yield
+        self._stop.check()
