@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "popdask.cube": ("open_frames", "open_cube", "write_cube"),
+    "popdask.fetch": ("fetch_ghspop", "fetch_gpw", "fetch_worldpop"),
     "popdask.tracking.domain": ("domain",),
     "popdask.tracking.flow": ("optical_flow",),
     "popdask.tracking.autoencoder": ("FittedEncoder", "WindowAutoencoder", "fit_autoencoder"),
