@@ -1,7 +1,9 @@
 """The flow beside plain NumPy, on one thread.
 
 A cell must at least be read once (4 bytes) and its u and v be written (8 bytes): at these 12 bytes
-per cell the rates compare with copying memory.
+per cell the rates compare with copying memory. What really moves is more: a warm start reads two
+frames and the flow before (16 bytes), and memory that is written is fetched first (8 + 8), so that
+a kernel that computed nothing would reach some 37 %.
 """
 
 from __future__ import annotations

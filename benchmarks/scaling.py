@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dask
-from distributed import Client, LocalCluster
 
 from benchmarks.machine import Machine, Row, Spent, duration, in_child, timed
 from benchmarks.wholejob import draw
+from popdask.cluster import connect
 from popdask.pipelines.communities import run
 
 CHUNKS = 512
@@ -62,13 +62,10 @@ def on_one_thread(tiles: tuple[int, int]) -> tuple[Spent, int]:
 
 def on_workers(tiles: tuple[int, int], workers: int) -> tuple[Spent, int]:
     """Run the job on worker processes of one thread each, once they are warm."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster),
-    ):
-        run(draw(Path(folder) / "warm", (1, 1), CHUNKS)[0])
-        job, cells = draw(Path(folder) / "world", tiles, CHUNKS)
-        return timed(run, job)[1], cells
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = Path(folder, "cluster.toml")
+        cluster.write_text(f'kind = "local"\nworkers = {{ count = {workers}, threads = 1 }}\n')
+        with connect(cluster):
+            run(draw(Path(folder) / "warm", (1, 1), CHUNKS)[0])
+            job, cells = draw(Path(folder) / "world", tiles, CHUNKS)
+            return timed(run, job)[1], cells
