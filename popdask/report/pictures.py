@@ -27,6 +27,8 @@ class Picture:
     """How to read it, in a sentence or two."""
     figure: Figure | Path
     """The figure itself, or a PNG file."""
+    wide: bool = False
+    """Whether it takes the whole width of the page."""
 
 
 def markup(picture: Picture, number: int) -> str:

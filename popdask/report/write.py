@@ -105,7 +105,12 @@ def write_report(
     filling["tables"] = page.packed_json(content.tables)
     filling["plots"] = page.packed_json(plots.document(content.plots))
     filling["pictures"] = [
-        {"title": each.title, "text": each.text, "markup": page.Markup(markup(each, number))}
+        {
+            "title": each.title,
+            "text": each.text,
+            "markup": page.Markup(markup(each, number)),
+            "wide": each.wide,
+        }
         for number, each in enumerate(pictures)
     ]
     fill = partial(_page, str(record.get("name", "")), content, filling)

@@ -6,7 +6,7 @@ import pytest
 from popdask.pipelines import population, scenes
 from tests.pipelines.dots import job, write_world
 from tests.pipelines.test_scenes import job as scenes_job
-from tests.report.browsing import DESK, opened
+from tests.report.browsing import DESK, PHONE, opened
 from tests.report.reading import Page, amounts
 
 
@@ -59,6 +59,7 @@ def test_scores_stand_beside_those_of_baselines(estimated):
     assert any(text.startswith("Estimate against truth: ") for text in captions)
     assert any(text.startswith("Where the estimate errs: ") for text in captions)
     assert any(text.startswith("How a model learned: ") for text in captions)
+    assert "What speaks for people." in captions
 
 
 def test_groups_are_those_of_the_store(grouped):
@@ -83,3 +84,13 @@ def test_a_browser_shows_every_layer(browser, product, request):
             page.wait_for_timeout(300)
             seen.add(page.locator("#plot-map").screenshot())
         assert len(seen) == len(layers)
+
+
+def test_a_browser_shows_the_explained_cells_wide_enough_to_read(browser, estimated):
+    path = estimated[1]
+    with opened(browser, path, **DESK) as page:
+        figure = page.locator("figure.wide")
+        assert figure.locator("image").count() > 9  # of three groups, cells and their maps
+        assert figure.locator("svg").bounding_box()["width"] > 1000
+    with opened(browser, path, **PHONE) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390

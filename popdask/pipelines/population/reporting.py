@@ -15,6 +15,9 @@ from popdask.progress import Reporter
 from popdask.report import Picture
 from popdask.store import MAIN, RegionStore
 
+#: Cells that Grad-CAM explains: so many of the best, typical and worst.
+EXPLAINED = 3
+
 #: Title of each kind of picture, and how to read it; figures of other kinds are left out.
 WORDS = {
     "error": (
@@ -41,7 +44,7 @@ WORDS = {
     "why": (
         "What speaks for people",
         "Bright places are those that the model looked at (Grad-CAM), for its best, typical and "
-        "worst cells.",
+        "worst cells; below each stand its true and its estimated people.",
     ),
 }
 
@@ -93,6 +96,7 @@ def _pictures(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[
         if kind in WORDS:
             title, text = WORDS[kind]
             yield Picture(f"{title}: {of.replace('_', ', ')}", text, figure)
-    why = why_figure(job, region, branch) if "cells" in region.records(branch) else None
+    labelled = "cells" in region.records(branch)
+    why = why_figure(job, region, branch, cells=EXPLAINED) if labelled else None
     if why is not None:
-        yield Picture(*WORDS["why"], why)
+        yield Picture(*WORDS["why"], why, wide=True)
