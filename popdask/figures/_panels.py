@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from popdask.figures._sheets import COUNT
-from popdask.figures.colours import CLASSES, INK, NO_DATA, NOBODY, PEOPLE, number_colours
+from popdask.figures.colours import CLASSES, INK_ON_MAP, NO_DATA, NOBODY, PEOPLE, number_colours
 from popdask.figures.places import Grid, Paths
 
 
@@ -174,7 +174,7 @@ def scale_bar(ax: Axes, grid: Grid, people: np.ndarray) -> None:
     }
     corner = min(corners, key=lambda name: corners[name].sum())
     bar = AnchoredSizeBar(
-        ax.transData, length, f"{length:g} km", corner, pad=0.4, sep=2.5, color=INK,
+        ax.transData, length, f"{length:g} km", corner, pad=0.4, sep=2.5, color=INK_ON_MAP,
         label_top=True, size_vertical=0, fontproperties=FontProperties(size=7),
     )  # fmt: skip
     bar.patch.set(facecolor="white", edgecolor="none", alpha=0.85)

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 
 INK, NOBODY, NO_DATA = "#3b3f45", "#f5f4f0", "#d5e0e8"
+INK_ON_MAP = "#3a3f46"  # maps stay light where a page turns dark, and INK with it
 MAIN, ACCENT = "#332288", "#cc6677"
 PEOPLE = colormaps["viridis_r"]
 STYLE: Any = {
