@@ -85,8 +85,9 @@ def sse_figure(curve: pd.Series, chosen: int | None = None, *, cells: int | None
         ax.plot(curve.index, curve, color=MAIN, marker="o", markersize=4, linewidth=1.6)
         if chosen is not None:
             ax.axvline(chosen, color=ACCENT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-            note = f" k = {chosen}, used"
-            ax.annotate(note, (chosen, 1), xycoords=("data", "axes fraction"), va="top", color=INK)
+            place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            note = f"k = {chosen}, used"
+            ax.annotate(note, (chosen, 1), (4, 0), **place, va="top", color=INK)
         ax.set_ylim(bottom=0)
         ax.set_xticks(list(curve.index)[::2])
         ax.yaxis.set_major_formatter(COUNT)

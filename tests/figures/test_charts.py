@@ -47,7 +47,7 @@ def test_the_curve_and_the_choice_are_drawn():
     line, choice = figure.axes[0].lines
     assert line.get_xydata().tolist() == [[2, 9], [3, 4], [4, 2]]
     assert set(choice.get_xdata()) == {3}
-    assert texts(figure) == [" k = 3, used"]
+    assert texts(figure) == ["k = 3, used"]
     assert "1,234 cells" in figure.axes[0].get_title("left")
 
 
