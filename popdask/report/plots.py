@@ -39,6 +39,8 @@ models: Any = bokeh.models
 
 DATES: Any = {"years": "%Y", "months": "%b %Y", "days": "%d %b %Y"}
 MAIN, QUIET = "#4477aa", "#bbbbbb"  # of Paul Tol's "bright" scheme
+BAR = "#7a828c"  # seen on a light map and on a dark one
+LEFT = 66  # pixels for the labels of a vertical axis: charts above one another share their years
 
 
 def map_plot(grid: Grid) -> Any:
@@ -71,6 +73,7 @@ def map_plot(grid: Grid) -> Any:
     spots = Source({"x": [], "y": [], "size": [], "colour": []}, name="spots")
     plot.scatter("x", "y", source=spots, size="size", color="colour", line_color="#ffffff")
     bar = {"background_fill_alpha": 0, "border_line_alpha": 0, "margin": 4}
+    bar |= {"bar_line_color": BAR, "bar_line_width": 3}
     plot.add_layout(
         models.ScaleBar(range=plot.x_range, unit="km", location="bottom_left", name="scale", **bar)
     )
@@ -187,6 +190,7 @@ def chart(name: str, times: np.ndarray, height: int, title: str = "") -> Any:
         outline_line_color=None,
         background_fill_alpha=0,
         border_fill_alpha=0,
+        min_border_left=LEFT,
     )
     plot.xaxis.formatter = DatetimeTickFormatter(**DATES)
     plot.xgrid.visible = False

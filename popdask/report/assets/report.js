@@ -325,7 +325,7 @@ const report = (() => {
     const ink = getComputedStyle(document.body).color;
     for (const root of bokeh.roots()) {
       for (const part of [root.title, ...root.above, ...root.center].filter(Boolean)) {
-        for (const name of ["text_color", "label_text_color", "bar_line_color"]) {
+        for (const name of ["text_color", "label_text_color"]) {
           if (part[name] !== undefined) part[name] = ink;
         }
       }
