@@ -64,7 +64,8 @@ class Plan:
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The stages that each stage reads."""
     gone: tuple[str, ...] = ()
-    """Records of results that belong to none of the stages: they are to be taken away."""
+    """Records of results that belong to none of the stages, and times of frames that the job has
+    no more: they are to be taken away."""
 
     @property
     def computed(self) -> bool:

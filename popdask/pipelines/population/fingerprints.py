@@ -1,12 +1,14 @@
 """What a run of the population job has to compute.
 
 A trained model is kept as long as the labelled cells and its settings are the same: a mosaic of
-another date costs its own estimates and nothing else.
+another date costs its own estimates and nothing else. Where it makes the arrays cover other cells,
+census totals and exports of all dates are made anew, and no other estimates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from popdask.job import PopulationJob
@@ -39,8 +41,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "tables": ("estimate", "census", "evaluation", "export"),
 }
 
-#: Stages of which the results survive a new layout of the arrays.
-MODELS = ("presence", "count")
+#: Stages of which the results do not depend on which cells the arrays have.
+ANYWHERE = ("cells", "presence", "count", "evaluation")
 
 #: Settings that change nothing in the result, and places of files, of which the contents count.
 _WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "table"}
@@ -69,7 +71,10 @@ def plan_population(
     times = [iso(time) for time in sources.mosaics]
     wanted = _fingerprints(job, sources, files)
     units = dict.fromkeys(wanted, "frames")
-    return decide(times, wanted, records, needs=NEEDS, tables=("evaluation", "census"), units=units)
+    tables = ("evaluation", "census", "export")
+    plan = decide(times, wanted, records, needs=NEEDS, tables=tables, units=units)
+    gone = sorted(set(records.get("estimate", {}).get("frames", {})) - set(times))
+    return replace(plan, gone=(*plan.gone, *gone))
 
 
 def _fingerprints(

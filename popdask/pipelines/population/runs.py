@@ -21,7 +21,8 @@ from popdask.pipelines.images import cell_grid, frame_grid, open_image
 from popdask.pipelines.plan import Plan
 from popdask.pipelines.population.drawing import draw as draw_country
 from popdask.pipelines.population.drawing import is_drawn
-from popdask.pipelines.population.fingerprints import MODELS, plan_population
+from popdask.pipelines.population.earlier import covers_other_cells, earlier_estimates
+from popdask.pipelines.population.fingerprints import ANYWHERE, plan_population
 from popdask.pipelines.population.sources import Sources
 from popdask.pipelines.population.stages import PopulationStages
 from popdask.progress import Reporter
@@ -86,18 +87,29 @@ class PopulationPipeline:
         sources = Sources.of(job)
         grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
         frame = frame_grid(job, sources.mosaics, grid)
-        work = store.begin(frame, keep=MODELS)
+        work = store.begin(frame, keep=ANYWHERE)
         work.forget(forget)
         plan = self.plan(job, files, work.records())
-        return PopulationStages(job, sources, grid, frame, files, store, work, plan)
+        wanted = {} if "estimate" in forget else plan["estimate"].record["frames"]
+        earlier = earlier_estimates(store, frame, wanted)
+        return PopulationStages(job, sources, grid, frame, files, store, work, plan, earlier)
 
 
 PIPELINE = PopulationPipeline()
 
 
 def plan(job: PopulationJob) -> Plan:
-    """Say what a run would compute; see :func:`popdask.pipelines.conductor.plan`."""
-    return conductor.plan(PIPELINE, job)
+    """Say what a run would compute; see :func:`popdask.pipelines.conductor.plan`.
+
+    Where there is something, the headers of the mosaics are read: other cells than those of the
+    last run are told from them.
+    """
+    planned = conductor.plan(PIPELINE, job)
+    if planned.done or not covers_other_cells(job):
+        return planned
+    records = RegionStore(job.output.store).latest_records()
+    kept = {name: record for name, record in records.items() if name in (*ANYWHERE, "estimate")}
+    return PIPELINE.plan(job, PIPELINE.files(job, kept), kept)
 
 
 def extent(job: PopulationJob) -> str:
@@ -117,11 +129,17 @@ def extent(job: PopulationJob) -> str:
     )
     pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
     cells = frame.sizes["y"] * frame.sizes["x"]
-    return (
+    said = (
         f"{frame.sizes['time']} × {frame.sizes['y']} × {frame.sizes['x']} cells of "
         f"{grid.label}, {pixels} × {pixels} pixels and {image.sizes['band']} bands each; "
         f"{cells * pixels**2 * image.sizes['band'] * image.dtype.itemsize / 1e9:.2f} GB of pixels "
         "per frame"
+    )
+    if not covers_other_cells(job):
+        return said
+    return (
+        f"{said}\nthe last run had other cells: estimates of unchanged images are kept, and census "
+        "totals, exports and communities of all frames are made anew"
     )
 
 

@@ -24,7 +24,7 @@ from popdask.job import PopulationJob
 from popdask.job.population import Training
 from popdask.pipelines.conductor import owner_record
 from popdask.pipelines.exports import exported
-from popdask.pipelines.images import open_image
+from popdask.pipelines.images import iso, open_image
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.population import judging, reading
 from popdask.pipelines.population.exporting import export_rasters, export_tables
@@ -50,6 +50,8 @@ class PopulationStages:
     store: RegionStore
     work: Work
     plan: Plan
+    earlier: Mapping[str, xr.Dataset]
+    """Estimates of a run before, by ISO time, that hold on the cells of this one."""
 
     def compute(self, stage: StagePlan, reporter: Reporter) -> None:
         """Compute what is stale of one stage, and commit it."""
@@ -157,8 +159,14 @@ def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> No
     if not run.has_folds:
         pairs = pairs[:1]
     frames = []
+    if run.earlier:
+        kept = ", ".join(time[:10] for time in run.earlier)
+        reporter.note(f"  kept from the last run, which had other cells: {kept}")
     with on_gpus():
-        for paths in run.sources.mosaics.values():
+        for time, paths in run.sources.mosaics.items():
+            if iso(time) in run.earlier:
+                frames.append(_on_frame(run.earlier[iso(time)], run.frame))
+                continue
             image = open_image(run.job, paths, run.grid)
             found = [_estimated(run, image, presence, count) for presence, count in pairs]
             frames.append(_on_frame(_of_blind(run, found), run.frame))
