@@ -11,7 +11,7 @@ from popdask import __version__, console
 from popdask.cli import fetching, models
 from popdask.cli.options import Cluster, JobFile, JobFiles, Logs
 from popdask.cli.stopping import stoppable
-from popdask.job import load_job
+from popdask.job import PopulationJob, load_job
 from popdask.progress import ConsoleReporter
 
 app = typer.Typer(
@@ -53,6 +53,11 @@ def plan(job: JobFile) -> None:
     crew, planned = Crew(workers, threads, memory // workers), kind.plan(settings)
     costs = kind.costs(settings, planned)
     console.show_plan(settings, planned, kind.extent(settings), costs, crew)
+    if isinstance(settings, PopulationJob):
+        from popdask.pipelines.population.following import following
+
+        for one in following(settings, planned):
+            console.show_following(one, crew)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from popdask.console.lines import complain, out, say, show_table
 from popdask.console.outcomes import SHOW, show_outcome, show_scores
-from popdask.console.plans import show_left, show_plan, show_rates
+from popdask.console.plans import show_following, show_left, show_plan, show_rates
 from popdask.console.regions import (
     show_attempt,
     show_attempts,
@@ -22,6 +22,7 @@ __all__ = [
     "show_attempts",
     "show_best",
     "show_expired",
+    "show_following",
     "show_history",
     "show_json",
     "show_left",

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from popdask.pipelines.costs import Costs, Crew
     from popdask.pipelines.plan import Plan
+    from popdask.pipelines.population.following import Following
     from popdask.pipelines.rates import Rates
 
 
 def show_plan(job: Job, plan: Plan, extent: str, costs: Costs, crew: Crew) -> None:
     """Print every setting, how much the job is, what a run would compute, and what that costs."""
-    from popdask.pipelines.rates import load_rates
     from popdask.pipelines.runlog import without_keys
 
     rows = [
@@ -26,6 +26,19 @@ def show_plan(job: Job, plan: Plan, extent: str, costs: Costs, crew: Crew) -> No
         for name, value, meaning in settings_rows(job)
     ]
     show_table(["setting", "value", "meaning"], rows)
+    show_work(plan, extent, costs, crew)
+
+
+def show_following(one: Following, crew: Crew) -> None:
+    """Print what a job that a run begins at its end would compute, and what that costs."""
+    say(f"\nthen {one.job.name}, in {one.job.output.store}:")
+    show_work(one.plan, one.extent, one.costs, crew)
+
+
+def show_work(plan: Plan, extent: str, costs: Costs, crew: Crew) -> None:
+    """Print how much a job is, what a run of it would compute, and what that costs."""
+    from popdask.pipelines.rates import load_rates
+
     say(f"\n{span(plan.times)}" if plan.times else "")
     say(f"{extent}\n")
     rates = load_rates()

@@ -1,5 +1,7 @@
 """A mosaic in which every person is a bright dot, and a population job that is done in a second."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import rasterio
@@ -91,3 +93,19 @@ def settings(folder, store, **tables):
 def job(folder, store, **tables):
     """The job on that world."""
     return PopulationJob.model_validate(settings(folder, store, **tables))
+
+
+def write_job(path, folder, store, **tables):
+    """Write the file of the job on that world."""
+    lines = []
+    for name, table in settings(folder, store, **tables).items():
+        if not isinstance(table, dict):
+            lines.append(f"{name} = {json.dumps(table)}")
+            continue
+        lines.append(f"[{name}]")
+        for key, value in table.items():
+            inner = isinstance(value, dict)
+            parts = {f"{key}.{part}": value[part] for part in value} if inner else {key: value}
+            lines += [f"{part} = {json.dumps(each)}" for part, each in parts.items()]
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -13,16 +13,19 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from popdask import cli
+from popdask.cube.stack import CHUNK
 from popdask.errors import InputError
 from popdask.imagery.inference import estimate
 from popdask.imagery.models import TrainedModel
 from popdask.imagery.mosaic import open_mosaic
-from popdask.pipelines import communities, population
+from popdask.job import load_job
+from popdask.pipelines import communities, population, scenes
 from popdask.pipelines.calibration import Trial, calibrate, explain
 from popdask.pipelines.communities.costs import Extent, count
 from popdask.pipelines.communities.costs import costs as communities_costs
 from popdask.pipelines.communities.fingerprints import plan_communities
 from popdask.pipelines.costs import BASE, Costs, Crew, StageCost
+from popdask.pipelines.population.following import following
 from popdask.pipelines.rates import Rates, load_rates, rates_file, save_rates
 from popdask.progress import Reporter
 from popdask.synthetic import moving_cities
@@ -220,6 +223,29 @@ def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
     nodes = dict(graph.__dask_graph__()).values()
     real = sum(not isinstance(node, Alias | DataNode) for node in nodes)
     assert told.tasks == pytest.approx(2 * real, rel=0.15)
+
+
+def test_a_plan_counts_what_follows_the_estimates(tmp_path, monkeypatch):
+    monkeypatch.setenv("POPDASK_RATES", str(tmp_path / "rates.json"))
+    dots.write_world(tmp_path)
+    path = dots.write_job(
+        tmp_path / "job.toml",
+        tmp_path,
+        tmp_path / "dots.icechunk",
+        output={"export": ["cog"]},
+        follow={"store": str(tmp_path / "communities.icechunk")},
+        scenes={"store": str(tmp_path / "scenes.icechunk")},
+    )
+    job = load_job(path)
+    then, alike = following(job, population.plan(job))
+    cells = Extent(2, dots.SIDE, dots.SIDE, CHUNK)  # there is no raster yet
+    told = count(then.job, planned(then.job, 2), cells).stages
+    assert then.costs.stages == told and set(told) >= {"flow", "communities", "tracks"}
+    assert alike.costs == scenes.costs(job.grouped, scenes.plan(job.grouped))
+    shown = CliRunner().invoke(cli.app, ["plan", str(path)])
+    assert shown.exit_code == 0
+    assert "then dots-communities" in shown.output and "then dots-scenes" in shown.output
+    assert "the rasters are still to come" in " ".join(shown.output.split())
 
 
 def test_the_command_says_how_the_time_becomes_known(tmp_path, monkeypatch):
