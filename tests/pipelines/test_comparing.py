@@ -21,8 +21,9 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(world, tmp_path_factory):
-    """A finished job with two dates of one place, whose people differ."""
-    found = job(world, tmp_path_factory.mktemp("finished") / "dots.icechunk")
+    """A finished job with two dates of one place, whose people differ, and a low threshold."""
+    store = tmp_path_factory.mktemp("finished") / "dots.icechunk"
+    found = job(world, store, estimate={"threshold": 0.3})
     population.run(found)
     return found
 
@@ -71,11 +72,25 @@ def test_a_table_does_not_take_the_row_of_a_model_of_the_job(settings, compared)
     for model in ("popdask", "mean per cell"):
         mine, before = rows_of(scores, model), rows_of(alone, model)
         assert set(mine.index) == {"validation", *DATES}
-        np.testing.assert_array_equal(mine["mae"], before.loc[mine.index, "mae"])
+        for score in ("mae", "accuracy", "matthews"):
+            np.testing.assert_array_equal(mine[score], before.loc[mine.index, score])
     added = set(scores["model"]) - set(alone["model"])
     assert added == {"others", "older", "popdask.csv", "mean-per-cell.csv"}
     assert len(set(written)) == len(written)
     assert folder / "agreement_validation_mean-per-cell.png" in written
+
+
+def test_a_table_is_judged_by_the_threshold_of_the_run(settings, truth, tmp_path):
+    known = truth[DATES[1]]
+    known = known.assign(presence=np.where(known["truth"] > 0, 0.4, 0.2))
+    table = write(tmp_path / "others.csv", known)
+    later = settings.model_copy(
+        update={"estimate": settings.estimate.model_copy(update={"threshold": 0.9})}
+    )
+    for one in (settings, later):  # what the run was made with counts, not what the file says now
+        scores = rows_of(compare([one], [table], tmp_path / "out")[0], "others")
+        assert scores.loc[DATES[1], "matthews"] == 1
+    assert compare([], [table], tmp_path / "out")[0]["matthews"].eq(0).all()  # by 0.5: nobody
 
 
 def test_a_table_that_fits_no_set_is_refused_and_told_why(settings, truth, tmp_path):

@@ -23,11 +23,16 @@ from popdask.store import RegionStore
 #: Tables of predictions, by the name of the model.
 Estimates = Mapping[str, pd.DataFrame]
 
+#: Probability of presence above which cells are called inhabited, where no job says another.
+THRESHOLD = 0.5
+
 
 def compare(
     jobs: Sequence[PopulationJob], tables: Sequence[Path], folder: Path | None = None
 ) -> tuple[pd.DataFrame, list[Path]]:
     """Score estimates against known people, on the cells that all of them have.
+
+    Cells are called inhabited by the threshold of the job's run, in tables compared with it too.
 
     Parameters
     ----------
@@ -54,7 +59,7 @@ def compare(
         If there is nothing to compare, a job has no finished run or no evaluation, a table is
         wrong, or a table fits none of the jobs' sets.
     """
-    sets = _of_jobs(jobs)
+    sets, thresholds = _of_jobs(jobs)
     models = {model for estimates in sets.values() for model in estimates}
     others = {name: read_predictions(path) for path, name in _names(tables, models).items()}
     sets = _joined(sets, others) if sets else ({"tables": others} if others else {})
@@ -64,16 +69,22 @@ def compare(
         folder = jobs[0].export_folder / "evaluation"
     scores, written = [], []
     for where, estimates in sets.items():
-        found = evaluate(estimates)
+        found = evaluate(estimates, threshold=thresholds.get(where, THRESHOLD))
         scores.append(found.reset_index().assign(where=where))
         if folder is not None:
             written += _write(folder, where, estimates, found)
     return pd.concat(scores, ignore_index=True), written
 
 
-def _of_jobs(jobs: Sequence[PopulationJob]) -> dict[str, dict[str, pd.DataFrame]]:
-    """The predictions of all jobs, by set of cells and model; with the job's name among several."""
+def _of_jobs(
+    jobs: Sequence[PopulationJob],
+) -> tuple[dict[str, dict[str, pd.DataFrame]], dict[str, float]]:
+    """The predictions of all jobs, by set of cells and model, and the threshold of each set.
+
+    Among several jobs, a set has the name of its job.
+    """
     sets: dict[str, dict[str, pd.DataFrame]] = {}
+    thresholds: dict[str, float] = {}
     for job in jobs:
         for where, estimates in _of_job(job).items():
             name = f"{job.name}_{where}" if len(jobs) > 1 else where
@@ -83,7 +94,9 @@ def _of_jobs(jobs: Sequence[PopulationJob]) -> dict[str, dict[str, pd.DataFrame]
                     "that their scores can be told apart."
                 )
             sets[name] = estimates
-    return sets
+            run = RegionStore(job.output.store).run_record()
+            thresholds[name] = run["settings"]["estimate"]["threshold"]
+    return sets, thresholds
 
 
 def _of_job(job: PopulationJob) -> dict[str, dict[str, pd.DataFrame]]:
