@@ -6,6 +6,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import rioxarray
 import xarray as xr
 from shapely.geometry import box
@@ -19,7 +20,17 @@ from popdask.pipelines.population.drawing import draw
 from popdask.pipelines.verify import verify
 from popdask.progress import Reporter
 from popdask.store import RegionStore
-from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, people, write_raster, write_world
+from tests.pipelines.dots import (
+    GRID,
+    PIXELS,
+    SIDE,
+    SOUTH,
+    WEST,
+    job,
+    people,
+    write_raster,
+    write_world,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +122,57 @@ def test_another_date_costs_its_own_estimates_and_keeps_the_models(world, tmp_pa
     xr.testing.assert_equal(
         arrays(store)["population"].isel(time=0).drop_vars("time"), before.drop_vars("time")
     )
+
+
+def test_a_date_that_covers_more_leaves_the_estimates_of_the_others(world, tmp_path):
+    for name in ("mosaic_2015.tif", "people.parquet"):
+        shutil.copy(world / name, tmp_path)
+    with rasterio.open(world / "mosaic_2025.tif") as small:
+        profile, west = small.profile, small.transform @ small.transform.translation(-PIXELS, 0)
+        wide = np.pad(small.read(1), ((0, PIXELS), (PIXELS, 0)), mode="wrap")
+    profile |= {"height": len(wide), "width": wide.shape[1], "transform": west}
+    with rasterio.open(tmp_path / "mosaic_2025.tif", "w", **profile) as file:
+        file.write(wide, 1)
+    told, tables = [], {"output": {"export": ["cog"]}, "truth": None}
+
+    class Listener(Reporter):
+        def note(self, text):
+            told.append(text)
+
+    store = tmp_path / "dots.icechunk"
+    first = job(tmp_path, store, input={"end": "2015"}, **tables)
+    population.run(first)
+    before = arrays(store)
+    both = job(tmp_path, store, **tables)
+    plan = population.plan(both)
+    assert plan["estimate"].stale == (1,) and plan["export"].stale == (0, 1)
+    assert all(plan[name].done for name in ("cells", "presence", "count", "evaluation"))
+    assert "the last run had other cells" in population.extent(both)
+    population.run(both, Listener())
+    assert any(text.endswith("which had other cells: 2015-01-01") for text in told)
+    after = arrays(store)
+    assert after["population"].shape == (2, SIDE + 1, SIDE + 1)
+    kept = after.sel(y=before["y"], x=before["x"]).isel(time=[0])
+    for name in ("population", "presence"):
+        np.testing.assert_array_equal(kept[name], before[name])
+        assert after[name][0].count() == SIDE**2 and after[name][1].count() == (SIDE + 1) ** 2
+    assert verify(both).differences == ()
+    population.run(first)  # and back: a date that went away is taken away, its files too
+    xr.testing.assert_equal(arrays(store), before)
+    rasters = {path.name for path in first.export_folder.glob("*.tif")}
+    assert rasters == {"dots_population_2015.tif", "dots_presence_2015.tif"}
+    assert verify(first).differences == () and population.plan(first).done
+
+
+def test_a_date_that_went_away_is_taken_away(world, tmp_path):
+    store = tmp_path / "dots.icechunk"
+    population.run(job(world, store, truth=None))
+    before = arrays(store)["population"].sel(time="2015")
+    fewer = job(world, store, input={"end": "2015"}, truth=None)
+    assert not population.plan(fewer).done
+    population.run(fewer)
+    xr.testing.assert_equal(arrays(store)["population"], before)
+    assert population.plan(fewer).done
 
 
 def test_a_changed_count_leaves_cells_and_presence(finished):
