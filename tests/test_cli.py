@@ -149,7 +149,7 @@ def test_a_damaged_result_is_found_and_computed_anew(popdask, finished_place, fi
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
     code, _, complaint = popdask("verify", file)
-    assert code == 1 and "1 differences" in complaint and "--force" in complaint
+    assert code == 1 and "1 difference in" in complaint and "JOB --force" in complaint
     assert popdask("run", file, "--force")[0] == 0
     assert popdask("verify", file)[0] == 0
     assert_same(store, finished)

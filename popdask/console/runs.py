@@ -20,11 +20,12 @@ def show_verified(verified: Verified) -> None:
     for difference in verified.differences:
         complain(difference)
     checked = f"{verified.frames} frames of arrays and {verified.files} files"
-    if verified.differences:
-        complain(
-            f"{len(verified.differences)} differences in {checked}: `popdask run JOB --force` "
-            "computes them anew."
-        )
+    differences = f"{count(len(verified.differences), 'difference')} in {checked}"
+    if verified.exports:
+        commands = " and ".join(f"`popdask run JOB --only {s} --force`" for s in verified.exports)
+        complain(f"{differences}, in exported files only: {commands} writes them again.")
+    elif verified.differences:
+        complain(f"{differences}: `popdask run JOB --force` computes them anew.")
     else:
         say(f"{checked} are as they were computed, and nobody is lost")
 

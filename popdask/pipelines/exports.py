@@ -145,15 +145,16 @@ def exported(records: Records) -> dict[str, Mapping[str, Any]]:
     return files
 
 
-def changed_exports(records: Records, folder: Path) -> Iterator[str]:
-    """Say of each exported file that is not what was written what is wrong, and how to mend it."""
+def changed_exports(records: Records, folder: Path) -> Iterator[tuple[str, str]]:
+    """Say of each exported file that is not what was written what is wrong, after its stage."""
     for stage, record in records.items():
         for name, told in sorted(_told(record).items()):
             path = folder / name
             if problem := _problem(path, told):
                 yield (
+                    stage,
                     f"the exported file {path} {problem}; `popdask run JOB --only {stage} --force` "
-                    "writes it again."
+                    "writes it again.",
                 )
 
 

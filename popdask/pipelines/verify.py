@@ -30,6 +30,8 @@ class Verified:
     """Models, tables, groups of arrays and exported files that were compared."""
     differences: tuple[str, ...]
     """One sentence for each thing that is not what was computed; none if all is well."""
+    exports: tuple[str, ...] = ()
+    """The stages that write the files again, where only exported files differ; else none."""
 
 
 def verify(job: Job) -> Verified:
@@ -80,9 +82,11 @@ def verify(job: Job) -> Verified:
     exports = exported(records) if getattr(job.output, "export", ()) else {}
     if not differences:  # what the product promises can be checked in whole arrays only
         differences += product(job).check(store)
-    if exports:
-        differences += changed_exports(records, job.export_folder)
-    return Verified(len(found), len(files) + len(groups) + len(exports), tuple(differences))
+    changed = list(changed_exports(records, job.export_folder)) if exports else []
+    rewritten = () if differences else dict.fromkeys(stage for stage, _ in changed)
+    differences += [difference for _, difference in changed]
+    compared = len(files) + len(groups) + len(exports)
+    return Verified(len(found), compared, tuple(differences), tuple(rewritten))
 
 
 def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], str]:

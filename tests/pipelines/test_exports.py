@@ -154,10 +154,11 @@ def test_changed_and_missing_files_are_named_and_mended(copy):
     (folder / "small_2002.json").unlink()
     notes = folder / "small_classes_2000.tif.aux.xml"
     notes.write_text(notes.read_text().replace("</PAMRasterBand>", "<!-- --></PAMRasterBand>"))
-    found = verify(copy).differences
+    verified = verify(copy)
+    found = verified.differences
     what = ["is not there", "was changed: it has 7 bytes", "was changed: its SHA-256 is another"]
     names = ["small_2002.json", "small.gpkg", "small_classes_2001.tif"]
-    assert len(found) == 3
+    assert len(found) == 3 and verified.exports == ("export",)
     for difference, name, problem in zip(
         sorted(found, key=what_first(what)), names, what, strict=True
     ):
