@@ -174,6 +174,8 @@ def test_every_room_is_on_the_plan():
     stages = {path.stem for path in (HOUSE / "tracking").glob("*.py")} - {"__init__"}
     assert stages == set().union(*STAGES.values(), *GROUND)
     assert {name_of(path)[1] for path in imagery()} == set(IMAGERY)
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert {name for name in rooms if f"`{name}`" not in page and f"`{name}/`" not in page} == set()
 
 
 def test_importing_popdask_loads_nothing_heavy():
