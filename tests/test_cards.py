@@ -68,6 +68,12 @@ def test_a_curve_falls_from_the_top_left_to_the_bottom_right():
     assert "<svg" not in card("loss", {}, curve=[1.0])
 
 
+def test_a_job_tells_every_setting(settings):
+    told = rows(settings)
+    assert told["output.store"] == settings.output.store and told["output.folder"] == "not given"
+    assert told["flow.centering"] == "0, 0, 0" and float(told["communities.eps"]) > 0
+
+
 def test_a_store_tells_what_readers_see(settings, outcome):
     told = rows(outcome.store)
     assert told["frames"] == "4, 2000-01-01 to 2003-01-01"

@@ -89,7 +89,8 @@ def test_a_wrong_setting_gets_one_sentence(job_file, lines, message):
     ("text", "message"),
     [
         ("name = ", "not valid TOML"),
-        ('name = "a"\n[output]\nstore = "s"', "the setting input is missing"),
+        ('name = "a"\n[output]\nstore = "s"', "the setting input.frames is missing"),
+        ('name = "a"\n[input]\nframes = "f"', "the setting output.store is missing"),
         ('name = "a"\n[input]\n[output]\nstore = "s"', "the setting input.frames is missing"),
         ("input = 3", "input is 3"),
     ],

@@ -6,9 +6,9 @@ paths are relative to the job file, and ``${VARIABLES}`` expand from the environ
 """
 
 from popdask.job.communities import CommunitiesJob
-from popdask.job.files import load_job, settings_rows
+from popdask.job.files import load_job
 from popdask.job.population import PopulationJob
 from popdask.job.scenes import ScenesJob
-from popdask.job.settings import Job
+from popdask.job.settings import Job, settings_rows
 
 __all__ = ["CommunitiesJob", "Job", "PopulationJob", "ScenesJob", "load_job", "settings_rows"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from popdask.errors import InputError
 from popdask.job.communities import CommunitiesJob
 from popdask.job.population import PopulationJob
 from popdask.job.scenes import ScenesJob
-from popdask.job.settings import Job, Place, Settings
+from popdask.job.settings import Job, Place
 from popdask.settings_files import expand, nearest, read_toml, table_of
 
 #: The kinds of job, by pipeline.
@@ -139,9 +140,21 @@ def _complaint(problem: dict[str, Any], model: type[Job]) -> str:
         return str(problem["msg"]).removeprefix("Value error, ")
     names = _names_within(problem["loc"], model)
     if problem["type"] == "missing":
-        return f"the setting {'.'.join(map(str, problem['loc']))} is missing"
+        return f"the setting {'.'.join(_missing(names, model))} is missing"
     reason = problem["msg"].removeprefix("Value error, ")
     return f"{_setting(names)} is {problem['input']!r}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _missing(names: Sequence[str], model: type[Job]) -> list[str]:
+    """What is to be given: of a table that is missing, its first setting without a default."""
+    here: type[BaseModel] = model
+    for name in names:
+        table = table_of(here.model_fields[name])
+        if table is None:
+            return list(names)
+        here = table
+    wanted = (name for name, field in here.model_fields.items() if field.is_required())
+    return [*names, *islice(wanted, 1)]
 
 
 def _names_within(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
@@ -162,23 +175,3 @@ def _unknown_setting(tables: Sequence[str], name: str, model: type[Job]) -> str:
     hint = nearest(name, list(here.model_fields))
     where = f"[{'.'.join(tables)}] has no setting" if tables else "a job has no setting"
     return f"{where} {name!r} ({hint})"
-
-
-def settings_rows(job: Job) -> list[tuple[str, Any, str]]:
-    """Every setting of a job with its value and meaning, in the file's order.
-
-    Returns
-    -------
-    list of (name, value, meaning)
-        Dotted names, such as ``flow.alpha``.
-    """
-    return list(_rows(job))
-
-
-def _rows(settings: Settings, *above: str) -> Iterator[tuple[str, Any, str]]:
-    for key, field in type(settings).model_fields.items():
-        value = getattr(settings, key)
-        if isinstance(value, Settings):
-            yield from _rows(value, *above, key)
-        else:
-            yield ".".join((*above, key)), value, field.description or ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from popdask.cards import card
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -41,6 +44,11 @@ class Job(Settings):
     pipeline: str
     """The product."""
     output: Output
+
+    def _repr_html_(self) -> str:
+        """Every setting, as a notebook shows it."""
+        told = {name: _told(value) for name, value, _ in settings_rows(self)}
+        return card(type(self).__name__, told)
 
     @property
     def export_folder(self) -> Path:
@@ -86,3 +94,29 @@ class Job(Settings):
                 "folder beside it"
             )
         return self
+
+
+def settings_rows(job: Job) -> list[tuple[str, Any, str]]:
+    """Every setting of a job with its value and meaning, in the file's order.
+
+    Returns
+    -------
+    list of (name, value, meaning)
+        Dotted names, such as ``flow.alpha``.
+    """
+    return list(_rows(job))
+
+
+def _rows(settings: Settings, *above: str) -> Iterator[tuple[str, Any, str]]:
+    for key, field in type(settings).model_fields.items():
+        value = getattr(settings, key)
+        if isinstance(value, Settings):
+            yield from _rows(value, *above, key)
+        else:
+            yield ".".join((*above, key)), value, field.description or ""
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_told, value))
+    return "not given" if value is None else str(value)
