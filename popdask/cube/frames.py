@@ -126,6 +126,8 @@ def find_frames(
         for time in sorted(found)
         if (first is None or time >= first) and (last is None or time <= last)
     }
+    if first is not None and last is not None and first > last:
+        raise InputError(f"start={start!r} is later than end={end!r}; exchange them")
     if not wanted:
         raise InputError(
             f"the pattern {pattern!r} finds {len(found)} frames from {_day(min(found))} to "

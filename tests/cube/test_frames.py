@@ -122,6 +122,12 @@ def test_nothing_found_names_the_pattern_and_what_the_folder_holds(tmp_path):
         find_frames(f"{tmp_path}/nowhere/pop_{{year}}.tif")
 
 
+def test_a_start_later_than_the_end_is_named(tmp_path):
+    touch(tmp_path, "pop_2002.tif", "pop_2006.tif")
+    with pytest.raises(InputError, match="start='2006' is later than end='2002'"):
+        find_frames(f"{tmp_path}/pop_{{year}}.tif", start="2006", end="2002")
+
+
 def test_nothing_between_start_and_end_says_what_there_is(tmp_path):
     touch(tmp_path, "pop_2000.tif", "pop_2010.tif")
     with pytest.raises(InputError, match="2 frames from 2000-01-01 to 2010-01-01, none of them"):
