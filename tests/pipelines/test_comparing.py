@@ -62,6 +62,7 @@ def test_a_table_is_compared_with_the_date_whose_people_it_knows(compared):
     assert DATES[0] not in rows_of(scores, "others").index
     assert rows_of(scores, "others")["mae"].eq(0).all()
     assert folder / f"agreement_{DATES[1]}_others.png" in written
+    assert {folder / f"error_{DATES[1]}.png", folder / "loss_count.png"} <= set(written)
     assert DATES[0] in rows_of(scores, "older").index
     assert DATES[1] not in rows_of(scores, "older").index
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ from popdask.imagery.evaluation import (
     write_scores,
 )
 from popdask.job import PopulationJob
+from popdask.pipelines.population import pictures
 from popdask.store import RegionStore
 
 #: Tables of predictions, by the name of the model.
@@ -51,13 +53,14 @@ def compare(
         One row per set of cells (``where``) and model; a table has a row in each set that it was
         compared with. It is called as its file, with as much of the path as tells it from others.
     written : list of Path
-        ``scores_<set>.json`` and the figures of each set.
+        ``scores_<set>.json`` and the figures of each set; of each job the map of the error where
+        people are known, and the losses of its models.
 
     Raises
     ------
     InputError
         If there is nothing to compare, a job has no finished run or no evaluation, a table is
-        wrong, or a table fits none of the jobs' sets.
+        wrong, a table fits none of the jobs' sets, or a job's counts are not there any more.
     """
     sets, thresholds = _of_jobs(jobs)
     models = {model for estimates in sets.values() for model in estimates}
@@ -73,6 +76,9 @@ def compare(
         scores.append(found.reset_index().assign(where=where))
         if folder is not None:
             written += _write(folder, where, estimates, found)
+    if folder is not None:
+        for job in jobs:
+            written += _write_of_run(folder, job, f"{job.name}_" if len(jobs) > 1 else "")
     return pd.concat(scores, ignore_index=True), written
 
 
@@ -169,17 +175,24 @@ def _problem(name: str, table: pd.DataFrame, estimates: Estimates) -> str | None
 def _write(folder: Path, where: str, estimates: Estimates, scores: pd.DataFrame) -> list[Path]:
     by_density = scores_by_density(estimates)
     written = [write_scores(folder / f"scores_{where}.json", scores, by_density)]
-    pictures = {
+    drawn = {
         f"scores_{where}": figures.scores_figure(scores),
         f"confusion_{where}": figures.confusion_figure(scores),
         f"density_{where}": figures.density_figure(by_density),
     }
     for model, table in estimates.items():
         name = f"agreement_{where}_{_file_name(model)}"
-        pictures[name] = figures.agreement_figure(table, title=model)
-    for name, figure in pictures.items():
+        drawn[name] = figures.agreement_figure(table, title=model)
+    for name, figure in drawn.items():
         written.append(figures.save_figure(figure, folder / f"{name}.png"))
     return written
+
+
+def _write_of_run(folder: Path, job: PopulationJob, prefix: str) -> list[Path]:
+    """Draw where a run errs, and how its models learned."""
+    region = RegionStore(job.output.store)
+    drawn = chain(pictures.errors(job, region.dataset()), pictures.losses(region))
+    return [figures.save_figure(figure, folder / f"{prefix}{name}.png") for name, figure in drawn]
 
 
 def _file_name(model: str) -> str:

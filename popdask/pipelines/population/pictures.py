@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -46,23 +47,32 @@ def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
     stored = region.dataset()
     written = []
     with (reporter or Reporter()).stage("figures", "to do"):
-        for name, figure in [*maps(job, stored), *scores(region), *losses(region)]:
+        drawn = chain(maps(stored), errors(job, stored), scores(region), losses(region))
+        for name, figure in drawn:
             path = folder / f"{job.name}_{name}.png"
             written.append(figures.save_figure(figure, path))
     return written
 
 
-def maps(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
-    """People of each frame, and the error where they are known."""
-    sources = Sources.of(job)
-    grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
+def maps(stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    """People of each frame."""
     for time in stored["time"].values:
         now, day = stored.sel(time=time), str(time)[:10]
         yield f"population_{day}", figures.map_figure(now["population"])
         if "census_population" in now:
             yield f"census_population_{day}", figures.map_figure(now["census_population"])
+
+
+def errors(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    """The error of each frame of which the people are known."""
+    if job.truth is None:
+        return
+    sources = Sources.of(job)
+    grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
+    for time in stored["time"].values:
+        now, day = stored.sel(time=time), str(time)[:10]
         known = sources.truth.get(time.astype("datetime64[s]"))
-        if known is not None and job.truth is not None:
+        if known is not None:
             counts = reading.read_truth(job, known, grid)
             truth = _on_cells(counts, now["population"], grid.size, grid.origin)
             title = f"error of the estimate, {day}"

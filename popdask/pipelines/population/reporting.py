@@ -87,7 +87,7 @@ def report(
 
 def _pictures(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     drawn = chain(
-        pictures.maps(job, region.dataset(branch)),
+        pictures.errors(job, region.dataset(branch)),
         pictures.scores(region, branch),
         pictures.losses(region, branch),
     )
