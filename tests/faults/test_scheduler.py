@@ -53,6 +53,32 @@ def test_a_scheduler_that_dies_is_named_and_the_next_run_goes_on(place, undistur
     assert_same(store, undisturbed)
 
 
+def test_workers_that_all_leave_end_the_run_and_the_next_goes_on(
+    place, undisturbed, client, tmp_path
+):
+    file, store = place
+    spec = tmp_path / "cluster.toml"
+    with cluster(2) as there:
+        spec.write_text(f'kind = "address"\naddress = "{there.address}"\nworkers.wait = "3 s"\n')
+        watcher = client(there.address)
+        wait_until(lambda: len(workers_there(watcher)) == 2)
+        with running(file, "--cluster", str(spec)) as run:
+            run.wait_for_stage("encoder")
+            for worker in there.workers:
+                worker.kill()
+            run.wait_for("all workers have left: waiting 3 s for others")
+            code, _, complaint = run.end()
+    assert code == 1 and "no other came within 3 s" in complaint
+    assert "Traceback" not in complaint
+    assert store.holder() is None and not store.history()
+    assert [done.stage for done in store.stages_since()] == STAGES[:2], "killed too late"
+    with cluster(2) as second:
+        code, said, complaint = finish(file, "--cluster", second.address)
+    assert code == 0, complaint
+    assert "· encoder" in said and "· flow" not in said
+    assert_same(store, undisturbed)
+
+
 def test_a_worker_that_sleeps_longer_than_its_heartbeat_is_done_without(place, undisturbed, client):
     """When it wakes up, others have done its work, and what it goes on writing is no result."""
     file, store = place
