@@ -29,6 +29,12 @@ def changed(frames, store):
     return job(frames, store, communities={"eps": 5})
 
 
+def contents(folder):
+    """Every file of a folder, its bytes and when it was changed."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
 @pytest.fixture
 def disk(tmp_path):
     with small_disk(tmp_path / "disk", SIZE) as folder:
@@ -75,12 +81,31 @@ def test_a_store_made_read_only_is_named_and_still_read(disk, frames, undisturbe
         communities.run(changed(frames, store.path))
     assert_same(store, before)
     file = write_job(tmp_path / "small.toml", frames, store.path)
+    held = contents(disk)
     for command in ("plan", "status", "history", "verify"):
         code, _, complaint = finish(file, command=command)
         assert code == 0, complaint
+    assert contents(disk) == held
     mount("-o", "remount,rw", disk)
     communities.run(changed(frames, store.path))
     assert_same(store, after)
+
+
+def test_a_report_of_a_store_made_read_only_changes_nothing_of_it(
+    disk, frames, undisturbed, tmp_path
+):
+    _, before = undisturbed
+    shutil.copytree(before.path, disk / "small.icechunk")
+    output = {"folder": str(tmp_path / "told")}
+    file = write_job(tmp_path / "small.toml", frames, disk / "small.icechunk", output=output)
+    held = contents(disk)
+    mount("-o", "remount,ro", disk)
+    for command in ("report", "status"):
+        code, said, complaint = finish(file, command=command)
+        assert code == 0, complaint
+    report = tmp_path / "told" / "small_report.html"
+    assert "</html>" in report.read_text() and "small" in said
+    assert contents(disk) == held
 
 
 def test_a_frame_that_is_truncated_in_mid_run_is_named(frames, undisturbed, tmp_path):
