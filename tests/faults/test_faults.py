@@ -2,6 +2,7 @@
 
 import signal
 from socket import gethostname
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from popdask.store import WORK, RegionStore
 from tests.faults.jobs import STAGES, exports, tables
 from tests.faults.process import finish, running, wait_until, wait_until_gone
 from tests.pipelines.small import assert_same, job, small_world, write_job
+
+#: Six times what is promised, for a machine that has other things to do.
+STOP_SECONDS = 60
 
 
 def resume(file):
@@ -146,6 +150,30 @@ def test_a_signal_stops_a_run_in_order(place, undisturbed, number, group):
     assert [done.stage for done in store.stages_since()] == STAGES[:4]
     resume(file)
     assert_same(store, undisturbed)
+
+
+def test_a_signal_stops_a_training_that_would_take_days(place, frames):
+    file, store = place
+    write_job(file, frames, store.path, **tables(frames, encoder={"epochs": 10**7}))
+    with running(file) as run:
+        run.wait_for_stage("encoder")
+        workers = run.workers()
+        before = seconds_used(workers)
+        wait_until(lambda: seconds_used(workers) > before + 3)  # it has begun to learn
+        sent = monotonic()
+        run.send(signal.SIGTERM)
+        code, said, complaint = run.end()
+        assert monotonic() - sent < STOP_SECONDS
+    assert code == 128 + signal.SIGTERM and "✓ encoder" not in said
+    assert "run the job again to go on" in complaint and "Traceback" not in complaint
+    wait_until_gone(workers)
+    assert store.holder() is None
+    assert [done.stage for done in store.stages_since()] == STAGES[:2]
+
+
+def seconds_used(processes):
+    """Processor time of processes."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 @pytest.mark.parametrize("stage", ["encoder", "classes"])
