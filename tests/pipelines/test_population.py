@@ -487,6 +487,14 @@ def test_a_search_finds_settings_and_goes_on_where_it_was(world, tmp_path):
     assert both.trials["loss"].iloc[0] == first.trials["loss"].iloc[0]
 
 
+def test_a_search_on_predicted_cells_needs_the_model_that_predicts(world, tmp_path):
+    count = {"learns_from": "predicted"}
+    settings = job(world, tmp_path / "dots.icechunk", count=count, truth=None)
+    population.run_only(settings, "cells")
+    with pytest.raises(InputError, match="no model of presence yet"):
+        population.tune(settings, "count", 1, epochs=1)
+
+
 def test_there_is_no_search_before_cells_are_cut(world, tmp_path):
     with pytest.raises(InputError, match=r"popdask train JOB.* cuts them|holds no results yet"):
         population.tune(job(world, tmp_path / "x.icechunk"), "presence", 1)

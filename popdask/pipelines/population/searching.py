@@ -10,6 +10,7 @@ import pandas as pd
 from popdask.errors import InputError
 from popdask.imagery import tuning
 from popdask.imagery.cells import load_tables
+from popdask.imagery.models import TrainedModel
 from popdask.imagery.tuning import Tuning
 from popdask.job import PopulationJob
 from popdask.pipelines.population.stages import training_config
@@ -54,7 +55,8 @@ def tune(
     Raises
     ------
     InputError
-        If there is no such model or there are no cells, or the split is a cross-validation.
+        If there is no such model or there are no cells, the split is a cross-validation, or the
+        counter learns from cells that a model of presence, not trained yet, calls inhabited.
 
     Notes
     -----
@@ -83,6 +85,21 @@ def tune(
         epochs=epochs,
         storage=_study(job, model),
         seed=settings.seed,
+        gate=_gate(job, model, region),
         device=settings.device,
         progress=progress,
     )
+
+
+def _gate(job: PopulationJob, model: str, region: RegionStore) -> TrainedModel | None:
+    """The model that says which cells the counter learns from, where the job asks for that."""
+    if model == "presence" or job.count.learns_from != "predicted" or job.single_stage:
+        return None
+    name = "presence.safetensors"
+    files = region.files(WORK)
+    if name not in files:
+        raise InputError(
+            f"{region.path} has no model of presence yet, from whose cells [count] learns: "
+            "`popdask train JOB` trains it."
+        )
+    return TrainedModel.from_bytes(files[name], name)
