@@ -8,9 +8,11 @@ import xarray as xr
 from rasterio.transform import from_origin
 
 from popdask import cube
+from popdask.cube.groups import write_group
 from popdask.errors import InputError
 from popdask.imagery.cells import make_cells, open_cells, write_cells
 from popdask.imagery.grid import CellGrid
+from popdask.imagery.mosaic import open_mosaic
 from popdask.object_store import bucket_and_key, client
 
 
@@ -96,3 +98,16 @@ def test_cells_are_stored_and_opened(place):
     xr.testing.assert_equal(open_cells(f"{place}/cells.zarr").compute(), cells.compute())
     with pytest.raises(InputError, match=r"none\.zarr cannot be opened as Zarr"):
         open_cells(f"{place}/none.zarr")
+
+
+def test_a_mosaic_is_read_from_zarr(place):
+    y, x = 6_149_999.5 - np.arange(40), 600_000.5 + np.arange(60)
+    image = xr.DataArray(
+        np.arange(2400, dtype="uint16").reshape(1, 40, 60),
+        coords={"y": y, "x": x},
+        dims=("band", "y", "x"),
+        name="image",
+    ).rio.write_crs("EPSG:25832")
+    write_group(image.to_dataset(), f"{place}/mosaic.zarr", "the mosaic")
+    found = open_mosaic(f"{place}/mosaic.zarr", grid="dk_100m", resolution=1)
+    np.testing.assert_array_equal(found.sel(y=y, x=x).values, image.values)

@@ -18,6 +18,7 @@ from rasterio.windows import Window
 from popdask.cube.grids import grid_of
 from popdask.cube.rasters import is_remote, missing_file, use_raster
 from popdask.errors import InputError
+from popdask.object_store import fsspec_options
 
 IMAGE = "an image"
 
@@ -151,7 +152,12 @@ def _is_zarr(path: str) -> bool:
 
 def _open_zarr(path: str) -> xr.Dataset:
     return xr.open_zarr(
-        path, chunks=None, decode_coords="all", mask_and_scale=False, consolidated=False
+        path,
+        chunks=None,
+        decode_coords="all",
+        mask_and_scale=False,
+        consolidated=False,
+        storage_options=fsspec_options(path) or None,
     )
 
 
