@@ -106,7 +106,7 @@ def link(
     1       0       1           0        2    20.0
     """
     if rule not in RULES:
-        raise InputError(f"links.rule is {rule!r}; one of {', '.join(RULES)} was expected")
+        raise InputError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     check_labels("community", community)
     check_array("population", population, "time", "y", "x")
     times, (labels, people) = frames_of(community, population)

@@ -173,7 +173,7 @@ def test_empty_frames_give_no_links_but_the_same_columns() -> None:
 
 
 def test_an_unknown_rule_is_refused() -> None:
-    with pytest.raises(InputError, match=r"links\.rule is 'cosin'"):
+    with pytest.raises(InputError, match=r"^rule is 'cosin'"):
         link(stack(np.zeros((2, 3, 3), int)), stack(np.ones((2, 3, 3))), rule="cosin")
 
 
