@@ -162,8 +162,8 @@ class World:
             Sizes of the chunks over (time, y, x), as Dask takes them.
         """
         values = self._array("people", chunks)
-        population = self._located(values, "population", "people per cell")
-        population.attrs["units"] = "people"
+        population = self._located(values, "population", "population")
+        population.attrs["units"] = "people per cell"
         return population.to_dataset()
 
     @cached_property
