@@ -72,10 +72,18 @@ def map_plot(grid: Grid) -> Any:
                         line_alpha=alpha, line_join="round")  # fmt: skip
     spots = Source({"x": [], "y": [], "size": [], "colour": []}, name="spots")
     plot.scatter("x", "y", source=spots, size="size", color="colour", line_color="#ffffff")
-    bar = {"background_fill_alpha": 0, "border_line_alpha": 0, "margin": 4}
-    bar |= {"bar_line_color": BAR, "bar_line_width": 3}
     plot.add_layout(
-        models.ScaleBar(range=plot.x_range, unit="km", location="bottom_left", name="scale", **bar)
+        models.ScaleBar(
+            range=plot.x_range,
+            unit="km",
+            location="bottom_left",
+            name="scale",
+            background_fill_alpha=0,
+            border_line_alpha=0,
+            margin=4,
+            bar_line_color=BAR,
+            bar_line_width=3,
+        )
     )
     plot.js_on_event(Tap, CustomJS(code="report.tap(cb_obj.x, cb_obj.y)"))
     plot.js_on_event(MouseMove, CustomJS(code="report.hover(cb_obj)"))
