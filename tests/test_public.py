@@ -58,6 +58,11 @@ def test_a_verb_has_all_its_types(name):
         assert parameter.annotation is not inspect.Parameter.empty, parameter
 
 
+@pytest.mark.parametrize("name", VERBS)
+def test_its_types_are_shown_by_their_short_names(name):
+    assert "numpy." not in str(inspect.signature(getattr(popdask, name)))
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_tells_what_it_is_made_of(name):
     found = getattr(popdask, name)

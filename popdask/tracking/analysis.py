@@ -6,6 +6,8 @@ that of a constant, and the cosine between the true and the reconstructed flow. 
 cells would tell of empty land alone, so errors are told by population and cosines by speed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import numpy as np

@@ -10,6 +10,8 @@ and reads their windows from the chunks where they lie, `train` turns these plai
 `FittedEncoder`, on one thread or one GPU, so that the same seed gives the same weights.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -8,6 +8,8 @@ The sample is cut into chunks of its own and the fit runs on one thread in one p
 depend on the latents, never on the caller's chunks or workers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import Literal
 

@@ -11,6 +11,8 @@ are fixed to the grid's origin, and the parts follow from the cells that are ask
 the chunks: the last bits of a sum may depend on the shape of the array that it is part of.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

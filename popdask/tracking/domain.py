@@ -5,6 +5,8 @@ The domain leaves it out: by default a cell belongs when it has data and its win
 Where every cell is populated, that is every cell with data.
 """
 
+from __future__ import annotations
+
 from typing import Literal, get_args
 
 import dask.array as da

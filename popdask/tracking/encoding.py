@@ -6,6 +6,8 @@ tiles that are fixed to the grid's origin. A convolution's last bits may depend 
 input and a class hangs on the last bit, so the same tiles give the same classes under any chunking.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

@@ -5,6 +5,8 @@ columns are positions, and on what lies beyond its edge. They are kept together:
 the rest as JSON in the header, so that reading a file runs no code from it.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
 
@@ -142,7 +144,7 @@ class FittedEncoder(AsBytes):
         return pack(self.module.state_dict(), HEADER, state)
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str = "encoder") -> "FittedEncoder":
+    def from_bytes(cls, data: bytes, name: str = "encoder") -> FittedEncoder:
         """Read what `to_bytes` wrote; `name` is what an InputError calls the data."""
         try:
             weights, state = unpack(data, HEADER)

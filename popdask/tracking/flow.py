@@ -10,6 +10,8 @@ by one cell per iteration and never reach its own cells. At the raster's border 
 and there the replicated edge is the right one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil

@@ -6,6 +6,8 @@ the n lowest ranks win. A chunk keeps its own n lowest and a tree merges them, s
 depends on the cells alone, never on the chunks, and any prefix of it is itself a uniform sample.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from itertools import pairwise

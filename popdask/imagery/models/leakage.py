@@ -1,5 +1,7 @@
 """Whether a model is judged by cells that it learned from."""
 
+from __future__ import annotations
+
 import warnings
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ class LeakageWarning(UserWarning):
 
 
 def check_leakage(
-    model: "TrainedModel", north: ArrayLike, east: ArrayLike, *, cell_size: float | None = None
+    model: TrainedModel, north: ArrayLike, east: ArrayLike, *, cell_size: float | None = None
 ) -> int:
     """Warn where cells that are being evaluated were trained on.
 

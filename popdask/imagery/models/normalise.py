@@ -4,6 +4,8 @@ Sellebjerg et al. take 8-bit grey to [0, 1] and then (x − 0.5) / 0.5. Here whi
 standard deviation may be others, per band, and travel with the weights.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,14 +42,14 @@ class Normalisation:
             )
 
     @classmethod
-    def half(cls, dtype: DTypeLike, bands: int = 1, white: float | None = None) -> "Normalisation":
+    def half(cls, dtype: DTypeLike, bands: int = 1, white: float | None = None) -> Normalisation:
         """Take [0, white] to [−1, 1]; white is the type's largest number (1 for floats)."""
         dtype = np.dtype(dtype)
         largest = np.iinfo(dtype).max if dtype.kind in "ui" else 1.0
         return cls(float(white or largest), (0.5,) * bands, (0.5,) * bands)
 
     @classmethod
-    def of_bands(cls, images: NDArray, white: float | None = None) -> "Normalisation":
+    def of_bands(cls, images: NDArray, white: float | None = None) -> Normalisation:
         """Take each band of images (n, band, row, col) to mean 0 and deviation 1."""
         plain = cls.half(images.dtype, images.shape[1], white)
         means = images.mean((0, 2, 3), dtype=np.float64) / plain.white

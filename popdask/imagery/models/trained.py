@@ -9,6 +9,8 @@ therefore computes in batches of one shape, the last one filled up: a cell's ans
 whatever cells come with it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -91,7 +93,7 @@ class TrainedModel(AsBytes):
         dtype: str = "uint8",
         seed: int = 0,
         **fields: Any,
-    ) -> "TrainedModel":
+    ) -> TrainedModel:
         """Give a network its initial weights, to measure or try with; the same for the same seed.
 
         Parameters
@@ -195,7 +197,7 @@ class TrainedModel(AsBytes):
         return pack(tensors, HEADER, header)
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str = "model") -> "TrainedModel":
+    def from_bytes(cls, data: bytes, name: str = "model") -> TrainedModel:
         """Read what `to_bytes` wrote; `name` is what an InputError calls the data."""
         try:
             tensors, header = unpack(data, HEADER)

@@ -3,6 +3,8 @@
 What happens to an image is drawn by its place in the epoch, so it does not depend on the batches.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +27,7 @@ class Variations:
     @classmethod
     def draw(
         cls, n: int, rng: np.random.Generator, *, flips: str = "horizontal", jitter: float = 0.2
-    ) -> "Variations":
+    ) -> Variations:
         """Draw for n images; half of them are mirrored along an axis that is asked for.
 
         Examples

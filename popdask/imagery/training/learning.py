@@ -15,6 +15,8 @@ weighted      all, inhabited ones drawn more often           people
 `train` is a plain function of its arguments, which can be pickled: it runs here or as a Dask task.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math

@@ -6,6 +6,8 @@ of the memory, and shuffles the cells in such a portion, while the next one is b
 depends on the seed and on the memory granted, not on the chunks of the store.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """Which cells a kind of model learns from, and how often each is drawn."""
 
+from __future__ import annotations
+
 import warnings
 
 import numpy as np

@@ -4,6 +4,8 @@ Everything that changes from epoch to epoch is in one object, whose state can be
 taken up again. Randomness is drawn in each epoch from the seed and the epoch's number.
 """
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Callable

@@ -6,6 +6,8 @@ median of the earlier ones. The study is asked, told and written down by one pro
 trials run is the matter of `popdask.imagery.tuning.trials`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -139,7 +141,7 @@ class _Plan:
     space: Space
     pixels: int
 
-    def settings(self, trial: "BaseTrial", epochs: int) -> TrainingConfig:
+    def settings(self, trial: BaseTrial, epochs: int) -> TrainingConfig:
         changes = dict(self.space(trial, self.pixels))
         network = {**self.config.network, **changes.pop("network", {})}
         return replace(self.config, network=network, epochs=epochs, **changes)
@@ -162,7 +164,7 @@ def _quiet() -> Iterator[Any]:
         optuna.logging.set_verbosity(before)
 
 
-def _open_study(storage: str | Path | None, identity: str) -> "Study":
+def _open_study(storage: str | Path | None, identity: str) -> Study:
     """Make a study, or open it and have the trials made again that were cut off."""
     import optuna
     from optuna.trial import TrialState
@@ -187,10 +189,10 @@ def _open_study(storage: str | Path | None, identity: str) -> "Study":
 
 
 def _search(
-    study: "Study",
+    study: Study,
     trials: int,
     task: Task,
-    settings: Callable[["BaseTrial"], TrainingConfig],
+    settings: Callable[[BaseTrial], TrainingConfig],
     seed: int,
     progress: Callable[[pd.Series], object] | None,
 ) -> None:
@@ -221,7 +223,7 @@ def _search(
         at_work.stop()
 
 
-def _ask(study: "Study", seed: int) -> "Trial":
+def _ask(study: Study, seed: int) -> Trial:
     """Ask for a trial; what is drawn depends on the seed and the trial's number alone."""
     from optuna.samplers import TPESampler
 
@@ -230,7 +232,7 @@ def _ask(study: "Study", seed: int) -> "Trial":
     return study.ask()
 
 
-def _tell(study: "Study", trial: "Trial", outcome: Outcome) -> None:
+def _tell(study: Study, trial: Trial, outcome: Outcome) -> None:
     from optuna.trial import TrialState
 
     trial.set_user_attr("reason", outcome.reason)
@@ -240,14 +242,14 @@ def _tell(study: "Study", trial: "Trial", outcome: Outcome) -> None:
         study.tell(trial, outcome.loss)
 
 
-def _ended(study: "Study") -> int:
+def _ended(study: Study) -> int:
     from optuna.trial import TrialState
 
     ends = (TrialState.COMPLETE, TrialState.PRUNED)
     return len(study.get_trials(deepcopy=False, states=ends))
 
 
-def _table(study: "Study") -> pd.DataFrame:
+def _table(study: Study) -> pd.DataFrame:
     """One row per trial that was begun."""
     rows = [
         {
