@@ -172,7 +172,16 @@ class SharedWorkers:
                 self._failure = error
                 raise
             self._entered = True
-        yield self._client
+        try:
+            yield self._client
+        except Exception as error:
+            if getattr(self._client, "status", "running") == "running":
+                raise
+            # the connection itself knows why it was lost, and says so in its own words
+            self._entered = False
+            lost, self._stack = self._stack, ExitStack()
+            lost.__exit__(type(error), error, error.__traceback__)
+            raise
 
 
 def _read(file: Path) -> Region:

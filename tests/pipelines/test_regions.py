@@ -161,6 +161,29 @@ def test_a_lost_connection_is_made_anew():
     assert other.status == "closed"
 
 
+def test_a_run_that_loses_its_connection_is_told_why_by_the_connection():
+    closed = []
+
+    @contextmanager
+    def workers():
+        with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
+            try:
+                yield client
+            except OSError as error:
+                raise InputError("the scheduler has gone.") from error
+            finally:
+                closed.append(client)
+
+    with dask.config.set(scheduler=None), SharedWorkers(workers) as shared:
+        with pytest.raises(InputError, match="the scheduler has gone"), shared() as first:
+            first.close()
+            raise OSError("the connection is broken")
+        assert closed == [first]
+        with shared() as other:
+            assert other.submit(sum, [1, 2]).result() == 3
+    assert closed == [first, other]
+
+
 def test_a_connection_that_fails_is_not_tried_again(folder, frames):
     tried = []
 
