@@ -1,4 +1,4 @@
-"""Workers that all leave while a run goes on: told, and waited for no longer than is stated."""
+"""Workers that all leave while work waits: told, and waited for no longer than is stated."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Watch(threading.Thread):
         """Watch until it is stopped, or the time is over."""
         left = None
         while not self._stopped.wait(POLL_SECONDS) and self._client.status == "running":
-            if self._someone_is_there():
+            if not self._something_waits() or self._someone_is_there():
                 left = None
             elif left is None:
                 left = time.monotonic()
@@ -88,6 +88,10 @@ class _Watch(threading.Thread):
         """End it; it does not last longer than the answer that it waits for."""
         self._stopped.set()
         self.join(POLL_SECONDS)
+
+    def _something_waits(self) -> bool:
+        # an idle cluster may shrink to nothing, and grow again when there is work
+        return any(state.status == "pending" for state in list(self._client.futures.values()))
 
     def _someone_is_there(self) -> bool:
         try:

@@ -52,8 +52,8 @@ def test_workers_that_come_in_time_go_on_with_the_work():
     with cluster(1) as there, connect(there.address, tell=told) as client:
         told.lines.clear()  # of the begin
         there.workers[0].kill()
-        assert told.left.wait(60)
         waiting = client.submit(sum, [1, 2])
+        assert told.left.wait(60)
         with workers(there.address, 1):
             assert waiting.result() == 3
     assert len(told.lines) == 1
