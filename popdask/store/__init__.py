@@ -8,7 +8,7 @@ stopped goes on from the last commit of ``work``. Arrays share one root group, o
 """
 
 from popdask.store.checksums import file_checksum, stored_checksum
-from popdask.store.contents import read_table, table_bytes
+from popdask.store.contents import NoResultError, read_table, table_bytes
 from popdask.store.lock import Owner, RegionBusyError
 from popdask.store.region import RegionStore
 from popdask.store.retention import Expired
@@ -22,6 +22,7 @@ __all__ = [
     "WORK",
     "Expired",
     "Finished",
+    "NoResultError",
     "Owner",
     "RegionBusyError",
     "RegionStore",

@@ -16,6 +16,7 @@ import xarray as xr
 import zarr
 from icechunk import IcechunkError
 
+from popdask.errors import InputError
 from popdask.store.checksums import file_checksum
 
 #: Groups that are no result: the files lie in one, the records on the other.
@@ -23,6 +24,25 @@ OWN_GROUPS = ("files", "provenance")
 
 #: What reading a damaged or lost chunk may end in.
 READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
+
+
+class NoResultError(InputError, KeyError):
+    """A store has no result of that name; the message says which it has."""
+
+    __str__ = Exception.__str__  # a KeyError's puts the sentence into quotes
+
+    @classmethod
+    def of(cls, kind: str, name: str, held: Iterable[str]) -> NoResultError:
+        """Make the error for a name, and those that a store has of its kind.
+
+        Examples
+        --------
+        >>> print(NoResultError.of("table", "link", ["tracks", "links"]))
+        the store has no table 'link'; expected one of these: links, tracks
+        """
+        names = ", ".join(sorted(held))
+        expected = f"expected one of these: {names}" if names else "it has none of that kind"
+        return cls(f"the store has no {kind} {name!r}; {expected}")
 
 
 def table_bytes(frame: pd.DataFrame) -> bytes:
@@ -57,11 +77,13 @@ def open_group(session: icechunk.Session, name: str) -> xr.Dataset:
 
     Raises
     ------
-    KeyError
+    NoResultError
         If there is none of that name.
     """
-    if _subgroup(session.store, name) is None:
-        raise KeyError(name)
+    root = _subgroup(session.store, "")
+    held = set() if root is None else set(root.group_keys()).difference(OWN_GROUPS)
+    if name not in held:
+        raise NoResultError.of("group", name, held)
     return xr.open_zarr(
         session.store, group=name, consolidated=False, chunks={}, decode_coords="all"
     )
@@ -107,13 +129,12 @@ def read_file(store: Any, name: str) -> bytes:
 
     Raises
     ------
-    KeyError
-        If there is none of that name; it says which there are.
+    NoResultError
+        If there is none of that name.
     """
     group = _subgroup(store, "files")
     if group is None or name not in group:
-        held = ", ".join(file_names(store)) or "none"
-        raise KeyError(f"{name}: there is no such model or table; there are {held}")
+        raise NoResultError.of("file", name, file_names(store))
     array: Any = group[name]
     return bytes(np.asarray(array[:]).tobytes())
 

@@ -19,6 +19,7 @@ from popdask.errors import InputError
 from popdask.store import commits
 from popdask.store.contents import (
     READ_ERRORS,
+    NoResultError,
     file_names,
     file_problem,
     is_empty,
@@ -119,8 +120,8 @@ class RegionStore:
 
         Raises
         ------
-        KeyError
-            If there is none of that name.
+        NoResultError
+            If there is none of that name; it says which there are.
         InputError
             If no run is finished yet.
         """
@@ -135,11 +136,15 @@ class RegionStore:
 
         Raises
         ------
-        KeyError
-            If there is none of that name.
+        NoResultError
+            If there is none of that name; it says which there are.
         InputError
             If no run is finished yet.
         """
+        files = [Path(file) for file in self.names(branch)]
+        tables = [file.stem for file in files if file.suffix == ".parquet"]
+        if name not in tables:
+            raise NoResultError.of("table", name, tables)
         return read_table(self.file(f"{name}.parquet", branch))
 
     def group(self, name: str, branch: str = MAIN) -> xr.Dataset:
@@ -147,8 +152,8 @@ class RegionStore:
 
         Raises
         ------
-        KeyError
-            If there is none of that name.
+        NoResultError
+            If there is none of that name; it says which there are.
         InputError
             If no run is finished yet.
         """

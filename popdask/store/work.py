@@ -228,7 +228,7 @@ class Work:
 
         Raises
         ------
-        KeyError
+        popdask.store.NoResultError
             If there is none of that name.
         """
         return open_group(self._repository.readonly_session(WORK), name)

@@ -16,7 +16,14 @@ import xarray as xr
 from shapely.geometry import Point
 
 from popdask.errors import InputError
-from popdask.store import WORK, RegionBusyError, RegionStore, read_table, table_bytes
+from popdask.store import (
+    WORK,
+    NoResultError,
+    RegionBusyError,
+    RegionStore,
+    read_table,
+    table_bytes,
+)
 
 
 def grid(frames, start="2000", rows=30):
@@ -164,7 +171,7 @@ def test_what_no_stage_has_is_dropped_before_readers_see_it(store):
     work.publish("run-2")
     assert set(store.dataset().data_vars) == {"community"}
     assert set(store.files()) == {"model", "run.json"}
-    with pytest.raises(KeyError):
+    with pytest.raises(InputError, match="no group 'cells'; it has none of that kind"):
         store.group("cells")
     assert set(store.records()) == {"model", "export", "communities"}
     assert job.items() <= store.records()["model"].items()  # whose store this is stays on record
@@ -260,6 +267,10 @@ def test_tables_survive_with_their_types(store):
     pd.testing.assert_frame_equal(found.drop(columns="parent"), table.drop(columns="parent"))
     assert store.table("summary").crs == "EPSG:25833"
     assert read_table(table_bytes(places)).geometry.iloc[0] == Point(1, 2)
+    for read, name, held in ((store.table, "lanks", "links, summary"), (store.file, "a", "links.")):
+        with pytest.raises(NoResultError, match=f"^the store has no .* these: {held}") as caught:
+            read(name)
+        assert isinstance(caught.value, InputError) and isinstance(caught.value, KeyError)
 
 
 def test_a_second_run_is_told_who_holds_the_region(store):
