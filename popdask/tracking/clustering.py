@@ -72,7 +72,8 @@ def fit_classes(
     Parameters
     ----------
     sample : array_like of float, (n, latent)
-        One row per cell, finite, in random order or not.
+        One row per cell, finite, in random order or not; `gather_cells` reads such rows from a
+        raster of latents.
     k : int or "auto", optional
         Number of classes; ``"auto"`` takes the knee of the SSE curve over `ks`.
     seed : int, optional
@@ -91,6 +92,12 @@ def fit_classes(
         If the sample is not a finite matrix or has fewer distinct rows than classes, or if `k` is
         not a positive number.
 
+    See Also
+    --------
+    kmeans : draws the cells, fits and classifies, in one go.
+    popdask.tracking.sampling.sample_cells : draws cells at random among those of a mask.
+    popdask.tracking.sampling.gather_cells : reads the latents of these cells.
+
     Notes
     -----
     Eager, on one thread of the calling process: about 2 s for 100,000 rows of 16 latents and
@@ -104,6 +111,12 @@ def fit_classes(
     >>> (model.centers * model.scale + model.mean).round(2).ravel().tolist()
     [0.1, 9.05]
     """
+    if np.ndim(sample) != 2:
+        raise InputError(
+            f"the sample has shape {np.shape(sample)}; expected rows (n, latent), one for each "
+            "cell; draw them with popdask.tracking.sampling, as in gather_cells(latent, "
+            "sample_cells(mask, 100_000)), or give latent to kmeans, which draws them itself"
+        )
     rows = np.array(sample, np.float64, order="C")
     tried = sorted(set(ks)) if k == "auto" else [k]
     _check(rows, tried)
@@ -121,10 +134,10 @@ def fit_classes(
 
 def _check(rows: NDArray[np.float64], ks: Sequence[object]) -> None:
     """Refuse rows that cannot be grouped into so many classes."""
-    if rows.ndim != 2 or not np.isfinite(rows).all():
+    if not np.isfinite(rows).all():
         raise InputError(
-            f"the sample has shape {rows.shape} and {np.sum(~np.isfinite(rows))} values that are "
-            "not finite, expected finite rows (n, latent)"
+            f"the sample has {np.sum(~np.isfinite(rows))} values that are not finite; expected "
+            "none; draw cells with data alone"
         )
     numbers = [k for k in ks if isinstance(k, int | np.integer) and k > 0]
     if not numbers or len(numbers) < len(ks):
@@ -234,8 +247,8 @@ def kmeans(
     Notes
     -----
     The fit is eager and reads the latents twice, to draw the cells and to gather their values:
-    where computing them is dear, persist them, or give `fit_classes` rows of your own and then
-    `classify`.
+    where computing them is dear, persist them, or give `fit_classes` rows that `gather_cells` has
+    read, and then `classify`.
 
     Examples
     --------

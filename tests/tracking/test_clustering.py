@@ -238,6 +238,9 @@ def test_wrong_input_is_refused_in_one_sentence():
         fit_classes([[0.0], [np.nan], [2.0]], k=2)
     with pytest.raises(InputError, match="shape \\(3,\\)"):
         fit_classes([0.0, 1.0, 2.0], k=2)
+    lazy = xr.DataArray(da.full((4, 5, 2), np.nan), dims=("y", "x", "latent"))
+    with pytest.raises(InputError, match=r"\(4, 5, 2\); .* gather_cells\(latent, sample_cells"):
+        fit_classes(lazy, k=2)
     for k in (0, -3, 2.5, "some"):
         with pytest.raises(InputError, match=f'k is .*{k}.* expected "auto" or a positive number'):
             fit_classes(points, k=k)
