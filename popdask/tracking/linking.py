@@ -76,9 +76,10 @@ def link(
     pandas.DataFrame
         One row per link, ordered by time, source and target: ``time`` (of the source frame);
         ``source``, ``target`` (community numbers, int64); ``similarity`` (shared cells with a
-        flow, int64); ``mean_similarity`` (their part of the shared cells); ``overlap`` (shared
-        cells, int64); ``people`` (of the source frame in the shared cells, float64); ``forward``,
-        ``backward`` (bool: a → b, a ← b by the cosine rule, whatever ``rule`` is).
+        flow, int64: the sum of their cosines, each of which is 1); ``mean_similarity`` (their part
+        of the shared cells, float64); ``overlap`` (shared cells, int64); ``people`` (of the source
+        frame in the shared cells, float64); ``forward``, ``backward`` (bool: a → b, a ← b by the
+        cosine rule). All are the same whatever ``rule`` is, which says only which links there are.
 
     Raises
     ------

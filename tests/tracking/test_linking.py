@@ -117,6 +117,7 @@ def test_links_equal_the_rule_over_all_pairs(
     assert set(found[columns].itertuples(index=False, name=None)) == expected
     assert len(found) == len(expected)
     assert (found["mean_similarity"] == found["similarity"] / found["overlap"]).all()
+    assert found["similarity"].dtype == np.int64 and found["mean_similarity"].dtype == np.float64
     assert (found["time"] == YEARS[0]).all()
 
 
