@@ -9,6 +9,8 @@ import pytest
 from numpydoc.docscrape import ClassDoc, FunctionDoc
 
 import popdask
+from popdask.synthetic import moving_cities
+from popdask.tracking.flow import moving_cells
 
 NAMES = [name for name in popdask.__all__ if name != "__version__"]
 VERBS = [name for name in NAMES if inspect.isroutine(getattr(popdask, name))]
@@ -89,3 +91,23 @@ def test_the_rooms_are_there_without_an_import_of_their_own():
     for name in ("cube", "export", "figures", "imagery", "metrics", "synthetic", "tracking"):
         assert getattr(popdask, name).__name__ == f"popdask.{name}"
         assert name in dir(popdask)
+
+
+def test_arrays_of_tracking_say_what_they_hold_and_in_which_unit():
+    world = moving_cities(frames=6)
+    population = world.population.population[:2, 60:90, 60:90]
+    flow = popdask.optical_flow(population)
+    features = popdask.stack_features(population, flow)
+    encoder = popdask.fit_autoencoder(features, epochs=1, windows_per_epoch=32)
+    latent = popdask.encode(features, encoder)
+    classes = popdask.kmeans(latent, 3)
+    community = popdask.dbscan(classes, eps=2, min_samples=4)
+    domain, moving = popdask.domain(population), moving_cells(population)
+    held = (population, flow.u, flow.v, domain, moving, latent, classes, community, world.labels)
+    assert len({array.attrs["long_name"] for array in held}) == len(held)
+    assert [array.attrs["units"] for array in held[:3]] == ["people per cell"] + [
+        "cells per frame"
+    ] * 2
+    assert {array.attrs["units"] for array in held[3:]} == {"1"}
+    for labels in (classes, community, world.labels):
+        assert labels.attrs["long_name"].endswith(" of the cell, −1 = none")

@@ -149,9 +149,9 @@ class World:
 
     @cached_property
     def labels(self) -> xr.DataArray:
-        """``(time, y, x)`` int32: the city of each cell, -1 outside; in memory."""
+        """``(time, y, x)`` int32: the city of each cell, −1 = none; in memory."""
         values = self._array("labels", chunks=-1).compute()
-        return self._located(values, "labels", "city, -1 outside")
+        return self._located(values, "labels", "city of the cell, −1 = none", "1")
 
     def lazy(self, chunks: Any = "auto") -> xr.Dataset:
         """Return the population as a Dataset on Dask arrays.
@@ -162,8 +162,7 @@ class World:
             Sizes of the chunks over (time, y, x), as Dask takes them.
         """
         values = self._array("people", chunks)
-        population = self._located(values, "population", "population")
-        population.attrs["units"] = "people per cell"
+        population = self._located(values, "population", "population", "people per cell")
         return population.to_dataset()
 
     @cached_property
@@ -252,7 +251,7 @@ class World:
         coast = self.sea * (1 + 0.3 * np.sin(np.arange(rows.start, rows.stop) / 15))
         return np.arange(cols.start, cols.stop) < coast[:, None]
 
-    def _located(self, values: Any, name: str, long_name: str) -> xr.DataArray:
+    def _located(self, values: Any, name: str, long_name: str, units: str) -> xr.DataArray:
         """Put an array onto the world's grid and years."""
         (rows, cols), side, (west, north) = self.shape, self.resolution, self.origin
         coords = {
@@ -260,7 +259,7 @@ class World:
             "y": north - (np.arange(rows) + 0.5) * side,
             "x": west + (np.arange(cols) + 0.5) * side,
         }
-        attrs = {"long_name": long_name}
+        attrs = {"long_name": long_name, "units": units}
         array = xr.DataArray(values, coords, ("time", "y", "x"), name=name, attrs=attrs)
         return array.rio.write_crs(self.crs).rio.write_transform()
 

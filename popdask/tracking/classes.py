@@ -165,5 +165,5 @@ def classify(latent: DataArray, model: ClassModel) -> DataArray:
     else:
         found = _classes(array, **settings)
     classes = latent.isel(latent=0, drop=True).copy(data=found).rename("classes")
-    classes.attrs = {"long_name": "class of the cell, -1 = no data"}
+    classes.attrs = {"long_name": "class of the cell, −1 = none", "units": "1"}
     return classes

@@ -257,7 +257,7 @@ def dbscan(classes: xr.DataArray, *, eps: float = 10, min_samples: int = 50) -> 
         coords=ordered.coords,
         dims=ordered.dims,
         name="community",
-        attrs={"long_name": "community, −1 = none", "units": "1"},
+        attrs={"long_name": "community of the cell, −1 = none", "units": "1"},
     )
     return community.transpose(*classes.dims)
 

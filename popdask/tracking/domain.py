@@ -80,7 +80,7 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     else:
         found = population.transpose(..., "y", "x")
         found = found.copy(data=_mapped(found.data)).transpose(*population.dims)
-    found.attrs = {"long_name": f"{cells} cells"}
+    found.attrs = {"long_name": f"{cells} cells", "units": "1"}
     return found.rename("domain")
 
 

@@ -345,4 +345,6 @@ def moving_cells(population: DataArray, *, alpha: float = 10.0, iterations: int 
     earlier = people.isel(time=slice(-1))
     flow = _flow(people.data, scheme, range(len(earlier)), warm_start=False)
     moving = _picked(_moving, flow, np.bool_).rechunk(earlier.chunks)
-    return earlier.copy(data=moving).rename("moving")
+    found = earlier.copy(data=moving).rename("moving")
+    found.attrs = {"long_name": "whether people move until the next frame", "units": "1"}
+    return found

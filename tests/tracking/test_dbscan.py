@@ -224,7 +224,7 @@ def test_dimensions_and_coordinates_stay():
     assert community.dims == ("x", "y")
     assert community.dtype == np.int32
     assert community.name == "community"
-    assert community.attrs == {"long_name": "community, −1 = none", "units": "1"}
+    assert community.attrs == {"long_name": "community of the cell, −1 = none", "units": "1"}
     xr.testing.assert_equal(community.coords.to_dataset(), classes.coords.to_dataset())
     np.testing.assert_array_equal(community.T, reference(classes.values.T, 2, 3))
 

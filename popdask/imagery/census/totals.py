@@ -24,6 +24,15 @@ from popdask.imagery.census.zones import Path_, Table, Zones, read_zones
 
 HOW = ("scaled", "spread by presence", "spread evenly", "nobody", "left out")
 SCALED, BY_PRESENCE, EVENLY, NOBODY, LEFT_OUT = range(len(HOW))
+MEANINGS = {
+    "cells": ("cells of the zone with data", "1"),
+    "no_data": ("cells of the zone without data", "1"),
+    "estimated": ("people estimated", "people"),
+    "total": ("people known", "people"),
+    "factor": ("total / estimated, where the zone was scaled", "1"),
+    "adjusted": ("people of the adjusted estimates", "people"),
+    "how": ("how the zone got its total", "1"),
+}
 LEAST = 1e-3  # people in a zone: fewer are nobody, for they would be scaled beyond all meaning
 
 
@@ -203,7 +212,9 @@ def _kept(
         },
         coords={"zone": zones.names},
     )
-    kept["how"].attrs = {"flag_values": list(range(len(HOW))), "flag_meanings": ", ".join(HOW)}
+    for column, (words, units) in MEANINGS.items():
+        kept[column].attrs = {"long_name": words, "units": units}
+    kept["how"].attrs |= {"flag_values": list(range(len(HOW))), "flag_meanings": ", ".join(HOW)}
     return kept
 
 

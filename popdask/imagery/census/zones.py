@@ -233,5 +233,6 @@ def _as_dask(array: xr.DataArray, like: xr.DataArray) -> da.Array:
 def _dressed(number: da.Array, like: xr.DataArray) -> xr.DataArray:
     """Give numbers the coordinates of the raster; compute them where it is not lazy."""
     data = number if isinstance(like.data, da.Array) else number.compute()
-    attrs = {"long_name": "position of the cell's zone among the zones, -1 outside"}
+    words = "position of the cell's zone among the zones, −1 = none"
+    attrs = {"long_name": words, "units": "1"}
     return xr.DataArray(data, like.coords, ("y", "x"), "zone_number", attrs)

@@ -234,7 +234,10 @@ def _by_size(labels: NDArray[np.integer]) -> NDArray[np.int16]:
 
 def _spread(values: NDArray, known: NDArray[np.bool_], features: xr.DataArray) -> tuple:
     """Put values of the known cells in their places."""
-    none = -1 if values.dtype.kind == "i" else np.nan
+    label = values.dtype.kind == "i"
+    none = -1 if label else np.nan
+    words = "group of the cell, −1 = none" if label else "place of the cell in the plot"
     out = np.full(len(known), none, values.dtype)
     out[known] = values
-    return features.dims[:-1], out.reshape(features.shape[:-1])
+    attrs = {"long_name": words, "units": "1"}
+    return features.dims[:-1], out.reshape(features.shape[:-1]), attrs

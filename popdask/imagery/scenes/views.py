@@ -48,11 +48,11 @@ def scene_map(groups: xr.Dataset) -> xr.Dataset:
     box = cells_grid(groups).geobox(norths, easts)
     places = norths.stop - 1 - north, east - easts.start
 
-    def lay(column: xr.DataArray) -> tuple[tuple[str, str], NDArray]:
+    def lay(column: xr.DataArray) -> tuple[tuple[str, str], NDArray, dict]:
         none = -1 if column.dtype.kind == "i" else np.nan
         raster = np.full(box.shape, none, column.dtype)
         raster[places] = column.values
-        return ("y", "x"), raster
+        return ("y", "x"), raster, column.attrs
 
     columns = {name: lay(column) for name, column in groups.data_vars.items()}
     return xr.Dataset(columns, xr_coords(box, crs_coord_name="spatial_ref"), groups.attrs)
