@@ -49,8 +49,7 @@ def write_cogs(
         The files are ``{name}_2006.tif``, with month and day where a frame is not of 1 January,
         and ``{name}.tif`` for an array without time.
     frames : list of int, optional
-        Positions of the time steps to write, besides those of which the file is missing; all of
-        them by default.
+        Positions of the time steps to write; all of them by default.
     strip_cells : int
         Cells fetched at once, at least one row of tiles.
 
@@ -84,8 +83,7 @@ def write_cogs(
     if "time" not in array.dims:
         array = array.expand_dims("time")
     for i, path in enumerate(paths):
-        # Another frame may change the names of all.
-        if frames is None or i in frames or not path.exists():
+        if frames is None or i in frames:
             _write_cog(array[i], path, name, strip_cells)
     return paths
 

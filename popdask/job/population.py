@@ -240,13 +240,13 @@ class PopulationJob(settings.Job):
         """
         if self.follow is None:
             return None
-        pattern = self.export_folder / f"{self.name}_{self.counted}_{{time:{form}}}.tif"
+        pattern = f"{self.export_place}/{self.name}_{self.counted}_{{time:{form}}}.tif"
         tables = self.follow.model_dump(exclude={"store", "export"})
         output = {"store": self.follow.store, "export": self.follow.export}
         return CommunitiesJob.model_validate(
             {
                 "name": f"{self.name}-communities",
-                "input": {"frames": str(pattern)},
+                "input": {"frames": pattern},
                 "output": output,
                 **tables,
             }

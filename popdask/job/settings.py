@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from popdask.cards import card
+from popdask.object_store import bucket_and_key, is_object
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -33,7 +34,7 @@ class Output(Settings):
     store: PlaceName
     """The region's Icechunk repository, a folder or ``s3://bucket/prefix``."""
     folder: PlaceName | None = None
-    """Local folder of the exports; without it, the store's name without ``.icechunk``."""
+    """Where the exports go, a folder or ``s3://bucket/prefix``; without it, beside the store."""
 
 
 class Job(Settings):
@@ -51,27 +52,33 @@ class Job(Settings):
         return card(type(self).__name__, told)
 
     @property
+    def export_place(self) -> str:
+        """Where the exports go, a folder or ``s3://bucket/prefix``; by default beside the store."""
+        place = self.output.folder or _beside(self.output.store)
+        return place.rstrip("/") if is_object(place) else str(Path(place))
+
+    @property
     def export_folder(self) -> Path:
-        """Folder of the exports: beside the store, or where the run is if that is on S3."""
-        if self.output.folder is not None:
-            return Path(self.output.folder)
-        store = Path(self.output.store)
-        if "://" in self.output.store:
-            store = Path(store.name)
-        if store.suffix == ".icechunk":
-            return store.with_suffix("")
-        return store.with_name(f"{store.name}-export")
+        """Local folder of figures and other work, and of the exports unless they are on S3.
+
+        It lies beside the store, or in the working directory if that is on S3.
+        """
+        if not is_object(self.export_place):
+            return Path(self.export_place)
+        store = self.output.store
+        return Path(_beside(PurePosixPath(store).name if "://" in store else store))
 
     @model_validator(mode="after")
-    def _exports_are_local(self) -> Job:
-        store, folder = self.output.store, self.output.folder
-        if folder is not None and "://" in folder:
-            raise ValueError(f"[output] folder is {folder}: exports go to a local folder, name one")
-        if folder is None and "://" in store and getattr(self.output, "export", None):
+    def _exports_have_a_place(self) -> Job:
+        folder = self.output.folder
+        if folder is None or "://" not in folder:
+            return self
+        if not is_object(folder):
             raise ValueError(
-                f"[output] store is {store}: exports of a store on S3 need a local [output] "
-                "folder, name one"
+                f"[output] folder is {folder}: exports go to a local folder or to "
+                "s3://bucket/prefix, name one"
             )
+        bucket_and_key(folder)
         return self
 
     @model_validator(mode="after")
@@ -86,11 +93,10 @@ class Job(Settings):
 
     @model_validator(mode="after")
     def _exports_beside_the_store(self) -> Job:
-        if "://" in self.output.store:
-            return self
-        if Path(self.output.store) in (self.export_folder, *self.export_folder.parents):
+        store, place = PurePath(self.output.store), PurePath(self.export_place)
+        if store in (place, *place.parents):
             raise ValueError(
-                f"[output] folder is {self.export_folder}, which is within the store: choose a "
+                f"[output] folder is {self.export_place}, which is within the store: choose a "
                 "folder beside it"
             )
         return self
@@ -120,3 +126,11 @@ def _told(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(_told, value))
     return "not given" if value is None else str(value)
+
+
+def _beside(store: str) -> str:
+    """Name a store's exports: as the store without ``.icechunk``, or with ``-export``."""
+    store = store.rstrip("/")
+    if PurePosixPath(store).suffix == ".icechunk":
+        return store.removesuffix(".icechunk")
+    return f"{store}-export"

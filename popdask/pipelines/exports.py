@@ -7,9 +7,8 @@ the exports: a store that is copied or moved knows nothing of the files of the o
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.colors import to_rgb
 
-from popdask import export
+from popdask import export, object_store
+from popdask.job import Job
+from popdask.pipelines.exportplace import ExportPlace, export_place, file_sum
 from popdask.pipelines.plan import StagePlan
 from popdask.store import Work
-from popdask.whole import sweep
-
-#: GDAL's notes beside a raster; any program that opens the raster may add to them.
-_NOTES = ".aux.xml"
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -38,15 +35,18 @@ class Exports:
     stage
         The stage; its record tells the fingerprint of each frame's rasters, as ``rasters`` or else
         ``frames``.
+    place
+        Where the files are to be.
     folder
-        Where the files go.
+        Where they are written.
     """
 
-    def __init__(self, work: Work, stage: StagePlan, folder: Path) -> None:
+    def __init__(self, work: Work, stage: StagePlan, place: ExportPlace, folder: Path) -> None:
         self.folder = folder
-        self._work, self._stage = work, stage
+        self._work, self._stage, self._place = work, stage, place
         self._record = work.records().get(stage.name, {})
         self._before = _within(folder, _told(self._record))
+        self._missing = place.missing(self._before)
         self._rasters, self._rasters_before = map(_rasters, (stage.record, self._record))
         self._files: dict[str, Mapping[str, Any]] = {}
 
@@ -81,59 +81,80 @@ class Exports:
         for path in paths:
             self._put_down(path, fresh=True)
 
+    def fetch(self, *paths: Path) -> None:
+        """Have files in the folder that were not written now, to be read."""
+        for path in paths:
+            self._place.fetch(self.folder, self._name(path))
+
     @property
     def sha256(self) -> dict[Path, str]:
         """Checksums of the files on record so far."""
         return {self.folder / path: told["sha256"] for path, told in self._files.items() if told}
 
     def commit(self) -> None:
-        """Commit the stage, and take away files that it wrote before and not now.
+        """Put the files in their place, take away those of a run before, and commit the stage.
 
         Old files go before the commit: a run that is stopped in between removes the rest of them
         when it goes on. So do the temporary folders of a run that was killed while it wrote.
         """
+        for name in self._files:
+            self._place.put(self.folder, name)
         for name in set(self._before) - set(self._files):
-            path = self.folder / name
-            if path.is_dir():  # a Zarr group
-                shutil.rmtree(path)
-            path.unlink(missing_ok=True)
-            export.colours_path(path).unlink(missing_ok=True)
+            self._place.remove(name)
         for name in {**self._before, **self._files}:
-            sweep(self.folder / name)
+            self._place.sweep(name)
         record = {**self._stage.record, "written": self._files}
         if record.items() <= self._record.items():  # files were lost: no commit without a change
             self._work.forget([self._stage.name])
         self._work.write_files(self._stage.name, {}, record)
 
     def _has(self, path: Path) -> bool:
-        return self._name(path) in self._before and path.exists()
+        return self._name(path) in self._before.keys() - self._missing
 
     def _put_down(self, path: Path, fresh: bool) -> None:
         """Note a file; one that was not written now keeps what was noted when it was."""
         told = None if fresh else self._before.get(self._name(path))
-        self._files[self._name(path)] = told or _sum(path)
+        self._files[self._name(path)] = told or file_sum(path)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
 
-def without_missing(records: Mapping[str, Any], folder: Path, *stages: str) -> dict[str, Any]:
+@contextmanager
+def exporting(work: Work, stage: StagePlan, job: Job) -> Iterator[Exports]:
+    """Give the files of a stage of exports, and commit them if all went well."""
+    place = export_place(job)
+    with place.desk() as folder:
+        exports = Exports(work, stage, place, folder)
+        yield exports
+        exports.commit()
+
+
+def without_missing(records: Mapping[str, Any], job: Job, *stages: str) -> dict[str, Any]:
     """Give the records as if stages of exports were not done, where somebody took files away.
 
     Parameters
     ----------
     records
         The records of the finished stages, by name.
-    folder
-        Where the files are.
+    job
+        The settings, which say where the files are.
     *stages
         The stages of exports.
+
+    Raises
+    ------
+    InputError
+        If the place of the files cannot be reached.
     """
     found = dict(records)
-    for stage in stages:
-        written = found.get(stage, {}).get("written", {})
-        if not all((folder / path).exists() for path in written):
-            found[stage] = {"written": written}
+    written = {stage: found.get(stage, {}).get("written", {}) for stage in stages}
+    names = [name for files in written.values() for name in files]
+    asked: Sequence[str] = getattr(job.output, "export", ())
+    missing = export_place(job).missing(names) if names or asked else set()
+    for stage, files in written.items():
+        if missing.intersection(files):
+            found[stage] = {"written": files}
     return found
 
 
@@ -145,16 +166,18 @@ def exported(records: Records) -> dict[str, Mapping[str, Any]]:
     return files
 
 
-def changed_exports(records: Records, folder: Path) -> Iterator[tuple[str, str]]:
+def changed_exports(records: Records, job: Job) -> Iterator[tuple[str, str]]:
     """Say of each exported file that is not what was written what is wrong, after its stage."""
+    place = export_place(job)
+    missing = place.missing(exported(records))
     for stage, record in records.items():
         for name, told in sorted(_told(record).items()):
-            path = folder / name
-            if problem := _problem(path, told):
+            problem = "is not there" if name in missing else _problem(place, name, told)
+            if problem:
                 yield (
                     stage,
-                    f"the exported file {path} {problem}; `popdask run JOB --only {stage} --force` "
-                    "writes it again.",
+                    f"the exported file {place.whole_name(name)} {problem}; `popdask run JOB "
+                    f"--only {stage} --force` writes it again.",
                 )
 
 
@@ -189,33 +212,13 @@ def _rasters(record: Mapping[str, Any]) -> dict[str, str]:
     return dict(record.get("rasters", record.get("frames", {})))
 
 
-def _problem(path: Path, told: Mapping[str, Any]) -> str | None:
-    if not path.exists():
-        return "is not there"
+def _problem(place: ExportPlace, name: str, told: Mapping[str, Any]) -> str | None:
     try:
-        found = _sum(path) if told else {}
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        found = place.sum(name) if told else {}
+    except object_store.failures() as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     if found == told:
         return None
     if found["size"] != told["size"]:
         return f"was changed: it has {found['size']:,} bytes, {told['size']:,} were written"
     return "was changed: its SHA-256 is another"
-
-
-def _sum(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file; of a folder, of all files in it."""
-    if path.name.endswith(_NOTES):
-        return {}
-    if path.is_file():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"size": path.stat().st_size, "sha256": digest}
-    parts = {
-        part.relative_to(path).as_posix(): _sum(part)
-        for part in sorted(path.rglob("*"))
-        if part.is_file()
-    }
-    lines = "".join(f"{name} {told['sha256']}\n" for name, told in sorted(parts.items()))
-    size = sum(told["size"] for told in parts.values())
-    return {"size": size, "sha256": hashlib.sha256(lines.encode()).hexdigest()}

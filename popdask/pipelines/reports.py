@@ -18,8 +18,9 @@ def write_job_report(
     record: Mapping[str, Any],
     pictures: Iterable[Picture],
     branch: str = MAIN,
+    folder: Path | None = None,
 ) -> Path:
-    """Write the report of a job as ``<job>_report.html`` in its export folder.
+    """Write the report of a job as ``<job>_report.html`` in a folder.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ def write_job_report(
         What the report shows beside its map, plots and tables.
     branch
         The branch of the results; by default, what readers see.
+    folder
+        Where the page goes; by default, the job's local folder.
 
     Returns
     -------
@@ -40,7 +43,7 @@ def write_job_report(
     """
     return write_report(
         region,
-        job.export_folder / f"{job.name}_report.html",
+        (folder or job.export_folder) / f"{job.name}_report.html",
         pictures=pictures,
         credits=credits_of(record),
         branch=branch,

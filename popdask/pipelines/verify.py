@@ -82,7 +82,7 @@ def verify(job: Job) -> Verified:
     exports = exported(records) if getattr(job.output, "export", ()) else {}
     if not differences:  # what the product promises can be checked in whole arrays only
         differences += product(job).check(store)
-    changed = list(changed_exports(records, job.export_folder)) if exports else []
+    changed = list(changed_exports(records, job)) if exports else []
     rewritten = () if differences else dict.fromkeys(stage for stage, _ in changed)
     differences += [difference for _, difference in changed]
     compared = len(files) + len(groups) + len(exports)

@@ -13,7 +13,6 @@ from popdask import export
 from popdask.figures import CLASSES, number_colours
 from popdask.pipelines.communities.reporting import report
 from popdask.pipelines.exports import Exports, cycled
-from popdask.pipelines.plan import StagePlan
 from popdask.store import WORK
 from popdask.tracking.classes import ClassModel
 
@@ -25,23 +24,17 @@ RASTERS = ("population", "classes", "community")
 Frames = dict[np.datetime64, dict[str, Path]]
 
 
-def write_exports(run: CommunityStages, stage: StagePlan) -> Exports:
+def write_exports(run: CommunityStages, exports: Exports) -> None:
     """Write what the job asks for, as far as it is not there.
 
     Parameters
     ----------
     run
         The run, of which all other stages are finished.
-    stage
-        The stage of exports.
-
-    Returns
-    -------
-    Exports
-        The files, to be committed.
+    exports
+        Where the files go, and are put on record.
     """
     formats, name = set(run.job.output.export), run.job.name
-    exports = Exports(run.work, stage, run.job.export_folder)
     frames = _cogs(run, exports) if "cog" in formats else {}
     others: dict[str, Path] = {}
     if "geotiff" in formats:
@@ -50,6 +43,7 @@ def write_exports(run: CommunityStages, stage: StagePlan) -> Exports:
     if formats & {"geoparquet", "gpkg"}:
         others |= _tables(run, exports)
     if "stac" in formats:
+        exports.fetch(*(path for rasters in frames.values() for path in rasters.values()))
         exports.add(
             *export.write_catalog(
                 exports.folder,
@@ -62,8 +56,8 @@ def write_exports(run: CommunityStages, stage: StagePlan) -> Exports:
             )
         )
     if "report" in formats:
-        exports.add(report(run.job, branch=WORK, record=run.record()))
-    return exports
+        page = report(run.job, branch=WORK, record=run.record(), folder=exports.folder)
+        exports.add(page)
 
 
 def _cogs(run: CommunityStages, exports: Exports) -> Frames:

@@ -59,6 +59,7 @@ def report(
     *,
     branch: str = MAIN,
     record: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> Path:
     """Write the report of a job's results.
 
@@ -72,11 +73,13 @@ def report(
         The branch of the results; by default, what readers see.
     record
         The record of the run; by default, that of the last finished one.
+    folder
+        Where the page goes; by default, the job's local folder, ``job.export_folder``.
 
     Returns
     -------
     Path
-        ``<job>_report.html`` in the job's export folder.
+        ``<job>_report.html`` in the folder.
 
     Raises
     ------
@@ -87,7 +90,7 @@ def report(
     record = region.run_record() if record is None else record
     with (reporter or Reporter()).stage("report", f"{len(record['inputs'])} frames"):
         pictures = _pictures(job, region, branch)
-        return write_job_report(job, region, record, pictures, branch)
+        return write_job_report(job, region, record, pictures, branch, folder)
 
 
 def _pictures(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:

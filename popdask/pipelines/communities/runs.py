@@ -67,9 +67,7 @@ class CommunitiesPipeline:
     def plan(self, job: CommunitiesJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
         checksums = {time: cube.frame_version(file) for time, file in files.items()}
-        return plan_communities(
-            job, checksums, without_missing(records, job.export_folder, "export")
-        )
+        return plan_communities(job, checksums, without_missing(records, job, "export"))
 
     def begin(
         self, job: CommunitiesJob, store: RegionStore, files: Files, forget: Sequence[str]

@@ -18,7 +18,7 @@ from popdask import cube
 from popdask.job import CommunitiesJob
 from popdask.pipelines.communities.exporting import write_exports
 from popdask.pipelines.conductor import owner_record
-from popdask.pipelines.exports import exported
+from popdask.pipelines.exports import exported, exporting
 from popdask.pipelines.plan import Plan, StagePlan
 from popdask.pipelines.provenance import run_record
 from popdask.pipelines.workers import on_gpus, on_worker
@@ -236,8 +236,8 @@ def _known_tracks(run: CommunityStages) -> dict[str, Any] | None:
 
 
 def _export(run: CommunityStages, stage: StagePlan) -> None:
-    exports = write_exports(run, stage)
-    exports.commit()
+    with exporting(run.work, stage, run.job) as exports:
+        write_exports(run, exports)
 
 
 COMPUTE: Mapping[str, Callable[[CommunityStages, StagePlan], None]] = {

@@ -55,6 +55,7 @@ def report(
     *,
     branch: str = MAIN,
     record: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> Path:
     """Write the report of a job's results.
 
@@ -68,11 +69,13 @@ def report(
         The branch of the results; by default, what readers see.
     record
         The record of the run; by default, that of the last finished one.
+    folder
+        Where the page goes; by default, the job's local folder, ``job.export_folder``.
 
     Returns
     -------
     Path
-        ``<job>_report.html`` in the job's export folder, with Grad-CAM where cells are labelled.
+        ``<job>_report.html`` in the folder, with Grad-CAM where cells are labelled.
 
     Raises
     ------
@@ -82,7 +85,8 @@ def report(
     region = RegionStore(job.output.store)
     record = region.run_record() if record is None else record
     with (reporter or Reporter()).stage("report", "to do"):
-        return write_job_report(job, region, record, _pictures(job, region, branch), branch)
+        pictures = _pictures(job, region, branch)
+        return write_job_report(job, region, record, pictures, branch, folder)
 
 
 def _pictures(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:

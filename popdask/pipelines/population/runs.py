@@ -77,7 +77,7 @@ class PopulationPipeline:
 
     def plan(self, job: PopulationJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
-        records = without_missing(records, job.export_folder, "export", "tables")
+        records = without_missing(records, job, "export", "tables")
         return plan_population(job, Sources.of(job), files, records)
 
     def begin(

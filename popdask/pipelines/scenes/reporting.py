@@ -22,6 +22,7 @@ def report(
     *,
     branch: str = MAIN,
     record: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> Path:
     """Write the report of a job's results.
 
@@ -35,11 +36,13 @@ def report(
         The branch of the results; by default, what readers see.
     record
         The record of the run; by default, that of the last finished one.
+    folder
+        Where the page goes; by default, the job's local folder, ``job.export_folder``.
 
     Returns
     -------
     Path
-        ``<job>_report.html`` in the job's export folder.
+        ``<job>_report.html`` in the folder.
 
     Raises
     ------
@@ -57,4 +60,4 @@ def report(
             "Every dot is a cell: near ones look alike. The pictures are examples.",
             figures.scene_plot_figure(groups, examples),
         )
-        return write_job_report(job, region, record, [plot], branch)
+        return write_job_report(job, region, record, [plot], branch, folder)

@@ -25,7 +25,7 @@ from popdask.imagery.scenes import (
 from popdask.job import ScenesJob
 from popdask.pipelines import conductor
 from popdask.pipelines.conductor import Files, Workers, owner_record
-from popdask.pipelines.exports import Exports, cycled, exported, without_missing
+from popdask.pipelines.exports import cycled, exported, exporting, without_missing
 from popdask.pipelines.images import (
     by_time,
     cell_grid,
@@ -120,9 +120,7 @@ class ScenesPipeline:
             told = [groups, job.name, job.output.export]
             prints["export"] = fingerprint("export", VERSIONS["export"], told)
         wanted = {name: {"frames": {WHOLE: print_}} for name, print_ in prints.items()}
-        return decide(
-            [], wanted, without_missing(records, job.export_folder, "export"), needs=NEEDS
-        )
+        return decide([], wanted, without_missing(records, job, "export"), needs=NEEDS)
 
     def begin(
         self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
@@ -271,18 +269,17 @@ def _groups(run: SceneStages, stage: StagePlan) -> None:
 
 def _export(run: SceneStages, stage: StagePlan) -> None:
     job, groups = run.job, run.work.group("groups")
-    exports = Exports(run.work, stage, job.export_folder)
-    if "cog" in job.output.export:
-        for name in (str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"):
-            (path,) = export.write_cogs(groups[name], exports.folder, f"{job.name}_{name}")
-            count = int(groups[name].max()) + 1
-            exports.add(path, export.write_colours(path, cycled(GROUPS, count)))
-    if "parquet" in job.output.export:
-        path = exports.folder / f"{job.name}_scenes.parquet"
-        exports.add(export.write_geoparquet(run.work.table("scenes"), path))
-    if "report" in job.output.export:
-        exports.add(report(job, branch=WORK, record=run.record()))
-    exports.commit()
+    with exporting(run.work, stage, job) as exports:
+        if "cog" in job.output.export:
+            for name in (str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"):
+                (path,) = export.write_cogs(groups[name], exports.folder, f"{job.name}_{name}")
+                count = int(groups[name].max()) + 1
+                exports.add(path, export.write_colours(path, cycled(GROUPS, count)))
+        if "parquet" in job.output.export:
+            path = exports.folder / f"{job.name}_scenes.parquet"
+            exports.add(export.write_geoparquet(run.work.table("scenes"), path))
+        if "report" in job.output.export:
+            exports.add(report(job, branch=WORK, record=run.record(), folder=exports.folder))
 
 
 COMPUTE: Mapping[str, Callable[[SceneStages, StagePlan], None]] = {
