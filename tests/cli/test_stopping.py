@@ -1,0 +1,46 @@
+"""A run ends in order on a signal, wherever in the program it comes."""
+
+import os
+import signal
+import time
+
+import pytest
+import typer
+
+from popdask.cli.stopping import stoppable
+
+
+class SignalsAtItsEnd:
+    """Sends a signal from a finalizer, where Python drops what is raised."""
+
+    def __init__(self, number):
+        self._number = number
+
+    def __del__(self):
+        os.kill(os.getpid(), self._number)
+        time.sleep(0)  # the signal is handled here
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("send", [lambda n: os.kill(os.getpid(), n), SignalsAtItsEnd])
+def test_a_signal_ends_it_and_says_what_is_left(number, send, capsys):
+    before = signal.getsignal(number)
+    with pytest.raises(typer.Exit) as end, stoppable("oslo", "local", "nothing was changed"):
+        send(number)
+        time.sleep(60)
+    assert end.value.exit_code == 128 + number
+    assert capsys.readouterr().err == "popdask: stopped; nothing was changed.\n"
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_sigterm_does_not_disturb_the_end(capsys):
+    ended = []
+    with pytest.raises(typer.Exit) as end, stoppable("oslo", "local"):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            ended.append("in order")
+    assert end.value.exit_code == 128 + signal.SIGTERM and ended == ["in order"]
