@@ -157,11 +157,10 @@ def status(
 @app.command()
 def verify(job: JobFile, cluster: Cluster = "local") -> None:
     """Compare the finished results with what was recorded when they were computed."""
-    from popdask.cluster import connect
     from popdask.pipelines.verify import verify
 
     settings = load_job(job)
-    with connect(cluster):
+    with stoppable(settings.name, cluster, "nothing was changed") as (_, workers), workers():
         verified = verify(settings)
     console.show_verified(verified)
     if verified.differences:

@@ -37,11 +37,10 @@ def tune(
     cluster: Cluster = "local",
 ) -> None:
     """Search for better settings of a population job's model; a stopped search goes on."""
-    from popdask.cluster import connect
     from popdask.pipelines import population
 
     settings = _population_job(job)
-    with connect(cluster):
+    with stoppable(settings.name, cluster, "search again to go on") as (_, workers), workers():
         found = population.tune(settings, model, trials, epochs=epochs, progress=console.show_trial)
     console.show_best(model, found)
 

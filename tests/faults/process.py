@@ -70,9 +70,9 @@ class Process:
 
 
 @contextmanager
-def running(job, *options, environment=None):
+def running(job, *options, command="run", environment=None):
     """Start a run, and leave no process of it behind."""
-    process = Process(job, *options, environment=environment)
+    process = Process(job, *options, command=command, environment=environment)
     try:
         yield process
     finally:

@@ -171,6 +171,18 @@ def test_a_signal_stops_a_training_that_would_take_days(place, frames):
     assert [done.stage for done in store.stages_since()] == STAGES[:2]
 
 
+def test_a_signal_ends_a_verification_in_order(finished_place):
+    file, _ = finished_place
+    with running(file, command="verify") as verification:
+        verification.wait_for("dashboard at")
+        workers = verification.workers()
+        verification.send(signal.SIGTERM)
+        code, _, complaint = verification.end()
+    assert code == 128 + signal.SIGTERM
+    assert complaint == "popdask: stopped; nothing was changed.\n"
+    wait_until_gone(workers)
+
+
 def seconds_used(processes):
     """Processor time of processes."""
     return sum(sum(process.cpu_times()[:2]) for process in processes)
