@@ -17,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import requests
 from pooch.hashes import hash_matches  # type: ignore[import-untyped]
-from urllib3.exceptions import HTTPError, ProtocolError, TimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, TimeoutError
 
 from popdask import __version__
 from popdask.fetch.parts import Part
@@ -171,16 +172,19 @@ class ResumingDownloader:
         return note["size"] in (None, total)
 
     def _wait(self, url: str, trouble: Exception, failures: int) -> None:
-        cause = _cause(trouble)
+        cause = _cause(trouble, url)
         if failures >= self._patience.attempts:
+            rest = "nothing of it has come: check the network, and fetch again."
+            if self._part.size():
+                rest = "what has come is kept, fetch again to go on."
             raise FetchError(
-                f"{shown(url)} could not be fetched in {failures} attempts, at last: {cause}; what "
-                "has come is kept, fetch again to go on."
+                f"{shown(url)} could not be fetched in {failures} attempts, at last: {cause}; "
+                f"{rest}"
             ) from trouble
         pause = min(self._patience.wait * 2 ** (failures - 1), self._patience.longest)
         pause = max(pause, min(getattr(trouble, "after", 0.0), self._patience.longest))
         if self._tell:
-            self._tell(f"{url.rsplit('/', 1)[-1]}: {cause}; going on in {pause:.0f} s")
+            self._tell(f"{url.rsplit('/', 1)[-1]}: {cause}; trying again in {pause:.0f} s")
         time.sleep(pause)
 
 
@@ -196,7 +200,7 @@ def is_there(url: str, patience: Patience) -> bool:
     try:
         return requests.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
     except requests.RequestException as trouble:
-        raise FetchError(f"{shown(url)} cannot be asked for: {_cause(trouble)}.") from trouble
+        raise FetchError(f"{shown(url)} cannot be asked for: {_cause(trouble, url)}.") from trouble
 
 
 def _note(answer: requests.Response) -> dict[str, Any]:
@@ -233,9 +237,18 @@ def _refuse(answer: requests.Response, url: str) -> None:
     raise FetchError(f"{shown(url)} is refused by the server (HTTP {status} {answer.reason}).")
 
 
-def _cause(trouble: Exception) -> str:
+def _cause(trouble: Exception, url: str) -> str:
+    """Say in a few words what kept a file from coming."""
+    if _unreached(trouble):
+        return f"the host {urlsplit(url).hostname} cannot be reached"
     if isinstance(trouble, requests.Timeout | TimeoutError):
         return "the server stays silent"
     if isinstance(trouble, requests.ConnectionError | ProtocolError):
         return "the connection broke"
     return str(trouble)
+
+
+def _unreached(trouble: Exception) -> bool:
+    """Tell whether no connection was made: no such name, no route, or nobody who answers."""
+    reason = getattr(trouble.args[0], "reason", None) if trouble.args else None
+    return isinstance(trouble, requests.ConnectTimeout) or isinstance(reason, NewConnectionError)

@@ -45,7 +45,7 @@ def test_as_a_process_a_country_ends_with_the_line_for_a_job_file(site, tmp_path
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert "nor_ppp_2000_1km_Aggregated.tif: the connection broke; going on in 1 s" in lines
+    assert "nor_ppp_2000_1km_Aggregated.tif: the connection broke; trying again in 1 s" in lines
     assert "fetched 2 of 2 frames" in lines
     assert any(line.startswith("credit: WorldPop 2000-2020, 1km, unconstrained") for line in lines)
     pattern = f"{folder}/nor_ppp_{{time:%Y}}_1km_Aggregated.tif"
