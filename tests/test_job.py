@@ -131,9 +131,31 @@ def test_exports_lie_beside_the_store(job_file, store, folder):
     assert job.export_folder == Path(folder)
 
 
-def test_exports_within_the_store_are_refused(job_file):
+@pytest.mark.parametrize(
+    ("store", "folder", "place", "local"),
+    [
+        ("s3://b/regions/oslo.icechunk", None, "s3://b/regions/oslo", "oslo"),
+        ("s3://b/regions/oslo/", None, "s3://b/regions/oslo-export", "oslo-export"),
+        ("s3://b/regions/oslo.icechunk", "s3://b/maps/", "s3://b/maps", "oslo"),
+        ("s3://b/regions/oslo.icechunk", "out/maps", "out/maps", "out/maps"),
+        ("out/oslo.icechunk", "s3://b/maps", "s3://b/maps", "out/oslo"),
+    ],
+)
+def test_exports_go_to_a_bucket_and_figures_to_a_folder(job_file, store, folder, place, local):
+    job = load_job(job_file, {"output.store": store, "output.folder": folder})
+    assert (job.export_place, job.export_folder) == (place, Path(local))
+
+
+@pytest.mark.parametrize("folder", ["gs://b/maps", "s3://b"])
+def test_exports_go_to_no_other_place(job_file, folder):
+    with pytest.raises(InputError, match=f"{folder}.*expected|{folder}: exports go to"):
+        load_job(job_file, {"output.folder": folder})
+
+
+@pytest.mark.parametrize("store", ["/a/b", "s3://a/b"])
+def test_exports_within_the_store_are_refused(job_file, store):
     with pytest.raises(InputError, match="within the store: choose a folder beside it"):
-        load_job(job_file, {"output.store": "/a/b", "output.folder": "/a/b/maps"})
+        load_job(job_file, {"output.store": store, "output.folder": f"{store}/maps"})
 
 
 @pytest.mark.parametrize("end", ["2019", '"2019"', "2019-01-01"])
