@@ -21,6 +21,8 @@ from popdask.figures._sheets import COUNT
 from popdask.figures.colours import CLASSES, INK_ON_MAP, NO_DATA, NOBODY, PEOPLE, number_colours
 from popdask.figures.places import Grid, Paths
 
+GREY = "grey lines lead from tracks that split or merged"
+
 
 def layout() -> ConstrainedLayoutEngine:
     """Return the spacing that all figures share."""
@@ -145,7 +147,7 @@ def key(
         bar.set_ticks(list(range(classes)))
         bar.set_label("class")
     else:
-        by = "paths of the centroids" if name == "tracks" else "one colour per "
+        by = f"paths of the centroids;\n{GREY}" if name == "tracks" else "one colour per "
         by += "" if name == "tracks" else "track" if tracked else "community"
         column[-1].set_xlabel(by)
         return

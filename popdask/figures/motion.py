@@ -219,6 +219,7 @@ def journey_figure(
         panels.draw_paths(last, Paths.of(summary, tracks, grid), times[-1])
         last.set_title(f"tracks {span}", loc="left", fontweight="bold")
         axes[0].set_xlabel("one colour per track")
-        last.set_xlabel("paths of the centroids; a dot is the size of its people")
+        words = "paths of the centroids; a dot is the size of its people"
+        last.set_xlabel(f"{words};\n{panels.GREY}")
         panels.scale_bar(last, grid, maps[-1]["population"])
     return figure

@@ -120,6 +120,7 @@ def test_paths_lead_to_the_cities(world, population, tables):
     joints, trails = (item for item in axes.collections if isinstance(item, LineCollection))
     assert len(joints.get_segments()) == 2, "one split and one merger"
     assert len(trails.get_segments()) == len(world.cities)
+    assert axes.get_xlabel().endswith("grey lines lead from tracks that split or merged")
 
 
 def test_only_the_past_is_drawn(world, population, tables):

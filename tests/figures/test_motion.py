@@ -108,6 +108,7 @@ def test_a_journey_begins_and_ends(world, population, tables):
     figure = journey_figure(population, world.labels, *tables)
     first, last, paths = figure.axes
     assert paths.get_title("left") == "tracks 2000 to 2007"
+    assert paths.get_xlabel().endswith("grey lines lead from tracks that split or merged")
     (dots,) = (item for item in paths.collections if isinstance(item, PathCollection))
     assert len(dots.get_offsets()) == sum(city.last == 7 for city in world.cities)
     stayer = next(c for c in world.cities if len({*c.centres}) == 1 and len(c.people) == 8)
