@@ -1,12 +1,11 @@
-"""Figures inside the page: charts as SVG that take the page's ink, everything else as PNG."""
+"""Figures inside the page: SVG that takes the page's ink, where need be around pixels."""
 
 from __future__ import annotations
 
-import base64
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from popdask.figures.colours import INK, MAIN
 
-LARGEST_SVG = 400_000  # bytes; a figure of very many marks is smaller as pixels
+LARGE = 400_000  # bytes, from which a figure may be smaller with its map or its marks as pixels
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Picture:
     """What it shows."""
     text: str
     """How to read it, in a sentence or two."""
-    figure: Figure | Path
-    """The figure itself, or a PNG file."""
+    figure: Figure
+    """The figure itself."""
     wide: bool = False
     """Whether it takes the whole width of the page."""
 
@@ -44,20 +43,32 @@ def markup(picture: Picture, number: int) -> str:
     Returns
     -------
     str
-        An ``<svg>`` without background in the colours of the page's theme, or an ``<img>`` of PNG.
-        The same figure is the same text.
+        An ``<svg>`` without background in the colours of the page's theme. The same figure is the
+        same text.
     """
-    if isinstance(picture.figure, Path):
-        return _image(picture.figure.read_bytes())
+    text = _svg(picture.figure)
+    if len(text) > LARGE:
+        text = min(text, *_with_pixels(picture.figure), key=len)
+    return _inlined(text, number)
+
+
+def _svg(figure: Figure) -> str:
     buffer = io.BytesIO()
     plain: Any = {"svg.fonttype": "none", "svg.hashsalt": "popdask", "font.family": "sans-serif"}
     with rc_context(plain):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        picture.figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=110)
-    text = buffer.getvalue().decode()
-    if len(text) > LARGEST_SVG:
-        return _png(picture.figure)
-    return _inlined(text, number)
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=110)
+    return buffer.getvalue().decode()
+
+
+def _with_pixels(figure: Figure) -> Iterator[str]:
+    """Write a figure whose maps have a pixel for each cell, then with its marks as pixels too."""
+    for image in (image for axes in figure.axes for image in axes.images):
+        image.set_interpolation("none")
+    yield _svg(figure)
+    for marks in (mark for axes in figure.axes for mark in [*axes.collections, *axes.lines]):
+        marks.set_rasterized(True)
+    yield _svg(figure)
 
 
 def _inlined(text: str, number: int) -> str:
@@ -68,14 +79,3 @@ def _inlined(text: str, number: int) -> str:
     text = text.replace(MAIN, "var(--main)")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", text)
     return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, facecolor="white")
-    return _image(buffer.getvalue())
-
-
-def _image(content: bytes) -> str:
-    data = base64.b64encode(content).decode("ascii")
-    return f'<img alt="" src="data:image/png;base64,{data}">'
