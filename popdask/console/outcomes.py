@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from popdask.console.lines import say, show_table
+from popdask.console.words import count, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def show_outcome(outcome: Outcome) -> None:
     """Print what a run has found: communities and people of each frame, events of the tracks."""
-    from popdask.tracking.linking import EVENTS
+    from popdask.tracking.lineage import EVENTS, split_off
 
     if outcome.plan.done:
         say("nothing to do")
@@ -25,7 +26,7 @@ def show_outcome(outcome: Outcome) -> None:
     rows = [
         (
             f"{row.time:%Y-%m-%d}",
-            f"{communities.get(row.time, 0)}",
+            f"{communities.get(row.time, 0):,}",
             f"{row.inside:,.0f}",
             f"{row.outside:,.0f}",
             f"{row.raster:,.0f}",
@@ -36,9 +37,16 @@ def show_outcome(outcome: Outcome) -> None:
     show_table(["frame", "communities", "people in them", "outside", "in the raster"], rows)
     events = outcome.tracks["event"].value_counts()
     say(
-        f"\n{outcome.tracks['track'].nunique()} tracks: "
-        + ", ".join(f"{events.get(event, 0)} {event}" for event in EVENTS)
+        f"\n{count(outcome.tracks['track'].nunique(), 'track')}: "
+        + ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
     )
+    if splits := events.get("split", 0):
+        tracks = outcome.tracks
+        began = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
+        say(
+            f"the {splits:,} pieces that communities split into began {count(began, 'new track')}; "
+            "the others go on as the old ones"
+        )
     say(f"results: {outcome.store.path}")
 
 
@@ -56,7 +64,8 @@ def show_estimates(outcome: Estimates) -> None:
         say("\nestimates against known people")
         show_scores(outcome.scores)
     if outcome.zones is not None:
-        say(f"\n{len(outcome.zones)} zones keep their totals: {_how(outcome.zones['how'])}")
+        zones = count(len(outcome.zones), "zone")
+        say(f"\n{zones} with known totals: {_how(outcome.zones['how'])}")
     if outcome.followed is not None:
         show_outcome(outcome.followed)
     if outcome.grouped is not None:
@@ -80,9 +89,9 @@ def show_scenes(outcome: Groups) -> None:
 def show_scores(scores: pd.DataFrame) -> None:
     """Print the scores of estimates side by side, a table for each set of cells."""
     for where, rows in scores.groupby("where", sort=False) if "where" in scores else [("", scores)]:
-        say(f"\n{where!s} ({rows['cells'].iloc[0]:,} cells)" if where else "")
+        say(f"\n{where!s} ({count(rows['cells'].iloc[0], 'cell')})" if where else "")
         cells = [
-            [str(row["model"]), *(format(row[name], form) for name, (_, form) in SCORES.items())]
+            [str(row["model"]), *(written(row[name], form) for name, (_, form) in SCORES.items())]
             for _, row in rows.iterrows()
         ]
         show_table(["model", *(header for header, _ in SCORES.values())], cells)
@@ -101,7 +110,7 @@ SCORES = {
 
 
 def _how(column: pd.Series) -> str:
-    return ", ".join(f"{count} {how}" for how, count in column.value_counts().items())
+    return ", ".join(f"{zones:,} {how}" for how, zones in column.value_counts().items())
 
 
 #: What shows the outcome of a run, by pipeline.

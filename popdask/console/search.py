@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from popdask.console.lines import say
+from popdask.console.words import written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def show_trial(trial: pd.Series) -> None:
     """Print one trial of a search."""
-    say(f"  trial {trial['number']}: {trial['state']}, loss {trial['loss']:.4g}")
+    say(f"  trial {trial['number']}: {trial['state']}, loss {written(trial['loss'], '.4g')}")
 
 
 def show_best(model: str, found: Tuning) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 
 def size_of(size: float) -> str:
@@ -58,6 +59,17 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def written(number: float, form: str) -> str:
+    """Write a number in some form, or a dash where there is none.
+
+    Examples
+    --------
+    >>> written(0.5, "+.1%"), written(float("nan"), ".3f")
+    ('+50.0%', '–')
+    """
+    return "–" if isnan(number) else format(number, form)
+
+
 def span(times: Sequence[str]) -> str:
     """Tell how many frames there are, and from when to when.
 
@@ -66,5 +78,4 @@ def span(times: Sequence[str]) -> str:
     >>> span(["2000-01-01T00:00:00", "2001-01-01T00:00:00"])
     '2 frames, from 2000-01-01 to 2001-01-01'
     """
-    frames = "1 frame" if len(times) == 1 else f"{len(times)} frames"
-    return f"{frames}, from {times[0][:10]} to {times[-1][:10]}"
+    return f"{count(len(times), 'frame')}, from {times[0][:10]} to {times[-1][:10]}"

@@ -14,8 +14,9 @@ from popdask.figures.times import year
 from popdask.report import plots, tables
 from popdask.report.content import Content
 from popdask.report.layers import Layer
-from popdask.report.timeline import LANES, split_off, timeline_plots
+from popdask.report.timeline import LANES, timeline_plots
 from popdask.store import RegionStore
+from popdask.tracking.lineage import split_off
 from popdask.tracking.tally import Table, frames_of, sum_frames, tabulate
 
 

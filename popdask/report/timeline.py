@@ -17,6 +17,7 @@ from bokeh.models import CustomJS, HoverTool
 
 from popdask.report import plots
 from popdask.report.tables import Columns
+from popdask.tracking.lineage import split_off
 
 LANES = 40
 EVENTS = {"split": "#ee6677", "merge": "#4477aa", "appear": "#228833", "vanish": "#aa3377"}
@@ -67,18 +68,6 @@ def timeline_plots(
     plot.js_on_event(Tap, CustomJS(code="report.lane(cb_obj.x, Math.round(cb_obj.y))"))
     plot.tags = [list(lanes)]
     return [counts, plot]
-
-
-def split_off(event: pd.Series, track: pd.Series, parents: pd.Series) -> np.ndarray:
-    """Tell which events are pieces that began a track, not those that went on as the old one.
-
-    Examples
-    --------
-    >>> split_off(pd.Series(["split", "split"]), pd.Series([0, 7]), pd.Series([[0], [0]]))
-    array([False,  True])
-    """
-    began = [number not in found for number, found in zip(track, parents, strict=True)]
-    return (event == "split").to_numpy() & np.array(began, dtype=bool)
 
 
 def _count_plot(news: pd.DataFrame, times: np.ndarray) -> Any:

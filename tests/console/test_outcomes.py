@@ -1,0 +1,29 @@
+"""What is said of a run's results, and of trials."""
+
+import pandas as pd
+import pytest
+
+from popdask import console, people_balance, summarize
+from popdask.pipelines.communities import Outcome
+from popdask.pipelines.plan import Plan
+from popdask.store import RegionStore
+from popdask.synthetic import moving_cities
+from popdask.tracking.linking import link, tracks
+
+
+def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys, tmp_path):
+    world = moving_cities()
+    people, labels = world.population.population, world.labels
+    summary = summarize(labels, people)
+    found = tracks(link(labels, people, rule="overlap"), summary)
+    store = RegionStore(tmp_path / "region")
+    console.show_outcome(Outcome(Plan(()), summary, found, people_balance(labels, people), store))
+    said = capsys.readouterr().out
+    assert " 2 split, 1 merge," in said
+    assert "the 2 pieces that communities split into began 1 new track; the others go" in said
+
+
+@pytest.mark.parametrize(("loss", "told"), [(0.25, "loss 0.25"), (float("nan"), "loss –")])
+def test_a_trial_without_a_loss_has_none(capsys, loss, told):
+    console.show_trial(pd.Series({"number": 3, "state": "pruned", "loss": loss}))
+    assert capsys.readouterr().out == f"  trial 3: pruned, {told}\n"
