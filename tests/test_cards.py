@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from popdask import CellGrid, TrainedModel, plan_job, run_job
+from popdask import CellGrid, InputError, TrainedModel, plan_job, run_job
 from popdask.cards import card
 from popdask.pipelines.population import Outcome as Estimates
 from popdask.pipelines.scenes import Outcome as Groups
@@ -70,7 +70,7 @@ def test_a_curve_falls_from_the_top_left_to_the_bottom_right():
 
 def test_a_job_tells_every_setting(settings):
     told = rows(settings)
-    assert told["output.store"] == settings.output.store and told["output.folder"] == "not given"
+    assert told["output.store"] == settings.output.store and told["output.folder"] == "–"
     assert told["flow.centering"] == "0, 0, 0" and float(told["communities.eps"]) > 0
 
 
@@ -87,7 +87,7 @@ def test_a_store_without_results_tells_that(tmp_path):
 
 
 def test_a_store_tells_which_tables_there_are(outcome):
-    with pytest.raises(KeyError, match=r"there are balance\.parquet, classifier"):
+    with pytest.raises(InputError, match=r"no table .trakcs.; .* these: balance, communities, li"):
         outcome.store.table("trakcs")
 
 

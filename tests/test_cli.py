@@ -162,7 +162,7 @@ def test_a_frame_is_appended(popdask, place, frames, finished):
     before = store.dataset().load()
     write_job(file, frames, store.path)
     said = popdask("plan", file)[1]
-    assert "1 of 4 frames" in said and "4 × 66 × 70 = 18,480 cells, in 1 chunks" in said
+    assert "1 of 4 frames" in said and "4 × 66 × 70 = 18,480 cells, in 1 chunk per" in said
     said = popdask("run", file)[1]
     assert "✓ population   1 of 4 frames" in said and "encoder" not in said
     assert store.dataset().isel(time=[0, 1]).load().identical(before.isel(time=[0, 1]))

@@ -24,6 +24,7 @@ from rich.progress import (
 )
 
 from popdask import console
+from popdask.console.words import count
 from popdask.errors import InputError
 
 if TYPE_CHECKING:
@@ -145,8 +146,9 @@ def _box(text: str) -> Bounds:
 
 def _show(fetched: Fetched) -> None:
     kept = len(fetched.frames) - fetched.new
-    there = f"; {kept} were there and are as they were fetched" if kept else ""
-    console.say(f"fetched {fetched.new} of {len(fetched.frames)} frames{there}")
+    there = f"; {count(kept, 'frame')} as fetched before" if kept else ""
+    frames = count(len(fetched.frames), "frame")
+    console.say(f"fetched {fetched.new} of {frames}{there}")
     console.say(f"credit: {fetched.credit}")
     console.say("\n[input]")
     console.say(fetched.setting)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from popdask.console.lines import complain, say, show_table
 from popdask.console.words import count, duration, size_of, span
-from popdask.job import Job, settings_rows
+from popdask.job import Job, settings_rows, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def show_plan(job: Job, plan: Plan, extent: str, costs: Costs, crew: Crew) -> No
     from popdask.pipelines.runlog import without_keys
 
     rows = [
-        (name, without_keys(_shown(value)), meaning.replace("``", ""))
+        (name, without_keys(shown(value)), meaning.replace("``", ""))
         for name, value, meaning in settings_rows(job)
     ]
     show_table(["setting", "value", "meaning"], rows)
@@ -46,10 +46,6 @@ def show_work(plan: Plan, extent: str, costs: Costs, crew: Crew) -> None:
     show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)
     if costs.stages:
         _show_costs(costs, rates, crew)
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _cost(costs: Costs, name: str, rates: Rates | None, crew: Crew) -> tuple[str, ...]:

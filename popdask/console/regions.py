@@ -75,7 +75,7 @@ def show_standings(standings: Sequence[Standing]) -> None:
             one.region,
             one.state,
             one.finished[:16].replace("T", " ") if one.finished else "–",
-            str(one.frames),
+            f"{one.frames:,}",
             "–" if one.age is None else f"{age(one.age)} ago",
             str(one.failures),
         )

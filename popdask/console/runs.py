@@ -19,7 +19,7 @@ def show_verified(verified: Verified) -> None:
     """Print what differs from what was computed, or that nothing does."""
     for difference in verified.differences:
         complain(difference)
-    checked = f"{verified.frames} frames of arrays and {verified.files} files"
+    checked = f"{count(verified.frames, 'frame')} of arrays and {count(verified.files, 'file')}"
     differences = f"{count(len(verified.differences), 'difference')} in {checked}"
     if verified.exports:
         commands = " and ".join(f"`popdask run JOB --only {s} --force`" for s in verified.exports)

@@ -9,6 +9,14 @@ from popdask.job.communities import CommunitiesJob
 from popdask.job.files import load_job
 from popdask.job.population import PopulationJob
 from popdask.job.scenes import ScenesJob
-from popdask.job.settings import Job, settings_rows
+from popdask.job.settings import Job, settings_rows, shown
 
-__all__ = ["CommunitiesJob", "Job", "PopulationJob", "ScenesJob", "load_job", "settings_rows"]
+__all__ = [
+    "CommunitiesJob",
+    "Job",
+    "PopulationJob",
+    "ScenesJob",
+    "load_job",
+    "settings_rows",
+    "shown",
+]

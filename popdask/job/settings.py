@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any
 
@@ -48,7 +48,7 @@ class Job(Settings):
 
     def _repr_html_(self) -> str:
         """Every setting, as a notebook shows it."""
-        told = {name: _told(value) for name, value, _ in settings_rows(self)}
+        told = {name: shown(value) for name, value, _ in settings_rows(self)}
         return card(type(self).__name__, told)
 
     @property
@@ -122,10 +122,21 @@ def _rows(settings: Settings, *above: str) -> Iterator[tuple[str, Any, str]]:
             yield ".".join((*above, key)), value, field.description or ""
 
 
-def _told(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Write the value of a setting as people would.
+
+    Examples
+    --------
+    >>> shown(None), shown(True), shown((0, 0, 1)), shown({"hidden": [64, 32]})
+    ('–', 'yes', '0, 0, 1', 'hidden = [64, 32]')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        value = tuple(f"{name} = {each}" for name, each in value.items())
     if isinstance(value, tuple):
-        return ", ".join(map(_told, value))
-    return "not given" if value is None else str(value)
+        return ", ".join(map(shown, value)) or "–"
+    return "–" if value is None else str(value)
 
 
 def _beside(store: str) -> str:

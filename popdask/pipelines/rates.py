@@ -36,7 +36,8 @@ class Rates:
     """Versions of Python and the libraries."""
 
     def __str__(self) -> str:
-        return f"rates of {self.date}, {self.host} with {self.cores} cores"
+        cores = f"{self.cores} core{'s' if self.cores != 1 else ''}"
+        return f"rates of {self.date}, {self.host} with {cores}"
 
 
 def rates_file(environ: Mapping[str, str] = os.environ) -> Path:

@@ -57,7 +57,7 @@ def test_fetching_again_says_what_was_there(site, fetch, tmp_path):
     publish_norway(site, 2000, 2001)
     assert fetch("worldpop", "NOR", "--years", "2000", "--to", tmp_path)[0] == 0
     code, said, _ = fetch("worldpop", "NOR", "--years", "2000,2001", "--to", tmp_path)
-    assert code == 0 and "fetched 1 of 2 frames; 1 were there and are as they were fetched" in said
+    assert code == 0 and "fetched 1 of 2 frames; 1 frame as fetched before" in said
 
 
 def test_a_rectangle_west_of_greenwich(site, fetch, tmp_path):

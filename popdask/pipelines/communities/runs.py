@@ -118,8 +118,9 @@ def extent(job: CommunitiesJob) -> str:
     frames, rows, columns = population.shape
     chunks = population.data.numblocks[1] * population.data.numblocks[2]
     return (
-        f"{frames} × {rows} × {columns} = {population.size:,} cells, in {chunks} chunks per frame "
-        f"of up to {' × '.join(str(max(sizes)) for sizes in population.data.chunks[1:])}; "
+        f"{frames} × {rows} × {columns} = {population.size:,} cells, in {chunks:,} "
+        f"chunk{'s' if chunks != 1 else ''} per frame of up to "
+        f"{' × '.join(str(max(sizes)) for sizes in population.data.chunks[1:])}; "
         f"{population.nbytes / 1e9:.2f} GB of people"
     )
 

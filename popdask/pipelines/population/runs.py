@@ -128,11 +128,12 @@ def extent(job: PopulationJob) -> str:
         open_image(job, first, grid),
     )
     pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
-    cells = frame.sizes["y"] * frame.sizes["x"]
+    cells, bands = frame.sizes["y"] * frame.sizes["x"], image.sizes["band"]
     said = (
         f"{frame.sizes['time']} × {frame.sizes['y']} × {frame.sizes['x']} cells of "
-        f"{grid.label}, {pixels} × {pixels} pixels and {image.sizes['band']} bands each; "
-        f"{cells * pixels**2 * image.sizes['band'] * image.dtype.itemsize / 1e9:.2f} GB of pixels "
+        f"{grid.label}, {pixels} × {pixels} pixels and {bands} "
+        f"band{'s' if bands != 1 else ''} each; "
+        f"{cells * pixels**2 * bands * image.dtype.itemsize / 1e9:.2f} GB of pixels "
         "per frame"
     )
     if not covers_other_cells(job):
