@@ -19,7 +19,7 @@ from popdask.store.runs import WORK
 
 
 def _study(job: PopulationJob, model: str) -> Path:
-    """Where a study is kept: in the folder of the exports, which is a local one."""
+    """Where a study is kept: in the local folder of the job."""
     job.export_folder.mkdir(parents=True, exist_ok=True)
     return job.export_folder / f"{job.name}_{model}-study.sqlite"
 

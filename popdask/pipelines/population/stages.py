@@ -279,7 +279,7 @@ def _given(path: str, kind: str) -> TrainedModel:
 
 
 def _checkpoint(job: PopulationJob, name: str) -> Path:
-    """Where a training puts down its state: in the folder of the exports, which is a local one."""
+    """Where a training puts down its state: in the local folder of the job."""
     folder = job.export_folder / "training"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
