@@ -32,7 +32,10 @@ def train(
 def tune(
     job: JobFile,
     model: Annotated[str, typer.Argument(help="presence or count")],
-    trials: Annotated[int, typer.Option(help="Settings to try in all.")] = 40,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Settings to try in all; by default 40 for presence, 100 for count."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Length of a trial.")] = 10,
     cluster: Cluster = "local",
 ) -> None:

@@ -23,7 +23,7 @@ from popdask.errors import InputError
 from popdask.imagery.cells import split_fingerprint
 from popdask.imagery.models import KINDS, TrainedModel
 from popdask.imagery.training import TrainingConfig
-from popdask.imagery.tuning.spaces import SPACES, Space
+from popdask.imagery.tuning.spaces import SPACES, TRIALS, Space
 from popdask.imagery.tuning.trials import Outcome, Task, runner
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Tuning(NamedTuple):
 def tune(
     cells: Dataset,
     kind: str,
-    trials: int,
+    trials: int | None = None,
     *,
     config: TrainingConfig | None = None,
     epochs: int = 10,
@@ -61,8 +61,9 @@ def tune(
     ----------
     cells, kind, gate, device
         As for `popdask.imagery.training.train`.
-    trials : int
-        How many settings to try in all, those counted that a stored study has tried already.
+    trials : int, optional
+        How many settings to try in all, those counted that a stored study has tried already; by
+        default as many as were published: 40 for ``"presence"``, 100 for the other kinds.
     config : TrainingConfig, optional
         The settings that are not searched for; by default those published for the kind.
     epochs : int, optional
@@ -76,7 +77,7 @@ def tune(
         Given an Optuna trial and the pixels along a cell's side, gives the settings to try, as
         `TrainingConfig` takes them; by default what `SPACES` has for the kind.
     progress : callable, optional
-        Called with the row of each trial that ended.
+        Called with a Series for each trial that ended: its row of ``Tuning.trials``.
 
     Returns
     -------
@@ -113,6 +114,7 @@ def tune(
     """
     if kind not in KINDS:
         raise InputError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    trials = TRIALS[kind] if trials is None else trials
     if trials < 1 or epochs < 1:
         raise InputError(f"there are {trials} trials of {epochs} epochs, expected at least 1 of 1")
     if seed < 0:

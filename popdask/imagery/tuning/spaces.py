@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Space = Callable[["BaseTrial", int], Mapping[str, Any]]
 
+#: How many settings are tried by default: as many as of the published classifier and regressor.
+TRIALS = {"presence": 40, "count": 100, "weighted": 100, "transformer": 100}
+
 
 def presence_space(trial: "BaseTrial", pixels: int) -> dict[str, Any]:
     """Propose rate, dropout, batch, weight decay and optimiser, as for the published classifier."""

@@ -27,7 +27,7 @@ def _study(job: PopulationJob, model: str) -> Path:
 def tune(
     job: PopulationJob,
     model: str,
-    trials: int,
+    trials: int | None = None,
     *,
     epochs: int = 10,
     progress: Callable[[pd.Series], object] | None = None,
@@ -41,11 +41,12 @@ def tune(
     model
         "presence" or "count".
     trials
-        How many settings to try in all, with those of earlier searches.
+        How many settings to try in all, with those of earlier searches; by default 40 for
+        presence, 100 for count.
     epochs
         Length of a trial.
     progress
-        Is called with the row of each trial that ended.
+        Is called with a Series for each trial that ended: its row of ``Tuning.trials``.
 
     Returns
     -------

@@ -208,6 +208,12 @@ def test_a_search_needs_trials(trials):
         search(trials)
 
 
+@pytest.mark.parametrize(("kind", "trials"), [("presence", 40), ("count", 100)])
+def test_as_many_trials_as_published_by_default(kind, trials):
+    with pytest.raises(InputError, match=f"there are {trials} trials of 0 epochs"):
+        tune(bright_or_dark(), kind, epochs=0)
+
+
 def test_a_search_needs_a_seed_of_zero_or_more():
     with pytest.raises(InputError, match="seed is -1, expected a whole number"):
         search(1, seed=-1)
