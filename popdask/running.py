@@ -84,7 +84,8 @@ def run_job(
     force : bool, optional
         Compute what is finished again, models too.
     tell : callable, optional
-        Is called with a line when a stage begins and when it ends, for example ``print``.
+        Is called with a line, for example ``print``: when a stage begins and when it ends, and
+        while the workers of a cluster are waited for.
 
     Returns
     -------

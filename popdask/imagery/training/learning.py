@@ -111,7 +111,7 @@ def train(
         What to do with a checkpoint of another training, or of more epochs than are asked for:
         refuse it, or start anew, which replaces it after the first epoch.
     progress : callable, optional
-        Called with a `Progress` after each epoch.
+        Called after each epoch with a `popdask.imagery.training.Progress`: epoch, losses, rate.
     device : str, optional
         A torch device, or "auto": a GPU where there is one.
 
