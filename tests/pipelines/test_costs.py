@@ -255,7 +255,7 @@ def test_the_command_says_how_the_time_becomes_known(tmp_path, monkeypatch):
     shown = CliRunner().invoke(cli.app, ["plan", str(job)])
     assert shown.exit_code == 0
     assert "6 chunks" in shown.output and "popdask calibrate" in shown.output
-    settings = cli.load_job(job)
+    settings = load_job(job)
     stages = communities.costs(settings, communities.plan(settings)).stages.values()
     names = {name for cost in stages for name in (*cost.shared, *cost.alone)}
     save_rates(rates(**dict.fromkeys(names, 1e-9)))
