@@ -50,6 +50,7 @@ def wrong_frames(folder):
     raster(folder / "women_2002.tif")
     yield lambda: open_frames(str(folder / "none_{year}.tif"))
     yield lambda: find_frames(str(folder / "men_{year}.tif"), start="2010")
+    yield lambda: find_frames(str(folder / "men_{year}.tif"), start="2010", end="2002")
     yield lambda: open_frames(str(folder / "*_{year}.tif"))
     raster(folder / "density_2002.tif", units="people per km2")
     yield lambda: open_frames(str(folder / "density_{year}.tif"))
@@ -75,6 +76,8 @@ def wrong_regions(folder):
     communities.run_only(job, "population")
     yield lambda: RegionStore(folder / "region").dataset()
     yield lambda: communities.run(job.model_copy(update={"name": "bergen"}))
+    communities.run(job)
+    yield lambda: RegionStore(folder / "region").table("lanks")
     with RegionStore(folder / "region").lock():
         yield lambda: communities.run(job)
     (folder / "other").mkdir()
