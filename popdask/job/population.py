@@ -209,6 +209,7 @@ class PopulationJob(settings.Job):
     pipeline: Literal["population"] = "population"
     """The product."""
     drawn: Drawn | None = None
+    """A country to draw before the run, with its images and people."""
     input: Input
     cells: Cells = Cells()
     presence: Training = Training()
