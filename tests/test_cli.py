@@ -1,6 +1,7 @@
 """The command line: what it says, what it changes, and its exit codes."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
@@ -140,6 +141,16 @@ def test_force_computes_everything_again(popdask, finished_place, finished):
 def test_verify_finds_everything_as_it_was_computed(popdask, finished_place):
     code, said, _ = popdask("verify", finished_place[0])
     assert code == 0 and "20 frames of arrays and 7 files are as they were computed" in said
+
+
+def test_a_report_is_the_same_from_a_cluster(popdask, finished_place, scheduler):
+    file, _ = finished_place
+    pages = []
+    for options in ((), ("--cluster", scheduler)):
+        code, said, _ = popdask("report", file, *options)
+        assert code == 0 and ("dashboard at" in said) == bool(options)
+        pages.append(Path(said.splitlines()[-1]).read_bytes())
+    assert pages[0] == pages[1]
 
 
 def test_a_damaged_result_is_found_and_computed_anew(popdask, finished_place, finished):

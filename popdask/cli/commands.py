@@ -9,8 +9,8 @@ import typer
 
 from popdask import __version__, console
 from popdask.cli import fetching, models
-from popdask.cli.options import Cluster, JobFile, JobFiles, Logs
-from popdask.cli.stopping import stoppable
+from popdask.cli.options import Cluster, ClusterIfAny, JobFile, JobFiles, Logs
+from popdask.cli.stopping import computing, stoppable
 from popdask.job import PopulationJob, load_job
 from popdask.progress import ConsoleReporter
 
@@ -207,22 +207,26 @@ def expire(
 
 
 @app.command()
-def figures(job: JobFile) -> None:
+def figures(job: JobFile, cluster: ClusterIfAny = None) -> None:
     """Draw maps and charts of the last finished run."""
     from popdask.pipelines import product
 
     settings = load_job(job)
-    for path in product(settings).draw(settings, ConsoleReporter(console.out)):
+    with computing(settings.name, cluster):
+        paths = product(settings).draw(settings, ConsoleReporter(console.out))
+    for path in paths:
         console.say(str(path))
 
 
 @app.command()
-def report(job: JobFile) -> None:
+def report(job: JobFile, cluster: ClusterIfAny = None) -> None:
     """Write the report of the last finished run: one HTML file that explains itself, offline."""
     from popdask.pipelines import product
 
     settings = load_job(job)
-    console.say(str(product(settings).report(settings, ConsoleReporter(console.out))))
+    with computing(settings.name, cluster):
+        path = product(settings).report(settings, ConsoleReporter(console.out))
+    console.say(str(path))
 
 
 for command in (models.train, models.tune, models.evaluate, models.explain):

@@ -24,3 +24,9 @@ Cluster = Annotated[
         help="Where to run: local, a scheduler's address (tcp://…, tls://…), or a TOML file.",
     ),
 ]
+ClusterIfAny = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC", help="Where to run, as for `popdask run`; by default, in this process."
+    ),
+]

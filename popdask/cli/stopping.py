@@ -50,6 +50,16 @@ def stoppable(
 
 
 @contextmanager
+def computing(name: str, cluster: str | None) -> Iterator[None]:
+    """Let Dask compute on a cluster where one is named, else in this process."""
+    if cluster is None:
+        yield
+        return
+    with stoppable(name, cluster, "run the command again") as (_, workers), workers():
+        yield
+
+
+@contextmanager
 def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
     """Connect to the cluster as long as there is something to compute."""
     from popdask.cluster import connect
