@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -11,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Security, Worker, WorkerPlugin
+from distributed import Client, Security
 from distributed.comm import CommClosedError
 from distributed.comm import connect as connect_comm
 
 from popdask.cluster import gateway, kubernetes, local, queues
 from popdask.cluster.memory import KeptMemory
 from popdask.cluster.place import Place, security
+from popdask.cluster.quiet import QuietWorkers
 from popdask.cluster.spec import Address, Local, Spec, load_spec
 from popdask.cluster.waiting import scheduler_loss_told, wait_for_workers
 from popdask.cluster.watching import worker_loss_told
@@ -87,7 +87,7 @@ def connect(
     settings, tell = _settings(str(spec)), tell or (lambda line: None)
     with _STARTS[settings.kind](settings) as place, _client(place) as client:
         if not isinstance(settings, Address):
-            client.register_plugin(_QuietInputErrors())
+            client.register_plugin(QuietWorkers())
             client.register_plugin(KeptMemory())
         with scheduler_loss_told(client):
             wait_for_workers(client, place, settings.workers, tell)
@@ -136,14 +136,3 @@ async def _knock(address: str, certificates: Security | None) -> None:
             "or check the address."
         ) from error
     await connection.close()
-
-
-class _QuietInputErrors(WorkerPlugin):
-    """Leaves what a user can mend to the driver's one sentence, without a worker's traceback."""
-
-    def setup(self, worker: Worker) -> None:
-        logging.getLogger("distributed.worker").addFilter(_is_no_input_error)
-
-
-def _is_no_input_error(record: logging.LogRecord) -> bool:
-    return "InputError(" not in record.getMessage()
