@@ -12,6 +12,7 @@ UNSAID = {
         "InputError(",  # what a user can mend is the driver's one sentence, without a traceback
         "Failed to communicate with scheduler during heartbeat",  # the driver sees that it is gone
         "Worker stream died during communication",  # its nanny tells of a worker that dies
+        "failed during get data",
     ),
     # What a worker was about to do when it was asked to end.
     "distributed.worker.state_machine": ("ended with CancelledError",),
