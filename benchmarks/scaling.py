@@ -22,7 +22,7 @@ CHUNKS = 512
 
 
 def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
-    """Measure three sizes, then two workers on the middle one."""
+    """Measure three sizes, then two workers on the largest."""
     sizes = [(1, 1), (2, 1)] if quick else [(1, 2), (2, 4), (4, 8)]
     first: float | None = None
     for tiles in sizes:
@@ -39,7 +39,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
         )
     walls, load = {}, os.getloadavg()[0]
     for workers in (1, 2):
-        spent, cells = in_child(on_workers, sizes[1], workers)
+        spent, cells = in_child(on_workers, sizes[-1], workers)
         walls[workers] = spent.wall
     yield Row(
         "scaling, 2 workers",
