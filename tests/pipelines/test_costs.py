@@ -37,7 +37,11 @@ CREW = Crew(workers=2, threads=1, memory=4 * GIB)
 
 
 class Counter(Callback, Reporter):
-    """Counts the tasks that each stage hands to Dask's scheduler."""
+    """Counts the tasks that each stage hands to the "single-threaded" scheduler.
+
+    The fit of the classes goes to one called "synchronous", in one place and in as many steps as
+    k-means happens to take: no cluster sees those.
+    """
 
     def __init__(self):
         Callback.__init__(self)
@@ -48,6 +52,8 @@ class Counter(Callback, Reporter):
         return Reporter.stage(self, name, work)
 
     def _start(self, dsk):
+        if dask.config.get("scheduler") != "single-threaded":
+            return
         real = sum(not isinstance(node, Alias | DataNode) for node in dsk.values())
         self.tasks[self.name] = self.tasks.get(self.name, 0) + real
 
@@ -72,13 +78,14 @@ def test_the_tasks_of_a_plan_are_those_of_the_graphs(tmp_path, chunks):
     job = small_job(tmp_path, input={"chunks": chunks})
     told = communities.costs(job, communities.plan(job))
     counter = Counter()
-    with dask.config.set(scheduler="synchronous"), counter:
+    with dask.config.set(scheduler="single-threaded"), counter:
         communities.run(job, counter)
     assert told.tasks == pytest.approx(sum(counter.tasks.values()), rel=0.15)
     for name, cost in told.stages.items():
-        # KMeans has small graphs of its own; single chunks are fused in one way or another.
-        few = 30 if name == "classifier" else 6
-        assert cost.tasks == pytest.approx(counter.tasks.get(name, 0), rel=0.2, abs=few), name
+        # Single chunks are fused in one way or another, as their random names are sorted: up to two
+        # tasks more for a frame.
+        real = counter.tasks.get(name, 0)
+        assert cost.tasks == pytest.approx(real, rel=0.2, abs=12), name
 
 
 def test_a_plan_of_100_000_chunks_builds_no_graph(tmp_path):

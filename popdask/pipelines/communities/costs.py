@@ -29,7 +29,7 @@ from popdask.tracking.flow import WIDEST_RIM
 TASKS = {
     "population": (1.0, 1.0),
     "encoder": (6.0, 4.5),
-    "classifier": (4.3, 5.0),
+    "classifier": (4.2, 2.4),
     "classes": (5.0, 3.2),
     "communities": (5.6, 3.8),
     "summary": (2.5, 2.5),
