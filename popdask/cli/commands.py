@@ -221,11 +221,11 @@ def figures(job: JobFile, cluster: ClusterIfAny = None) -> None:
 @app.command()
 def report(job: JobFile, cluster: ClusterIfAny = None) -> None:
     """Write the report of the last finished run: one HTML file that explains itself, offline."""
-    from popdask.pipelines import product
+    from popdask.pipelines import reports
 
     settings = load_job(job)
     with computing(settings.name, cluster):
-        path = product(settings).report(settings, ConsoleReporter(console.out))
+        path = reports.report(settings, ConsoleReporter(console.out))
     console.say(str(path))
 
 

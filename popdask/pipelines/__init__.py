@@ -1,7 +1,8 @@
 """The conductors: one package for each kind of job, and what they have in common.
 
 A product's package has ``PIPELINE``, ``plan``, ``extent``, ``costs``, ``run``, ``run_only``,
-``found``, ``check`` and ``draw``; :func:`product` finds the one of a job.
+``found``, ``check``, ``draw`` and ``illustrate``, the pictures of its report; :func:`product` finds
+the one of a job.
 """
 
 from importlib import import_module

@@ -38,7 +38,9 @@ def test_many_encoders_are_told_by_the_first_and_the_last():
 
 
 def test_a_loss_of_nothing_is_drawn(tmp_path):
-    save_figure(loss_figure({"shared": [0.0, 0.0]}), tmp_path / "loss.png")
+    figure = loss_figure({"shared": [0.0, 0.0]})
+    assert figure.axes[0].get_yscale() == "linear"
+    assert save_figure(figure, tmp_path / "loss.png").stat().st_size > 0
 
 
 def test_the_curve_and_the_choice_are_drawn():

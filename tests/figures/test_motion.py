@@ -144,4 +144,6 @@ def test_communities_are_mapped_at_their_centroids(world, population, tables):
 
 def test_where_nobody_lives_together_there_is_a_map_alone(population, tables, tmp_path):
     means = community_means(tables[0].iloc[:0]).assign(track=0)
-    save_figure(means_figure(means, population[0]), tmp_path / "means.png", dpi=40)
+    figure = means_figure(means, population[0])
+    assert sum(len(drawn.get_offsets()) for drawn in figure.axes[0].collections) == 0
+    assert save_figure(figure, tmp_path / "means.png", dpi=40).stat().st_size > 0

@@ -17,6 +17,7 @@ import rasterio
 from popdask.errors import InputError
 from popdask.figures import CLASSES, number_colours
 from popdask.pipelines import communities, population
+from popdask.pipelines.reports import report
 from popdask.pipelines.verify import verify
 from popdask.store import RegionStore
 from tests.pipelines import dots
@@ -251,7 +252,7 @@ def test_estimates_have_a_catalogue_a_cube_and_a_page(tmp_path):
     assert set(item.assets) == {"population", "presence"}
     assert item.assets["population"].extra_fields["file:checksum"].startswith("1220")
     assert verify(done).differences == ()
-    assert population.report(done) == folder / "dots_report.html"
+    assert report(done) == folder / "dots_report.html"
     assert verify(done).differences == ()  # the page is the one that the run wrote
     part = next(path for path in (folder / "dots.zarr").rglob("*") if path.name == "0")
     part.write_bytes(part.read_bytes() + b"x")

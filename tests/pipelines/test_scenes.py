@@ -6,6 +6,7 @@ import rioxarray
 
 from popdask.job import ScenesJob
 from popdask.pipelines import scenes
+from popdask.pipelines.reports import report
 from popdask.pipelines.verify import verify
 from popdask.store import RegionStore
 from tests.pipelines.dots import GRID, SIDE, write_world
@@ -76,7 +77,7 @@ def test_exports_are_a_raster_of_each_grouping_and_a_table(finished):
     settings, outcome = finished
     rasters, page = {"dots_kmeans_2.tif", "dots_hdbscan.tif"}, "dots_report.html"
     assert exported(settings) == {*rasters, "dots_scenes.parquet", page}
-    assert scenes.report(settings).name == page
+    assert report(settings).name == page
     assert verify(settings).differences == ()  # the page is the one that the run wrote
     raster = rioxarray.open_rasterio(settings.export_folder / "dots_kmeans_2.tif").squeeze()
     shown = outcome.store.group("groups")["kmeans_2"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from popdask.pipelines import population, scenes
+from popdask.pipelines.reports import report
 from tests.pipelines.dots import job, write_world
 from tests.pipelines.test_scenes import job as scenes_job
 from tests.report.browsing import DESK, PHONE, opened
@@ -22,7 +23,7 @@ def estimated(world, tmp_path_factory):
     """A population job that was run: its store and its report."""
     settings = job(world, tmp_path_factory.mktemp("estimated") / "dots.icechunk")
     outcome = population.run(settings)
-    return outcome.store, population.report(settings)
+    return outcome.store, report(settings)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def grouped(world, tmp_path_factory):
     """A scenes job that was run: its store and its report."""
     settings = scenes_job(world, tmp_path_factory.mktemp("grouped") / "dots.icechunk", export=())
     outcome = scenes.run(settings)
-    return outcome.store, scenes.report(settings)
+    return outcome.store, report(settings)
 
 
 def test_the_estimate_is_that_of_the_store(estimated):

@@ -9,7 +9,7 @@ stale, and is committed when it is finished; readers see the whole at the end.
 from popdask.pipelines.communities.checks import check
 from popdask.pipelines.communities.costs import costs
 from popdask.pipelines.communities.pictures import draw
-from popdask.pipelines.communities.reporting import report
+from popdask.pipelines.communities.reporting import illustrate
 from popdask.pipelines.communities.runs import (
     PIPELINE,
     Outcome,
@@ -28,8 +28,8 @@ __all__ = [
     "draw",
     "extent",
     "found",
+    "illustrate",
     "plan",
-    "report",
     "run",
     "run_only",
 ]

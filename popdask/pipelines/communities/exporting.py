@@ -11,8 +11,8 @@ import pandas as pd
 
 from popdask import export
 from popdask.figures import CLASSES, number_colours
-from popdask.pipelines.communities.reporting import report
 from popdask.pipelines.exports import Exports, cycled
+from popdask.pipelines.reports import report
 from popdask.store import WORK
 from popdask.tracking.classes import ClassModel
 

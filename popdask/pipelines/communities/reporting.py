@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 from popdask import figures
 from popdask.job import CommunitiesJob
 from popdask.pipelines.communities.pictures import charts
-from popdask.pipelines.reports import write_job_report
-from popdask.progress import Reporter
 from popdask.report import Picture
-from popdask.store import MAIN, RegionStore
+from popdask.store import RegionStore
 
 #: Title of each picture, and how to read it.
 WORDS = {
@@ -53,47 +49,8 @@ WORDS = {
 }
 
 
-def report(
-    job: CommunitiesJob,
-    reporter: Reporter | None = None,
-    *,
-    branch: str = MAIN,
-    record: Mapping[str, Any] | None = None,
-    folder: Path | None = None,
-) -> Path:
-    """Write the report of a job's results.
-
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    reporter
-        Is told of the work; without it, nothing is said.
-    branch
-        The branch of the results; by default, what readers see.
-    record
-        The record of the run; by default, that of the last finished one.
-    folder
-        Where the page goes; by default, the job's local folder, ``job.export_folder``.
-
-    Returns
-    -------
-    Path
-        ``<job>_report.html`` in the folder.
-
-    Raises
-    ------
-    InputError
-        If no run is finished yet, or the store's models are not those of the job's settings.
-    """
-    region = RegionStore(job.output.store)
-    record = region.run_record() if record is None else record
-    with (reporter or Reporter()).stage("report", f"{len(record['inputs'])} frames"):
-        pictures = _pictures(job, region, branch)
-        return write_job_report(job, region, record, pictures, branch, folder)
-
-
-def _pictures(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+    """Draw motion, change, and how good the encoder and the classes are."""
     found = region.dataset(branch)
     first, last = found.isel(time=0), found.isel(time=-1)
     drawn = {"flow": figures.flow_figure(last["population"], last[["u", "v"]])}

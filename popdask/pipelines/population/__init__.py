@@ -9,7 +9,7 @@ The estimates of several dates are the frames of a communities job, which may fo
 from popdask.pipelines.population.costs import costs
 from popdask.pipelines.population.explaining import explain
 from popdask.pipelines.population.pictures import draw
-from popdask.pipelines.population.reporting import report
+from popdask.pipelines.population.reporting import illustrate
 from popdask.pipelines.population.runs import (
     PIPELINE,
     Outcome,
@@ -32,8 +32,8 @@ __all__ = [
     "explain",
     "extent",
     "found",
+    "illustrate",
     "plan",
-    "report",
     "run",
     "run_only",
     "train",

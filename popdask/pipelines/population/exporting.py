@@ -11,7 +11,7 @@ import numpy as np
 from popdask import cube, export
 from popdask.pipelines.exports import Exports, exported, exporting
 from popdask.pipelines.plan import StagePlan
-from popdask.pipelines.population.reporting import report
+from popdask.pipelines.reports import report
 from popdask.progress import Reporter
 from popdask.store import WORK
 from popdask.whole import whole

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 from popdask.job import PopulationJob
 from popdask.pipelines.population import pictures
 from popdask.pipelines.population.explaining import why_figure
-from popdask.pipelines.reports import write_job_report
-from popdask.progress import Reporter
 from popdask.report import Picture
-from popdask.store import MAIN, RegionStore
+from popdask.store import RegionStore
 
 #: Cells that Grad-CAM explains: so many of the best, typical and worst.
 EXPLAINED = 3
@@ -49,47 +45,8 @@ WORDS = {
 }
 
 
-def report(
-    job: PopulationJob,
-    reporter: Reporter | None = None,
-    *,
-    branch: str = MAIN,
-    record: Mapping[str, Any] | None = None,
-    folder: Path | None = None,
-) -> Path:
-    """Write the report of a job's results.
-
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    reporter
-        Is told of the work; without it, nothing is said.
-    branch
-        The branch of the results; by default, what readers see.
-    record
-        The record of the run; by default, that of the last finished one.
-    folder
-        Where the page goes; by default, the job's local folder, ``job.export_folder``.
-
-    Returns
-    -------
-    Path
-        ``<job>_report.html`` in the folder, with Grad-CAM where cells are labelled.
-
-    Raises
-    ------
-    InputError
-        If no run is finished yet, or the files of known people are not there any more.
-    """
-    region = RegionStore(job.output.store)
-    record = region.run_record() if record is None else record
-    with (reporter or Reporter()).stage("report", "to do"):
-        pictures = _pictures(job, region, branch)
-        return write_job_report(job, region, record, pictures, branch, folder)
-
-
-def _pictures(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+def illustrate(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+    """Draw errors, scores, how the models learned, and what they look at."""
     drawn = chain(
         pictures.errors(job, region.dataset(branch)),
         pictures.scores(region, branch),

@@ -4,7 +4,7 @@ mosaic → features → groups → export
 """
 
 from popdask.pipelines.scenes.costs import costs
-from popdask.pipelines.scenes.reporting import report
+from popdask.pipelines.scenes.reporting import illustrate
 from popdask.pipelines.scenes.runs import (
     PIPELINE,
     Outcome,
@@ -25,8 +25,8 @@ __all__ = [
     "draw",
     "extent",
     "found",
+    "illustrate",
     "plan",
-    "report",
     "run",
     "run_only",
 ]

@@ -36,7 +36,7 @@ from popdask.pipelines.images import (
 )
 from popdask.pipelines.plan import WHOLE, Plan, StagePlan, decide, fingerprint, plain
 from popdask.pipelines.provenance import run_record, without_secrets
-from popdask.pipelines.scenes.reporting import report
+from popdask.pipelines.reports import report
 from popdask.pipelines.workers import on_gpus
 from popdask.progress import Reporter
 from popdask.store import WORK, RegionStore, Work, table_bytes
