@@ -22,8 +22,9 @@ demo: $(READY)
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W --keep-going -n -b html -d docs/_build/doctrees docs docs/_build/html
 
+# A file's tests stay in one process: what they start from is made once.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-faults: $(READY)
 	$(BIN)/python -m pytest -q tests/faults tests/object_store
