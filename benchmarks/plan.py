@@ -7,23 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dask
+import rasterio
+from rasterio.transform import from_origin
 
+from benchmarks.estimate import PIXEL, full_models, small_models
 from benchmarks.machine import Machine, Row, duration, in_child, measured, timed
 from benchmarks.wholejob import draw
-from popdask.job import CommunitiesJob
+from popdask.job import CommunitiesJob, PopulationJob
+from popdask.pipelines import population
 from popdask.pipelines.calibration import TRIALS, measure_stages
 from popdask.pipelines.communities import costs, plan, run
 from popdask.pipelines.communities.costs import Extent, count
 from popdask.pipelines.communities.fingerprints import plan_communities
 from popdask.pipelines.costs import Crew
+from popdask.pipelines.population.speed import measure_networks
 from popdask.pipelines.rates import Rates
 
 MEMORY = 2 * 2**30
+KM = 30  # along a side of the mosaic
 ONE = Crew(workers=1, threads=1, memory=8 * 2**30)
 
 
 def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
-    """Plan 100,000 chunks; then plan a job by rates that were measured, and run it."""
+    """Plan 100,000 chunks and a large mosaic; then plan a job by measured rates, and run it."""
     chunks, tasks, seconds, peak = planned() if quick else in_child(planned)
     yield Row(
         "plan",
@@ -31,6 +37,17 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
         f"{duration(seconds)}, {peak / 1e6:.0f} MB",
         limit=f"{peak / MEMORY:.1%} of 2 GiB",
         also=f"{tasks:,} tasks; no graph is built",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        job = mosaic_job(Path(folder), quick=quick)
+        rates = Rates(measure_networks(), 0.0, 0.0, "", 1, "", {})
+        told, spent = timed(lambda: population.costs(job, population.plan(job)))
+    yield Row(
+        "plan, mosaic",
+        f"{KM} × {KM} km at {PIXEL} m, {told.stages['estimate'].written // 8:,} cells",
+        duration(spent.cpu),
+        also=f"{told.tasks:,} tasks, {told.read / 1e9:.1f} GB, at most "
+        f"{(told.seconds(rates, ONE) or 0) / 3600:.1f} h of one thread by the rates of this run",
     )
     rates = Rates(measure_stages(TRIALS[:2] if quick else TRIALS), 0.0, 0.0, "", 1, "", {})
     with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="sync"):
@@ -43,6 +60,28 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
         f"told {duration(told)}, taken {duration(spent.cpu)}",
         ratio=f"{told / spent.cpu:.2f} of the time taken",
         also="by rates measured on other sizes",
+    )
+
+
+def mosaic_job(folder: Path, *, quick: bool) -> PopulationJob:
+    """Write a large mosaic that is all empty, and models; an estimate of the one by the others."""
+    side = round(KM * 1000 / PIXEL)
+    size = {"width": side, "height": side, "count": 3, "dtype": "uint8"}
+    blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True}
+    place = {"crs": "EPSG:25832", "transform": from_origin(600_000, 6_170_000, PIXEL, PIXEL)}
+    with rasterio.open(folder / "mosaic_2025.tif", "w", driver="GTiff", **size, **blocks, **place):
+        pass  # whose blocks are left out of the file
+    for model in small_models() if quick else full_models():
+        model.save(folder / f"{model.kind}.safetensors")
+    return PopulationJob.model_validate(
+        {
+            "name": "large",
+            "input": {"mosaic": f"{folder}/mosaic_{{time:%Y}}.tif"},
+            "cells": {"grid": "dk_100m"},
+            "presence": {"weights": f"{folder}/presence.safetensors"},
+            "count": {"weights": f"{folder}/count.safetensors"},
+            "output": {"store": f"{folder}/large.icechunk", "export": []},
+        }
     )
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
+import rasterio
 from dask._task_spec import Alias, DataNode
 from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
 from popdask import cli
@@ -18,7 +20,7 @@ from popdask.errors import InputError
 from popdask.imagery.inference import estimate
 from popdask.imagery.models import TrainedModel
 from popdask.imagery.mosaic import open_mosaic
-from popdask.job import load_job
+from popdask.job import PopulationJob, load_job
 from popdask.pipelines import communities, population, scenes
 from popdask.pipelines.calibration import Trial, calibrate, explain
 from popdask.pipelines.communities.costs import Extent, count
@@ -26,6 +28,7 @@ from popdask.pipelines.communities.costs import costs as communities_costs
 from popdask.pipelines.communities.fingerprints import plan_communities
 from popdask.pipelines.costs import BASE, Costs, Crew, StageCost
 from popdask.pipelines.population.following import following
+from popdask.pipelines.population.speed import operations
 from popdask.pipelines.rates import Rates, load_rates, rates_file, save_rates
 from popdask.progress import Reporter
 from popdask.synthetic import moving_cities
@@ -230,6 +233,46 @@ def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
     nodes = dict(graph.__dask_graph__()).values()
     real = sum(not isinstance(node, Alias | DataNode) for node in nodes)
     assert told.tasks == pytest.approx(2 * real, rel=0.15)
+
+
+def test_a_mosaic_of_30_by_30_km_is_planned_by_its_header(tmp_path):
+    side = 60_000  # pixels of half a metre
+    size = {"width": side, "height": side, "count": 3, "dtype": "uint8"}
+    blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True}
+    place = {"crs": "EPSG:25832", "transform": from_origin(600_000, 6_170_000, 0.5, 0.5)}
+    with rasterio.open(
+        tmp_path / "mosaic_2025.tif", "w", driver="GTiff", **size, **blocks, **place
+    ):
+        pass
+    model = TrainedModel.untrained(
+        "presence",
+        {"network": "PresenceCNN", "widths": (4,), "hidden": (8,)},
+        pixels=200,
+        cell_size=100.0,
+        resolution=0.5,
+    )
+    model.save(tmp_path / "presence.safetensors")
+    network = {"weights": f"{tmp_path}/presence.safetensors"}
+    job = PopulationJob.model_validate(
+        {
+            "name": "large",
+            "input": {"mosaic": f"{tmp_path}/mosaic_{{time:%Y}}.tif"},
+            "cells": {"grid": "dk_100m"},
+            "presence": network,
+            "count": network,
+            "output": {"store": f"{tmp_path}/large.icechunk", "export": []},
+        }
+    )
+    told = population.costs(job, population.plan(job))
+    estimated = told.stages["estimate"]
+    assert estimated.read == side**2 * 3 and estimated.written == 2 * 4 * 90_000
+    one = Crew(workers=1, threads=1, memory=GIB)
+    assert told.fits(one)
+    ops, _ = operations(model.config, 200)
+    known = rates(**{"network per operation": 1e-9, "image per pixel": 1e-8})
+    each = 2 * ops * 1e-9 + 200**2 * 1e-8
+    rest = known.start + known.task * told.tasks
+    assert told.seconds(known, one) == pytest.approx(90_000 * each + rest, rel=1e-6)
 
 
 def test_a_plan_counts_what_follows_the_estimates(tmp_path, monkeypatch):
