@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +19,7 @@ from popdask.cluster import gateway, kubernetes, local, queues
 from popdask.cluster.memory import KeptMemory
 from popdask.cluster.place import Place, security
 from popdask.cluster.quiet import QuietWorkers
-from popdask.cluster.spec import Address, Local, Spec, load_spec
+from popdask.cluster.spec import ADDRESS, Address, Local, Spec, load_spec
 from popdask.cluster.waiting import scheduler_loss_told, wait_for_workers
 from popdask.cluster.watching import worker_loss_told
 from popdask.errors import InputError
@@ -98,7 +99,7 @@ def connect(
 def _settings(spec: str) -> Spec:
     if spec == "local":
         return Local(kind="local")
-    if spec.startswith(("tcp://", "tls://")):
+    if re.search(ADDRESS, spec):
         return Address(kind="address", address=spec)
     if spec.endswith(".toml"):
         return load_spec(spec)

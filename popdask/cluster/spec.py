@@ -42,6 +42,8 @@ Positive = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, BeforeValidator(_parsed(parse_bytes, "4 GiB"))]
 #: In the file "10 min", here seconds.
 Seconds = Annotated[int, BeforeValidator(_parsed(_seconds, "10 min"))]
+#: The address of a scheduler.
+ADDRESS = r"^(tcp|tls)://\S+:\d{1,5}$"
 #: A path of the file's, made absolute.
 FilePath = Annotated[str, "path"]
 
@@ -206,7 +208,7 @@ class Address(_Settings):
 
     kind: Literal["address"]
     """The kind of cluster."""
-    address: Annotated[str, Field(pattern=r"^(tcp|tls)://\S+$")]
+    address: Annotated[str, Field(pattern=ADDRESS)]
     """Such as ``"tcp://host:8786"``."""
     workers: Waiting = Waiting(wait=60)
     tls: Tls | None = None

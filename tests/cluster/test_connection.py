@@ -140,6 +140,7 @@ def test_an_address_where_nobody_answers_is_named(monkeypatch):
     assert threads_of_loops() == before
 
 
-def test_an_unknown_cluster_is_refused():
-    with pytest.raises(InputError, match="the cluster 'slurmy' is unknown"), connect("slurmy"):
+@pytest.mark.parametrize("spec", ["slurmy", "tcp://", "tcp://head", "tcp://head:port"])
+def test_an_unknown_cluster_is_refused(spec):
+    with pytest.raises(InputError, match=f"the cluster '{spec}' is unknown"), connect(spec):
         pytest.fail("there is no such cluster")

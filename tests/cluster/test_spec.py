@@ -64,6 +64,7 @@ def test_paths_are_relative_to_the_file_and_variables_expand(spec, tmp_path, mon
         (QUEUE + 'wait = "0 s"', r'\[workers\] wait is \'0 s\': expected .* "10 min"'),
         (QUEUE + "threads = 0", r"\[workers\] threads is 0: input should be greater than"),
         ('kind = "address"\naddress = "head:8786"', "address is 'head:8786': string should match"),
+        ('kind = "address"\naddress = "tcp://head"', "address is 'tcp://head': string should"),
         (
             'kind = "local"\ndashboard = "${NO_SUCH_THING}"',
             "which is not set: export NO_SUCH_THING",
