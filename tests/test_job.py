@@ -71,6 +71,7 @@ def test_urls_are_left_alone(tmp_path):
         ("[flwo]\nalpha = 3", r"a job has no setting 'flwo' \(did you mean 'flow'\?\)"),
         ("[flow]\nalpha = 0", r"\[flow\] alpha is 0: .*greater than 0"),
         ("[flow]\ncentering = [0, 0, 2]", r"\[flow\] centering is 2: .*-1, 0 or 1"),
+        ("[flow]\ncentering = [0, 0]", r"\[flow\] centering is \[0, 0\]: a value is missing"),
         ("[classes]\nk = 1", r"\[classes\] k is 1: "),
         ('[communities]\neps = "0 km"', r"\[communities\] eps is '0 km': .*\"2.5 km\""),
         ('[communities]\neps = "2 miles"', r"\[communities\] eps is '2 miles': .*\"2.5 km\""),

@@ -139,6 +139,8 @@ def _complaint(problem: dict[str, Any], model: type[Job]) -> str:
     if not problem["loc"]:
         return str(problem["msg"]).removeprefix("Value error, ")
     names = _names_within(problem["loc"], model)
+    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
+        return f"{_setting(names)} is {problem['input']!r}: a value is missing"
     if problem["type"] == "missing":
         return f"the setting {'.'.join(_missing(names, model))} is missing"
     reason = problem["msg"].removeprefix("Value error, ")
