@@ -34,7 +34,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         If it is missing, cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such {what}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -108,6 +108,12 @@ def test_a_name_cannot_lead_out_of_the_folders_that_are_named_after_it(tmp_path,
         load_job(write(tmp_path, text))
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_the_text(tmp_path):
+    file = write(tmp_path, "")
+    file.write_text(JOB, encoding="utf-8-sig")
+    assert load_job(file).name == "oslo"
+
+
 def test_a_missing_job_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.toml: there is no such job file"):
         load_job(tmp_path / "nowhere.toml")
