@@ -186,7 +186,8 @@ class CellPool(nn.Module):
         pooled = nn.functional.adaptive_avg_pool2d(x, self.size).flatten(1)
         if not self.rim:
             return pooled
-        cell = x[:, :, self.rim : -self.rim, self.rim : -self.rim]
+        rim = min(self.rim, (x.shape[-1] - 1) // 2)  # of a coarse map, the middle is left
+        cell = x[:, :, rim : x.shape[2] - rim, rim : x.shape[3] - rim]
         inner = nn.functional.adaptive_avg_pool2d(cell, self.size).flatten(1)
         return torch.cat([inner, pooled], dim=1)
 

@@ -127,6 +127,13 @@ def test_a_ring_is_told_from_the_cell():
     assert CountCNN(blocks=2, base=4, ring=16)(torch.randn(2, 1, 48, 48)).shape == (2,)
 
 
+@pytest.mark.parametrize(("pixels", "ring", "middle"), [(72, 24, slice(1, 3)), (30, 10, slice(1))])
+def test_a_cell_is_found_on_a_coarse_map(pixels, ring, middle):
+    pool, maps = CellPool(1, ring=ring, reduction=16), torch.rand(2, 3, pixels // 16, pixels // 16)
+    cell = maps[:, :, middle, middle].mean((2, 3))
+    torch.testing.assert_close(pool(maps), torch.cat([cell, maps.mean((2, 3))], dim=1))
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
