@@ -120,7 +120,8 @@ def tune(
     if seed < 0:
         raise InputError(f"seed is {seed}, expected a whole number, 0 or more; correct it")
     config = config or TrainingConfig.preset(kind)
-    plan = _Plan(config, space or SPACES[kind], cells.sizes["row"])
+    side = cells.sizes["row"] // (2 * int(cells.attrs.get("context", 0)) + 1)
+    plan = _Plan(config, space or SPACES[kind], side)
     with _quiet() as optuna:
         study = _open_study(storage, f"{kind} {epochs} {seed} {split_fingerprint(cells)}")
         task = Task(cells, kind, gate, device)

@@ -75,6 +75,14 @@ def test_the_same_seed_makes_the_same_search():
     assert (search(3, seed=1).trials.rate != search(3).trials.rate).all()
 
 
+def test_a_space_is_told_the_side_of_the_cell_without_its_ring():
+    told = []
+    cells = bright_or_dark().isel(cell=slice(8)).pad(row=8, col=8, constant_values=0)
+    cells = cells.assign(images=cells["images"].astype("uint8")).assign_attrs(context=1)
+    search(1, cells, space=lambda trial, pixels: told.append(pixels) or {}, epochs=1)
+    assert set(told) == {8}
+
+
 def test_trials_behind_the_median_are_pruned():
     found = search(7, space=good_then_bad, epochs=6)
     assert found.trials.state.tolist()[5:] == ["pruned", "pruned"]
