@@ -43,7 +43,8 @@ class Variations:
     def apply(self, images: Tensor, places: slice) -> Tensor:
         """Vary images (n, band, row, col) in units of white, which have these places in the epoch.
 
-        Values stay within [0, 1]. Without jitter and flips the images are unchanged if they were.
+        Values stay within [0, 1], or what the image itself has beyond it: floats are often not in
+        units of white. Without jitter and flips the images are unchanged.
         """
         device = images.device
         columns, rows = torch.from_numpy(self.flips[places].T.copy()).to(device)
@@ -53,6 +54,8 @@ class Variations:
             torch.from_numpy(factor[places]).to(device)[:, None, None, None]
             for factor in (self.brightness, self.contrast)
         )
-        images = (images * brightness).clamp(0, 1)
+        low = images.amin((1, 2, 3), keepdim=True).clamp(max=0)
+        high = images.amax((1, 2, 3), keepdim=True).clamp(min=1)
+        images = (images * brightness).clamp(low, high)
         mean = images.mean((1, 2, 3), keepdim=True)
-        return ((images - mean) * contrast + mean).clamp(0, 1)
+        return ((images - mean) * contrast + mean).clamp(low, high)

@@ -445,6 +445,7 @@ def test_variations_are_what_they_say_and_depend_on_the_place_alone():
     assert varied.contrast.max() <= 1.2
     none = Variations.draw(40, np.random.default_rng(1), flips="none", jitter=0.0)
     torch.testing.assert_close(none.apply(images, slice(0, 40)), images)
+    torch.testing.assert_close(none.apply(200 * images - 50, slice(0, 40)), 200 * images - 50)
 
 
 def test_bands_and_a_ring_of_context_reach_the_network():
@@ -457,6 +458,14 @@ def test_bands_and_a_ring_of_context_reach_the_network():
     assert model.context == 1
     training = world.images.values[np.flatnonzero((world.split == 0) & (world.people > 0))] / 255
     np.testing.assert_allclose(model.normalisation.mean, training.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("normalise", ["half", "bands"])
+def test_floats_are_learned_from_in_any_unit(normalise):
+    images, people = houses(200)
+    config = small("presence", epochs=8, normalise=normalise)
+    model = train(cells_of(images.astype(np.float32), people), "presence", config, device="cpu")
+    assert model.figures["matthews"] > 0.9
 
 
 @pytest.mark.parametrize("cells_size", ["100m", "300m"])
