@@ -264,9 +264,10 @@ def picture_features(images: Any) -> NDArray[np.float64]:
 
 
 def _batches(images: Any) -> Iterator[NDArray[np.float32]]:
-    """Read some cells at a time."""
+    """Read some cells at a time; what has no data is 0, as networks see it."""
     for start in range(0, len(images), _BATCH):
-        yield np.asarray(images[start : start + _BATCH], np.float32)
+        batch = np.asarray(images[start : start + _BATCH], np.float32)
+        yield np.where(np.isnan(batch), np.float32(0), batch)
 
 
 def _features(pictures: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -52,6 +52,8 @@ class Normalisation:
     def of_bands(cls, images: NDArray, white: float | None = None) -> Normalisation:
         """Take each band of images (n, band, row, col) to mean 0 and deviation 1."""
         plain = cls.half(images.dtype, images.shape[1], white)
+        if images.dtype.kind == "f":
+            images = np.where(np.isnan(images), images.dtype.type(0), images)
         means = images.mean((0, 2, 3), dtype=np.float64) / plain.white
         deviations = images.std((0, 2, 3), dtype=np.float64) / plain.white
         deviations[deviations == 0] = 1.0  # a constant band says nothing
@@ -63,7 +65,9 @@ class Normalisation:
         return len(self.mean)
 
     def unit(self, images: Tensor) -> Tensor:
-        """Take raw images (n, band, row, col) to float32, white to 1."""
+        """Take raw images (n, band, row, col) to float32, white to 1, what has no data to 0."""
+        if images.is_floating_point():
+            images = torch.where(images.isnan(), 0.0, images)  # a ring may reach beyond the mosaic
         return images.to(torch.float32) / self.white
 
     def centre(self, images: Tensor) -> Tensor:

@@ -51,6 +51,11 @@ def test_features_are_what_they_are_called(pictures):
         assert named["unevenness"] == pytest.approx(np.std([q.mean() for q in quarters]), rel=1e-3)
 
 
+def test_pixels_without_data_are_zero(pictures):
+    gaps = np.where(pictures < 40, np.nan, pictures)
+    np.testing.assert_array_equal(picture_features(gaps), picture_features(np.nan_to_num(gaps)))
+
+
 def test_stripes_point_one_way():
     stripes = np.zeros((2, 1, 32, 32))
     stripes[0, 0, ::4] = stripes[1, 0, :, ::4] = 100

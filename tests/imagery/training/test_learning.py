@@ -468,6 +468,19 @@ def test_floats_are_learned_from_in_any_unit(normalise):
     assert model.figures["matthews"] > 0.9
 
 
+@pytest.mark.parametrize("normalise", ["half", "bands"])
+def test_a_ring_beyond_the_mosaic_reads_as_zero(normalise):
+    images, people = houses(60, pixels=48)
+    images = (images / 255).astype(np.float32)
+    images[:, :, :16] = np.nan
+    config = small("presence", epochs=1, normalise=normalise)
+    one, other = (
+        train(cells_of(seen, people, context=1, resolution=6.25), "presence", config, device="cpu")
+        for seen in (images, np.nan_to_num(images))
+    )
+    assert_same_model(one, other)
+
+
 @pytest.mark.parametrize("cells_size", ["100m", "300m"])
 @pytest.mark.parametrize("kind", ["presence", "count", "transformer", "weighted"])
 def test_the_published_settings_are_at_hand(kind, cells_size):
