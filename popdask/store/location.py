@@ -14,6 +14,7 @@ from popdask import object_store
 from popdask.errors import InputError
 from popdask.store import lock, object_lock
 from popdask.store.lock import Owner
+from popdask.store.trouble import told
 
 #: Raises `RegionBusyError` if the region is no longer held.
 Guard = Callable[[], None]
@@ -51,13 +52,22 @@ class Folder:
         return str(self.path)
 
     def check(self) -> None:
-        """Refuse a file, and a folder with other files."""
-        if self.path.exists() and not self.path.is_dir():
+        """Refuse a file, a place within one, and a folder with other files."""
+        with told(self):
+            file = next((place for place in self.path.parents if place.is_file()), None)
+            is_file = self.path.is_file()
+            other = self.path.is_dir() and not self.exists() and any(self.path.iterdir())
+        if file:
+            raise InputError(
+                f"[output] store {self} cannot be there, because {file} is a file: choose another "
+                "place."
+            )
+        if is_file:
             raise InputError(
                 f"[output] store {self} is a file, not the folder of an Icechunk repository: "
                 "choose another place."
             )
-        if self.path.exists() and not self.exists() and any(self.path.iterdir()):
+        if other:
             raise InputError(
                 f"[output] store {self} is a folder that holds other files, not an Icechunk "
                 "repository: choose another folder."

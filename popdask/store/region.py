@@ -36,7 +36,7 @@ from popdask.store.lock import Owner
 from popdask.store.overview import overview
 from popdask.store.retention import Expired, expire, kept_runs, roll_back
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_runs, finished_stages
-from popdask.store.trouble import told
+from popdask.store.trouble import damage_told, told
 from popdask.store.work import RUN_FILE, Work
 
 # Icechunk warns, at every opening, against concurrent commits to a local folder: here the lock of
@@ -99,7 +99,8 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        return open_arrays(self._session(branch))
+        with damage_told(self.location):
+            return open_arrays(self._session(branch))
 
     def files(self, branch: str = MAIN) -> dict[str, bytes]:
         """Read the models and tables, each as the bytes of its file."""
@@ -125,7 +126,8 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        return read_file(self._session(branch).store, name)
+        with damage_told(self.location):
+            return read_file(self._session(branch).store, name)
 
     def file_problem(self, name: str, sha256: str) -> str | None:
         """Say what is wrong with a file of the last finished run, of which the SHA-256 is known."""

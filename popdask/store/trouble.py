@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from icechunk import IcechunkError
 
+from popdask.errors import InputError
+from popdask.store.contents import READ_ERRORS
+
 #: Errors of the system that a store may meet; those of a network are not among them.
 OF_THE_STORE = {
     errno.EACCES,
@@ -50,7 +53,7 @@ def told(place: object) -> Iterator[None]:
     try:
         yield
     except IcechunkError as error:
-        raise _store_error(place, _root(str(error))) from error
+        raise _store_error(place, root_of(str(error))) from error
     except OSError as error:
         if error.errno not in OF_THE_STORE:
             raise
@@ -66,8 +69,33 @@ def _store_error(place: object, reason: str) -> StoreError:
     )
 
 
-def _root(text: str) -> str:
+@contextmanager
+def damage_told(place: object) -> Iterator[None]:
+    """Say in one sentence that what a store has cannot be read, and what helps.
+
+    Parameters
+    ----------
+    place
+        What to call the store.
+
+    Raises
+    ------
+    StoreError
+        If what is done meanwhile ends in what a damaged or lost chunk ends in.
+    """
+    try:
+        yield
+    except (InputError, StoreError):
+        raise
+    except READ_ERRORS as error:
+        raise StoreError(
+            f"{place} cannot be read ({root_of(str(error))}): if it is damaged, `popdask run JOB "
+            "--force` computes it anew."
+        ) from error
+
+
+def root_of(text: str) -> str:
     """The root of an error of Icechunk's: it stands last, behind an arrow, or first."""
     text = text.strip()
-    root = text.rsplit("-> ", 1)[-1] if "-> " in text else text.splitlines()[0]
+    root = text.rsplit("-> ", 1)[-1].split("\n\n")[0] if "-> " in text else text.splitlines()[0]
     return " ".join(root.split()).removeprefix("x ")

@@ -42,7 +42,7 @@ from popdask.store.layout import (
 from popdask.store.location import Guard, Location
 from popdask.store.ownership import arrays_of, named_in, outside, without_orphans
 from popdask.store.runs import MAIN, WORK, Finished, Run, finished_stages, utc_now
-from popdask.store.trouble import told
+from popdask.store.trouble import damage_told, told
 from popdask.store.writing import store_frames
 
 #: The file that tells of the run that a state was published by.
@@ -90,7 +90,8 @@ class Work:
 
     def dataset(self) -> xr.Dataset:
         """Open the arrays as they stand, lazily."""
-        return open_arrays(self._repository.readonly_session(WORK))
+        with damage_told(self.location):
+            return open_arrays(self._repository.readonly_session(WORK))
 
     def files(self) -> dict[str, bytes]:
         """Read the models and tables as they stand."""
@@ -98,7 +99,8 @@ class Work:
 
     def file(self, name: str) -> bytes:
         """Read one model or table as it stands."""
-        return read_file(self._repository.readonly_session(WORK).store, name)
+        with damage_told(self.location):
+            return read_file(self._repository.readonly_session(WORK).store, name)
 
     def table(self, name: str) -> pd.DataFrame:
         """Read one table as it stands."""

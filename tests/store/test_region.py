@@ -21,6 +21,7 @@ from popdask.store import (
     NoResultError,
     RegionBusyError,
     RegionStore,
+    StoreError,
     read_table,
     table_bytes,
 )
@@ -325,6 +326,35 @@ def test_a_file_in_the_place_of_a_store_is_refused(tmp_path):
     (tmp_path / "region.icechunk").write_text("not a folder")
     with pytest.raises(InputError, match="is a file, not the folder"):
         RegionStore(tmp_path / "region.icechunk")
+
+
+def test_a_place_within_a_file_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a folder")
+    with pytest.raises(InputError, match=r"notes\.txt is a file: choose another place"):
+        RegionStore(tmp_path / "notes.txt" / "region.icechunk")
+
+
+def test_a_store_that_cannot_be_read_is_named(store):
+    store.begin(grid(1))
+    branch = store.path / "refs" / "branch.main" / "ref.json"
+    branch.write_text("{")  # a disk that is cut off; permissions would not keep root out
+    with pytest.raises(StoreError, match=r"cannot be read or written \(") as error:
+        RegionStore(store.path)
+    assert "\n" not in str(error.value)
+
+
+def test_lost_chunks_are_told_with_what_helps(store):
+    work = store.begin(grid(1))
+    work.write_frames("communities", arrays(1, 1), [0], {})
+    work.write_files("links", {"links.parquet": table_bytes(pd.DataFrame({"a": range(999)}))}, {})
+    work.publish("run-1")
+    shutil.rmtree(store.path / "chunks")
+    for read in (lambda: store.table("links"), lambda: work.table("links")):
+        with pytest.raises(StoreError, match=r"cannot be read \(.*--force` computes it") as error:
+            read()
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="the store has no table 'tracks'"):
+        store.table("tracks")
 
 
 def test_a_damaged_repository_is_named(store):
