@@ -210,6 +210,25 @@ def test_failures_that_one_sentence_tells_are_told_from_bugs():
     assert known_failure(LostPeopleError("3 people of 2001 are lost.")) == 1
     assert known_failure(RegionBusyError("another run holds it.")) == 75
     assert known_failure(ZeroDivisionError()) is None
+    assert known_failure(FileNotFoundError(2, "No such file", "style.css")) is None
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(popdask, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("not a folder")
+    code, _, complaint = popdask("certificates", file / "tls")
+    assert (
+        code == 1
+        and complaint == f"popdask: {file}/tls cannot be read or written (Not a directory).\n"
+    )
+
+
+def test_lost_chunks_are_one_sentence(popdask, finished_place):
+    file, store = finished_place
+    shutil.rmtree(store.path / "chunks")
+    for command in ("status", "run", "figures"):
+        code, _, complaint = popdask(command, file)
+        assert code == 1 and complaint.count("\n") == 1 and "--force` computes it" in complaint
 
 
 def test_it_tells_its_version(popdask):

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from popdask import console
 from popdask.cli.commands import app
 from popdask.errors import InputError
+
+#: Errors of the system that are no bug: permissions, a full disk, a file where a folder is wanted.
+OF_THE_DISK = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 def main() -> None:
@@ -20,13 +33,14 @@ def main() -> None:
         code = known_failure(error)
         if code is None:
             raise
-        console.complain(error)
+        console.complain(_sentence(error))
         sys.exit(code)
 
 
 def known_failure(error: Exception) -> int | None:
     """Exit code of a failure that one sentence tells; None for what must be a bug."""
     from distributed.scheduler import KilledWorker
+    from icechunk import IcechunkError
 
     from popdask.cluster import NoWorkersError
     from popdask.imagery.training import TrainingError
@@ -35,5 +49,22 @@ def known_failure(error: Exception) -> int | None:
 
     if isinstance(error, RegionBusyError):
         return 75
-    told = (StoreError, LostPeopleError, KilledWorker, NoWorkersError, TrainingError)
+    if isinstance(error, OSError):
+        return 1 if error.errno in OF_THE_DISK else None
+    told = (StoreError, LostPeopleError, KilledWorker, NoWorkersError, TrainingError, IcechunkError)
     return 1 if isinstance(error, told) else None
+
+
+def _sentence(error: Exception) -> str:
+    from icechunk import IcechunkError
+
+    from popdask.store.trouble import root_of
+
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'} cannot be read or written ({error.strerror})."
+    if isinstance(error, IcechunkError):
+        return (
+            f"the store cannot be read ({root_of(str(error))}): if it is damaged, `popdask run JOB "
+            "--force` computes it anew."
+        )
+    return str(error)
