@@ -11,6 +11,7 @@ import os
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import rioxarray  # noqa: F401  registers DataArray.rio
 import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -67,6 +68,8 @@ def counts_from_raster(
     12.0
     """
     people, source, name = _read_raster(raster)
+    if source.transform.e > 0:  # rows from south to north
+        people, source = people[::-1], source.flipy()
     norths, easts = grid.covering(tuple(source.boundingbox), source.crs)
     target = grid.geobox(norths, easts)
     if _lies_on(source, target):
@@ -270,9 +273,15 @@ def _lies_on(source: GeoBox, target: GeoBox) -> bool:
 def _read_raster(raster: xr.DataArray | Path_) -> tuple[NDArray, GeoBox, str]:
     if isinstance(raster, xr.DataArray):
         name = str(raster.name or "the raster of counts")
+        if set(raster.dims) != {"y", "x"}:
+            raise InputError(
+                f"{name} has the dimensions {raster.dims}; expected y and x; select one band, for "
+                "example with isel(band=0)"
+            )
         check_is_count(name, raster.attrs.get("units", ""), [raster.attrs.get("long_name", "")])
         values = raster.transpose("y", "x").to_numpy().astype("float64")
-        return checked_counts(clean_counts(values), name, (0, 0)), grid_of(raster), name
+        counts = clean_counts(values, nodata=raster.rio.nodata)
+        return checked_counts(counts, name, (0, 0)), grid_of(raster), name
     path = os.fspath(raster)
     grid = read_grid(path)
     return read_counts(path, slice(0, grid.shape[0]), slice(0, grid.shape[1])), grid, path

@@ -29,6 +29,21 @@ def test_a_raster_on_the_grid_is_exact():
     assert [str(t) for t in counts.dtypes] == ["int64", "int64", "float64"]
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float64"])
+def test_declared_nodata_of_an_array_is_no_count(dtype):
+    people = raster(np.array([[5, 65535], [0, 7]], dtype), range(2), range(2))
+    counts = counts_from_raster(people.rio.write_nodata(65535), GRID)
+    assert counts.to_numpy().tolist() == [[1, 0, 5], [0, 0, 0], [0, 1, 7]]
+
+
+def test_rows_from_south_to_north_are_turned():
+    people = raster(np.arange(6.0).reshape(3, 2), range(-2, 1), range(-4, -2))
+    expected = counts_from_raster(people, GRID)
+    turned = counts_from_raster(people.isel(y=slice(None, None, -1)), GRID)
+    pd.testing.assert_frame_equal(turned, expected)
+    assert expected.to_numpy()[0].tolist() == [0, -4, 0]
+
+
 def test_a_raster_file_is_the_same(tmp_path):
     people = np.random.default_rng(0).integers(0, 900, (1, 12, 9), dtype=np.int32)
     people[0, 3, 4] = -1
@@ -64,6 +79,8 @@ def test_wrong_rasters_get_one_sentence(tmp_path):
     density = raster(np.ones((1, 1)), range(1), range(1)).assign_attrs(units="people per km²")
     with pytest.raises(InputError, match="is a density"):
         counts_from_raster(density, GRID)
+    with pytest.raises(InputError, match="expected y and x; select one band"):
+        counts_from_raster(negative.expand_dims("band"), GRID)
     path = write_image(tmp_path / "people.tif", np.ones((1, 2, 2), np.int16), crs=None)
     with pytest.raises(InputError, match=r"people\.tif has no CRS"):
         counts_from_raster(path, GRID)
