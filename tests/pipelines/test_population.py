@@ -17,6 +17,7 @@ from popdask.imagery.models import TrainedModel
 from popdask.job.population import Drawn
 from popdask.pipelines import communities, population
 from popdask.pipelines.population.drawing import draw
+from popdask.pipelines.population.reading import read_truth
 from popdask.pipelines.verify import verify
 from popdask.progress import Reporter
 from popdask.store import RegionStore
@@ -388,6 +389,14 @@ def test_truth_of_other_times_is_told(world, tmp_path):
     truth = {"counts": f"{tmp_path}/people_{{time:%Y}}.tif"}
     with pytest.raises(InputError, match="times 1999-01-01, the mosaics 2015-01-01, 2025-01-01"):
         population.run(job(world, tmp_path / "x.icechunk", truth=truth))
+
+
+@pytest.mark.parametrize("join", [1, 2])
+def test_truth_that_tells_a_cell_twice_is_refused(world, tmp_path, join):
+    settings = job(world, tmp_path / "x.icechunk", cells={"join": join})
+    paths = [str(world / "people_2015.tif"), str(world / "people_2025.tif")]
+    with pytest.raises(InputError, match=r"people_2025\.tif has 100 cells twice, first 100m_61409_"):
+        read_truth(settings, paths, GRID.joined(join))
 
 
 def test_cells_that_models_were_trained_on_are_told_as_leakage(world, tmp_path):

@@ -133,18 +133,12 @@ def counts_from_table(
             )
     numbers = _as_people(rows[people], name)
     if positions:
-        north, east = (rows[axis].to_numpy(np.int64) for axis in ("north", "east"))
+        north, east = (_as_places(rows[axis], name) for axis in ("north", "east"))
     else:
         cells = np.array([grid.parse(code) for code in rows[cell]], np.int64).reshape(-1, 2)
         north, east = cells[:, 0], cells[:, 1]
     counts = _table(north, east, numbers)
-    twice = counts.duplicated(["north", "east"])
-    if twice.any():
-        first = counts[twice].iloc[0]
-        raise InputError(
-            f"{name} has {int(twice.sum())} cells twice, first {grid.code(first.north, first.east)}"
-            "; expected one count for each cell; add them up or remove all but one"
-        )
+    refuse_doubles(counts, grid, name)
     return counts
 
 
@@ -170,7 +164,8 @@ def counts_from_points(
     Raises
     ------
     InputError
-        If there is no CRS, a geometry is no point, or a weight is negative or not a number.
+        If there is no CRS, a geometry is no point or lies where the grid's CRS has no place, or a
+        weight is negative or not a number.
 
     Examples
     --------
@@ -197,7 +192,15 @@ def counts_from_points(
         )
     people = np.ones(len(found)) if weight is None else _as_people(found[weight], name)
     there = found.to_crs(grid.crs).geometry
-    north, east = grid.cells_at(there.x.to_numpy(), there.y.to_numpy())
+    x, y = there.x.to_numpy(), there.y.to_numpy()
+    lost = ~(np.isfinite(x) & np.isfinite(y))
+    if lost.any():
+        raise InputError(
+            f"{name} hold {int(lost.sum())} points that have no place in {grid.crs}, first "
+            f"{found.geometry[lost].iloc[0]}; expected points near the cells; correct or remove "
+            "them"
+        )
+    north, east = grid.cells_at(x, y)
     return _table(north, east, people).groupby(["north", "east"], as_index=False).sum()
 
 
@@ -230,7 +233,7 @@ def people_of_cells(
     Raises
     ------
     InputError
-        If there are counts for other cells, or for no cell at all.
+        If there are counts for other cells, for no cell at all, or a cell is there twice.
 
     Examples
     --------
@@ -238,6 +241,7 @@ def people_of_cells(
     >>> people_of_cells(counts, CellGrid(100), np.array([1, 1]), np.array([5, 6]))
     array([ 7., nan])
     """
+    refuse_doubles(counts, grid, "the table of counts")
     cells = pd.MultiIndex.from_arrays([north, east])
     known = pd.MultiIndex.from_frame(counts[["north", "east"]])
     others = ~known.isin(cells)
@@ -254,6 +258,17 @@ def people_of_cells(
         )
     people = pd.Series(counts["people"].to_numpy(np.float64), known)
     return people.reindex(cells).to_numpy(np.float64)
+
+
+def refuse_doubles(counts: pd.DataFrame, grid: CellGrid, name: str) -> None:
+    """Refuse counts (north, east, people) in which a cell is there twice."""
+    twice = counts.duplicated(["north", "east"])
+    if twice.any():
+        first = counts[twice].iloc[0]
+        raise InputError(
+            f"{name} has {int(twice.sum())} cells twice, first {grid.code(first.north, first.east)}"
+            "; expected one count for each cell; add them up or remove all but one"
+        )
 
 
 def _table(north: NDArray, east: NDArray, people: NDArray) -> pd.DataFrame:
@@ -298,3 +313,16 @@ def _as_people(column: pd.Series, name: str) -> NDArray[np.float64]:
             f"{column.iloc[row]} in row {row}; expected people, 0 or more; correct or remove them"
         )
     return people
+
+
+def _as_places(column: pd.Series, name: str) -> NDArray[np.int64]:
+    """Check that a column holds whole numbers."""
+    places = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    wrong = ~(np.isfinite(places) & (places == np.rint(places)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(
+            f"{name} has {column.iloc[row]} as {column.name} in row {row}; expected whole numbers, "
+            "the corners of cells in units of their size; divide coordinates by it"
+        )
+    return places.astype(np.int64)

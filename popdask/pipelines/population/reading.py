@@ -22,6 +22,7 @@ from popdask.imagery.cells import (
     read_cells,
     split_cells,
 )
+from popdask.imagery.cells.counts import refuse_doubles
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.tables import has_geometry
 from popdask.job import PopulationJob
@@ -90,6 +91,7 @@ def read_truth(job: PopulationJob, paths: Sequence[str], grid: CellGrid) -> pd.D
     join = job.cells.join
     small = CellGrid(grid.size / join, grid.crs, grid.origin)
     counts = pd.concat([read_counts(path, small, job.truth) for path in paths], ignore_index=True)
+    refuse_doubles(counts, small, " and ".join(paths))
     if join == 1:
         return counts
     places = counts.assign(north=counts["north"] // join, east=counts["east"] // join)

@@ -124,6 +124,26 @@ def test_wrong_tables_get_one_sentence(cells, people, sentence):
         counts_from_table(pd.DataFrame({"cell": cells, "people": people}), GRID)
 
 
+@pytest.mark.parametrize(
+    ("north", "sentence"),
+    [
+        ([1, np.nan], "nan as north in row 1; expected whole numbers"),
+        ([1.5, 2], "1.5 as north in row 0"),
+        (["1", "two"], "two as north in row 1"),
+        ([3, 3], "1 cells twice, first 100m_3_5"),
+    ],
+)
+def test_wrong_positions_get_one_sentence(north, sentence):
+    with pytest.raises(InputError, match=sentence):
+        counts_from_table(pd.DataFrame({"north": north, "east": 5, "people": 1}), GRID)
+
+
+def test_people_are_not_looked_up_in_a_table_that_has_a_cell_twice():
+    counts = pd.DataFrame({"north": [1, 1], "east": [5, 5], "people": [7.0, 8.0]})
+    with pytest.raises(InputError, match="1 cells twice, first 100m_1_5"):
+        people_of_cells(counts, GRID, np.array([1]), np.array([5]))
+
+
 def test_wrong_table_files_get_one_sentence(tmp_path):
     pd.DataFrame({"code": CODES, "n": 1}).to_csv(tmp_path / "t.csv")
     with pytest.raises(InputError, match=r"t\.csv has the columns .*code, n; expected cell and"):
@@ -168,6 +188,9 @@ def test_wrong_points_get_one_sentence(tmp_path):
     lines = gpd.GeoDataFrame(geometry=[here[0], LineString(here)], crs="EPSG:25832")
     with pytest.raises(InputError, match="hold 1 geometries that are not points, first LineStr"):
         counts_from_points(lines, GRID)
+    beyond = gpd.GeoDataFrame(geometry=[Point(9, 55), Point(9, 95)], crs="EPSG:4326")
+    with pytest.raises(InputError, match=r"1 points that have no place in EPSG:25832, first POIN"):
+        counts_from_points(beyond, GRID)
     with pytest.raises(InputError, match=r"none\.gpkg does not exist; expected points"):
         counts_from_points(tmp_path / "none.gpkg", GRID)
     (tmp_path / "junk.parquet").write_bytes(b"junk")
