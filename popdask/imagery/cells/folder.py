@@ -264,7 +264,9 @@ def _names(cells: xr.Dataset) -> list[str]:
 
 
 def _text(people: float) -> str:
-    return str(int(people)) if float(people).is_integer() else f"{people:.6f}".rstrip("0")
+    return (
+        str(int(people)) if float(people).is_integer() else f"{people:.6f}".rstrip("0").rstrip(".")
+    )
 
 
 def _write_images(images: NDArray, names: Sequence[str], folder: str, quality: int) -> None:

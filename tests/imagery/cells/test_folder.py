@@ -56,6 +56,14 @@ def test_a_folder_comes_back(tmp_path, bands):
     assert np.abs(found.images.values.astype(int) - expected.images.values).max() <= 6
 
 
+def test_people_that_are_almost_whole_come_back(tmp_path):
+    cells = smooth_cells().isel(cell=slice(4))
+    cells["people"][:] = [2.9999999996, 1e-7, 2.5, 30]
+    write_folder(cells, tmp_path / "cells")
+    people = sorted(read_cells(tmp_path / "cells").people.values)
+    assert people == [0, 2.5, 3, 30]
+
+
 def test_the_name_of_the_paper_is_read(tmp_path):
     write_folder(smooth_cells(1), tmp_path / "cells")
     (path,) = (tmp_path / "cells").iterdir()
