@@ -133,7 +133,9 @@ def beyond(polygons: NDArray, grid: GeoBox) -> NDArray[np.float64]:
     array([0.5, 0. ])
     """
     box = shapely.box(*grid.extent.boundingbox)
+    polygons = shapely.make_valid(polygons)  # of rings that cross themselves, as cells are numbered
     area, inside = shapely.area(polygons), shapely.area(shapely.intersection(polygons, box))
     cell = box.area / (grid.shape[0] * grid.shape[1])
     # A polygon smaller than a cell is beyond the grid if it is so wholly.
-    return np.where((area - inside > cell) | (inside == 0), 1 - inside / area, 0.0)
+    share = 1 - np.divide(inside, area, out=np.ones_like(area), where=area > 0)
+    return np.where((area - inside > cell) | (inside == 0), share, 0.0)

@@ -147,6 +147,16 @@ def test_how_much_of_a_zone_lies_beyond_is_told():
     assert read_zones(zones, "people", raster(10, 10)).beyond == pytest.approx([0, 0.5, 1])
 
 
+def test_a_ring_that_crosses_itself_has_both_its_loops():
+    bow = shapely.Polygon([(0, 0), (1000, 1000), (1000, 0), (0, 1000)])
+    zones = gpd.GeoDataFrame({"people": [1]}, geometry=[bow], crs=CRS)
+    whole = read_zones(zones, "people", raster(20, 20))
+    assert whole.beyond == pytest.approx([0])
+    assert int((whole.number == 0).sum()) == 50
+    half = read_zones(zones, "people", raster(10, 5))
+    assert half.beyond == pytest.approx([0.5])
+
+
 def boxes(**columns):
     squares = [shapely.box(0, 0, 200, 200), shapely.box(200, 0, 400, 200)]
     return gpd.GeoDataFrame(
