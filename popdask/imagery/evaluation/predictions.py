@@ -171,6 +171,8 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
                 f"first is {table['cell'][wrong].iloc[0]} with {table[column][wrong].iloc[0]}; "
                 "finite numbers were expected, 0 or more as truth: leave those cells out"
             )
+        if table[column].dtype.kind not in "iuf":  # numbers as text, or decimals of a database
+            table = table.assign(**{str(column): values})
     return table
 
 

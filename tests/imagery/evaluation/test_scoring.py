@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,17 @@ def test_tables_of_others_are_read(suffix, tmp_path):
     read = read_predictions(path)
     assert read.columns.tolist() == ["cell", "prediction", "truth", "presence"]
     pd.testing.assert_frame_equal(evaluate(read), evaluate(table))
+
+
+@pytest.mark.parametrize("kind", [str, Decimal, "Int64"])
+def test_numbers_may_be_text_or_decimals(kind, tmp_path):
+    table, path = TABLE.assign(prediction=[9, 10], truth=[9, 12]), tmp_path / "others.parquet"
+    odd = table[["prediction", "truth"]]
+    odd = odd.astype(kind) if isinstance(kind, str) else odd.map(kind)
+    table.assign(**odd).to_parquet(path)
+    read = read_predictions(path)
+    pd.testing.assert_frame_equal(evaluate({"a": read, "b": read})[:1], evaluate({"a": table}))
+    assert scores_by_density(read)["low"].tolist() == [5, 10]
 
 
 def test_scores_are_written_as_json(tmp_path):
