@@ -165,11 +165,11 @@ def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> No
     with on_gpus():
         for time, paths in run.sources.mosaics.items():
             if iso(time) in run.earlier:
-                frames.append(_on_frame(run.earlier[iso(time)], run.frame))
+                frames.append(_on_frame(run.earlier[iso(time)], run.frame, run.grid))
                 continue
             image = open_image(run.job, paths, run.grid)
             found = [_estimated(run, image, presence, count) for presence, count in pairs]
-            frames.append(_on_frame(_of_blind(run, found), run.frame))
+            frames.append(_on_frame(_of_blind(run, found), run.frame, run.grid))
     arrays = xr.concat(frames, "time").assign_coords(run.frame.coords)
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 
@@ -208,9 +208,9 @@ def _of_blind(run: PopulationStages, found: list[xr.Dataset]) -> xr.Dataset:
     return combined.astype("float32").assign_coords(found[0].coords)
 
 
-def _on_frame(found: xr.Dataset, frame: xr.Dataset) -> xr.Dataset:
+def _on_frame(found: xr.Dataset, frame: xr.Dataset, grid: CellGrid) -> xr.Dataset:
     """Lay an estimate onto the cells of all mosaics."""
-    near = float(abs(frame["x"][1] - frame["x"][0])) / 10 if frame.sizes["x"] > 1 else None
+    near = grid.size / 10
     laid = found.reindex(y=frame["y"], x=frame["x"], method="nearest", tolerance=near)
     return laid.assign_coords(y=frame["y"], x=frame["x"])
 
