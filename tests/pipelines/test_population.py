@@ -17,7 +17,8 @@ from popdask.imagery.models import TrainedModel
 from popdask.job.population import Drawn
 from popdask.pipelines import communities, population
 from popdask.pipelines.population.drawing import draw
-from popdask.pipelines.population.reading import read_truth
+from popdask.pipelines.population.reading import labelled_cells, read_truth
+from popdask.pipelines.population.sources import Sources
 from popdask.pipelines.verify import verify
 from popdask.progress import Reporter
 from popdask.store import RegionStore
@@ -178,6 +179,18 @@ def test_dates_of_one_column_keep_to_their_own_cells(world, tmp_path):
     found = arrays(tmp_path / "dots.icechunk")["population"]
     assert found.shape == (2, SIDE, 1)
     assert found.count(("y", "x")).values.tolist() == [SIDE, 3]
+
+
+@pytest.mark.parametrize("absent", ["unknown", "nobody"])
+def test_counts_beyond_the_mosaic_are_told(world, tmp_path, absent):
+    inside, outside = GRID.code(SOUTH, WEST), GRID.code(SOUTH + 500, WEST)
+    table = pd.DataFrame({"cell": [inside, GRID.code(SOUTH + 1, WEST), outside], "people": 3})
+    table.to_csv(tmp_path / "people.csv", index=False)
+    cells = {"counts": f"{tmp_path}/people.csv", "absent": absent}
+    settings = job(world, tmp_path / "x.icechunk", cells=cells)
+    cells, dropped, beyond = labelled_cells(settings, Sources.of(settings))
+    assert (dropped, beyond) == (0, 1)
+    assert cells.sizes["cell"] == (2 if absent == "unknown" else SIDE**2)
 
 
 def test_a_date_that_went_away_is_taken_away(world, tmp_path):

@@ -60,7 +60,9 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
             absent=_absent(settings),
             outside="drop",
         )
-        outside = max(len(counts) - cells.sizes["cell"], 0)
+        places = pd.MultiIndex.from_arrays([cells["north"].values, cells["east"].values])
+        known = pd.MultiIndex.from_frame(counts[["north", "east"]])
+        outside = int((~known.isin(places)).sum())
     if settings.join > 1:
         cells = join_cells(cells, settings.join)
     cells, dropped = drop_padding(cells)
