@@ -119,7 +119,8 @@ def link_lines(
     """
     stamps = pd.DatetimeIndex(np.unique(communities["time"] if times is None else times))
     following = pd.Series(stamps[1:], index=stamps[:-1])
-    until = links["time"].map(following)
+    # by its index, since pandas cannot map to an empty series of times, as of a single frame
+    until = pd.Series(following.reindex(links["time"]).to_numpy(), links.index)
     place = communities.set_index(["time", "community"])["centroid"]
     ends = [
         np.asarray(place.reindex(pd.MultiIndex.from_arrays([when, links[name]])))

@@ -88,6 +88,13 @@ def test_a_world_without_communities_has_no_lines(communities, links, events, tm
         assert list(gpd.read_parquet(path).columns) == list(layer.columns)
 
 
+def test_one_frame_has_no_links(communities, links):
+    town = communities[communities["time"] == YEARS[0]]
+    for lines in (link_lines(links[:0], town), link_lines(links[:0], town, YEARS[:1])):
+        assert not len(lines) and lines.columns[:2].tolist() == ["time", "until"]
+        assert lines["until"].dtype.kind == "M"
+
+
 def test_a_geopackage_has_them_as_layers(communities, links, events, tmp_path):
     lines = track_lines(communities, events)
     layers = {"communities": communities, "tracks": lines, "links": link_lines(links, communities)}
