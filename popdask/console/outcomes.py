@@ -44,8 +44,8 @@ def show_outcome(outcome: Outcome) -> None:
         tracks = outcome.tracks
         began = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
         say(
-            f"the {splits:,} pieces that communities split into began {count(began, 'new track')}; "
-            "the others go on as the old ones"
+            f"the {count(splits, 'piece')} that communities split into began "
+            f"{count(began, 'new track')}; the others go on as the old ones"
         )
     say(f"results: {outcome.store.path}")
 

@@ -21,6 +21,9 @@ def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys,
     said = capsys.readouterr().out
     assert " 2 split, 1 merge," in said
     assert "the 2 pieces that communities split into began 1 new track; the others go" in said
+    one = found.drop(found.index[found["event"] == "split"][0])
+    console.show_outcome(Outcome(Plan(()), summary, one, people_balance(labels, people), store))
+    assert "the 1 piece that communities split into began" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("loss", "told"), [(0.25, "loss 0.25"), (float("nan"), "loss –")])
