@@ -23,7 +23,7 @@ import xarray as xr
 from affine import Affine
 
 from popdask.arguments import check_array, check_flow, check_labels
-from popdask.cube import pixel_area_km2
+from popdask.cube import grid_of, pixel_area_km2
 from popdask.exact import words
 from popdask.tracking._outlines import Pieces, join_outlines, outline_block
 from popdask.tracking.motion import follow, move, predecessors, shared_people
@@ -111,7 +111,7 @@ def summarize(
     )
     parts, shared = dask.compute(sums, shared_people(labels, arrays[0]) if tracks is None else [])
     frames = [
-        _describe(time, table, outlines, grid.rio.transform())
+        _describe(time, table, outlines, grid_of(grid).transform)
         for time, (table, outlines) in zip(times, parts, strict=True)
     ]
     communities = gpd.GeoDataFrame(

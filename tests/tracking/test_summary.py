@@ -212,6 +212,16 @@ def test_velocity_follows_the_track_where_tracks_are_given() -> None:
     pd.testing.assert_frame_equal(follow(by_cells.iloc[[3, 0, 2, 1]], ids).sort_index(), by_track)
 
 
+def test_rows_turned_upside_down_stay_where_they_are() -> None:
+    """The GeoTransform in spatial_ref is out of date then; the coordinates are not."""
+    community = grid(square((2, 3), (2, 5)))
+    population = community.where(community < 0, 10.0)
+    upright = summarize(community, population)
+    turned = summarize(community[:, ::-1], population[:, ::-1])
+    assert turned["centroid"].tolist() == upright["centroid"].tolist()
+    assert turned["geometry"].geom_equals(upright["geometry"]).all()
+
+
 def test_the_predecessor_is_the_one_that_leaves_most_people() -> None:
     community = grid([[[0, 0, 0, 1, 1]], [[7, 7, 7, 7, 7]]])
     population = grid(np.array([[[1, 1, 1, 5, 5]], [[1, 1, 1, 1, 1]]], np.float32))
