@@ -235,9 +235,9 @@ def _nothing_found(pattern: str, wildcard: str) -> str:
 
 def _period(time: Time) -> pd.Period:
     """Give the year, month or day that a text names; anything else is an instant."""
-    if isinstance(time, str | int):
+    if isinstance(time, str | float | int | np.number):
         frame_time(time)
-        return pd.Period(str(time))
+        return pd.Period(time if isinstance(time, str) else str(int(time)))
     return pd.Period(pd.Timestamp(time), freq="ns")
 
 

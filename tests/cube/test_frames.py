@@ -104,6 +104,8 @@ def test_start_and_end_are_both_included(tmp_path):
     pattern = f"{tmp_path}/pop_{{time:%Y-%m}}.tif"
     assert list(names(find_frames(pattern, end="2001"))) == ["2001-01-01", "2001-07-01"]
     assert min(names(find_frames(pattern, "2001-07", 2002))) == "2001-07-01"
+    assert max(names(find_frames(pattern, end=np.int64(2001)))) == "2001-07-01"
+    assert min(names(find_frames(pattern, 2002.0))) == "2002-01-01"
     assert len(find_frames(pattern, "2001-07", "2002-01")) == 2
     assert len(find_frames(pattern, np.datetime64("2001-07-01"), datetime(2002, 1, 1))) == 2
 
