@@ -171,6 +171,12 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
             f"the pattern {pattern!r} has no time in it; expected {{year}} or {{time:FORMAT}} "
             "where the files differ; put it there"
         )
+    directives = re.findall("%(.)", " ".join(formats).replace("%%", ""))
+    for twice in {name for name in directives if directives.count(name) > 1}:
+        raise InputError(
+            f"the pattern {pattern!r} reads %{twice} in several formats; expected it in one, which "
+            "may be repeated; split them, as in {time:%Y}/pop_{time:%Y}-{time:%m}.tif"
+        )
     # fsspec takes two stars for folders within folders, or refuses them.
     return re.sub(r"\*+", "*", wildcard), re.compile(expression), formats
 

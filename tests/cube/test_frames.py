@@ -149,6 +149,7 @@ def test_two_files_of_one_time_are_refused_by_name(tmp_path):
         ("pop_{month}.tif", r"has the field \{month\}"),
         ("pop_{time}.tif", r"has the field \{time\}"),
         ("pop_{year.tif", "is wrong"),
+        ("{year}/pop_{time:%Y-%m}.tif", "reads %Y in several formats"),
         ("gopher://host/pop_{year}.tif", "cannot be reached"),
     ],
 )
