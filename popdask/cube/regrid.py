@@ -40,7 +40,8 @@ def source_window(source: GeoBox, target: GeoBox, rows: slice, columns: slice) -
     ring_row = np.concatenate([np.full(x.size, y[0]), np.full(x.size, y[-1]), y, y])
     ring_column = np.concatenate([x, x, np.full(y.size, x[0]), np.full(y.size, x[-1])])
     row, column = carry(ring_row, ring_column, target, source)
-    if not (np.isfinite(row).all() and np.isfinite(column).all()):
+    seam = source.crs != target.crs and np.ptp(column) > _turn(source) / 2
+    if seam or not (np.isfinite(row).all() and np.isfinite(column).all()):
         return slice(0, source.shape[0]), slice(0, source.shape[1])
 
     def around(index: np.ndarray, size: int) -> slice:
@@ -90,11 +91,22 @@ def share_out(
     corner = np.mgrid[window[0].start : window[0].stop + 1, window[1].start : window[1].stop + 1]
     row, column = carry(corner[0], corner[1], source, target)
     shape = (rows.stop - rows.start, columns.stop - columns.start)
-    parts = _parts(source, target)
-    return _share_out(people, row, column, rows.start, columns.start, *shape, parts)
+    # From a map, longitudes come as −180 to 180, whatever those of the target are.
+    turn = _turn(target) if math.isinf(_turn(source)) else math.inf
+    parts = _parts(source, target, turn)
+    return _share_out(people, row, column, rows.start, columns.start, *shape, parts, turn)
 
 
-def _parts(source: GeoBox, target: GeoBox) -> int:
+def _turn(grid: GeoBox) -> float:
+    """Columns once around the Earth; infinite where coordinates are not geographic."""
+    assert grid.crs is not None, "grids without a CRS are refused where they are read"
+    if not grid.crs.geographic:
+        return math.inf
+    unit = grid.crs.proj.axis_info[0].unit_conversion_factor
+    return 2 * math.pi / unit / abs(grid.transform.a)
+
+
+def _parts(source: GeoBox, target: GeoBox, turn: float) -> int:
     """Choose the parts per side of a source cell: several to a target cell where that is smaller.
 
     It is chosen once for two grids, so that the shares do not depend on the window.
@@ -102,6 +114,8 @@ def _parts(source: GeoBox, target: GeoBox) -> int:
     middle = np.array(target.shape) / 2
     row, column = carry(middle[:1], middle[1:], target, source)
     rows, columns = carry(row + np.array([0, 1, 0]), column + np.array([0, 0, 1]), source, target)
+    if math.isfinite(turn):
+        columns = columns - turn * np.round((columns - columns[0]) / turn)
     span = max(np.ptp(rows), np.ptp(columns))
     return max(PARTS, math.ceil(8 * span)) if math.isfinite(span) else PARTS
 
@@ -116,8 +130,10 @@ def _share_out(
     height: int,
     width: int,
     parts: int,
+    turn: float,
 ) -> np.ndarray:
     """Spread (h, w) counts with corners (h + 1, w + 1) in target cells over (height, width)."""
+    circle = np.isfinite(turn)
     total = np.full((height, width), np.nan)
     for r in range(people.shape[0]):
         for c in range(people.shape[1]):
@@ -125,16 +141,25 @@ def _share_out(
             reach = row[r : r + 2, c : c + 2].sum() + column[r : r + 2, c : c + 2].sum()
             if not (np.isfinite(share) and np.isfinite(reach)):
                 continue
+            a, b = column[r, c], column[r, c + 1]
+            d, e = column[r + 1, c], column[r + 1, c + 1]
+            if circle:  # the corners of a cell on the antimeridian lie a turn apart
+                b -= turn * np.round((b - a) / turn)
+                d -= turn * np.round((d - a) / turn)
+                e -= turn * np.round((e - a) / turn)
             for i in range(parts):
                 v = (i + 0.5) / parts
                 y0 = row[r, c] * (1 - v) + row[r + 1, c] * v
                 y1 = row[r, c + 1] * (1 - v) + row[r + 1, c + 1] * v
-                x0 = column[r, c] * (1 - v) + column[r + 1, c] * v
-                x1 = column[r, c + 1] * (1 - v) + column[r + 1, c + 1] * v
+                x0 = a * (1 - v) + d * v
+                x1 = b * (1 - v) + e * v
                 for j in range(parts):
                     u = (j + 0.5) / parts
                     y = int(np.floor(y0 * (1 - u) + y1 * u)) - top
-                    x = int(np.floor(x0 * (1 - u) + x1 * u)) - left
+                    at = x0 * (1 - u) + x1 * u
+                    if circle:
+                        at -= turn * np.floor(at / turn)
+                    x = int(np.floor(at)) - left
                     if 0 <= y < height and 0 <= x < width:
                         total[y, x] = share if np.isnan(total[y, x]) else total[y, x] + share
     return total

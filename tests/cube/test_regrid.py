@@ -56,6 +56,34 @@ def test_a_window_is_cut_from_the_whole_to_the_bit(name, data):
     np.testing.assert_array_equal(move(counts, target, rows, columns), whole)
 
 
+FIJI = GeoBox((40, 60), Affine(1000, 0, 795_000, 0, -1000, 8_170_000), "EPSG:32760")
+
+
+@pytest.mark.parametrize("west", [175.0, 175.03, -180.0])
+def test_cells_on_the_antimeridian_stay_there(west):
+    """Taveuni lies on both sides of it; the second grid has it in its very middle."""
+    people = np.random.default_rng(2).poisson(5, FIJI.shape).astype("float64")
+    columns = 3600 if west == -180 else 100
+    target = GeoBox((40, columns), Affine(0.1, 0, west, 0, -0.1, -15), "EPSG:4326")
+    window = source_window(FIJI, target, *everywhere(target))
+    moved = share_out(people[window], FIJI, window, target, *everywhere(target))
+    assert np.nansum(moved) == pytest.approx(people.sum(), rel=1e-12)
+    held = np.flatnonzero((moved > 0).any(axis=0)) * 0.1 + west
+    assert ((held + 0.1) % 360 > 179.6).all()
+    assert (held % 360 < 180.5).all()
+    rows, half = slice(10, 33), slice(columns // 2, columns)
+    window = source_window(FIJI, target, rows, half)
+    part = share_out(people[window], FIJI, window, target, rows, half)
+    np.testing.assert_array_equal(part, moved[rows, half])
+
+
+def test_a_source_that_ends_on_the_antimeridian_is_read_at_both_ends():
+    """Cells of a tenth of the target's: those beside the seam lie far from the window's rim."""
+    source = GeoBox((100, 18_000), Affine(0.02, 0, -180, 0, -0.02, -16), "EPSG:4326")
+    target = GeoBox((4, 6), Affine(20_000, 0, 740_000, 0, -20_000, 8_180_000), "EPSG:32760")
+    assert source_window(source, target, *everywhere(target))[1] == slice(0, 18_000)
+
+
 def test_the_same_grid_gives_the_same_counts(people):
     np.testing.assert_allclose(move(people, SOURCE, *everywhere(SOURCE)), people, rtol=1e-13)
 
