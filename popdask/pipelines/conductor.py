@@ -75,9 +75,10 @@ def plan(pipeline: Pipeline, job: Job) -> Plan:
     Raises
     ------
     InputError
-        If an input file is missing, or the store's folder holds something else.
+        If an input file is missing, or the store holds something else.
     """
     records = RegionStore(job.output.store).latest_records()
+    check_owner(job, records)
     return pipeline.plan(job, pipeline.files(job, records), records)
 
 
@@ -121,7 +122,7 @@ def run(
     store = RegionStore(job.output.store)
     with store.lock():
         records = store.latest_records()
-        _check_owner(job, records)
+        check_owner(job, records)
         records = {} if force else records
         files = pipeline.files(job, records)
         whole = pipeline.plan(job, files, records)
@@ -170,7 +171,7 @@ def run_only(
     store = RegionStore(job.output.store)
     with store.lock():
         records = store.latest_records()
-        _check_owner(job, records)
+        check_owner(job, records)
         if force:
             records = {key: record for key, record in records.items() if key not in names}
         files = pipeline.files(job, records)
@@ -195,8 +196,21 @@ def owner_record(job: Job) -> dict[str, str]:
     return {"job": job.name, "pipeline": job.pipeline}
 
 
-def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
-    """Refuse a store that holds another job's region."""
+def check_owner(job: Job, records: Mapping[str, Any]) -> None:
+    """Refuse a store that holds another job's region.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    records
+        What the stages of the store were made from.
+
+    Raises
+    ------
+    InputError
+        If it is that of another region or pipeline.
+    """
     told: Mapping[str, Any] = next((record for record in records.values() if "job" in record), {})
     for what, mine in (("region", job.name), ("pipeline", job.pipeline)):
         owner = told.get("job" if what == "region" else "pipeline", mine)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from popdask.errors import InputError
 from popdask.job import Job
+from popdask.pipelines.conductor import check_owner
 from popdask.pipelines.logplace import log_name, log_place
 from popdask.store import RegionStore, Run
 
@@ -44,11 +45,13 @@ def roll_back(job: Job, tag: str | None = None) -> Run:
     Raises
     ------
     InputError
-        If there is no such run, or it is to be named, because readers see an earlier one already.
+        If there is no such run, or it is to be named, because readers see an earlier one already,
+        or the store holds another region.
     RegionBusyError
         If a run holds the region.
     """
     store = RegionStore(job.output.store)
+    check_owner(job, store.latest_records())
     return store.rollback(tag or _before(store))
 
 
@@ -78,11 +81,12 @@ def expire(
     Raises
     ------
     InputError
-        If neither limit is given, or one is not positive.
+        If neither limit is given, one is not positive, or the store holds another region.
     RegionBusyError
         If a run holds the region.
     """
     store = RegionStore(job.output.store)
+    check_owner(job, store.latest_records())
     age = None if days is None else timedelta(days=days)
     expired = store.expire(keep_last=keep, older_than=age)
     kept = store.kept_runs()

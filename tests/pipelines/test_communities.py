@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import rasterio
 import xarray as xr
 
 from popdask.errors import InputError
-from popdask.pipelines import communities
+from popdask.pipelines import communities, upkeep
 from popdask.progress import Reporter
 from popdask.store import MAIN, RegionBusyError
 from tests.pipelines.small import assert_same, job, small_world
@@ -275,8 +276,14 @@ def test_another_grid_under_the_same_settings_starts_anew(frames, tmp_path):
 
 def test_the_store_of_another_job_is_refused(finished, frames, copy):
     other = job(frames, copy).model_copy(update={"name": "bergen"})
-    with pytest.raises(InputError, match="holds the region 'small', not 'bergen'"):
-        communities.run(other)
+    for ask in (
+        communities.run,
+        communities.plan,
+        upkeep.roll_back,
+        partial(upkeep.expire, keep=1),
+    ):
+        with pytest.raises(InputError, match="holds the region 'small', not 'bergen'"):
+            ask(other)
     assert communities.run(job(frames, copy)).plan.done
 
 
