@@ -1,6 +1,8 @@
 """The command line: what it says, what it changes, and its exit codes."""
 
+import io
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,16 @@ def test_failures_that_one_sentence_tells_are_told_from_bugs():
     assert known_failure(RegionBusyError("another run holds it.")) == 75
     assert known_failure(ZeroDivisionError()) is None
     assert known_failure(FileNotFoundError(2, "No such file", "style.css")) is None
+
+
+def test_a_terminal_without_its_signs_is_no_failure(monkeypatch, place):
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    monkeypatch.setattr("sys.argv", ["popdask", "plan", str(place[0])])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    sys.stdout.flush()
+    assert not end.value.code and b"4 ? 66 ? 70 = 18,480 cells" in shown.getvalue()
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(popdask, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 
 from popdask import console
@@ -24,6 +25,9 @@ OF_THE_DISK = {
 
 def main() -> None:
     """Run the command line; what a user can mend becomes one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a run must not end by a sign that is not there
     try:
         app()
     except InputError as error:
