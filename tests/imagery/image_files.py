@@ -32,9 +32,9 @@ def write_image(
         transform=from_origin(*corner, pixel, pixel),
         **profile,
     ) as file:
+        if colours is not None:
+            file.colorinterp = colours
         file.write(values)
         if mask is not None:
             file.write_mask(mask)
-        if colours is not None:
-            file.colorinterp = colours
     return Path(path)

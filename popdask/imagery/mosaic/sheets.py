@@ -44,15 +44,14 @@ class Sheet:
             valid = np.ones(values.shape[1:], bool)
         else:
             window = Window.from_slices(rows, columns)
-            values, mask = use_raster(
+            values, valid = use_raster(
                 self.path,
                 lambda source: (
                     source.read(list(self.bands), window=window),
-                    source.dataset_mask(window=window),
+                    _mask(source, window),
                 ),
                 IMAGE,
             )
-            valid = mask > 0
         if values.dtype.kind == "f":
             valid &= ~np.isnan(values).all(0)
         if self.nodata is not None:
@@ -113,6 +112,15 @@ def _raster_sheet(source: rasterio.DatasetReader, path: str, nodata: float | Non
         )
     grid = GeoBox(source.shape, source.transform, source.crs)
     return Sheet(path, grid, bands, dtypes[0], _nodata(path, dtypes[0], source.nodata, nodata))
+
+
+def _mask(source: rasterio.DatasetReader, window: Window) -> NDArray[np.bool_]:
+    """Tell which pixels of a window (y, x) have data by mask, nodata and alpha."""
+    valid = np.asarray(source.dataset_mask(window=window) > 0)
+    for band, colour in zip(source.indexes, source.colorinterp, strict=True):
+        if colour == ColorInterp.alpha:  # GDAL heeds it in two or four bands alone
+            valid &= source.read(band, window=window) > 0
+    return valid
 
 
 def _check_place(path: str, crs: Any, transform: Any) -> None:

@@ -128,6 +128,19 @@ def test_alpha_is_no_band_but_tells_what_has_data(tmp_path):
     np.testing.assert_array_equal(image[:, 5:], values[:3, 5:])
 
 
+@pytest.mark.parametrize(("bands", "nodata"), [(2, None), (4, None), (1, 7), (3, 7)])
+def test_alpha_tells_what_has_data_beside_any_bands_and_nodata(tmp_path, bands, nodata):
+    values = np.concatenate([invent((bands, 20, 20), low=8), np.full((1, 20, 20), 255, np.uint8)])
+    values[-1, :5] = 0
+    values[:-1, :, :3] = 7
+    colours = [ColorInterp.gray, *[ColorInterp.undefined] * (bands - 1), ColorInterp.alpha]
+    settings = {"colours": colours, "nodata": nodata, "photometric": "MINISBLACK"}
+    image = open_mosaic(write_image(tmp_path / "a.tif", values, **settings))
+    assert image.shape == (bands, 20, 20)
+    expected = (values[-1] > 0) & (values[0] != 7 if nodata else True)
+    np.testing.assert_array_equal(image.valid, expected)
+
+
 def test_a_mask_tells_what_has_data(tmp_path):
     mask = np.full((20, 20), 255, np.uint8)
     mask[:, 7:] = 0
