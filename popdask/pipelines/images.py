@@ -113,6 +113,6 @@ def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
 
 def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
     """A Dataset without variables, on a grid and times."""
-    coords = {str(name): value for name, value in xr_coords(geobox).items()}
+    coords = {str(name): value for name, value in xr_coords(geobox, dims=("y", "x")).items()}
     stamps = np.array(times, "datetime64[ns]")
     return xr.Dataset(coords={"time": stamps, **coords})

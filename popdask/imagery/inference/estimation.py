@@ -278,4 +278,4 @@ def _as_dataset(
         for model, layer, (name, attrs) in zip(models.values(), values, told.items(), strict=True)
         if model is not None
     }
-    return xr.Dataset(layers, coords=xr_coords(box))
+    return xr.Dataset(layers, coords=xr_coords(box, dims=("y", "x")))

@@ -202,7 +202,7 @@ def _of_mosaic(image: xr.DataArray, lattice: Lattice, eye: Eye, network: Delayed
     grid = lattice.grid
     norths = range(-down.stop, -down.start)
     attrs = {"cell_size": grid.size, "origin": list(grid.origin), "resolution": grid.size / p}
-    coords = xr_coords(grid.geobox(norths, east), crs_coord_name="spatial_ref")
+    coords = xr_coords(grid.geobox(norths, east), dims=("y", "x"))
     dims = ("y", "x", "feature")
     return xr.DataArray(features, coords, dims, name="features", attrs=attrs | {"context": 0})
 

@@ -55,7 +55,7 @@ def scene_map(groups: xr.Dataset) -> xr.Dataset:
         return ("y", "x"), raster, column.attrs
 
     columns = {name: lay(column) for name, column in groups.data_vars.items()}
-    return xr.Dataset(columns, xr_coords(box, crs_coord_name="spatial_ref"), groups.attrs)
+    return xr.Dataset(columns, xr_coords(box, dims=("y", "x")), groups.attrs)
 
 
 def scene_table(groups: xr.Dataset) -> pd.DataFrame:

@@ -265,6 +265,17 @@ def test_keeps_the_grid_and_turns_it_north_up():
     xr.testing.assert_identical(southward.compute(), found.compute())
 
 
+def test_cells_in_degrees_have_their_places_along_y_and_x():
+    grid = CellGrid(0.01, "EPSG:4326")
+    box = grid.geobox(range(-1230, -1228), range(-5843, -5840), pixels=PIXELS)
+    image = evenly_lit([[10, 99, 101], [100, 180, 5]]).drop_vars("spatial_ref")
+    image = image.assign_coords(xr_coords(box, dims=("y", "x")))
+    found = estimate(image, None, counts_brightness(), cell_size=grid)
+    assert set(found.coords) == {"y", "x", "spatial_ref"}
+    np.testing.assert_allclose(found.y, [-12.285, -12.295])
+    np.testing.assert_allclose(found.x, [-58.425, -58.415, -58.405])
+
+
 def test_the_whole_cells_of_an_image_from_another_origin():
     grid = CellGrid(SIZE, origin=(3 * SIZE / PIXELS, 0.0))
     image = mosaic(4, 5)

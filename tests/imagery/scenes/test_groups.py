@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odc.geo.xr import xr_zeros
+from odc.geo.xr import xr_coords, xr_zeros
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
@@ -148,6 +148,19 @@ def test_a_mosaic_is_described_as_its_cells():
     np.testing.assert_array_equal(whole.sel(x=x, y=y), by_cell)
     assert whole.rio.crs == by_cell.rio.crs == "EPSG:25832"
     assert whole.attrs["cell_size"] == by_cell.attrs["cell_size"] == 100
+
+
+def test_a_mosaic_in_degrees_is_described_as_its_cells():
+    grid = CellGrid(0.01, "EPSG:4326")
+    places = xr_coords(grid.geobox(range(-7, -5), range(3), pixels=12), dims=("y", "x"))
+    image = mosaic(2, 3).drop_vars("spatial_ref").assign_coords(places)
+    whole = scene_features(image, cell_size=grid, size=32)
+    cells = cut_cells(image, None, grid).drop_vars(["images", "people", "covered"])
+    laid = scene_map(cells.assign(plot_x=("cell", np.arange(6.0))))
+    for found in (whole, laid):
+        assert set(found.coords) == {"y", "x", "spatial_ref"}
+        np.testing.assert_allclose(found.y, [-0.055, -0.065])
+        np.testing.assert_allclose(found.x, [0.005, 0.015, 0.025])
 
 
 def test_only_whole_cells_are_described():
