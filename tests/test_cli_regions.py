@@ -146,6 +146,9 @@ def test_back_to_an_earlier_run_and_old_ones_away(popdask, jobs, frames, schedul
     assert code == 0 and said.startswith("3 runs and 1 log taken away") and "1 run kept" in said
     assert len(store.kept_runs()) == 1 and store.table("links").equals(tables[1])
     assert popdask("verify", file, "--cluster", scheduler)[0] == 0
+    for days in ("1e12", "30000000", "nan"):
+        code, _, complaint = popdask("expire", file, "--older-than", days)
+        assert code == 2 and "more than the calendar has" in complaint
     code, _, complaint = popdask("expire", file)
     assert code == 2 and "neither a number of runs nor an age" in complaint
     with store.lock():

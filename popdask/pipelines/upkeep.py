@@ -87,7 +87,7 @@ def expire(
     """
     store = RegionStore(job.output.store)
     check_owner(job, store.latest_records())
-    age = None if days is None else timedelta(days=days)
+    age = None if days is None else _age(days)
     expired = store.expire(keep_last=keep, older_than=age)
     kept = store.kept_runs()
     since = min((datetime.fromisoformat(run.started) for run in kept), default=None)
@@ -95,6 +95,18 @@ def expire(
         since = datetime.now(UTC) - age
     logs = _expire_logs(job, since, folder) if since else 0
     return Upkeep(len(expired.runs), logs, expired.bytes, len(kept))
+
+
+def _age(days: float) -> timedelta:
+    """So many days, if the calendar goes back as far."""
+    try:
+        age = timedelta(days=days)
+        _ = datetime.now(UTC) - age
+    except (OverflowError, ValueError):  # nan too
+        raise InputError(
+            f"an age of {days:g} days is more than the calendar has: give less."
+        ) from None
+    return age
 
 
 def _before(store: RegionStore) -> str:
