@@ -146,7 +146,7 @@ def _item(name: str, stamp: pd.Timestamp, rasters: Mapping[str, Path], sha256: S
         ProjectionExtension.ext(item, add_if_missing=True).apply(
             code=f"EPSG:{code}" if code else None,
             wkt2=None if code else file.crs.to_wkt(version="WKT2_2019"),
-            bbox=list(file.bounds),
+            bbox=_bounds(file),
             shape=list(file.shape),
             transform=list(file.transform)[:6],
         )
@@ -209,17 +209,23 @@ def _colours(file: rasterio.DatasetReader) -> dict[int, str]:
 
 def _footprint(file: rasterio.DatasetReader) -> tuple[dict[str, Any], list[float]]:
     """Outline of a raster in WGS 84, and its bounds."""
-    west, south, east, north = file.bounds
+    west, south, east, north = _bounds(file)
     x, y = np.linspace(west, east, _CORNERS), np.linspace(south, north, _CORNERS)
-    ring = [(x, south), (east, y), (x[::-1], north), (west, y[::-1])]
+    ring: list[Any] = [(x, south), (east, y), (x[::-1], north), (west, y[::-1])]
     points = np.concatenate([np.column_stack(np.broadcast_arrays(*side))[:-1] for side in ring])
     corners = [tuple(map(float, point)) for point in [*points, points[0]]]
     outline = {"type": "Polygon", "coordinates": [corners]}
     geometry = rasterio.warp.transform_geom(
         file.crs, "OGC:CRS84", outline, antimeridian_cutting=True, precision=_DIGITS
     )
-    bounds = rasterio.warp.transform_bounds(file.crs, "OGC:CRS84", *file.bounds)
+    bounds = rasterio.warp.transform_bounds(file.crs, "OGC:CRS84", west, south, east, north)
     return geometry, [round(bound, _DIGITS) for bound in bounds]
+
+
+def _bounds(file: rasterio.DatasetReader) -> list[float]:
+    """West, south, east and north; rasterio's south is the north where rows run northward."""
+    left, bottom, right, top = file.bounds
+    return [min(left, right), min(bottom, top), max(left, right), max(bottom, top)]
 
 
 def _utc(stamp: pd.Timestamp) -> datetime:

@@ -114,6 +114,18 @@ def test_a_raster_across_the_antimeridian_is_cut(tmp_path):
     assert item.geometry["type"] == "MultiPolygon"
 
 
+def test_rows_that_run_northward_lie_in_the_same_place(tmp_path, written):
+    upward = GRID.transform @ Affine(1, 0, 0, 0, -1, GRID.shape[0])
+    people = cogs(tmp_path / "upward", "people", "float32", GeoBox(GRID.shape, upward, GRID.crs))
+    frames = {time: {"people": path} for time, path in people.items()}
+    upright, turned = (
+        pystac.Item.from_file(str(path))
+        for path in (written[0], write_catalog(tmp_path / "upward", "oslo", frames)[0])
+    )
+    assert turned.bbox == upright.bbox
+    assert turned.properties["proj:bbox"] == upright.properties["proj:bbox"]
+
+
 def test_the_same_files_give_the_same_catalogue(written):
     folder = written[0].parent
     before = [path.read_bytes() for path in written]
