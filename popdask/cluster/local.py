@@ -39,14 +39,29 @@ def start(spec: Local) -> Iterator[Place]:
     Raises
     ------
     InputError
-        If GPUs are asked for and there are none, or more memory than there is.
+        If GPUs are asked for and there are none, or more memory than there is, or the dashboard
+        has no place.
     """
     # On a busy machine a worker that is started again is not there at once.
     dask.config.set({"distributed.deploy.lost-worker-timeout": RESTART_SECONDS})
-    with _deaf_to_ctrl_c():
+    with _deaf_to_ctrl_c(), _dashboard_told(spec):
         cluster = _with_gpus(spec) if spec.workers.gpu else _plain(spec)
     with _quiet_ends(), cluster:
         yield Place(cluster, security(spec.tls))
+
+
+@contextmanager
+def _dashboard_told(spec: Local) -> Iterator[None]:
+    """Say in one sentence that a scheduler does not start where its dashboard should be."""
+    try:
+        yield
+    except RuntimeError as error:
+        if spec.dashboard == Local(kind="local").dashboard:
+            raise
+        raise InputError(
+            f"no scheduler starts with the dashboard {spec.dashboard!r} ({error.__cause__}): give "
+            'an address of this machine such as "127.0.0.1:0".'
+        ) from error
 
 
 @contextmanager

@@ -89,6 +89,18 @@ def test_more_memory_than_there_is_is_refused(tmp_path):
         pytest.fail("there is not so much memory")
 
 
+def test_a_dashboard_without_a_place_is_refused(tmp_path):
+    file = tmp_path / "one.toml"
+    file.write_text(
+        'kind = "local"\ndashboard = "nowhere.invalid:0"\n[workers]\ncount = 1\nmemory = "1 GiB"\n'
+    )
+    with (
+        pytest.raises(InputError, match=r"dashboard 'nowhere\.invalid:0' \(.+\): give an address"),
+        connect(str(file)),
+    ):
+        pytest.fail("there is no such place")
+
+
 def test_a_scheduler_is_reached_and_left_running(address):
     for _ in range(2):
         with connect(address) as client:
