@@ -18,6 +18,9 @@ import pyarrow.parquet
 import pystac
 import rasterio
 import rasterio.warp
+import shapely
+import shapely.affinity
+import shapely.geometry
 from pystac.extensions.classification import Classification, ClassificationExtension
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
@@ -219,7 +222,29 @@ def _footprint(file: rasterio.DatasetReader) -> tuple[dict[str, Any], list[float
         file.crs, "OGC:CRS84", outline, antimeridian_cutting=True, precision=_DIGITS
     )
     bounds = rasterio.warp.transform_bounds(file.crs, "OGC:CRS84", west, south, east, north)
+    geometry, bounds = _turned(geometry, bounds)
     return geometry, [round(bound, _DIGITS) for bound in bounds]
+
+
+def _turned(
+    geometry: dict[str, Any], bounds: tuple[float, ...]
+) -> tuple[dict[str, Any], tuple[float, ...]]:
+    """Bring longitudes beyond ±180°, which GDAL leaves as they are, back to the other side."""
+    west, south, east, north = bounds
+    if west >= -180 and east <= 180:
+        return geometry, bounds
+    world, outline = shapely.box(-180, -90, 180, 90), shapely.geometry.shape(geometry)
+    sides = [
+        shapely.intersection(shapely.affinity.translate(outline, turn), world)
+        for turn in (-360, 0, 360)
+    ]
+    cut = shapely.union_all([side for side in sides if side.area > 0])
+    ends = (-180.0, 180.0) if east - west >= 360 else ((west + 180) % 360 - 180, _east(east))
+    return shapely.geometry.mapping(cut), (ends[0], south, ends[1], north)
+
+
+def _east(longitude: float) -> float:
+    return 180 - (180 - longitude) % 360
 
 
 def _bounds(file: rasterio.DatasetReader) -> list[float]:

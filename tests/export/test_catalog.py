@@ -10,6 +10,7 @@ import pystac
 import pystac.validation
 import pytest
 import rasterio
+import shapely.geometry
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -112,6 +113,24 @@ def test_a_raster_across_the_antimeridian_is_cut(tmp_path):
     west, _, east, _ = item.bbox
     assert west > 170 and east < -170  # as GeoJSON has it
     assert item.geometry["type"] == "MultiPolygon"
+
+
+@pytest.mark.parametrize(
+    ("west", "ends", "kind"),
+    [
+        (179.5, (179.5, -179.9), "MultiPolygon"),
+        (180.0, (-180.0, -179.4), "Polygon"),
+        (-180.6, (179.4, 180.0), "Polygon"),
+    ],
+)
+def test_longitudes_beyond_180_are_those_of_the_other_side(tmp_path, west, ends, kind):
+    fiji = GeoBox((40, 60), Affine(0.01, 0, west, 0, -0.01, -16), "EPSG:4326")
+    frames = {time: {"people": path} for time, path in cogs(tmp_path, "people", "u1", fiji).items()}
+    item = pystac.Item.from_file(str(write_catalog(tmp_path, "fiji", frames)[0]))
+    validate(item)
+    assert item.bbox == pytest.approx([ends[0], -16.4, ends[1], -16])
+    assert item.geometry["type"] == kind
+    assert shapely.geometry.shape(item.geometry).area == pytest.approx(0.6 * 0.4)
 
 
 def test_rows_that_run_northward_lie_in_the_same_place(tmp_path, written):
