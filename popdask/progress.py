@@ -50,8 +50,8 @@ class ConsoleReporter(Reporter):
         self._console.print(f"[green]✓[/] {name:<12} {work:<18} {seconds:7.1f} s", highlight=False)
 
     def note(self, text: str) -> None:
-        """Print one line."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        """Print one line, as it is: a path may have brackets."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[None]:

@@ -57,6 +57,12 @@ def test_a_long_note_stays_one_line():
     assert lines(out) == ["word " * 60]
 
 
+def test_a_note_is_told_as_it_is():
+    out = console()
+    ConsoleReporter(out).note("out/x[red]/[/y].toml")
+    assert lines(out) == ["out/x[red]/[/y].toml"]
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_stage_that_fails_is_not_ticked_off(terminal):
     out = console(force_terminal=terminal)
