@@ -97,6 +97,22 @@ def share_out(
     return _share_out(people, row, column, rows.start, columns.start, *shape, parts, turn)
 
 
+def turns(source: GeoBox, target: GeoBox) -> list[GeoBox]:
+    """Give the source where its longitudes may stand for those of the target: 190° is −170°.
+
+    Examples
+    --------
+    >>> east = GeoBox.from_bbox((0, 0, 360, 90), "EPSG:4326", resolution=1)
+    >>> [grid.extent.boundingbox.left for grid in turns(east, east)]
+    [-360.0, 0.0, 360.0]
+    """
+    turn = _turn(source)
+    if source.crs != target.crs or math.isinf(turn):
+        return [source]
+    shifts = [source.transform * source.transform.translation(n * turn, 0) for n in (-1, 0, 1)]
+    return [GeoBox(source.shape, transform, source.crs) for transform in shifts]
+
+
 def _turn(grid: GeoBox) -> float:
     """Columns once around the Earth; infinite where coordinates are not geographic."""
     assert grid.crs is not None, "grids without a CRS are refused where they are read"

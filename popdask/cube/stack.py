@@ -38,7 +38,7 @@ from popdask.cube.rasters import (
     read_counts,
     read_grid,
 )
-from popdask.cube.regrid import share_out, source_window
+from popdask.cube.regrid import share_out, source_window, turns
 from popdask.errors import InputError
 
 CHUNK = 1024
@@ -290,11 +290,16 @@ def _read_block(
     if aligned is None:
         return read_counts(path, rows, columns, nodata=nodata)
     source, target = aligned
-    window = source_window(source, target, rows, columns)
-    if any(side.start == side.stop for side in window):
-        return np.full((rows.stop - rows.start, columns.stop - columns.start), np.nan, "float32")
-    people = read_counts(path, *window, nodata=nodata)
-    return share_out(people, source, window, target, rows, columns).astype("float32")
+    total = np.full((rows.stop - rows.start, columns.stop - columns.start), np.nan)
+    for turned in turns(source, target):
+        window = source_window(turned, target, rows, columns)
+        if any(side.start == side.stop for side in window):
+            continue
+        people = read_counts(path, *window, nodata=nodata)
+        moved = share_out(people, turned, window, target, rows, columns)
+        both = np.where(np.isnan(moved), total, total + moved)
+        total = np.where(np.isnan(total), moved, both)
+    return total.astype("float32")
 
 
 def _checked_block(values: np.ndarray, source: str, block_info: dict[Any, Any]) -> np.ndarray:

@@ -208,6 +208,20 @@ def test_align_keeps_every_person(folder, tmp_path):
     )
 
 
+@pytest.mark.parametrize("chunks", ["auto", 17])
+def test_longitudes_up_to_360_are_those_of_the_west_when_aligned(tmp_path, chunks):
+    counts = np.random.default_rng(3).poisson(9, (18, 36)).astype("int16")
+    west = write_raster(
+        tmp_path / "a.tif", counts, transform=from_origin(-180, 90, 10, 10), crs="EPSG:4326"
+    )
+    east = write_raster(
+        tmp_path / "b.tif", counts, transform=from_origin(5, 90, 10, 10), crs="EPSG:4326"
+    )
+    cube = open_frames({2000: west, 2005: east}, align=True, chunks=chunks)
+    half = np.roll(counts, 18, axis=1) / 2  # both frames' cells lie half a cell apart
+    np.testing.assert_allclose(cube.population[1], half + np.roll(half, 1, axis=1), rtol=1e-6)
+
+
 def test_a_frame_that_lies_elsewhere_is_no_data_when_aligned(folder, tmp_path):
     far = write_raster(tmp_path / "far.tif", np.ones((3, 3)), transform=from_origin(0, 0, 1e3, 1e3))
     cube = open_frames({2000: folder / "pop_2000.tif", 2005: far}, align=True)
