@@ -80,7 +80,7 @@ class _Folder:
         return sorted((path.name for path in self._path.glob(f"*{SUFFIX}")), reverse=True)
 
     def read(self, name: str) -> str:
-        return (self._path / name).read_text(encoding="utf-8")
+        return (self._path / name).read_text(encoding="utf-8", errors="replace")
 
     def remove(self, name: str) -> None:
         (self._path / name).unlink(missing_ok=True)
@@ -111,7 +111,7 @@ class _Prefix:
 
     def read(self, name: str) -> str:
         answer = object_store.client().get_object(**self._place(name))
-        return str(answer["Body"].read().decode("utf-8"))
+        return str(answer["Body"].read().decode("utf-8", errors="replace"))
 
     def remove(self, name: str) -> None:
         object_store.client().delete_object(**self._place(name))

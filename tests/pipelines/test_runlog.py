@@ -109,6 +109,15 @@ def test_a_log_without_an_end_or_with_half_a_line_is_of_a_killed_run(region):
     assert (first.outcome, first.good, first.error) == (End.KILLED, False, None)
 
 
+def test_a_log_that_ends_within_a_letter_is_of_a_killed_run(region):
+    with RunLog(region) as log:
+        pass
+    path = Path(str(log))
+    path.write_bytes(path.read_bytes().splitlines()[0] + '\n{"region": "Å'.encode()[:-1])
+    (attempt,) = attempts(region)
+    assert attempt.outcome is End.KILLED
+
+
 def test_logs_of_many_regions_in_one_folder(region, tmp_path):
     with RunLog(region, folder=tmp_path / "logs") as log:
         pass
