@@ -112,8 +112,8 @@ def _owner_file(region: Path) -> Path:
 def _noted(region: Path) -> Owner | None:
     try:
         return Owner(**json.loads(_owner_file(region).read_text()))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None  # it is just being written, or taken away
+    except (FileNotFoundError, TypeError, ValueError):
+        return None  # it is just being written, or taken away, or not of this version
 
 
 def myself() -> Owner:

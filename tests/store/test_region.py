@@ -297,6 +297,13 @@ def test_the_lock_of_a_killed_run_is_free(store):
         pass
 
 
+@pytest.mark.parametrize("note", [b"", b"[1]", b'{"who": "another version"}', b"\xff"])
+def test_a_note_that_tells_no_owner_counts_for_nothing(store, note):
+    (store.path.parent / f"{store.path.name}.owner").write_bytes(note)
+    with store.lock():
+        assert store.holder().process == os.getpid()
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.docx").write_text("years of work")
     with pytest.raises(InputError, match="holds other files"):
