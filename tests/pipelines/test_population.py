@@ -419,6 +419,15 @@ def test_truth_of_other_times_is_told(world, tmp_path):
         population.run(job(world, tmp_path / "x.icechunk", truth=truth))
 
 
+def test_zones_of_cells_need_a_table(world, tmp_path):
+    census = {"zones": str(world / "people_2015.tif")}
+    settings = job(world, tmp_path / "x.icechunk", census=census)
+    with pytest.raises(InputError, match=r"2015\.tif, a raster of zone .* give \[census\] table"):
+        Sources.of(settings)
+    given = job(world, tmp_path / "x.icechunk", census=census | {"table": "totals.csv"})
+    assert Sources.of(given).others["census.table"] == "totals.csv"
+
+
 @pytest.mark.parametrize("join", [1, 2])
 def test_truth_that_tells_a_cell_twice_is_refused(world, tmp_path, join):
     settings = job(world, tmp_path / "x.icechunk", cells={"join": join})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from popdask.errors import InputError
+from popdask.imagery.census.zones import RASTERS
 from popdask.job import PopulationJob
 from popdask.pipelines.images import Times, by_time, files_of, iso, version_of
 from popdask.pipelines.provenance import without_secrets
@@ -52,6 +54,12 @@ class Sources:
             "census.table": job.census and job.census.table,
         }
         known = {name: path for name, path in others.items() if path}
+        zones = known.get("census.zones", "")
+        if Path(zones).suffix.lower() in RASTERS and "census.table" not in known:
+            raise InputError(
+                f"[census] zones is {zones}, a raster of zone numbers, and there is no table of "
+                "their totals: give [census] table, with the columns zone and total."
+            )
         return cls(mosaics, training, counts, truth, known)
 
     @staticmethod
