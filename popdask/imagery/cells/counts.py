@@ -135,7 +135,10 @@ def counts_from_table(
     if positions:
         north, east = (_as_places(rows[axis], name) for axis in ("north", "east"))
     else:
-        cells = np.array([grid.parse(code) for code in rows[cell]], np.int64).reshape(-1, 2)
+        try:
+            cells = np.array([grid.parse(code) for code in rows[cell]], np.int64).reshape(-1, 2)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
         north, east = cells[:, 0], cells[:, 1]
     counts = _table(north, east, numbers)
     refuse_doubles(counts, grid, name)

@@ -115,7 +115,7 @@ def test_columns_may_have_other_names_or_be_positions():
         (CODES, [1, 2, np.inf], r"not numbers, first inf in row 2"),
         (CODES, ["1", "few", "3"], r"not numbers, first few in row 1"),
         ([*CODES[:2], CODES[0]], [1, 2, 3], r"1 cells twice, first 100m_61397_6775"),
-        ([*CODES[:2], "1km_6139_677"], [1, 2, 3], r"'1km_6139_677' is not the code of a cell"),
+        ([*CODES[:2], "1km_6139_677"], [1, 2, 3], r"of counts: '1km_6139_677' is not the code of"),
         ([*CODES[:2], None], [1, 2, 3], r"is not the code of a cell"),
     ],
 )
