@@ -59,11 +59,18 @@ def files_of(patterns: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The version of a file, or of a folder by the names, sizes and times within."""
-    if "://" in path or not Path(path).is_dir():
+    """The version of a file, or of a folder by the names, sizes and times within.
+
+    A shapefile is as a folder: its numbers are in another file beside it.
+    """
+    place = Path(path)
+    is_shapefile = place.suffix.lower() == ".shp" and place.is_file()
+    if "://" in path or not (place.is_dir() or is_shapefile):
         return file_fingerprint(path, known.get(path, {}))
-    inside = sorted(p for p in Path(path).rglob("*") if p.is_file())
-    told = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in inside]
+    root = place.parent if is_shapefile else place
+    found = root.iterdir() if is_shapefile else root.rglob("*")
+    inside = sorted(p for p in found if p.is_file() and (not is_shapefile or p.stem == place.stem))
+    told = [(str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p in inside]
     digest = hashlib.sha256(repr(told).encode()).hexdigest()
     return {"path": path, "size": sum(size for _, size, _ in told), "mtime": None, "sha256": digest}
 

@@ -402,6 +402,17 @@ def test_new_totals_of_a_zone_are_noticed(world, tmp_path):
         np.testing.assert_allclose(outcome.people["people"], sum(people_of_zones), rtol=1e-6)
 
 
+def test_new_totals_in_a_shapefile_are_noticed(world, tmp_path):
+    census = {"zones": str(tmp_path / "zones.shp")}
+    settings = job(world, tmp_path / "dots.icechunk", census=census, truth=None)
+    versions, outlines = [], []
+    for people_of_zones in ([700, 300], [70, 30]):
+        halves(people_of_zones).to_file(tmp_path / "zones.shp")
+        outlines.append((tmp_path / "zones.shp").read_bytes())
+        versions.append(Sources.of(settings).fingerprints({})[census["zones"]]["sha256"])
+    assert outlines[0] == outlines[1] and versions[0] != versions[1]
+
+
 def test_an_appended_date_leaves_the_zones_of_the_others(world, tmp_path):
     halves([700, 300]).to_file(tmp_path / "zones.gpkg")
     census = {"zones": str(tmp_path / "zones.gpkg")}
