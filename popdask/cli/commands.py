@@ -236,7 +236,7 @@ for command in (models.train, models.tune, models.evaluate, models.explain):
 @app.command()
 def certificates(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where they go.")],
-    days: Annotated[int, typer.Option(help="How long they hold.")] = 365,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long they hold.")] = 365,
 ) -> None:
     """Make the certificates of a cluster that talks by TLS."""
     from popdask.cluster import make_certificates

@@ -78,7 +78,7 @@ def plan(pipeline: Pipeline, job: Job) -> Plan:
         If an input file is missing, or the store holds something else.
     """
     records = RegionStore(job.output.store).latest_records()
-    check_owner(job, records)
+    _check_owner(job, records)
     return pipeline.plan(job, pipeline.files(job, records), records)
 
 
@@ -122,7 +122,7 @@ def run(
     store = RegionStore(job.output.store)
     with store.lock():
         records = store.latest_records()
-        check_owner(job, records)
+        _check_owner(job, records)
         records = {} if force else records
         files = pipeline.files(job, records)
         whole = pipeline.plan(job, files, records)
@@ -171,7 +171,7 @@ def run_only(
     store = RegionStore(job.output.store)
     with store.lock():
         records = store.latest_records()
-        check_owner(job, records)
+        _check_owner(job, records)
         if force:
             records = {key: record for key, record in records.items() if key not in names}
         files = pipeline.files(job, records)
@@ -196,21 +196,8 @@ def owner_record(job: Job) -> dict[str, str]:
     return {"job": job.name, "pipeline": job.pipeline}
 
 
-def check_owner(job: Job, records: Mapping[str, Any]) -> None:
-    """Refuse a store that holds another job's region.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    records
-        What the stages of the store were made from.
-
-    Raises
-    ------
-    InputError
-        If it is that of another region or pipeline.
-    """
+def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
+    """Refuse a store that holds another job's region."""
     told: Mapping[str, Any] = next((record for record in records.values() if "job" in record), {})
     for what, mine in (("region", job.name), ("pipeline", job.pipeline)):
         owner = told.get("job" if what == "region" else "pipeline", mine)
@@ -219,6 +206,28 @@ def check_owner(job: Job, records: Mapping[str, Any]) -> None:
                 f"[output] store {job.output.store} holds the {what} {owner!r}, not {mine!r}: give "
                 "this job a store of its own."
             )
+
+
+def own_store(job: Job) -> RegionStore:
+    """Open the store of a job.
+
+    Parameters
+    ----------
+    job
+        The settings.
+
+    Returns
+    -------
+    RegionStore
+
+    Raises
+    ------
+    InputError
+        If it is that of another region or pipeline.
+    """
+    store = RegionStore(job.output.store)
+    _check_owner(job, store.latest_records())
+    return store
 
 
 def _compute(stages: Stages, todo: Sequence[StagePlan], reporter: Reporter | None) -> None:

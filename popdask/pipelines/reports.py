@@ -8,10 +8,11 @@ from typing import Any
 
 from popdask.job import Job
 from popdask.pipelines import product
+from popdask.pipelines.conductor import own_store
 from popdask.pipelines.credits import credits_of
 from popdask.progress import Reporter
 from popdask.report import write_report
-from popdask.store import MAIN, RegionStore
+from popdask.store import MAIN
 
 
 def report(
@@ -48,7 +49,7 @@ def report(
         If no run is finished yet, the store's models are not those of the job's settings, or the
         images or known people that its pictures show are not there any more.
     """
-    region = RegionStore(job.output.store)
+    region = own_store(job)
     record = region.run_record() if record is None else record
     with (reporter or Reporter()).stage("report", "to do"):
         return write_report(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from popdask.errors import InputError
 from popdask.job import Job
-from popdask.pipelines.conductor import check_owner
+from popdask.pipelines.conductor import own_store
 from popdask.pipelines.logplace import log_name, log_place
 from popdask.store import RegionStore, Run
 
@@ -50,8 +50,7 @@ def roll_back(job: Job, tag: str | None = None) -> Run:
     RegionBusyError
         If a run holds the region.
     """
-    store = RegionStore(job.output.store)
-    check_owner(job, store.latest_records())
+    store = own_store(job)
     return store.rollback(tag or _before(store))
 
 
@@ -85,8 +84,7 @@ def expire(
     RegionBusyError
         If a run holds the region.
     """
-    store = RegionStore(job.output.store)
-    check_owner(job, store.latest_records())
+    store = own_store(job)
     age = None if days is None else _age(days)
     expired = store.expire(keep_last=keep, older_than=age)
     kept = store.kept_runs()

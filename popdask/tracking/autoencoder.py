@@ -127,7 +127,8 @@ def training_windows(
     if len(cells) < config.batch_size:
         raise InputError(
             f"training has {len(cells)} cells with data in its mask, expected at least one batch "
-            f"of {config.batch_size}; widen the mask or lower batch_size"
+            f"of {config.batch_size}; widen the mask ([domain] cells of a job), or give a larger "
+            "raster"
         )
     windows = gather_windows(features, cells, size=WINDOW, fill=scaling.beyond(config.edge))
     height, width = features.shape[-2:]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from popdask.errors import InputError
 from popdask.pipelines import communities, upkeep
+from popdask.pipelines.reports import report
 from popdask.progress import Reporter
 from popdask.store import MAIN, RegionBusyError
 from tests.pipelines.small import assert_same, job, small_world
@@ -279,6 +280,8 @@ def test_the_store_of_another_job_is_refused(finished, frames, copy):
     for ask in (
         communities.run,
         communities.plan,
+        communities.draw,
+        report,
         upkeep.roll_back,
         partial(upkeep.expire, keep=1),
     ):

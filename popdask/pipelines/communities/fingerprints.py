@@ -15,7 +15,7 @@ from popdask.pipelines.plan import Plan, decide, fingerprint, plain
 
 #: Version of each stage's code; a stage that computes something else gets the next number.
 VERSIONS = {
-    "population": 1,
+    "population": 2,
     "flow": 1,
     "encoder": 1,
     "classifier": 1,

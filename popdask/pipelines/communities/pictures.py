@@ -25,6 +25,7 @@ from popdask import figures
 from popdask.arithmetic import fixed_arithmetic
 from popdask.errors import InputError
 from popdask.job import CommunitiesJob
+from popdask.pipelines.conductor import own_store
 from popdask.progress import Reporter
 from popdask.store import MAIN, RegionStore
 from popdask.tracking import analysis, clustering, encoding
@@ -68,7 +69,7 @@ def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
     model for each frame, classes are analysed of the last frame.
     """
     reporter = reporter or Reporter()
-    region = RegionStore(job.output.store)
+    region = own_store(job)
     found = region.dataset()
     parts = {"maps": _maps(region, found), "analysis": charts(job, region, found)}
     paths = []

@@ -14,6 +14,7 @@ from popdask.imagery.cells import cells_grid, select_fold
 from popdask.imagery.gradcam import gradcam, telling_cells
 from popdask.imagery.models import TrainedModel
 from popdask.job import PopulationJob
+from popdask.pipelines.conductor import own_store
 from popdask.progress import Reporter
 from popdask.store import MAIN, RegionStore
 
@@ -40,7 +41,7 @@ def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int 
     InputError
         If no run is finished yet, or it has no labelled cells, or nobody lives in them.
     """
-    region = RegionStore(job.output.store)
+    region = own_store(job)
     with (reporter or Reporter()).stage("explain", "to do"):
         figure = why_figure(job, region, cells=cells)
         if figure is None:

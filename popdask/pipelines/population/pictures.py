@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from popdask import figures
 from popdask.imagery.models import TrainedModel
 from popdask.job import PopulationJob
+from popdask.pipelines.conductor import own_store
 from popdask.pipelines.images import cell_grid
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.sources import Sources
@@ -43,7 +44,7 @@ def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
     InputError
         If no run is finished yet.
     """
-    region, folder = RegionStore(job.output.store), job.export_folder / "figures"
+    region, folder = own_store(job), job.export_folder / "figures"
     stored = region.dataset()
     written = []
     with (reporter or Reporter()).stage("figures", "to do"):

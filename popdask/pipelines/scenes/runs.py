@@ -230,7 +230,7 @@ def draw(job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
     list of Path
         ``figures/<job>_scene_map.png`` and ``figures/<job>_scene_plot.png`` in the export folder.
     """
-    folder, groups = job.export_folder / "figures", RegionStore(job.output.store).group("groups")
+    folder, groups = job.export_folder / "figures", conductor.own_store(job).group("groups")
     paths = _mosaic(job)
     grid = cell_grid(job.cells, paths[0])
     groups = groups.load()
