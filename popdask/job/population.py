@@ -281,6 +281,11 @@ class PopulationJob(settings.Job):
                 "[cells] has no counts to learn from: give counts, a folder of cells, or the "
                 "weights of trained models in [presence] and [count]"
             )
+        if self.cells.folder is not None and self.cells.context:
+            raise ValueError(
+                f"[cells] context is {self.cells.context}, and files of cells show no neighbours: "
+                "cut cells from a mosaic with counts, or leave context out"
+            )
         stores = [self.output.store]
         for name, other in (("follow", self.followed()), ("scenes", self.grouped)):
             if other is not None and other.output.store in stores:

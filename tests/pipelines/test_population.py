@@ -555,3 +555,8 @@ def test_a_search_on_predicted_cells_needs_the_model_that_predicts(world, tmp_pa
 def test_there_is_no_search_before_cells_are_cut(world, tmp_path):
     with pytest.raises(InputError, match=r"popdask train JOB.* cuts them|holds no results yet"):
         population.tune(job(world, tmp_path / "x.icechunk"), "presence", 1)
+
+
+def test_cells_of_a_folder_have_no_surroundings(tmp_path):
+    with pytest.raises(ValueError, match=r"\[cells\] context is 1, and files of cells show no"):
+        job(tmp_path, tmp_path / "s", cells={"folder": "cells", "context": 1})

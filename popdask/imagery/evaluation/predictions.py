@@ -55,12 +55,13 @@ def prediction_table(
     """
     given = {"prediction": population, "truth": truth}
     given |= {} if presence is None else {"presence": presence}
-    size = np.asarray(truth).size
-    columns: dict[str, np.ndarray] = {"cell": np.asarray(range(size) if cell is None else cell)}
+    shape = np.shape(truth)
+    names = np.arange(np.size(truth)).reshape(shape) if cell is None else np.asarray(cell)
+    columns: dict[str, np.ndarray] = {"cell": names}
     columns |= {name: np.asarray(values, np.float64) for name, values in given.items()}
-    if any(values.size != size for values in columns.values()):
-        sizes = ", ".join(f"{name} has {values.size}" for name, values in columns.items())
-        raise InputError(f"{sizes} cells; one number was expected: give arrays of one grid")
+    if any(values.shape != shape for values in columns.values()):
+        shapes = ", ".join(f"{name} has the shape {each.shape}" for name, each in columns.items())
+        raise InputError(f"{shapes}; one shape was expected: give arrays of one grid")
     table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
     return table.dropna(ignore_index=True)
 

@@ -19,10 +19,10 @@ from popdask.pipelines.population.sources import Sources
 
 #: Version of each stage's code; a stage that computes something else gets the next number.
 VERSIONS = {
-    "cells": 1,
-    "presence": 1,
-    "count": 2,
-    "estimate": 1,
+    "cells": 2,
+    "presence": 2,
+    "count": 3,
+    "estimate": 2,
     "census": 1,
     "evaluation": 1,
     "export": 2,

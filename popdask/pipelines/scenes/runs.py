@@ -42,7 +42,7 @@ from popdask.progress import Reporter
 from popdask.store import WORK, RegionStore, Work, table_bytes
 
 #: Version of each stage's code; a stage that computes something else gets the next number.
-VERSIONS = {"features": 1, "groups": 1, "export": 2}
+VERSIONS = {"features": 2, "groups": 1, "export": 2}
 
 TILE = 8  # cells per side of a stored chunk of features
 

@@ -129,12 +129,12 @@ def test_scores_are_written_as_json(tmp_path):
 
 def test_rasters_become_a_table():
     truth = np.array([[1.0, np.nan], [0.0, 4.0]])
-    population, presence = np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([[0.9, 0.8, 0.2, np.nan]])
+    population, presence = np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([[0.9, 0.8], [0.2, np.nan]])
     table = prediction_table(population, truth, presence, cell=[["a", "b"], ["c", "d"]])
     assert table.to_numpy().tolist() == [["a", 2.0, 1.0, 0.9], ["c", 0.0, 0.0, 0.2]]
     assert prediction_table(population, truth)["cell"].tolist() == [0, 2, 3]
-    with pytest.raises(InputError, match="prediction has 4, truth has 3 cells"):
-        prediction_table(population, [1, 2, 3], cell=[1, 2, 3])
+    with pytest.raises(InputError, match=r"prediction has the shape \(2, 2\), truth .* \(4,\);"):
+        prediction_table(population, [1, 2, 3, 4], cell=[1, 2, 3, 4])
 
 
 TABLE = pd.DataFrame({"cell": ["a", "b"], "prediction": [1.0, 2.0], "truth": [1.0, 3.0]})
