@@ -43,10 +43,13 @@ def _standing(canvas: Canvas, salt: int, chances: np.ndarray, sizes: np.ndarray)
 
 
 @numba.njit(cache=True, nogil=True)
-def _paint(canvas: Canvas, trees: list, sun: tuple, salt: int, crown: int, shadows: bool) -> None:
-    """Paint the shadows of trees, or their crowns."""
+def _paint(
+    canvas: Canvas, trees: np.ndarray, sun: tuple, salt: int, crown: int, shadows: bool
+) -> None:
+    """Paint the shadows of trees (n, 4), or their crowns."""
     fall = _FALL if shadows else 0.0
-    for x, y, radius, tone in trees:
+    for i in range(len(trees)):
+        x, y, radius, tone = trees[i, 0], trees[i, 1], trees[i, 2], trees[i, 3]
         middle = (x - sun[0] * fall * radius, y - sun[1] * fall * radius)
         first, end, left, right = frame(canvas, middle[0], middle[1], 1.2 * radius)
         for row in range(first, end):
@@ -67,7 +70,7 @@ def _paint(canvas: Canvas, trees: list, sun: tuple, salt: int, crown: int, shado
 
 def plant(canvas: Canvas, sun: tuple[float, float], salt: int) -> None:
     """Let trees grow on a painted canvas."""
-    trees = _standing(canvas, salt, _CHANCES, _SIZES)
-    if trees:
+    trees = np.array(_standing(canvas, salt, _CHANCES, _SIZES))
+    if len(trees):
         for shadows in (True, False):
             _paint(canvas, trees, sun, salt + 5, int(Material.CROWN), shadows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
+from rasterio.errors import NodataShadowWarning
 from rasterio.windows import Window
 
 from popdask.cube.grids import grid_of
@@ -116,6 +118,9 @@ def _raster_sheet(source: rasterio.DatasetReader, path: str, nodata: float | Non
 
 def _mask(source: rasterio.DatasetReader, window: Window) -> NDArray[np.bool_]:
     """Tell which pixels of a window (y, x) have data by mask, nodata and alpha."""
+    # rasterio warns that alpha is passed over beside nodata: it is heeded below. Filters are those
+    # of the process: one that is taken back would come back in other threads.
+    warnings.filterwarnings("ignore", "", NodataShadowWarning)
     valid = np.asarray(source.dataset_mask(window=window) > 0)
     for band, colour in zip(source.indexes, source.colorinterp, strict=True):
         if colour == ColorInterp.alpha:  # GDAL heeds it in two or four bands alone
