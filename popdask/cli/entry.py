@@ -10,18 +10,6 @@ from popdask import console
 from popdask.cli.commands import app
 from popdask.errors import InputError
 
-#: Errors of the system that are no bug: permissions, a full disk, a file where a folder is wanted.
-OF_THE_DISK = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.EIO,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
-
 
 def main() -> None:
     """Run the command line; what a user can mend becomes one sentence and an exit code."""
@@ -49,12 +37,13 @@ def known_failure(error: Exception) -> int | None:
     from popdask.cluster import NoWorkersError
     from popdask.imagery.training import TrainingError
     from popdask.store import RegionBusyError, StoreError
+    from popdask.store.trouble import OF_THE_STORE
     from popdask.tracking.summary import LostPeopleError
 
     if isinstance(error, RegionBusyError):
         return 75
-    if isinstance(error, OSError):
-        return 1 if error.errno in OF_THE_DISK else None
+    if isinstance(error, OSError):  # of the disk, or of a file where a folder is wanted
+        return 1 if error.errno in OF_THE_STORE | {errno.EEXIST, errno.ENOTDIR} else None
     told = (StoreError, LostPeopleError, KilledWorker, NoWorkersError, TrainingError, IcechunkError)
     return 1 if isinstance(error, told) else None
 
@@ -62,13 +51,10 @@ def known_failure(error: Exception) -> int | None:
 def _sentence(error: Exception) -> str:
     from icechunk import IcechunkError
 
-    from popdask.store.trouble import root_of
+    from popdask.store.trouble import damaged
 
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'} cannot be read or written ({error.strerror})."
     if isinstance(error, IcechunkError):
-        return (
-            f"the store cannot be read ({root_of(str(error))}): if it is damaged, `popdask run JOB "
-            "--force` computes it anew."
-        )
+        return str(damaged("the store", error))
     return str(error)

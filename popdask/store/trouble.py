@@ -53,7 +53,7 @@ def told(place: object) -> Iterator[None]:
     try:
         yield
     except IcechunkError as error:
-        raise _store_error(place, root_of(str(error))) from error
+        raise _store_error(place, _root(str(error))) from error
     except OSError as error:
         if error.errno not in OF_THE_STORE:
             raise
@@ -88,13 +88,18 @@ def damage_told(place: object) -> Iterator[None]:
     except (InputError, StoreError):
         raise
     except READ_ERRORS as error:
-        raise StoreError(
-            f"{place} cannot be read ({root_of(str(error))}): if it is damaged, `popdask run JOB "
-            "--force` computes it anew."
-        ) from error
+        raise damaged(place, error) from error
 
 
-def root_of(text: str) -> str:
+def damaged(place: object, error: Exception) -> StoreError:
+    """Tell of a store that cannot be read, and what helps."""
+    return StoreError(
+        f"{place} cannot be read ({_root(str(error))}): if it is damaged, `popdask run JOB "
+        "--force` computes it anew."
+    )
+
+
+def _root(text: str) -> str:
     """The root of an error of Icechunk's: it stands last, behind an arrow, or first."""
     text = text.strip()
     root = text.rsplit("-> ", 1)[-1].split("\n\n")[0] if "-> " in text else text.splitlines()[0]
