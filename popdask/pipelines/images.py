@@ -58,19 +58,23 @@ def files_of(patterns: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The version of a file, or of a folder by the names, sizes and times within.
+def _parts(place: Path) -> dict[str, Path] | None:
+    """The files of a folder, or those of a shapefile, by name; None for a single file."""
+    if place.is_dir():
+        inside = sorted(part for part in place.rglob("*") if part.is_file())
+        return {str(part.relative_to(place)): part for part in inside}
+    if place.suffix.lower() == ".shp" and place.is_file():  # its numbers are in another one
+        beside = sorted(part for part in place.parent.iterdir() if part.stem == place.stem)
+        return {part.name: part for part in beside if part.is_file()}
+    return None
 
-    A shapefile is as a folder: its numbers are in another file beside it.
-    """
-    place = Path(path)
-    is_shapefile = place.suffix.lower() == ".shp" and place.is_file()
-    if "://" in path or not (place.is_dir() or is_shapefile):
+
+def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The version of a file, or of a folder or shapefile by names, sizes and times of its parts."""
+    parts = None if "://" in path else _parts(Path(path))
+    if parts is None:
         return file_fingerprint(path, known.get(path, {}))
-    root = place.parent if is_shapefile else place
-    found = root.iterdir() if is_shapefile else root.rglob("*")
-    inside = sorted(p for p in found if p.is_file() and (not is_shapefile or p.stem == place.stem))
-    told = [(str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p in inside]
+    told = [(name, part.stat().st_size, part.stat().st_mtime_ns) for name, part in parts.items()]
     digest = hashlib.sha256(repr(told).encode()).hexdigest()
     return {"path": path, "size": sum(size for _, size, _ in told), "mtime": None, "sha256": digest}
 
