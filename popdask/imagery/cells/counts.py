@@ -247,7 +247,7 @@ def people_of_cells(
     refuse_doubles(counts, grid, "the table of counts")
     cells = pd.MultiIndex.from_arrays([north, east])
     known = pd.MultiIndex.from_frame(counts[["north", "east"]])
-    others = ~known.isin(cells)
+    others = counts_beyond(counts, north, east)
     if others.any() and (others.all() or not drop_others):
         first = counts[others].iloc[0]
         raise InputError(
@@ -261,6 +261,12 @@ def people_of_cells(
         )
     people = pd.Series(counts["people"].to_numpy(np.float64), known)
     return people.reindex(cells).to_numpy(np.float64)
+
+
+def counts_beyond(counts: pd.DataFrame, north: NDArray, east: NDArray) -> NDArray[np.bool_]:
+    """Tell which counts (north, east, people) are of other cells than these."""
+    cells = pd.MultiIndex.from_arrays([north, east])
+    return ~pd.MultiIndex.from_frame(counts[["north", "east"]]).isin(cells)
 
 
 def refuse_doubles(counts: pd.DataFrame, grid: CellGrid, name: str) -> None:

@@ -22,7 +22,7 @@ from popdask.imagery.cells import (
     read_cells,
     split_cells,
 )
-from popdask.imagery.cells.counts import refuse_doubles
+from popdask.imagery.cells.counts import counts_beyond, refuse_doubles
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.tables import has_geometry
 from popdask.job import PopulationJob
@@ -60,9 +60,7 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
             absent=_absent(settings),
             outside="drop",
         )
-        places = pd.MultiIndex.from_arrays([cells["north"].values, cells["east"].values])
-        known = pd.MultiIndex.from_frame(counts[["north", "east"]])
-        outside = int((~known.isin(places)).sum())
+        outside = int(counts_beyond(counts, cells["north"].values, cells["east"].values).sum())
     if settings.join > 1:
         cells = join_cells(cells, settings.join)
     cells, dropped = drop_padding(cells)
