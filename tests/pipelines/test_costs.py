@@ -6,21 +6,21 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-import rasterio
 from dask._task_spec import Alias, DataNode
 from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
+from benchmarks.estimate import small_models
+from benchmarks.plan import mosaic_job
 from popdask import cli
 from popdask.cube.stack import CHUNK
 from popdask.errors import InputError
 from popdask.imagery.inference import estimate
 from popdask.imagery.models import TrainedModel
 from popdask.imagery.mosaic import open_mosaic
-from popdask.job import PopulationJob, load_job
+from popdask.job import load_job
 from popdask.pipelines import communities, population, scenes
 from popdask.pipelines.calibration import Trial, calibrate, explain
 from popdask.pipelines.communities.costs import Extent, count
@@ -85,10 +85,10 @@ def test_the_tasks_of_a_plan_are_those_of_the_graphs(tmp_path, chunks):
         communities.run(job, counter)
     assert told.tasks == pytest.approx(sum(counter.tasks.values()), rel=0.15)
     for name, cost in told.stages.items():
-        # Single chunks are fused in one way or another, as their random names are sorted: up to two
-        # tasks more for a frame.
-        real = counter.tasks.get(name, 0)
-        assert cost.tasks == pytest.approx(real, rel=0.2, abs=12), name
+        # Single chunks are fused in one way or another, as their random names are sorted: classes
+        # have been seen with two tasks more for a frame.
+        few = 12 if name == "classes" else 6
+        assert cost.tasks == pytest.approx(counter.tasks.get(name, 0), rel=0.2, abs=few), name
 
 
 def test_a_plan_of_100_000_chunks_builds_no_graph(tmp_path):
@@ -236,41 +236,15 @@ def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
 
 
 def test_a_mosaic_of_30_by_30_km_is_planned_by_its_header(tmp_path):
-    side = 60_000  # pixels of half a metre
-    size = {"width": side, "height": side, "count": 3, "dtype": "uint8"}
-    blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True}
-    place = {"crs": "EPSG:25832", "transform": from_origin(600_000, 6_170_000, 0.5, 0.5)}
-    with rasterio.open(
-        tmp_path / "mosaic_2025.tif", "w", driver="GTiff", **size, **blocks, **place
-    ):
-        pass
-    model = TrainedModel.untrained(
-        "presence",
-        {"network": "PresenceCNN", "widths": (4,), "hidden": (8,)},
-        pixels=200,
-        cell_size=100.0,
-        resolution=0.5,
-    )
-    model.save(tmp_path / "presence.safetensors")
-    network = {"weights": f"{tmp_path}/presence.safetensors"}
-    job = PopulationJob.model_validate(
-        {
-            "name": "large",
-            "input": {"mosaic": f"{tmp_path}/mosaic_{{time:%Y}}.tif"},
-            "cells": {"grid": "dk_100m"},
-            "presence": network,
-            "count": network,
-            "output": {"store": f"{tmp_path}/large.icechunk", "export": []},
-        }
-    )
+    job, side = mosaic_job(tmp_path, quick=True), 60_000  # pixels of half a metre
     told = population.costs(job, population.plan(job))
     estimated = told.stages["estimate"]
     assert estimated.read == side**2 * 3 and estimated.written == 2 * 4 * 90_000
     one = Crew(workers=1, threads=1, memory=GIB)
     assert told.fits(one)
-    ops, _ = operations(model.config, 200)
+    ops = sum(operations(model.config, 200)[0] for model in small_models())
     known = rates(**{"network per operation": 1e-9, "image per pixel": 1e-8})
-    each = 2 * ops * 1e-9 + 200**2 * 1e-8
+    each = ops * 1e-9 + 200**2 * 1e-8
     rest = known.start + known.task * told.tasks
     assert told.seconds(known, one) == pytest.approx(90_000 * each + rest, rel=1e-6)
 
