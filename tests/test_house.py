@@ -39,6 +39,7 @@ FLOORS = (
 GROUND = ({"halo", "reduction", "sampling", "domain", "tally", "network"}, {"fitted"})
 STAGES = {
     "flow": {"_horn_schunck", "flow"},
+    "registration": {"registration"},
     "autoencoder": {"autoencoder"},
     "encoding": {"convolution", "encoding"},
     "clustering": {"_nearest", "classes", "clustering"},

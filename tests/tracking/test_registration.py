@@ -1,0 +1,175 @@
+"""Displacements are those that were made, in any chunks, and nothing else is called one."""
+
+import os
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from popdask.errors import InputError
+from popdask.tracking.registration import (
+    displacement,
+    displacement_warnings,
+    shift_frame,
+)
+
+DATA = Path(os.environ.get("POPDASK_DATA", "../shared/data"))
+COLUMNS = ["dy", "dx", "response"]
+
+
+def country(shape=(300, 280), seed=0):
+    """Towns and scattered farms."""
+    rng = np.random.default_rng(seed)
+    return rng.poisson(rng.gamma(0.08, 200.0, shape)).astype("float32")
+
+
+def moved(people, dy, dx):
+    """Move what a frame holds by whole cells; nobody moves in."""
+    found = np.zeros_like(people)
+    height, width = people.shape
+    found[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = people[
+        max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
+    ]
+    return found
+
+
+def cube(*frames, chunks=None):
+    stack = np.stack(frames)
+    data = stack if chunks is None else da.from_array(stack, chunks=chunks)
+    times = {"time": np.arange(len(frames)) + 2001}
+    return xr.DataArray(data, dims=("time", "y", "x"), coords=times, name="population")
+
+
+def plain_shift(first, second):
+    """The whole shift at which log(1 + people) correlate best on a torus."""
+    one, two = (np.fft.fft2(np.log1p(frame) - np.log1p(frame).mean()) for frame in (first, second))
+    surface = np.fft.ifft2(np.conj(one) * two).real
+    place = np.unravel_index(surface.argmax(), surface.shape)
+    return [(p + n // 2) % n - n // 2 for p, n in zip(place, surface.shape, strict=True)]
+
+
+def redrawn(frame, seed):
+    return np.random.default_rng(seed).poisson(frame).astype("float32")
+
+
+@pytest.mark.parametrize("shift", [(0, 1), (1, 0), (-2, 3), (0, 4), (5, -8), (8, 8), (-7, -1)])
+def test_names_a_whole_shift_within_a_tenth_and_equals_plain_correlation(shift):
+    people = country()
+    after = moved(redrawn(people, 1), *shift)
+    (row,) = displacement(cube(people, after)).itertuples()
+    assert row.suspicious
+    np.testing.assert_allclose((row.dy, row.dx), shift, atol=0.1)
+    assert [round(row.dy), round(row.dx)] == plain_shift(people, after)
+
+
+def test_finds_half_cells():
+    people = country()
+    between = (people + moved(people, 0, 1)) / 2
+    (row,) = displacement(cube(people, between)).itertuples()
+    assert row.dx == pytest.approx(0.5, abs=0.1)
+    assert row.dy == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_suspicious_where_nothing_happens(seed):
+    people = country(seed=seed)
+    found = displacement(cube(*(redrawn(people, seed + draw) for draw in range(4))))
+    assert not found["suspicious"].any()
+    assert (found["response"] > 0.9).all()
+
+
+def test_smooth_rasters_with_noise_stand_still_and_move():
+    rng = np.random.default_rng(0)
+    waves = gaussian_filter(rng.normal(size=(320, 320)), 4)
+    field = np.exp(3 + waves / waves.std())
+    here, there = (slice(20, 300), slice(20, 300)), (slice(17, 297), slice(24, 304))
+    for other, shift in ((here, (0, 0)), (there, (3, -4))):
+        pair = cube(redrawn(field, 1)[here], redrawn(field, 2)[other])
+        (row,) = displacement(pair).itertuples()
+        assert row.suspicious == any(shift)
+        np.testing.assert_allclose((row.dy, row.dx), shift, atol=0.2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    chunks=st.tuples(st.integers(1, 3), st.integers(40, 400), st.integers(40, 400)),
+    seed=st.integers(0, 9),
+    missing=st.booleans(),
+)
+def test_identical_in_any_chunks(chunks, seed, missing):
+    frames = [country((370, 290), seed), moved(country((370, 290), seed), 2, -1)]
+    if missing:
+        frames[0][:, 200:] = np.nan
+    whole = displacement(cube(*frames))
+    in_chunks = displacement(cube(*frames, chunks=chunks))
+    np.testing.assert_array_equal(whole[COLUMNS], in_chunks[COLUMNS])
+
+
+def test_an_empty_frame_has_no_place():
+    found = displacement(cube(country(), np.full((300, 280), np.nan), country()))
+    assert found["dy"].isna().all() and found["dx"].isna().all()
+    assert not found["suspicious"].any()
+    assert displacement(cube(country())).empty
+
+
+def test_says_in_a_sentence_which_year_lies_where():
+    people = country()
+    found = displacement(cube(people, moved(people, 0, -4), moved(people, 2, -4)))
+    first, second = displacement_warnings(found)
+    assert first.startswith("2001 lies 4.0 cells east of 2002: ")
+    assert second.startswith("2002 lies 2.0 cells north of 2003: ")
+    assert displacement_warnings(displacement(cube(people, people))) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    dy=st.integers(-5, 5),
+    dx=st.integers(-4, 4),
+    chunks=st.one_of(st.none(), st.tuples(st.integers(1, 6), st.integers(1, 5))),
+)
+def test_a_shift_keeps_people_or_counts_them(dy, dx, chunks):
+    people = country((6, 5)) + np.float32(0.1)
+    data = people if chunks is None else da.from_array(people, chunks=chunks)
+    frame = xr.DataArray(data, dims=("y", "x"))
+    found = shift_frame(frame, dy=dy, dx=dx)
+    np.testing.assert_array_equal(found.population.fillna(0), moved(people, dy, dx))
+    total = found.left + float(found.population.sum(dtype=np.float64))
+    assert total == pytest.approx(people.sum(dtype=np.float64), rel=1e-12)
+    assert found.population.chunks == frame.chunks
+
+
+@pytest.mark.parametrize("cells", [0.5, 6])
+def test_refuses_shifts_that_are_not_whole_or_too_far(cells):
+    with pytest.raises(InputError, match=r"dy is .* expected whole cells, fewer than the 6"):
+        shift_frame(xr.DataArray(np.zeros((6, 5)), dims=("y", "x")), dy=cells)
+
+
+def test_moving_a_frame_reads_only_what_leaves():
+    def never(block):
+        raise AssertionError("read")
+
+    whole = da.zeros((4, 8), chunks=(4, 4)).map_blocks(never, dtype=float, meta=np.empty((0, 0)))
+    calm = da.concatenate([da.zeros((4, 2), chunks=4), whole], axis=1)
+    found = shift_frame(xr.DataArray(calm, dims=("y", "x")), dx=-2)
+    assert found.left == 0
+    with pytest.raises(AssertionError):
+        found.population.compute()
+
+
+@pytest.mark.skipif(not (DATA / "oslo_250m").exists(), reason="needs the real grids")
+def test_oslo_lies_still_and_a_year_that_does_not_is_named():
+    rasterio = pytest.importorskip("rasterio")
+    frames = []
+    for path in sorted((DATA / "oslo_250m").glob("*.tif")):
+        with rasterio.open(path) as raster:
+            frames.append(raster.read(1).clip(0).astype("float32"))
+    found = displacement(cube(*frames))
+    assert len(found) == 17 and not found["suspicious"].any()
+    frames[3] = moved(frames[3], 0, 4)
+    first, second = displacement_warnings(displacement(cube(*frames[2:5])))
+    assert "lies 4.0 cells west" in first and "lies 4.0 cells east" in second
