@@ -38,7 +38,7 @@ FLOORS = (
 # Stages of the tracking wing meet in named dimensions. What they share lies below them.
 GROUND = ({"halo", "reduction", "sampling", "domain", "tally", "network"}, {"fitted"})
 STAGES = {
-    "flow": {"_horn_schunck", "flow"},
+    "flow": {"_coarse_to_fine", "_horn_schunck", "_matching", "_warped", "flow"},
     "registration": {"registration"},
     "autoencoder": {"autoencoder"},
     "encoding": {"convolution", "encoding"},

@@ -8,6 +8,9 @@ Every centering in time differences just two frames, and a warm start chains the
 borrows as many cells from its neighbours as it is iterated: wrong values creep in from its borders
 by one cell per iteration and never reach its own cells. At the raster's border nothing is borrowed,
 and there the replicated edge is the right one.
+
+With more than one scale, motion across many cells is found before
+(:mod:`popdask.tracking._coarse_to_fine`); one scale is the first work's scheme.
 """
 
 from __future__ import annotations
@@ -18,16 +21,19 @@ from math import ceil
 from numbers import Integral
 
 import dask.array as da
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from popdask.arguments import check_array, check_flow
 from popdask.errors import InputError
+from popdask.tracking._coarse_to_fine import bound, coarse_to_fine
 from popdask.tracking._horn_schunck import Differences, iterate
 from popdask.tracking.halo import roomy, with_halo
 
 OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}
+MOST_SCALES = 6
 WIDEST_RIM = 16  # More iterations exchange rims in between: work on a rim grows with its square.
 
 
@@ -41,6 +47,26 @@ class _Scheme:
     """Weight of smoothness, in people per cell, from 1e-9 to 1e9."""
     centering: Sequence[int]
     """Where differences along x, y and time are taken: −1 behind, 0 around, +1 ahead."""
+    scales: int = 1
+    """Scales of the pyramid, from 1 (none) to 6."""
+    log: bool = False
+    """Whether log(1 + people) is looked at."""
+
+    @classmethod
+    def of(
+        cls,
+        iterations: int | None,
+        alpha: float | None,
+        centering: Sequence[int],
+        scales: int,
+        log: bool,
+    ) -> _Scheme:
+        """Fill in what was left to the number of scales."""
+        if iterations is None:
+            iterations = 1 if scales == 1 else 30
+        if alpha is None:
+            alpha = 10.0 if scales == 1 or not log else 2.0
+        return cls(iterations, float(alpha), tuple(centering), scales, log)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.iterations, Integral) and self.iterations >= 1):
@@ -50,6 +76,11 @@ class _Scheme:
         if len(self.centering) != 3 or not set(self.centering) <= set(OFFSETS):
             raise InputError(
                 f"centering is {self.centering}, expected -1, 0 or 1 for each of (x, y, time)"
+            )
+        if not (isinstance(self.scales, Integral) and 1 <= self.scales <= MOST_SCALES):
+            raise InputError(
+                f"scales is {self.scales}, expected a whole number from 1 to {MOST_SCALES}; 3 "
+                "finds motions of up to 16 cells per frame"
             )
 
     @property
@@ -119,18 +150,62 @@ def _flow(
 
     The flow (1, 2, y, x) of the first of them may be known already.
     """
-    frames = roomy(frames.rechunk({0: 1}), scheme.rim)
+    frames = frames.rechunk({0: 1})
+    if scheme.log:
+        levels = {"dtype": np.float32, "meta": np.empty((0, 0, 0), np.float32)}
+        frames = da.map_blocks(_logarithms, frames, **levels)
+    if scheme.scales > 1:
+        return _far_flow(frames, scheme, times, first)
+    frames = roomy(frames, scheme.rim)
     chunks = frames.chunks[1:]
     rimmed = with_halo(frames, scheme.rim)[:, None]
     flows = [] if first is None else [first.rechunk((1, 2, *chunks))]
     rest = times[len(flows) :]
     for batch in [[time] for time in rest] if warm_start else [rest] if len(rest) else []:
-        offsets = np.array(OFFSETS[scheme.centering[2]])
-        earlier, later = np.clip(offsets[:, None] + batch, 0, len(frames) - 1)
-        before, after = rimmed.blocks[earlier], rimmed.blocks[later]
+        before, after = (rimmed.blocks[pick] for pick in _pair(scheme, batch, len(frames)))
         start = flows[-1:] if warm_start else []
         flows.append(_sweeps(before, after, start, chunks, scheme))
     return da.concatenate(flows)
+
+
+def _pair(scheme: _Scheme, times: Sequence[int], frames: int) -> NDArray[np.int64]:
+    """Number the earlier and the later frame of every time; the first and last are repeated."""
+    offsets = np.array(OFFSETS[scheme.centering[2]])
+    return np.clip(offsets[:, None] + times, 0, frames - 1)
+
+
+def _far_flow(
+    frames: da.Array, scheme: _Scheme, times: Sequence[int], first: da.Array | None
+) -> da.Array:
+    """Give the flow (time, 2, y, x) coarse to fine, each time by itself."""
+    flows = [] if first is None else [first]
+    if len(rest := times[len(flows) :]):
+        before, after = (frames.blocks[pick] for pick in _pair(scheme, rest, len(frames)))
+        flow = coarse_to_fine(
+            before,
+            after,
+            OFFSETS[scheme.centering[2]],
+            scheme.differences,
+            scales=scheme.scales,
+            alpha=scheme.alpha,
+            iterations=scheme.iterations,
+        )
+        flows.append(flow)
+    return da.concatenate([flow.rechunk((1, 2, *flows[-1].chunks[2:])) for flow in flows])
+
+
+@numba.njit(cache=True, nogil=True)
+def _log_cells(people: NDArray, levels: NDArray) -> None:
+    # Not NumPy's: the same cell gives the same bits wherever it lies in a block.
+    for i in range(people.size):
+        levels[i] = np.log1p(max(np.float64(people[i]), 0.0)) if people[i] == people[i] else 0.0
+
+
+def _logarithms(people: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Log(1 + people); no data is nobody."""
+    levels = np.empty(people.shape, np.float32)
+    _log_cells(np.ascontiguousarray(people).reshape(-1), levels.reshape(-1))
+    return levels
 
 
 def _picked(
@@ -179,7 +254,7 @@ def _stacked(flow: Dataset, people: DataArray) -> da.Array:
     return da.stack(layers)[None]
 
 
-def _as_dataset(flow: da.Array, like: DataArray) -> Dataset:
+def _as_dataset(flow: da.Array, like: DataArray, scheme: _Scheme) -> Dataset:
     """Dress the flow (time, 2, y, x) with the chunks and coordinates of the population."""
     u, v = (_picked(_component, flow, np.float32, i=i) for i in (0, 1))
     if like.ndim == 2:
@@ -192,16 +267,19 @@ def _as_dataset(flow: da.Array, like: DataArray) -> Dataset:
             "v": (like.dims, v, {"long_name": "motion of people along y, down the rows", **attrs}),
         },
         coords=like.coords,
+        attrs={"bound": bound(scheme.scales)} if scheme.scales > 1 else {},
     )
 
 
 def optical_flow(
     population: DataArray,
     *,
-    iterations: int = 1,
-    alpha: float = 10.0,
+    iterations: int | None = None,
+    alpha: float | None = None,
     centering: tuple[int, int, int] = (0, 0, 0),
     warm_start: bool = True,
+    scales: int = 1,
+    log: bool = False,
     first: Dataset | None = None,
 ) -> Dataset:
     """Estimate the motion of people in every frame.
@@ -213,15 +291,25 @@ def optical_flow(
     iterations : int, optional
         Updates of the whole field, at least 1. Each carries the motion one cell further into
         places where nothing changes, and makes a block borrow one more cell from its neighbours.
+        By default 1, and 30 with more than one scale.
     alpha : float, optional
-        Weight of smoothness, in people per cell, from 1e-9 to 1e9: differences between cells that
-        are small against it are taken for noise and hardly move anything.
+        Weight of smoothness, in people per cell (with `log`, in their logarithms), from 1e-9 to
+        1e9: differences between cells that are small against it are taken for noise and hardly
+        move anything. By default 10, and 2 with `log` and more than one scale.
     centering : tuple of three int, optional
         Where the differences along x, y and time are taken: 0 from the cell before to the cell
         after (step 2), +1 from the cell to the one after, -1 from the one before to the cell. With
         -1 in time a frame does not depend on later ones.
     warm_start : bool, optional
-        Start a frame from the result of the frame before it, instead of from rest.
+        Start a frame from the result of the frame before it, instead of from rest; with more than
+        one scale every frame starts from its own.
+    scales : int, optional
+        1 is the scheme of the first work, which sees motions that are small against what moves.
+        With more, whole cells are found before, coarse to fine, by matching squares of each frame
+        with the other through a pyramid of so many scales, and the scheme adds what is left, at
+        most a cell: 2 find motions of up to 7 cells between the two frames, 3 up to 15, 4 up to 31.
+    log : bool, optional
+        Look at log(1 + people), so that villages count beside towns.
     first : Dataset, optional
         `u` and `v` (y, x) of the first frame where they are known, from a longer cube: they are
         taken as they are, and the frames after go on from them.
@@ -230,7 +318,8 @@ def optical_flow(
     -------
     Dataset
         `u` (to the right) and `v` (down the rows), float32 (time, y, x), cells per frame, lazy, in
-        the chunks and with the coordinates of `population`; finite everywhere.
+        the chunks and with the coordinates of `population`; finite everywhere. With more than one
+        scale its attribute `bound` is what no component exceeds, in cells.
 
     Raises
     ------
@@ -259,15 +348,21 @@ def optical_flow(
     >>> bool(flow.u[1, 16, 12] > 0.9)
     True
     """
-    scheme = _Scheme(iterations, float(alpha), tuple(centering))
+    scheme = _Scheme.of(iterations, alpha, centering, scales, log)
     people = _as_people(population, "time", "y", "x")
     known = None if first is None else _stacked(first, people)
     flow = _flow(people.data, scheme, range(people.sizes["time"]), warm_start, known)
-    return _as_dataset(flow, like=people)
+    return _as_dataset(flow, people, scheme)
 
 
 def two_frame_flow(
-    before: DataArray, after: DataArray, *, alpha: float = 10.0, iterations: int = 1
+    before: DataArray,
+    after: DataArray,
+    *,
+    alpha: float | None = None,
+    iterations: int | None = None,
+    scales: int = 1,
+    log: bool = False,
 ) -> Dataset:
     """Estimate the motion of people from one frame to the next.
 
@@ -278,8 +373,8 @@ def two_frame_flow(
     ----------
     before, after : DataArray of float, (y, x)
         People per cell on one grid, NumPy or Dask; NaN (no data) is read as nobody.
-    alpha, iterations : optional
-        As in `optical_flow`; the iteration starts at rest.
+    alpha, iterations, scales, log : optional
+        As in `optical_flow`; with one scale the iteration starts at rest.
 
     Returns
     -------
@@ -301,7 +396,7 @@ def two_frame_flow(
     >>> float(abs(two_frame_flow(frame, frame)).u.max())
     0.0
     """
-    scheme = _Scheme(iterations, float(alpha), (0, 0, 1))
+    scheme = _Scheme.of(iterations, alpha, (0, 0, 1), scales, log)
     before, after = _as_people(before, "y", "x"), _as_people(after, "y", "x")
     if before.shape != after.shape:
         raise InputError(
@@ -309,7 +404,7 @@ def two_frame_flow(
             f"reproject one of them first"
         )
     frames = da.stack([before.data, after.data.rechunk(before.chunks)])
-    return _as_dataset(_flow(frames, scheme, [0], warm_start=False), like=before)
+    return _as_dataset(_flow(frames, scheme, [0], warm_start=False), before, scheme)
 
 
 def moving_cells(population: DataArray, *, alpha: float = 10.0, iterations: int = 1) -> DataArray:
