@@ -44,7 +44,7 @@ STAGES = {
     "encoding": {"convolution", "encoding"},
     "clustering": {"_nearest", "classes", "clustering"},
     "dbscan": {"_disc", "dbscan", "threshold"},
-    "linking": {"lineage", "linking"},
+    "linking": {"lineage", "linking", "warping"},
     "summary": {"_outlines", "motion", "summary"},
     "analysis": {"analysis"},
 }

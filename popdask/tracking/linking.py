@@ -5,7 +5,8 @@ PopulationCountClustering: the sum, over the cells that two communities share, o
 the forward flow of the first frame and the backward flow of the second. Both flows come from the
 same two frames and are equal, so that sum is the whole number of shared cells whose people moved;
 direction does not enter, and large overlaps are favoured. *overlap* follows the people who live in
-the shared cells.
+the shared cells. *direction* is a truly directional cosine, of two flows that were computed apart.
+With a flow, communities are compared where it takes them (:mod:`popdask.tracking.warping`).
 
 The trick is that communities which share no cell need no look: one pass over the cells of two
 frames gives a table of the pairs that do (:mod:`popdask.tracking.tally`), and the rules read that
@@ -33,10 +34,11 @@ from popdask.tracking.tally import (
     sum_frames,
     tabulate,
 )
+from popdask.tracking.warping import UNIT, agreement, ahead, components, farthest
 
 __all__ = ["EVENTS", "RULES", "link", "match", "tracks", "verify_tracks"]
 
-RULES = ("cosine", "overlap", "cosine+overlap")
+RULES = ("cosine", "overlap", "cosine+overlap")  # and "direction", which needs two flows
 _NOTHING = Table(np.zeros(0, dtype=np.int64), np.zeros((4, 0), dtype=np.int64))
 
 
@@ -47,6 +49,8 @@ def link(
     rule: str = "cosine+overlap",
     alpha: float = 10.0,
     iterations: int = 1,
+    flow: xr.Dataset | None = None,
+    backward: xr.Dataset | None = None,
 ) -> pd.DataFrame:
     """Link the communities of every frame with those of the next.
 
@@ -58,33 +62,44 @@ def link(
         Community numbers ≥ 0, negative where there is none.
     population : DataArray of float, (time, y, x)
         People per cell, NaN = no data.
-    rule : {"cosine+overlap", "cosine", "overlap"}, optional
+    rule : {"cosine+overlap", "cosine", "overlap", "direction"}, optional
         ``"cosine"``: a → b if b has the largest similarity with a, and it is above 0; a ← b if a
         has the largest with b; the links are the union.
         ``"overlap"``: the same by the people of the source frame in the shared cells, then by the
         number of shared cells (so that land without people is followed too).
         ``"cosine+overlap"``: the cosine links, and the overlap links of those communities that the
         cosine rule leaves alone because nobody moved in any cell they share.
+        ``"direction"``: as ``"cosine"``, but the similarity is the sum of the cosines between
+        `flow` and `backward`, which it needs: communities whose flows run against each other have
+        a negative one, and no link.
         The lowest number wins every tie.
     alpha : float, optional
         Smoothness weight of the flow, in people per cell.
     iterations : int, optional
         Iterations of the flow, which starts at zero.
+    flow : Dataset, optional
+        ``u``, ``v`` (time, y, x) from each frame to the next, as ``optical_flow(population,
+        centering=(0, 0, 1), scales=3, log=True)`` gives it: the cells of the earlier frame are
+        moved by it, to the nearest cell, before they are compared with the later frame.
+    backward : Dataset, optional
+        The flow of each frame from the one before, by ``centering=(0, 0, -1)``; for the rule
+        ``"direction"`` alone.
 
     Returns
     -------
     pandas.DataFrame
         One row per link, ordered by time, source and target: ``time`` (of the source frame);
         ``source``, ``target`` (community numbers, int64); ``similarity`` (shared cells with a
-        flow, int64: the sum of their cosines, each of which is 1); ``mean_similarity`` (their part
-        of the shared cells, float64); ``overlap`` (shared cells, int64); ``people`` (of the source
-        frame in the shared cells, float64); ``forward``, ``backward`` (bool: a → b, a ← b by the
-        cosine rule). All are the same whatever ``rule`` is, which says only which links there are.
+        flow, int64: the sum of their cosines, each of which is 1; by the rule ``"direction"``
+        the sum itself, float64); ``mean_similarity`` (its part of the shared cells, float64);
+        ``overlap`` (shared cells, int64); ``people`` (of the source frame in the shared cells,
+        float64); ``forward``, ``backward`` (bool: a → b, a ← b by the cosine rule). Between the
+        rules without flows all are the same; the rule says only which links there are.
 
     Raises
     ------
     InputError
-        If the rule is unknown, or the arrays do not share frames and grid.
+        If the rule is unknown or lacks its flows, or the arrays do not share frames and grid.
 
     Notes
     -----
@@ -106,22 +121,46 @@ def link(
     0       0       0           0        2    20.0
     1       0       1           0        2    20.0
     """
-    if rule not in RULES:
-        raise InputError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
+    if rule not in (*RULES, "direction"):
+        raise InputError(f"rule is {rule!r}; expected one of {', '.join(RULES)}, direction")
+    if rule == "direction" and (flow is None or backward is None):
+        raise InputError(
+            "rule is 'direction' without its flows; expected flow and backward, which optical_flow "
+            "makes with centering=(0, 0, 1) and (0, 0, -1) and scales=3; give both"
+        )
     check_labels("community", community)
     check_array("population", population, "time", "y", "x")
     times, (labels, people) = frames_of(community, population)
     tables = []
     if len(times) > 1:
-        moving = moving_cells(population, alpha=alpha, iterations=iterations)
         labels, people = labels.rechunk({0: 1}), people.rechunk({0: 1})
-        pairs = labels.blocks[:-1], labels.blocks[1:], people.blocks[:-1], moving.data
+        later, similar = _followed(labels, flow, backward if rule == "direction" else None)
+        if similar is None:
+            similar = moving_cells(population, alpha=alpha, iterations=iterations).data
+        pairs = labels.blocks[:-1], later, people.blocks[:-1], similar
         tables = sum_frames(_overlap_block, *pairs).compute()
-    frames = [_apply_rule(_pairs(table), rule) for table in tables]
+    unit = UNIT if rule == "direction" else 1
+    frames = [_apply_rule(_pairs(table, unit), rule) for table in tables]
     # a frame without links still gives the columns their types
-    links = pd.concat([_pairs(_NOTHING), *frames], ignore_index=True)
+    links = pd.concat([_pairs(_NOTHING, unit), *frames], ignore_index=True)
     links.insert(0, "time", np.repeat(times[:-1], [len(frame) for frame in frames]))
     return links
+
+
+def _followed(
+    labels: da.Array, flow: xr.Dataset | None, backward: xr.Dataset | None
+) -> tuple[da.Array, da.Array | None]:
+    """Give the labels that each frame but the last meets in the next, and how flows agree there."""
+    later = labels.blocks[1:]
+    if flow is None:
+        return later, None
+    u, v = components("flow", flow, labels)
+    forward, reach = (u.blocks[:-1], v.blocks[:-1]), farthest(flow)
+    moved = ahead(later, forward, reach)
+    if backward is None:
+        return moved, None
+    back = [part.blocks[1:] for part in components("backward", backward, labels)]
+    return moved, agreement(forward, (back[0], back[1]), reach)
 
 
 def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
@@ -181,7 +220,7 @@ def _overlap_block(
     return tabulate(pair_keys(source[shared], target[shared]), columns)
 
 
-def _pairs(table: Table) -> pd.DataFrame:
+def _pairs(table: Table, unit: int = 1) -> pd.DataFrame:
     """Return every pair that shares cells, by source and target, and the cosine rule's verdict."""
     source, target = split_keys(table.keys)
     similarity, overlap = table.sums[0], table.sums[1]
@@ -190,8 +229,8 @@ def _pairs(table: Table) -> pd.DataFrame:
         {
             "source": source,
             "target": target,
-            "similarity": similarity,
-            "mean_similarity": similarity / overlap,
+            "similarity": similarity if unit == 1 else similarity / unit,
+            "mean_similarity": similarity / unit / overlap,
             "overlap": overlap,
             "people": table.reals(2),
             "forward": heaviest(source, target, similarity) & moved,
@@ -206,7 +245,7 @@ def _apply_rule(pairs: pd.DataFrame, rule: str) -> pd.DataFrame:
     weights = pairs["people"].to_numpy(), pairs["overlap"].to_numpy()
     by_people = heaviest(source, target, *weights), heaviest(target, source, *weights)
     cosine = (pairs["forward"] | pairs["backward"]).to_numpy()
-    if rule == "cosine":
+    if rule in ("cosine", "direction"):
         kept = cosine
     elif rule == "overlap":
         kept = by_people[0] | by_people[1]
