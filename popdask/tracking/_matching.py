@@ -2,7 +2,8 @@
 
 A pyramid halves both frames again and again by the mean of 2 × 2 cells. At its top every square of
 4 × 4 cells is compared, together with the cells around it, with the other frame at all shifts of up
-to 3 cells; each finer scale starts from twice that and looks one cell around. What differs is
+to 3 cells; each finer scale starts from twice that and looks one cell around, and whether nothing
+moved: a town that moves must not carry away the land around it. What differs is
 added up as it is, not squared, so that a town that changed does not outvote those that did not, and
 a square leaves the shift that it came with only for one that is clearly better.
 
@@ -124,8 +125,10 @@ def _match(
             if not _inhabited(before, rows, columns) and not _inhabited(after, rows, columns):
                 continue
             best = np.inf
-            for k in range(len(candidates)):
-                shift = y + candidates[k, 0], x + candidates[k, 1]
+            for k in range(len(candidates) + 1):
+                shift = 0, 0
+                if k < len(candidates):
+                    shift = y + candidates[k, 0], x + candidates[k, 1]
                 total = _difference(before, after, rows, columns, shift, offsets, best)
                 if k == 0:
                     best = CLEAR * total

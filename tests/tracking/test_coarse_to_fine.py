@@ -127,9 +127,9 @@ def plain_whole_cells(before, after, scales):
                 for k, n in ((j, one.shape[0]), (i, one.shape[1]))
             )
             start = 2 * np.array(coarse.get((j // 2, i // 2), (0, 0)))
+            shifts = [start + np.array(at) - most for at in np.ndindex(2 * most + 1, 2 * most + 1)]
             costs = {}
-            for shift in np.ndindex(2 * most + 1, 2 * most + 1):
-                at = start + np.array(shift) - most
+            for at in [*shifts, np.array([0, 0])]:
                 rows, columns = y + at[0], x + at[1]
                 inside = np.outer(
                     (rows >= 0) & (rows < two.shape[0]), (columns >= 0) & (columns < two.shape[1])
