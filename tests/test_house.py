@@ -36,15 +36,16 @@ FLOORS = (
 )
 
 # Stages of the tracking wing meet in named dimensions. What they share lies below them.
-GROUND = ({"halo", "reduction", "sampling", "domain", "tally", "network"}, {"fitted"})
+GROUND = ({"halo", "reduction", "sampling", "domain", "tally", "network", "warping"}, {"fitted"})
 STAGES = {
     "flow": {"_coarse_to_fine", "_horn_schunck", "_matching", "_warped", "flow"},
     "registration": {"registration"},
+    "growth": {"growth"},
     "autoencoder": {"autoencoder"},
     "encoding": {"convolution", "encoding"},
     "clustering": {"_nearest", "classes", "clustering"},
     "dbscan": {"_disc", "dbscan", "threshold"},
-    "linking": {"lineage", "linking", "warping"},
+    "linking": {"lineage", "linking"},
     "summary": {"_outlines", "motion", "summary"},
     "analysis": {"analysis"},
 }

@@ -32,8 +32,8 @@ def components(name: str, flow: xr.Dataset, like: da.Array) -> Flow:
     check_flow(flow)
     if dict(flow.sizes) != dict(zip(("time", "y", "x"), like.shape, strict=True)):
         raise InputError(
-            f"{name} has the sizes {dict(flow.sizes)}; expected the frames and cells of the "
-            f"communities, {like.shape}; give what optical_flow makes of the same population"
+            f"{name} has the sizes {dict(flow.sizes)}; expected (time, y, x) of the frames "
+            f"that it moves, {like.shape}; give what optical_flow makes of the same population"
         )
     u, v = (da.asarray(flow[part].transpose("time", "y", "x").data) for part in ("u", "v"))
     return u.rechunk({0: 1}), v.rechunk({0: 1})
