@@ -18,6 +18,7 @@ _HOMES = {
     "popdask.fetch": ("fetch_ghspop", "fetch_gpw", "fetch_worldpop"),
     "popdask.tracking.domain": ("domain",),
     "popdask.tracking.flow": ("optical_flow",),
+    "popdask.tracking.derivatives": ("divergence", "laplacian", "speed"),
     "popdask.tracking.growth": ("growth", "growth_by_label"),
     "popdask.tracking.registration": ("displacement", "shift_frame"),
     "popdask.tracking.autoencoder": ("FittedEncoder", "WindowAutoencoder", "fit_autoencoder"),

@@ -41,6 +41,7 @@ STAGES = {
     "flow": {"_coarse_to_fine", "_horn_schunck", "_matching", "_warped", "flow"},
     "registration": {"registration"},
     "growth": {"growth"},
+    "derivatives": {"derivatives"},
     "autoencoder": {"autoencoder"},
     "encoding": {"convolution", "encoding"},
     "clustering": {"_nearest", "classes", "clustering"},
