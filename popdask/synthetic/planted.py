@@ -263,7 +263,7 @@ class _Ground:
         if not self.copies:
             raise InputError(f"{kind}: no town of at most {COPY} × {COPY} cells can be copied")
         town = self.copies[self.rng.integers(len(self.copies))]
-        return np.rot90(town, self.rng.integers(4))
+        return np.rot90(town, int(self.rng.integers(4)))
 
     def note(self, kind: str, frame: int, cells: NDArray[np.bool_], **more: Any) -> None:
         """Write an event down, and its place on the map."""
@@ -399,7 +399,7 @@ def _world(
     for axis, name in (("y", "row"), ("x", "column")):
         along = np.asarray(flat.get_index(axis), np.float64)
         events[axis] = np.interp(events[name].astype(float), np.arange(len(along)), along)
-    events.insert(0, "time", times[events["frame"].astype(int)])
+    events.insert(0, "time", times[events["frame"].to_numpy(dtype=np.int64)])
     order = ["time", "frame", "event", "place", "y", "x", "people", "parts", "dy", "dx"]
     events = events[order].sort_values(["frame", "place"], ignore_index=True)
     return PlantedWorld(
