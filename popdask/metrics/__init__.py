@@ -1,6 +1,7 @@
 """How right an answer is: scores against a known truth.
 
-`communities` compares communities and their events with true cities; `presence` and `counts`
+`communities` compares communities and their events with true cities, `events` tables of events
+with planted ones; `presence` and `counts`
 compare estimates from images, cell by cell, with counted people.
 """
 
@@ -12,11 +13,13 @@ from popdask.metrics.communities import (
     match_cities,
 )
 from popdask.metrics.counts import CountScores, count_scores, people_error
+from popdask.metrics.events import PlantedScores, planted_scores, visible_events
 from popdask.metrics.presence import PresenceScores, presence_scores
 
 __all__ = [
     "EVENTS",
     "CountScores",
+    "PlantedScores",
     "PresenceScores",
     "city_events",
     "count_scores",
@@ -24,5 +27,7 @@ __all__ = [
     "label_agreement",
     "match_cities",
     "people_error",
+    "planted_scores",
     "presence_scores",
+    "visible_events",
 ]

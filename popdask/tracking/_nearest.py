@@ -41,3 +41,26 @@ def nearest(
         classes[i] = best
         squared[i] = distance[best]
     return classes, squared
+
+
+@numba.njit(cache=True, nogil=True)
+def held(
+    latents: NDArray,
+    before: NDArray[np.int16],
+    mean: NDArray,
+    scale: NDArray,
+    centers: NDArray,
+    hold: float,
+) -> NDArray[np.int16]:
+    """Keep the class before, −1 = none, unless the nearest centre is nearer by more than `hold`."""
+    classes, squared = nearest(latents, mean, scale, centers)
+    for i in range(len(latents)):
+        kept = before[i]
+        if classes[i] < 0 or kept < 0 or classes[i] == kept:
+            continue
+        distance = 0.0
+        for j in range(latents.shape[1]):
+            distance += ((latents[i, j] - mean[j]) / scale[j] - centers[kept, j]) ** 2
+        if np.sqrt(distance) - np.sqrt(squared[i]) <= hold:
+            classes[i] = kept
+    return classes

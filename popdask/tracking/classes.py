@@ -14,7 +14,7 @@ from xarray import DataArray
 from popdask.arguments import check_array, check_instance
 from popdask.cards import card
 from popdask.errors import InputError
-from popdask.tracking._nearest import nearest
+from popdask.tracking._nearest import held, nearest
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,7 +115,19 @@ def _classes_block(blocks: list[NDArray], **settings: NDArray) -> NDArray[np.int
     return _classes(latents, **settings)
 
 
-def classify(latent: DataArray, model: ClassModel) -> DataArray:
+def _held_block(
+    latents: NDArray | list[NDArray], before: NDArray[np.int16], *, hold: float, **model: NDArray
+) -> NDArray[np.int16]:
+    """Classify a block (y, x, latent) of one frame, given the classes of the frame before."""
+    (block,) = latents if isinstance(latents, list) else (latents,)
+    rows = np.ascontiguousarray(block).reshape(-1, block.shape[-1])
+    classes = held(rows, np.ascontiguousarray(before).reshape(-1), hold=hold, **model)
+    return classes.reshape(block.shape[:-1])
+
+
+def classify(
+    latent: DataArray, model: ClassModel, *, hold: float = 0.0, first: DataArray | None = None
+) -> DataArray:
     """Give every cell the class of its nearest centre.
 
     Parameters
@@ -124,6 +136,13 @@ def classify(latent: DataArray, model: ClassModel) -> DataArray:
         NaN = no data; NumPy or Dask.
     model : ClassModel
         From `fit_classes`.
+    hold : float, optional
+        How firmly a cell holds its class: it keeps that of the frame before unless another centre
+        is nearer by more than this, in distances of standardised latents. Counts are noisy, and a
+        cell half way between two centres changes class for no reason; 0.5 is enough to stop that.
+        With 0 frames do not know of each other. A cell without data has no class to keep.
+    first : DataArray of int, (y, x), optional
+        The classes of the frame before the first, where frames are appended.
 
     Returns
     -------
@@ -134,7 +153,12 @@ def classify(latent: DataArray, model: ClassModel) -> DataArray:
     Raises
     ------
     InputError
-        If the model was fitted to another number of latents.
+        If the model was fitted to another number of latents, `hold` is negative, or `first` does
+        not lie on the grid.
+
+    Notes
+    -----
+    Classes are held forward in time alone, so that an appended frame changes nothing before it.
 
     Examples
     --------
@@ -144,6 +168,8 @@ def classify(latent: DataArray, model: ClassModel) -> DataArray:
     >>> latent = xr.DataArray([[[8.0], [np.nan], [1.0]]], dims=("y", "x", "latent"))
     >>> classify(latent, model).values.tolist()
     [[1, -1, 0]]
+    >>> classify(latent * 0.6, model, hold=0.5, first=xr.zeros_like(latent[..., 0], "int16")).values
+    array([[ 0, -1,  0]], dtype=int16)
     """
     check_array("latent", latent, "latent", hint="encode makes it")
     check_instance("model", model, ClassModel, "fit_classes")
@@ -154,16 +180,61 @@ def classify(latent: DataArray, model: ClassModel) -> DataArray:
             f"{len(model.mean)} that the classes were fitted to"
         )
     settings = {"mean": model.mean, "scale": model.scale, "centers": model.centers}
-    array = latent.data
-    if isinstance(array, da.Array):
-        axes = tuple(range(array.ndim))
-        meta: NDArray = np.empty((0,) * (array.ndim - 1), np.int16)
-        whole = array.rechunk({axes[-1]: -1})
+    if hold:
+        found = _hold(latent, first, hold, settings)
+    elif isinstance(latent.data, da.Array):
+        axes = tuple(range(latent.ndim))
+        meta: NDArray = np.empty((0,) * (latent.ndim - 1), np.int16)
+        whole = latent.data.rechunk({axes[-1]: -1})
         found = da.blockwise(
             _classes_block, axes[:-1], whole, axes, dtype=np.int16, meta=meta, **settings
         )
     else:
-        found = _classes(array, **settings)
+        found = _classes(latent.data, **settings)
     classes = latent.isel(latent=0, drop=True).copy(data=found).rename("classes")
     classes.attrs = {"long_name": "class of the cell, −1 = none", "units": "1"}
     return classes
+
+
+def _hold(
+    latent: DataArray, first: DataArray | None, hold: float, model: dict[str, NDArray]
+) -> NDArray | da.Array:
+    """Classify frame after frame, each by the one before it: one task for each block of a frame."""
+    _check_hold(latent, first, hold)
+    array, lazy = latent.data, isinstance(latent.data, da.Array)
+    if lazy:
+        array = array.rechunk({-1: -1} if latent.ndim == 3 else {0: 1, -1: -1})
+    frames = array[None] if latent.ndim == 3 else array
+    before = np.full(frames.shape[1:3], -1, np.int16) if first is None else first.data
+    before = before.astype(np.int16)
+    if lazy:
+        before = da.asarray(before).rechunk(frames.chunks[1:3])
+    meta: NDArray = np.empty((0, 0), np.int16)
+    found = []
+    for frame in frames:
+        if lazy:
+            before = da.blockwise(
+                _held_block, "yx", frame, "yxl", before, "yx", dtype=np.int16, meta=meta,
+                hold=hold, **model,
+            )  # fmt: skip
+        else:
+            before = _held_block(frame, before, hold=hold, **model)
+        found.append(before)
+    classes = da.stack(found) if lazy else np.stack(found)
+    return classes[0] if latent.ndim == 3 else classes
+
+
+def _check_hold(latent: DataArray, first: DataArray | None, hold: float) -> None:
+    """Refuse what no class can be held by."""
+    if not hold > 0:
+        raise InputError(f"hold is {hold}; expected 0 or a distance of latents such as 0.5")
+    if latent.dims not in (("y", "x", "latent"), ("time", "y", "x", "latent")):
+        raise InputError(
+            f"latent has the dimensions {latent.dims}; expected (time, y, x, latent), for classes "
+            "are held from frame to frame; transpose it, or give hold=0"
+        )
+    if first is not None and (first.dims != ("y", "x") or first.shape != latent.shape[-3:-1]):
+        raise InputError(
+            f"first has (dimensions, shape) {first.dims, first.shape}; expected ('y', 'x') and "
+            f"{latent.shape[-3:-1]}: give the classes of the one frame before"
+        )

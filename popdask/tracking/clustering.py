@@ -219,7 +219,12 @@ def sse_curve(
 
 
 def kmeans(
-    latent: DataArray, k: int | Literal["auto"] = 10, *, seed: int = 0, sample: int = 100_000
+    latent: DataArray,
+    k: int | Literal["auto"] = 10,
+    *,
+    seed: int = 0,
+    sample: int = 100_000,
+    hold: float = 0.0,
 ) -> DataArray:
     """Group the cells into k classes by their latents.
 
@@ -233,6 +238,9 @@ def kmeans(
         Seeds the sample and the starts.
     sample : int, optional
         Cells to fit on, drawn at random among those with data.
+    hold : float, optional
+        How much nearer another centre must be for a cell to give up its class of the frame before,
+        as for `classify`.
 
     Returns
     -------
@@ -258,7 +266,7 @@ def kmeans(
     [[1, -1, 0, 0]]
     """
     model = fit_classes(_draw(latent, sample, seed), k, seed=seed)
-    return classify(latent, model)
+    return classify(latent, model, hold=hold)
 
 
 def _draw(latent: DataArray, sample: int, seed: int) -> NDArray:

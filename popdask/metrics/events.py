@@ -1,0 +1,214 @@
+"""How right a table of events is, in a world whose events are known.
+
+A reported event is right if an event of its kind was planted in its frame at its place, which is
+read from the map of places: the cells of the community that it is told of must touch it. Every
+other reported event is false. How many there are depends on how much there was to see, so they are
+counted per 100 *steps*, a step being a community that is present in two successive frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from popdask.errors import InputError
+from popdask.metrics._known import same_shape
+
+KINDS = ("grow", "shrink", "appear", "vanish", "merge", "split")
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedScores:
+    """Reported events against planted ones."""
+
+    kinds: pd.DataFrame
+    """Indexed by event: ``planted``, ``found`` (counts), ``recall`` (NaN where none was planted),
+    ``false`` (reported, but not planted)."""
+
+    planted: pd.DataFrame
+    """The planted events of these kinds, with ``found`` (bool)."""
+
+    false: pd.DataFrame
+    """The rows of the table of tracks that tell of what did not happen."""
+
+    steps: int
+    """How often a community was there in two successive frames."""
+
+    @property
+    def recall(self) -> float:
+        """The share of planted events that were found; NaN if none was planted."""
+        return float(self.planted["found"].mean()) if len(self.planted) else float("nan")
+
+    @property
+    def false_per_100(self) -> float:
+        """False events per 100 steps; NaN without steps."""
+        return 100 * len(self.false) / self.steps if self.steps else float("nan")
+
+
+def planted_scores(
+    tracks: pd.DataFrame,
+    community: xr.DataArray,
+    events: pd.DataFrame,
+    places: xr.DataArray,
+    *,
+    tolerance: int = 0,
+    kinds: Sequence[str] = KINDS,
+) -> PlantedScores:
+    """Score a table of tracks against planted events.
+
+    Parameters
+    ----------
+    tracks : DataFrame
+        time, community, track, event, as :func:`popdask.tracks` gives them. A vanish row has the
+        time of last presence, and tells of the frame after it.
+    community : DataArray of int, (time, y, x)
+        The cells of the communities (or settlements) in the table, −1 outside.
+    events, places
+        Of a :class:`popdask.synthetic.PlantedWorld`, or alike.
+    tolerance : int, optional
+        How many frames early or late an event may be told.
+    kinds : sequence of str, optional
+        What counts as an event.
+
+    Returns
+    -------
+    PlantedScores
+
+    Raises
+    ------
+    InputError
+        If a time in the table is not among those of `community`, or the grids differ.
+
+    Notes
+    -----
+    In the first frame everything appears, which is neither right nor false. Several rows that tell
+    of the same planted event (the pieces of a split) are all right.
+
+    Examples
+    --------
+    >>> tracks = pd.DataFrame({"time": [0, 1], "community": 0, "track": 0})
+    >>> tracks["event"] = ["appear", "grow"]
+    >>> places = xr.DataArray([[0, 0, -1]], dims=("y", "x"))
+    >>> community = places.expand_dims(time=[0, 1])
+    >>> events = pd.DataFrame({"frame": [1], "event": ["grow"], "place": [0]})
+    >>> scores = planted_scores(tracks, community, events, places)
+    >>> scores.recall, scores.false_per_100, scores.steps
+    (1.0, 0.0, 1)
+    """
+    same_shape(community=community[0], places=places)
+    frame = pd.Series(range(community.sizes["time"]), index=pd.Index(community["time"].values))
+    told = tracks[tracks["event"].isin(kinds)]
+    at = told["time"].map(frame)
+    if at.isna().any():
+        raise InputError(
+            f"an event is told of {told['time'][at.isna()].iloc[0]}, which is not among the times "
+            "of the communities: give the labels of all frames"
+        )
+    told = told.assign(labelled=at.astype(int), frame=at.astype(int) + (told["event"] == "vanish"))
+    told = told[(told["frame"] > 0) | (told["event"] != "appear")]
+    planted = events[events["event"].isin(kinds) & (events["place"] >= 0)].reset_index(drop=True)
+    pairs = _pairs(told, _touched(community, places), planted, tolerance)
+    planted = planted.assign(found=planted.index.isin(pairs["planted"]))
+    false = told[~told.index.isin(pairs["told"])].drop(columns="labelled")
+    return PlantedScores(_by_kind(planted, false, kinds), planted, false, _steps(tracks, frame))
+
+
+def _touched(community: xr.DataArray, places: xr.DataArray) -> pd.DataFrame:
+    """List the places that each community of each frame touches: labelled, community, place."""
+    inside = places.values >= 0
+    place = places.values[inside]
+    rows = []
+    for labelled, labels in enumerate(community.values):
+        pairs = np.stack([labels[inside], place])[:, labels[inside] >= 0]
+        rows.append([np.full(pairs.shape[1], labelled), *pairs])
+    columns = np.concatenate(rows, axis=1) if rows else np.empty((3, 0), int)
+    touched = pd.DataFrame(columns.T, columns=["labelled", "community", "place"])
+    return touched.drop_duplicates()
+
+
+def _pairs(
+    told: pd.DataFrame, touched: pd.DataFrame, planted: pd.DataFrame, tolerance: int
+) -> pd.DataFrame:
+    """Pair rows of the table with planted events of the same kind, place and frame."""
+    seen = told[["labelled", "community", "frame", "event"]].assign(told=told.index)
+    seen = seen.merge(touched, on=["labelled", "community"])
+    true = planted[["frame", "event", "place"]].assign(planted=planted.index)
+    both = seen.merge(true, on=["event", "place"], suffixes=("", "_planted"))
+    return both[(both["frame"] - both["frame_planted"]).abs() <= tolerance]
+
+
+def _by_kind(planted: pd.DataFrame, false: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
+    groups = planted.groupby("event")["found"]
+    table = pd.DataFrame({"planted": groups.size(), "found": groups.sum()}).reindex(list(kinds))
+    table = table.fillna(0).astype(int)
+    table["recall"] = table["found"] / table["planted"].where(table["planted"] > 0)
+    counts = false["event"].value_counts().reindex(table.index).fillna(0)
+    return table.assign(false=counts.astype(int)).rename_axis("event")
+
+
+def _steps(tracks: pd.DataFrame, frame: pd.Series) -> int:
+    """Count how often a track is in two successive frames."""
+    present = tracks[["time", "track"]].drop_duplicates()
+    present = present.assign(frame=present["time"].map(frame)).sort_values(["track", "frame"])
+    return int((present.groupby("track")["frame"].diff() == 1).sum())
+
+
+def visible_events(
+    community: xr.DataArray,
+    expected: xr.DataArray,
+    events: pd.DataFrame,
+    places: xr.DataArray,
+    *,
+    growth: float = 0.05,
+    sigma: float = 4.0,
+) -> pd.Series:
+    """Tell which planted growths and declines are large enough for some community to see.
+
+    A community may hold many towns; that one of them has grown by a quarter is no growth of the
+    community if it is less than 5 % of its people, or within the noise of their count.
+
+    Parameters
+    ----------
+    community : DataArray of int, (time, y, x)
+        The cells of the communities, −1 outside.
+    expected : DataArray, (time, y, x)
+        The mean of the law that the frames were drawn from.
+    events, places
+        Of a :class:`popdask.synthetic.PlantedWorld`, or alike.
+    growth, sigma : float, optional
+        The least change that is one: as a share, and in standard deviations of the counts.
+
+    Returns
+    -------
+    Series of bool
+        For each growth and decline, by the row's index in `events`: whether a community that
+        touches the place, in the frame before or in its own, has changed that much by law.
+
+    Examples
+    --------
+    >>> places = xr.DataArray([[0, -1]], dims=("y", "x"))
+    >>> expected = xr.DataArray([[[80.0, 9e3]], [[100.0, 9e3]]], dims=("time", "y", "x"))
+    >>> events = pd.DataFrame({"frame": [1], "event": ["grow"], "place": [0]})
+    >>> visible_events(xr.zeros_like(expected, int), expected, events, places).tolist()
+    [False]
+    """
+    mean = np.nan_to_num(expected.values)
+    seen = {}
+    for index, event in events[events["event"].isin(["grow", "shrink"])].iterrows():
+        here, frame = places.values == event["place"], int(event["frame"])
+        cells = [
+            community.values[t] == number
+            for t in (frame - 1, frame)
+            for number in np.unique(community.values[t][here])
+            if number >= 0
+        ]
+        people = np.array([[mean[frame - 1][c].sum(), mean[frame][c].sum()] for c in cells])
+        before, after = people.reshape(-1, 2).T
+        change = np.abs(after - before)
+        enough = (change > growth * before) & (change > sigma * np.sqrt(before + after))
+        seen[index] = bool(enough.any())
+    return pd.Series(seen, dtype=bool)

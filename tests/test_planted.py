@@ -1,0 +1,197 @@
+"""Planted worlds: the same by seed, drawn from the law that they name, events where they say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import ndimage
+
+from popdask.errors import InputError
+from popdask.metrics import planted_scores, visible_events
+from popdask.synthetic import planted
+
+QUEEN = np.ones((3, 3))
+EVENTS = {"grow": 2, "shrink": 2, "appear": 1, "vanish": 1, "merge": 1, "split": 2, "shift": 1}
+
+
+@pytest.fixture(scope="module")
+def ground():
+    """Twelve towns of 5 × 5 cells on thinly settled land, the sea in the west."""
+    people = np.full((140, 150), 8.0)
+    for row in range(3):
+        for column in range(4):
+            people[10 + 15 * row :, 10 + 15 * column :][:5, :5] = 600 + 100 * row
+    people[:, :3] = np.nan
+    y, x = 1e6 - 1000.0 * np.arange(140), 5e5 + 1000.0 * np.arange(150)
+    return xr.DataArray(people, {"y": y, "x": x}, ("y", "x")).rio.write_crs(25833)
+
+
+@pytest.fixture(scope="module")
+def world(ground):
+    return planted(ground, 3, events=EVENTS)
+
+
+def towns(people):
+    return ndimage.label(np.nan_to_num(people) >= 300, QUEEN)
+
+
+def test_a_seed_gives_one_world_and_another_seed_another(ground, world):
+    again, other = planted(ground, 3, events=EVENTS), planted(ground, 4, events=EVENTS)
+    assert again.population.identical(world.population)
+    pd.testing.assert_frame_equal(again.events, world.events)
+    assert not other.population.equals(world.population)
+
+
+def test_in_the_null_world_nothing_happens_but_noise(ground):
+    null = planted(ground, 0, frames=40, events={})
+    assert len(null.events) == 0 and (null.places == -1).all()
+    assert (null.expected == ground).sum() == 40 * np.isfinite(ground).sum()
+    assert null.population.rio.crs == ground.rio.crs
+    assert (np.isnan(null.population) == np.isnan(ground)).all()
+    dense = ground.values == 600
+    drawn = null.population.values[:, dense]
+    assert (drawn % 1 == 0).all()
+    assert drawn.mean() == pytest.approx(600, abs=5 * np.sqrt(600 / drawn.size))
+    assert drawn.var() == pytest.approx(600, rel=0.1)
+
+
+def test_a_relative_error_is_one(ground):
+    drawn = planted(ground, 0, frames=40, events={}, error=0.1).population.values
+    assert drawn[:, ground.values == 600].std() == pytest.approx(60, rel=0.1)
+    assert (planted(ground, 0, events={}, error=0.0).population == ground).sum() > 0
+
+
+def test_every_event_is_where_and_when_it_says(world):
+    counts = world.events["event"].value_counts().to_dict()
+    assert counts == EVENTS
+    mean, places = world.expected.values, world.places.values
+    for event in world.events.itertuples():
+        here = places == event.place
+        before, after = mean[event.frame - 1][here].sum(), mean[event.frame][here].sum()
+        assert before == pytest.approx(event.people)
+        factor = {"grow": 1.25, "shrink": 0.8, "vanish": 0.0}.get(event.event)
+        if factor is not None:
+            assert after == pytest.approx(factor * before)
+        elif event.event == "appear":
+            assert after > 5000 + before
+        else:
+            assert after == pytest.approx(before)
+        middle = world.places.sel(y=event.y, x=event.x, method="nearest")
+        assert event.event in ("split", "merge") or middle == event.place
+        for frame in set(range(1, 6)) - {event.frame}:
+            assert (mean[frame][here] == mean[frame - 1][here]).all()
+
+
+def test_bridges_join_and_part_as_many_towns_as_they_say(world):
+    mean = world.expected.values
+    for event in world.events[world.events["event"].isin(["merge", "split"])].itertuples():
+        here = world.places.values == event.place
+        counts = [len(np.unique(towns(mean[t])[0][here & (mean[t] >= 300)])) for t in range(6)]
+        apart = counts[: event.frame] if event.event == "merge" else counts[event.frame :]
+        joined = counts[event.frame :] if event.event == "merge" else counts[: event.frame]
+        assert set(apart) == {event.parts} and set(joined) == {1}
+    splits = world.events[world.events["event"] == "split"]
+    assert sorted(splits["parts"]) == [2, 3]
+
+
+def test_places_do_not_touch(world):
+    labels, count = ndimage.label(world.places.values >= 0, QUEEN)
+    for number in range(1, count + 1):
+        assert len(np.unique(world.places.values[labels == number])) == 1
+
+
+def test_a_year_is_displaced_and_the_others_are_not(ground):
+    world = planted(ground, 1, events={"displace": 1})
+    (event,) = world.events.itertuples()
+    mean = world.expected.values
+    inner = np.s_[20:-20, 20:-20]
+    moved = np.roll(np.nan_to_num(mean[event.frame]), (-event.dy, -event.dx), (0, 1))
+    assert (moved[inner] == mean[event.frame - 1][inner]).all()
+    others = [t for t in range(6) if t != event.frame]
+    assert (np.nan_to_num(mean[others]) == np.nan_to_num(ground.values)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"events": {"grew": 1}}, "events name"),
+        ({"events": {"grow": 13}}, "no town is left"),
+        ({"events": {"appear": 500}}, "no free land"),
+        ({"frames": 1}, "frames is 1"),
+        ({"error": "normal"}, "error is 'normal'"),
+    ],
+)
+def test_what_cannot_be_planted_is_refused(ground, change, message):
+    with pytest.raises(InputError, match=message):
+        planted(ground, **change)
+    with pytest.raises(InputError, match="has the dimensions"):
+        planted(ground.expand_dims("time"))
+
+
+# --- scores ------------------------------------------------------------------------------------
+
+
+def table(*rows):
+    return pd.DataFrame(rows, columns=["time", "community", "track", "event"])
+
+
+LABELS = xr.DataArray(
+    np.array([[[0, 0, -1, 1]], [[0, 0, -1, 1]], [[0, 0, -1, 1]]]),
+    {"time": [2000, 2001, 2002]},
+    ("time", "y", "x"),
+)
+PLACES = xr.DataArray([[0, -1, -1, 1]], dims=("y", "x"))
+PLANTED = pd.DataFrame({"frame": [1, 2], "event": ["grow", "vanish"], "place": [0, 1]})
+STAY = [(time, community, community, "continue") for time in (2000, 2001) for community in (0, 1)]
+
+
+def test_the_truth_scores_full_marks():
+    told = table(*STAY, (2001, 0, 0, "grow"), (2001, 1, 1, "vanish"), (2002, 0, 0, "continue"))
+    scores = planted_scores(told, LABELS, PLANTED, PLACES)
+    assert (scores.recall, scores.false_per_100, scores.steps) == (1.0, 0.0, 3)
+    assert scores.kinds.loc["vanish"].tolist() == [1, 1, 1.0, 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "recall", "false"),
+    [
+        ((2001, 0, 0, "grow"), 0.5, 0),
+        ((2002, 0, 0, "grow"), 0.0, 1),  # late
+        ((2001, 1, 1, "grow"), 0.0, 1),  # elsewhere
+        ((2001, 0, 0, "shrink"), 0.0, 1),  # another kind
+        ((2000, 0, 0, "appear"), 0.0, 0),  # where the record starts
+        ((2000, 1, 1, "vanish"), 0.0, 1),  # a frame early: it is gone in the next
+        ((2001, 1, 1, "vanish"), 0.5, 0),
+    ],
+)
+def test_an_event_must_be_of_its_kind_frame_and_place(row, recall, false):
+    scores = planted_scores(table(*STAY, row), LABELS, PLANTED, PLACES)
+    assert (scores.recall, len(scores.false)) == (recall, false)
+    assert scores.false_per_100 == 100 * false / scores.steps
+
+
+def test_a_tolerance_allows_a_frame_early_or_late():
+    late = table(*STAY, (2002, 0, 0, "grow"))
+    assert planted_scores(late, LABELS, PLANTED, PLACES, tolerance=1).recall == 0.5
+
+
+def test_pieces_of_one_split_are_one_event():
+    events = pd.DataFrame({"frame": [1], "event": ["split"], "place": [0]})
+    told = table(*STAY, (2001, 0, 0, "split"), (2001, 1, 1, "split"))
+    places = PLACES.where(PLACES < 0, 0)
+    scores = planted_scores(told, LABELS, events, places)
+    assert (scores.recall, len(scores.false)) == (1.0, 0)
+
+
+def test_a_community_sees_what_is_large_beside_it():
+    mean = np.repeat([[[2000.0, 2000.0, 0.0, 100.0]]], 3, axis=0)
+    mean[1:, 0, 0] = 2500  # of 4000 people: 12.5 %
+    mean[1:, 0, 3] = 125  # 25 %, but 1.7 standard deviations
+    expected = LABELS.copy(data=mean)
+    events = pd.DataFrame({"frame": [1, 1], "event": "grow", "place": [0, 1]})
+    assert visible_events(LABELS, expected, events, PLACES).tolist() == [True, False]
+
+
+def test_a_time_that_is_no_frame_is_refused():
+    with pytest.raises(InputError, match="1999"):
+        planted_scores(table((1999, 0, 0, "grow")), LABELS, PLANTED, PLACES)
