@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
+import xarray as xr
 
-from popdask import RegionStore, open_frames
+from popdask import RegionStore, open_frames, optical_flow
 from popdask.cluster import connect
 from popdask.cube import find_frames, in_cells
 from popdask.errors import InputError
@@ -56,6 +58,11 @@ def wrong_frames(folder):
     yield lambda: open_frames(str(folder / "density_{year}.tif"))
     raster(folder / "negative_2002.tif", value=-5)
     yield lambda: open_frames(str(folder / "negative_{year}.tif")).compute()
+    people = xr.DataArray(np.full((2, 1, 1), -5.0), dims=("time", "y", "x"))
+    yield lambda: optical_flow(people)
+    dated = people.assign_coords(time=pd.to_datetime(["2002", "2001"]))
+    yield lambda: optical_flow(dated)
+    yield lambda: optical_flow(dated.sortby("time"))
     raster(folder / "sea_2002.tif", value=65535, dtype="uint16")
     yield lambda: open_frames(str(folder / "sea_{year}.tif")).compute()
     raster(folder / "grid_2002.tif")

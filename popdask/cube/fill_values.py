@@ -7,6 +7,7 @@ A block that meets the value asks the whole frame, so the answer does not depend
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,20 @@ def check_largest_file(
         return
     if held > 1 or _held_in(source, largest) > 1:
         raise undeclared_error(path, values.dtype, largest)
+
+
+def is_suspect(dtype: np.dtype[Any], fills: Collection[float]) -> bool:
+    """Tell whether several cells with the largest value are none of people, as `fills` say.
+
+    Examples
+    --------
+    >>> is_suspect(np.dtype("int16"), []), is_suspect(np.dtype("int16"), [-1.0])
+    (True, False)
+    """
+    largest = largest_value(dtype)
+    if any(float(fill) == float(largest) for fill in fills):
+        return False
+    return not fills or largest >= _PLAUSIBLE
 
 
 def count_largest(values: Any, largest: float) -> int:

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.arguments import check_array, check_labels
+from popdask.arguments import check_labels
+from popdask.cube.arrays import check_population
 from popdask.errors import InputError
 from popdask.exact import words
 from popdask.tracking.flow import moving_cells
@@ -109,7 +110,7 @@ def link(
     if rule not in RULES:
         raise InputError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     check_labels("community", community)
-    check_array("population", population, "time", "y", "x")
+    population = check_population("population", population, "time", "y", "x")
     times, (labels, people) = frames_of(community, population)
     tables = []
     if len(times) > 1:
