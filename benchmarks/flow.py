@@ -29,7 +29,8 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
     shape = (5, 90, 70) if quick else (5, 1796, 1105)
     people = np.random.default_rng(0).gamma(0.3, 300.0, shape).astype(np.float32)
     chunks = {"time": 1, "y": shape[1] // 2}
-    population = xr.DataArray(people, dims=("time", "y", "x")).chunk(chunks).persist()
+    years = np.datetime64("2000", "ns") + np.arange(len(people)) * np.timedelta64(365, "D")
+    population = xr.DataArray(people, {"time": years}, ("time", "y", "x")).chunk(chunks).persist()
     for iterations in (1, 20):
         flow = optical_flow(population, iterations=iterations)
         expected = plain_numpy(people, iterations)

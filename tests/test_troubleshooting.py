@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
+import xarray as xr
 
-from popdask import RegionStore, open_frames
+from popdask import RegionStore, open_frames, optical_flow
 from popdask.cluster import connect
 from popdask.cube import find_frames, in_cells
 from popdask.errors import InputError
@@ -20,12 +22,12 @@ PAGE = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
 JOB = 'name = "a"\n[input]\nframes = "pop_{year}.tif"\n[output]\nstore = "out"\n'
 
 
-def raster(path, columns=2, value=1.0, crs="EPSG:25833", **tags):
-    """A small raster of people, with a value in its first cell."""
-    people = np.ones((2, columns), "float32")
-    people[0, 0] = value
+def raster(path, columns=2, value=1.0, crs="EPSG:25833", dtype="float32", **tags):
+    """A small raster of people, with a value in its first row."""
+    people = np.ones((2, columns), dtype)
+    people[0] = value
     transform = rasterio.transform.from_origin(0, 10, 1, 1)
-    profile = {"width": columns, "height": 2, "count": 1, "dtype": "float32"}
+    profile = {"width": columns, "height": 2, "count": 1, "dtype": dtype}
     with rasterio.open(path, "w", "GTiff", crs=crs, transform=transform, **profile) as file:
         file.write(people, 1)
         file.update_tags(**tags)
@@ -56,6 +58,13 @@ def wrong_frames(folder):
     yield lambda: open_frames(str(folder / "density_{year}.tif"))
     raster(folder / "negative_2002.tif", value=-5)
     yield lambda: open_frames(str(folder / "negative_{year}.tif")).compute()
+    people = xr.DataArray(np.full((2, 1, 1), -5.0), dims=("time", "y", "x"))
+    yield lambda: optical_flow(people)
+    dated = people.assign_coords(time=pd.to_datetime(["2002", "2001"]))
+    yield lambda: optical_flow(dated)
+    yield lambda: optical_flow(dated.sortby("time"))
+    raster(folder / "sea_2002.tif", value=65535, dtype="uint16")
+    yield lambda: open_frames(str(folder / "sea_{year}.tif")).compute()
     raster(folder / "grid_2002.tif")
     raster(folder / "grid_2003.tif", columns=3)
     yield lambda: open_frames(str(folder / "grid_{year}.tif"))

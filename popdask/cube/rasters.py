@@ -20,6 +20,7 @@ from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 from rasterio.windows import Window
 
+from popdask.cube.fill_values import BEYOND_PEOPLE, check_largest_file
 from popdask.errors import InputError
 from popdask.object_store import gdal_options, gdal_path
 
@@ -121,12 +122,15 @@ def read_counts(
     Raises
     ------
     InputError
-        If the file ends early or holds negative or infinite counts.
+        If the file ends early, holds negative, infinite or impossibly large counts, or holds the
+        largest value of its type in several cells, where that is not the declared nodata.
     """
     window = Window.from_slices(rows, columns)
 
     def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
-        return source.read(1, window=window, masked=True), source.scales[0], source.offsets[0]
+        values = source.read(1, window=window, masked=True)
+        check_largest_file(values, source, path, nodata)
+        return values, source.scales[0], source.offsets[0]
 
     values, scale, offset = use_raster(path, read, FRAME)
     counts = clean_counts(values.astype("float64").filled(np.nan), nodata=nodata)
@@ -166,7 +170,7 @@ def clean_counts(values: np.ndarray, *, nodata: float | None = None) -> np.ndarr
 
 
 def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> np.ndarray:
-    """Give back `counts` if every cell with data is finite and not negative.
+    """Give back `counts` if every cell with data is a number that people can have.
 
     Parameters
     ----------
@@ -180,7 +184,7 @@ def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> 
     Raises
     ------
     InputError
-        If a count is negative or infinite.
+        If a count is negative, infinite, or beyond what any integer type holds.
 
     Examples
     --------
@@ -188,7 +192,7 @@ def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> 
     Traceback (most recent call last):
     popdask.errors.InputError: pop.tif holds -5 at row 8, column 1; expected counts of people, ...
     """
-    wrong = (counts < 0) | np.isinf(counts)
+    wrong = (counts < 0) | (counts > BEYOND_PEOPLE)
     if not wrong.any():
         return counts
     first = np.argwhere(wrong)[0]

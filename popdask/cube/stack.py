@@ -20,6 +20,7 @@ from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from popdask.cube.arrays import check_population
 from popdask.cube.frames import (
     Time,
     find_frames,
@@ -32,9 +33,6 @@ from popdask.cube.grids import (
 )
 from popdask.cube.groups import open_group, write_group
 from popdask.cube.rasters import (
-    check_is_count,
-    checked_counts,
-    clean_counts,
     read_counts,
     read_grid,
 )
@@ -154,14 +152,13 @@ def open_cube(path: Path_) -> xr.Dataset:
             "x; rename its variables and dimensions"
         )
     held = held.transpose(*DIMENSIONS)
-    check_is_count(str(path), held.attrs.get("units", ""), [held.attrs.get("long_name", "")])
     times = [frame_time(time) for time in held["time"].values]
     if len(set(times)) < len(times):
         raise InputError(
             f"{path} has {len(times)} frames for {len(set(times))} times; expected one frame per "
             "time; remove the duplicates"
         )
-    cells = da.map_blocks(_checked_block, held.data, source=str(path), dtype="float32")
+    cells = check_population(str(path), held.drop_vars("time")).data.astype("float32")
     return _as_dataset(cells, times, grid_of(held)).sortby("time")
 
 
@@ -196,7 +193,10 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
             "the cube has no variable population; expected a Dataset as open_frames gives it; make "
             "one of an array with array.to_dataset(name='population')"
         )
-    blocks = cube[["population"]].chunk({"time": 1, "y": CHUNK, "x": CHUNK})
+    people = check_population("the cube's population", cube["population"])
+    blocks = (
+        cube[["population"]].assign(population=people).chunk({"time": 1, "y": CHUNK, "x": CHUNK})
+    )
     blocks["population"].encoding = {"grid_mapping": "spatial_ref"}
     write_group(blocks, path, "the cube")
 
@@ -300,11 +300,6 @@ def _read_block(
         both = np.where(np.isnan(moved), total, total + moved)
         total = np.where(np.isnan(total), moved, both)
     return total.astype("float32")
-
-
-def _checked_block(values: np.ndarray, source: str, block_info: dict[Any, Any]) -> np.ndarray:
-    origin = tuple(start for start, _ in block_info[0]["array-location"])
-    return checked_counts(clean_counts(values), source, origin)
 
 
 def _as_dataset(cells: da.Array, times: list[np.datetime64], grid: GeoBox) -> xr.Dataset:

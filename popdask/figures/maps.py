@@ -15,6 +15,7 @@ import xarray as xr
 from matplotlib import rc_context
 from matplotlib.collections import LineCollection
 
+from popdask.cube.arrays import check_population
 from popdask.errors import InputError
 from popdask.figures import _panels as panels
 from popdask.figures._sheets import Figure
@@ -169,6 +170,8 @@ def map_figure(
 def _cubes(**given: xr.DataArray | None) -> dict[str, xr.DataArray]:
     """Return the rasters that are given as (time, y, x), on one grid."""
     cubes = {name: raster for name, raster in given.items() if raster is not None}
+    if "population" in cubes:
+        cubes["population"] = check_population("population", cubes["population"])
     shapes = {name: dict(raster.sizes) for name, raster in cubes.items()}
     if len({tuple(sorted(sizes.items())) for sizes in shapes.values()}) > 1:
         raise InputError(f"the rasters of a figure must share frames and grid, but are {shapes}")

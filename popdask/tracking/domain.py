@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from xarray import DataArray
 
-from popdask.arguments import check_array
+from popdask.cube.arrays import check_population
 from popdask.errors import InputError
 from popdask.tracking.halo import roomy, with_halo
 
@@ -70,7 +70,7 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     >>> int(domain(population, "inhabited").sum()), int(domain(population, "data").sum())
     (1, 44)
     """
-    check_array("population", population, "y", "x")
+    population = check_population("population", population)
     if cells not in get_args(Cells):
         raise InputError(f'cells is "{cells}", expected one of {", ".join(get_args(Cells))}')
     if cells == "data":

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
-from popdask.arguments import check_array, check_flow, check_instance
+from popdask.arguments import check_flow, check_instance
+from popdask.cube.arrays import check_population
 from popdask.errors import InputError
 from popdask.tracking.convolution import HALO, TILE, encode_block
 from popdask.tracking.fitted import FittedEncoder, check_features, usable_cells
@@ -59,7 +60,7 @@ def stack_features(population: DataArray, flow: Dataset, *, clip: float = 1000.0
     >>> stack_features(population, xr.Dataset({"u": still, "v": still})).values[0]
     array([[   5., 1000.]], dtype=float32)
     """
-    check_array("population", population, "y", "x")
+    population = check_population("population", population)
     check_flow(flow)
     if not clip > 0:
         raise InputError(f"clip is {clip}, expected a positive number such as 1000")

@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
-from popdask.arguments import check_array, check_flow
+from popdask.arguments import check_flow
+from popdask.cube.arrays import check_population
 from popdask.errors import InputError
 from popdask.tracking._coarse_to_fine import bound, coarse_to_fine
 from popdask.tracking._horn_schunck import Differences, iterate
@@ -226,9 +227,9 @@ def _moving(blocks: list[NDArray[np.float32]]) -> NDArray[np.bool_]:
     return (flow != 0).any(axis=1)
 
 
-def _as_people(population: DataArray, *dims: str) -> DataArray:
-    """Check the dimensions; give floats, Dask-backed (NumPy becomes one chunk)."""
-    check_array("population", population, "y", "x")
+def _as_people(population: DataArray, *dims: str, timed: bool = False) -> DataArray:
+    """Check the array; give floats, Dask-backed (NumPy becomes one chunk)."""
+    population = check_population("population", population, timed=timed)
     if set(population.dims) != set(dims) or 0 in population.shape:
         raise InputError(
             f"population has the sizes {dict(population.sizes)}, expected at least one cell along "
@@ -343,13 +344,14 @@ def optical_flow(
     >>> import numpy as np, xarray as xr
     >>> time, y, x = np.ogrid[:3, :32, :32]
     >>> people = 50 * np.exp(-((x - time - 15.0) ** 2 + (y - 16.0) ** 2) / 50)
-    >>> population = xr.DataArray(people.astype("float32"), dims=("time", "y", "x"))
+    >>> years = {"time": np.arange("2000", "2003", dtype="datetime64[Y]").astype("datetime64[ns]")}
+    >>> population = xr.DataArray(people.astype("float32"), years, ("time", "y", "x"))
     >>> flow = optical_flow(population, iterations=200, alpha=1.0)
     >>> bool(flow.u[1, 16, 12] > 0.9)
     True
     """
     scheme = _Scheme.of(iterations, alpha, centering, scales, log)
-    people = _as_people(population, "time", "y", "x")
+    people = _as_people(population, "time", "y", "x", timed=True)
     known = None if first is None else _stacked(first, people)
     flow = _flow(people.data, scheme, range(people.sizes["time"]), warm_start, known)
     return _as_dataset(flow, people, scheme)

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.arguments import check_array, check_labels
+from popdask.arguments import check_labels
+from popdask.cube.arrays import check_population
 from popdask.errors import InputError
 from popdask.exact import words
 from popdask.tracking.flow import moving_cells
@@ -129,7 +130,7 @@ def link(
             "makes with centering=(0, 0, 1) and (0, 0, -1) and scales=3; give both"
         )
     check_labels("community", community)
-    check_array("population", population, "time", "y", "x")
+    population = check_population("population", population, "time", "y", "x")
     times, (labels, people) = frames_of(community, population)
     tables = []
     if len(times) > 1:

@@ -22,8 +22,9 @@ import shapely
 import xarray as xr
 from affine import Affine
 
-from popdask.arguments import check_array, check_flow, check_labels
+from popdask.arguments import check_flow, check_labels
 from popdask.cube import grid_of, pixel_area_km2
+from popdask.cube.arrays import check_population
 from popdask.exact import words
 from popdask.tracking._outlines import Pieces, join_outlines, outline_block
 from popdask.tracking.motion import follow, move, predecessors, shared_people
@@ -91,14 +92,14 @@ def summarize(
     >>> grid["x"] = [250.0, 750.0, 1250.0]
     >>> labels = [[[0, 0, -1], [0, 0, -1]], [[-1, 0, 0], [-1, 0, 0]]]
     >>> community = xr.DataArray(labels, grid, ("time", "y", "x")).rio.write_crs(25833)
-    >>> table = summary.summarize(community, community.where(community < 0, 10.0))
+    >>> table = summary.summarize(community, xr.full_like(community, 10.0, float))
     >>> table[["population", "cells", "area_km2", "velocity", "heading"]]
        population  cells  area_km2  velocity  heading
     0        40.0      4       1.0       NaN      NaN
     1        40.0      4       1.0       0.5     90.0
     """
     check_labels("community", community)
-    check_array("population", population, "y", "x")
+    population = check_population("population", population)
     if flow is not None:
         check_flow(flow)
     values = [population] if flow is None else [population, flow["u"], flow["v"]]
@@ -158,7 +159,7 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     0     0     3.0      4.0    7.0     7.0         0.0
     """
     check_labels("community", community)
-    check_array("population", population, "y", "x")
+    population = check_population("population", population)
     times, (labels, people) = frames_of(community, population)
     tables = sum_frames(_count_block, labels, people).compute()
     raster = np.array([table.reals(0)[table.keys == _RASTER].sum() for table in tables])

@@ -215,7 +215,7 @@ def test_velocity_follows_the_track_where_tracks_are_given() -> None:
 def test_rows_turned_upside_down_stay_where_they_are() -> None:
     """The GeoTransform in spatial_ref is out of date then; the coordinates are not."""
     community = grid(square((2, 3), (2, 5)))
-    population = community.where(community < 0, 10.0)
+    population = xr.full_like(community, 10.0, float)
     upright = summarize(community, population)
     turned = summarize(community[:, ::-1], population[:, ::-1])
     assert turned["centroid"].tolist() == upright["centroid"].tolist()

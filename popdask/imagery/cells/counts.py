@@ -16,11 +16,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from popdask.cube.arrays import check_population
 from popdask.cube.grids import carry, describe_grid, grid_of
 from popdask.cube.rasters import (
-    check_is_count,
-    checked_counts,
-    clean_counts,
     read_counts,
     read_grid,
 )
@@ -302,10 +300,8 @@ def _read_raster(raster: xr.DataArray | Path_) -> tuple[NDArray, GeoBox, str]:
                 f"{name} has the dimensions {raster.dims}; expected y and x; select one band, for "
                 "example with isel(band=0)"
             )
-        check_is_count(name, raster.attrs.get("units", ""), [raster.attrs.get("long_name", "")])
-        values = raster.transpose("y", "x").to_numpy().astype("float64")
-        counts = clean_counts(values, nodata=raster.rio.nodata)
-        return checked_counts(counts, name, (0, 0)), grid_of(raster), name
+        counts = check_population(name, raster.transpose("y", "x")).to_numpy().astype("float32")
+        return counts, grid_of(raster), name
     path = os.fspath(raster)
     grid = read_grid(path)
     return read_counts(path, slice(0, grid.shape[0]), slice(0, grid.shape[1])), grid, path
