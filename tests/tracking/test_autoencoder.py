@@ -383,6 +383,7 @@ def test_oslo_is_learnt_as_well_as_by_the_original_recipe():
             frames.append(file.read(1).astype(np.float32))
     population = xr.DataArray(da.from_array(np.stack(frames), chunks=(1, 100, 100)))
     population = population.rename(dict(zip(population.dims, ("time", "y", "x"), strict=True)))
+    population["time"] = np.array(["2018", "2019"], "datetime64[ns]")
     features = stack_features(population, optical_flow(population)).isel(time=1)
     fitted = fit_autoencoder(features)
     assert np.mean(fitted.loss_history[-10:]) == pytest.approx(4.4e-4, rel=0.3)

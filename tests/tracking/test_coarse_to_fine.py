@@ -2,6 +2,7 @@
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -41,7 +42,8 @@ def frame(people, chunks=None):
 
 def cube(people, chunks=None):
     data = people if chunks is None else da.from_array(people, chunks=chunks)
-    return xr.DataArray(data, dims=("time", "y", "x"))
+    years = pd.date_range("2000", periods=len(data), freq="YS")
+    return xr.DataArray(data, {"time": years}, ("time", "y", "x"))
 
 
 def near(flow, where, dy, dx):

@@ -23,7 +23,8 @@ FAR = {"scales": 3, "log": True}
 
 def cube(values, chunks=None):
     data = values if chunks is None else da.from_array(values, chunks=chunks)
-    return xr.DataArray(data, dims=("time", "y", "x"))
+    years = pd.date_range("2000", periods=len(data), freq="YS")
+    return xr.DataArray(data, {"time": years}, ("time", "y", "x"))
 
 
 def moved(values, dy, dx, empty=0):
