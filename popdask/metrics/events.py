@@ -63,8 +63,8 @@ def planted_scores(
     Parameters
     ----------
     tracks : DataFrame
-        time, community, track, event, as :func:`popdask.tracks` gives them. A vanish row has the
-        time of last presence, and tells of the frame after it.
+        time, community, track, event, as :func:`popdask.tracking.linking.tracks` gives them. A
+        vanish row has the time of last presence, and tells of the frame after it.
     community : DataArray of int, (time, y, x)
         The cells of the communities (or settlements) in the table, −1 outside.
     events, places
