@@ -13,22 +13,9 @@ from popdask.tracking._coarse_to_fine import bound
 from popdask.tracking._matching import AROUND, CLEAR, SQUARE, TOP, whole_cells
 from popdask.tracking._warped import refine
 from popdask.tracking.flow import optical_flow, two_frame_flow
+from tests.tracking.worlds import country, moved
 
 FAR = {"scales": 3, "log": True}
-
-
-def country(shape=(120, 130), seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.poisson(rng.gamma(0.08, 200.0, shape)).astype("float32")
-
-
-def moved(people, dy, dx):
-    found = np.zeros_like(people)
-    height, width = people.shape
-    found[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = people[
-        max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
-    ]
-    return found
 
 
 def redrawn(people, seed):
@@ -54,7 +41,7 @@ def near(flow, where, dy, dx):
 
 @pytest.mark.parametrize("shift", [(0, 0), (0, 1), (4, 0), (8, -8), (-7, 3)])
 def test_finds_a_frame_that_lies_elsewhere(shift):
-    before = country()
+    before = country((120, 130))
     after = moved(redrawn(before, 1), *shift)
     flow = two_frame_flow(frame(before), frame(after), **FAR)
     inner = before > 0

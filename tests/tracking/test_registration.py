@@ -17,25 +17,11 @@ from popdask.tracking.registration import (
     displacement_warnings,
     shift_frame,
 )
+from tests.tracking.worlds import country, moved
 
 DATA = Path(os.environ.get("POPDASK_DATA", "../shared/data"))
+SHAPE = (300, 280)
 COLUMNS = ["dy", "dx", "response"]
-
-
-def country(shape=(300, 280), seed=0):
-    """Towns and scattered farms."""
-    rng = np.random.default_rng(seed)
-    return rng.poisson(rng.gamma(0.08, 200.0, shape)).astype("float32")
-
-
-def moved(people, dy, dx):
-    """Move what a frame holds by whole cells; nobody moves in."""
-    found = np.zeros_like(people)
-    height, width = people.shape
-    found[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = people[
-        max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
-    ]
-    return found
 
 
 def cube(*frames, chunks=None):
@@ -59,7 +45,7 @@ def redrawn(frame, seed):
 
 @pytest.mark.parametrize("shift", [(0, 1), (1, 0), (-2, 3), (0, 4), (5, -8), (8, 8), (-7, -1)])
 def test_names_a_whole_shift_within_a_tenth_and_equals_plain_correlation(shift):
-    people = country()
+    people = country(SHAPE)
     after = moved(redrawn(people, 1), *shift)
     (row,) = displacement(cube(people, after)).itertuples()
     assert row.suspicious
@@ -68,7 +54,7 @@ def test_names_a_whole_shift_within_a_tenth_and_equals_plain_correlation(shift):
 
 
 def test_finds_half_cells():
-    people = country()
+    people = country(SHAPE)
     between = (people + moved(people, 0, 1)) / 2
     (row,) = displacement(cube(people, between)).itertuples()
     assert row.dx == pytest.approx(0.5, abs=0.1)
@@ -77,7 +63,7 @@ def test_finds_half_cells():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_is_suspicious_where_nothing_happens(seed):
-    people = country(seed=seed)
+    people = country(SHAPE, seed)
     found = displacement(cube(*(redrawn(people, seed + draw) for draw in range(4))))
     assert not found["suspicious"].any()
     assert (found["response"] > 0.9).all()
@@ -111,14 +97,14 @@ def test_identical_in_any_chunks(chunks, seed, missing):
 
 
 def test_an_empty_frame_has_no_place():
-    found = displacement(cube(country(), np.full((300, 280), np.nan), country()))
+    found = displacement(cube(country(SHAPE), np.full(SHAPE, np.nan), country(SHAPE)))
     assert found["dy"].isna().all() and found["dx"].isna().all()
     assert not found["suspicious"].any()
-    assert displacement(cube(country())).empty
+    assert displacement(cube(country(SHAPE))).empty
 
 
 def test_says_in_a_sentence_which_year_lies_where():
-    people = country()
+    people = country(SHAPE)
     found = displacement(cube(people, moved(people, 0, -4), moved(people, 2, -4)))
     first, second = displacement_warnings(found)
     assert first.startswith("2001 lies 4.0 cells east of 2002: ")

@@ -16,6 +16,7 @@ from popdask.errors import InputError
 from popdask.tracking.flow import optical_flow
 from popdask.tracking.linking import link
 from popdask.tracking.warping import UNIT, agreement, ahead, farthest
+from tests.tracking.worlds import moved
 
 DATA = Path(os.environ.get("POPDASK_DATA", "../shared/data"))
 FAR = {"scales": 3, "log": True}
@@ -25,15 +26,6 @@ def cube(values, chunks=None):
     data = values if chunks is None else da.from_array(values, chunks=chunks)
     years = pd.date_range("2000", periods=len(data), freq="YS")
     return xr.DataArray(data, {"time": years}, ("time", "y", "x"))
-
-
-def moved(values, dy, dx, empty=0):
-    found = np.full_like(values, empty)
-    height, width = values.shape
-    found[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = values[
-        max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
-    ]
-    return found
 
 
 def still(shape, u=0.0, v=0.0, chunks=None):
