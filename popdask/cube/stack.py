@@ -38,10 +38,10 @@ from popdask.cube.rasters import (
 )
 from popdask.cube.regrid import share_out, source_window, turns
 from popdask.errors import InputError
+from popdask.whole import Path_
 
 CHUNK = 1024
 DIMENSIONS = ("time", "y", "x")
-Path_ = str | os.PathLike[str]
 Chunks = str | int | tuple[Any, ...] | Mapping[str, Any]
 
 

@@ -19,8 +19,8 @@ from shapely.errors import ShapelyError
 
 from popdask.cube.rasters import is_remote, missing_file
 from popdask.errors import InputError
+from popdask.whole import Path_
 
-Path_ = str | os.PathLike[str]
 PARQUET = {".parquet", ".pq"}
 UNREADABLE = (OSError, ValueError, RuntimeError, pyarrow.ArrowException, ShapelyError)
 

@@ -65,5 +65,5 @@ def status(job: Job) -> Status:
         holder,
         store.unfinished() and holder is None,
         tuple(store.stages_since()),
-        plan(product(job).PIPELINE, job),
+        plan(product(job).pipeline, job),
     )

@@ -26,9 +26,9 @@ from popdask.cube.regrid import share_out
 from popdask.errors import InputError
 from popdask.imagery.grid import TOLERANCE, CellGrid
 from popdask.imagery.tables import read_features, read_table
+from popdask.whole import Path_
 
 COLUMNS = ["north", "east", "people"]
-Path_ = str | os.PathLike[str]
 
 
 def counts_from_raster(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import dask.array as da
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 from popdask.cube.groups import open_group, write_group
 from popdask.errors import InputError
 from popdask.imagery.grid import CellGrid, crs_text
+from popdask.whole import Path_
 
 CHUNK_CELLS = 64  # a square of 8 × 8 in Z-order
 CHUNK_BYTES = 2**27
 IMAGE = ("cell", "band", "row", "col")
-Path_ = str | os.PathLike[str]
 
 
 def make_cells(

@@ -23,10 +23,9 @@ from PIL import Image
 from popdask.errors import InputError
 from popdask.imagery.cells.dataset import CHUNK_CELLS, cells_grid, make_cells
 from popdask.imagery.grid import CellGrid, as_grid, z_order
-from popdask.whole import whole
+from popdask.whole import Path_, whole
 
 SHOWN = 5
-Path_ = str | os.PathLike[str]
 
 _NAME = re.compile(
     r"(?P<running>\d+)_(?P<size>[\d.]+[a-z]+)_(?P<north>-?\d+)_(?P<east>-?\d+)"

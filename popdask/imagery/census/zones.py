@@ -25,8 +25,8 @@ from popdask.cube.rasters import missing_file
 from popdask.errors import InputError
 from popdask.imagery.census._polygons import NONE, Outlines, beyond, numbered
 from popdask.imagery.tables import read_features, read_table
+from popdask.whole import Path_
 
-Path_ = str | os.PathLike[str]
 Table = pd.DataFrame | pd.Series | Mapping[int, float] | Path_
 RASTERS = {".tif", ".tiff", ".vrt"}
 

@@ -6,7 +6,6 @@ A table has ``cell`` (a code or a number), ``prediction`` and ``truth`` (people)
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from numpy.typing import ArrayLike
 
 from popdask.errors import InputError
 from popdask.imagery.tables import read_table
+from popdask.whole import Path_
 
 COLUMNS = ("cell", "prediction", "truth")
-Path_ = str | os.PathLike[str]
 
 
 def prediction_table(

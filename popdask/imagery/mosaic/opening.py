@@ -28,11 +28,11 @@ from popdask.imagery.grid import TOLERANCE, CellGrid, as_grid, block_side, crs_t
 from popdask.imagery.mosaic._warping import Source, Target, read_block
 from popdask.imagery.mosaic.layers import Layer, layers_of
 from popdask.imagery.mosaic.sheets import open_sheet
+from popdask.whole import Path_
 
 CHUNK = 2048  # pixels per side of a block, where there is no cell grid
 TILE = 512  # pixels per side of a tile of the warper, at most, unless a cell has more
 TILE_SOURCE = 4096  # pixels per side that a tile reads
-Path_ = str | os.PathLike[str]
 
 
 def open_mosaic(

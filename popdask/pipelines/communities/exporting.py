@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import numpy as np
@@ -11,20 +10,19 @@ import pandas as pd
 
 from popdask import export
 from popdask.figures import CLASSES, number_colours
+from popdask.pipelines.communities.reporting import illustrate
+from popdask.pipelines.communities.state import CommunitiesRun
 from popdask.pipelines.exports import Exports, cycled
-from popdask.pipelines.reports import report
+from popdask.pipelines.page import write_page
 from popdask.store import WORK
 from popdask.tracking.classes import ClassModel
-
-if TYPE_CHECKING:
-    from popdask.pipelines.communities.stages import CommunityStages
 
 RASTERS = ("population", "classes", "community")
 
 Frames = dict[np.datetime64, dict[str, Path]]
 
 
-def write_exports(run: CommunityStages, exports: Exports) -> None:
+def write_exports(run: CommunitiesRun, exports: Exports) -> None:
     """Write what the job asks for, as far as it is not there.
 
     Parameters
@@ -56,11 +54,11 @@ def write_exports(run: CommunityStages, exports: Exports) -> None:
             )
         )
     if "report" in formats:
-        page = report(run.job, branch=WORK, record=run.record(), folder=exports.folder)
+        page = write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
         exports.add(page)
 
 
-def _cogs(run: CommunityStages, exports: Exports) -> Frames:
+def _cogs(run: CommunitiesRun, exports: Exports) -> Frames:
     """Write the rasters of each frame, and the colours of labels beside them."""
     arrays, tracks = run.work.dataset(), run.work.table("tracks")
     times = arrays["time"].values
@@ -76,7 +74,7 @@ def _cogs(run: CommunityStages, exports: Exports) -> Frames:
     return frames
 
 
-def _class_count(run: CommunityStages) -> int:
+def _class_count(run: CommunitiesRun) -> int:
     names = run.models(range(len(run.plan.times)))
     models = (run.work.file(f"classifier-{name}.safetensors") for name in names)
     return max(ClassModel.from_bytes(model).k for model in models)
@@ -90,7 +88,7 @@ def _track_colours(tracks: pd.DataFrame, time: np.datetime64) -> np.ndarray:
     return number_colours(numbers)
 
 
-def _tables(run: CommunityStages, exports: Exports) -> dict[str, Path]:
+def _tables(run: CommunitiesRun, exports: Exports) -> dict[str, Path]:
     """Write tables as GeoParquet, and what has a place as layers of a GeoPackage."""
     name, formats = run.job.name, run.job.output.export
     communities, events, links = map(run.work.table, ("communities", "tracks", "links"))

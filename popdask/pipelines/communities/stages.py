@@ -6,7 +6,7 @@ and is committed when it is finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,16 +15,15 @@ import pandas as pd
 import xarray as xr
 
 from popdask import cube
-from popdask.job import CommunitiesJob
 from popdask.pipelines.communities.exporting import write_exports
+from popdask.pipelines.communities.state import CommunitiesRun
 from popdask.pipelines.conductor import owner_record
-from popdask.pipelines.exports import exported, exporting
-from popdask.pipelines.plan import Plan, StagePlan
-from popdask.pipelines.provenance import run_record
+from popdask.pipelines.exports import exporting
+from popdask.pipelines.plan import StagePlan
 from popdask.pipelines.workers import on_gpus, on_worker
 from popdask.progress import Reporter
-from popdask.store import RegionStore, Work, frame_runs, table_bytes
-from popdask.tracking import clustering, dbscan, domain, encoding, flow, linking, summary
+from popdask.store import frame_runs, table_bytes
+from popdask.tracking import clustering, dbscan, encoding, flow, linking, summary
 from popdask.tracking.autoencoder import EncoderConfig, FittedEncoder, train, training_windows
 from popdask.tracking.classes import ClassModel, classify
 from popdask.tracking.sampling import gather_windows, sample_cells
@@ -32,77 +31,21 @@ from popdask.tracking.threshold import dissolve_small
 
 
 @dataclass(frozen=True)
-class CommunityStages:
-    """What the stages of one run share; the arrays are lazy, as they are stored."""
-
-    job: CommunitiesJob
-    source: xr.Dataset
-    files: Mapping[str, Any]
-    store: RegionStore
-    work: Work
-    plan: Plan
-
-    @property
-    def population(self) -> xr.DataArray:
-        """People per cell, as stored."""
-        return self.work.dataset()["population"]
-
-    @property
-    def domain(self) -> xr.DataArray:
-        """The cells that are trained on, classified and grouped."""
-        return domain.domain(self.population, self.job.domain.cells)
-
-    @property
-    def features(self) -> xr.DataArray:
-        """Population and flow, as the encoder takes them."""
-        stored = self.work.dataset()
-        return encoding.stack_features(stored["population"], stored[["u", "v"]])
+class CommunityStages(CommunitiesRun):
+    """The stages of one run, ready to be computed."""
 
     def compute(self, stage: StagePlan, reporter: Reporter) -> None:
         """Compute what is stale of one stage, and commit it."""
         work = str(stage) if stage.total > 1 else ""
         COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
 
-    def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
-        job, balance = self.job, self.work.table("balance")
-        rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
-        seeds = {"encoder": job.encoder.seed, "classes": job.classes.seed}
-        told = {"balance": rows.to_dict("records"), "exports": exported(self.work.records())}
-        return run_record(job, self.files, seeds, **told)
 
-    def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
-        """Some frames of stored arrays."""
-        stored = self.work.dataset()
-        if list(positions) != list(range(len(self.plan.times))):
-            stored = stored.isel(time=list(positions))  # which Dask does not fuse with the reading
-        return [stored[name] for name in names]
-
-    def models(self, stale: Sequence[int]) -> dict[str, slice]:
-        """The frames that each model serves, by the model's name, where one of them is stale."""
-        if self.job.encoder.scope == "shared":
-            return {"shared": slice(0, len(self.plan.times))} if stale else {}
-        return {self.plan.times[i].replace(":", ""): slice(i, i + 1) for i in stale}
-
-    def merged(self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
-        """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
-        stale = {self.plan.times[i] for i in stage.stale}
-        kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
-        files = {}
-        for name, table in fresh.items():
-            if kept:
-                old = self.work.table(name)
-                table = pd.concat([old[old["time"].isin(kept)], table], ignore_index=True)
-            files[f"{name}.parquet"] = table_bytes(table.sort_values("time", kind="stable"))
-        return files
-
-
-def _ingest(run: CommunityStages, stage: StagePlan) -> None:
+def _ingest(run: CommunitiesRun, stage: StagePlan) -> None:
     record = {**stage.record, "files": dict(run.files), **owner_record(run.job)}
     run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
 
 
-def _flow(run: CommunityStages, stage: StagePlan) -> None:
+def _flow(run: CommunitiesRun, stage: StagePlan) -> None:
     settings, start = run.job.flow.model_dump(), min(stage.stale) - 1
     if start < 0 or not run.job.flow.warm_start:
         arrays = flow.optical_flow(run.population, **settings)
@@ -114,7 +57,7 @@ def _flow(run: CommunityStages, stage: StagePlan) -> None:
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 
 
-def _encoder(run: CommunityStages, stage: StagePlan) -> None:
+def _encoder(run: CommunitiesRun, stage: StagePlan) -> None:
     settings = run.job.encoder
     config = EncoderConfig(
         edge=settings.edge, epochs=settings.epochs, seed=settings.seed, latent=settings.latent
@@ -129,7 +72,7 @@ def _encoder(run: CommunityStages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
 
 
-def _classifier(run: CommunityStages, stage: StagePlan) -> None:
+def _classifier(run: CommunitiesRun, stage: StagePlan) -> None:
     settings, files = run.job.classes, {}
     for name, frames in run.models(stage.stale).items():
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
@@ -141,7 +84,7 @@ def _classifier(run: CommunityStages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
 
 
-def _classes(run: CommunityStages, stage: StagePlan) -> None:
+def _classes(run: CommunitiesRun, stage: StagePlan) -> None:
     parts = []
     for name, frames in run.models(range(len(run.plan.times))).items():
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
@@ -154,7 +97,7 @@ def _classes(run: CommunityStages, stage: StagePlan) -> None:
     run.work.write_frames(stage.name, classes, stage.stale, stage.record)
 
 
-def _communities(run: CommunityStages, stage: StagePlan) -> None:
+def _communities(run: CommunitiesRun, stage: StagePlan) -> None:
     settings = run.job.communities
     eps = cube.in_cells(settings.eps, run.population)
     classes = run.work.dataset()["classes"]
@@ -166,7 +109,7 @@ def _communities(run: CommunityStages, stage: StagePlan) -> None:
     )
 
 
-def _summary(run: CommunityStages, stage: StagePlan) -> None:
+def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
     balance = summary.people_balance(*run.frames(stage.stale, "community", "population"))
     summary.check_balance(balance)
     community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
@@ -179,7 +122,7 @@ def _summary(run: CommunityStages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
-def _links(run: CommunityStages, stage: StagePlan) -> None:
+def _links(run: CommunitiesRun, stage: StagePlan) -> None:
     arrays = run.work.dataset()
     parts = []
     for first, last in frame_runs(stage.stale):
@@ -191,7 +134,7 @@ def _links(run: CommunityStages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
-def _tracks(run: CommunityStages, stage: StagePlan) -> None:
+def _tracks(run: CommunitiesRun, stage: StagePlan) -> None:
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
     known = _known_tracks(run) or {}
@@ -203,7 +146,7 @@ def _tracks(run: CommunityStages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record)
 
 
-def _known_tracks(run: CommunityStages) -> dict[str, Any] | None:
+def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
     """The track numbers that the last finished run of the same analysis gave: they stay.
 
     Communities of a frame that was labelled anew take the numbers of those that they share most
@@ -235,12 +178,12 @@ def _known_tracks(run: CommunityStages) -> dict[str, Any] | None:
     return {"known": known, "first_number": first_number}
 
 
-def _export(run: CommunityStages, stage: StagePlan) -> None:
+def _export(run: CommunitiesRun, stage: StagePlan) -> None:
     with exporting(run.work, stage, run.job) as exports:
         write_exports(run, exports)
 
 
-COMPUTE: Mapping[str, Callable[[CommunityStages, StagePlan], None]] = {
+COMPUTE: Mapping[str, Callable[[CommunitiesRun, StagePlan], None]] = {
     "population": _ingest,
     "flow": _flow,
     "encoder": _encoder,

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from popdask import cube, export
 from popdask.pipelines.exports import Exports, exported, exporting
+from popdask.pipelines.page import write_page
 from popdask.pipelines.plan import StagePlan
-from popdask.pipelines.reports import report
+from popdask.pipelines.population.reporting import illustrate
+from popdask.pipelines.population.state import PopulationRun
 from popdask.progress import Reporter
 from popdask.store import WORK
 from popdask.whole import whole
 
-if TYPE_CHECKING:
-    from popdask.pipelines.population.stages import PopulationStages
 
-
-def export_rasters(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+def export_rasters(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     """Write the estimates of each frame as COGs."""
     arrays = run.work.dataset()
     with exporting(run.work, stage, run.job) as exports:
@@ -28,7 +26,7 @@ def export_rasters(run: PopulationStages, stage: StagePlan, reporter: Reporter) 
             exports.cogs(arrays[name], f"{run.job.name}_{name}")
 
 
-def export_tables(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     """Write what tells of all frames: tables, a cube, a catalogue, a page."""
     job, formats = run.job, run.job.output.export
     with exporting(run.work, stage, job) as exports:
@@ -38,10 +36,12 @@ def export_tables(run: PopulationStages, stage: StagePlan, reporter: Reporter) -
         if "stac" in formats:
             exports.add(*_catalog(run, exports, tables))
         if "report" in formats:
-            exports.add(report(job, branch=WORK, record=run.record(), folder=exports.folder))
+            exports.add(
+                write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
+            )
 
 
-def _tables(run: PopulationStages, exports: Exports) -> dict[str, Path]:
+def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
     """Write the tables that the job has."""
     evaluated = "evaluation" in run.plan.stages
     names = ["scores", "scores_by_density", "predictions"] if evaluated else []
@@ -53,7 +53,7 @@ def _tables(run: PopulationStages, exports: Exports) -> dict[str, Path]:
     return tables
 
 
-def _cube(run: PopulationStages, path: Path) -> Path:
+def _cube(run: PopulationRun, path: Path) -> Path:
     """Write the people that count as a plain Zarr group."""
     counted = run.work.dataset()[run.job.counted].astype("float32").rename("population")
     counted.attrs.pop("grid_mapping", None)  # which xarray writes by itself
@@ -62,7 +62,7 @@ def _cube(run: PopulationStages, path: Path) -> Path:
     return path
 
 
-def _catalog(run: PopulationStages, exports: Exports, tables: Mapping[str, Path]) -> list[Path]:
+def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -> list[Path]:
     """Write a catalogue of the rasters, which are there already, and of tables."""
     job, arrays, folder = run.job, run.work.dataset(), exports.folder
     frames: dict[np.datetime64, dict[str, Path]] = {t: {} for t in arrays["time"].values}
@@ -82,7 +82,7 @@ def _catalog(run: PopulationStages, exports: Exports, tables: Mapping[str, Path]
     )
 
 
-def _rasters(run: PopulationStages) -> list[str]:
+def _rasters(run: PopulationRun) -> list[str]:
     """The arrays that are exported as rasters."""
     names = ["population", *(["presence"] if not run.job.single_stage else [])]
     return [*names, *(["census_population"] if run.job.census is not None else [])]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,8 @@ from popdask.imagery.models import LeakageWarning, TrainedModel, check_leakage
 from popdask.pipelines.images import iso, open_image
 from popdask.pipelines.population import reading
 from popdask.pipelines.population.scoring import Joint, predictions
+from popdask.pipelines.population.state import PopulationRun
 from popdask.progress import Reporter
-
-if TYPE_CHECKING:
-    from popdask.pipelines.population.stages import PopulationStages
 
 #: Predictions, by set of cells and by model: cell, prediction, truth and presence, where known.
 Judged = Mapping[str, Mapping[str, pd.DataFrame]]
@@ -37,7 +34,7 @@ class _Judges:
     """Fitted on the same training cells."""
 
 
-def judge(run: PopulationStages, reporter: Reporter) -> Judged:
+def judge(run: PopulationRun, reporter: Reporter) -> Judged:
     """Let models and baselines estimate all cells of known people that a run has.
 
     Parameters
@@ -92,7 +89,7 @@ def score(told: Judged, threshold: float) -> dict[str, pd.DataFrame]:
     }
 
 
-def _judges(run: PopulationStages) -> list[_Judges]:
+def _judges(run: PopulationRun) -> list[_Judges]:
     """The models of each split, read once for all sets of cells."""
     models = list(zip(run.models("presence"), run.models("count"), strict=True))
     if "cells" not in run.plan.stages:
@@ -102,7 +99,7 @@ def _judges(run: PopulationStages) -> list[_Judges]:
 
 
 def _of_validation(
-    run: PopulationStages, judges: list[_Judges], reporter: Reporter
+    run: PopulationRun, judges: list[_Judges], reporter: Reporter
 ) -> dict[str, pd.DataFrame]:
     """Predictions of validation cells, each by models and baselines that have not seen it."""
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -119,7 +116,7 @@ def _of_validation(
 
 
 def _of_mosaic(
-    run: PopulationStages,
+    run: PopulationRun,
     judges: _Judges,
     time: np.datetime64,
     paths: tuple[str, ...],
@@ -136,7 +133,7 @@ def _of_mosaic(
     return {"popdask": _stored(run, time, cells), **others}
 
 
-def _stored(run: PopulationStages, time: np.datetime64, cells: xr.Dataset) -> pd.DataFrame:
+def _stored(run: PopulationRun, time: np.datetime64, cells: xr.Dataset) -> pd.DataFrame:
     """The stored estimates of some cells, beside the truth."""
     places = list(zip(cells["north"].values.tolist(), cells["east"].values.tolist(), strict=True))
     corners = np.array([run.grid.corner(*place) for place in places])

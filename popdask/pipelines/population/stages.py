@@ -14,7 +14,7 @@ import xarray as xr
 
 from popdask.errors import InputError
 from popdask.imagery import census
-from popdask.imagery.cells import cells_grid, load_tables, select_fold
+from popdask.imagery.cells import cells_grid
 from popdask.imagery.census import whole_people
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.inference import estimate
@@ -23,35 +23,19 @@ from popdask.imagery.training import TrainingConfig, train
 from popdask.job import PopulationJob
 from popdask.job.population import Training
 from popdask.pipelines.conductor import owner_record
-from popdask.pipelines.exports import exported
 from popdask.pipelines.images import iso, open_image
-from popdask.pipelines.plan import Plan, StagePlan
+from popdask.pipelines.plan import StagePlan
 from popdask.pipelines.population import judging, reading
 from popdask.pipelines.population.exporting import export_rasters, export_tables
-from popdask.pipelines.population.sources import Sources
-from popdask.pipelines.provenance import run_record
+from popdask.pipelines.population.state import FOLD_FILE, PopulationRun
 from popdask.pipelines.workers import on_gpus, on_worker
 from popdask.progress import Reporter
-from popdask.store import RegionStore, Work, table_bytes
-
-#: How the files of a model are named, where there is one for each fold.
-FOLD_FILE = "{stage}-{fold}.safetensors"
+from popdask.store import table_bytes
 
 
 @dataclass(frozen=True)
-class PopulationStages:
-    """What the stages of one run share."""
-
-    job: PopulationJob
-    sources: Sources
-    grid: CellGrid
-    frame: xr.Dataset
-    files: Mapping[str, Any]
-    store: RegionStore
-    work: Work
-    plan: Plan
-    earlier: Mapping[str, xr.Dataset]
-    """Estimates of a run before, by ISO time, that hold on the cells of this one."""
+class PopulationStages(PopulationRun):
+    """The stages of one run, ready to be computed."""
 
     def compute(self, stage: StagePlan, reporter: Reporter) -> None:
         """Compute what is stale of one stage, and commit it."""
@@ -60,40 +44,8 @@ class PopulationStages:
         record = {**stage.record, **told, "work": work}
         COMPUTE[stage.name](self, replace(stage, record=record), reporter)
 
-    def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
-        job = self.job
-        seeds = {"cells": job.cells.seed, "presence": job.presence.seed, "count": job.count.seed}
-        told: dict[str, Any] = {"exports": exported(self.work.records())}
-        if "evaluation" in self.plan.stages:
-            told["scores"] = self.work.table("scores").to_dict("records")
-        return run_record(job, self.files, seeds, **told)
 
-    @property
-    def has_folds(self) -> bool:
-        """Whether there are several models of a kind, each blind to a part of the cells."""
-        trained = [self.job.count, *([] if self.job.single_stage else [self.job.presence])]
-        return bool(self.job.cells.folds) and any(settings.weights is None for settings in trained)
-
-    def models(self, stage: str) -> list[TrainedModel | None]:
-        """The models of a stage, one, or one for each fold; None where a job needs none."""
-        folds = self.job.cells.folds
-        if stage not in self.plan.stages:
-            return [None] * max(folds, 1)
-        if getattr(self.job, stage).weights is not None or not folds:
-            model = TrainedModel.from_bytes(self.work.file(f"{stage}.safetensors"), stage)
-            return [model] * max(folds, 1)
-        names = [FOLD_FILE.format(stage=stage, fold=fold) for fold in range(folds)]
-        return [TrainedModel.from_bytes(self.work.file(name), name) for name in names]
-
-    def splits(self) -> list[xr.Dataset]:
-        """The labelled cells, split once, or once for each fold."""
-        cells = load_tables(self.work.group("cells"))
-        folds = self.job.cells.folds
-        return [select_fold(cells, fold) for fold in range(folds)] if folds else [cells]
-
-
-def _cells(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     cells, dropped, outside = reading.labelled_cells(run.job, run.sources)
     inhabited = int((cells["people"] > 0).sum())
     reporter.note(
@@ -104,11 +56,11 @@ def _cells(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
     run.work.write_group(stage.name, "cells", _for_store(cells), record)
 
 
-def _presence(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+def _presence(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     _learn(run, stage, "presence", run.job.presence, [None] * max(run.job.cells.folds, 1), reporter)
 
 
-def _count(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+def _count(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     gated = run.job.count.learns_from == "predicted" and not run.job.single_stage
     blind: list[TrainedModel | None] = [None] * max(run.job.cells.folds, 1)
     gates = run.models("presence") if gated else blind
@@ -116,7 +68,7 @@ def _count(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
 
 
 def _learn(
-    run: PopulationStages,
+    run: PopulationRun,
     stage: StagePlan,
     kind: str,
     settings: Training,
@@ -154,7 +106,7 @@ def _learn(
         path.parent.rmdir()
 
 
-def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+def _estimate(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     pairs = list(zip(run.models("presence"), run.models("count"), strict=True))
     if not run.has_folds:
         pairs = pairs[:1]
@@ -175,7 +127,7 @@ def _estimate(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> No
 
 
 def _estimated(
-    run: PopulationStages, image: xr.DataArray, presence: TrainedModel | None, count: Any
+    run: PopulationRun, image: xr.DataArray, presence: TrainedModel | None, count: Any
 ) -> xr.Dataset:
     settings = run.job.estimate
     return estimate(
@@ -189,7 +141,7 @@ def _estimated(
     )
 
 
-def _of_blind(run: PopulationStages, found: list[xr.Dataset]) -> xr.Dataset:
+def _of_blind(run: PopulationRun, found: list[xr.Dataset]) -> xr.Dataset:
     """One estimate of each cell: that of the model that has not seen it, else the mean of all."""
     if len(found) == 1:
         return found[0]
@@ -215,7 +167,7 @@ def _on_frame(found: xr.Dataset, frame: xr.Dataset, grid: CellGrid) -> xr.Datase
     return laid.assign_coords(y=frame["y"], x=frame["x"])
 
 
-def _census(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+def _census(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     settings = run.job.census
     assert settings is not None
     rules = settings.model_dump(include={"name", "inhabited_from", "unzoned", "partial"})
@@ -243,7 +195,7 @@ def _census(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 
 
-def _old_reports(run: PopulationStages, stage: StagePlan) -> list[pd.DataFrame]:
+def _old_reports(run: PopulationRun, stage: StagePlan) -> list[pd.DataFrame]:
     """The report on the frames that are not computed again."""
     fresh = {run.plan.times[i] for i in stage.stale}
     kept = [np.datetime64(time) for time in stage.record["frames"] if time not in fresh]
@@ -253,7 +205,7 @@ def _old_reports(run: PopulationStages, stage: StagePlan) -> list[pd.DataFrame]:
     return [old[old["time"].isin(kept)]]
 
 
-def _evaluation(run: PopulationStages, stage: StagePlan, reporter: Reporter) -> None:
+def _evaluation(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     tables = judging.score(judging.judge(run, reporter), run.job.estimate.threshold)
     content = {f"{name}.parquet": table_bytes(table) for name, table in tables.items()}
     run.work.write_files(stage.name, content, stage.record)
@@ -299,7 +251,7 @@ def _for_store(cells: xr.Dataset) -> xr.Dataset:
     return cells.chunk({"cell": step, "band": -1, "row": -1, "col": -1})
 
 
-COMPUTE: Mapping[str, Callable[[PopulationStages, StagePlan, Reporter], None]] = {
+COMPUTE: Mapping[str, Callable[[PopulationRun, StagePlan, Reporter], None]] = {
     "cells": _cells,
     "presence": _presence,
     "count": _count,

@@ -34,9 +34,10 @@ from popdask.pipelines.images import (
     open_image,
     version_of,
 )
+from popdask.pipelines.page import write_page
 from popdask.pipelines.plan import WHOLE, Plan, StagePlan, decide, fingerprint, plain
 from popdask.pipelines.provenance import run_record, without_secrets
-from popdask.pipelines.reports import report
+from popdask.pipelines.scenes.reporting import illustrate
 from popdask.pipelines.workers import on_gpus
 from popdask.progress import Reporter
 from popdask.store import WORK, RegionStore, Work, table_bytes
@@ -83,6 +84,7 @@ class SceneStages:
     grid: CellGrid
     image: xr.DataArray
     files: Files
+    store: RegionStore
     work: Work
     plan: Plan
 
@@ -133,7 +135,8 @@ class ScenesPipeline:
         work = store.begin(frame_grid(job, first, grid))
         work.forget(forget)
         image = open_image(job, paths, grid)
-        return SceneStages(job, grid, image, files, work, self.plan(job, files, work.records()))
+        plan = self.plan(job, files, work.records())
+        return SceneStages(job, grid, image, files, store, work, plan)
 
 
 PIPELINE = ScenesPipeline()
@@ -279,7 +282,9 @@ def _export(run: SceneStages, stage: StagePlan) -> None:
             path = exports.folder / f"{job.name}_scenes.parquet"
             exports.add(export.write_geoparquet(run.work.table("scenes"), path))
         if "report" in job.output.export:
-            exports.add(report(job, branch=WORK, record=run.record(), folder=exports.folder))
+            exports.add(
+                write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
+            )
 
 
 COMPUTE: Mapping[str, Callable[[SceneStages, StagePlan], None]] = {
