@@ -45,47 +45,54 @@ class Product:
 
 
 def _communities() -> Product:
-    from popdask.pipelines.communities.checks import check
-    from popdask.pipelines.communities.costs import costs
-    from popdask.pipelines.communities.pictures import draw
-    from popdask.pipelines.communities.reporting import illustrate
-    from popdask.pipelines.communities.runs import PIPELINE, extent, found, plan, run, run_only
+    from popdask.pipelines import communities
 
-    return Product(PIPELINE, plan, extent, costs, run, run_only, found, check, draw, illustrate)
+    return Product(
+        communities.PIPELINE,
+        communities.plan,
+        communities.extent,
+        communities.costs,
+        communities.run,
+        communities.run_only,
+        communities.found,
+        communities.check,
+        communities.draw,
+        communities.illustrate,
+    )
 
 
 def _population() -> Product:
-    from popdask.pipelines.population.costs import costs
-    from popdask.pipelines.population.pictures import draw
-    from popdask.pipelines.population.reporting import illustrate
-    from popdask.pipelines.population.runs import (
-        PIPELINE,
-        check,
-        extent,
-        found,
-        plan,
-        run,
-        run_only,
-    )
+    from popdask.pipelines import population
 
-    return Product(PIPELINE, plan, extent, costs, run, run_only, found, check, draw, illustrate)
+    return Product(
+        population.PIPELINE,
+        population.plan,
+        population.extent,
+        population.costs,
+        population.run,
+        population.run_only,
+        population.found,
+        population.check,
+        population.draw,
+        population.illustrate,
+    )
 
 
 def _scenes() -> Product:
-    from popdask.pipelines.scenes.costs import costs
-    from popdask.pipelines.scenes.reporting import illustrate
-    from popdask.pipelines.scenes.runs import (
-        PIPELINE,
-        check,
-        draw,
-        extent,
-        found,
-        plan,
-        run,
-        run_only,
-    )
+    from popdask.pipelines import scenes
 
-    return Product(PIPELINE, plan, extent, costs, run, run_only, found, check, draw, illustrate)
+    return Product(
+        scenes.PIPELINE,
+        scenes.plan,
+        scenes.extent,
+        scenes.costs,
+        scenes.run,
+        scenes.run_only,
+        scenes.found,
+        scenes.check,
+        scenes.draw,
+        scenes.illustrate,
+    )
 
 
 PRODUCTS: Mapping[str, Callable[[], Product]] = {
