@@ -15,10 +15,9 @@ import torch
 import xarray as xr
 
 from benchmarks.machine import Machine, Row, best, duration, in_child, measured, times
-from popdask.arithmetic import fixed_arithmetic
-from popdask.tracking.autoencoder import FittedEncoder, WindowAutoencoder
+from popdask.blocks.torch import fixed_arithmetic
+from popdask.tracking.encoder import FittedEncoder, Scaling, WindowAutoencoder, place
 from popdask.tracking.encoding import encode
-from popdask.tracking.fitted import Scaling, place
 
 FLOP = 2 * (147 * 128 + 128 * 64 + 64 * 16)
 BATCH_SIZES = (16_384, 262_144)  # windows that the dense layers see at once

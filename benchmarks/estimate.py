@@ -20,10 +20,10 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from benchmarks.machine import Machine, Row, duration, in_child, measured, timed, times
-from popdask.arithmetic import fixed_arithmetic
+from popdask.blocks.torch import fixed_arithmetic
+from popdask.imagery.estimate import estimate
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.inference import estimate
-from popdask.imagery.models import TrainedModel
+from popdask.imagery.model import TrainedModel
 
 CELL, PIXEL = 100.0, 0.5
 CHUNK = 8  # cells along a side of a chunk

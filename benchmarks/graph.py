@@ -21,7 +21,7 @@ from dask.callbacks import Callback
 
 from benchmarks.machine import Machine, Row, duration, timed
 from benchmarks.wholejob import FRAMES, draw
-from popdask.pipelines.communities import run
+from popdask.workflow.communities import run
 
 TASKS, SECONDS = 60, 10  # what a chunk, and 1,024 of them, may take
 

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from benchmarks.machine import Machine, Row, best, duration, timed, times
 from popdask.tracking.flow import two_frame_flow
-from popdask.tracking.linking import link
+from popdask.tracking.link import link
 
 YEARS = pd.to_datetime(["2000", "2001"])
 SIZES = ((449, 276, 380, True), (1796, 1105, 5000, False))

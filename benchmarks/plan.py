@@ -13,19 +13,17 @@ from rasterio.transform import from_origin
 from benchmarks.estimate import PIXEL, full_models, small_models
 from benchmarks.machine import Machine, Row, duration, in_child, measured, timed
 from benchmarks.wholejob import draw
-from popdask.job import CommunitiesJob, PopulationJob
-from popdask.pipelines import population
-from popdask.pipelines.calibration import TRIALS, measure_stages
-from popdask.pipelines.communities import costs, plan, run
-from popdask.pipelines.communities.costs import Extent, count
-from popdask.pipelines.communities.fingerprints import plan_communities
-from popdask.pipelines.costs import Crew
-from popdask.pipelines.population.speed import measure_networks
-from popdask.pipelines.rates import Rates
+from popdask.config import CommunitiesJob, PopulationJob
+from popdask.workflow import population, population_costs
+from popdask.workflow.calibration import TRIALS, measure_stages
+from popdask.workflow.communities import plan, plan_communities, run
+from popdask.workflow.communities_costs import Extent, costs, count
+from popdask.workflow.plan import Rates, Resources
+from popdask.workflow.population_costs import measure_networks
 
 MEMORY = 2 * 2**30
 KM = 30  # along a side of the mosaic
-ONE = Crew(workers=1, threads=1, memory=8 * 2**30)
+ONE = Resources(workers=1, threads=1, memory=8 * 2**30)
 
 
 def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
@@ -41,7 +39,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         job = mosaic_job(Path(folder), quick=quick)
         rates = Rates(measure_networks(), 0.0, 0.0, "", 1, "", {})
-        told, spent = timed(lambda: population.costs(job, population.plan(job)))
+        told, spent = timed(lambda: population_costs.costs(job, population.plan(job)))
     yield Row(
         "plan, mosaic",
         f"{KM} × {KM} km at {PIXEL} m, {told.stages['estimate'].written // 8:,} cells",

@@ -19,9 +19,9 @@ from pathlib import Path
 import dask
 
 from benchmarks.machine import Machine, Row, in_child
-from popdask.pipelines.attempts import Attempt
-from popdask.pipelines.regions import find_regions, run_regions
 from popdask.synthetic import City, World
+from popdask.workflow.regions import find_regions, run_regions
+from popdask.workflow.runlog import Attempt
 
 REGIONS, WARM = 200, 10
 MEGABYTES = 50  # what 190 regions may add to memory: a quarter of a megabyte each

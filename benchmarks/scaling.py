@@ -18,7 +18,7 @@ from benchmarks.cores import WORK, second_process
 from benchmarks.machine import Machine, Row, Spent, duration, in_child, timed
 from benchmarks.wholejob import draw
 from popdask.cluster import connect
-from popdask.pipelines.communities import run
+from popdask.workflow.communities import run
 
 CHUNKS = 512
 

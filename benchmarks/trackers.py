@@ -34,7 +34,8 @@ def popdask(cube: np.ndarray) -> Read:
     import dask
 
     from popdask.tracking.dbscan import dbscan
-    from popdask.tracking.linking import link, tracks
+    from popdask.tracking.link import link
+    from popdask.tracking.tracks import tracks
 
     frames = range(len(cube))
     population = xr.DataArray(cube, {"time": frames}, ("time", "y", "x")).chunk(time=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from popdask.job import CommunitiesJob, load_job
+from popdask.config import CommunitiesJob, load_job
 from popdask.synthetic import moving_cities
 
 FRAMES = 6

@@ -1,7 +1,7 @@
 """Human communities in gridded population data, found and followed through time, at any scale.
 
 The verbs are here under their own names, and the rooms that hold more of them, such as
-`popdask.figures`; each is loaded, with what it needs, when it is first used:
+`popdask.plot`; each is loaded, with what it needs, when it is first used:
 
 >>> import popdask
 >>> popdask.optical_flow
@@ -14,39 +14,89 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "popdask.cube": ("open_frames", "open_cube", "write_cube"),
-    "popdask.fetch": ("fetch_ghspop", "fetch_gpw", "fetch_worldpop"),
-    "popdask.tracking.domain": ("domain",),
+    "popdask.io.cube": (
+        "open_frames",
+        "open_cube",
+        "write_cube",
+    ),
+    "popdask.datasets.ghspop": ("fetch_ghspop",),
+    "popdask.datasets.gpw": ("fetch_gpw",),
+    "popdask.datasets.worldpop": ("fetch_worldpop",),
+    "popdask.blocks.sampling": ("domain",),
     "popdask.tracking.flow": ("optical_flow",),
-    "popdask.tracking.derivatives": ("divergence", "laplacian", "speed"),
-    "popdask.tracking.growth": ("growth", "growth_by_label"),
-    "popdask.tracking.registration": ("displacement", "shift_frame"),
-    "popdask.tracking.autoencoder": ("FittedEncoder", "WindowAutoencoder", "fit_autoencoder"),
-    "popdask.tracking.encoding": ("stack_features", "encode", "reconstruct"),
-    "popdask.tracking.clustering": ("fit_classes", "kmeans", "sse_curve"),
-    "popdask.tracking.classes": ("ClassModel", "classify"),
+    "popdask.tracking.growth": (
+        "divergence",
+        "laplacian",
+        "speed",
+        "growth",
+        "growth_by_label",
+    ),
+    "popdask.tracking.registration": (
+        "displacement",
+        "shift_frame",
+    ),
+    "popdask.tracking.encoder": (
+        "FittedEncoder",
+        "WindowAutoencoder",
+    ),
+    "popdask.tracking.autoencoder": ("fit_autoencoder",),
+    "popdask.tracking.encoding": (
+        "stack_features",
+        "encode",
+        "reconstruct",
+    ),
+    "popdask.tracking.classify": (
+        "fit_classes",
+        "kmeans",
+        "sse_curve",
+        "ClassModel",
+        "classify",
+    ),
     "popdask.tracking.dbscan": ("dbscan",),
-    "popdask.tracking.linking": ("link", "tracks"),
-    "popdask.tracking.summary": ("summarize", "people_balance"),
+    "popdask.tracking.link": ("link",),
+    "popdask.tracking.tracks": ("tracks",),
+    "popdask.tracking.describe": (
+        "summarize",
+        "people_balance",
+    ),
     "popdask.imagery.grid": ("CellGrid",),
     "popdask.imagery.mosaic": ("open_mosaic",),
-    "popdask.imagery.cells": ("cut_cells", "join_cells", "read_cells", "split_cells"),
-    "popdask.imagery.models": ("PresenceCNN", "CountCNN", "PopulationViT", "TrainedModel"),
-    "popdask.imagery.training": ("TrainingConfig", "train"),
+    "popdask.imagery.cutting": ("cut_cells",),
+    "popdask.imagery.cells": (
+        "coarsen_cells",
+        "read_cells",
+    ),
+    "popdask.imagery.split": ("split_cells",),
+    "popdask.imagery.networks": (
+        "PresenceCNN",
+        "CountCNN",
+        "PopulationViT",
+    ),
+    "popdask.imagery.model": ("TrainedModel",),
+    "popdask.imagery.loading": ("TrainingConfig",),
+    "popdask.imagery.training": ("train",),
     "popdask.imagery.tuning": ("tune",),
-    "popdask.imagery.inference": ("estimate",),
-    "popdask.imagery.census": ("keep_totals", "whole_people", "zone_report"),
+    "popdask.imagery.estimate": ("estimate",),
+    "popdask.imagery.dasymetric": (
+        "adjust_to_totals",
+        "round_to_totals",
+        "zone_report",
+    ),
     "popdask.imagery.evaluation": ("evaluate",),
     "popdask.imagery.gradcam": ("gradcam",),
-    "popdask.imagery.scenes": ("scene_features", "scene_groups"),
+    "popdask.imagery.embedding": ("scene_features",),
+    "popdask.imagery.scenes": ("scene_groups",),
     "popdask.cluster": ("connect",),
-    "popdask.job": ("load_job",),
-    "popdask.running": ("plan_job", "run_job"),
-    "popdask.store": ("RegionStore",),
+    "popdask.config.load": ("load_job",),
+    "popdask.api": (
+        "plan_job",
+        "run_job",
+    ),
+    "popdask.store.repository": ("RegionStore",),
     "popdask.errors": ("InputError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ("cube", "export", "figures", "imagery", "metrics", "synthetic", "tracking")
+_ROOMS = ("imagery", "io", "metrics", "plot", "synthetic", "tracking")
 
 __all__ = [
     "__version__",

@@ -1,5 +1,5 @@
 """Run the command line with ``python -m popdask``."""
 
-from popdask.cli import main
+from popdask.cli.entry import main
 
 main()

@@ -5,7 +5,7 @@ from threading import Barrier
 
 import torch
 
-from popdask.arithmetic import fixed_arithmetic
+from popdask.blocks.torch import fixed_arithmetic
 
 
 def flags() -> tuple[bool, ...]:

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from popdask import CellGrid, InputError, TrainedModel, plan_job, run_job
-from popdask.cards import card
-from popdask.pipelines.population import Outcome as Estimates
-from popdask.pipelines.scenes import Outcome as Groups
+from popdask._repr_html import html_card
 from popdask.store import RegionStore
-from popdask.tracking.clustering import fit_classes
-from popdask.tracking.fitted import FittedEncoder
+from popdask.tracking.classify import fit_classes
+from popdask.tracking.encoder import FittedEncoder
+from popdask.workflow.population import PopulationResult as Estimates
+from popdask.workflow.scenes import ScenesResult as Groups
 from tests.pipelines.small import job, small_world
 
 
@@ -57,15 +57,15 @@ def rows(shown):
 
 
 def test_what_is_told_cannot_break_the_page():
-    page = card("<script>", {"a & b": "</td>"})
+    page = html_card("<script>", {"a & b": "</td>"})
     assert _Rows(page).cells == ["a & b", "</td>"] and "<script>" not in page
 
 
 def test_a_curve_falls_from_the_top_left_to_the_bottom_right():
-    points = re.search(r'points="([^"]+)"', card("loss", {}, curve=[3.0, 1.0, 0.0]))[1].split()
+    points = re.search(r'points="([^"]+)"', html_card("loss", {}, curve=[3.0, 1.0, 0.0]))[1].split()
     places = np.array([[float(n) for n in point.split(",")] for point in points])
     assert (np.diff(places[:, 0]) > 0).all() and (np.diff(places[:, 1]) > 0).all()
-    assert "<svg" not in card("loss", {}, curve=[1.0])
+    assert "<svg" not in html_card("loss", {}, curve=[1.0])
 
 
 def test_a_job_tells_every_setting(settings):

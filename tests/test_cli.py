@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from popdask import __version__, cli
+from popdask import __version__
+from popdask.cli import entry
 from popdask.cli.entry import known_failure
-from popdask.pipelines import communities
 from popdask.store import RegionBusyError, RegionStore
-from popdask.tracking.summary import LostPeopleError
+from popdask.tracking.describe import LostPeopleError
+from popdask.workflow import communities
 from tests.pipelines.small import assert_same, job, write_job
 
 
@@ -53,7 +54,7 @@ def popdask(monkeypatch, capsys, scheduler):
             arguments = (*arguments, "--cluster", scheduler)
         monkeypatch.setattr("sys.argv", ["popdask", command, *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            entry.main()
         said = capsys.readouterr()
         return end.value.code or 0, said.out, said.err
 
@@ -220,7 +221,7 @@ def test_a_terminal_without_its_signs_is_no_failure(monkeypatch, place):
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii"))
     monkeypatch.setattr("sys.argv", ["popdask", "plan", str(place[0])])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        entry.main()
     sys.stdout.flush()
     assert not end.value.code and b"4 ? 66 ? 70 = 18,480 cells" in shown.getvalue()
 

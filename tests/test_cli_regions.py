@@ -6,7 +6,7 @@ import time
 import pytest
 from distributed import LocalCluster
 
-from popdask import cli
+from popdask.cli import entry
 from popdask.store import RegionStore
 from tests.pipelines.small import write_job
 
@@ -27,7 +27,7 @@ def popdask(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["popdask", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            entry.main()
         said = capsys.readouterr()
         return end.value.code or 0, said.out, said.err
 

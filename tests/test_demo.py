@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from popdask import demo
+from popdask.cli import demo
 from popdask.store import RegionStore
 from popdask.synthetic import moving_cities
 

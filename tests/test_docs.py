@@ -15,13 +15,12 @@ import typer
 from sphinx.util.inventory import InventoryFile
 
 import popdask
-from popdask.cli import app
+from popdask.cli.commands import app
 from popdask.cluster import load_spec
 from popdask.cluster.spec import KINDS
-from popdask.job import CommunitiesJob, load_job
-from popdask.job.files import JOBS
-from popdask.pipelines import communities
-from popdask.settings_files import table_of
+from popdask.config import CommunitiesJob, load_job
+from popdask.config.load import JOBS, table_of
+from popdask.workflow import communities
 from tests.pipelines import small
 
 ROOT = Path(__file__).parents[1]

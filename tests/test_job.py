@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from popdask.config import load_job, settings_rows
 from popdask.errors import InputError
-from popdask.job import load_job, settings_rows
 
 JOB = """
 name = "oslo"

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from popdask.errors import InputError
 from popdask.synthetic import City, World, moving_cities
-from popdask.tracking.lineage import tracks
-from popdask.tracking.linking import link
+from popdask.tracking.link import link
+from popdask.tracking.tracks import tracks
 
 COLUMNS = ["time", "community", "track", "parent", "event"]
 

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from popdask.errors import InputError
 from popdask.synthetic import drawn_orthophoto
-from popdask.synthetic._materials import COLOURS, Material
-from popdask.synthetic._photograph import paint
-from popdask.synthetic._things import Form
-from popdask.synthetic.settlements import things_near
+from popdask.synthetic._materials import COLOURS, Form, Material
+from popdask.synthetic.orthophoto import paint, things_near
 
 TOWN = (604_200, 6_204_800)  # the corner of a district that grows
 ROOFS = {

@@ -5,7 +5,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from popdask.tensor_files import pack, unpack
+from popdask.blocks.torch import pack, unpack
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, -2])}
 PLAIN = {"name": "é", "numbers": [1, 2.5, None]}

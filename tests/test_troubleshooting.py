@@ -11,11 +11,11 @@ import xarray as xr
 
 from popdask import RegionStore, open_frames, optical_flow
 from popdask.cluster import connect
-from popdask.cube import find_frames, in_cells
+from popdask.config import CommunitiesJob, load_job
 from popdask.errors import InputError
-from popdask.job import CommunitiesJob, load_job
-from popdask.pipelines import communities
+from popdask.io import find_frames, in_cells
 from popdask.store import RegionBusyError
+from popdask.workflow import communities
 from tests.pipelines import small
 
 PAGE = Path(__file__).parents[1] / "docs" / "troubleshooting.md"

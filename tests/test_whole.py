@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from popdask.whole import sweep, whole, write_bytes, write_text
+from popdask.io.paths import atomic_path, sweep, write_bytes, write_text
 
 
 def held(folder):
@@ -17,7 +17,7 @@ def held(folder):
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "note.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), whole(path) as unfinished:
+    with pytest.raises(OSError, match="disk full"), atomic_path(path) as unfinished:
         unfinished.write_text("half")
         raise OSError("disk full")
     assert path.read_text() == "old" and held(tmp_path) == ["note.txt"]
@@ -27,17 +27,17 @@ def test_the_same_contents_leave_the_file_as_it_is(tmp_path):
     path = tmp_path / "note.txt"
     path.write_text("same")
     os.utime(path, (0, 0))
-    with whole(path) as unfinished:
+    with atomic_path(path) as unfinished:
         unfinished.write_text("same")
     assert path.stat().st_mtime == 0
-    with whole(path) as unfinished:
+    with atomic_path(path) as unfinished:
         unfinished.write_text("more")
     assert path.read_text() == "more" and path.stat().st_mtime > 0
 
 
 def test_a_folder_takes_the_place_of_another(tmp_path):
     for content in ("one", "two"):
-        with whole(tmp_path / "group") as unfinished:
+        with atomic_path(tmp_path / "group") as unfinished:
             unfinished.mkdir()
             (unfinished / content).touch()
     assert held(tmp_path) == ["group"] and held(tmp_path / "group") == ["two"]
@@ -46,19 +46,22 @@ def test_a_folder_takes_the_place_of_another(tmp_path):
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
     (tmp_path / "group").mkdir()
     (tmp_path / "group" / "one").touch()
-    with pytest.raises(FileNotFoundError), whole(tmp_path / "group"):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "group"):
         pass  # nothing is written
     assert held(tmp_path) == ["group"] and held(tmp_path / "group") == ["one"]
 
 
 def test_what_has_to_be_new_takes_no_place(tmp_path):
     path = tmp_path / "deep" / "group"
-    with whole(path, new=True) as unfinished:
+    with atomic_path(path, new=True) as unfinished:
         unfinished.mkdir()
     (path / "one").touch()
-    with pytest.raises(FileExistsError, match="group"), whole(path, new=True):
+    with pytest.raises(FileExistsError, match="group"), atomic_path(path, new=True):
         pytest.fail("nothing is written in vain")
-    with pytest.raises(FileExistsError, match="other"), whole(tmp_path / "other", new=True) as late:
+    with (
+        pytest.raises(FileExistsError, match="other"),
+        atomic_path(tmp_path / "other", new=True) as late,
+    ):
         late.write_text("late")
         (tmp_path / "other").write_text("first")
     assert (tmp_path / "other").read_text() == "first"
@@ -78,7 +81,7 @@ def test_what_a_killed_write_leaves_is_swept_away(tmp_path):
     path = tmp_path / "note.txt"
     path.write_text("old")
     script = (
-        "import os, signal, sys; from popdask.whole import whole\n"
+        "import os, signal, sys; from popdask.io.paths import whole\n"
         "with whole(sys.argv[1]) as unfinished:\n"
         "    unfinished.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -19,9 +19,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from popdask.cluster import spec
-from popdask.job import CommunitiesJob, PopulationJob, ScenesJob
-from popdask.job.settings import Place
-from popdask.settings_files import table_of
+from popdask.config import CommunitiesJob, PopulationJob, ScenesJob
+from popdask.config.load import table_of
+from popdask.config.settings import Place
 
 #: The kinds of files, by the name that the directive takes.
 KINDS: dict[str, type[BaseModel]] = {

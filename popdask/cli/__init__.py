@@ -4,8 +4,3 @@ Exit codes: 0 done, or nothing to do; 1 the run failed, or results are not what 
 job file or its input is wrong; 75 another run holds the region; 130 and 143 stopped by a signal.
 Of many regions: 1 if one failed, else 2 if an input is wrong, else 75 if one was held by another.
 """
-
-from popdask.cli.commands import app
-from popdask.cli.entry import main
-
-__all__ = ["app", "main"]

@@ -1,4 +1,9 @@
-"""The commands, one per verb of an operator."""
+"""Arguments and options that several commands take.
+
+The commands of a population job's models: train, tune, evaluate and explain.
+
+The commands, one per verb of an operator.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +12,125 @@ from typing import Annotated
 
 import typer
 
-from popdask import __version__, console
-from popdask.cli import fetching, models
-from popdask.cli.options import Cluster, ClusterIfAny, JobFile, JobFiles, Logs
-from popdask.cli.stopping import computing, stoppable
-from popdask.job import PopulationJob, load_job
-from popdask.progress import ConsoleReporter
+from popdask import __version__
+from popdask.cli import console, fetch, show
+from popdask.cli.console import computing, stoppable
+from popdask.config.jobs import PopulationJob
+from popdask.config.load import load_job
+from popdask.errors import InputError
+from popdask.workflow.runlog import ConsoleReporter
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
+JobFiles = Annotated[
+    list[Path], typer.Argument(metavar="JOB…", help="Job files, and folders of them.")
+]
+Logs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Where the logs of runs are; by default beside each store."
+    ),
+]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        metavar="SPEC",
+        help="Where to run: local, a scheduler's address (tcp://…, tls://…), or a TOML file.",
+    ),
+]
+ClusterIfAny = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC", help="Where to run, as for `popdask run`; by default, in this process."
+    ),
+]
+
+
+def train(
+    job: JobFile,
+    cluster: Cluster = "local",
+    force: Annotated[bool, typer.Option("--force", help="Train finished models again.")] = False,
+) -> None:
+    """Cut the labelled cells of a population job and train its models."""
+    from popdask.workflow import population
+
+    settings = _population_job(job)
+    with stoppable(settings.name, cluster) as (reporter, workers):
+        left = population.train(settings, reporter, force=force, workers=workers)
+        show.show_left(left)
+
+
+def tune(
+    job: JobFile,
+    model: Annotated[str, typer.Argument(help="presence or count")],
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Settings to try in all; by default 40 for presence, 100 for count."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Length of a trial.")] = 10,
+    cluster: Cluster = "local",
+) -> None:
+    """Search for better settings of a population job's model; a stopped search goes on."""
+    from popdask.workflow import population_search
+
+    settings = _population_job(job)
+    with stoppable(settings.name, cluster, "search again to go on") as (_, workers), workers():
+        found = population_search.tune(
+            settings, model, trials, epochs=epochs, progress=show.show_trial
+        )
+    show.show_best(model, found)
+
+
+def evaluate(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="JOB|TABLE...",
+            help="A population job, or tables (cell, prediction, truth) in Parquet or CSV.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where JSON and figures go.")
+    ] = None,
+) -> None:
+    """Score estimates against known people, side by side: a table, JSON and figures."""
+    from popdask.workflow import population_search
+
+    jobs = {path: _population_job(path) for path in sources if path.suffix == ".toml"}
+    tables = [path for path in sources if path.suffix != ".toml"]
+    scores, written = population_search.compare(list(jobs.values()), tables, output)
+    show.show_scores(scores)
+    for path in written:
+        console.say(str(path))
+
+
+def explain(
+    job: JobFile,
+    cells: Annotated[int, typer.Option(help="Best, typical and worst cells, so many each.")] = 4,
+) -> None:
+    """Draw what in the images speaks for people (Grad-CAM)."""
+    from popdask.workflow import population_outputs
+
+    settings = _population_job(job)
+    console.say(
+        str(population_outputs.explain(settings, ConsoleReporter(console.out), cells=cells))
+    )
+
+
+def _population_job(path: Path) -> PopulationJob:
+    settings = load_job(path)
+    if not isinstance(settings, PopulationJob):
+        raise InputError(
+            f"{path}: pipeline is {settings.pipeline!r}, expected 'population' for this command."
+        )
+    return settings
+
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(fetching.app, name="fetch")
+app.add_typer(fetch.app, name="fetch")
 
 
 def _show_version(asked: bool) -> None:
@@ -44,31 +155,31 @@ def _popdask(
 def plan(job: JobFile) -> None:
     """Print every setting of a job, what a run of it would compute, and what that costs here."""
     from popdask.cluster.machine import cores_at_hand, memory_at_hand, workers_at_hand
-    from popdask.pipelines import product
-    from popdask.pipelines.costs import Crew
+    from popdask.workflow.pipelines import product
+    from popdask.workflow.plan import Resources
 
     settings = load_job(job)
     kind, memory = product(settings), memory_at_hand()
     workers, threads = workers_at_hand(cores_at_hand(), memory)
-    crew, planned = Crew(workers, threads, memory // workers), kind.plan(settings)
+    crew, planned = Resources(workers, threads, memory // workers), kind.plan(settings)
     costs = kind.costs(settings, planned)
-    console.show_plan(settings, planned, kind.extent(settings), costs, crew)
+    show.show_plan(settings, planned, kind.extent(settings), costs, crew)
     if isinstance(settings, PopulationJob):
-        from popdask.pipelines.population.following import following
+        from popdask.workflow.population_costs import following
 
         for one in following(settings, planned):
-            console.show_following(one, crew)
+            show.show_following(one, crew)
 
 
 @app.command()
 def calibrate(cluster: Cluster = "local") -> None:
     """Measure how fast this machine works, for the times that `plan` tells; about a minute."""
-    from popdask.pipelines.calibration import calibrate
-    from popdask.pipelines.rates import save_rates
+    from popdask.workflow.calibration import calibrate
+    from popdask.workflow.plan import save_rates
 
     with stoppable("calibration", cluster) as (reporter, workers):
         rates = calibrate(reporter, workers=workers)
-    console.show_rates(rates, save_rates(rates))
+    show.show_rates(rates, save_rates(rates))
 
 
 @app.command()
@@ -85,8 +196,8 @@ def run(
     log: Logs = None,
 ) -> None:
     """Run a job, or as much of it as is not done yet."""
-    from popdask.pipelines import product
-    from popdask.pipelines.runlog import RunLog
+    from popdask.workflow.pipelines import product
+    from popdask.workflow.runlog import RunLog
 
     settings = load_job(job)
     kind = product(settings)
@@ -97,9 +208,9 @@ def run(
             else:
                 left = kind.run_only(settings, only, told, force=force, workers=workers)
         if only is None:
-            console.SHOW[settings.pipeline](outcome)
+            show.SHOW[settings.pipeline](outcome)
         else:
-            console.show_left(left)
+            show.show_left(left)
 
 
 @app.command()
@@ -112,7 +223,7 @@ def schedule(
     log: Logs = None,
 ) -> None:
     """Run many regions one after the other; one that fails leaves the others running."""
-    from popdask.pipelines.regions import exit_code, find_regions, run_regions
+    from popdask.workflow.regions import exit_code, find_regions, run_regions
 
     regions = find_regions(jobs)
     with stoppable("schedule", cluster) as (reporter, workers):
@@ -122,9 +233,9 @@ def schedule(
             workers=workers,
             retry=retry,
             folder=log,
-            tell=console.show_attempt,
+            tell=show.show_attempt,
         )
-    console.show_attempts(told, left_out=len(regions) - len(told))
+    show.show_attempts(told, left_out=len(regions) - len(told))
     raise typer.Exit(exit_code(told))
 
 
@@ -140,16 +251,15 @@ def status(
 
     Several jobs are a table: what readers see, how old it is, and runs that failed since.
     """
-    from popdask.pipelines.overview import standings
-    from popdask.pipelines.regions import find_regions
-    from popdask.pipelines.status import status
+    from popdask.workflow.operations import status
+    from popdask.workflow.regions import find_regions, status_table
 
     if len(jobs) == 1 and not jobs[0].is_dir() and not json:
-        console.show_status(status(load_job(jobs[0])))
+        show.show_status(status(load_job(jobs[0])))
         return
     regions = find_regions(jobs)
-    found = standings(regions, log)
-    (console.show_json if json else console.show_standings)(found)
+    found = status_table(regions, log)
+    (show.show_json if json else show.show_standings)(found)
     if any(region.job is None for region in regions):
         raise typer.Exit(2)
 
@@ -157,12 +267,12 @@ def status(
 @app.command()
 def verify(job: JobFile, cluster: Cluster = "local") -> None:
     """Compare the finished results with what was recorded when they were computed."""
-    from popdask.pipelines.verify import verify
+    from popdask.workflow.operations import verify
 
     settings = load_job(job)
     with stoppable(settings.name, cluster, "nothing was changed") as (_, workers), workers():
         verified = verify(settings)
-    console.show_verified(verified)
+    show.show_verified(verified)
     if verified.differences:
         raise typer.Exit(1)
 
@@ -170,10 +280,10 @@ def verify(job: JobFile, cluster: Cluster = "local") -> None:
 @app.command()
 def history(job: JobFile) -> None:
     """List the finished runs: when, how long, and what they computed."""
-    from popdask.store import RegionStore
+    from popdask.store.repository import RegionStore
 
     store = RegionStore(load_job(job).output.store)
-    console.show_history(store.history(), store.kept_runs())
+    show.show_history(store.history(), store.kept_runs())
 
 
 @app.command()
@@ -184,9 +294,9 @@ def rollback(
     ] = None,
 ) -> None:
     """Let readers see an earlier run again; the runs in between are kept."""
-    from popdask.pipelines.upkeep import roll_back
+    from popdask.workflow.operations import roll_back
 
-    console.show_rollback(roll_back(load_job(job), tag))
+    show.show_rollback(roll_back(load_job(job), tag))
 
 
 @app.command()
@@ -201,15 +311,15 @@ def expire(
     log: Logs = None,
 ) -> None:
     """Take old runs and their logs away; what readers see stays."""
-    from popdask.pipelines.upkeep import expire
+    from popdask.workflow.operations import expire
 
-    console.show_expired(expire(load_job(job), keep, older_than, log))
+    show.show_expired(expire(load_job(job), keep, older_than, log))
 
 
 @app.command()
 def figures(job: JobFile, cluster: ClusterIfAny = None) -> None:
     """Draw maps and charts of the last finished run."""
-    from popdask.pipelines import product
+    from popdask.workflow.pipelines import product
 
     settings = load_job(job)
     with computing(settings.name, cluster):
@@ -221,15 +331,15 @@ def figures(job: JobFile, cluster: ClusterIfAny = None) -> None:
 @app.command()
 def report(job: JobFile, cluster: ClusterIfAny = None) -> None:
     """Write the report of the last finished run: one HTML file that explains itself, offline."""
-    from popdask.pipelines import reports
+    from popdask.workflow import operations
 
     settings = load_job(job)
     with computing(settings.name, cluster):
-        path = reports.report(settings, ConsoleReporter(console.out))
+        path = operations.report(settings, ConsoleReporter(console.out))
     console.say(str(path))
 
 
-for command in (models.train, models.tune, models.evaluate, models.explain):
+for command in (train, tune, evaluate, explain):
     app.command()(command)
 
 
@@ -253,8 +363,8 @@ def demo(
     cluster: Cluster = "local",
 ) -> None:
     """Draw a world with a known answer, follow its communities, and compare."""
-    from popdask import demo as demonstration
-    from popdask.pipelines import communities
+    from popdask.cli import demo as demonstration
+    from popdask.workflow import communities
 
     world = demonstration.draw(output)
     console.say(
@@ -263,7 +373,7 @@ def demo(
     settings = demonstration.job(output)
     with stoppable(settings.name, cluster) as (reporter, workers):
         outcome = communities.run(settings, reporter, workers=workers)
-    console.show_outcome(outcome)
+    show.show_outcome(outcome)
     scores = demonstration.compare(
         outcome.store.dataset()["community"], outcome.tracks, world
     ).reset_index()

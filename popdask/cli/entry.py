@@ -6,7 +6,7 @@ import errno
 import io
 import sys
 
-from popdask import console
+from popdask.cli import console
 from popdask.cli.commands import app
 from popdask.errors import InputError
 
@@ -35,10 +35,10 @@ def known_failure(error: Exception) -> int | None:
     from icechunk import IcechunkError
 
     from popdask.cluster import NoWorkersError
-    from popdask.imagery.training import TrainingError
-    from popdask.store import RegionBusyError, StoreError
-    from popdask.store.trouble import OF_THE_STORE
-    from popdask.tracking.summary import LostPeopleError
+    from popdask.imagery.trainer import TrainingError
+    from popdask.store.location import OF_THE_STORE, StoreError
+    from popdask.store.lock import RegionBusyError
+    from popdask.tracking.describe import LostPeopleError
 
     if isinstance(error, RegionBusyError):
         return 75
@@ -51,7 +51,7 @@ def known_failure(error: Exception) -> int | None:
 def _sentence(error: Exception) -> str:
     from icechunk import IcechunkError
 
-    from popdask.store.trouble import damaged
+    from popdask.store.location import damaged
 
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'} cannot be read or written ({error.strerror})."

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from popdask.config.load import expand, nearest, read_toml, table_of
 from popdask.errors import InputError
-from popdask.settings_files import expand, nearest, read_toml, table_of
 
 M = TypeVar("M", bound=BaseModel)
 #: A worker's shell expands the variables in these.

@@ -13,12 +13,7 @@ from typing import Any
 import dask
 from distributed import LocalCluster
 
-from popdask.cluster.machine import (
-    cores_at_hand,
-    gpus_at_hand,
-    memory_at_hand,
-    workers_at_hand,
-)
+from popdask.cluster.machine import cores_at_hand, gpus_at_hand, memory_at_hand, workers_at_hand
 from popdask.cluster.place import Place, needs, security
 from popdask.cluster.spec import Local
 from popdask.errors import InputError

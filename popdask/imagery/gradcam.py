@@ -17,10 +17,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from popdask.arithmetic import fixed_arithmetic
+from popdask.blocks.torch import fixed_arithmetic
 from popdask.errors import InputError
-from popdask.imagery.models import CountCNN, Network, PopulationViT, PresenceCNN, TrainedModel
-from popdask.imagery.models.bare import as_trained
+from popdask.imagery.model import TrainedModel, as_trained
+from popdask.imagery.networks import CountCNN, Network, PopulationViT, PresenceCNN
 
 PEOPLE = (
     0.5  # from here on somebody lives in a cell: rounded people, and the classifier's threshold

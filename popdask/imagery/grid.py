@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
-from popdask.cards import card
+from popdask._repr_html import html_card
 from popdask.errors import InputError
 
 TOLERANCE = 1e-6  # of a cell or pixel: writers round transforms differently
@@ -119,7 +119,7 @@ class CellGrid:
             "origin (x, y)": self.origin,
             "codes": f"{self.label}_<north>_<east>",
         }
-        return card(f"CellGrid of {self.label}", rows)
+        return html_card(f"CellGrid of {self.label}", rows)
 
     @property
     def label(self) -> str:

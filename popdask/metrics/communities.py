@@ -20,7 +20,7 @@ import xarray as xr
 from sklearn.metrics import adjusted_rand_score
 
 from popdask.errors import InputError
-from popdask.metrics._known import same_shape
+from popdask.metrics.estimates import same_shape
 
 EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
 
@@ -130,7 +130,7 @@ def city_events(tracks: pd.DataFrame, match: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     tracks
-        The table of :func:`popdask.tracking.linking.tracks`: time, community, track, parent, event.
+        The table of :func:`popdask.tracking.tracks.tracks`: time, community, track, parent, event.
     match
         The table of :func:`match_cities`.
 

@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask.errors import InputError
-from popdask.metrics._known import same_shape
+from popdask.metrics.estimates import same_shape
 
 KINDS = ("grow", "shrink", "appear", "vanish", "merge", "split")
 
@@ -63,7 +63,7 @@ def planted_scores(
     Parameters
     ----------
     tracks : DataFrame
-        time, community, track, event, as :func:`popdask.tracking.linking.tracks` gives them. A
+        time, community, track, event, as :func:`popdask.tracking.tracks.tracks` gives them. A
         vanish row has the time of last presence, and tells of the frame after it.
     community : DataArray of int, (time, y, x)
         The cells of the communities (or settlements) in the table, −1 outside.

@@ -5,7 +5,14 @@ the run into one HTML file. The map is an overview of the rasters, as fine as th
 allows; plots are Bokeh's, and what Bokeh is the wrong tool for is the page's own script.
 """
 
-from popdask.report.pictures import Picture
-from popdask.report.write import write_report
+import lazy_loader
 
-__all__ = ["Picture", "write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "page": [
+            "Picture",
+            "write_report",
+        ],
+    },
+)

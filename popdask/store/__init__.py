@@ -7,31 +7,38 @@ stopped goes on from the last commit of ``work``. Arrays share one root group, o
 ``files``; what each stage was made from, its *record*, is in the group ``provenance``.
 """
 
-from popdask.store.checksums import file_checksum, stored_checksum
-from popdask.store.contents import NoResultError, read_table, table_bytes
-from popdask.store.lock import Owner, RegionBusyError
-from popdask.store.region import RegionStore
-from popdask.store.retention import Expired
-from popdask.store.runs import MAIN, WORK, Finished, Run
-from popdask.store.trouble import StoreError
-from popdask.store.work import Work
-from popdask.store.writing import frame_runs
+import lazy_loader
 
-__all__ = [
-    "MAIN",
-    "WORK",
-    "Expired",
-    "Finished",
-    "NoResultError",
-    "Owner",
-    "RegionBusyError",
-    "RegionStore",
-    "Run",
-    "StoreError",
-    "Work",
-    "file_checksum",
-    "frame_runs",
-    "read_table",
-    "stored_checksum",
-    "table_bytes",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "content": [
+            "NoResultError",
+            "file_checksum",
+            "read_table",
+            "stored_checksum",
+            "table_bytes",
+        ],
+        "location": [
+            "StoreError",
+        ],
+        "lock": [
+            "Owner",
+            "RegionBusyError",
+        ],
+        "records": [
+            "Finished",
+            "MAIN",
+            "Run",
+            "WORK",
+        ],
+        "repository": [
+            "Expired",
+            "RegionStore",
+        ],
+        "transaction": [
+            "Transaction",
+            "frame_runs",
+        ],
+    },
+)

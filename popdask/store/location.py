@@ -1,20 +1,120 @@
-"""Where a region's repository is: a folder of this machine, or a prefix of a bucket."""
+"""What goes wrong with a store while a run works on it, said in one sentence.
+
+Where a region's repository is: a folder of this machine, or a prefix of a bucket.
+"""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import icechunk
+from icechunk import IcechunkError
 
-from popdask import object_store
 from popdask.errors import InputError
-from popdask.store import lock, object_lock
+from popdask.io import paths
+from popdask.store import lock
+from popdask.store.content import READ_ERRORS
 from popdask.store.lock import Owner
-from popdask.store.trouble import told
+
+#: Errors of the system that a store may meet; those of a network are not among them.
+OF_THE_STORE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+}
+
+
+class StoreError(RuntimeError):
+    """The store cannot be read or written: a full disk, lost permissions, a server out of reach.
+
+    What was committed is whole, and readers see the last finished run.
+    """
+
+
+@contextmanager
+def store_errors(place: object) -> Iterator[None]:
+    """Turn what the system and Icechunk say of a store into one sentence.
+
+    Parameters
+    ----------
+    place
+        What to call the store.
+
+    Raises
+    ------
+    StoreError
+        If what is done meanwhile ends in an error of Icechunk, or of the disk.
+
+    Examples
+    --------
+    >>> with store_errors("out/oslo.icechunk"):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    popdask.store.location.StoreError: out/oslo.icechunk cannot be read or written (No space left ...
+    """
+    try:
+        yield
+    except IcechunkError as error:
+        raise _store_error(place, _root(str(error))) from error
+    except OSError as error:
+        if error.errno not in OF_THE_STORE:
+            raise
+        raise _store_error(place, error.strerror or str(error)) from error
+
+
+def _store_error(place: object, reason: str) -> StoreError:
+    if "timestamp ordering" in reason:  # a commit must not be older than the one before it
+        reason = "this machine's clock is behind that of the last commit: set it right"
+    return StoreError(
+        f"{place} cannot be read or written ({reason}): what is finished is kept; mend that, and "
+        "run the job again to go on."
+    )
+
+
+@contextmanager
+def damage_told(place: object) -> Iterator[None]:
+    """Say in one sentence that what a store has cannot be read, and what helps.
+
+    Parameters
+    ----------
+    place
+        What to call the store.
+
+    Raises
+    ------
+    StoreError
+        If what is done meanwhile ends in what a damaged or lost chunk ends in.
+    """
+    try:
+        yield
+    except (InputError, StoreError):
+        raise
+    except READ_ERRORS as error:
+        raise damaged(place, error) from error
+
+
+def damaged(place: object, error: Exception) -> StoreError:
+    """Tell of a store that cannot be read, and what helps."""
+    return StoreError(
+        f"{place} cannot be read ({_root(str(error))}): if it is damaged, `popdask run JOB "
+        "--force` computes it anew."
+    )
+
+
+def _root(text: str) -> str:
+    """The root of an error of Icechunk's: it stands last, behind an arrow, or first."""
+    text = text.strip()
+    root = text.rsplit("-> ", 1)[-1].split("\n\n")[0] if "-> " in text else text.splitlines()[0]
+    return " ".join(root.split()).removeprefix("x ")
+
 
 #: Raises `RegionBusyError` if the region is no longer held.
 Guard = Callable[[], None]
@@ -53,7 +153,7 @@ class Folder:
 
     def check(self) -> None:
         """Refuse a file, a place within one, and a folder with other files."""
-        with told(self):
+        with store_errors(self):
             file = next((place for place in self.path.parents if place.is_file()), None)
             is_file = self.path.is_file()
             other = self.path.is_dir() and not self.exists() and any(self.path.iterdir())
@@ -87,28 +187,28 @@ class Folder:
 
     def hold(self) -> AbstractContextManager[Guard]:
         """Hold the region by the operating system's lock."""
-        return lock.hold(self.path)
+        return lock.hold_folder(self.path)
 
     def holder(self) -> Owner | None:
         """Tell who holds it."""
-        return lock.holder(self.path)
+        return lock.holder_of_folder(self.path)
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prefix of a bucket, reached as `popdask.object_store` says."""
+    """A prefix of a bucket, reached as `popdask.io.paths` says."""
 
     bucket: str
     key: str
 
     def __str__(self) -> str:
-        return f"{object_store.SCHEME}{self.bucket}/{self.key}"
+        return f"{paths.SCHEME}{self.bucket}/{self.key}"
 
     def check(self) -> None:
         """Refuse a bucket that cannot be reached, and a prefix with other objects."""
         try:
             other = next(self._sizes(), None) is not None and not self.exists()
-        except object_store.failures() as error:
+        except paths.failures() as error:
             raise self._out_of_reach(error) from error
         except icechunk.IcechunkError as error:
             raise self._out_of_reach(error) from error
@@ -124,7 +224,7 @@ class Prefix:
 
     def storage(self) -> icechunk.Storage:
         """Open it for Icechunk."""
-        options = object_store.icechunk_options()
+        options = paths.icechunk_options()
         return icechunk.s3_storage(bucket=self.bucket, prefix=self.key, **options)
 
     def bytes(self) -> int:
@@ -133,11 +233,11 @@ class Prefix:
 
     def hold(self) -> AbstractContextManager[Guard]:
         """Hold the region by an object beside it."""
-        return object_lock.hold(self.bucket, f"{self.key}.lock", str(self))
+        return lock.hold_object(self.bucket, f"{self.key}.lock", str(self))
 
     def holder(self) -> Owner | None:
         """Tell who holds it."""
-        return object_lock.holder(self.bucket, f"{self.key}.lock")
+        return lock.holder_of_object(self.bucket, f"{self.key}.lock")
 
     def _out_of_reach(self, error: Exception) -> InputError:
         reason = str(error).splitlines()[0].strip()
@@ -147,7 +247,7 @@ class Prefix:
         )
 
     def _sizes(self) -> Iterator[int]:
-        pages = object_store.client().get_paginator("list_objects_v2")
+        pages = paths.client().get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=f"{self.key}/"):
             for item in page.get("Contents", ()):
                 yield int(item["Size"])
@@ -168,8 +268,8 @@ def locate(place: Any) -> Location:
     >>> locate("out/oslo.icechunk")
     Folder(path=PosixPath('out/oslo.icechunk'))
     """
-    if object_store.is_object(str(place)):
-        return Prefix(*object_store.bucket_and_key(str(place)))
+    if paths.is_object(str(place)):
+        return Prefix(*paths.bucket_and_key(str(place)))
     if "://" in str(place):
         raise InputError(
             f"[output] store is {place}: stores are kept in local folders and on s3://; give one."

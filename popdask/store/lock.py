@@ -3,6 +3,15 @@
 The lock is the operating system's (``flock`` on a file beside the store), so it ends with the
 process that holds it, however that ends. Beside it lies a note of who holds it. Worker processes do
 not inherit the lock, so none of them can keep it when their run is killed.
+
+The lock of a region in an object store: an object beside it that one run can write.
+
+The store itself decides who comes first: it writes the object only where there is none
+(``If-None-Match: *``), and replaces or removes it only for the one who knows its present ETag
+(``If-Match``). The run that holds the lock writes it anew every 20 s. One that has not done so for
+two minutes, by the store's clock alone, is taken for dead, and so is at once one whose process has
+ended on this very machine; the next run then replaces the lock. A run that was only asleep finds
+out before it commits anything, and ends.
 """
 
 from __future__ import annotations
@@ -13,13 +22,22 @@ import json
 import logging
 import os
 import socket
+import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
+
+from popdask.errors import InputError
+from popdask.io import paths
 
 #: A status command holds the lock for an instant; a run that begins just then waits for it.
 PATIENCE_SECONDS = 1.0
@@ -46,7 +64,7 @@ class Owner:
 
 
 @contextmanager
-def hold(region: Path) -> Iterator[Callable[[], None]]:
+def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
     """Hold a region, for one run.
 
     Parameters
@@ -86,7 +104,7 @@ def hold(region: Path) -> Iterator[Callable[[], None]]:
         lock.release()
 
 
-def holder(region: Path) -> Owner | None:
+def holder_of_folder(region: Path) -> Owner | None:
     """Tell who holds a region, without disturbing; None where nobody does.
 
     The note of a run that was killed counts for nothing: the lock decides.
@@ -120,3 +138,219 @@ def myself() -> Owner:
     """Tell who this process is."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Owner(getpass.getuser(), socket.gethostname(), os.getpid(), now)
+
+
+HEARTBEAT_SECONDS = 20.0
+DEAD_AFTER_SECONDS = 120.0
+
+#: Attempts to take a lock that others take and give back in between.
+ATTEMPTS = 5
+
+#: The store did not write: the object is there, is another, went away, or is being written.
+_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
+
+_object_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A lock as it is found."""
+
+    owner: Owner
+    machine: str
+    """What tells this machine's processes from others'; empty where that is not known."""
+    run: str
+    """The run, a number of its own."""
+    note: bytes
+    """All that is written there."""
+    etag: str
+    silence: float
+    """Seconds since it was written, by the store's clock."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether its run has ended without giving it back."""
+        here = self.machine != "" and self.machine == _machine()
+        return self.silence > DEAD_AFTER_SECONDS or (here and not _runs(self.owner.process))
+
+
+class _Lock:
+    """A lock that is held, or wanted."""
+
+    def __init__(self, bucket: str, key: str, region: str) -> None:
+        self._place = {"Bucket": bucket, "Key": key}
+        self._region = region
+        self._token = uuid.uuid4().hex
+        self._etag = ""
+        self._beats = 0
+        self._owner = myself()
+        self._ended = threading.Event()
+        self._busy = threading.Lock()
+
+    def acquire(self) -> None:
+        """Write the lock where there is none, or in the place of a dead one."""
+        for attempt in range(ATTEMPTS):
+            if self._write(IfNoneMatch="*"):
+                return self._check_store()
+            held = _find(self._place)
+            if held is None:  # given back just now
+                time.sleep(0.1 * attempt)
+                continue
+            if not held.dead:
+                raise RegionBusyError(
+                    f"another run holds {self._region}: {held.owner}; it was last heard of "
+                    f"{max(held.silence, 0):.0f} s ago, and is taken for dead after "
+                    f"{DEAD_AFTER_SECONDS:.0f} s."
+                )
+            if self._write(IfMatch=held.etag):
+                _object_log.warning(
+                    "%s was held by %s, which ended without giving it back (last heard of %.0f s "
+                    "ago): its lock is taken over.",
+                    self._region,
+                    held.owner,
+                    held.silence,
+                )
+                return None
+        raise RegionBusyError(f"other runs of {self._region} are just starting.")
+
+    def check(self) -> None:
+        """Tell that this run is alive; end it if another one has taken it for dead."""
+        with self._busy:
+            if self._write(IfMatch=self._etag):
+                return
+            held = _find(self._place)
+            if held is None or held.run != self._token:
+                who = f", which {held.owner} holds now" if held else ""
+                raise RegionBusyError(
+                    f"this run was not heard of for {DEAD_AFTER_SECONDS:.0f} s and has lost "
+                    f"{self._region}{who}; run the job again."
+                )
+            self._etag = held.etag
+
+    def beat(self) -> None:
+        """Tell again and again that this run is alive, until it ends or is taken for dead."""
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            try:
+                self.check()
+            except RegionBusyError as error:
+                _object_log.warning("%s", error)
+                return
+            except paths.failures() as error:  # the next beat may come through
+                _object_log.warning("the lock of %s could not be renewed: %s", self._region, error)
+
+    def release(self) -> None:
+        """Give the lock back, if it is still this run's."""
+        self._ended.set()
+        with self._busy:
+            try:
+                paths.client().delete_object(**self._place, IfMatch=self._etag)
+            except paths.failures() as error:
+                if _code(error) not in _REFUSED:
+                    _object_log.warning(
+                        "the lock of %s could not be removed: %s", self._region, error
+                    )
+
+    def _write(self, **condition: str) -> bool:
+        """Write the lock on a condition, and tell whether that held.
+
+        A note differs from all others, so that one that was written is known again although the
+        answer was lost and the request repeated.
+        """
+        self._beats += 1
+        told = asdict(self._owner) | {"machine": _machine(), "run": self._token}
+        note = json.dumps(told | {"beat": self._beats}).encode()
+        try:
+            answer = paths.client().put_object(**self._place, Body=note, **condition)
+        except paths.failures() as error:
+            if _code(error) not in _REFUSED:
+                raise
+            held = _find(self._place)
+            if held is None or held.note != note:
+                return False
+            self._etag = held.etag
+        else:
+            self._etag = answer["ETag"]
+        return True
+
+    def _check_store(self) -> None:
+        """Refuse a store that does not heed conditions: there, two runs could hold one region."""
+        if self._write(IfNoneMatch="*"):
+            self.release()
+            raise InputError(
+                f"[output] store {self._region} is on a server that ignores conditional writes "
+                "(If-None-Match), so that two runs could not be kept apart: use one that has them."
+            )
+
+
+@contextmanager
+def hold_object(bucket: str, key: str, region: str) -> Iterator[Callable[[], None]]:
+    """Hold a region, for one run.
+
+    Parameters
+    ----------
+    bucket, key
+        The object that is the lock.
+    region
+        What to call the region in messages.
+
+    Yields
+    ------
+    callable
+        Raises `RegionBusyError` if the region is held no longer, for example because this machine
+        slept; to be called before each commit.
+
+    Raises
+    ------
+    RegionBusyError
+        If another run holds it; the message says who, where, since when, and when it was last heard
+        of.
+    """
+    lock = _Lock(bucket, key, region)
+    lock.acquire()
+    threading.Thread(target=lock.beat, name=f"lock of {region}", daemon=True).start()
+    try:
+        yield lock.check
+    finally:
+        lock.release()
+
+
+def holder_of_object(bucket: str, key: str) -> Owner | None:
+    """Tell who holds a region; None where nobody does, or one that is dead."""
+    held = _find({"Bucket": bucket, "Key": key})
+    return held.owner if held and not held.dead else None
+
+
+def _find(place: dict[str, str]) -> _Held | None:
+    """Read a lock; None where there is none."""
+    try:
+        answer = paths.client().get_object(**place)
+        note = answer["Body"].read()
+    except paths.failures() as error:
+        if _code(error) in _REFUSED:
+            return None
+        raise
+    told: dict[str, Any] = json.loads(note)
+    owner = Owner(**{name: told[name] for name in Owner.__dataclass_fields__})
+    now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    silence = (now - answer["LastModified"]).total_seconds()
+    return _Held(owner, told["machine"], told["run"], note, answer["ETag"], silence)
+
+
+def _code(error: Exception) -> str:
+    """The code of an answer that says no; empty where there was none."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def _runs(process: int) -> bool:
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _machine() -> str:
+    """What processes have in common that can see each other: the boot, and the container."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():
+        return ""
+    return f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115

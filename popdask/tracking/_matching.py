@@ -9,11 +9,37 @@ a square leaves the shift that it came with only for one that is clearly better.
 
 Squares lie on the grid's origin, and all that a cell depends on is within `halo` cells: its shift
 does not depend on the block in which it is computed.
+
+Flow across many cells: whole cells by matching, coarse to fine; fractions by Horn & Schunck.
+
+The first work's scheme sees a motion only where it is smaller than what moves. Here the squares of
+a frame are matched with the other frame through a pyramid (:mod:`popdask.tracking._matching`), and
+the scheme iterates on frames that are warped by what was found (:mod:`popdask.tracking._matching`).
+
+Horn & Schunck at every scale instead was tried: smoothness across empty land lets towns that move
+differently drag one another (45 % of their cells within a quarter of a cell, against 99 %).
+
+Horn & Schunck's iteration around a flow that is known already: fractions of a cell.
+
+Both frames are read where the flow takes each cell, so that what is left to explain is small. The
+brightness constraint then speaks of the difference to that flow, E_x (u − u₀) + E_y (v − v₀) + E_t
+= 0, while smoothness is asked of the whole flow. A cell whose way leaves the raster sees no change.
+
+Everything is computed cell by cell in one order, so that it does not depend on the block.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dask.array as da
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+from popdask.blocks.sums import first_cells
+from popdask.tracking._horn_schunck import Differences, Window, _gradient_row, _mean, _update
 
 SQUARE = 4  # cells of a scale along a side
 AROUND = 8  # cells of a scale that are compared on each side of a square
@@ -182,3 +208,191 @@ def whole_cells(
 def _squares(begin: int, end: int, size: int) -> NDArray[np.int64]:
     """Number the squares of an axis that hold its cells."""
     return np.arange(begin // size, -(-end // size))
+
+
+WARPS = 2
+
+
+def bound(scales: int) -> int:
+    """Give the cells per frame that the flow of so many scales cannot exceed.
+
+    Examples
+    --------
+    >>> [bound(scales) for scales in (2, 3, 4)]
+    [8, 16, 32]
+    """
+    return reach(scales) + int(np.ceil(WARPS * STEP))
+
+
+def _core(
+    shape: Sequence[int], depth: int, block: Sequence[int], last: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """Find a block's own cells within it and its halo, which the raster's border has none of."""
+    rows, columns = (
+        (depth if at else 0, size - (depth if at < end else 0))
+        for size, at, end in zip(shape[-2:], block[-2:], last, strict=True)
+    )
+    return *rows, *columns
+
+
+def _whole_block(
+    before: NDArray,
+    after: NDArray,
+    *,
+    offsets: tuple[int, int],
+    scales: int,
+    starts: Sequence[NDArray[np.int64]],
+    block_id: Sequence[int],
+) -> NDArray[np.float32]:
+    """Match a block: whole cells (1, 2, y, x) from frames (1, 1, y, x) with rims."""
+    last = [len(axis) - 1 for axis in starts]
+    core = _core(before.shape, halo(scales), block_id, last)
+    at = [int(axis[i]) for axis, i in zip(starts, block_id[2:], strict=True)]
+    origin = at[0] - core[0], at[1] - core[2]
+    return whole_cells(before[0, 0], after[0, 0], origin, core, offsets, scales)[None]
+
+
+def _refined_block(
+    before: NDArray,
+    after: NDArray,
+    flow: NDArray[np.float32],
+    *,
+    offsets: tuple[int, int],
+    differences: Differences,
+    alpha: float,
+    iterations: int,
+    depth: int,
+    last: Sequence[int],
+    block_id: Sequence[int],
+) -> NDArray[np.float32]:
+    """Refine a block: flow (1, 2, y, x) of its own cells, from what has rims."""
+    core = _core(before.shape, depth, block_id, last)
+    frames = before[0, 0], after[0, 0]
+    return refine(*frames, flow[0], offsets, differences, alpha, iterations, core)[None]
+
+
+def coarse_to_fine(
+    before: da.Array,
+    after: da.Array,
+    offsets: tuple[int, int],
+    differences: Differences,
+    *,
+    scales: int,
+    alpha: float,
+    iterations: int,
+) -> da.Array:
+    """Give the flow (time, 2, y, x) between frames (time, y, x) in chunks of one frame."""
+    rim = iterations + bound(scales) + 3  # warped reading, gradients and the iterations
+    depth = max(halo(scales), rim)
+    before, after = merge_thin_chunks(before, depth), merge_thin_chunks(after, depth)
+    chunks = before.chunks[1:]
+    meta = np.empty((0, 0, 0, 0), np.float32)
+    shape = {"chunks": (before.chunks[0], (2,), *chunks), "dtype": np.float32, "meta": meta}
+    far = [add_overlap(frames, halo(scales))[:, None] for frames in (before, after)]
+    flow = da.map_blocks(
+        _whole_block, *far, offsets=offsets, scales=scales, starts=first_cells(chunks), **shape
+    )
+    near = [add_overlap(frames, rim)[:, None] for frames in (before, after)]
+    for _ in range(WARPS):
+        flow = da.map_blocks(
+            _refined_block,
+            *near,
+            add_overlap(flow, rim),
+            offsets=offsets,
+            differences=differences,
+            alpha=alpha,
+            iterations=iterations,
+            depth=rim,
+            last=[len(sizes) - 1 for sizes in chunks],
+            **shape,
+        )
+    return flow
+
+
+STEP = 0.5  # cells: no iteration leaves the flow that it is given further than this
+
+_compiled_exactly = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled_exactly
+def _read(frame: NDArray, y: float, x: float) -> float:
+    """Read a frame between its cells; NaN beyond it."""
+    height, width = frame.shape
+    if not (0 <= y <= height - 1 and 0 <= x <= width - 1):
+        return np.nan
+    j, i = int(y), int(x)
+    down, right = y - j, x - i
+    below, beside = min(j + 1, height - 1), min(i + 1, width - 1)
+    upper = frame[j, i] * (1 - right) + frame[j, beside] * right
+    lower = frame[below, i] * (1 - right) + frame[below, beside] * right
+    return upper * (1 - down) + lower * down
+
+
+@_compiled_exactly
+def _warp(
+    before: NDArray, after: NDArray, flow: NDArray, offsets: tuple[int, int], warped: NDArray
+) -> None:
+    """Write both frames (2, y, x) as they are where the flow takes each cell."""
+    earlier, later = offsets
+    height, width = before.shape
+    for y in range(height):
+        for x in range(width):
+            u, v = np.float64(flow[0, y, x]), np.float64(flow[1, y, x])
+            was = _read(before, y + earlier * v, x + earlier * u)
+            will = _read(after, y + later * v, x + later * u)
+            if not (was == was and will == will):
+                was = will = before[y, x]
+            warped[0, y, x], warped[1, y, x] = was, will
+
+
+@_compiled_exactly
+def _gradients(frames: NDArray, flow: NDArray, differences: Differences) -> NDArray:
+    """Differences (3, y, x) of warped frames; the last is what a flow at rest would leave."""
+    height, width = frames[0].shape
+    gradients = np.empty((height, 3, width), np.float32)
+    rows = np.empty((3, width + 2), np.float64)
+    for y in range(height):
+        _gradient_row(frames[0], frames[1], y, differences, rows, gradients[y])
+        e_x, e_y, e_t = gradients[y]
+        for x in range(width):
+            e_t[x] -= e_x[x] * flow[0, y, x] + e_y[x] * flow[1, y, x]
+    return gradients
+
+
+@_compiled_exactly
+def _iterate(gradients: NDArray, flow: NDArray, smoothness: np.float32, result: NDArray) -> None:
+    """Update every cell of a flow once."""
+    height, width = flow.shape[1:]
+    for y in range(height):
+        above, below = max(y - 1, 0), min(y + 1, height - 1)
+        e_x, e_y, e_t = gradients[y]
+        for x in range(width):
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            mean_u = _mean(flow[0, above], flow[0, y], flow[0, below], left, x, right)
+            mean_v = _mean(flow[1, above], flow[1, y], flow[1, below], left, x, right)
+            moved = _update(e_x[x], e_y[x], e_t[x], mean_u, mean_v, smoothness)
+            result[0, y, x], result[1, y, x] = moved
+
+
+def refine(
+    before: NDArray[np.floating],
+    after: NDArray[np.floating],
+    flow: NDArray[np.float32],
+    offsets: tuple[int, int],
+    differences: Differences,
+    alpha: float,
+    iterations: int,
+    core: Window,
+) -> NDArray[np.float32]:
+    """Flow (2, y, x) of the core window after some iterations around the one that is given."""
+    warped = np.empty((2, *before.shape), np.float32)
+    _warp(before, after, flow, offsets, warped)
+    gradients = _gradients(warped, flow, differences)
+    now, spare = flow.copy(), np.empty_like(flow)
+    for _ in range(iterations):
+        _iterate(gradients, now, np.float32(alpha * alpha), spare)
+        now, spare = spare, now
+    top, bottom, left, right = core
+    window = slice(None), slice(top, bottom), slice(left, right)
+    change = np.clip(now[window] - flow[window], -STEP, STEP)
+    return flow[window] + change

@@ -24,22 +24,27 @@ from numpy.typing import NDArray
 from torch import nn
 from xarray import DataArray
 
-from popdask.arithmetic import fixed_arithmetic
-from popdask.devices import pick_device
+from popdask.blocks.sampling import gather_windows, in_order, merge_ranked, rank_cells
+from popdask.blocks.sums import first_cells, tree_reduce
+from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
-from popdask.tracking.fitted import (
+from popdask.tracking.encoder import (
+    WINDOW,
     EncoderConfig,
     FittedEncoder,
     Scaling,
+    WindowAutoencoder,
     check_features,
     place,
     usable_cells,
 )
-from popdask.tracking.network import WINDOW, WindowAutoencoder
-from popdask.tracking.reduction import add_blocks, first_cells
-from popdask.tracking.sampling import gather_windows, in_order, merge_ranked, rank_cells
 
-__all__ = ["EncoderConfig", "FittedEncoder", "WindowAutoencoder", "fit_autoencoder"]
+__all__ = [
+    "EncoderConfig",
+    "FittedEncoder",
+    "WindowAutoencoder",
+    "fit_autoencoder",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +201,7 @@ def _survey(
         seed=config.seed,
         meta=np.empty((0,) * array.ndim, object),
     )
-    (found,) = add_blocks(blocks, partial(_join, n=n)).compute()
+    (found,) = tree_reduce(blocks, partial(_join, n=n)).compute()
     low, high = found.low.tolist(), found.high.tolist()
     if not np.isfinite([low, high]).all():
         raise InputError(

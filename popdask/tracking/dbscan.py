@@ -8,7 +8,12 @@ are one community; any other cell within eps of a core is its border. Labels equ
 The trick is what chunks tell each other. A chunk with a halo of 2 · eps knows every core within eps
 of it, so it groups them on its own. Neighbouring chunks then see the same cores where their margins
 overlap: one small task per frame joins the groups that share a core and numbers them, and every
-chunk draws its cells with the final numbers. Disc and runs are in :mod:`popdask.tracking._disc`.
+chunk draws its cells with the final numbers. Disc and runs are in :mod:`popdask.tracking._dbscan_kernels`.
+
+Communities of too few people, dissolved.
+
+A frame's communities are weighed by the exact sums of :mod:`popdask.blocks.sums`; those under
+the threshold give up their cells, and the others are numbered anew in their old order.
 """
 
 from __future__ import annotations
@@ -29,12 +34,11 @@ from dask.highlevelgraph import HighLevelGraph
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from popdask.arguments import check_array
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+from popdask.blocks.sums import LabelSums, frames_of, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
-from popdask.tracking import _disc
-from popdask.tracking.halo import roomy, with_halo
-
-__all__ = ["dbscan"]
+from popdask.tracking import _dbscan_kernels
+from popdask.validate import check_array
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,9 @@ class _Tile(NamedTuple):
     """A chunk taken apart into runs, which count from the corner of its margin of one eps."""
 
     place: _Place
-    core: _disc.Runs
+    core: _dbscan_kernels.Runs
     """Cores, those in the margin too."""
-    border: _disc.Runs
+    border: _dbscan_kernels.Runs
     """Cells of the chunk that are no cores: border or noise."""
     group: np.ndarray
     """Group of every run of cores, numbered from 0 in this chunk."""
@@ -96,7 +100,7 @@ def _take_apart(classes: np.ndarray, place: _Place, chord: np.ndarray, min_sampl
     """Group the cores of one chunk, given with as much of its halo as the frame has."""
     tall, wide = chord.size - 1, int(chord[0])
     codes, kinds = _encode(classes, place, (2 * tall, 2 * wide))
-    cores = _disc.find_cores(codes, chord, min_samples)
+    cores = _dbscan_kernels.find_cores(codes, chord, min_samples)
     codes = codes[tall : codes.shape[0] - tall, wide : codes.shape[1] - wide]
     others = np.zeros_like(cores)
     chunk = np.s_[tall : tall + place.height, wide : wide + place.width]
@@ -104,9 +108,9 @@ def _take_apart(classes: np.ndarray, place: _Place, chord: np.ndarray, min_sampl
     column = np.arange(codes.shape[1])
     cuts = (column == wide) | (column == wide + place.width)
     cuts |= wide == 0  # where eps < 1, even adjacent cells are apart
-    core = _disc.find_runs(cores, kinds.size, cuts)
-    border = _disc.find_runs(others, kinds.size, cuts)
-    group, first = _disc.join_runs(core, cores.shape[0], chord)
+    core = _dbscan_kernels.find_runs(cores, kinds.size, cuts)
+    border = _dbscan_kernels.find_runs(others, kinds.size, cuts)
+    group, first = _dbscan_kernels.join_runs(core, cores.shape[0], chord)
     return _Tile(place, core, border, group, first, kinds)
 
 
@@ -157,7 +161,9 @@ def _draw(
     """Draw the communities of one chunk, from the labels of every chunk's groups."""
     tall, wide, place = chord.size - 1, int(chord[0]), tile.place
     shape = place.height + 2 * tall, place.width + 2 * wide
-    drawn = _disc.paint_labels(tile.core, labels[number][tile.group], tile.border, shape, chord)
+    drawn = _dbscan_kernels.paint_labels(
+        tile.core, labels[number][tile.group], tile.border, shape, chord
+    )
     drawn = drawn[tall : tall + place.height, wide : wide + place.width]
     return drawn.reshape((1,) * (ndim - 2) + drawn.shape)
 
@@ -178,10 +184,10 @@ def _places(rows: tuple[int, ...], columns: tuple[int, ...]) -> dict[tuple[int, 
 def _label(classes: da.Array, eps: float, min_samples: int) -> da.Array:
     """Communities of classes (…, y, x), as a graph that grows with the number of chunks."""
     *times, height, width = classes.shape
-    chord = _disc.chords(eps, (height, width))
+    chord = _dbscan_kernels.disk_half_widths(eps, (height, width))
     halo = 2 * (chord.size - 1), 2 * int(chord[0])
-    frames = roomy(classes.rechunk(dict.fromkeys(range(len(times)), 1)), halo)
-    padded = with_halo(frames, halo)
+    frames = merge_thin_chunks(classes.rechunk(dict.fromkeys(range(len(times)), 1)), halo)
+    padded = add_overlap(frames, halo)
 
     name = f"dbscan-{tokenize(classes.name, eps, min_samples)}"
     places = _places(*frames.chunks[-2:])
@@ -272,10 +278,79 @@ def _check(classes: xr.DataArray, eps: float, min_samples: int) -> None:
     if not (isinstance(eps, Real) and 0 < eps < math.inf):
         raise InputError(
             f"eps is {eps!r}; expected a distance in cells above 0: give a number such as 10, or "
-            "popdask.cube.in_cells('2.5 km', population)."
+            "popdask.io.in_cells('2.5 km', population)."
         )
     if not (isinstance(min_samples, Integral) and min_samples >= 1):
         raise InputError(
             f"min_samples is {min_samples!r}; expected a number of cells, 1 or more: "
             "give an integer such as 50."
         )
+
+
+def remove_small_communities(
+    community: xr.DataArray, population: xr.DataArray, min_people: float
+) -> xr.DataArray:
+    """Dissolve the communities that have fewer people than a threshold.
+
+    Parameters
+    ----------
+    community
+        Community numbers, −1 where there is none; int (time, y, x) or (y, x).
+    population
+        People per cell, NaN = no data, on the same grid.
+    min_people
+        The least number of people of a community that stays.
+
+    Returns
+    -------
+    DataArray
+        int32 like ``community``, lazily; cells of dissolved communities are −1, and the numbers of
+        the others close up, in each frame for itself.
+
+    Raises
+    ------
+    InputError
+        If the threshold is negative, or the arrays do not share frames and grid.
+
+    Examples
+    --------
+    >>> community = xr.DataArray([[0, 0, 1, -1]], dims=("y", "x"))
+    >>> population = xr.DataArray([[3.0, 4.0, 90.0, 5.0]], dims=("y", "x"))
+    >>> remove_small_communities(community, population, 10).values
+    array([[-1, -1,  0, -1]], dtype=int32)
+    """
+    if not min_people >= 0:
+        raise InputError(f"min_people is {min_people}: give 0 people or more")
+    _, (labels, people) = frames_of(community, population)
+    labels = labels.rechunk({0: 1})
+    data = da.blockwise(
+        _relabel_block,
+        "tyx",
+        labels,
+        "tyx",
+        sum_frames(_weigh_block, labels, people),
+        "t",
+        min_people=min_people,
+        dtype=np.int32,
+        meta=np.empty((0, 0, 0), np.int32),
+    )
+    data = data if "time" in community.dims else data[0]
+    order = [dim for dim in ("time", "y", "x") if dim in community.dims]
+    result = community.transpose(*order).copy(data=data)
+    return result.transpose(*community.dims)
+
+
+def _weigh_block(labels: np.ndarray, people: np.ndarray) -> LabelSums:
+    return tabulate(np.maximum(labels.ravel(), -1).astype(np.int64), to_fixed(people.ravel()))
+
+
+def _renumber(table: LabelSums, min_people: float) -> np.ndarray:
+    """The new number of every old one; the last entry is that of no community."""
+    stays = (table.keys >= 0) & (table.reals(0) >= min_people)
+    number = np.full(max(int(table.keys.max(initial=-1)), -1) + 2, -1, dtype=np.int32)
+    number[table.keys[stays]] = np.arange(np.count_nonzero(stays), dtype=np.int32)
+    return number
+
+
+def _relabel_block(labels: np.ndarray, tables: np.ndarray, min_people: float) -> np.ndarray:
+    return _renumber(tables[0], min_people)[labels]  # −1 reads the last entry

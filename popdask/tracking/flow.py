@@ -10,7 +10,7 @@ by one cell per iteration and never reach its own cells. At the raster's border 
 and there the replicated edge is the right one.
 
 With more than one scale, motion across many cells is found before
-(:mod:`popdask.tracking._coarse_to_fine`); one scale is the first work's scheme.
+(:mod:`popdask.tracking._matching`); one scale is the first work's scheme.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
-from popdask.arguments import check_flow
-from popdask.cube.arrays import check_population
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 from popdask.errors import InputError
-from popdask.tracking._coarse_to_fine import bound, coarse_to_fine
+from popdask.io.arrays import check_population
 from popdask.tracking._horn_schunck import Differences, iterate
-from popdask.tracking.halo import roomy, with_halo
+from popdask.tracking._matching import bound, coarse_to_fine
+from popdask.validate import check_flow
 
 OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}
 MOST_SCALES = 6
@@ -128,7 +128,7 @@ def _sweeps(
             _flow_block,
             before,
             after,
-            *(with_halo(flow, scheme.rim) for flow in start),
+            *(add_overlap(flow, scheme.rim) for flow in start),
             scheme=scheme,
             iterations=min(scheme.rim, scheme.iterations - done),
             last_block=[len(sizes) - 1 for sizes in chunks],
@@ -157,9 +157,9 @@ def _flow(
         frames = da.map_blocks(_logarithms, frames, **levels)
     if scheme.scales > 1:
         return _far_flow(frames, scheme, times, first)
-    frames = roomy(frames, scheme.rim)
+    frames = merge_thin_chunks(frames, scheme.rim)
     chunks = frames.chunks[1:]
-    rimmed = with_halo(frames, scheme.rim)[:, None]
+    rimmed = add_overlap(frames, scheme.rim)[:, None]
     flows = [] if first is None else [first.rechunk((1, 2, *chunks))]
     rest = times[len(flows) :]
     for batch in [[time] for time in rest] if warm_start else [rest] if len(rest) else []:

@@ -6,9 +6,18 @@ frame holds beyond what arrived and stayed.
 
 The trick is to count people as whole numbers of 2⁻³² of a person: what leaves a cell is what
 arrives elsewhere, to the last of them, in whatever order blocks are computed.
+
+What the first work drew of a flow and of frames: speed, divergence, Laplacian.
+
+All are stencils of 3 × 3 cells on frames whose edges are replicated. The divergence is by central
+differences, ∂u/∂x + ∂v/∂y; the Laplacian is the mean of the neighbours less the cell, by the
+weights of Horn and Schunck's mean (1/6 beside, 1/12 at corners), times 3: the factor that
+approximates ∂²/∂x² + ∂²/∂y².
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import dask.array as da
 import numba
@@ -17,12 +26,11 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from popdask.arguments import check_array, check_labels
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+from popdask.blocks.sums import LabelSums, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
-from popdask.exact import words
-from popdask.tracking.halo import roomy, with_halo
-from popdask.tracking.tally import Table, sum_frames, tabulate
 from popdask.tracking.warping import components, farthest
+from popdask.validate import check_array, check_flow, check_labels
 
 UNIT = 2.0**32
 PARTS = ("moved_in", "moved_out", "grown", "change")
@@ -156,7 +164,7 @@ def growth_by_label(parts: xr.Dataset, labels: xr.DataArray | None = None) -> pd
         keys = da.asarray(labels.transpose("time", "y", "x").data)
     tables = sum_frames(_sum_block, keys, *lazy).compute() if len(keys) else []
     times = zip(parts["time"].to_numpy(), parts["next"].to_numpy(), strict=True)
-    empty = _rows(Table(np.zeros(0, np.int64), np.zeros((12, 0), np.int64)))
+    empty = _rows(LabelSums(np.zeros(0, np.int64), np.zeros((12, 0), np.int64)))
     rows = [_rows(table).assign(time=time, next=after)
             for table, (time, after) in zip(tables, times, strict=True)]  # fmt: skip
     found = pd.concat(rows or [empty.assign(time=[], next=[])])
@@ -170,9 +178,9 @@ def _rechunked(layer: da.Array, like: xr.DataArray) -> da.Array:
 
 def _moved(cells: da.Array, u: da.Array, v: da.Array, whole: bool, depth: int) -> da.Array:
     """Give the people (time, 2, y, x) who move into and out of each cell."""
-    cells = roomy(cells, depth)
+    cells = merge_thin_chunks(cells, depth)
     u, v = (part.rechunk(cells.chunks) for part in (u, v))
-    rimmed = (with_halo(array, depth, fill=0) for array in (cells, u, v))
+    rimmed = (add_overlap(array, depth, fill=0) for array in (cells, u, v))
     return da.map_blocks(
         _moved_block,
         *(array[:, None] for array in rimmed),
@@ -231,18 +239,165 @@ def _add(counts: NDArray, y: int, x: int, part: int) -> None:
         counts[y, x] += part
 
 
-def _sum_block(labels: NDArray, *parts: NDArray[np.float64]) -> Table:
+def _sum_block(labels: NDArray, *parts: NDArray[np.float64]) -> LabelSums:
     """Tabulate a block's parts by label, and what they change apart from sign; two words each."""
     inside = labels >= 0
     values = [part[inside] for part in parts]
     values += [np.abs(values[PARTS.index(name)]) for name in ("grown", "change")]
-    columns = [word for value in values for word in words(value)]
+    columns = [word for value in values for word in to_fixed(value)]
     return tabulate(labels[inside].astype(np.int64), columns)
 
 
-def _rows(table: Table) -> pd.DataFrame:
+def _rows(table: LabelSums) -> pd.DataFrame:
     sums = {name: table.reals(2 * i) for i, name in enumerate(PARTS)}
     left, changed = table.reals(8), table.reals(10)
     explained = np.full(len(changed), np.nan)
     np.divide(changed - left, changed, out=explained, where=changed > 0)
     return pd.DataFrame({"label": table.keys, **sums, "explained": explained})
+
+
+Kernel = Callable[[NDArray, int], NDArray]
+
+
+def speed(flow: xr.Dataset) -> xr.DataArray:
+    """Give how fast people move, whatever the direction.
+
+    Parameters
+    ----------
+    flow : Dataset
+        ``u``, ``v`` (…, y, x), cells per frame.
+
+    Returns
+    -------
+    DataArray of float, (…, y, x)
+        √(u² + v²), cells per frame, lazy where the flow is.
+
+    Raises
+    ------
+    InputError
+        If `flow` has no u and v.
+
+    Examples
+    --------
+    >>> flow = xr.Dataset({"u": ("x", [3.0]), "v": ("x", [-4.0])})
+    >>> speed(flow).values
+    array([5.])
+    """
+    check_flow(flow)
+    found: xr.DataArray = xr.apply_ufunc(np.hypot, flow["u"], flow["v"], dask="allowed")
+    return found.rename("speed").assign_attrs(long_name="speed of people", units="cells per frame")
+
+
+def divergence(flow: xr.Dataset) -> xr.DataArray:
+    """Give where the flow runs apart (positive) or together (negative).
+
+    Parameters
+    ----------
+    flow : Dataset
+        ``u`` (to the right) and ``v`` (down the rows) (…, y, x), cells per frame.
+
+    Returns
+    -------
+    DataArray of float, (…, y, x)
+        ∂u/∂x + ∂v/∂y by central differences, per frame, lazy; edges are replicated.
+
+    Raises
+    ------
+    InputError
+        If `flow` has no u and v with y and x.
+
+    Examples
+    --------
+    >>> flow = xr.Dataset({"u": (("y", "x"), [[0.0, 1.0, 2.0]]), "v": (("y", "x"), [[5.0] * 3])})
+    >>> divergence(flow).values
+    array([[0.5, 1. , 0.5]])
+    """
+    check_flow(flow)
+    for name in ("u", "v"):
+        check_array(name, flow[name], "y", "x")
+    along, down = flow["u"], flow["v"].transpose(*flow["u"].dims)
+    found = _stencil(along, _slope, axis=-1) + _stencil(down, _slope, axis=-2)
+    attrs = {"long_name": "divergence of the motion of people", "units": "1 per frame"}
+    return found.rename("divergence").assign_attrs(attrs)
+
+
+def laplacian(frame: xr.DataArray) -> xr.DataArray:
+    """Give how far the cells around lie above each cell: peaks are negative, hollows positive.
+
+    Parameters
+    ----------
+    frame : DataArray of float, (…, y, x)
+        Such as people per cell; NaN (no data) is read as nobody.
+
+    Returns
+    -------
+    DataArray of float, (…, y, x)
+        ∂²/∂x² + ∂²/∂y², in the frame's unit per square cell, lazy; edges are replicated. NaN where
+        the frame is.
+
+    Raises
+    ------
+    InputError
+        If `frame` does not have these dimensions.
+
+    Examples
+    --------
+    >>> peak = xr.DataArray([[0.0, 0, 0], [0, 12, 0], [0, 0, 0]], dims=("y", "x"))
+    >>> laplacian(peak).values.round(6)
+    array([[  3.,   6.,   3.],
+           [  6., -36.,   6.],
+           [  3.,   6.,   3.]])
+    """
+    check_array("frame", frame, "y", "x")
+    found = _stencil(frame.fillna(0), _bend, axis=-1).where(frame.notnull())
+    unit = frame.attrs.get("units", "people")
+    name = frame.attrs.get("long_name", "the frame")
+    attrs = {"long_name": f"Laplacian of {name}", "units": f"{unit} per square cell"}
+    return found.rename("laplacian").assign_attrs(attrs)
+
+
+def _stencil(array: xr.DataArray, kernel: Kernel, axis: int) -> xr.DataArray:
+    """Lay a kernel of 3 × 3 cells over (…, y, x); dimensions keep their order."""
+    ordered = array.transpose(..., "y", "x")
+    cells = ordered.astype(np.result_type(array.dtype, np.float32)).data
+    if isinstance(cells, da.Array):
+        thick = merge_thin_chunks(cells, 1)
+        last = [len(sizes) - 1 for sizes in thick.chunks[-2:]]
+        found = da.map_blocks(
+            _inner_block, add_overlap(thick, 1), kernel=kernel, axis=axis, last=last,
+            chunks=thick.chunks, dtype=cells.dtype, meta=cells._meta,
+        ).rechunk(cells.chunks)  # fmt: skip
+    else:
+        found = kernel(cells, axis)
+    return ordered.copy(data=found).transpose(*array.dims)
+
+
+def _inner_block(
+    block: NDArray, *, kernel: Kernel, axis: int, last: Sequence[int], block_id: Sequence[int]
+) -> NDArray:
+    """Apply a kernel to a block with its halo, which the raster's border has none of."""
+    rows, columns = (
+        slice(1 if at else 0, size - (1 if at < end else 0))
+        for size, at, end in zip(block.shape[-2:], block_id[-2:], last, strict=True)
+    )
+    return kernel(block, axis)[..., rows, columns]
+
+
+def _around(cells: NDArray, dy: int, dx: int) -> NDArray:
+    """Read the neighbours at an offset; edges are replicated."""
+    rows, columns = (
+        np.clip(np.arange(size) + by, 0, size - 1)
+        for size, by in zip(cells.shape[-2:], (dy, dx), strict=True)
+    )
+    return cells[..., rows[:, None], columns]
+
+
+def _slope(cells: NDArray, axis: int) -> NDArray:
+    dy, dx = (0, 1) if axis == -1 else (1, 0)
+    return (_around(cells, dy, dx) - _around(cells, -dy, -dx)) / 2
+
+
+def _bend(cells: NDArray, axis: int) -> NDArray:
+    beside = [_around(cells, dy, dx) for dy, dx in ((0, -1), (0, 1), (-1, 0), (1, 0))]
+    corners = [_around(cells, dy, dx) for dy in (-1, 1) for dx in (-1, 1)]
+    return (2 * np.sum(beside, axis=0) + np.sum(corners, axis=0)) / 4 - 3 * cells

@@ -27,10 +27,9 @@ import scipy.fft
 import xarray as xr
 from numpy.typing import NDArray
 
-from popdask.arguments import check_array
+from popdask.blocks.sums import from_fixed, sum_frames, to_fixed
 from popdask.errors import InputError
-from popdask.exact import real, words
-from popdask.tracking.tally import sum_frames
+from popdask.validate import check_array
 
 TILE = 256  # cells: shifts up to a quarter of it are found
 BLOCK = 4 * TILE  # what one task reads
@@ -215,12 +214,12 @@ def _people(cells: xr.DataArray) -> float:
     if not cells.size:
         return 0.0
     frame = da.asarray(cells.transpose("y", "x").data)[None]
-    (total,) = sum_frames(_words, frame, add=sum, finish=lambda total: real(*total)).compute()
+    (total,) = sum_frames(_words, frame, add=sum, finish=lambda total: from_fixed(*total)).compute()
     return float(total)
 
 
 def _words(people: NDArray) -> NDArray[np.int64]:
-    return np.array([part.sum() for part in words(people)])
+    return np.array([part.sum() for part in to_fixed(people)])
 
 
 def _added(spectra: list[Spectrum | None]) -> Spectrum | None:

@@ -17,9 +17,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from popdask.arguments import check_flow
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 from popdask.errors import InputError
-from popdask.tracking.halo import roomy, with_halo
+from popdask.validate import check_flow
 
 UNIT = 2**30  # cosines are counted in such parts, so that their sums are exact
 
@@ -84,9 +84,11 @@ def _with_surroundings(
     there: da.Array, flow: Flow, reach: int, fill: int
 ) -> tuple[da.Array, da.Array, da.Array]:
     """Lay what is read under the flow that reads it, with as many cells around as that needs."""
-    there = roomy(there.rechunk({0: 1, -2: flow[0].chunks[1], -1: flow[0].chunks[2]}), reach)
+    there = merge_thin_chunks(
+        there.rechunk({0: 1, -2: flow[0].chunks[1], -1: flow[0].chunks[2]}), reach
+    )
     u, v = (part.rechunk((1, *there.chunks[-2:])) for part in flow)
-    return with_halo(there, reach, fill=fill), u, v
+    return add_overlap(there, reach, fill=fill), u, v
 
 
 @numba.njit(cache=True, nogil=True)

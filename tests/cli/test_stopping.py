@@ -7,7 +7,7 @@ import time
 import pytest
 import typer
 
-from popdask.cli.stopping import stoppable
+from popdask.cli.console import stoppable
 
 
 class SignalsAtItsEnd:

@@ -6,7 +6,7 @@ import pytest
 
 from popdask.cluster import connect
 from popdask.errors import InputError
-from popdask.pipelines.workers import gpu_resources, on_worker
+from popdask.workflow.runner import gpu_resources, on_worker
 
 
 @pytest.fixture

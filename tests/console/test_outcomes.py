@@ -3,12 +3,14 @@
 import pandas as pd
 import pytest
 
-from popdask import console, people_balance, summarize
-from popdask.pipelines.communities import Outcome
-from popdask.pipelines.plan import Plan
+from popdask import people_balance, summarize
+from popdask.cli import show
 from popdask.store import RegionStore
 from popdask.synthetic import moving_cities
-from popdask.tracking.linking import link, tracks
+from popdask.tracking.link import link
+from popdask.tracking.tracks import tracks
+from popdask.workflow.communities import CommunitiesResult
+from popdask.workflow.plan import Plan
 
 
 def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys, tmp_path):
@@ -17,16 +19,20 @@ def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys,
     summary = summarize(labels, people)
     found = tracks(link(labels, people, rule="overlap"), summary)
     store = RegionStore(tmp_path / "region")
-    console.show_outcome(Outcome(Plan(()), summary, found, people_balance(labels, people), store))
+    show.show_outcome(
+        CommunitiesResult(Plan(()), summary, found, people_balance(labels, people), store)
+    )
     said = capsys.readouterr().out
     assert " 2 split, 1 merge," in said
     assert "the 2 pieces that communities split into began 1 new track; the others go" in said
     one = found.drop(found.index[found["event"] == "split"][0])
-    console.show_outcome(Outcome(Plan(()), summary, one, people_balance(labels, people), store))
+    show.show_outcome(
+        CommunitiesResult(Plan(()), summary, one, people_balance(labels, people), store)
+    )
     assert "the 1 piece that communities split into began" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("loss", "told"), [(0.25, "loss 0.25"), (float("nan"), "loss –")])
 def test_a_trial_without_a_loss_has_none(capsys, loss, told):
-    console.show_trial(pd.Series({"number": 3, "state": "pruned", "loss": loss}))
+    show.show_trial(pd.Series({"number": 3, "state": "pruned", "loss": loss}))
     assert capsys.readouterr().out == f"  trial 3: pruned, {told}\n"

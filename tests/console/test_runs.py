@@ -2,8 +2,8 @@
 
 import pytest
 
-from popdask import console
-from popdask.pipelines.verify import Verified
+from popdask.cli import show
+from popdask.workflow.operations import Verified
 
 FORCE, EXPORT = "`popdask run JOB --force`", "`popdask run JOB --only export --force`"
 
@@ -13,7 +13,7 @@ FORCE, EXPORT = "`popdask run JOB --force`", "`popdask run JOB --only export --f
     [(("u of 2001 is gone.",), (), FORCE), (("a.tif is gone.", "b.tif too."), ("export",), EXPORT)],
 )
 def test_what_differs_is_mended_by_what_costs_least(capsys, differences, exports, mends):
-    console.show_verified(Verified(20, 7, differences, exports))
+    show.show_verified(Verified(20, 7, differences, exports))
     *told, summary = capsys.readouterr().err.splitlines()
     assert told == [f"popdask: {difference}" for difference in differences]
     count = "1 difference in" if len(differences) == 1 else "2 differences in"

@@ -9,8 +9,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popdask.cube.arrays import check_population, declared_nodata
 from popdask.errors import InputError
+from popdask.io.arrays import check_population, declared_nodata
 from tests.cube.raster_files import write_raster
 
 TIMES = pd.to_datetime(["2000", "2001"])

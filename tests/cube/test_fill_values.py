@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rasterio.io import MemoryFile
 
 import popdask
-from popdask.cube.rasters import read_counts
 from popdask.errors import InputError
+from popdask.io.rasters import read_counts
 from tests.cube.raster_files import TRANSFORM, write_raster
 
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]

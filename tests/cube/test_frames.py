@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from popdask.cube.frames import find_frames, frame_time
-from popdask.cube.versions import frame_fingerprint
 from popdask.errors import InputError
+from popdask.io.frames import find_frames, frame_time
+from popdask.io.rasters import frame_fingerprint
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -6,8 +6,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords, xr_zeros
 from rasterio.transform import Affine
 
-from popdask.cube.grids import cell_size_m, grid_of, in_cells, pixel_area_km2, same_grid
 from popdask.errors import InputError
+from popdask.io.grids import cell_size_m, grid_of, in_cells, pixel_area_km2, same_grid
 
 METRIC = GeoBox((4, 6), Affine(250, 0, 212_000, 0, -250, 6_691_000), "EPSG:25833")
 ARCSEC = GeoBox((600, 9), Affine(1 / 12, 0, 97.0, 0, -1 / 12, 30.0), "EPSG:4326")

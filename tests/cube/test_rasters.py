@@ -6,8 +6,8 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from popdask.cube.rasters import check_is_count, read_counts, read_grid
 from popdask.errors import InputError
+from popdask.io.rasters import check_is_count, read_counts, read_grid
 from tests.cube.raster_files import TRANSFORM, write_raster
 
 

@@ -6,7 +6,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 
-from popdask.cube.regrid import share_out, source_window
+from popdask.io.grids import share_out, source_window
 
 SOURCE = GeoBox((30, 40), Affine(1000, 0, 500_000, 0, -1000, 6_600_000), "EPSG:25833")
 TARGETS = {

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
-from popdask.cube import find_frames, open_cube, open_frames, pixel_area_km2, write_cube
-from popdask.cube.grids import grid_of, same_grid
 from popdask.errors import InputError
+from popdask.io import find_frames, open_cube, open_frames, pixel_area_km2, write_cube
+from popdask.io.grids import grid_of, same_grid
 from tests.cube.raster_files import TRANSFORM, write_raster
 
 YEARS = (2000, 2005, 2010)

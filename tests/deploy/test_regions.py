@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from popdask.cli import app
+from popdask.cli.commands import app
 from tests.deploy.test_files import DEPLOY, ROOT
 
 CRON = DEPLOY / "cron"

@@ -17,7 +17,7 @@ from odc.geo.xr import xr_coords
 from xarray import DataArray
 
 from popdask.errors import InputError
-from popdask.export import write_catalog, write_cogs, write_colours, write_geoparquet
+from popdask.io import write_catalog, write_cogs, write_colours, write_geoparquet
 
 GRID = GeoBox((40, 60), Affine(250, 0, 250_000, 0, -250, 6_650_000), "EPSG:25833")  # Oslo
 

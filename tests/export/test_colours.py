@@ -7,8 +7,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_zeros
 
 from popdask.errors import InputError
-from popdask.export import write_cogs, write_colours
-from popdask.figures import number_colours
+from popdask.io import write_cogs, write_colours
+from popdask.plot import number_colours
 
 GRID = GeoBox.from_bbox((0, 0, 40, 20), "EPSG:3035", resolution=1)
 

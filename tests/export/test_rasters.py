@@ -11,9 +11,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterio.transform import Affine
 
-from popdask.cube import open_frames
 from popdask.errors import InputError
-from popdask.export import write_cogs, write_geotiff
+from popdask.io import open_frames, write_cogs, write_geotiff
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
 OSLO = DATA / "oslo_250m" / "oslo_pop_250m_2019.tif"

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from shapely.geometry import box
 
-from popdask.export import write_geoparquet
+from popdask.io import write_geoparquet
 
 TABLE = pd.DataFrame({"time": pd.to_datetime(["2006", "2011"]), "people": [3.5, 4]})
 PLACES = gpd.GeoDataFrame(TABLE, geometry=[box(0, 0, 1, 1), box(1, 1, 3, 3)], crs="EPSG:25833")

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from popdask.pipelines import communities
 from popdask.store import RegionStore
+from popdask.workflow import communities
 from tests.faults.jobs import tables
 from tests.pipelines.small import job, small_world, write_job
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from popdask.errors import InputError
-from popdask.pipelines import communities
 from popdask.store import RegionStore, StoreError
+from popdask.workflow import communities
 from tests.faults.disk import filled, mount, small_disk
 from tests.faults.process import finish
 from tests.pipelines.small import assert_same, job, write_job

@@ -10,9 +10,9 @@ import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 from rasterio.transform import from_origin
 
-from popdask.job import load_job
-from popdask.pipelines import communities
+from popdask.config import load_job
 from popdask.store import WORK, RegionStore
+from popdask.workflow import communities
 from tests.faults.jobs import STAGES, exports, tables
 from tests.faults.process import finish, running, wait_until, wait_until_gone
 from tests.pipelines.small import assert_same, job, small_world, write_job

@@ -5,10 +5,10 @@ import json
 import pytest
 import xarray as xr
 
-from popdask.pipelines import population
-from popdask.pipelines.population.fingerprints import VERSIONS
 from popdask.store import RegionStore
-from popdask.store.work import RUN_FILE
+from popdask.store.transaction import RUN_FILE
+from popdask.workflow import population
+from popdask.workflow.population import VERSIONS
 from tests.faults.process import finish, running
 from tests.pipelines.dots import job, settings, write_world
 

@@ -1,6 +1,6 @@
 import pytest
 
-from popdask.fetch import Downloads, Patience
+from popdask.datasets import Downloads, Patience
 from tests.fetch.server import serving
 
 HASTE = Patience(attempts=3, wait=0.01, longest=0.02, connect=10, read=20)

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import popdask
-from popdask import cli
+from popdask.cli import entry
 from tests.fetch.rasters import publish_norway, publish_tile
 
 COMMAND = [sys.executable, "-m", "popdask", "fetch"]
@@ -30,7 +30,7 @@ def fetch(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["popdask", "fetch", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            entry.main()
         said = capsys.readouterr()
         return end.value.code or 0, said.out, said.err
 

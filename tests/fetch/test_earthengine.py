@@ -14,9 +14,9 @@ import pytest
 from rasterio.transform import Affine
 
 import popdask
+from popdask.datasets import FetchError, fetch_gpw
+from popdask.datasets.gpw import earth_engine
 from popdask.errors import InputError
-from popdask.fetch import FetchError, fetch_gpw
-from popdask.fetch.earthengine import earth_engine
 from tests.fetch.rasters import raster
 
 ee = pytest.importorskip("ee", reason="earthengine-api is not installed")

@@ -8,9 +8,9 @@ import rasterio
 from pyproj import Transformer
 
 import popdask
+from popdask.datasets import FetchError, fetch_ghspop
+from popdask.datasets.tiles import MOLLWEIDE
 from popdask.errors import InputError
-from popdask.fetch import FetchError, fetch_ghspop
-from popdask.fetch.tiles import MOLLWEIDE
 from tests.fetch.rasters import publish_tile, tile, zipped
 
 LILLEHAMMER = (9.0, 60.0, 12.0, 62.0)  # on R2_C19 and R3_C19

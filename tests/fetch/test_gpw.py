@@ -8,9 +8,9 @@ import rasterio
 from rasterio.transform import Affine
 
 import popdask
+from popdask.datasets import FetchError, fetch_gpw, gpw
+from popdask.datasets.gpw import MOST_BYTES, MOST_PIXELS, pixel_requests
 from popdask.errors import InputError
-from popdask.fetch import FetchError, fetch_gpw, gpw
-from popdask.fetch.gpw import MOST_BYTES, MOST_PIXELS, pixel_requests
 from tests.fetch.rasters import raster
 
 OSLO = (10.0, 59.5, 11.0, 60.0)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from popdask.datasets.tiles import MOLLWEIDE, WGS84, checked_bounds, checked_tile
 from popdask.errors import InputError
-from popdask.fetch.tiles import MOLLWEIDE, WGS84, checked_bounds, checked_tile
 
 # Longitude and latitude of places, and tiles that studies of them name.
 PUBLISHED = [

@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from popdask.fetch import Downloads, FetchError, Patience
-from popdask.fetch.transfer import MissingFileError
+from popdask.datasets import Downloads, FetchError, Patience
+from popdask.datasets.transfer import MissingFileError
 from tests.fetch.conftest import HASTE
 
 BODY = np.random.default_rng(0).bytes(3_000_000)

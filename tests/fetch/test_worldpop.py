@@ -8,9 +8,9 @@ import pytest
 import rasterio
 
 import popdask
+from popdask.datasets import Downloads, FetchError, fetch_worldpop
+from popdask.datasets.worldpop import PRODUCTS, choose
 from popdask.errors import InputError
-from popdask.fetch import Downloads, FetchError, fetch_worldpop
-from popdask.fetch.worldpop import PRODUCTS, choose
 from tests.fetch.rasters import publish_norway, worldpop
 
 
@@ -208,7 +208,7 @@ def test_what_is_no_mirror(downloads, tmp_path, monkeypatch, url):
 
 def test_a_broken_country_goes_on_with_the_year_that_broke(site, tmp_path):
     publish_norway(site, 2000, 2001)
-    impatient = Downloads(tmp_path / "cache", patience=popdask.fetch.Patience(attempts=1))
+    impatient = Downloads(tmp_path / "cache", patience=popdask.datasets.Patience(attempts=1))
     fetch(site, impatient, tmp_path / "norway", 2000)
     site.cuts = [1000]
     with pytest.raises(FetchError, match="what has come is kept, fetch again to go on"):

@@ -1,7 +1,7 @@
 import pytest
 
+from popdask.datasets.frames import wanted_years
 from popdask.errors import InputError
-from popdask.fetch.years import wanted_years
 
 EVERY_FIVE = range(1975, 2031, 5)
 

@@ -6,8 +6,8 @@ import pytest
 from matplotlib.colors import SymLogNorm
 
 from popdask.errors import InputError
-from popdask.figures import save_figure
-from popdask.figures.agreement import agreement_figure, error_map_figure
+from popdask.plot import save_figure
+from popdask.plot.imagery import agreement_figure, error_map_figure
 from popdask.synthetic import moving_cities
 
 

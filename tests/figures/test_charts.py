@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from popdask.figures import (
+from popdask.plot import (
     CLASSES,
     cosine_figure,
     error_figure,
@@ -14,7 +14,7 @@ from popdask.figures import (
     silhouette_figure,
     sse_figure,
 )
-from popdask.tracking.analysis import cosine_by_speed, error_by_population
+from popdask.tracking.diagnostics import cosine_by_speed, error_by_population
 
 
 def texts(figure):

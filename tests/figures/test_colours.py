@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from popdask.figures import number_colours
+from popdask.plot import number_colours
 
 
 def test_colours_belong_to_numbers_and_neighbours_differ():

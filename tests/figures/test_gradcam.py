@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from popdask.errors import InputError
-from popdask.figures.gradcam import gradcam_figure
-from popdask.figures.save import save_figure
+from popdask.plot.imagery import gradcam_figure
+from popdask.plot.style import save_figure
 
 
 def cells(n, bands=1, dtype="uint8", side=12):

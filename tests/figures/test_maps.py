@@ -8,18 +8,11 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 
 from popdask.errors import InputError
-from popdask.figures import (
-    CLASSES,
-    NO_DATA,
-    NOBODY,
-    map_figure,
-    number_colours,
-    world_figure,
-)
+from popdask.plot import CLASSES, NO_DATA, NOBODY, map_figure, number_colours, world_figure
 from popdask.synthetic import moving_cities
-from popdask.tracking.lineage import tracks
-from popdask.tracking.linking import link
-from popdask.tracking.summary import summarize
+from popdask.tracking.describe import summarize
+from popdask.tracking.link import link
+from popdask.tracking.tracks import tracks
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,12 @@ import xarray as xr
 from matplotlib.collections import PathCollection
 from matplotlib.quiver import Quiver
 
-from popdask.figures import (
-    change_figure,
-    flow_figure,
-    journey_figure,
-    means_figure,
-    save_figure,
-)
+from popdask.plot import change_figure, flow_figure, journey_figure, means_figure, save_figure
 from popdask.synthetic import City, World, moving_cities
-from popdask.tracking.analysis import community_means
-from popdask.tracking.lineage import tracks
-from popdask.tracking.linking import link
-from popdask.tracking.summary import summarize
+from popdask.tracking.describe import summarize
+from popdask.tracking.diagnostics import community_means
+from popdask.tracking.link import link
+from popdask.tracking.tracks import tracks
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,16 @@ import io
 import pytest
 from PIL import Image
 
-from popdask import figures
+from popdask import plot
 from popdask.synthetic import moving_cities
 
 
 def _chart():
-    return figures.loss_figure({"shared": [0.5, 0.2, 0.1]})
+    return plot.loss_figure({"shared": [0.5, 0.2, 0.1]})
 
 
 def _map():
-    return figures.map_figure(moving_cities(frames=6).population["population"][0])
+    return plot.map_figure(moving_cities(frames=6).population["population"][0])
 
 
 @pytest.mark.parametrize("draw", [_chart, _map], ids=["chart", "map"])

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popdask.figures import reduced
-from popdask.figures.reduce import shrink
+from popdask.plot import reduced
+from popdask.plot.panels import shrink
 
 
 @settings(max_examples=30, deadline=None)

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.image import imread
 
-from popdask.figures import map_figure, save_figure, world_figure
+from popdask.plot import map_figure, save_figure, world_figure
 from popdask.synthetic import moving_cities
 
 

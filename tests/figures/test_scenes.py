@@ -12,9 +12,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.figures.colours import NO_DATA
-from popdask.figures.save import save_figure
-from popdask.figures.scenes import GROUPS, NOISE, scene_map_figure, scene_plot_figure
+from popdask.plot.imagery import GROUPS, NOISE, scene_map_figure, scene_plot_figure
+from popdask.plot.style import NO_DATA, save_figure
 
 # What eyes without one kind of cone see of linear RGB: Machado, Oliveira and Fernandes (2009).
 EYES = {

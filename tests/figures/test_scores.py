@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 
 from popdask.errors import InputError
-from popdask.figures import save_figure
-from popdask.figures.scores import (
+from popdask.imagery.evaluation import evaluate, scores_by_density
+from popdask.plot import save_figure
+from popdask.plot.charts import (
     SCORES,
     confusion_figure,
     density_figure,
     history_figure,
     scores_figure,
 )
-from popdask.imagery.evaluation import evaluate, scores_by_density
 
 
 @pytest.fixture(scope="module")

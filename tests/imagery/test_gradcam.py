@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from popdask.errors import InputError
 from popdask.imagery.gradcam import gradcam, telling_cells
-from popdask.imagery.models import CountCNN, PopulationViT, PresenceCNN, TrainedModel
+from popdask.imagery.model import TrainedModel
+from popdask.imagery.networks import CountCNN, PopulationViT, PresenceCNN
 
 
 def two_channels(weights):

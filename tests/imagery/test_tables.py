@@ -6,7 +6,7 @@ import pytest
 from shapely.geometry import Point
 
 from popdask.errors import InputError
-from popdask.imagery.tables import has_geometry, read_features, read_table
+from popdask.io.tables import has_geometry, read_features, read_table
 
 TABLE = pd.DataFrame({"cell": ["007", "008"], "people": [1.5, 2.0]})
 POINTS = gpd.GeoDataFrame({"people": [3]}, geometry=[Point(1, 2)], crs="EPSG:25832")

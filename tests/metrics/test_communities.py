@@ -7,13 +7,7 @@ import xarray as xr
 from sklearn.metrics import adjusted_rand_score
 
 from popdask.errors import InputError
-from popdask.metrics import (
-    city_events,
-    event_scores,
-    label_agreement,
-    match_cities,
-    people_error,
-)
+from popdask.metrics import city_events, event_scores, label_agreement, match_cities, people_error
 from popdask.synthetic import moving_cities
 
 

@@ -5,7 +5,7 @@ They take minutes, and are made only when asked for by name, as `make test-fault
 
 import pytest
 
-from popdask import object_store
+from popdask.io import paths
 from tests.object_store.server import serving
 
 BUCKET = "popdask-test"
@@ -25,7 +25,7 @@ def server():
         for name, value in running.environment.items():
             patch.setenv(name, value)
         region = {"LocationConstraint": running.environment["AWS_REGION"]}
-        object_store.client().create_bucket(Bucket=BUCKET, CreateBucketConfiguration=region)
+        paths.client().create_bucket(Bucket=BUCKET, CreateBucketConfiguration=region)
         yield running
 
 

@@ -8,18 +8,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from popdask.cube import open_cube
 from popdask.errors import InputError
-from popdask.object_store import (
-    bucket_and_key,
-    client,
-    fsspec_options,
-    gdal_options,
-    gdal_path,
-)
-from popdask.pipelines import communities, population
-from popdask.pipelines.verify import verify
+from popdask.io import open_cube
+from popdask.io.paths import bucket_and_key, client, fsspec_options, gdal_options, gdal_path
 from popdask.store import RegionStore
+from popdask.workflow import communities, population
+from popdask.workflow.operations import verify
 from tests.pipelines import dots
 from tests.pipelines.small import job
 

@@ -7,13 +7,13 @@ import rasterio
 import xarray as xr
 from rasterio.transform import from_origin
 
-from popdask import cube
-from popdask.cube.groups import write_group
+from popdask import io
 from popdask.errors import InputError
 from popdask.imagery.cells import make_cells, open_cells, write_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.mosaic import open_mosaic
-from popdask.object_store import bucket_and_key, client
+from popdask.io.cube import write_group
+from popdask.io.paths import bucket_and_key, client
 
 
 def put(url, content):
@@ -33,8 +33,8 @@ def test_frames_are_found_and_read(place, tmp_path):
     for year in (2000, 2010):
         put(f"{place}/pop_{year}.tif", raster(tmp_path / f"pop_{year}.tif", year))
     put(f"{place}/readme.txt", b"")
-    remote = cube.open_frames(f"{place}/pop_{{year}}.tif", chunks=32)
-    local = cube.open_frames(f"{tmp_path}/pop_{{year}}.tif", chunks=32)
+    remote = io.open_frames(f"{place}/pop_{{year}}.tif", chunks=32)
+    local = io.open_frames(f"{tmp_path}/pop_{{year}}.tif", chunks=32)
     xr.testing.assert_identical(remote.compute(), local.compute())
 
 
@@ -42,12 +42,12 @@ def test_a_version_is_told_without_reading(place, server):
     url = f"{place}/pop_2000.tif"
     put(url, b"people" * 100_000)
     before = server.faults()["requests"]
-    first = cube.frame_fingerprint(url)
+    first = io.frame_fingerprint(url)
     assert set(first) == {"size", "mtime", "etag"} and first["size"] == 600_000
     assert server.faults()["requests"] == before + 1
-    assert cube.frame_version(cube.frame_fingerprint(url)) == cube.frame_version(first)
+    assert io.frame_version(io.frame_fingerprint(url)) == io.frame_version(first)
     put(url, b"peoplE" * 100_000)
-    assert cube.frame_version(cube.frame_fingerprint(url)) != cube.frame_version(first)
+    assert io.frame_version(io.frame_fingerprint(url)) != io.frame_version(first)
 
 
 def test_a_frame_that_was_replaced_is_read_anew(place, tmp_path):
@@ -55,39 +55,39 @@ def test_a_frame_that_was_replaced_is_read_anew(place, tmp_path):
     url = f"{place}/pop_2000.tif"
     for value in (0, 5):
         put(url, raster(tmp_path / "pop.tif", value))
-        assert cube.open_frames({"2000": url})["population"].values[0, 0, 0] == value
+        assert io.open_frames({"2000": url})["population"].values[0, 0, 0] == value
 
 
 def test_frames_that_come_are_noticed(place, tmp_path):
     content = raster(tmp_path / "pop.tif", 0)
     for count, year in enumerate((2000, 2010), 1):
         put(f"{place}/pop_{year}.tif", content)
-        assert len(cube.find_frames(f"{place}/pop_{{year}}.tif")) == count
+        assert len(io.find_frames(f"{place}/pop_{{year}}.tif")) == count
 
 
 def test_a_missing_frame_is_named(place):
     with pytest.raises(InputError, match=r"pop_2000\.tif does not exist"):
-        cube.frame_fingerprint(f"{place}/pop_2000.tif")
+        io.frame_fingerprint(f"{place}/pop_2000.tif")
     with pytest.raises(InputError, match=r"pop_2000\.tif cannot be read"):
-        cube.open_frames({"2000": f"{place}/pop_2000.tif"})
+        io.open_frames({"2000": f"{place}/pop_2000.tif"})
     with pytest.raises(InputError, match="finds no frame"):
-        cube.find_frames(f"{place}/pop_{{year}}.tif")
+        io.find_frames(f"{place}/pop_{{year}}.tif")
 
 
 def test_a_truncated_frame_is_named(place, tmp_path):
     url = f"{place}/pop_2000.tif"
     put(url, raster(tmp_path / "pop.tif", 0)[:6000])
     with pytest.raises(InputError, match=r"pop_2000\.tif cannot be read"):
-        cube.open_frames({"2000": url}).compute()
+        io.open_frames({"2000": url}).compute()
 
 
 def test_a_cube_is_stored_and_opened(place, tmp_path):
     raster(tmp_path / "pop_2000.tif", 0)
-    frames = cube.open_frames(f"{tmp_path}/pop_{{year}}.tif")
-    cube.write_cube(frames, f"{place}/cube.zarr")
-    xr.testing.assert_equal(cube.open_cube(f"{place}/cube.zarr").compute(), frames.compute())
+    frames = io.open_frames(f"{tmp_path}/pop_{{year}}.tif")
+    io.write_cube(frames, f"{place}/cube.zarr")
+    xr.testing.assert_equal(io.open_cube(f"{place}/cube.zarr").compute(), frames.compute())
     with pytest.raises(InputError, match=r"cube\.zarr exists; expected a new folder for the cube"):
-        cube.write_cube(frames, f"{place}/cube.zarr")
+        io.write_cube(frames, f"{place}/cube.zarr")
 
 
 def test_cells_are_stored_and_opened(place):

@@ -5,10 +5,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from popdask.demo import draw
-from popdask.object_store import fsspec_options
-from popdask.pipelines import communities
+from popdask.cli.demo import draw
+from popdask.io.paths import fsspec_options
 from popdask.store import RegionStore
+from popdask.workflow import communities
 from tests.faults.process import finish, running
 from tests.object_store.conftest import BUCKET
 from tests.pipelines.small import assert_same, job, write_job

@@ -4,13 +4,10 @@ import json
 
 import pytest
 
-from popdask import object_store
-from popdask.pipelines.attempts import End, attempts
-from popdask.pipelines.logplace import log_place
-from popdask.pipelines.overview import standings
-from popdask.pipelines.regions import Region
-from popdask.pipelines.runlog import RunLog
+from popdask.io import paths
 from popdask.store import RegionStore
+from popdask.workflow.regions import Region, status_table
+from popdask.workflow.runlog import End, RunLog, log_place, read_runs
 from tests.object_store.conftest import BUCKET
 from tests.pipelines.small import job
 from tests.pipelines.test_runlog import Heard
@@ -20,18 +17,18 @@ def test_a_log_lies_beside_the_store_and_grows_while_the_run_goes_on(place, tmp_
     region = job(tmp_path, f"{place}/small.icechunk")
     with RunLog(region) as first:
         first.note("on the way")
-        (running,) = attempts(region)
+        (running,) = read_runs(region)
     assert str(first) == f"{place}/small.icechunk.log/{first.name}"
     assert running.outcome is End.KILLED, "it has not ended yet"
-    key = f"{object_store.bucket_and_key(place)[1]}/small.icechunk.log/{first.name}"
-    text = object_store.client().get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
+    key = f"{paths.bucket_and_key(place)[1]}/small.icechunk.log/{first.name}"
+    text = paths.client().get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
     events = [json.loads(line)["event"] for line in text.splitlines()]
     assert events == ["begin", "note", "end"]
     with pytest.raises(OSError, match="lost"), RunLog(region) as second:
         raise OSError("lost")
-    assert [one.outcome for one in attempts(region)] == [End.FAILED, End.NOTHING]
+    assert [one.outcome for one in read_runs(region)] == [End.FAILED, End.NOTHING]
     assert not RegionStore(region.output.store).exists(), "a log does not spoil the store's place"
-    (found,) = standings([Region(tmp_path / "small.toml", region)])
+    (found,) = status_table([Region(tmp_path / "small.toml", region)])
     assert (found.state, found.failures, found.run) == ("failed", 1, None)
     log_place(region).remove(second.name)
     assert log_place(region).names() == [first.name]

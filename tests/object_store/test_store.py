@@ -3,7 +3,7 @@
 import pytest
 
 from popdask.errors import InputError
-from popdask.object_store import bucket_and_key, client
+from popdask.io.paths import bucket_and_key, client
 from popdask.store import RegionStore
 from tests.store.test_region import arrays, grid
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import rasterio
 
+from popdask.config import PopulationJob
 from popdask.imagery.grid import CellGrid
-from popdask.job import PopulationJob
 
 GRID = CellGrid.preset("dk_100m")
 PIXELS = 16

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.job import CommunitiesJob
+from popdask.config import CommunitiesJob
 from popdask.synthetic import City, World
 
 TABLES = ("communities", "tracks", "links", "balance")

@@ -11,10 +11,10 @@ import rasterio
 import xarray as xr
 
 from popdask.errors import InputError
-from popdask.pipelines import communities, upkeep
-from popdask.pipelines.reports import report
-from popdask.progress import Reporter
 from popdask.store import MAIN, RegionBusyError
+from popdask.workflow import communities, communities_outputs, operations
+from popdask.workflow.operations import report
+from popdask.workflow.runlog import Reporter
 from tests.pipelines.small import assert_same, job, small_world
 
 
@@ -84,7 +84,7 @@ def test_the_town_that_moves_is_seen_to_move(finished):
 
 
 def test_classes_are_given_within_the_domain_only(finished):
-    from popdask.tracking.domain import domain
+    from popdask.blocks.sampling import domain
 
     found = finished.store.dataset()
     settled = domain(found["population"], "settled")
@@ -280,10 +280,10 @@ def test_the_store_of_another_job_is_refused(finished, frames, copy):
     for ask in (
         communities.run,
         communities.plan,
-        communities.draw,
+        communities_outputs.draw,
         report,
-        upkeep.roll_back,
-        partial(upkeep.expire, keep=1),
+        operations.roll_back,
+        partial(operations.expire, keep=1),
     ):
         with pytest.raises(InputError, match="holds the region 'small', not 'bergen'"):
             ask(other)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from popdask.errors import InputError
-from popdask.pipelines import population
-from popdask.pipelines.population.comparing import compare
 from popdask.store import RegionStore
+from popdask.workflow import population, population_outputs
+from popdask.workflow.population_search import compare
 from tests.pipelines.dots import job, write_world
 
 DATES = ("2015-01-01", "2025-01-01")
@@ -125,7 +125,7 @@ def test_two_jobs_of_one_name_are_told_apart_or_refused(settings):
 def test_before_the_first_finished_run_there_is_nothing_to_evaluate_or_explain(world, tmp_path):
     begun = job(world, tmp_path / "dots.icechunk", truth=None)
     population.train(begun)
-    for look in (lambda: compare([begun], []), lambda: population.explain(begun)):
+    for look in (lambda: compare([begun], []), lambda: population_outputs.explain(begun)):
         with pytest.raises(InputError, match=r"holds no finished results yet: run the job to its"):
             look()
 

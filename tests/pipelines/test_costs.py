@@ -14,29 +14,38 @@ from typer.testing import CliRunner
 
 from benchmarks.estimate import small_models
 from benchmarks.plan import mosaic_job
-from popdask import cli
-from popdask.cube.stack import CHUNK
+from popdask.blocks.sampling import domain
+from popdask.cli import commands
+from popdask.config import load_job
 from popdask.errors import InputError
-from popdask.imagery.inference import estimate
-from popdask.imagery.models import TrainedModel
+from popdask.imagery.estimate import estimate
+from popdask.imagery.model import TrainedModel
 from popdask.imagery.mosaic import open_mosaic
-from popdask.job import load_job
-from popdask.pipelines import communities, population, scenes
-from popdask.pipelines.calibration import Trial, calibrate, explain
-from popdask.pipelines.communities.costs import Extent, count
-from popdask.pipelines.communities.costs import costs as communities_costs
-from popdask.pipelines.communities.fingerprints import plan_communities
-from popdask.pipelines.costs import BASE, Costs, Crew, StageCost
-from popdask.pipelines.population.following import following
-from popdask.pipelines.population.speed import operations
-from popdask.pipelines.rates import Rates, load_rates, rates_file, save_rates
-from popdask.progress import Reporter
+from popdask.io.cube import CHUNK
 from popdask.synthetic import moving_cities
-from popdask.tracking.domain import domain
+from popdask.workflow import communities as communities_module
+from popdask.workflow import communities_costs as communities
+from popdask.workflow import population, population_costs, scenes
+from popdask.workflow.calibration import Trial, calibrate, explain
+from popdask.workflow.communities import plan_communities
+from popdask.workflow.communities_costs import Extent, count
+from popdask.workflow.communities_costs import costs as communities_costs
+from popdask.workflow.plan import (
+    BASE,
+    Costs,
+    Rates,
+    Resources,
+    StageCost,
+    load_rates,
+    rates_file,
+    save_rates,
+)
+from popdask.workflow.population_costs import following, operations
+from popdask.workflow.runlog import Reporter
 from tests.pipelines import dots, small
 
 GIB = 2**30
-CREW = Crew(workers=2, threads=1, memory=4 * GIB)
+CREW = Resources(workers=2, threads=1, memory=4 * GIB)
 
 
 class Counter(Callback, Reporter):
@@ -79,10 +88,10 @@ def rates(**seconds):
 def test_the_tasks_of_a_plan_are_those_of_the_graphs(tmp_path, chunks):
     moving_cities(frames=6).write(tmp_path)
     job = small_job(tmp_path, input={"chunks": chunks})
-    told = communities.costs(job, communities.plan(job))
+    told = communities.costs(job, communities_module.plan(job))
     counter = Counter()
     with dask.config.set(scheduler="single-threaded"), counter:
-        communities.run(job, counter)
+        communities_module.run(job, counter)
     assert told.tasks == pytest.approx(sum(counter.tasks.values()), rel=0.15)
     for name, cost in told.stages.items():
         # Single chunks are fused in one way or another, as their random names are sorted: classes
@@ -105,9 +114,9 @@ def test_a_plan_of_100_000_chunks_builds_no_graph(tmp_path):
 def test_bytes_are_those_of_the_stored_arrays(tmp_path):
     moving_cities(frames=6).write(tmp_path)
     job = small_job(tmp_path)
-    told = communities.costs(job, communities.plan(job)).stages
-    communities.run(job)
-    stored = communities.run(job).store.dataset()
+    told = communities.costs(job, communities_module.plan(job)).stages
+    communities_module.run(job)
+    stored = communities_module.run(job).store.dataset()
     names = {"population": ["population"], "flow": ["u", "v"]}
     names |= {"classes": ["classes"], "communities": ["community"]}
     for stage, arrays in names.items():
@@ -131,7 +140,7 @@ def test_the_share_of_the_domain_is_that_of_the_frame(tmp_path, cells):
     world = moving_cities(frames=6)
     world.write(tmp_path)
     job = small_job(tmp_path, domain={"cells": cells})
-    told = communities_costs(job, communities.plan(job)).stages["classes"].shared
+    told = communities_costs(job, communities_module.plan(job)).stages["classes"].shared
     middle = world.population.population[3]
     assert told["classes per settled cell"] / told["classes per cell"] == pytest.approx(
         float(domain(middle, cells).mean()), abs=1e-3
@@ -163,7 +172,7 @@ def test_the_time_is_not_known_where_one_rate_is_missing():
     memory=st.integers(GIB, 64 * GIB),
 )
 def test_what_is_proposed_fits(rows, edge, threads, memory):
-    job, crew = small_job(Path("nowhere")), Crew(1, threads, memory)
+    job, crew = small_job(Path("nowhere")), Resources(1, threads, memory)
     told = count(job, planned(job), Extent(18, rows, 50_000, edge))
     advice = told.advice(crew)
     assert (advice is None) == told.fits(crew)
@@ -176,7 +185,7 @@ def test_what_is_proposed_fits(rows, edge, threads, memory):
 
 def test_where_no_chunk_fits_more_memory_is_proposed():
     told = Costs({"a": StageCost("a", memory=100)}, chunks=1, edge=10)
-    crew = Crew(1, 1, memory=BASE)
+    crew = Resources(1, 1, memory=BASE)
     assert told.proposed(crew) is None
     assert told.advice(crew).endswith("give each worker 0.8 GB")
 
@@ -214,13 +223,13 @@ def test_a_measured_machine_tells_every_time_of_a_plan(tmp_path):
     assert told.seconds(found, CREW) > found.start
     dots.write_world(tmp_path)
     images = dots.job(tmp_path, tmp_path / "dots.icechunk")
-    assert population.costs(images, population.plan(images)).seconds(found, CREW) > 0
+    assert population_costs.costs(images, population.plan(images)).seconds(found, CREW) > 0
 
 
 def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
     dots.write_world(tmp_path)
     job = dots.job(tmp_path, tmp_path / "dots.icechunk")
-    told = population.costs(job, population.plan(job)).stages["estimate"]
+    told = population_costs.costs(job, population.plan(job)).stages["estimate"]
     image = open_mosaic(tmp_path / "mosaic_2015.tif", grid=dots.GRID)
     model = TrainedModel.untrained(
         "presence",
@@ -237,10 +246,10 @@ def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
 
 def test_a_mosaic_of_30_by_30_km_is_planned_by_its_header(tmp_path):
     job, side = mosaic_job(tmp_path, quick=True), 60_000  # pixels of half a metre
-    told = population.costs(job, population.plan(job))
+    told = population_costs.costs(job, population.plan(job))
     estimated = told.stages["estimate"]
     assert estimated.read == side**2 * 3 and estimated.written == 2 * 4 * 90_000
-    one = Crew(workers=1, threads=1, memory=GIB)
+    one = Resources(workers=1, threads=1, memory=GIB)
     assert told.fits(one)
     ops = sum(operations(model.config, 200)[0] for model in small_models())
     known = rates(**{"network per operation": 1e-9, "image per pixel": 1e-8})
@@ -266,7 +275,7 @@ def test_a_plan_counts_what_follows_the_estimates(tmp_path, monkeypatch):
     told = count(then.job, planned(then.job, 2), cells).stages
     assert then.costs.stages == told and set(told) >= {"flow", "communities", "tracks"}
     assert alike.costs == scenes.costs(job.grouped, scenes.plan(job.grouped))
-    shown = CliRunner().invoke(cli.app, ["plan", str(path)])
+    shown = CliRunner().invoke(commands.app, ["plan", str(path)])
     assert shown.exit_code == 0
     assert "then dots-communities" in shown.output and "then dots-scenes" in shown.output
     assert "the rasters are still to come" in " ".join(shown.output.split())
@@ -276,12 +285,12 @@ def test_the_command_says_how_the_time_becomes_known(tmp_path, monkeypatch):
     monkeypatch.setenv("POPDASK_RATES", str(tmp_path / "rates.json"))
     moving_cities(frames=6).write(tmp_path)
     job = small.write_job(tmp_path / "job.toml", tmp_path, tmp_path / "store.icechunk")
-    shown = CliRunner().invoke(cli.app, ["plan", str(job)])
+    shown = CliRunner().invoke(commands.app, ["plan", str(job)])
     assert shown.exit_code == 0
     assert "6 chunks" in shown.output and "popdask calibrate" in shown.output
     settings = load_job(job)
-    stages = communities.costs(settings, communities.plan(settings)).stages.values()
+    stages = communities.costs(settings, communities_module.plan(settings)).stages.values()
     names = {name for cost in stages for name in (*cost.shared, *cost.alone)}
     save_rates(rates(**dict.fromkeys(names, 1e-9)))
-    shown = CliRunner().invoke(cli.app, ["plan", str(job)])
+    shown = CliRunner().invoke(commands.app, ["plan", str(job)])
     assert "by the rates of 2026-01-01" in shown.output

@@ -15,11 +15,10 @@ import pytest
 import rasterio
 
 from popdask.errors import InputError
-from popdask.figures import CLASSES, number_colours
-from popdask.pipelines import communities, population
-from popdask.pipelines.reports import report
-from popdask.pipelines.verify import verify
+from popdask.plot import CLASSES, number_colours
 from popdask.store import RegionStore
+from popdask.workflow import communities, population
+from popdask.workflow.operations import report, verify
 from tests.pipelines import dots
 from tests.pipelines.small import job
 

@@ -4,9 +4,9 @@ import geopandas as gpd
 import pytest
 from shapely.geometry import box
 
-from popdask.pipelines import population
-from popdask.pipelines.verify import verify
 from popdask.store import RegionStore
+from popdask.workflow import population
+from popdask.workflow.operations import verify
 from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, write_world
 
 

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from popdask.blocks.sampling import sample_cells
+from popdask.config import CommunitiesJob
 from popdask.errors import InputError
-from popdask.job import CommunitiesJob
-from popdask.pipelines import communities
-from popdask.pipelines.communities import pictures
 from popdask.store import RegionStore
 from popdask.synthetic import City, World
 from popdask.tracking.encoding import reconstruct, stack_features
-from popdask.tracking.sampling import sample_cells
+from popdask.workflow import communities, communities_outputs
 
 EVERY = [
     *("world", "population", "flow", "classes", "communities", "tracks", "change", "means"),
@@ -54,7 +53,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawn(finished):
-    return pictures.draw(finished)
+    return communities_outputs.draw(finished)
 
 
 def test_every_picture_is_drawn(finished, drawn):
@@ -70,7 +69,7 @@ def test_the_same_run_gives_the_same_pictures(finished, drawn, tmp_path):
     other = finished.model_copy(
         update={"output": finished.output.model_copy(update={"folder": str(tmp_path)})}
     )
-    for one, again in zip(drawn, pictures.draw(other), strict=True):
+    for one, again in zip(drawn, communities_outputs.draw(other), strict=True):
         assert again.parent == tmp_path / "figures"
         assert one.read_bytes() == again.read_bytes(), one.name
 
@@ -88,7 +87,7 @@ def test_odd_runs_have_pictures_too(frames, tables, missing, tmp_path):
     write_frames(tmp_path / "frames", frames)
     job = make_job(tmp_path, **tables)
     communities.run(job)
-    names = [path.stem.removeprefix("small_") for path in pictures.draw(job)]
+    names = [path.stem.removeprefix("small_") for path in communities_outputs.draw(job)]
     assert names == [name for name in EVERY if name not in missing]
 
 
@@ -96,8 +95,8 @@ def test_cells_are_reconstructed_as_the_raster_is(finished):
     """What is drawn of sampled cells is what reconstructing the whole raster gives there."""
     region = RegionStore(finished.output.store)
     found = region.dataset()
-    ((encoder, model, frames),) = pictures._models(finished, region, found).values()
-    sample = pictures._sample(found.isel(time=frames), encoder, model, 500)
+    ((encoder, model, frames),) = communities_outputs._models(finished, region, found).values()
+    sample = communities_outputs._sample(found.isel(time=frames), encoder, model, 500)
     features = stack_features(found["population"], found[["u", "v"]])
     whole = reconstruct(features, encoder, mask=found["classes"] >= 0).compute()
     time, y, x = sample_cells(found["classes"] >= 0, 500).T
@@ -112,9 +111,9 @@ def test_cells_are_reconstructed_as_the_raster_is(finished):
 def test_a_job_that_was_not_run_is_named(finished, tmp_path):
     write_frames(tmp_path / "frames", 1)
     with pytest.raises(InputError, match="run the job first"):
-        pictures.draw(make_job(tmp_path))
+        communities_outputs.draw(make_job(tmp_path))
     other = finished.model_copy(
         update={"encoder": finished.encoder.model_copy(update={"scope": "frame"})}
     )
     with pytest.raises(InputError, match=re.escape("scope 'frame': run the job")):
-        pictures.draw(other)
+        communities_outputs.draw(other)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from popdask.job import CommunitiesJob
-from popdask.pipelines.communities.fingerprints import VERSIONS, plan_communities
+from popdask.config import CommunitiesJob
+from popdask.workflow.communities import VERSIONS, plan_communities
 
 YEARS = [f"{year}-01-01T00:00:00" for year in range(2000, 2006)]
 

@@ -11,17 +11,15 @@ import rioxarray
 import xarray as xr
 from shapely.geometry import box
 
-from popdask.cube import open_cube
+from popdask.config.jobs import Drawn
 from popdask.errors import InputError
-from popdask.imagery.models import TrainedModel
-from popdask.job.population import Drawn
-from popdask.pipelines import communities, population
-from popdask.pipelines.population.drawing import draw
-from popdask.pipelines.population.reading import labelled_cells, read_truth
-from popdask.pipelines.population.sources import Sources
-from popdask.pipelines.verify import verify
-from popdask.progress import Reporter
+from popdask.imagery.model import TrainedModel
+from popdask.io import open_cube
 from popdask.store import RegionStore
+from popdask.workflow import communities, population, population_outputs, population_search
+from popdask.workflow.operations import verify
+from popdask.workflow.population_inputs import Sources, draw, labelled_cells, read_truth
+from popdask.workflow.runlog import Reporter
 from tests.pipelines.dots import (
     GRID,
     PIXELS,
@@ -519,12 +517,12 @@ def test_counts_of_another_place_leave_the_store_untouched(world, tmp_path):
 
 
 def test_the_best_typical_and_worst_cells_are_explained(finished):
-    path = population.explain(finished[0], cells=1)
+    path = population_outputs.explain(finished[0], cells=1)
     assert path.exists() and path.stat().st_size > 10_000
 
 
 def test_pictures_of_estimates_errors_and_losses(finished):
-    names = {path.stem.removeprefix("dots_") for path in population.draw(finished[0])}
+    names = {path.stem.removeprefix("dots_") for path in population_outputs.draw(finished[0])}
     assert {
         "population_2025-01-01",
         "error_2025-01-01",
@@ -538,8 +536,8 @@ def test_pictures_of_estimates_errors_and_losses(finished):
 def test_a_search_finds_settings_and_goes_on_where_it_was(world, tmp_path):
     settings = job(world, tmp_path / "dots.icechunk", truth=None)
     population.train(settings)
-    first = population.tune(settings, "presence", 1, epochs=1)
-    both = population.tune(settings, "presence", 2, epochs=1)
+    first = population_search.tune(settings, "presence", 1, epochs=1)
+    both = population_search.tune(settings, "presence", 2, epochs=1)
     assert len(first.trials) == 1 and len(both.trials) == 2
     assert both.trials["loss"].iloc[0] == first.trials["loss"].iloc[0]
 
@@ -549,12 +547,12 @@ def test_a_search_on_predicted_cells_needs_the_model_that_predicts(world, tmp_pa
     settings = job(world, tmp_path / "dots.icechunk", count=count, truth=None)
     population.run_only(settings, "cells")
     with pytest.raises(InputError, match="no model of presence yet"):
-        population.tune(settings, "count", 1, epochs=1)
+        population_search.tune(settings, "count", 1, epochs=1)
 
 
 def test_there_is_no_search_before_cells_are_cut(world, tmp_path):
     with pytest.raises(InputError, match=r"popdask train JOB.* cuts them|holds no results yet"):
-        population.tune(job(world, tmp_path / "x.icechunk"), "presence", 1)
+        population_search.tune(job(world, tmp_path / "x.icechunk"), "presence", 1)
 
 
 def test_cells_of_a_folder_have_no_surroundings(tmp_path):

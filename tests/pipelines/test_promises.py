@@ -4,8 +4,8 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from popdask.pipelines import communities
 from popdask.store import RegionStore
+from popdask.workflow import communities
 from tests.pipelines.small import assert_equal_results, job
 
 

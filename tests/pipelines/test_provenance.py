@@ -8,9 +8,9 @@ import platform
 import numpy as np
 import pytest
 
-from popdask.pipelines import communities
-from popdask.pipelines.provenance import file_fingerprints, versions, without_secrets
 from popdask.store import RegionStore
+from popdask.workflow import communities
+from popdask.workflow.inputs import file_fingerprints, versions, without_secrets
 from tests.pipelines.small import job
 
 

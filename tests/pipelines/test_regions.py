@@ -10,11 +10,15 @@ import pytest
 from distributed import Client
 
 from popdask.errors import InputError
-from popdask.pipelines.attempts import End, attempts
-from popdask.pipelines.overview import standings
-from popdask.pipelines.regions import SharedWorkers, exit_code, find_regions, run_regions
-from popdask.progress import Reporter
 from popdask.store import RegionStore
+from popdask.workflow.regions import (
+    SharedWorkers,
+    exit_code,
+    find_regions,
+    run_regions,
+    status_table,
+)
+from popdask.workflow.runlog import End, Reporter, read_runs
 from tests.pipelines.small import assert_same, write_job
 
 FEW = {"input": {"end": "2001"}, "encoder": {"epochs": 1}}
@@ -204,7 +208,7 @@ def test_a_stop_ends_all_and_what_was_finished_is_kept(folder, frames):
     with pytest.raises(KeyboardInterrupt):
         run_regions(find_regions([folder]), StopsAt("paris", "links"))
     assert store(folder, "paris").unfinished() and not store(folder, "turin").exists()
-    (last,) = attempts(find_regions([folder / "paris.toml"])[0].job)
+    (last,) = read_runs(find_regions([folder / "paris.toml"])[0].job)
     assert last.outcome is End.STOPPED
     told = run_regions(find_regions([folder]), retry=True)
     assert outcomes(told) == {"paris": End.DONE, "turin": End.DONE}
@@ -226,7 +230,7 @@ def test_standings_tell_runs_frames_ages_and_failures(folder, frames):
     write(folder, "wrong", frames, classes={"k": 0})
     later = datetime.now(UTC) + timedelta(days=3)
     before = sorted(folder.rglob("*"))
-    new, oslo, wrong = standings(find_regions([folder]), now=later)
+    new, oslo, wrong = status_table(find_regions([folder]), now=later)
     assert sorted(folder.rglob("*")) == before
     assert (new.state, new.run, new.frames, new.age) == ("never run", None, 0, None)
     (run,) = store(folder, "oslo").history()
@@ -240,17 +244,17 @@ def test_failures_are_counted_since_the_last_good_run(folder, frames):
     file = write(folder, "oslo", folder / "nowhere")
     for _ in range(2):
         run_regions(find_regions([folder]))
-    (oslo,) = standings(find_regions([folder]))
+    (oslo,) = status_table(find_regions([folder]))
     assert (oslo.state, oslo.failures, oslo.frames) == ("wrong", 2, 2)
     assert "nowhere" in oslo.error and oslo.run is not None
     assert run_regions(find_regions([write(folder, "oslo", frames)]))[0].good
-    (oslo,) = standings(find_regions([file]))
+    (oslo,) = status_table(find_regions([file]))
     assert (oslo.state, oslo.failures, oslo.error) == ("nothing to do", 0, None)
 
 
 def test_a_region_that_runs_is_told_as_running(folder):
     with store(folder, "oslo").lock():
-        (oslo,) = standings(find_regions([folder]))
+        (oslo,) = status_table(find_regions([folder]))
     assert (oslo.state, oslo.failures) == ("running", 0)
 
 
@@ -258,14 +262,14 @@ def test_a_store_that_cannot_be_opened_is_told(folder):
     shutil.rmtree(folder / "oslo.icechunk")
     (folder / "oslo.icechunk").mkdir()
     (folder / "oslo.icechunk" / "letter.txt").write_text("dear reader")
-    (oslo,) = standings(find_regions([folder]))
+    (oslo,) = status_table(find_regions([folder]))
     assert oslo.state == "wrong" and "holds other files" in oslo.error
 
 
 def test_one_region_that_cannot_be_read_leaves_the_others_in_the_table(folder, frames):
     write(folder, "new", frames)
     (folder / "oslo.icechunk.log" / "20990101T000000.000000Z.jsonl").mkdir()
-    new, oslo = standings(find_regions([folder]))
+    new, oslo = status_table(find_regions([folder]))
     assert (new.state, oslo.state) == ("never run", "unreadable")
     assert "cannot be read" in oslo.error and "20990101" in oslo.error
 

@@ -6,12 +6,9 @@ from pathlib import Path
 import pytest
 
 from popdask.errors import InputError
-from popdask.pipelines import communities
-from popdask.pipelines.attempts import End, attempts
-from popdask.pipelines.logplace import log_place
-from popdask.pipelines.runlog import RunLog, without_keys
-from popdask.progress import Reporter
 from popdask.store import RegionBusyError
+from popdask.workflow import communities
+from popdask.workflow.runlog import End, Reporter, RunLog, log_place, read_runs, without_keys
 from tests.pipelines.small import job
 
 
@@ -58,7 +55,7 @@ def test_the_log_of_a_run_tells_stages_bytes_and_people(frames, tmp_path):
         communities.run(settings, again)
     assert [line["event"] for line in lines(again)] == ["begin", "end"]
     assert lines(again)[-1]["outcome"] == "nothing to do"
-    found = list(attempts(settings))
+    found = list(read_runs(settings))
     assert [attempt.outcome for attempt in found] == [End.NOTHING, End.DONE]
     assert all(attempt.good for attempt in found)
 
@@ -79,7 +76,7 @@ def test_an_error_is_put_down_and_goes_on_its_way(region, error, outcome, senten
     assert (begin["stage"], stage["stage"], stage["ok"]) == ("flow", "flow", False)
     assert (end["outcome"], end["error"]) == (outcome, sentence)
     assert ("test_runlog.py" in end.get("traceback", "")) == (outcome is End.FAILED)
-    (attempt,) = attempts(region)
+    (attempt,) = read_runs(region)
     assert (attempt.outcome, attempt.error, attempt.good) == (outcome, sentence, False)
 
 
@@ -89,23 +86,23 @@ def test_one_that_found_the_region_held_is_no_attempt(region):
     with pytest.raises(RegionBusyError), RunLog(region) as log:
         raise RegionBusyError("another run holds it.")
     assert lines(log)[-1]["outcome"] == "busy"
-    assert [attempt.outcome for attempt in attempts(region)] == [End.NOTHING]
+    assert [attempt.outcome for attempt in read_runs(region)] == [End.NOTHING]
 
 
 def test_a_stage_alone_is_no_attempt_at_the_region(region):
     with RunLog(region, only="flow") as log:
         pass
     assert lines(log)[0]["only"] == "flow"
-    assert list(attempts(region)) == []
+    assert list(read_runs(region)) == []
 
 
 def test_a_log_without_an_end_or_with_half_a_line_is_of_a_killed_run(region):
     log = RunLog(region).__enter__()
     log.note("on the way")
-    (first,) = attempts(region)
+    (first,) = read_runs(region)
     with Path(str(log)).open("a") as file:
         file.write('{"event": "end", "outcome": "do')
-    assert [first] == list(attempts(region))
+    assert [first] == list(read_runs(region))
     assert (first.outcome, first.good, first.error) == (End.KILLED, False, None)
 
 
@@ -114,7 +111,7 @@ def test_a_log_that_ends_within_a_letter_is_of_a_killed_run(region):
         pass
     path = Path(str(log))
     path.write_bytes(path.read_bytes().splitlines()[0] + '\n{"region": "Å'.encode()[:-1])
-    (attempt,) = attempts(region)
+    (attempt,) = read_runs(region)
     assert attempt.outcome is End.KILLED
 
 
@@ -122,8 +119,8 @@ def test_logs_of_many_regions_in_one_folder(region, tmp_path):
     with RunLog(region, folder=tmp_path / "logs") as log:
         pass
     assert Path(str(log)).parent == tmp_path / "logs" / "small.log"
-    assert len(list(attempts(region, tmp_path / "logs"))) == 1
-    assert list(attempts(region)) == []
+    assert len(list(read_runs(region, tmp_path / "logs"))) == 1
+    assert list(read_runs(region)) == []
 
 
 @pytest.mark.parametrize("name", ["..", "."])

@@ -4,11 +4,10 @@ import pandas as pd
 import pytest
 import rioxarray
 
-from popdask.job import ScenesJob
-from popdask.pipelines import scenes
-from popdask.pipelines.reports import report
-from popdask.pipelines.verify import verify
+from popdask.config import ScenesJob
 from popdask.store import RegionStore
+from popdask.workflow import scenes
+from popdask.workflow.operations import report, verify
 from tests.pipelines.dots import GRID, SIDE, write_world
 
 GROUPS = {

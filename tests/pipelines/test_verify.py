@@ -5,10 +5,10 @@ import shutil
 import pytest
 import zarr
 
-from popdask.pipelines import communities
-from popdask.pipelines.verify import verify
 from popdask.store import WORK, RegionStore, file_checksum, table_bytes
-from popdask.store.contents import write_files, write_records
+from popdask.store.content import write_files, write_records
+from popdask.workflow import communities
+from popdask.workflow.operations import verify
 from tests.pipelines.small import assert_same, job
 
 

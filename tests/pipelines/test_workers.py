@@ -13,9 +13,9 @@ from distributed import (
     get_worker,
 )
 
-from popdask.pipelines import communities
-from popdask.pipelines.verify import verify
-from popdask.pipelines.workers import gpu_resources, on_worker
+from popdask.workflow import communities
+from popdask.workflow.operations import verify
+from popdask.workflow.runner import gpu_resources, on_worker
 from tests.pipelines.small import job, small_world
 
 

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from popdask.job import load_job
-from popdask.pipelines import communities
+from popdask.config import load_job
 from popdask.report import write_report
 from popdask.store import RegionStore
+from popdask.workflow import communities
 from tests.pipelines.small import small_world, write_job
 
 

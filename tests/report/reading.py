@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from popdask.report.overview import unpack
+from popdask.report.maps import unpack
 
 
 class Page(HTMLParser):

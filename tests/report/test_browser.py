@@ -8,9 +8,9 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
-from popdask.pipelines import communities
 from popdask.report import write_report
 from popdask.store import RegionStore
+from popdask.workflow import communities
 from tests.pipelines.small import job
 from tests.report.browsing import DESK, PHONE, opened
 

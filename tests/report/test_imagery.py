@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from popdask.pipelines import population, scenes
-from popdask.pipelines.reports import report
+from popdask.workflow import population, scenes
+from popdask.workflow.operations import report
 from tests.pipelines.dots import job, write_world
 from tests.pipelines.test_scenes import job as scenes_job
 from tests.report.browsing import DESK, PHONE, opened

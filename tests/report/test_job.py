@@ -7,9 +7,9 @@ import sys
 import pytest
 import rasterio
 
-from popdask.job import load_job
-from popdask.pipelines.credits import credits_of
-from popdask.pipelines.verify import verify
+from popdask.config import load_job
+from popdask.workflow.inputs import credits_of
+from popdask.workflow.operations import verify
 from tests.pipelines.small import small_world
 from tests.report.reading import Page
 

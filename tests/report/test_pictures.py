@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from popdask.figures.colours import INK
+from popdask.plot.style import INK
 from popdask.report import Picture
-from popdask.report.pictures import LARGE, markup
+from popdask.report.page import LARGE, markup
 
 
 def drawn(marks):

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import shapely
 
-from popdask.figures.places import Grid
-from popdask.report import plots, tables, timeline
-from popdask.tracking.lineage import tracks
+from popdask.plot.style import Grid
+from popdask.report import plots, tables
+from popdask.tracking.tracks import tracks
 
 TIMES = np.array(["2000-01-01", "2005-01-01", "2010-01-01"], "datetime64[ns]")
 GRID = Grid(0.0, 0.0, 10, 10, (1.0, 1.0), (1e-3, 1e-3), True)
@@ -49,7 +49,7 @@ def data(plot, *names):
 
 
 def test_events_are_counted_where_they_happened(story):
-    counts = timeline.timeline_plots(*story, TIMES)[0]
+    counts = plots.timeline_plots(*story, TIMES)[0]
     found = data(counts, "split", "merge", "appear", "vanish")
     assert found["split"] == [0, 1, 0]  # the piece that went on is no track of its own
     assert found["merge"] == [0, 0, 1]
@@ -58,7 +58,7 @@ def test_events_are_counted_where_they_happened(story):
 
 
 def test_lanes_are_families_and_lines_lead_to_parents(story):
-    lanes = timeline.timeline_plots(*story, TIMES)[1]
+    lanes = plots.timeline_plots(*story, TIMES)[1]
     assert lanes.tags == [[0, 2, 1]]  # the piece lies beside the town that it came from
     found = data(lanes, "x", "y0", "y1")
     assert sorted(zip(found["y0"], found["y1"], strict=True)) == [(0, 1), (1, 2)]
@@ -72,11 +72,11 @@ AT = plots.milliseconds(TIMES)
 def test_a_quiet_world_has_no_lanes(story):
     columns, events, colours = story
     quiet = {name: values[:2] for name, values in events.items()}
-    assert [plot.name for plot in timeline.timeline_plots(columns, quiet, colours, TIMES)] == [
+    assert [plot.name for plot in plots.timeline_plots(columns, quiet, colours, TIMES)] == [
         "events"
     ]
 
 
 def test_ids_count_from_one_whatever_was_drawn_before(story):
-    one, other = (plots.document(timeline.timeline_plots(*story, TIMES)) for _ in range(2))
+    one, other = (plots.document(plots.timeline_plots(*story, TIMES)) for _ in range(2))
     assert one == other and set(one["roots"]) == {"events", "lanes"}

@@ -8,8 +8,8 @@ import pytest
 
 import popdask
 from popdask.cluster import NoWorkersError, connect
-from popdask.pipelines import communities
 from popdask.store import RegionStore
+from popdask.workflow import communities
 from tests.faults.process import running
 from tests.pipelines.small import assert_same, job, write_job
 from tests.slurm.daemons import said, wait_until

@@ -6,7 +6,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popdask.store.checksums import block_checksum, file_checksum, stored_checksum
+from popdask.store.content import block_checksum, file_checksum, stored_checksum
 
 DTYPES = (np.float32, np.float64, np.int16, np.int32)
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from popdask.errors import InputError
 from popdask.synthetic import moving_cities
-from popdask.tracking.analysis import (
+from popdask.tracking.describe import summarize
+from popdask.tracking.diagnostics import (
     community_means,
     cosine_by_speed,
     error_by_population,
     silhouettes,
 )
-from popdask.tracking.summary import summarize
 
 
 def plain_silhouettes(points, classes):

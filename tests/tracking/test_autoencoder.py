@@ -14,18 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from popdask.blocks.sampling import gather_windows
 from popdask.errors import InputError
-from popdask.tracking.autoencoder import (
-    EncoderConfig,
-    FittedEncoder,
-    WindowAutoencoder,
-    fit_autoencoder,
-    train,
-    training_windows,
-)
+from popdask.tracking.autoencoder import fit_autoencoder, train, training_windows
+from popdask.tracking.encoder import EncoderConfig, FittedEncoder, Scaling, WindowAutoencoder
 from popdask.tracking.encoding import encode, reconstruct, stack_features
-from popdask.tracking.fitted import Scaling
-from popdask.tracking.sampling import gather_windows
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
 OSLO = DATA / "oslo_250m"

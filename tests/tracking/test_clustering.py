@@ -17,10 +17,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 
+from popdask.blocks.sampling import gather_cells, sample_cells
 from popdask.errors import InputError
-from popdask.tracking.classes import ClassModel, classify
-from popdask.tracking.clustering import fit_classes, kmeans, knee, sse_curve
-from popdask.tracking.sampling import gather_cells, sample_cells
+from popdask.tracking.classify import ClassModel, classify, fit_classes, kmeans, knee, sse_curve
 
 CORNERS = 20 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], float)
 

@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.tracking._coarse_to_fine import bound
-from popdask.tracking._matching import AROUND, CLEAR, SQUARE, TOP, whole_cells
-from popdask.tracking._warped import refine
+from popdask.tracking._matching import AROUND, CLEAR, SQUARE, TOP, bound, refine, whole_cells
 from popdask.tracking.flow import optical_flow, two_frame_flow
 from tests.tracking.worlds import country, moved
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import convolve
 
 from popdask.errors import InputError
-from popdask.tracking.derivatives import divergence, laplacian, speed
+from popdask.tracking.growth import divergence, laplacian, speed
 
 Y, X = np.mgrid[:20, :24] / 4.0
 DIMS = ("time", "y", "x")

@@ -11,8 +11,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from popdask.blocks.sampling import domain
 from popdask.errors import InputError
-from popdask.tracking.domain import domain
 
 
 def settled_plainly(population: np.ndarray) -> np.ndarray:

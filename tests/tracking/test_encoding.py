@@ -13,10 +13,15 @@ from sklearn.preprocessing import StandardScaler
 
 from popdask.errors import InputError
 from popdask.tracking.autoencoder import fit_autoencoder
-from popdask.tracking.convolution import HALO, TILE
-from popdask.tracking.encoding import encode, lattice_chunks, reconstruct, stack_features
-from popdask.tracking.fitted import EncoderConfig, FittedEncoder, Scaling
-from popdask.tracking.network import WindowAutoencoder
+from popdask.tracking.encoder import EncoderConfig, FittedEncoder, Scaling, WindowAutoencoder
+from popdask.tracking.encoding import (
+    HALO,
+    TILE,
+    encode,
+    lattice_chunks,
+    reconstruct,
+    stack_features,
+)
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
 OSLO = DATA / "oslo_250m"

@@ -8,8 +8,8 @@ from dask.array.overlap import overlap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 from popdask.errors import InputError
-from popdask.tracking.halo import roomy, with_halo
 
 SHAPE = (2, 17, 13)
 
@@ -30,11 +30,11 @@ def numbered(chunks):
 @given(chunks=chunked(), depth=st.tuples(st.integers(0, 5), st.integers(0, 5)))
 @settings(max_examples=25, deadline=None)
 def test_without_filling_it_is_the_overlap_of_dask(chunks, depth):
-    array = roomy(numbered(chunks), depth)
+    array = merge_thin_chunks(numbered(chunks), depth)
     many = [count > 1 for count in array.numblocks[1:]]
     asked = {0: 0, 1: depth[0] * many[0], 2: depth[1] * many[1]}
     expected = overlap(array, asked, "none", allow_rechunk=False)
-    found = with_halo(array, depth)
+    found = add_overlap(array, depth)
     assert found.chunks == expected.chunks
     np.testing.assert_array_equal(found, expected)
 
@@ -42,9 +42,9 @@ def test_without_filling_it_is_the_overlap_of_dask(chunks, depth):
 @given(chunks=chunked(), depth=st.tuples(st.integers(1, 5), st.integers(1, 5)))
 @settings(max_examples=25, deadline=None)
 def test_filled_blocks_are_windows_of_the_padded_raster(chunks, depth):
-    array = roomy(numbered(chunks), depth)
+    array = merge_thin_chunks(numbered(chunks), depth)
     padded = np.pad(array, [(0, 0), *((cells, cells) for cells in depth)], constant_values=-7)
-    found = with_halo(array, depth, fill=-7)
+    found = add_overlap(array, depth, fill=-7)
     rows, columns = (np.cumsum([0, *sizes]) for sizes in array.chunks[1:])
     for j, i in np.ndindex(*array.numblocks[1:]):
         window = np.s_[:, rows[j] : rows[j + 1] + 2 * depth[0]]
@@ -53,14 +53,16 @@ def test_filled_blocks_are_windows_of_the_padded_raster(chunks, depth):
 
 
 def test_beyond_the_raster_every_layer_may_hold_something_else():
-    found = with_halo(da.zeros((2, 4, 6), chunks=(2, 4, 3)), 1, fill=np.reshape([5, 6], (-1, 1, 1)))
+    found = add_overlap(
+        da.zeros((2, 4, 6), chunks=(2, 4, 3)), 1, fill=np.reshape([5, 6], (-1, 1, 1))
+    )
     assert found.compute()[:, 0, 0].tolist() == [5, 6]
 
 
 @given(chunks=chunked(), depth=st.integers(1, 6))
 @settings(max_examples=25, deadline=None)
 def test_roomy_blocks_are_whole_blocks_with_room_for_the_halo(chunks, depth):
-    array = roomy(numbered(chunks), depth)
+    array = merge_thin_chunks(numbered(chunks), depth)
     for merged, sizes in zip(array.chunks[1:], chunks[1:], strict=True):
         assert len(merged) == 1 or min(merged) >= depth
         assert set(np.cumsum(merged)) <= set(np.cumsum(sizes))
@@ -69,12 +71,12 @@ def test_roomy_blocks_are_whole_blocks_with_room_for_the_halo(chunks, depth):
 
 def test_a_chunk_smaller_than_the_halo_is_refused():
     with pytest.raises(InputError, match="a chunk of 2 cells cannot lend its neighbour 3"):
-        with_halo(da.zeros((6, 6), chunks=(6, 2)), 3)
+        add_overlap(da.zeros((6, 6), chunks=(6, 2)), 3)
 
 
 def test_two_tasks_per_block_and_only_rims_travel():
     array = da.ones((40, 40), chunks=10)
-    graph = with_halo(array, 2).dask
+    graph = add_overlap(array, 2).dask
     assert len(graph) - len(array.dask) == 2 * array.npartitions
     (key,) = (key for key in graph if key[0].startswith("rims-") and key[1:] == (1, 1))
     (rims,) = dask.get(graph, [key])
@@ -87,4 +89,4 @@ def test_it_is_lazy():
         raise AssertionError("it was read")
 
     array = da.zeros((8, 8), chunks=4).map_blocks(refuse, dtype=float, meta=np.empty((0, 0)))
-    assert with_halo(array, 2).shape == (12, 12)
+    assert add_overlap(array, 2).shape == (12, 12)

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.tracking.classes import classify
-from popdask.tracking.clustering import fit_classes, kmeans
+from popdask.tracking.classify import classify, fit_classes, kmeans
 
 DIMS = ("time", "y", "x", "latent")
 MODEL = fit_classes(np.random.default_rng(5).normal(0, 1, (300, 3)), k=5)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popdask.tracking.reduction import FAN_IN, add_blocks, first_cells
+from popdask.blocks.sums import FAN_IN, first_cells, tree_reduce
 
 CELLS = np.arange(3 * 11 * 7).reshape(3, 11, 7)
 
@@ -18,10 +18,10 @@ def blocks_of(array):
 @given(chunks=st.tuples(st.integers(1, 3), st.integers(1, 11), st.integers(1, 7)))
 @settings(max_examples=20, deadline=None)
 def test_the_sum_is_that_of_the_cells_under_any_chunking(chunks):
-    (total,) = add_blocks(blocks_of(da.from_array(CELLS, chunks)), sum).compute()
+    (total,) = tree_reduce(blocks_of(da.from_array(CELLS, chunks)), sum).compute()
     assert total == CELLS.sum()
     frames = blocks_of(da.from_array(CELLS, (1, *chunks[1:])))
-    found = add_blocks(frames, sum, by_frame=True, finish=str).compute()
+    found = tree_reduce(frames, sum, by_frame=True, finish=str).compute()
     assert found.tolist() == [str(frame.sum()) for frame in CELLS]
 
 
@@ -32,7 +32,7 @@ def test_no_task_adds_more_than_a_few_parts():
         seen.append(len(parts))
         return sum(parts)
 
-    add_blocks(blocks_of(da.from_array(CELLS, 1)), add).compute(scheduler="sync")
+    tree_reduce(blocks_of(da.from_array(CELLS, 1)), add).compute(scheduler="sync")
     assert max(seen) <= FAN_IN
     assert sum(seen) < CELLS.size * FAN_IN / (FAN_IN - 1) + len(seen)
 
@@ -42,7 +42,7 @@ def test_it_is_lazy():
         raise AssertionError("it was read")
 
     array = da.zeros((2, 4, 4), chunks=2).map_blocks(refuse, meta=np.empty((0, 0, 0)))
-    total = add_blocks(array, sum)
+    total = tree_reduce(array, sum)
     with pytest.raises(AssertionError, match="it was read"):
         total.compute()
 

@@ -12,11 +12,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from popdask.errors import InputError
-from popdask.tracking.registration import (
-    displacement,
-    displacement_warnings,
-    shift_frame,
-)
+from popdask.tracking.registration import displacement, displacement_warnings, shift_frame
 from tests.tracking.worlds import country, moved
 
 DATA = Path(os.environ.get("POPDASK_DATA", "../shared/data"))

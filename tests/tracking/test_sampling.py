@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from popdask.blocks.sampling import gather_cells, gather_windows, sample_cells
 from popdask.errors import InputError
-from popdask.tracking.sampling import gather_cells, gather_windows, sample_cells
 
 FILL = [-1.0, -2.0, -3.0]
 

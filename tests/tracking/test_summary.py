@@ -21,16 +21,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pyproj import Geod
 
-from popdask.cube import open_frames
 from popdask.errors import InputError
-from popdask.tracking.linking import link, tracks
-from popdask.tracking.summary import (
+from popdask.io import open_frames
+from popdask.tracking.describe import (
     LostPeopleError,
     check_balance,
     follow,
     people_balance,
     summarize,
 )
+from popdask.tracking.link import link
+from popdask.tracking.tracks import tracks
 
 UTM33 = Affine(250, 0, 212_000, 0, -250, 6_691_000)
 DEGREES = Affine(1 / 120, 0, 97, 0, -1 / 120, 20.6)

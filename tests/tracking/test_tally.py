@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from popdask.errors import InputError
-from popdask.exact import words
-from popdask.tracking.tally import (
-    Table,
+from popdask.blocks.sums import (
+    LabelSums,
     add_up,
+    argmax_by_group,
     frames_of,
-    heaviest,
     pair_keys,
     split_keys,
     sum_frames,
     tabulate,
+    to_fixed,
 )
+from popdask.errors import InputError
 
 people = st.floats(2.0**-33, 2.0**17, width=32) | st.just(0.0)
 
 
-def count(labels: np.ndarray, population: np.ndarray) -> Table:
-    return tabulate(labels.ravel().astype(np.int64), words(population.ravel()))
+def count(labels: np.ndarray, population: np.ndarray) -> LabelSums:
+    return tabulate(labels.ravel().astype(np.int64), to_fixed(population.ravel()))
 
 
 @given(
@@ -103,7 +103,7 @@ def test_heaviest_equals_the_rule_written_plainly(rows: list[tuple[int, int, int
     for g, o, w, s in rows:
         best[g] = max(best.get(g, (-1, 0, 0)), (w, s, -o))
     expected = [best[g] == (w, s, -o) for g, o, w, s in rows]
-    assert heaviest(group, other, weight, second).tolist() == expected
+    assert argmax_by_group(group, other, weight, second).tolist() == expected
 
 
 def test_arrays_on_different_grids_are_refused() -> None:

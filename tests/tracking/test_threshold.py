@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.tracking.threshold import dissolve_small
+from popdask.tracking.dbscan import remove_small_communities
 
 
 def plainly(community, population, least):
@@ -45,7 +45,7 @@ def test_any_chunking_gives_the_plain_answer(seed, rows, columns, chunk, least):
     community = rng.integers(-1, 5, (2, rows, columns)).astype(np.int32)
     population = rng.integers(0, 20, community.shape).astype(np.float32)
     population[rng.random(population.shape) < 0.1] = np.nan
-    found = dissolve_small(cube(community, chunk), cube(population, chunk), least)
+    found = remove_small_communities(cube(community, chunk), cube(population, chunk), least)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found.values, plainly(community, population, least))
 
@@ -53,12 +53,14 @@ def test_any_chunking_gives_the_plain_answer(seed, rows, columns, chunk, least):
 def test_a_hamlet_is_dissolved_and_the_town_keeps_its_cells():
     community = xr.DataArray([[0, 0, -1, 1, 1]], dims=("y", "x"))
     population = xr.DataArray([[1.0, 2.0, 50.0, 30.0, np.nan]], dims=("y", "x"))
-    assert dissolve_small(community, population, 10).values.tolist() == [[-1, -1, -1, 0, 0]]
+    assert remove_small_communities(community, population, 10).values.tolist() == [
+        [-1, -1, -1, 0, 0]
+    ]
 
 
 def test_a_frame_without_communities_stays_empty():
     community = cube(np.full((1, 3, 3), -1, np.int32))
-    assert (dissolve_small(community, cube(np.ones((1, 3, 3))), 1) == -1).all()
+    assert (remove_small_communities(community, cube(np.ones((1, 3, 3))), 1) == -1).all()
 
 
 def test_building_the_graph_reads_nothing():
@@ -66,7 +68,7 @@ def test_building_the_graph_reads_nothing():
         raise AssertionError("the graph was computed while it was built")
 
     broken = da.zeros((2, 4, 4), chunks=(1, 2, 2), dtype=np.int32).map_blocks(explode, dtype="i4")
-    found = dissolve_small(
+    found = remove_small_communities(
         xr.DataArray(broken, dims=("time", "y", "x")), cube(np.ones((2, 4, 4))), 1
     )
     assert dask.is_dask_collection(found)
@@ -74,11 +76,11 @@ def test_building_the_graph_reads_nothing():
 
 def test_the_grid_rides_along():
     community = cube(np.zeros((1, 2, 2), np.int32)).assign_coords(x=[1.5, 2.5], y=[9.5, 8.5])
-    found = dissolve_small(community.rio.write_crs(25833), community, 0)
+    found = remove_small_communities(community.rio.write_crs(25833), community, 0)
     assert found.rio.crs == "EPSG:25833" and found["x"].values.tolist() == [1.5, 2.5]
 
 
 def test_a_negative_threshold_is_refused():
     zeros = cube(np.zeros((1, 2, 2), np.int32))
     with pytest.raises(InputError, match="min_people is -3"):
-        dissolve_small(zeros, zeros, -3)
+        remove_small_communities(zeros, zeros, -3)

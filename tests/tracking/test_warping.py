@@ -14,7 +14,7 @@ from scipy.ndimage import label
 
 from popdask.errors import InputError
 from popdask.tracking.flow import optical_flow
-from popdask.tracking.linking import link
+from popdask.tracking.link import link
 from popdask.tracking.warping import UNIT, agreement, ahead, farthest
 from tests.tracking.worlds import moved
 

@@ -7,8 +7,12 @@ from odc.geo.xr import xr_coords
 from shapely.geometry import LineString, Point
 
 from popdask.errors import InputError
-from popdask.imagery.cells import counts_from_points, counts_from_raster, counts_from_table
-from popdask.imagery.cells.counts import people_of_cells
+from popdask.imagery.counts import (
+    counts_from_points,
+    counts_from_raster,
+    counts_from_table,
+    people_of_cells,
+)
 from popdask.imagery.grid import CellGrid
 from tests.imagery.image_files import write_image
 

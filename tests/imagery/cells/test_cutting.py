@@ -11,16 +11,10 @@ from hypothesis import strategies as st
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.imagery.cells import (
-    CellGrid,
-    cells_grid,
-    counts_from_raster,
-    cut_cells,
-    drop_padding,
-    join_cells,
-    open_cells,
-    write_cells,
-)
+from popdask.imagery.cells import cells_grid, coarsen_cells, open_cells, write_cells
+from popdask.imagery.counts import counts_from_raster
+from popdask.imagery.cutting import cut_cells, drop_padding
+from popdask.imagery.grid import CellGrid
 from popdask.imagery.mosaic import open_mosaic
 from tests.imagery.image_files import invent
 
@@ -160,7 +154,7 @@ def test_building_the_graph_reads_nothing():
         read, chunks=((1,), (20, 20), (30, 10)), dtype="uint8", meta=np.empty((0, 0, 0), "uint8")
     )
     image = picture(np.zeros((1, 40, 40), np.uint8)).copy(data=unread)
-    cells = join_cells(cut_cells(image, None, GRID), 2)
+    cells = coarsen_cells(cut_cells(image, None, GRID), 2)
     cut_cells(image, None, GRID, context=1)
     with pytest.raises(RuntimeError, match="a chunk was read"):
         cells.images.compute()
@@ -227,7 +221,7 @@ def test_joined_cells_are_those_of_the_larger_grid():
     image = picture(values, chunks=(3, 33, 41))
     rng = np.random.default_rng(0)
     counts = table([(n, e, rng.poisson(9)) for n in range(61390, 61410) for e in range(6771, 6789)])
-    joined = join_cells(cut_cells(image, counts, GRID), 3)
+    joined = coarsen_cells(cut_cells(image, counts, GRID), 3)
     direct = cut_cells(image, None, CellGrid(300.0))
     assert joined.sizes["cell"] == direct.sizes["cell"] == 36
     xr.testing.assert_equal(joined.drop_vars("people"), direct.drop_vars("people"))
@@ -239,9 +233,9 @@ def test_joined_cells_are_those_of_the_larger_grid():
 
 def test_a_cell_lacking_one_of_nine_is_not_joined():
     cells = cut_cells(picture(invent((1, 30, 60)), south=61389, west=6771), None, GRID)
-    assert join_cells(cells, 3).sizes["cell"] == 8
+    assert coarsen_cells(cells, 3).sizes["cell"] == 8
     one = (cells.north == 61390) & (cells.east == 6774)
-    joined = join_cells(cells.isel(cell=~one.values), 3)
+    joined = coarsen_cells(cells.isel(cell=~one.values), 3)
     assert joined.sizes["cell"] == 7
     assert (61389 // 3, 6774 // 3) not in by_place(joined)
 
@@ -249,16 +243,16 @@ def test_a_cell_lacking_one_of_nine_is_not_joined():
 def test_unknown_people_stay_unknown_when_joined():
     counts = table([(n, e, 1) for n in range(61389, 61392) for e in range(6771, 6777)])
     image = picture(invent((1, 15, 30)), south=61389)
-    joined = join_cells(cut_cells(image, counts[1:], GRID), 3)
+    joined = coarsen_cells(cut_cells(image, counts[1:], GRID), 3)
     np.testing.assert_array_equal(np.sort(joined.people), [9, np.nan])
 
 
 def test_what_cannot_be_joined_is_named():
     image = picture(invent((1, 15, 30)), south=61389)
     with pytest.raises(InputError, match="have a context of 1"):
-        join_cells(cut_cells(image, None, GRID, context=1), 3)
+        coarsen_cells(cut_cells(image, None, GRID, context=1), 3)
     with pytest.raises(InputError, match="hold no 7 × 7"):
-        join_cells(cut_cells(image, None, GRID), 7)
+        coarsen_cells(cut_cells(image, None, GRID), 7)
 
 
 def test_padded_cells_are_dropped_and_counted():

@@ -5,7 +5,6 @@ import xarray as xr
 
 from popdask.errors import InputError
 from popdask.imagery.cells import (
-    CellGrid,
     list_folder,
     make_cells,
     open_cells,
@@ -13,6 +12,7 @@ from popdask.imagery.cells import (
     write_cells,
     write_folder,
 )
+from popdask.imagery.grid import CellGrid
 
 
 def smooth_cells(n=150, bands=1, people=None, grid=None, dtype="uint8"):

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
 
 from popdask.errors import InputError
-from popdask.imagery.census import HOW, keep_totals, whole_people, zone_report
+from popdask.imagery.dasymetric import HOW, adjust_to_totals, round_to_totals, zone_report
 
 CRS = "EPSG:25832"
 
@@ -61,7 +61,7 @@ def by_hand(people, presence, number, totals, floor=0.1):
 @given(seed=st.integers(0, 99))
 def test_equals_the_rule_written_plainly(seed):
     people, presence, number, totals = invent(seed)
-    kept = keep_totals(on_grid(people), on_grid(number), totals, presence=on_grid(presence))
+    kept = adjust_to_totals(on_grid(people), on_grid(number), totals, presence=on_grid(presence))
     expected = by_hand(people, presence, number, totals)
     np.testing.assert_allclose(kept.population, expected, rtol=1e-9)
     assert kept.population.dtype == np.float64
@@ -78,14 +78,14 @@ def test_equals_the_rule_written_plainly(seed):
 @given(seed=st.integers(0, 99), chunks=st.tuples(st.integers(3, 23), st.integers(4, 19)))
 def test_identical_in_any_chunks(seed, chunks):
     people, presence, number, totals = invent(seed)
-    whole = keep_totals(on_grid(people), on_grid(number), totals, presence=on_grid(presence))
-    lazy = keep_totals(
+    whole = adjust_to_totals(on_grid(people), on_grid(number), totals, presence=on_grid(presence))
+    lazy = adjust_to_totals(
         on_grid(people, chunks), on_grid(number, chunks[::-1]), totals, presence=on_grid(presence)
     )
     assert lazy.population.chunks == on_grid(people, chunks).chunks
-    rounded = whole_people(lazy)
+    rounded = round_to_totals(lazy)
     assert rounded.chunks == lazy.population.chunks
-    xr.testing.assert_identical(rounded.compute(), whole_people(whole))
+    xr.testing.assert_identical(rounded.compute(), round_to_totals(whole))
     xr.testing.assert_identical(lazy.compute(), whole)
 
 
@@ -93,8 +93,8 @@ def test_identical_in_any_chunks(seed, chunks):
 @given(seed=st.integers(0, 99))
 def test_whole_people_add_up_and_stay_near(seed):
     people, presence, number, totals = invent(seed)
-    kept = keep_totals(on_grid(people), on_grid(number), totals, presence=on_grid(presence))
-    whole, before = whole_people(kept).values, kept.population.values
+    kept = adjust_to_totals(on_grid(people), on_grid(number), totals, presence=on_grid(presence))
+    whole, before = round_to_totals(kept).values, kept.population.values
     sums = [np.nansum(whole[number == zone]) for zone in totals]
     assert sums == list(totals.values())
     assert np.nansum(whole[number == 0]) == round(np.nansum(before[number == 0]))
@@ -107,37 +107,39 @@ def test_whole_people_add_up_and_stay_near(seed):
 def test_whole_people_go_to_the_largest_remainders():
     people = np.array([[1.0, 2.6, 0.7, 0.7], [3.0, 0.5, 0.5, np.nan]])
     number = np.array([[1, 1, 1, 1], [2, 2, 2, 2]])
-    kept = keep_totals(on_grid(people), on_grid(number), {1: 5, 2: 4})
-    assert whole_people(kept).values[0].tolist() == [1, 2, 1, 1]
-    assert whole_people(kept).values[1, :3].tolist() == [3, 1, 0], "of equals, the first cell"
+    kept = adjust_to_totals(on_grid(people), on_grid(number), {1: 5, 2: 4})
+    assert round_to_totals(kept).values[0].tolist() == [1, 2, 1, 1]
+    assert round_to_totals(kept).values[1, :3].tolist() == [3, 1, 0], "of equals, the first cell"
 
 
 def test_where_nothing_looks_inhabited_people_are_spread_evenly():
     people = on_grid(np.array([[0.0, 0.0, np.nan], [0.0, 0.0, 7.0]]))
     presence = on_grid(np.array([[0.09, 0.01, 0.9], [0.3, 0.1, 0.9]]))
     number = on_grid(np.array([[1, 1, 1], [2, 2, 0]]))
-    kept = keep_totals(people, number, {1: 8, 2: 8}, presence=presence)
+    kept = adjust_to_totals(people, number, {1: 8, 2: 8}, presence=presence)
     np.testing.assert_allclose(kept.population, [[4, 4, np.nan], [6, 2, 7]])
     assert zone_report(kept)["how"].tolist() == ["spread evenly", "spread by presence"]
-    strict = keep_totals(people, number, {1: 8, 2: 8}, presence=presence, inhabited_from=0.2)
+    strict = adjust_to_totals(people, number, {1: 8, 2: 8}, presence=presence, inhabited_from=0.2)
     np.testing.assert_allclose(strict.population, [[4, 4, np.nan], [8, 0, 7]])
-    blind = keep_totals(people, number, {1: 8, 2: 8})
+    blind = adjust_to_totals(people, number, {1: 8, 2: 8})
     np.testing.assert_allclose(blind.population, [[4, 4, np.nan], [4, 4, 7]])
 
 
 def test_cells_in_no_zone_are_kept_or_dropped():
     people, number = on_grid(np.array([[2.0, 3.0, 4.0]])), on_grid(np.array([[1, 0, 0]]))
-    assert keep_totals(people, number, {1: 1}).population.values.tolist() == [[1, 3, 4]]
-    dropped = keep_totals(people, number, {1: 1}, unzoned="drop")
+    assert adjust_to_totals(people, number, {1: 1}).population.values.tolist() == [[1, 3, 4]]
+    dropped = adjust_to_totals(people, number, {1: 1}, unzoned="drop")
     np.testing.assert_array_equal(dropped.population, [[1, np.nan, np.nan]])
-    assert np.nansum(whole_people(dropped)) == 1
+    assert np.nansum(round_to_totals(dropped)) == 1
 
 
 def test_the_sums_are_exact():
     """0.1 as float32, a million times, beside a city: float64 rounds it in every order."""
     values = np.full((1000, 1000), 0.1, np.float32)
     values[0, 0] = 1.5e9
-    kept = keep_totals(on_grid(values, (77, 1000)), on_grid(np.ones(values.shape, int)), {1: 3e9})
+    kept = adjust_to_totals(
+        on_grid(values, (77, 1000)), on_grid(np.ones(values.shape, int)), {1: 3e9}
+    )
     exact = 1.5e9 + 999_999 * float(np.float32(0.1))
     assert float(kept.estimated[0]) == exact
     assert float(kept.adjusted[0]) == pytest.approx(3e9, rel=1e-12)
@@ -153,7 +155,7 @@ def strips(totals=(30, 12), width=500):
 def test_zones_of_polygons_keep_their_totals(tmp_path):
     people = np.random.default_rng(0).random((10, 10))
     strips().to_file(tmp_path / "zones.gpkg")
-    kept = keep_totals(on_grid(people, (4, 3)), tmp_path / "zones.gpkg", "people", name="id")
+    kept = adjust_to_totals(on_grid(people, (4, 3)), tmp_path / "zones.gpkg", "people", name="id")
     assert float(kept.population[:, :5].sum()) == pytest.approx(30, rel=1e-12)
     assert float(kept.population[:, 5:].sum()) == pytest.approx(12, rel=1e-12)
     assert zone_report(kept)["zone"].tolist() == ["A", "B"]
@@ -163,26 +165,26 @@ def test_zones_of_polygons_keep_their_totals(tmp_path):
 def test_zones_beyond_the_raster_are_refused_left_or_fitted():
     people, zones = on_grid(np.ones((10, 8))), strips((30, 12, 7))
     with pytest.raises(InputError, match=r"zones 1 \(40% of its area\), 2 \(100%"):
-        keep_totals(people, zones, "people")
-    left = keep_totals(people, zones, "people", partial="leave")
+        adjust_to_totals(people, zones, "people")
+    left = adjust_to_totals(people, zones, "people", partial="leave")
     assert zone_report(left)["how"].tolist() == ["scaled", "left out", "left out"]
     assert float(left.population[:, :5].sum()) == pytest.approx(30)
     assert (left.population[:, 5:] == 1).all()
     assert zone_report(left)["adjusted"].tolist() == pytest.approx([30, 30, 0])
-    dropped = keep_totals(people, zones, "people", partial="leave", unzoned="drop")
+    dropped = adjust_to_totals(people, zones, "people", partial="leave", unzoned="drop")
     assert np.isnan(dropped.population[:, 5:]).all()
-    fitted = keep_totals(people, zones[:2], "people", partial="fit")
+    fitted = adjust_to_totals(people, zones[:2], "people", partial="fit")
     assert fitted.adjusted.values == pytest.approx([30, 12])
     with pytest.raises(InputError, match="zone 2 has the total 7 but no cell with data"):
-        keep_totals(people, zones, "people", partial="fit")
+        adjust_to_totals(people, zones, "people", partial="fit")
 
 
 def test_a_zone_without_data_is_refused_or_left():
     people, number = on_grid(np.array([[1.0, np.nan]])), on_grid(np.array([[1, 2]]))
     with pytest.raises(InputError, match="zone 2 has the total 5 but no cell with data"):
-        keep_totals(people, number, {1: 4, 2: 5})
-    assert keep_totals(people, number, {1: 4, 2: 0}).adjusted.values.tolist() == [4, 0]
-    left = keep_totals(people, number, {1: 4, 2: 5}, partial="leave")
+        adjust_to_totals(people, number, {1: 4, 2: 5})
+    assert adjust_to_totals(people, number, {1: 4, 2: 0}).adjusted.values.tolist() == [4, 0]
+    left = adjust_to_totals(people, number, {1: 4, 2: 5}, partial="leave")
     assert zone_report(left)["how"].tolist() == ["scaled", "left out"]
 
 
@@ -192,8 +194,8 @@ def test_building_reads_nothing():
 
     unread = da.map_blocks(read, chunks=((5, 5), (5, 5)), dtype="float32", meta=np.empty((0, 0)))
     people = on_grid(np.zeros((10, 10))).copy(data=unread)
-    kept = keep_totals(people, strips(), "people", presence=people)
-    rounded = whole_people(kept)
+    kept = adjust_to_totals(people, strips(), "people", presence=people)
+    rounded = round_to_totals(kept)
     for lazy in (kept.population, rounded, kept.adjusted):
         with pytest.raises(RuntimeError, match="a chunk was read"):
             lazy.compute()
@@ -214,24 +216,24 @@ def test_building_reads_nothing():
 def test_mistakes_are_named(given, message):
     settings = {"population": on_grid(np.ones((10, 10))), "zones": strips(), "totals": "people"}
     with pytest.raises(InputError, match=message):
-        keep_totals(**(settings | given))
+        adjust_to_totals(**(settings | given))
 
 
 def test_parts_of_people_cannot_be_whole():
-    kept = keep_totals(on_grid(np.ones((10, 10))), strips((30, 12.5)), "people", name="id")
+    kept = adjust_to_totals(on_grid(np.ones((10, 10))), strips((30, 12.5)), "people", name="id")
     with pytest.raises(InputError, match=r"zone B has the total 12\.5; whole people"):
-        whole_people(kept)
+        round_to_totals(kept)
 
 
 def test_a_stored_result_is_read_again(tmp_path):
     people, presence, number, totals = invent(4)
-    kept = keep_totals(
+    kept = adjust_to_totals(
         on_grid(people, (10, 10)), on_grid(number), totals, presence=on_grid(presence)
     )
     kept.to_zarr(tmp_path / "kept.zarr", consolidated=False)
     again = xr.open_zarr(tmp_path / "kept.zarr", consolidated=False)
     pd.testing.assert_frame_equal(zone_report(again), zone_report(kept))
-    np.testing.assert_array_equal(whole_people(again), whole_people(kept))
+    np.testing.assert_array_equal(round_to_totals(again), round_to_totals(kept))
     assert again["how"].attrs["flag_meanings"].split(", ") == list(HOW)
 
 
@@ -251,13 +253,13 @@ def test_real_towns_keep_their_totals():
         pytest.skip("POPDASK_DATA does not hold the Oslo grid")
     truth = rioxarray.open_rasterio(path).isel(band=0, drop=True).astype("float64")
     zones = squares(truth)
-    number = keep_totals(truth, zones, "people").zone_number
+    number = adjust_to_totals(truth, zones, "people").zone_number
     zones["people"] = np.bincount(number.values.ravel(), truth.values.ravel(), len(zones))
     rng = np.random.default_rng(0)
     wrong = rng.lognormal(0, 0.5, len(zones))[number.values] * rng.lognormal(0, 0.3, truth.shape)
     estimate = (truth * wrong).astype(np.float32).chunk(150)
-    kept = keep_totals(estimate, zones.to_crs("EPSG:3035"), "people").compute()
+    kept = adjust_to_totals(estimate, zones.to_crs("EPSG:3035"), "people").compute()
     np.testing.assert_allclose(kept.adjusted, kept.total, rtol=1e-9)
-    assert float(whole_people(kept).sum()) == float(truth.sum()) == 1_679_604
+    assert float(round_to_totals(kept).sum()) == float(truth.sum()) == 1_679_604
     before, after = (float(abs(people - truth).sum()) for people in (estimate, kept.population))
     assert after < 0.75 * before

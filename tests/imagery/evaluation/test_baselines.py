@@ -8,14 +8,15 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import matthews_corrcoef
 
 from popdask.errors import InputError
-from popdask.imagery.cells import cut_cells, split_cells
-from popdask.imagery.evaluation import fit_baselines
-from popdask.imagery.evaluation.baselines import (
+from popdask.imagery.cutting import cut_cells
+from popdask.imagery.evaluation import (
     FEATURES,
     FeatureBaseline,
     MeanBaseline,
+    fit_baselines,
     picture_features,
 )
+from popdask.imagery.split import split_cells
 from popdask.synthetic import drawn_orthophoto
 
 

@@ -17,12 +17,16 @@ from hypothesis import strategies as st
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.imagery.cells import cut_cells, drop_padding, split_cells
+from popdask.imagery import estimate as estimation
+from popdask.imagery.cutting import cut_cells, drop_padding
+from popdask.imagery.estimate import estimate, tile_cells
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.inference import estimate, estimation, tile_cells
-from popdask.imagery.models import CountCNN, Normalisation, PresenceCNN, TrainedModel
+from popdask.imagery.loading import TrainingConfig
+from popdask.imagery.model import Normalisation, TrainedModel
 from popdask.imagery.mosaic import open_mosaic
-from popdask.imagery.training import TrainingConfig, train
+from popdask.imagery.networks import CountCNN, PresenceCNN
+from popdask.imagery.split import split_cells
+from popdask.imagery.training import train
 
 SIZE, PIXELS = 100.0, 20
 GRID = CellGrid(SIZE)

@@ -7,8 +7,15 @@ import torch
 from torch import nn
 
 from popdask.errors import InputError
-from popdask.imagery.models import CountCNN, PopulationViT, PresenceCNN, build, parameter_count
-from popdask.imagery.models.cnn import Block, CellPool
+from popdask.imagery.networks import (
+    Block,
+    CellPool,
+    CountCNN,
+    PopulationViT,
+    PresenceCNN,
+    build,
+    parameter_count,
+)
 
 COUNT_300M = {"blocks": 4, "base": 32, "extra": False, "dropout": 0.3}
 FULL_SIZE = [

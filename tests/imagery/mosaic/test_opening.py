@@ -14,7 +14,7 @@ from pyproj import Transformer
 from rasterio.enums import ColorInterp
 
 from popdask.errors import InputError
-from popdask.imagery.cells import cut_cells
+from popdask.imagery.cutting import cut_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.mosaic import open_mosaic
 from tests.imagery.image_files import CRS, NORTH_WEST, invent, write_image

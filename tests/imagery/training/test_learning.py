@@ -20,27 +20,26 @@ from torch import nn
 from xarray import DataArray
 
 from popdask.errors import InputError
-from popdask.imagery.cells import (
-    make_cells,
-    open_cells,
-    split_cells,
-    split_fingerprint,
-    write_cells,
-)
+from popdask.imagery.cells import make_cells, open_cells, write_cells
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.models import CountCNN, LeakageWarning, PresenceCNN, TrainedModel, build
-from popdask.imagery.training import (
+from popdask.imagery.loading import (
+    Augmentation,
+    CellImages,
+    TrainingConfig,
+    choose_cells,
+    draw_shares,
+    predict_cells,
+)
+from popdask.imagery.model import LeakageWarning, TrainedModel
+from popdask.imagery.networks import CountCNN, PresenceCNN, build
+from popdask.imagery.split import split_cells, split_fingerprint
+from popdask.imagery.trainer import (
     BatchHalvedWarning,
-    Progress,
+    Checkpoint,
     StaleCheckpointError,
     StaleCheckpointWarning,
-    TrainingConfig,
-    train,
 )
-from popdask.imagery.training.augment import Variations
-from popdask.imagery.training.checkpoint import Checkpoint
-from popdask.imagery.training.loading import CellImages, predict_cells
-from popdask.imagery.training.selection import choose_cells, draw_shares
+from popdask.imagery.training import Progress, train
 
 SMALL_PRESENCE = {"widths": (4, 8), "hidden": (8,), "pool": 2, "dropout": 0.1}
 SMALL_COUNT = {"blocks": 2, "base": 8, "hidden": 16, "dropout": 0.05}
@@ -427,7 +426,7 @@ def test_balance_draws_each_bin_equally_often():
 
 def test_variations_are_what_they_say_and_depend_on_the_place_alone():
     images = torch.from_numpy(np.random.default_rng(0).random((40, 2, 6, 5))).float()
-    varied = Variations.draw(40, np.random.default_rng(1), flips="both", jitter=0.2)
+    varied = Augmentation.draw(40, np.random.default_rng(1), flips="both", jitter=0.2)
     whole = varied.apply(images, slice(0, 40))
     parts = [varied.apply(images[a:b], slice(a, b)) for a, b in [(0, 7), (7, 8), (8, 40)]]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-7)
@@ -443,7 +442,7 @@ def test_variations_are_what_they_say_and_depend_on_the_place_alone():
     assert 5 < varied.flips[:, 0].sum() < 35
     assert varied.brightness.min() >= 0.8
     assert varied.contrast.max() <= 1.2
-    none = Variations.draw(40, np.random.default_rng(1), flips="none", jitter=0.0)
+    none = Augmentation.draw(40, np.random.default_rng(1), flips="none", jitter=0.0)
     torch.testing.assert_close(none.apply(images, slice(0, 40)), images)
     torch.testing.assert_close(none.apply(200 * images - 50, slice(0, 40)), 200 * images - 50)
 

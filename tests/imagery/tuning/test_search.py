@@ -17,12 +17,12 @@ from distributed import Client, LocalCluster
 from torch import nn
 
 from popdask.errors import InputError
-from popdask.imagery.cells import make_cells, split_cells
+from popdask.imagery.cells import make_cells
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.models import PresenceCNN
-from popdask.imagery.training import TrainingConfig
-from popdask.imagery.tuning import tune
-from popdask.imagery.tuning.spaces import SPACES
+from popdask.imagery.loading import TrainingConfig
+from popdask.imagery.networks import PresenceCNN
+from popdask.imagery.split import split_cells
+from popdask.imagery.tuning import SPACES, tune
 
 CONFIG = TrainingConfig(
     {"widths": (4,), "hidden": (4,), "pool": 2}, batch_size=8, stop_after=1000, threads=1
@@ -134,7 +134,7 @@ import os, signal, sys
 sys.path.insert(0, {root!r})
 from torch import nn
 from tests.imagery.tuning.test_search import search
-from popdask.imagery.models import PresenceCNN
+from popdask.imagery.networks import PresenceCNN
 
 calls = []
 def kill(module, inputs):

@@ -1,0 +1,1 @@
+"""Blocks of chunked arrays: halos, exact sums, samples by global index, and fixed arithmetic."""

@@ -1,0 +1,402 @@
+"""The cells that are trained on, classified and grouped.
+
+A raster's wilderness would fill classes and communities of its own, and most of the time of a run.
+The domain leaves it out: by default a cell belongs when it has data and its window sees people.
+Where every cell is populated, that is every cell with data.
+
+Draw cells from a raster of any size, and read the windows around them.
+
+A uniform sample without replacement, drawn in one pass over the chunks: every cell is given a
+random rank, the splitmix64 hash (Steele, Lea & Flood 2014) of its global index and the seed, and
+the n lowest ranks win. A chunk keeps its own n lowest and a tree merges them, so that the sample
+depends on the cells alone, never on the chunks, and any prefix of it is itself a uniform sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, reduce
+from itertools import pairwise
+from typing import Any, Literal, get_args
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+from dask.highlevelgraph import HighLevelGraph
+from numpy.typing import NDArray
+from scipy import ndimage
+from xarray import DataArray
+
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+from popdask.blocks.sums import first_cells, in_array, tree_reduce
+from popdask.errors import InputError
+from popdask.io.arrays import check_population
+
+Cells = Literal["settled", "data", "inhabited"]
+WINDOW = 7
+HALO = WINDOW // 2
+
+
+def _settled(population: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Find the cells with data whose window holds people, of (…, y, x) with a halo."""
+    seen = population > 0
+    for axis in (-2, -1):
+        seen = ndimage.maximum_filter1d(seen, WINDOW, axis=axis, mode="constant", cval=0)
+    own = (..., slice(HALO, -HALO), slice(HALO, -HALO))
+    return seen[own] & ~np.isnan(population[own])
+
+
+def domain(population: DataArray, cells: str = "settled") -> DataArray:
+    """Tell which cells to train on, classify and group.
+
+    Parameters
+    ----------
+    population : DataArray, (…, y, x)
+        People per cell, NaN = no data; NumPy or Dask.
+    cells : {"settled", "data", "inhabited"}, optional
+        ``"settled"``: cells with data whose 7 × 7 window, the one that the autoencoder reads,
+        holds people; cells beyond the raster and without data hold nobody. ``"data"``: all
+        cells with data. ``"inhabited"``: only cells with people.
+
+    Returns
+    -------
+    DataArray of bool, (…, y, x)
+        True inside the domain, lazy where `population` is.
+
+    Raises
+    ------
+    InputError
+        If `cells` is none of the three, or `population` has no y or x.
+
+    Notes
+    -----
+    The halo of the settled domain is half a window, 3 cells.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> people = np.zeros((5, 9), "float32")
+    >>> people[2, 0], people[0, 1] = 4, np.nan
+    >>> population = xr.DataArray(people, dims=("y", "x"))
+    >>> domain(population).values[0].astype(int)
+    array([1, 0, 1, 1, 0, 0, 0, 0, 0])
+    >>> int(domain(population, "inhabited").sum()), int(domain(population, "data").sum())
+    (1, 44)
+    """
+    population = check_population("population", population)
+    if cells not in get_args(Cells):
+        raise InputError(f'cells is "{cells}", expected one of {", ".join(get_args(Cells))}')
+    if cells == "data":
+        found = population.notnull()
+    elif cells == "inhabited":
+        found = population > 0
+    else:
+        found = population.transpose(..., "y", "x")
+        found = found.copy(data=_mapped(found.data)).transpose(*population.dims)
+    found.attrs = {"long_name": f"{cells} cells", "units": "1"}
+    return found.rename("domain")
+
+
+def _mapped(population: NDArray[np.floating] | da.Array) -> NDArray[np.bool_] | da.Array:
+    """Find settled cells, lazily with a halo where the array is Dask's."""
+    if not isinstance(population, da.Array):
+        beyond = [(0, 0)] * (population.ndim - 2) + [(HALO, HALO)] * 2
+        return _settled(np.pad(population, beyond))
+    wide = merge_thin_chunks(population, HALO)
+    meta = np.empty((0,) * wide.ndim, bool)
+    return da.map_blocks(_settled, add_overlap(wide, HALO, fill=0), chunks=wide.chunks, meta=meta)
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit integers with the finaliser of splitmix64, a bijection."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _ranks(index: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+    """Random ranks of global cell indices: distinct, because every step is a bijection."""
+    start = _mix(np.array([seed % 2**64], np.uint64))
+    return _mix(start + index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _lowest(ranked: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
+    """Keep the n columns of (rank, index) with the lowest ranks, in no order."""
+    if ranked.shape[1] <= n:
+        return ranked
+    return ranked[:, np.argpartition(ranked[0], n - 1)[:n]]
+
+
+def rank_cells(
+    mask: NDArray[np.bool_], origin: Sequence[int], shape: Sequence[int], n: int, seed: int
+) -> NDArray[np.uint64]:
+    """Rank the True cells of one block and keep the n lowest: (2, m) of (rank, global index)."""
+    strides = np.cumprod([1, *shape[:0:-1]])[::-1]
+    axes = [
+        (start + np.arange(size)) * stride
+        for start, size, stride in zip(origin, mask.shape, strides, strict=True)
+    ]
+    index = reduce(np.add, np.ix_(*axes))[mask]
+    return _lowest(np.stack([_ranks(index, seed), index.astype(np.uint64)]), n)
+
+
+def merge_ranked(parts: Sequence[NDArray[np.uint64]], n: int) -> NDArray[np.uint64]:
+    """Keep the n lowest of what several blocks kept."""
+    return _lowest(np.concatenate(parts, axis=1), n)
+
+
+def in_order(ranked: NDArray[np.uint64], shape: Sequence[int]) -> NDArray[np.int64]:
+    """Indices (n, axes) of ranked cells, the lowest rank first."""
+    ranks, index = ranked
+    chosen = index[np.argsort(ranks)].astype(np.int64)
+    return np.stack(np.unravel_index(chosen, shape), axis=1).astype(np.int64)
+
+
+def sample_cells(mask: DataArray, n: int, *, seed: int = 0) -> NDArray[np.int64]:
+    """Draw cells at random among those that a mask allows.
+
+    Parameters
+    ----------
+    mask : DataArray of bool, (y, x) or (time, y, x)
+        True where a cell may be drawn; NumPy or Dask.
+    n : int
+        How many cells to draw, at least 1; all of them where the mask has fewer.
+    seed : int, optional
+        Another seed gives another sample.
+
+    Returns
+    -------
+    ndarray of int64, (m, mask.ndim)
+        Distinct indices along the mask's dimensions, in random order, m = min(n, count of True).
+        They are the same under any chunking, and the first rows are what a smaller `n` gives.
+
+    Raises
+    ------
+    InputError
+        If the mask is not boolean or `n` is not positive.
+
+    Notes
+    -----
+    Eager: one ``dask.compute`` on a graph with about one task per chunk.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> mask = xr.DataArray(np.eye(4, dtype=bool), dims=("y", "x"))
+    >>> sample_cells(mask, 2).shape
+    (2, 2)
+    >>> sorted(map(tuple, sample_cells(mask, 9).tolist()))
+    [(0, 0), (1, 1), (2, 2), (3, 3)]
+    """
+    if mask.dtype != bool:
+        raise InputError(f"mask holds {mask.dtype}, expected bool; compare it with something first")
+    if n < 1:
+        raise InputError(f"n is {n}, expected at least 1 cell to draw")
+    array = _as_dask(mask.transpose(..., "y", "x"))
+    blocks = da.map_blocks(
+        _rank_block,
+        array,
+        first=first_cells(array.chunks),
+        shape=array.shape,
+        n=n,
+        seed=seed,
+        meta=np.empty((0,) * array.ndim, object),
+    )
+    (ranked,) = tree_reduce(blocks, partial(merge_ranked, n=n)).compute()
+    return in_order(ranked, array.shape)
+
+
+def _rank_block(
+    mask: NDArray[np.bool_],
+    first: Sequence[NDArray[np.int64]],
+    block_id: Sequence[int],
+    **options: Any,
+) -> NDArray[np.uint64]:
+    origin = [int(cells[i]) for cells, i in zip(first, block_id, strict=True)]
+    return rank_cells(mask, origin, **options)
+
+
+def gather_windows(
+    features: DataArray, cells: NDArray[np.int64], *, size: int = 7, fill: Sequence[float]
+) -> NDArray[np.float32]:
+    """Read the square windows around some cells.
+
+    Parameters
+    ----------
+    features : DataArray, (channel, y, x) or (time, channel, y, x)
+        NumPy or Dask.
+    cells : ndarray of int, (n, 2) or (n, 3)
+        The windows' middle cells as (y, x) or (time, y, x) indices, as from `sample_cells`.
+    size : int, optional
+        Cells along a window's side, odd.
+    fill : sequence of float, one per channel
+        What lies beyond the raster. NaN inside the raster stays NaN.
+
+    Returns
+    -------
+    ndarray of float32, (n, channel, size, size)
+        In the order of `cells`.
+
+    Raises
+    ------
+    InputError
+        If a cell lies outside the raster, `size` is not odd, or `fill` does not fit the channels.
+
+    Notes
+    -----
+    Eager: windows are cut inside the chunks where they lie, and only chunks that hold cells are
+    computed, with a rim of ``size // 2`` cells from their neighbours.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> ramp = np.arange(12, dtype="float32").reshape(1, 3, 4)
+    >>> features = xr.DataArray(ramp, dims=("channel", "y", "x"))
+    >>> gather_windows(features, np.array([[0, 1]]), size=3, fill=[-1.0])[0, 0]
+    array([[-1., -1., -1.],
+           [ 0.,  1.,  2.],
+           [ 4.,  5.,  6.]], dtype=float32)
+    """
+    features = features.transpose(..., "channel", "y", "x")
+    if size < 1 or size % 2 == 0:
+        raise InputError(f"size is {size}, expected an odd number of cells such as 7")
+    if len(fill) != features.sizes["channel"]:
+        raise InputError(
+            f"fill has {len(fill)} values, expected {features.sizes['channel']}, one per channel"
+        )
+    array = _as_dask(features).astype(np.float32)
+    cells = _checked(cells, (*array.shape[:-3], *array.shape[-2:]))
+    half = size // 2
+    array = merge_thin_chunks(array.rechunk({array.ndim - 3: -1}), half)
+    haloed = add_overlap(array, half, fill=np.reshape(np.asarray(fill, np.float32), (-1, 1, 1)))
+    out = np.empty((len(cells), len(fill), size, size), np.float32)
+    chunks = (*array.chunks[:-3], *array.chunks[-2:])
+
+    def block(where: tuple[int, ...]) -> tuple[int, ...]:
+        return (*where[:-2], 0, *where[-2:])
+
+    return _collect(partial(_cut, size=size), haloed, block, chunks, cells, out)
+
+
+def _cut(block: NDArray[np.floating], cells: NDArray[np.int64], size: int) -> NDArray[np.float32]:
+    """Cut windows from a block (…, channel, y, x), `cells` being their upper left corners."""
+    windows = np.lib.stride_tricks.sliding_window_view(block, (size, size), axis=(-2, -1))
+    *frame, y, x = cells.T
+    chosen = windows[(*frame, slice(None), y, x)]  # windows first where there are frames
+    return chosen if frame else np.moveaxis(chosen, 1, 0)
+
+
+def gather_cells(values: DataArray, cells: NDArray[np.int64]) -> NDArray:
+    """Read the values of some cells.
+
+    Parameters
+    ----------
+    values : DataArray, (…, y, x) or (…, y, x, latent)
+        NumPy or Dask.
+    cells : ndarray of int, (n, 2) or (n, 3)
+        Indices (y, x) or (time, y, x), as from `sample_cells`.
+
+    Returns
+    -------
+    ndarray, (n,) or (n, latent)
+        In the order of `cells`, with the dtype of `values`.
+
+    Raises
+    ------
+    InputError
+        If a cell lies outside the raster.
+
+    Notes
+    -----
+    Eager: only chunks that hold cells are computed.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> values = xr.DataArray(np.arange(12).reshape(3, 4), dims=("y", "x"))
+    >>> gather_cells(values, np.array([[2, 3], [0, 1]]))
+    array([11,  1])
+    """
+    vector = tuple(dim for dim in values.dims if dim == "latent")
+    values = values.transpose(..., "y", "x", *vector)
+    places = values.ndim - len(vector)
+    cells = _checked(cells, values.shape[:places])
+    array = _as_dask(values).rechunk(dict.fromkeys(range(places, values.ndim), -1))
+    out = np.empty((len(cells), *values.shape[places:]), values.dtype)
+
+    def block(where: tuple[int, ...]) -> tuple[int, ...]:
+        return (*where, *(0 for _ in vector))
+
+    return _collect(_pick, array, block, array.chunks[:places], cells, out)
+
+
+def _pick(block: NDArray, cells: NDArray[np.int64]) -> NDArray:
+    return block[tuple(cells.T)]
+
+
+def _as_dask(array: DataArray) -> da.Array:
+    """Give the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
+    if isinstance(array.data, da.Array):
+        return array.data
+    return da.from_array(array.data, chunks=-1, name=False)
+
+
+def _checked(cells: NDArray[np.int64], shape: Sequence[int]) -> NDArray[np.int64]:
+    """Refuse cells that lie outside a raster of this shape."""
+    cells = np.asarray(cells)
+    if cells.ndim != 2 or cells.shape[1] != len(shape) or cells.dtype.kind not in "iu":
+        raise InputError(
+            f"cells has shape {cells.shape} and dtype {cells.dtype}, "
+            f"expected integers of shape (n, {len(shape)})"
+        )
+    outside = ((cells < 0) | (cells >= np.array(shape))).any(axis=1)
+    if outside.any():
+        raise InputError(
+            f"cell {tuple(cells[outside][0].tolist())} lies outside the raster, "
+            f"expected indices from 0 to below {tuple(shape)}"
+        )
+    return cells.astype(np.int64)
+
+
+def _by_block(
+    chunks: Sequence[Sequence[int]], cells: NDArray[np.int64]
+) -> Iterator[tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.int64]]]:
+    """Group cells by the block they lie in: (block, rows of `cells`, cells within the block)."""
+    starts = first_cells(chunks)
+    block = [
+        np.searchsorted(start, axis, side="right") - 1
+        for start, axis in zip(starts, cells.T, strict=True)
+    ]
+    local = cells - np.stack([s[b] for s, b in zip(starts, block, strict=True)], axis=1)
+    numblocks = tuple(len(sizes) for sizes in chunks)
+    number = np.ravel_multi_index(block, numblocks)
+    order = np.argsort(number, kind="stable")
+    held, first = np.unique(number[order], return_index=True)
+    for which, (start, stop) in zip(held, pairwise([*first, len(order)]), strict=True):
+        rows = order[start:stop]
+        yield tuple(int(i) for i in np.unravel_index(which, numblocks)), rows, local[rows]
+
+
+def _collect(
+    read: Callable[[NDArray, NDArray[np.int64]], NDArray],
+    array: da.Array,
+    block: Callable[[tuple[int, ...]], tuple[int, ...]],
+    chunks: Sequence[Sequence[int]],
+    cells: NDArray[np.int64],
+    out: NDArray,
+) -> NDArray:
+    """Read cells from the blocks that hold them, and put the rows into the order of `cells`."""
+    groups = list(_by_block(chunks, cells))
+    if not groups:
+        return out
+    name = f"gather-{uuid4().hex}"
+    graph: dict[Any, Any] = {
+        (name, i): (in_array, read, (array.name, *block(where)), local)
+        for i, (where, _, local) in enumerate(groups)
+    }
+    below: list[Any] = [array]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=below)
+    parts = da.Array(layers, name, ((1,) * len(groups),), dtype=object).compute()
+    for (_, rows, _), part in zip(groups, parts, strict=True):
+        out[rows] = part
+    return out

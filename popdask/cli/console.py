@@ -1,0 +1,240 @@
+"""How sizes, times and numbers are told.
+
+What everything that is shown goes through: lines as they are, complaints, and tables.
+
+The end of a run in order: Ctrl-C and SIGTERM unwind it, and what is finished is kept.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from math import isnan
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from popdask.workflow.runlog import ConsoleReporter, Reporter
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from popdask.workflow.runner import Workers
+
+
+def size_of(size: float) -> str:
+    """Tell a size in bytes in the unit that suits it.
+
+    Examples
+    --------
+    >>> size_of(51_200), size_of(2.5e9)
+    ('51.2 kB', '2.5 GB')
+    """
+    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= bytes_:
+            return f"{size / bytes_:,.1f} {unit}"
+    return f"{size / 1e3:,.1f} kB"
+
+
+def duration(seconds: float) -> str:
+    """Tell how long something takes, roughly.
+
+    Examples
+    --------
+    >>> duration(4.21), duration(100), duration(600), duration(9000)
+    ('4.2 s', '100 s', '10.0 min', '2.5 h')
+    """
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def age(seconds: float) -> str:
+    """Tell how long something is past, in the largest unit that fits.
+
+    Examples
+    --------
+    >>> age(59), age(7000), age(100_000)
+    ('59 s', '2 h', '1 d')
+    """
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def count(number: int, what: str) -> str:
+    """Tell how many of something there are.
+
+    Examples
+    --------
+    >>> count(1, "chunk"), count(1200, "task")
+    ('1 chunk', '1,200 tasks')
+    """
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def written(number: float, form: str) -> str:
+    """Write a number in some form, or a dash where there is none.
+
+    Examples
+    --------
+    >>> written(0.5, "+.1%"), written(float("nan"), ".3f")
+    ('+50.0%', '–')
+    """
+    return "–" if isnan(number) else format(number, form)
+
+
+def span(times: Sequence[str]) -> str:
+    """Tell how many frames there are, and from when to when.
+
+    Examples
+    --------
+    >>> span(["2000-01-01T00:00:00", "2001-01-01T00:00:00"])
+    '2 frames, from 2000-01-01 to 2001-01-01'
+    """
+    return f"{count(len(times), 'frame')}, from {times[0][:10]} to {times[-1][:10]}"
+
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Print one line, as it is."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def complain(problem: object) -> None:
+    """Print what is wrong, to the standard error, which may be a log: without secrets."""
+    from popdask.workflow.runlog import without_keys
+
+    text = f"popdask: {without_keys(str(problem))}"
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")  # a path that is cut is no path
+    for row in rows:
+        table.add_row(*map(escape, row))
+    out.print(table)
+
+
+@contextmanager
+def stoppable(
+    name: str, cluster: str, left: str = "what is finished is kept, run the job again to go on"
+) -> Iterator[tuple[Reporter, Workers]]:
+    """Surround a run: what it is told of, where it gets workers, and an end in order on a signal.
+
+    Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.
+    What it leaves is said then.
+    """
+    stop = _Stop()
+    reporter = _AttentiveReporter(stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    sys.unraisablehook, unraisable = stop.dropped, sys.unraisablehook
+    try:
+        yield reporter, partial(_workers, name, cluster, reporter)
+    except ENDS as stopped:
+        complain(f"stopped; {left}.")
+        number = signal.SIGINT if isinstance(stopped, KeyboardInterrupt) else signal.SIGTERM
+        raise typer.Exit(128 + number) from None
+    finally:
+        stop.end()
+        sys.unraisablehook = unraisable
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def computing(name: str, cluster: str | None) -> Iterator[None]:
+    """Let Dask compute on a cluster where one is named, else in this process."""
+    if cluster is None:
+        yield
+        return
+    with stoppable(name, cluster, "run the command again") as (_, workers), workers():
+        yield
+
+
+@contextmanager
+def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
+    """Connect to the cluster as long as there is something to compute."""
+    from popdask.cluster import connect
+
+    start = time.perf_counter()
+    with connect(cluster, tell=reporter.note) as client:
+        reporter.note(f"{name}: dashboard at {client.dashboard_link}")
+        yield client
+        reporter.note(f"done in {time.perf_counter() - start:.1f} s")
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM has come."""
+
+
+ENDS = (KeyboardInterrupt, _TerminatedError)
+RAISED_AGAIN_SECONDS = 0.1
+
+
+class _Stop:
+    """Ends a run on a signal, and remembers it: Python drops what is raised in a finalizer."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._again: threading.Timer | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        again, self._again = self._again, None
+        if number == signal.SIGTERM == self._number and again is None:
+            return  # once is enough
+        self._number = number
+        self.check()
+
+    def dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Raise it again a moment later if it came in a finalizer; tell of all else."""
+        if self._number is None or not isinstance(unraisable.exc_value, ENDS):
+            sys.__unraisablehook__(unraisable)
+            return
+        # a signal to the thread itself, since only that wakes it where it waits
+        here = threading.get_ident(), self._number
+        self._again = threading.Timer(RAISED_AGAIN_SECONDS, signal.pthread_kill, here)
+        self._again.start()
+
+    def end(self) -> None:
+        """Raise nothing from now on."""
+        if self._again is not None:
+            self._again.cancel()
+
+    def check(self) -> None:
+        """Raise what the signal stands for, if one has come."""
+        if self._number is not None:
+            raise KeyboardInterrupt if self._number == signal.SIGINT else _TerminatedError
+
+
+class _AttentiveReporter(ConsoleReporter):
+    """Writes to the console, and looks between stages whether a signal has come."""
+
+    def __init__(self, stop: _Stop) -> None:
+        super().__init__(out)
+        self._stop = stop
+
+    @contextmanager
+    def stage(self, name: str, work: str) -> Iterator[None]:
+        """Surround one stage."""
+        self._stop.check()
+        with super().stage(name, work):
+            yield
+        self._stop.check()

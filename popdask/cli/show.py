@@ -1,0 +1,378 @@
+"""What a run has found: communities and people, estimates and their scores, groups of cells.
+
+Before a run: its settings, what is to be computed, what that costs, and what is left.
+
+How regions stand, and how the runs of many have ended.
+
+Finished runs: whether they are still what was computed, which there are, and which went.
+
+A search for better settings: its trials, and the best of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from popdask.cli.console import (
+    age,
+    complain,
+    count,
+    duration,
+    say,
+    show_table,
+    size_of,
+    span,
+    written,
+)
+from popdask.config.settings import Job, settings_rows, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from popdask.imagery.tuning import Tuning
+    from popdask.store.records import Run
+    from popdask.workflow.communities import CommunitiesResult
+    from popdask.workflow.operations import Status, Upkeep, Verified
+    from popdask.workflow.plan import Costs, Plan, Rates, Resources
+    from popdask.workflow.population import PopulationResult as Estimates
+    from popdask.workflow.population_costs import Following
+    from popdask.workflow.regions import Standing
+    from popdask.workflow.runlog import Attempt
+    from popdask.workflow.scenes import ScenesResult as Groups
+
+
+def show_outcome(outcome: CommunitiesResult) -> None:
+    """Print what a run has found: communities and people of each frame, events of the tracks."""
+    from popdask.tracking.tracks import EVENTS, split_off
+
+    if outcome.plan.done:
+        say("nothing to do")
+    communities = outcome.communities.groupby("time").size()
+    rows = [
+        (
+            f"{row.time:%Y-%m-%d}",
+            f"{communities.get(row.time, 0):,}",
+            f"{row.inside:,.0f}",
+            f"{row.outside:,.0f}",
+            f"{row.raster:,.0f}",
+        )
+        for row in outcome.balance.itertuples()
+    ]
+    say("")
+    show_table(["frame", "communities", "people in them", "outside", "in the raster"], rows)
+    events = outcome.tracks["event"].value_counts()
+    say(
+        f"\n{count(outcome.tracks['track'].nunique(), 'track')}: "
+        + ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
+    )
+    if splits := events.get("split", 0):
+        tracks = outcome.tracks
+        began = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
+        say(
+            f"the {count(splits, 'piece')} that communities split into began "
+            f"{count(began, 'new track')}; the others go on as the old ones"
+        )
+    say(f"results: {outcome.store.path}")
+
+
+def show_estimates(outcome: Estimates) -> None:
+    """Print what a population run has found: people of each frame, scores, zones, communities."""
+    if outcome.plan.done:
+        say("nothing to do")
+    rows = [
+        (f"{row.time:%Y-%m-%d}", f"{row.people:,.0f}", f"{row.inhabited:,}", f"{row.cells:,}")
+        for row in outcome.people.itertuples()
+    ]
+    say("")
+    show_table(["frame", "people", "inhabited cells", "cells with data"], rows)
+    if outcome.scores is not None:
+        say("\nestimates against known people")
+        show_scores(outcome.scores)
+    if outcome.zones is not None:
+        zones = count(len(outcome.zones), "zone")
+        say(f"\n{zones} with known totals: {_how(outcome.zones['how'])}")
+    if outcome.followed is not None:
+        show_outcome(outcome.followed)
+    if outcome.grouped is not None:
+        show_scenes(outcome.grouped)
+    say(f"results: {outcome.store.path}")
+
+
+def show_scenes(outcome: Groups) -> None:
+    """Print what a scenes run has found: the cells of each group."""
+    if outcome.plan.done:
+        say("nothing to do")
+    names = [n for n in map(str, outcome.groups) if n.startswith(("kmeans", "hdbscan"))]
+    for name in names:
+        sizes = outcome.groups[name].value_counts().sort_index()
+        numbers = zip(sizes.index.tolist(), sizes.tolist(), strict=True)
+        parts = [f"{'none' if group < 0 else group}: {cells:,}" for group, cells in numbers]
+        say(f"{name:<10} {', '.join(parts)}")
+    say(f"results: {outcome.store.path}")
+
+
+def show_scores(scores: pd.DataFrame) -> None:
+    """Print the scores of estimates side by side, a table for each set of cells."""
+    for where, rows in scores.groupby("where", sort=False) if "where" in scores else [("", scores)]:
+        say(f"\n{where!s} ({count(rows['cells'].iloc[0], 'cell')})" if where else "")
+        cells = [
+            [str(row["model"]), *(written(row[name], form) for name, (_, form) in SCORES.items())]
+            for _, row in rows.iterrows()
+        ]
+        show_table(["model", *(header for header, _ in SCORES.values())], cells)
+
+
+#: What is shown of a score table: by column, how it is called and written.
+SCORES = {
+    "matthews": ("MCC", ".3f"),
+    "accuracy": ("accuracy", ".3f"),
+    "mae": ("MAE", ".2f"),
+    "r2": ("R²", ".3f"),
+    "people": ("people", ",.0f"),
+    "true_people": ("true", ",.0f"),
+    "relative_error": ("error", "+.2%"),
+}
+
+
+def _how(column: pd.Series) -> str:
+    return ", ".join(f"{zones:,} {how}" for how, zones in column.value_counts().items())
+
+
+#: What shows the outcome of a run, by pipeline.
+SHOW: Mapping[str, Callable[[Any], None]] = {
+    "communities": show_outcome,
+    "population": show_estimates,
+    "scenes": show_scenes,
+}
+
+
+def show_plan(job: Job, plan: Plan, extent: str, costs: Costs, crew: Resources) -> None:
+    """Print every setting, how much the job is, what a run would compute, and what that costs."""
+    from popdask.workflow.runlog import without_keys
+
+    rows = [
+        (name, without_keys(shown(value)), meaning.replace("``", ""))
+        for name, value, meaning in settings_rows(job)
+    ]
+    show_table(["setting", "value", "meaning"], rows)
+    show_work(plan, extent, costs, crew)
+
+
+def show_following(one: Following, crew: Resources) -> None:
+    """Print what a job that a run begins at its end would compute, and what that costs."""
+    say(f"\nthen {one.job.name}, in {one.job.output.store}:")
+    show_work(one.plan, one.extent, one.costs, crew)
+
+
+def show_work(plan: Plan, extent: str, costs: Costs, crew: Resources) -> None:
+    """Print how much a job is, what a run of it would compute, and what that costs."""
+    from popdask.workflow.plan import load_rates
+
+    say(f"\n{span(plan.times)}" if plan.times else "")
+    say(f"{extent}\n")
+    rates = load_rates()
+    stages = [(stage.name, str(stage), *_cost(costs, stage.name, rates, crew)) for stage in plan]
+    show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)
+    if costs.stages:
+        _show_costs(costs, rates, crew)
+
+
+def _cost(costs: Costs, name: str, rates: Rates | None, crew: Resources) -> tuple[str, ...]:
+    cost = costs.stages.get(name)
+    if cost is None:
+        return ("",) * 5
+    seconds = None if rates is None else cost.seconds(rates, crew.cores)
+    sizes = [size_of(size) if size else "" for size in (cost.read, cost.written, cost.memory)]
+    return (f"{cost.tasks:,}", *sizes, "" if seconds is None else duration(seconds))
+
+
+def _show_costs(costs: Costs, rates: Rates | None, crew: Resources) -> None:
+    """Print what a run costs as a whole."""
+    say(
+        f"\n{count(costs.chunks, 'chunk')}, {count(costs.tasks, 'task')}; {size_of(costs.read)} "
+        f"read and {size_of(costs.written)} written, uncompressed"
+    )
+    say(
+        f"up to {size_of(costs.peak(crew))} of memory in a worker, of {size_of(crew.memory)}: "
+        f"{count(crew.workers, 'worker')} here, {count(crew.threads, 'thread')} each"
+    )
+    if rates is None:
+        say("time is not known: measure this machine once with `popdask calibrate`")
+    elif (seconds := costs.seconds(rates, crew)) is None:
+        say(f"time is not known by the {rates}: measure again with `popdask calibrate`")
+    else:
+        say(f"about {duration(seconds)} by the {rates}")
+    if advice := costs.advice(crew):
+        complain(advice)
+
+
+def show_rates(rates: Rates, path: Path) -> None:
+    """Print what was measured on this machine, and where it is kept."""
+    rows = [(name, f"{seconds:.3g} s") for name, seconds in sorted(rates.seconds.items())]
+    show_table(["work", "one core takes"], rows)
+    say(
+        f"\na task by itself {rates.task * 1e3:.2f} ms; workers are there after {rates.start:.1f} s"
+    )
+    say(f"{rates}: {path}")
+
+
+def show_left(left: Plan) -> None:
+    """Print what is left to compute after a stage was computed alone."""
+    todo = ", ".join(stage.name for stage in left if not stage.done)
+    say(f"readers see it when these are computed too: {todo}" if todo else "readers see it now")
+
+
+def show_status(status: Status) -> None:
+    """Print how a region stands."""
+    say(f"store    {status.store.path}")
+    if status.last is None:
+        say("readers  see nothing yet: no run is finished")
+    else:
+        say(f"readers  see {status.last.tag}, finished {status.last.finished}:")
+        say(f"         {span(status.times)}, {status.found}")
+    say(f"running  {_under_way(status)}")
+    todo = [f"{stage.name} ({stage})" for stage in status.plan if not stage.done]
+    say(f"to do    {', '.join(todo) or 'nothing'}")
+
+
+def _under_way(status: Status) -> str:
+    """Say who runs the job, how far the run is, or where it was stopped."""
+    following = next((stage.name for stage in status.plan if not stage.done), "publishing")
+    finished = ", ".join(stage.stage for stage in status.since) or "no stage"
+    if status.holder is not None:
+        return f"{status.holder}; at {following}, {finished} finished"
+    if status.stopped:
+        return (
+            f"no; a run was stopped at {following}, {finished} finished: `popdask run JOB` goes on"
+        )
+    return "no"
+
+
+def show_attempt(attempt: Attempt) -> None:
+    """Print how the run of one region has ended."""
+    if attempt.error is None:
+        say(f"{attempt.region}: {attempt.outcome}")
+    else:
+        complain(f"{attempt.region}: {attempt.error}")
+
+
+def show_attempts(attempts: Sequence[Attempt], left_out: int) -> None:
+    """Print how the runs of many regions have ended, and how many were left out."""
+    rows = [
+        (
+            attempt.region,
+            str(attempt.outcome),
+            f"{attempt.seconds:,.1f} s" if attempt.started else "",
+            attempt.log if attempt.error else "",
+        )
+        for attempt in attempts
+    ]
+    say("")
+    show_table(["region", "outcome", "time", "see"], rows)
+    if left_out:
+        say(f"{left_out} left out: their last run ended well")
+
+
+def show_standings(standings: Sequence[Standing]) -> None:
+    """Print how many regions stand, and what is wrong with some."""
+    header = ["region", "state", "last good run", "frames", "checked", "failures"]
+    rows = [
+        (
+            one.region,
+            one.state,
+            one.finished[:16].replace("T", " ") if one.finished else "–",
+            f"{one.frames:,}",
+            "–" if one.age is None else f"{age(one.age)} ago",
+            str(one.failures),
+        )
+        for one in standings
+    ]
+    show_table(header, rows)
+    for one in standings:
+        if one.error:
+            complain(f"{one.region}: {one.error}")
+
+
+def show_json(standings: Sequence[Standing]) -> None:
+    """Print how many regions stand, as JSON."""
+    say(json.dumps([asdict(one) for one in standings], indent=1, ensure_ascii=False))
+
+
+def show_verified(verified: Verified) -> None:
+    """Print what differs from what was computed, or that nothing does."""
+    for difference in verified.differences:
+        complain(difference)
+    checked = f"{count(verified.frames, 'frame')} of arrays and {count(verified.files, 'file')}"
+    differences = f"{count(len(verified.differences), 'difference')} in {checked}"
+    if verified.exports:
+        commands = " and ".join(f"`popdask run JOB --only {s} --force`" for s in verified.exports)
+        complain(f"{differences}, in exported files only: {commands} writes them again.")
+    elif verified.differences:
+        complain(f"{differences}: `popdask run JOB --force` computes them anew.")
+    else:
+        say(f"{checked} are as they were computed, and nobody is lost")
+
+
+def show_history(runs: Sequence[Run], kept: Sequence[Run]) -> None:
+    """Print the finished runs, the newest first, and others that can be gone back to."""
+    if not runs:
+        say("no run is finished yet")
+    for run in runs:
+        written = sum(stage.bytes for stage in run.stages) / 1e6
+        version = run.versions.get("popdask", "unknown")
+        say(
+            f"{run.tag}, finished {run.finished} with popdask {version}: "
+            f"{run.seconds:,.1f} s, {written:,.1f} MB"
+        )
+        say(f"    {run.note or _computed(run)}")
+    tags = {run.tag for run in runs}
+    if others := [run.tag for run in kept if run.tag not in tags]:
+        say(f"can be gone back to as well: {', '.join(others)}")
+
+
+def _computed(run: Run) -> str:
+    """Say what a run computed, stages with the same work together."""
+    groups = itertools.groupby(run.stages, key=lambda stage: stage.work)
+    parts = [(", ".join(stage.stage for stage in stages), work) for work, stages in groups]
+    return "; ".join(f"{names}: {work}" if work else names for names, work in parts) or "nothing"
+
+
+def show_rollback(entry: Run) -> None:
+    """Print what readers see after a rollback."""
+    say(f"readers see {entry.tag}: {entry.note}")
+    say("the next run computes what differs from the job: change that first to stay here")
+
+
+def show_expired(expired: Upkeep) -> None:
+    """Print what was taken away."""
+    say(
+        f"{count(expired.runs, 'run')} and {count(expired.logs, 'log')} taken away, "
+        f"{expired.bytes / 1e6:,.1f} MB freed; {count(expired.kept, 'run')} kept"
+    )
+
+
+def show_trial(trial: pd.Series) -> None:
+    """Print one trial of a search."""
+    say(f"  trial {trial['number']}: {trial['state']}, loss {written(trial['loss'], '.4g')}")
+
+
+def show_best(model: str, found: Tuning) -> None:
+    """Print the best settings of a search, as they stand in a job file."""
+    say(f"\n[{model}]")
+    told = asdict(found.best)
+    for name in ("batch_size", "rate", "weight_decay", "optimizer"):
+        value = told[name]
+        say(f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value!r}")
+    network = ", ".join(f"{name} = {_toml(value)}" for name, value in told["network"].items())
+    say(f"network = {{ {network} }}")
+
+
+def _toml(value: Any) -> str:
+    """Write a value as in a job file."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value)

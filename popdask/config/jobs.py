@@ -1,0 +1,487 @@
+"""The settings of the communities job: population rasters in, communities through time out.
+
+The settings of the scenes job: aerial images in, groups of cells that look alike out.
+
+The settings of the population job: aerial images in, people per cell out.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from popdask.config import settings
+from popdask.config.settings import Above0, Device, Grid, Input, PlaceName, Positive, Seed, Settings
+
+_DISTANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(km|m)\s*$")
+
+
+class CommunitiesInput(Settings):
+    """Where the frames come from, and how they are read."""
+
+    frames: PlaceName
+    """Pattern of the frames' files, such as ``pop_{time:%Y}.tif``."""
+    start: str | None = None
+    """First time to use, such as ``"2002"``; without it, the first that is found."""
+    end: str | None = None
+    """Last time to use (included); without it, the last that is found."""
+    nodata: float | None = None
+    """Value that means no data, in addition to what the files declare."""
+    align: bool = False
+    """Reproject frames that lie on another grid than the first, keeping their sums."""
+    chunks: Literal["auto"] | Positive = "auto"
+    """Edge of the square chunks, in cells."""
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _time_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int | date) else value  # TOML has dates, too
+
+
+class Flow(Settings):
+    """Horn-Schunck flow between frames."""
+
+    iterations: Positive = 1
+    """Relaxation steps."""
+    alpha: Annotated[float, Field(gt=0)] = 10.0
+    """Smoothness of the flow, in people per cell."""
+    centering: tuple[Literal[-1, 0, 1], Literal[-1, 0, 1], Literal[-1, 0, 1]] = (0, 0, 0)
+    """Differences along x, y and time: 0 centred, +1 forward, -1 backward."""
+    warm_start: bool = True
+    """Start each frame from the flow of the frame before."""
+
+
+class Encoder(Settings):
+    """The autoencoder of 7 x 7 windows."""
+
+    scope: Literal["shared", "frame"] = "shared"
+    """One model for all frames (classes can be compared), or one for each frame."""
+    latent: Positive = 16
+    """Numbers that describe a window."""
+    epochs: Positive = 200
+    """Rounds of training, of 1000 windows each."""
+    edge: Literal["neutral", "zero"] = "neutral"
+    """What lies beyond the raster: nobody at rest, or 0 after scaling (as the original)."""
+    seed: int = 0
+    """Seed of the weights and of the windows."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train and encode; ``auto`` is a GPU where there is one."""
+
+
+class Classes(Settings):
+    """KMeans on the encoded windows."""
+
+    k: Annotated[int, Field(ge=2)] | Literal["auto"] = 10
+    """Number of classes; ``auto`` is the knee of the SSE curve over 2...20."""
+    sample: Annotated[int, Field(ge=100)] = 100_000
+    """Cells that the classes are fitted on."""
+    seed: int = 0
+    """Seed of the sample and of the start."""
+
+
+class Domain(Settings):
+    """The cells that are trained on, classified and grouped."""
+
+    cells: Literal["settled", "data", "inhabited"] = "settled"
+    """Cells that see people within 3 cells, all with data, or only those with people."""
+
+
+class Communities(Settings):
+    """DBSCAN of each class's cells."""
+
+    eps: Annotated[float, Field(gt=0)] | str = 10.0
+    """Reach of a cell, in cells, or as a distance such as ``"2.5 km"``."""
+    min_samples: Positive = 50
+    """Cells within reach, itself included, that make a core."""
+    min_people: Annotated[float, Field(ge=0)] = 0.0
+    """Communities with fewer people are dissolved."""
+
+    @field_validator("eps")
+    @classmethod
+    def _distance(cls, value: float | str) -> float | str:
+        match = _DISTANCE.match(value) if isinstance(value, str) else None
+        if isinstance(value, str) and not (match and float(match[1]) > 0):
+            raise ValueError('expected a number of cells or a distance such as "2.5 km"')
+        return value
+
+
+class Links(Settings):
+    """Links between the communities of consecutive frames."""
+
+    rule: Literal["cosine", "overlap", "cosine+overlap"] = "cosine+overlap"
+    """By the cells that move together, by the people in common, or by both."""
+
+
+#: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.
+CommunitiesFormat = Literal["cog", "geotiff", "geoparquet", "gpkg", "stac", "report"]
+
+
+class CommunitiesOutput(settings.Output):
+    """Where the results go."""
+
+    export: tuple[CommunitiesFormat, ...] = ()
+    """Further formats, written beside the store when the run is finished."""
+
+
+class CommunitiesJob(settings.Job):
+    """A region's frames, and how communities are found and followed in them."""
+
+    pipeline: Literal["communities"] = "communities"
+    """The product."""
+    input: CommunitiesInput
+    flow: Flow = Flow()
+    encoder: Encoder = Encoder()
+    classes: Classes = Classes()
+    domain: Domain = Domain()
+    communities: Communities = Communities()
+    links: Links = Links()
+    output: CommunitiesOutput
+
+
+class Features(Settings):
+    """How a cell is described: 1536 features of EfficientNet-B3."""
+
+    weights: PlaceName | Literal["imagenet"] | None = None
+    """None for a random network, ``imagenet`` for the published weights, or a file of them."""
+    bands: tuple[int, ...] | None = None
+    """Bands to show, by position from 0: one, or three; by default all."""
+    white: Above0 | None = None
+    """The value that is white; by default the largest of the images' type."""
+    size: Positive = 300
+    """Rows and columns that a cell is resized to."""
+    batch_size: Positive = 32
+    """Cells that pass through the network at once on a GPU."""
+    device: Device = "auto"
+    """Where: ``auto`` is a GPU where the worker has one."""
+    seed: Seed = 0
+    """Of a random network."""
+
+
+class Groups(Settings):
+    """How cells are grouped."""
+
+    k: tuple[Positive, ...] = (3, 4, 5)
+    """Numbers of groups of KMeans."""
+    pca: Positive = 128
+    """Principal components, at most."""
+    dimensions: Annotated[int, Field(ge=2)] = 20
+    """Dimensions that UMAP leaves."""
+    neighbours: Annotated[int, Field(ge=2)] = 50
+    """Cells that UMAP takes to be around each."""
+    min_dist: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """How close UMAP may put cells."""
+    epochs: Positive = 200
+    """Of UMAP."""
+    min_cluster_size: Annotated[int, Field(ge=2)] = 500
+    """Cells of a group of HDBSCAN, at least."""
+    min_samples: Positive = 50
+    """Cells around a core of HDBSCAN, at least."""
+    seed: Seed = 0
+    """Of the components, UMAP and KMeans."""
+
+
+#: Further formats: rasters of the groupings, a table of the cells, a page.
+ScenesFormat = Literal["cog", "parquet", "report"]
+
+
+class ScenesOutput(settings.Output):
+    """Where the results go."""
+
+    export: tuple[ScenesFormat, ...] = ("cog",)
+    """Further formats, written beside the store when the run is finished."""
+
+
+class ScenesJob(settings.Job):
+    """A region's aerial images, and how their cells are grouped."""
+
+    pipeline: Literal["scenes"] = "scenes"
+    """The product."""
+    input: Input
+    cells: Grid = Grid()
+    features: Features = Features()
+    groups: Groups = Groups()
+    output: ScenesOutput
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Drawn(Settings):
+    """A drawn country, made before the run, where there are no photographs."""
+
+    folder: PlaceName
+    """Where its files go: ``training.tif``, ``mosaic_2015.tif``, and the people in them."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another seed is another country."""
+    years: Annotated[tuple[int, ...], Field(min_length=1)] = (2015, 2025)
+    """Years of the mosaics; the first is that of the training mosaic too."""
+    training_km: tuple[float, float] = (8.0, 8.0)
+    """Extent of the training mosaic northward and eastward."""
+    mosaic_km: tuple[float, float] = (3.0, 3.0)
+    """Extent of the mosaics, which show another place."""
+    resolution: Above0 = 1.0
+    """Side of a pixel in metres, a multiple of 0.5."""
+    bands: Literal[1, 3, 4] = 1
+    """Grey, colour, or colour and near infrared."""
+
+
+class Cells(Grid):
+    """The grid of cells, and those of known people that the models learn from."""
+
+    context: Annotated[int, Field(ge=0)] = 0
+    """Rings of neighbouring cells that a model sees around each cell."""
+    mosaic: PlaceName | tuple[PlaceName, ...] | None = None
+    """Files to cut labelled cells from; without it, the first mosaic of the input."""
+    counts: PlaceName | None = None
+    """People by cell: a raster, a table (cell, people) in Parquet or CSV, or points."""
+    column: str = "people"
+    """Column of the people in a table, or the weight of points."""
+    share: bool = False
+    """Share the people of a raster on another grid among the cells, by area."""
+    absent: Literal["unknown", "nobody"] = "unknown"
+    """What cells are that the counts do not list."""
+    folder: PlaceName | None = None
+    """A folder with a file for each cell, instead of mosaic and counts."""
+    skip_unnamed: bool = False
+    """Skip files of the folder whose names do not parse."""
+    join: Positive = 1
+    """Join so many by so many cells into one."""
+    split: Literal["random", "blocks"] = "random"
+    """Draw validation cells one by one, or in squares that keep a distance."""
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the cells that scores are computed on."""
+    block: Positive = 10
+    """Cells per side of a square."""
+    folds: Annotated[int, Field(ge=0)] = 0
+    """Cross-validation: so many models, each blind to a part of the cells; 0 for a single split."""
+    seed: Seed = 0
+    """Seed of the split."""
+
+
+class Training(Settings):
+    """How a model is trained; what is left out is as published for the kind of model."""
+
+    weights: PlaceName | None = None
+    """A model trained before, used as it is."""
+    preset: Literal["100m", "300m"] = "100m"
+    """Cells for which the published settings were found."""
+    network: dict[str, Any] = Field(default_factory=dict)
+    """The network and its arguments, such as ``{widths = [16, 32, 64]}``."""
+    epochs: Positive | None = None
+    """At most so many."""
+    batch_size: Positive | None = None
+    """Cells per step."""
+    rate: Above0 | None = None
+    """Learning rate at the start."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay."""
+    optimizer: Literal["adam", "adamw"] | None = None
+    """The optimiser."""
+    flips: Literal["none", "horizontal", "both"] | None = None
+    """Mirror images of cells to learn from, too."""
+    jitter: Share | None = None
+    """Change brightness and contrast by up to this much."""
+    normalise: Literal["half", "bands"] | None = None
+    """[0, white] to [−1, 1], or each band by its mean and standard deviation."""
+    balance: Share | None = None
+    """0 draws cells as they come, 1 every number of people equally often."""
+    patience: Positive | None = None
+    """Epochs without a better loss after which the rate is halved."""
+    stop_after: Positive | None = None
+    """Epochs without a better loss after which training ends."""
+    threads: Positive | None = None
+    """Threads of the CPU; the result depends on them. All cores by default."""
+    seed: Seed = 0
+    """Seed of weights, order and augmentation."""
+    device: Device = "auto"
+    """Where to train: ``auto`` is a GPU where there is one."""
+
+
+class Count(Training):
+    """The model that counts people."""
+
+    kind: Literal["count", "transformer", "weighted"] = "count"
+    """A regressor, the transformer, or a single-stage regressor that needs no presence."""
+    learns_from: Literal["inhabited", "predicted"] = "inhabited"
+    """Cells that are truly inhabited, or those that the presence model calls so."""
+
+
+class Estimate(Settings):
+    """How people are estimated."""
+
+    threshold: Share = 0.5
+    """People are counted where the probability of presence is higher."""
+    batch_size: Positive = 64
+    """Cells that pass through a model at once, at most."""
+    device: Device = "auto"
+    """Where to estimate: ``auto`` is a GPU where the worker has one."""
+
+
+class Census(Settings):
+    """Known totals of zones that the estimates are scaled to."""
+
+    zones: PlaceName
+    """Polygons, or a raster of zone numbers."""
+    totals: str = "people"
+    """The polygons' column of totals."""
+    table: PlaceName | None = None
+    """For a raster of zones, its table (zone, total) in Parquet or CSV."""
+    name: str | None = None
+    """The column with the zones' names."""
+    inhabited_from: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Probability from which cells take people where nobody was estimated."""
+    unzoned: Literal["keep", "drop"] = "keep"
+    """Cells in no zone keep their estimate, or have no data."""
+    partial: Literal["error", "leave", "fit"] = "error"
+    """Zones that reach beyond the mosaic are refused, left out, or fitted to their whole total."""
+    whole: bool = False
+    """In whole people, by largest remainder."""
+
+
+class Truth(Settings):
+    """Known people of the mosaics' cells, which the estimates are compared with."""
+
+    counts: PlaceName
+    """Pattern of the counts' files, such as ``people_{time:%Y}.tif``."""
+    column: str = "people"
+    """Column of the people in a table, or the weight of points."""
+    share: bool = False
+    """Share the people of a raster on another grid among the cells, by area."""
+    absent: Literal["unknown", "nobody"] = "unknown"
+    """What cells are that the counts do not list."""
+
+
+class Follow(Settings):
+    """The communities of the estimated frames, found and followed by a second job."""
+
+    store: PlaceName
+    """Its repository, a folder."""
+    export: tuple[CommunitiesFormat, ...] = ()
+    """Its exports."""
+    flow: Flow = Flow()
+    encoder: Encoder = Encoder()
+    classes: Classes = Classes()
+    domain: Domain = Domain()
+    communities: Communities = Communities()
+    links: Links = Links()
+
+
+class Scenes(Settings):
+    """Groups of cells of the first mosaic that look alike, found by a second job."""
+
+    store: PlaceName
+    """Its repository, a folder."""
+    export: tuple[ScenesFormat, ...] = ()
+    """Its exports."""
+    features: Features = Features()
+    groups: Groups = Groups()
+
+
+class PopulationOutput(settings.Output):
+    """Where the results go."""
+
+    export: tuple[Literal["cog", "parquet", "zarr", "stac", "report"], ...] = ("cog",)
+    """Further formats, written beside the store when the run is finished."""
+
+
+class PopulationJob(settings.Job):
+    """A region's aerial images, and how people are estimated in them."""
+
+    pipeline: Literal["population"] = "population"
+    """The product."""
+    drawn: Drawn | None = None
+    """A country to draw before the run, with its images and people."""
+    input: Input
+    cells: Cells = Cells()
+    presence: Training = Training()
+    count: Count = Count()
+    estimate: Estimate = Estimate()
+    census: Census | None = None
+    truth: Truth | None = None
+    follow: Follow | None = None
+    scenes: Scenes | None = None
+    output: PopulationOutput
+
+    @property
+    def single_stage(self) -> bool:
+        """Whether people are counted everywhere, without a model of presence."""
+        return self.count.kind == "weighted"
+
+    @property
+    def counted(self) -> str:
+        """The array of the people that count: fitted to the census where there is one."""
+        return "population" if self.census is None else "census_population"
+
+    def followed(self, form: str = "%Y") -> CommunitiesJob | None:
+        """The job that follows the communities of the estimates; None without ``[follow]``.
+
+        Parameters
+        ----------
+        form
+            How the times stand in the names of the exported rasters.
+        """
+        if self.follow is None:
+            return None
+        pattern = f"{self.export_place}/{self.name}_{self.counted}_{{time:{form}}}.tif"
+        tables = self.follow.model_dump(exclude={"store", "export"})
+        output = {"store": self.follow.store, "export": self.follow.export}
+        return CommunitiesJob.model_validate(
+            {
+                "name": f"{self.name}-communities",
+                "input": {"frames": pattern},
+                "output": output,
+                **tables,
+            }
+        )
+
+    @property
+    def grouped(self) -> ScenesJob | None:
+        """The job that groups the cells of the first mosaic; None without ``[scenes]``."""
+        if self.scenes is None:
+            return None
+        tables = self.scenes.model_dump(exclude={"store", "export"})
+        return ScenesJob.model_validate(
+            {
+                "name": f"{self.name}-scenes",
+                "input": self.input.model_dump(),
+                "cells": self.cells.model_dump(include=set(Grid.model_fields)),
+                "output": {"store": self.scenes.store, "export": self.scenes.export},
+                **tables,
+            }
+        )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> PopulationJob:
+        if self.follow is not None and "cog" not in self.output.export:
+            raise ValueError(
+                f"[output] export is {list(self.output.export)}, and [follow] reads the estimates "
+                'as COGs: add "cog"'
+            )
+        if self.cells.folder is None and self.cells.counts is None and not self._trained:
+            raise ValueError(
+                "[cells] has no counts to learn from: give counts, a folder of cells, or the "
+                "weights of trained models in [presence] and [count]"
+            )
+        if self.cells.folder is not None and self.cells.context:
+            raise ValueError(
+                f"[cells] context is {self.cells.context}, and files of cells show no neighbours: "
+                "cut cells from a mosaic with counts, or leave context out"
+            )
+        stores = [self.output.store]
+        for name, other in (("follow", self.followed()), ("scenes", self.grouped)):
+            if other is not None and other.output.store in stores:
+                raise ValueError(
+                    f"[{name}] store is {other.output.store}, which is another job's: choose one "
+                    "of its own"
+                )
+            stores += [] if other is None else [other.output.store]
+        return self
+
+    @property
+    def _trained(self) -> bool:
+        return self.count.weights is not None and (
+            self.single_stage or self.presence.weights is not None
+        )

@@ -1,0 +1,259 @@
+"""Files of settings: TOML with variables, read for job files and cluster files alike.
+
+Job files, read into typed settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from popdask.config.jobs import CommunitiesJob, PopulationJob, ScenesJob
+from popdask.config.settings import Job, Place
+from popdask.errors import InputError
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What it is called in an error, such as ``"job file"``.
+
+    Raises
+    ------
+    InputError
+        If it is missing, cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such {what}; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the {what} cannot be read ({error}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: the {what} is not valid TOML: {error}.") from error
+
+
+def expand(text: str, path: Path, setting: str) -> str:
+    """Replace ``${VARIABLES}`` by what the environment says.
+
+    Parameters
+    ----------
+    text
+        The value of a setting.
+    path, setting
+        Its file and name, for an error.
+
+    Raises
+    ------
+    InputError
+        If a variable is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], "")
+        if not found:
+            raise InputError(
+                f"{path}: {setting} uses ${{{match[1]}}}, which is not set: "
+                f"export {match[1]}=... before the run."
+            )
+        return found
+
+    return _VARIABLE.sub(value, text)
+
+
+def table_of(field: FieldInfo | None) -> type[BaseModel] | None:
+    """Give the model of a field that is a table, or may be one; None for a single value."""
+    annotation = field.annotation if field else None
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Offer the known name that is nearest to a wrong one, or all of them.
+
+    Examples
+    --------
+    >>> nearest("alpa", ["alpha", "iterations"])
+    "did you mean 'alpha'?"
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+#: The kinds of job, by pipeline.
+JOBS: Mapping[str, type[Job]] = {
+    "communities": CommunitiesJob,
+    "population": PopulationJob,
+    "scenes": ScenesJob,
+}
+
+
+def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
+    """Read a job file.
+
+    Parameters
+    ----------
+    path
+        The TOML file.
+    overrides
+        Settings that replace those of the file, by dotted name, such as
+        ``{"output.store": "out/test.icechunk"}``; paths in them are used as they are.
+
+    Returns
+    -------
+    Job
+        The settings, with paths made absolute and variables expanded.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not TOML, or has a setting that is unknown or out of range.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = '''
+    ... name = "oslo"
+    ... input.frames = "pop_{year}.tif"
+    ... output.store = "oslo.icechunk"
+    ... '''
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     length = Path(folder, "oslo.toml").write_text(text)
+    ...     job = load_job(f"{folder}/oslo.toml", {"classes.k": "auto"})
+    >>> job.classes.k, job.encoder.epochs, Path(job.input.frames).name
+    ('auto', 200, 'pop_{year}.tif')
+    """
+    path = Path(path)
+    tables = read_toml(path, "job file")
+    model = _model(tables, path)
+    _resolve(tables, model, path)
+    for name, value in (overrides or {}).items():
+        _set(tables, name, value)
+    try:
+        return model.model_validate(tables)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_sentence(error, model)}") from None
+
+
+def _model(tables: Mapping[str, Any], path: Path) -> type[Job]:
+    """The kind of job that a file describes."""
+    pipeline = tables.get("pipeline", "communities")
+    if not isinstance(pipeline, str) or pipeline not in JOBS:
+        known = ", ".join(map(repr, JOBS))
+        raise InputError(f"{path}: pipeline is {pipeline!r}: expected one of {known}.")
+    return JOBS[pipeline]
+
+
+def _resolve(tables: dict[str, Any], model: type[BaseModel], path: Path, *above: str) -> None:
+    """Expand variables in the paths and make them absolute, in place."""
+    for key, field in model.model_fields.items():
+        value, table = tables.get(key), table_of(field)
+        if table is not None and isinstance(value, dict):
+            _resolve(value, table, path, *above, key)
+        elif _is_place(field) and isinstance(value, str):
+            tables[key] = _absolute(value, path, _setting((*above, key)))
+        elif _is_place(field) and isinstance(value, list):
+            tables[key] = [
+                _absolute(one, path, _setting((*above, key))) if isinstance(one, str) else one
+                for one in value
+            ]
+
+
+def _is_place(field: FieldInfo) -> bool:
+    def marked(kind: Any) -> bool:
+        return any(isinstance(part, Place) or marked(part) for part in get_args(kind))
+
+    return any(isinstance(part, Place) for part in field.metadata) or marked(field.annotation)
+
+
+def _absolute(value: str, path: Path, setting: str) -> str:
+    text = expand(value, path, setting)
+    return text if _is_url(text) else os.path.normpath(path.parent.resolve() / text)
+
+
+def _setting(names: Sequence[str]) -> str:
+    """How a message names a setting: ``[table] key``."""
+    *tables, key = names
+    return f"[{'.'.join(tables)}] {key}" if tables else key
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text
+
+
+def _set(tables: dict[str, Any], name: str, value: Any) -> None:
+    *parents, key = name.split(".")
+    for parent in parents:
+        tables = tables.setdefault(parent, {})
+    tables[key] = value
+
+
+def _sentence(error: ValidationError, model: type[Job]) -> str:
+    """All that is wrong with a job, as one sentence."""
+    problems = (_complaint(dict(problem), model) for problem in error.errors())
+    return "; ".join(dict.fromkeys(problems)) + "."
+
+
+def _complaint(problem: dict[str, Any], model: type[Job]) -> str:
+    if problem["type"] == "extra_forbidden":
+        *tables, unknown = map(str, problem["loc"])
+        return _unknown_setting(tables, unknown, model)
+    if not problem["loc"]:
+        return str(problem["msg"]).removeprefix("Value error, ")
+    names = _names_within(problem["loc"], model)
+    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
+        return f"{_setting(names)} is {problem['input']!r}: a value is missing"
+    if problem["type"] == "missing":
+        return f"the setting {'.'.join(_missing(names, model))} is missing"
+    reason = problem["msg"].removeprefix("Value error, ")
+    return f"{_setting(names)} is {problem['input']!r}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _missing(names: Sequence[str], model: type[Job]) -> list[str]:
+    """What is to be given: of a table that is missing, its first setting without a default."""
+    here: type[BaseModel] = model
+    for name in names:
+        table = table_of(here.model_fields[name])
+        if table is None:
+            return list(names)
+        here = table
+    wanted = (name for name, field in here.model_fields.items() if field.is_required())
+    return [*names, *islice(wanted, 1)]
+
+
+def _names_within(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
+    """The names of tables and settings in the place of a problem, without what unions add."""
+    names: list[str] = []
+    table: type[BaseModel] | None = model
+    for part in location:
+        if table is not None and part in table.model_fields:
+            names.append(str(part))
+            table = table_of(table.model_fields[part])
+    return names
+
+
+def _unknown_setting(tables: Sequence[str], name: str, model: type[Job]) -> str:
+    here: type[BaseModel] = model
+    for table in _names_within(tables, model):
+        here = table_of(here.model_fields[table]) or here
+    hint = nearest(name, list(here.model_fields))
+    where = f"[{'.'.join(tables)}] has no setting" if tables else "a job has no setting"
+    return f"{where} {name!r} ({hint})"

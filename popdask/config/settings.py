@@ -1,0 +1,191 @@
+"""What the tables of every job file have in common.
+
+The settings of aerial images and of the cells that they are seen in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from popdask._repr_html import html_card
+from popdask.io.paths import bucket_and_key, is_object
+
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class Place:
+    """Marks settings that are paths or URLs: variables expand, and paths become absolute."""
+
+
+#: A path or URL, or a pattern of them.
+PlaceName = Annotated[str, Place()]
+
+
+class Settings(BaseModel):
+    """One table of the job file: immutable, and closed to names that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Output(Settings):
+    """Where the results go."""
+
+    store: PlaceName
+    """The region's Icechunk repository, a folder or ``s3://bucket/prefix``."""
+    folder: PlaceName | None = None
+    """Where the exports go, a folder or ``s3://bucket/prefix``; without it, beside the store."""
+
+
+class Job(Settings):
+    """One region and one product."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    """The region's name, of letters, digits, ``_``, ``.`` and ``-``."""
+    pipeline: str
+    """The product."""
+    output: Output
+
+    def _repr_html_(self) -> str:
+        """Every setting, as a notebook shows it."""
+        told = {name: shown(value) for name, value, _ in settings_rows(self)}
+        return html_card(type(self).__name__, told)
+
+    @property
+    def export_place(self) -> str:
+        """Where the exports go, a folder or ``s3://bucket/prefix``; by default beside the store."""
+        place = self.output.folder or _beside(self.output.store)
+        return place.rstrip("/") if is_object(place) else str(Path(place))
+
+    @property
+    def export_folder(self) -> Path:
+        """Local folder of figures and other work, and of the exports unless they are on S3.
+
+        It lies beside the store, or in the working directory if that is on S3.
+        """
+        if not is_object(self.export_place):
+            return Path(self.export_place)
+        store = self.output.store
+        return Path(_beside(PurePosixPath(store).name if "://" in store else store))
+
+    @model_validator(mode="after")
+    def _exports_have_a_place(self) -> Job:
+        folder = self.output.folder
+        if folder is None or "://" not in folder:
+            return self
+        if not is_object(folder):
+            raise ValueError(
+                f"[output] folder is {folder}: exports go to a local folder or to "
+                "s3://bucket/prefix, name one"
+            )
+        bucket_and_key(folder)
+        return self
+
+    @model_validator(mode="after")
+    def _catalogues_have_rasters(self) -> Job:
+        formats = getattr(self.output, "export", ())
+        if "stac" in formats and "cog" not in formats:
+            raise ValueError(
+                f'[output] export is {list(formats)}, and "stac" is a catalogue of the COGs: add '
+                '"cog"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exports_beside_the_store(self) -> Job:
+        store, place = PurePath(self.output.store), PurePath(self.export_place)
+        if store in (place, *place.parents):
+            raise ValueError(
+                f"[output] folder is {self.export_place}, which is within the store: choose a "
+                "folder beside it"
+            )
+        return self
+
+
+def settings_rows(job: Job) -> list[tuple[str, Any, str]]:
+    """Every setting of a job with its value and meaning, in the file's order.
+
+    Returns
+    -------
+    list of (name, value, meaning)
+        Dotted names, such as ``flow.alpha``.
+    """
+    return list(_rows(job))
+
+
+def _rows(settings: Settings, *above: str) -> Iterator[tuple[str, Any, str]]:
+    for key, field in type(settings).model_fields.items():
+        value = getattr(settings, key)
+        if isinstance(value, Settings):
+            yield from _rows(value, *above, key)
+        else:
+            yield ".".join((*above, key)), value, field.description or ""
+
+
+def shown(value: Any) -> str:
+    """Write the value of a setting as people would.
+
+    Examples
+    --------
+    >>> shown(None), shown(True), shown((0, 0, 1)), shown({"hidden": [64, 32]})
+    ('–', 'yes', '0, 0, 1', 'hidden = [64, 32]')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        value = tuple(f"{name} = {each}" for name, each in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(map(shown, value)) or "–"
+    return "–" if value is None else str(value)
+
+
+def _beside(store: str) -> str:
+    """Name a store's exports: as the store without ``.icechunk``, or with ``-export``."""
+    store = store.rstrip("/")
+    if PurePosixPath(store).suffix == ".icechunk":
+        return store.removesuffix(".icechunk")
+    return f"{store}-export"
+
+
+Above0 = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+
+
+class Input(Settings):
+    """The mosaics to estimate people in, and how they are read."""
+
+    mosaic: PlaceName | Annotated[tuple[PlaceName, ...], Field(min_length=1)]
+    """Pattern of the mosaics' files, such as ``photo_{time:%Y}.tif``; several fill each other."""
+    time: str | None = None
+    """Time of a mosaic whose name does not tell it, such as ``"2023"``."""
+    start: str | None = None
+    """First time to use; without it, the first that is found."""
+    end: str | None = None
+    """Last time to use (included); without it, the last that is found."""
+    align: bool = False
+    """Reproject mosaics in another CRS than the cells'."""
+    nodata: float | None = None
+    """Value of pixels without data, beside what the files declare."""
+
+    @field_validator("time", "start", "end", mode="before")
+    @classmethod
+    def _time_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int | date) else value
+
+
+class Grid(Settings):
+    """The grid of cells, and the pixels in them."""
+
+    grid: str | None = None
+    """Name of a grid: ``dk_100m``, ``eu_1km`` …; or give ``size`` and ``crs``."""
+    size: Above0 = 100.0
+    """Side of a cell in units of the CRS."""
+    crs: str | None = None
+    """CRS of the grid; without it, the mosaic's."""
+    resolution: Above0 | None = None
+    """Size of the pixels wanted; without it, the nearest to the mosaic's that fits the cells."""

@@ -1,0 +1,530 @@
+"""The part of a file that has come so far, and a note of what it is part of.
+
+Where files are fetched from: who publishes them, or a mirror.
+
+Bring one file over HTTP, in as many attempts as it takes, without bringing a byte twice.
+
+What has come lies in a part file; a note beside it says which version of the file it is part of, by
+the validator that the server gave (a strong ETag, or else Last-Modified). After a broken transfer,
+in this process or an earlier one, the rest is asked for with ``Range`` and ``If-Range`` (RFC 9110):
+a server that has another version by now, or that knows no ranges, answers with the whole file, and
+the part begins anew.
+
+Files of the internet, kept: each is brought once, and compared with its checksum ever after.
+
+Neither WorldPop nor the Joint Research Centre publishes checksums of its rasters. The SHA-256 of
+what came first is therefore noted beside the file; a file that no longer agrees with it is brought
+again, and refused if it still differs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import pooch  # type: ignore[import-untyped]
+import requests
+from filelock import FileLock, Timeout
+from pooch.hashes import hash_matches  # type: ignore[import-untyped]
+from pooch.utils import unique_file_name  # type: ignore[import-untyped]
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, TimeoutError
+
+from popdask import __version__
+from popdask.errors import InputError
+
+
+class Part:
+    """Bytes that have come, and what they are part of.
+
+    Parameters
+    ----------
+    path
+        Where the bytes lie; the note is beside it, ``.json`` added.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._beside = path.with_name(f"{path.name}.json")
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """Validator, size and checksum of the file; without them, nothing is known."""
+        try:
+            return json.loads(self._beside.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):  # the latter after a power cut
+            return {}
+
+    def size(self) -> int:
+        """Count the bytes that have come."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def whole(self) -> bool:
+        """Tell whether all have come, as far as is known."""
+        return self.path.exists() and self.note.get("size") == self.size()
+
+    def rest(self) -> dict[str, str]:
+        """Headers that ask for what has not come, if the file is still the same."""
+        validator = self.note.get("validator")
+        if not validator or not self.size():
+            return {}
+        return {"Range": f"bytes={self.size()}-", "If-Range": validator}
+
+    def discard(self) -> None:
+        """Forget the bytes, then what they were part of."""
+        self.path.unlink(missing_ok=True)
+        self._beside.unlink(missing_ok=True)
+
+    def describe(self, note: dict[str, Any]) -> None:
+        """Write the note."""
+        self._beside.write_text(json.dumps(note), encoding="utf-8")
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """Open the part for what comes next; what has come is on the disk at the end."""
+        with self.path.open("ab") as file:
+            try:
+                yield file
+            finally:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def hand_over(self, target: str) -> None:
+        """Move the bytes to where they belong."""
+        self.path.replace(target)
+        self._beside.unlink(missing_ok=True)
+
+
+def root_of(url: str | None, variable: str, published: str) -> str:
+    """Give the root that files are fetched from, without a slash at its end.
+
+    Parameters
+    ----------
+    url
+        Of a mirror, if one is named.
+    variable
+        The environment variable that names one otherwise.
+    published
+        The root where the files are published.
+
+    Raises
+    ------
+    InputError
+        If it is not a URL.
+
+    Examples
+    --------
+    >>> root_of("https://mirror.example.org/worldpop/", "POPDASK_WORLDPOP_URL", "")
+    'https://mirror.example.org/worldpop'
+    """
+    root = url or os.environ.get(variable) or published
+    parts = urlsplit(root)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InputError(
+            f"{variable if url is None else 'url'} is {root!r}; expected the root of a mirror such "
+            "as https://mirror.example.org/worldpop; correct it."
+        )
+    return root.rstrip("/")
+
+
+def shown(url: str) -> str:
+    """Give a URL without user, password and query.
+
+    Examples
+    --------
+    >>> shown("https://me:word@mirror.example.org/a/nor_ppp_2000.tif?token=abc")
+    'https://mirror.example.org/a/nor_ppp_2000.tif'
+    """
+    return re.sub(r"//[^/@]*@", "//", url.split("?")[0])
+
+
+AGENT = {"User-Agent": f"popdask/{__version__}"}
+BLOCK = 1 << 18
+_BUSY = (408, 425, 429)
+_NOT_THERE = (404, 410)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
+
+#: Is told the name of a file, the bytes that have come, and the bytes in all if they are known.
+Watch = Callable[[str, int, int | None], None]
+#: Is told one line.
+Tell = Callable[[str], None]
+
+
+class FetchError(Exception):
+    """A file could not be fetched; the message is one sentence."""
+
+
+class MissingFileError(FetchError):
+    """The server has no such file."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for."""
+
+    attempts: int = 6
+    """Attempts in a row that bring nothing new, before a transfer is given up."""
+    wait: float = 1.0
+    """Seconds before the second attempt; doubled for each one after it."""
+    longest: float = 60.0
+    """Seconds between two attempts, at most."""
+    connect: float = 30.0
+    """Seconds for a connection to be made."""
+    read: float = 120.0
+    """Seconds without a byte, after which a connection counts as broken."""
+
+
+class _BrokenError(Exception):
+    """An attempt failed; another one may not."""
+
+    def __init__(self, trouble: str, after: float = 0.0) -> None:
+        super().__init__(trouble)
+        self.after = after
+
+
+class ResumingDownloader:
+    """A downloader for `pooch.retrieve` that goes on where a broken transfer stopped.
+
+    Parameters
+    ----------
+    part
+        Where the bytes lie until all have come; its note is beside it, ``.json`` added.
+    patience
+        How long the server is waited for.
+    watch, tell
+        Are told how far the transfer is, and that an attempt failed.
+    """
+
+    def __init__(
+        self,
+        part: Path,
+        patience: Patience,
+        watch: Watch | None = None,
+        tell: Tell | None = None,
+    ) -> None:
+        self._part = Part(part)
+        self._patience = patience
+        self._watch = watch
+        self._tell = tell
+
+    def __call__(self, url: str, output_file: str | IO[Any], fetcher: object) -> None:
+        """Bring `url` to `output_file`, as pooch asks for it.
+
+        Raises
+        ------
+        FetchError
+            If the server has no such file, refuses it or stays away, or if the file is not the one
+            whose checksum the server tells.
+        """
+        with requests.Session() as session:
+            self._bring(session, url)
+        told = self._part.note.get("checksum")
+        if not hash_matches(str(self._part.path), told):
+            self._part.discard()
+            raise FetchError(
+                f"{shown(url)} is not what the server says it is: its checksum is not {told}; "
+                "what came was thrown away, fetch again."
+            )
+        self._part.hand_over(str(output_file))
+
+    def _bring(self, session: requests.Session, url: str) -> None:
+        failures = 0
+        while not self._part.whole():
+            had = self._part.size()
+            try:
+                self._attempt(session, url)
+            except (requests.RequestException, HTTPError, _BrokenError) as trouble:
+                failures = 1 if self._part.size() > had else failures + 1
+                self._wait(url, trouble, failures)
+
+    def _attempt(self, session: requests.Session, url: str) -> None:
+        patience = (self._patience.connect, self._patience.read)
+        headers = AGENT | {"Accept-Encoding": "identity"} | self._part.rest()
+        with session.get(url, headers=headers, stream=True, timeout=patience) as answer:
+            self._begin(answer, url)
+            size = self._part.note["size"]
+            with self._part.opened() as file:
+                # not iter_content: a break drops the bytes of its unfinished block
+                while block := answer.raw.read1(BLOCK, decode_content=False):
+                    file.write(block)
+                    if self._watch:
+                        self._watch(url.rsplit("/", 1)[-1], file.tell(), size)
+        if size is None:
+            self._part.describe(self._part.note | {"size": self._part.size()})
+        elif self._part.size() != size:
+            came = self._part.size()
+            if came > size:
+                self._part.discard()
+            raise _BrokenError(f"{came:,} of {size:,} bytes came")
+
+    def _begin(self, answer: requests.Response, url: str) -> None:
+        """Make the part fit for what an answer brings."""
+        if answer.status_code == 206:
+            if self._goes_on(answer):
+                return
+            self._part.discard()
+            raise _BrokenError("the server sent another part than it was asked for")
+        if answer.status_code == 416:
+            self._part.discard()
+            raise _BrokenError("the server has a shorter file by now")
+        _refuse(answer, url)
+        self._part.discard()
+        self._part.describe(_note(answer))
+
+    def _goes_on(self, answer: requests.Response) -> bool:
+        """Tell whether an answer begins where the part ends."""
+        span = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+        note = self._part.note
+        if not span or int(span[1]) != self._part.size():
+            return False
+        total = int(span[2])
+        self._part.describe(note | {"size": total})
+        return note["size"] in (None, total)
+
+    def _wait(self, url: str, trouble: Exception, failures: int) -> None:
+        cause = _cause(trouble, url)
+        if failures >= self._patience.attempts:
+            rest = "nothing of it has come: check the network, and fetch again."
+            if self._part.size():
+                rest = "what has come is kept, fetch again to go on."
+            raise FetchError(
+                f"{shown(url)} could not be fetched in {failures} attempts, at last: {cause}; "
+                f"{rest}"
+            ) from trouble
+        pause = min(self._patience.wait * 2 ** (failures - 1), self._patience.longest)
+        pause = max(pause, min(getattr(trouble, "after", 0.0), self._patience.longest))
+        if self._tell:
+            self._tell(f"{url.rsplit('/', 1)[-1]}: {cause}; trying again in {pause:.0f} s")
+        time.sleep(pause)
+
+
+def is_there(url: str, patience: Patience) -> bool:
+    """Tell whether a server has a file.
+
+    Raises
+    ------
+    FetchError
+        If it does not answer.
+    """
+    seconds = (patience.connect, patience.read)
+    try:
+        return requests.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
+    except requests.RequestException as trouble:
+        raise FetchError(f"{shown(url)} cannot be asked for: {_cause(trouble, url)}.") from trouble
+
+
+def _note(answer: requests.Response) -> dict[str, Any]:
+    etag = answer.headers.get("ETag", "")
+    weak = etag.startswith("W/")
+    length = answer.headers.get("Content-Length")
+    return {
+        "validator": (etag if etag and not weak else None) or answer.headers.get("Last-Modified"),
+        "size": int(length) if length and length.isdigit() else None,
+        "checksum": _checksum(answer),
+    }
+
+
+def _checksum(answer: requests.Response) -> str | None:
+    """Checksum of the whole file in pooch's form, where a server tells it (RFC 9530, RFC 1864)."""
+    found = _SHA256.search(answer.headers.get("Repr-Digest", ""))
+    kind, text = ("sha256", found[1]) if found else ("md5", answer.headers.get("Content-MD5", ""))
+    try:
+        return f"{kind}:{base64.b64decode(text, validate=True).hex()}" if text else None
+    except binascii.Error:
+        return None
+
+
+def _refuse(answer: requests.Response, url: str) -> None:
+    """Raise what an answer without the file means."""
+    status = answer.status_code
+    if status == 200:
+        return
+    if status in _NOT_THERE:
+        raise MissingFileError(f"{shown(url)} is not there (HTTP {status}).")
+    if status in _BUSY or status >= 500:
+        after = answer.headers.get("Retry-After", "")
+        raise _BrokenError(f"the server answers {status}", float(after) if after.isdigit() else 0.0)
+    raise FetchError(f"{shown(url)} is refused by the server (HTTP {status} {answer.reason}).")
+
+
+def _cause(trouble: Exception, url: str) -> str:
+    """Say in a few words what kept a file from coming."""
+    if _unreached(trouble):
+        return f"the host {urlsplit(url).hostname} cannot be reached"
+    if isinstance(trouble, requests.Timeout | TimeoutError):
+        return "the server stays silent"
+    if isinstance(trouble, requests.ConnectionError | ProtocolError):
+        return "the connection broke"
+    return str(trouble)
+
+
+def _unreached(trouble: Exception) -> bool:
+    """Tell whether no connection was made: no such name, no route, or nobody who answers."""
+    reason = getattr(trouble.args[0], "reason", None) if trouble.args else None
+    return isinstance(trouble, requests.ConnectTimeout) or isinstance(reason, NewConnectionError)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file of the internet, on this machine."""
+
+    path: Path
+    """Where it is kept."""
+    url: str
+    """Where it is from, without secrets."""
+    sha256: str
+    """Its checksum, in hexadecimal digits."""
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Checksum by URL, for the record."""
+        return {self.url: self.sha256}
+
+
+class Downloads:
+    """The cache of files that were brought, and how others are.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where they are kept; by default ``POPDASK_CACHE``, or else the user's cache folder.
+    patience : Patience
+        How long servers are waited for.
+    watch : callable, optional
+        Is told the name of a file, the bytes that have come, and the bytes in all or None.
+    tell : callable, optional
+        Is told, in a line, what is waited for.
+
+    Examples
+    --------
+    >>> downloads = Downloads("/tmp/popdask", patience=Patience(attempts=2))
+    >>> downloads.folder
+    PosixPath('/tmp/popdask')
+    """
+
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        *,
+        patience: Patience | None = None,
+        watch: Watch | None = None,
+        tell: Tell | None = None,
+    ) -> None:
+        named = folder or os.environ.get("POPDASK_CACHE") or pooch.os_cache("popdask")
+        self.folder = Path(named).expanduser()
+        self.patience = patience or Patience()
+        self._watch = watch
+        self._tell = tell
+
+    def get(self, url: str, check: Callable[[Path], None] = lambda path: None) -> Download:
+        """Give a file, from the cache if it is there and sound.
+
+        Two that ask for one file at once, in one process or in two, bring it once.
+
+        Parameters
+        ----------
+        url
+            Where it is.
+        check
+            Raises an error if what came is not what was expected; then it is not kept.
+
+        Raises
+        ------
+        FetchError
+            If it cannot be brought, or is another file than the one that was brought before.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = unique_file_name(url)
+        with self._alone(name):
+            note = self._note(name)
+            path = self._retrieve(url, name, note)
+            if "sha256" not in note:
+                try:
+                    check(path)
+                except Exception:
+                    path.unlink()
+                    raise
+                note = {
+                    "url": shown(url),
+                    "sha256": pooch.file_hash(str(path)),
+                    "bytes": path.stat().st_size,
+                    "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
+                }
+                self._note_path(name).write_text(json.dumps(note, indent=1), encoding="utf-8")
+        return Download(path, shown(url), note["sha256"])
+
+    def has(self, url: str) -> bool:
+        """Tell whether the server, not the cache, has a file."""
+        return is_there(url, self.patience)
+
+    def forget(self, url: str) -> None:
+        """Drop a file from the cache, and its checksum."""
+        name = unique_file_name(url)
+        with self._alone(name):
+            (self.folder / name).unlink(missing_ok=True)
+            self._note_path(name).unlink(missing_ok=True)
+
+    def _retrieve(self, url: str, name: str, note: dict[str, Any]) -> Path:
+        part = self.folder / f"{name}.part"
+        downloader = ResumingDownloader(part, self.patience, self._watch, self._tell)
+        known = f"sha256:{note['sha256']}" if note else None
+        try:
+            with _quiet_pooch():
+                path = pooch.retrieve(
+                    url, known, fname=name, path=self.folder, downloader=downloader
+                )
+        except ValueError as error:  # what pooch says of a wrong checksum
+            raise FetchError(
+                f"{shown(url)} is another file than the one fetched on {note['fetched'][:10]} "
+                f"(SHA-256 {note['sha256'][:12]}…): it is not kept; if the source has a new "
+                f"version, remove {self._note_path(name)} and fetch again."
+            ) from error
+        return Path(path)
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Keep others from a file; if another process has it, say so and wait."""
+        lock = FileLock(self.folder / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if self._tell:
+                self._tell(f"{name.split('-', 1)[1]}: waiting for another fetch that brings it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _note_path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _note(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads(self._note_path(name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):  # the latter after a power cut
+            return {}
+
+
+@contextmanager
+def _quiet_pooch() -> Iterator[None]:
+    """Keep pooch from writing to the standard error: a library does not print."""
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

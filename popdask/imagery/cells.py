@@ -1,0 +1,538 @@
+"""Cells as a Dataset: put together, written as Zarr, opened again.
+
+88,869 cells are 88,869 small files as images, and some 1,400 chunks as Zarr.
+
+Larger cells out of smaller ones: n × n images side by side, their people added.
+
+Cells as a folder of images, ``<running>_<size>_<north>_<east>_<people>.jpg``.
+
+North and east are the cell's lower-left corner in units of its size, as in
+``005859_100m_61397_6775_0.jpg``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import rioxarray  # noqa: F401  registers Dataset.rio
+import xarray as xr
+from dask.base import tokenize
+from numpy.typing import NDArray
+from PIL import Image
+
+from popdask.errors import InputError
+from popdask.imagery.grid import CellGrid, as_grid, crs_text, z_order
+from popdask.io.cube import open_group, write_group
+from popdask.io.paths import Path_, atomic_path
+
+CHUNK_CELLS = 64  # a square of 8 × 8 in Z-order
+CHUNK_BYTES = 2**27
+IMAGE = ("cell", "band", "row", "col")
+
+
+def make_cells(
+    images: da.Array,
+    people: NDArray[np.floating],
+    north: NDArray[np.int64],
+    east: NDArray[np.int64],
+    grid: CellGrid,
+    *,
+    context: int = 0,
+    nodata: Any = 0,
+    covered: da.Array | None = None,
+) -> xr.Dataset:
+    """Put cells together from their arrays.
+
+    Parameters
+    ----------
+    images : dask.array.Array, (cell, band, row, col)
+        Square images, with the ring of context.
+    people : ndarray of float, (cell,)
+        People in each cell, NaN = unknown.
+    north, east : ndarray of int64, (cell,)
+        The cells' lower-left corners in units of the cell size.
+    grid : CellGrid
+        Their grid.
+    context : int, optional
+        Cells of the ring around each.
+    nodata : optional
+        What pixels without data hold.
+    covered : dask.array.Array, (cell,), optional
+        Share of each cell's own pixels that have data, where it is known.
+
+    Returns
+    -------
+    Dataset
+        As `popdask.imagery.cutting.cut_cells` describes it.
+
+    Examples
+    --------
+    >>> images = da.zeros((1, 3, 20, 20), dtype="uint8")
+    >>> make_cells(images, np.ones(1), np.array([4]), np.array([7]), CellGrid(100)).resolution
+    5.0
+    """
+    cells = xr.Dataset(
+        {
+            "images": (IMAGE, images, {"long_name": "image"}),
+            "people": ("cell", people, {"units": "people per cell", "long_name": "population"}),
+        },
+        coords={"north": ("cell", north), "east": ("cell", east)},
+        attrs={
+            "cell_size": grid.size,
+            "resolution": grid.size * (2 * context + 1) / images.shape[-1],
+            "context": context,
+            "origin": list(grid.origin),
+            "nodata": str(nodata),
+        },
+    )
+    cells["people"] = cells["people"].astype("float64")
+    if covered is not None:
+        cells["covered"] = ("cell", covered, {"long_name": "share of pixels with data"})
+    return cells.rio.write_crs(grid.crs)
+
+
+def cells_grid(cells: xr.Dataset) -> CellGrid:
+    """Give the grid that cells belong to.
+
+    Parameters
+    ----------
+    cells : Dataset
+        As `cut_cells` or `read_cells` give them.
+
+    Returns
+    -------
+    CellGrid
+
+    Examples
+    --------
+    >>> images = da.zeros((1, 3, 20, 20), dtype="uint8")
+    >>> grid = CellGrid.preset("eu_1km")
+    >>> cells_grid(make_cells(images, np.ones(1), np.array([4]), np.array([7]), grid)) == grid
+    True
+    """
+    x, y = cells.attrs["origin"]
+    crs = crs_text(cells["spatial_ref"].attrs["crs_wkt"])
+    return CellGrid(float(cells.attrs["cell_size"]), crs, (float(x), float(y)))
+
+
+def cells_nodata(cells: xr.Dataset) -> Any:
+    """Give what pixels without data hold, in the dtype of the images."""
+    return cells["images"].dtype.type(float(cells.attrs["nodata"]))
+
+
+def write_cells(cells: xr.Dataset, path: Path_) -> None:
+    """Write cells as Zarr, whole or not at all.
+
+    Parameters
+    ----------
+    cells : Dataset
+        With ``images`` and whatever else goes by cell, such as ``split``; computed chunk by chunk.
+    path : path or URL
+        A new folder. Behind a URL, an interrupted write leaves part of a group.
+
+    Raises
+    ------
+    InputError
+        If `path` is there already, or there is no cell.
+
+    Notes
+    -----
+    A chunk holds 64 cells, or fewer where that is more than 128 MiB.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> images = da.zeros((2, 3, 20, 20), dtype="uint8")
+    >>> cells = make_cells(images, np.ones(2), np.array([4, 5]), np.array([7, 7]), CellGrid(100))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_cells(cells, f"{folder}/cells.zarr")
+    ...     open_cells(f"{folder}/cells.zarr").images.shape
+    (2, 3, 20, 20)
+    """
+    if not cells.sizes["cell"]:
+        raise InputError("there is no cell to write; expected at least one; check what chose them")
+    each = int(np.prod(cells["images"].shape[1:])) * cells["images"].dtype.itemsize
+    step = max(1, min(CHUNK_CELLS, CHUNK_BYTES // each))
+    stored = cells.chunk({"cell": step, "band": -1, "row": -1, "col": -1})
+    for name in stored.variables:
+        stored[name].encoding = {}
+        if stored[name].dims == ("cell",):
+            stored[name] = stored[name].chunk({"cell": cells.sizes["cell"]})
+    write_group(stored, path, "the cells")
+
+
+def open_cells(path: Path_) -> xr.Dataset:
+    """Open cells stored as Zarr.
+
+    Parameters
+    ----------
+    path : path or URL
+        What `write_cells` wrote.
+
+    Returns
+    -------
+    Dataset
+        ``images`` lazy, in the chunks of the store; everything that goes by cell alone is loaded.
+
+    Raises
+    ------
+    InputError
+        If it is not such a group.
+    """
+    stored = open_group(path, "cells that popdask wrote")
+    if "images" not in stored or stored["images"].dims != IMAGE or "people" not in stored:
+        found = {str(name): array.dims for name, array in stored.data_vars.items()}
+        raise InputError(
+            f"{path} holds {found}; expected images (cell, band, row, col) and people (cell); "
+            "write it with write_cells"
+        )
+    return load_tables(stored)
+
+
+def load_tables(cells: xr.Dataset) -> xr.Dataset:
+    """Load what goes by cell alone; the images stay lazy."""
+    tables = [name for name, array in cells.variables.items() if array.dims == ("cell",)]
+    return cells.assign({name: cells[name].compute() for name in tables})
+
+
+def coarsen_cells(cells: xr.Dataset, n: int = 3) -> xr.Dataset:
+    """Join n × n cells into one, adding their people.
+
+    Parameters
+    ----------
+    cells : Dataset
+        Cells without context.
+    n : int, optional
+        Cells per side; 3 makes cells of 300 m from those of 100 m, aligned with the grid's origin.
+
+    Returns
+    -------
+    Dataset
+        Lazy, as `cut_cells` gives it on the grid of n times the size: where one of the n × n cells
+        is missing there is no cell; where the people of one are unknown, so are theirs. Of other
+        variables by cell, only ``covered`` is kept.
+
+    Raises
+    ------
+    InputError
+        If the cells have context, or no n × n of them are there.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cutting import cut_cells
+    >>> image = xr_zeros(CellGrid(100).geobox(range(6), range(4), pixels=20), "uint8")
+    >>> dict(coarsen_cells(cut_cells(image), 3).images.sizes)
+    {'cell': 2, 'band': 1, 'row': 60, 'col': 60}
+    """
+    if cells.attrs["context"]:
+        raise InputError(
+            f"the cells have a context of {cells.attrs['context']}; expected none, because rings "
+            "do not join; cut them with context=0, or cut the larger cells from the mosaic"
+        )
+    north, east, members = _complete(cells["north"].values, cells["east"].values, n)
+    if not len(north):
+        raise InputError(
+            f"the {cells.sizes['cell']} cells hold no {n} × {n} of which all are there; expected "
+            "at least one; join cells before choosing among them"
+        )
+    order = members.ravel()
+    step = max(1, CHUNK_CELLS // n**2) * n**2
+    images = da.asarray(cells["images"].data)[order].rechunk((step, -1, -1, -1))
+    sides = tuple(n * size for size in images.shape[2:])
+    counts = tuple(size // n**2 for size in images.chunks[0])
+    chunks = (counts, images.chunks[1], *((side,) for side in sides))
+    joined = images.map_blocks(_join_block, n, chunks=chunks, dtype=images.dtype)
+    covered = None
+    if "covered" in cells:
+        covered = da.asarray(cells["covered"].data)[order].reshape(members.shape).mean(1)
+    return make_cells(
+        joined,
+        cells["people"].values[members].sum(1),
+        north,
+        east,
+        cells_grid(cells).joined(n),
+        nodata=cells_nodata(cells),
+        covered=covered,
+    )
+
+
+def _complete(
+    north: NDArray[np.int64], east: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Find the cells of n times the size whose members are all there, in Z-order.
+
+    Gives north and east (m,) and the members' indices (m, n²), row by row from the north-west.
+    """
+    corners, which = np.unique(np.stack([north, east]) // n, axis=1, return_inverse=True)
+    members = np.full((corners.shape[1], n * n), -1)
+    members[which.ravel(), (n - 1 - north % n) * n + east % n] = np.arange(len(north))
+    there = (members >= 0).all(1)
+    (north, east), members = corners[:, there], members[there]
+    order = z_order(north, east)
+    return north[order], east[order], members[order]
+
+
+def _join_block(images: NDArray, n: int) -> NDArray:
+    """Put n² images after one another (m · n², band, row, col) together (m, band, n·row, n·col)."""
+    band, row, col = images.shape[1:]
+    parts = images.reshape(-1, n, n, band, row, col).transpose(0, 3, 1, 4, 2, 5)
+    return parts.reshape(-1, band, n * row, n * col)
+
+
+SHOWN = 5
+
+_NAME = re.compile(
+    r"(?P<running>\d+)_(?P<size>[\d.]+[a-z]+)_(?P<north>-?\d+)_(?P<east>-?\d+)"
+    r"_(?P<people>\d+(\.\d+)?)\.(jpe?g|png)",
+    re.IGNORECASE,
+)
+
+
+def list_folder(folder: Path_, grid: CellGrid | str = "dk_100m") -> tuple[pd.DataFrame, list[str]]:
+    """Read the file names of a folder of cells.
+
+    Parameters
+    ----------
+    folder : path
+        Where the files are; hidden files are passed over.
+    grid : CellGrid or str, optional
+        The grid of the cells, or the name of a preset.
+
+    Returns
+    -------
+    cells : DataFrame
+        path, north, east, people of the files whose names parse, in Z-order.
+    others : list of str
+        The names that do not, or have another size, sorted.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("005859_100m_61397_6775_0.jpg", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     cells, others = list_folder(folder)
+    >>> cells.north.tolist(), others
+    ([61397], ['notes.txt'])
+    """
+    place, known_grid = Path(folder), as_grid(grid)
+    if not place.is_dir():
+        raise InputError(f"{folder} is no folder; expected one with images of cells; correct it")
+    rows, others = [], []
+    for entry in os.scandir(place):
+        if entry.name.startswith("."):
+            continue
+        name = _NAME.fullmatch(entry.name)
+        if name is None or name["size"].lower() != known_grid.label:
+            others.append(entry.name)
+            continue
+        rows.append((entry.path, int(name["north"]), int(name["east"]), float(name["people"])))
+    cells = pd.DataFrame(sorted(rows), columns=["path", "north", "east", "people"])
+    order = z_order(cells["north"].to_numpy(np.int64), cells["east"].to_numpy(np.int64))
+    return cells.iloc[order].reset_index(drop=True), sorted(others)
+
+
+def read_cells(
+    folder: Path_, grid: CellGrid | str = "dk_100m", *, skip: bool = False
+) -> xr.Dataset:
+    """Read a folder of cells, lazily.
+
+    Parameters
+    ----------
+    folder : path
+        With files such as ``005859_100m_61397_6775_0.jpg``, JPEG or PNG, all of one shape.
+    grid : CellGrid or str, optional
+        The grid of the cells, or the name of a preset.
+    skip : bool, optional
+        Pass over files whose names do not parse; how many is in the attribute ``skipped``, which
+        they are says `list_folder`.
+
+    Returns
+    -------
+    Dataset
+        As `cut_cells` gives it, without ``covered``, 64 cells a chunk. Write it with `write_cells`
+        before training, so that the small files are opened once.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder or no cell in it, a name does not parse (without `skip`), a cell
+        is there twice; and, when computed, if a file cannot be read or has another shape.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import dask.array as da
+    >>> images = da.full((1, 1, 8, 8), 90, dtype="uint8")
+    >>> one = np.array([61397]), np.array([6775])
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     write_folder(make_cells(images, np.ones(1), *one, CellGrid(100)), f"{place}/cells")
+    ...     cells = read_cells(f"{place}/cells")
+    ...     int(cells.images.mean()), cells.people.values
+    (90, array([1.]))
+    """
+    table, others = list_folder(folder, grid)
+    known_grid = as_grid(grid)
+    if others and not skip:
+        shown = ", ".join(others[:SHOWN]) + (", …" if len(others) > SHOWN else "")
+        raise InputError(
+            f"{folder} holds {len(others)} files that are not named as cells of {known_grid.label} "
+            f"({shown}); expected names such as 005859_{known_grid.code(61397, 6775)}_0.jpg; pass "
+            "skip=True to pass over them"
+        )
+    if table.empty:
+        raise InputError(f"{folder} holds no cell of {known_grid.label}; expected images of cells")
+    twice = table.duplicated(["north", "east"])
+    if twice.any():
+        raise InputError(
+            f"{folder} holds {int(twice.sum())} cells twice, among them "
+            f"{Path(table['path'][twice].iloc[0]).name}; expected one file for each cell; remove "
+            "all but one"
+        )
+    people, north, east = (table[name].to_numpy() for name in ("people", "north", "east"))
+    cells = make_cells(_lazy_images(table["path"].tolist()), people, north, east, known_grid)
+    cells.attrs["skipped"] = len(others)
+    return cells
+
+
+def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None:
+    """Write cells as a folder of JPEG files, whole or not at all.
+
+    Parameters
+    ----------
+    cells : Dataset
+        uint8, one or three bands, without context, all with known people; computed chunk by chunk.
+    folder : path
+        A new folder. Files are numbered in the order of the cells, from 0.
+    quality : int, optional
+        Of the JPEG, 1 to 100; it always loses something.
+
+    Raises
+    ------
+    InputError
+        If the folder is there already, or the cells cannot be named or written so.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import dask.array as da
+    >>> images = da.full((1, 1, 8, 8), 90, dtype="uint8")
+    >>> one = np.array([61397]), np.array([6775])
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     write_folder(make_cells(images, np.full(1, 12), *one, CellGrid(100)), f"{place}/cells")
+    ...     [path.name for path in Path(place, "cells").iterdir()]
+    ['000000_100m_61397_6775_12.jpg']
+    """
+    target = Path(folder)
+    if target.exists():
+        raise InputError(f"{folder} exists; expected a new folder; remove or rename it")
+    names = _names(cells)
+    images = da.asarray(cells["images"].data)
+    images = images.rechunk((images.chunks[0], -1, -1, -1))
+    ends = np.cumsum((0, *images.chunks[0]))
+    with atomic_path(target, new=True) as part:
+        part.mkdir()
+        write = dask.delayed(_write_images, pure=False)
+        blocks = images.to_delayed().ravel()
+        dask.compute(
+            *(
+                write(block, names[start:stop], str(part), quality)
+                for block, start, stop in zip(blocks, ends[:-1], ends[1:], strict=True)
+            )
+        )
+
+
+def _lazy_images(paths: Sequence[str]) -> da.Array:
+    shape = _header(paths[0])
+    ends = [*range(0, len(paths), CHUNK_CELLS), len(paths)]
+    chunks = (tuple(np.diff(ends).tolist()), *((size,) for size in shape))
+    stamps = [Path(path).stat().st_mtime_ns for path in paths]
+    return da.map_blocks(
+        _read_images,
+        da.from_array(np.array(paths, object), chunks=CHUNK_CELLS)[:, None, None, None],
+        form=shape,
+        dtype="uint8",
+        chunks=chunks,
+        meta=np.empty((0, 0, 0, 0), "uint8"),
+        name=f"folder-{tokenize(list(paths), stamps)}",
+    )
+
+
+def _header(path: str) -> tuple[int, int, int]:
+    return _read_image(path).shape
+
+
+def _read_images(paths: NDArray, form: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Read images (n, band, row, col)."""
+    images = np.empty((len(paths), *form), np.uint8)
+    for place, path in zip(images, paths.ravel(), strict=True):
+        image = _read_image(path)
+        if image.shape != form:
+            raise InputError(
+                f"{path} has {image.shape} bands, rows and columns, others {form}; expected one "
+                "shape for all cells; resize or remove it"
+            )
+        place[:] = image
+    return images
+
+
+def _read_image(path: str) -> NDArray[np.uint8]:
+    """Read an image (band, row, col)."""
+    try:
+        with Image.open(path) as file:
+            mode, values = file.mode, np.asarray(file)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); expected an image; remove it") from None
+    if mode not in ("L", "RGB"):
+        raise InputError(
+            f"{path} has pixels of the kind {mode}; expected grey, or red, green and "
+            "blue, of 8 bits; convert it"
+        )
+    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+
+
+def _names(cells: xr.Dataset) -> list[str]:
+    """Name the files of cells that can be written."""
+    images, grid = cells["images"], cells_grid(cells)
+    people = cells["people"].values
+    bands = images.sizes["band"]
+    if images.dtype != np.uint8 or bands not in (1, 3) or cells.attrs["context"]:
+        raise InputError(
+            f"the cells have {bands} bands of {images.dtype} and a context of "
+            f"{cells.attrs['context']}; expected one or three bands of uint8 without context, as "
+            "JPEG has them; write them as Zarr with write_cells"
+        )
+    if np.isnan(people).any():
+        raise InputError(
+            f"{int(np.isnan(people).sum())} cells have unknown people; expected a count for each, "
+            "as it stands in the file's name; cut with labelled=True"
+        )
+    places = zip(cells["north"].values, cells["east"].values, people, strict=True)
+    return [f"{i:06d}_{grid.code(n, e)}_{_text(p)}.jpg" for i, (n, e, p) in enumerate(places)]
+
+
+def _text(people: float) -> str:
+    return (
+        str(int(people)) if float(people).is_integer() else f"{people:.6f}".rstrip("0").rstrip(".")
+    )
+
+
+def _write_images(images: NDArray, names: Sequence[str], folder: str, quality: int) -> None:
+    for image, name in zip(images, names, strict=True):
+        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        Image.fromarray(pixels).save(Path(folder, name), quality=quality)

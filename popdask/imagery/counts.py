@@ -1,0 +1,329 @@
+"""How many people live in which cells: from a raster, a table of cells, or points.
+
+Counts are a table with the columns north, east (int64) and people (float64), one row per cell. A
+cell that is not in it is unknown.
+"""
+
+from __future__ import annotations
+
+import os
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rioxarray  # noqa: F401  registers DataArray.rio
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from popdask.errors import InputError
+from popdask.imagery.grid import TOLERANCE, CellGrid
+from popdask.io.arrays import check_population
+from popdask.io.grids import carry, describe_grid, grid_of, share_out
+from popdask.io.paths import Path_
+from popdask.io.rasters import read_counts, read_grid
+from popdask.io.tables import read_features, read_table
+
+COLUMNS = ["north", "east", "people"]
+
+
+def counts_from_raster(
+    raster: xr.DataArray | Path_, grid: CellGrid, *, share: bool = False
+) -> pd.DataFrame:
+    """Read the people of cells from a population raster.
+
+    Parameters
+    ----------
+    raster : DataArray (y, x), or path
+        People per cell, NaN or nodata where unknown, with a CRS. It is read whole.
+    grid : CellGrid
+        The cells wanted.
+    share : bool, optional
+        Where the raster has another grid, share each of its cells' people among the cells that it
+        covers, by area, keeping every person.
+
+    Returns
+    -------
+    DataFrame
+        north, east, people: every cell with data, row by row from the north-west.
+
+    Raises
+    ------
+    InputError
+        If the raster has no CRS, is a density, holds negative counts or, without `share`, is not on
+        the grid.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> grid = CellGrid(100)
+    >>> raster = xr_zeros(grid.geobox(range(8, 10), range(2)), "float32") + 3
+    >>> float(counts_from_raster(raster, grid).people.sum())
+    12.0
+    """
+    people, source, name = _read_raster(raster)
+    if source.transform.e > 0:  # rows from south to north
+        people, source = people[::-1], source.flipy()
+    norths, easts = grid.covering(tuple(source.boundingbox), source.crs)
+    target = grid.geobox(norths, easts)
+    if _lies_on(source, target):
+        values = people.astype("float64")
+    elif share:
+        everything = slice(0, source.shape[0]), slice(0, source.shape[1])
+        rows, columns = slice(0, target.shape[0]), slice(0, target.shape[1])
+        values = share_out(people, source, everything, target, rows, columns)
+    else:
+        raise InputError(
+            f"{name} has {describe_grid(source)}, which are not cells of {grid.label} in {grid.crs}"
+            "; expected a raster on the cell grid; pass share=True to share its people by area"
+        )
+    row, column = np.nonzero(np.isfinite(values))
+    return _table(norths.stop - 1 - row, easts.start + column, values[row, column])
+
+
+def counts_from_table(
+    table: pd.DataFrame | Path_, grid: CellGrid, *, cell: str = "cell", people: str = "people"
+) -> pd.DataFrame:
+    """Read the people of cells from a table of codes.
+
+    Parameters
+    ----------
+    table : DataFrame, or path
+        A column of cell codes and one of people; or, without codes, the columns north and east. A
+        file is Parquet, where it is called .parquet or .pq, or else CSV.
+    grid : CellGrid
+        The cells that the codes speak of.
+    cell, people : str, optional
+        Names of the columns.
+
+    Returns
+    -------
+    DataFrame
+        north, east, people, in the order of the table.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or cannot be read, a column is missing, a code is not of this
+        grid, a cell is there twice, or a count is negative or not a number.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"cell": ["100m_61397_6775"], "people": [12]})
+    >>> counts_from_table(table, CellGrid.preset("dk_100m"))
+       north  east  people
+    0  61397  6775    12.0
+    """
+    name = "the table of counts" if isinstance(table, pd.DataFrame) else str(table)
+    rows = table
+    if not isinstance(rows, pd.DataFrame):
+        rows = read_table(rows, "a table of cells and people", dtype={cell: str})
+    positions = {"north", "east"} <= set(rows.columns) and cell not in rows.columns
+    for column in (people, *(() if positions else (cell,))):
+        if column not in rows.columns:
+            raise InputError(
+                f"{name} has the columns {', '.join(map(str, rows.columns))}; expected {cell} and "
+                f"{people}; name them with cell= and people="
+            )
+    numbers = _as_people(rows[people], name)
+    if positions:
+        north, east = (_as_places(rows[axis], name) for axis in ("north", "east"))
+    else:
+        try:
+            cells = np.array([grid.parse(code) for code in rows[cell]], np.int64).reshape(-1, 2)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        north, east = cells[:, 0], cells[:, 1]
+    counts = _table(north, east, numbers)
+    refuse_doubles(counts, grid, name)
+    return counts
+
+
+def counts_from_points(
+    points: gpd.GeoDataFrame | Path_, grid: CellGrid, *, weight: str | None = None
+) -> pd.DataFrame:
+    """Count people at points, such as addresses, by cell.
+
+    Parameters
+    ----------
+    points : GeoDataFrame, or path
+        Points with a CRS; a file is anything that GDAL or GeoParquet reads.
+    grid : CellGrid
+        The cells wanted; the points are brought into its CRS.
+    weight : str, optional
+        Column with the people at each point; one person each if not given.
+
+    Returns
+    -------
+    DataFrame
+        north, east, people of the cells that hold a point, sorted.
+
+    Raises
+    ------
+    InputError
+        If there is no CRS, a geometry is no point or lies where the grid's CRS has no place, or a
+        weight is negative or not a number.
+
+    Examples
+    --------
+    >>> places = gpd.points_from_xy([677_510, 677_590], [6_139_710, 6_139_720], crs="EPSG:25832")
+    >>> counts_from_points(gpd.GeoDataFrame(geometry=places), CellGrid(100))
+       north  east  people
+    0  61397  6775     2.0
+    """
+    name = "the points" if isinstance(points, gpd.GeoDataFrame) else str(points)
+    found = points if isinstance(points, gpd.GeoDataFrame) else read_features(points, "points")
+    if found.crs is None:
+        raise InputError(f"{name} have no CRS; expected one, to find their cells; set it")
+    wrong = (found.geom_type != "Point") | found.is_empty
+    if wrong.any():
+        raise InputError(
+            f"{name} hold {int(wrong.sum())} geometries that are not points, first "
+            f"{found.geom_type[wrong].iloc[0]}; expected points; take their centroids or remove "
+            "them"
+        )
+    if weight is not None and weight not in found.columns:
+        raise InputError(
+            f"{name} have the columns {', '.join(map(str, found.columns))}; expected {weight}; "
+            "correct weight"
+        )
+    people = np.ones(len(found)) if weight is None else _as_people(found[weight], name)
+    there = found.to_crs(grid.crs).geometry
+    x, y = there.x.to_numpy(), there.y.to_numpy()
+    lost = ~(np.isfinite(x) & np.isfinite(y))
+    if lost.any():
+        raise InputError(
+            f"{name} hold {int(lost.sum())} points that have no place in {grid.crs}, first "
+            f"{found.geometry[lost].iloc[0]}; expected points near the cells; correct or remove "
+            "them"
+        )
+    north, east = grid.cells_at(x, y)
+    return _table(north, east, people).groupby(["north", "east"], as_index=False).sum()
+
+
+def people_of_cells(
+    counts: pd.DataFrame,
+    grid: CellGrid,
+    north: NDArray[np.int64],
+    east: NDArray[np.int64],
+    *,
+    drop_others: bool = False,
+) -> NDArray[np.float64]:
+    """Look up the people of some cells.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        north, east, people, one row per cell.
+    grid : CellGrid
+        The grid, for the words of an error.
+    north, east : ndarray of int64, (cell,)
+        The cells.
+    drop_others : bool, optional
+        Leave out counts of cells that are not among these.
+
+    Returns
+    -------
+    ndarray of float64, (cell,)
+        NaN where the count is unknown.
+
+    Raises
+    ------
+    InputError
+        If there are counts for other cells, for no cell at all, or a cell is there twice.
+
+    Examples
+    --------
+    >>> counts = pd.DataFrame({"north": [1], "east": [5], "people": [7.0]})
+    >>> people_of_cells(counts, CellGrid(100), np.array([1, 1]), np.array([5, 6]))
+    array([ 7., nan])
+    """
+    refuse_doubles(counts, grid, "the table of counts")
+    cells = pd.MultiIndex.from_arrays([north, east])
+    known = pd.MultiIndex.from_frame(counts[["north", "east"]])
+    others = counts_beyond(counts, north, east)
+    if others.any() and (others.all() or not drop_others):
+        first = counts[others].iloc[0]
+        raise InputError(
+            f"{int(others.sum())} of {len(counts)} counts are of cells that the image does not "
+            f"have, first {grid.code(first.north, first.east)}; expected counts of its cells; "
+            + (
+                "check the grid and the place"
+                if others.all()
+                else 'pass outside="drop" to leave them out'
+            )
+        )
+    people = pd.Series(counts["people"].to_numpy(np.float64), known)
+    return people.reindex(cells).to_numpy(np.float64)
+
+
+def counts_beyond(counts: pd.DataFrame, north: NDArray, east: NDArray) -> NDArray[np.bool_]:
+    """Tell which counts (north, east, people) are of other cells than these."""
+    cells = pd.MultiIndex.from_arrays([north, east])
+    return ~pd.MultiIndex.from_frame(counts[["north", "east"]]).isin(cells)
+
+
+def refuse_doubles(counts: pd.DataFrame, grid: CellGrid, name: str) -> None:
+    """Refuse counts (north, east, people) in which a cell is there twice."""
+    twice = counts.duplicated(["north", "east"])
+    if twice.any():
+        first = counts[twice].iloc[0]
+        raise InputError(
+            f"{name} has {int(twice.sum())} cells twice, first {grid.code(first.north, first.east)}"
+            "; expected one count for each cell; add them up or remove all but one"
+        )
+
+
+def _table(north: NDArray, east: NDArray, people: NDArray) -> pd.DataFrame:
+    columns = (north.astype(np.int64), east.astype(np.int64), people.astype(np.float64))
+    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+
+
+def _lies_on(source: GeoBox, target: GeoBox) -> bool:
+    """Tell whether a raster is exactly some cells, north up."""
+    if source.crs != target.crs or source.shape != target.shape:
+        return False
+    corners = np.array([[0.0, 0.0], list(source.shape)]).T
+    row, column = carry(corners[0], corners[1], source, target)
+    return bool(np.abs([row - corners[0], column - corners[1]]).max() < 1000 * TOLERANCE)
+
+
+def _read_raster(raster: xr.DataArray | Path_) -> tuple[NDArray, GeoBox, str]:
+    if isinstance(raster, xr.DataArray):
+        name = str(raster.name or "the raster of counts")
+        if set(raster.dims) != {"y", "x"}:
+            raise InputError(
+                f"{name} has the dimensions {raster.dims}; expected y and x; select one band, for "
+                "example with isel(band=0)"
+            )
+        counts = check_population(name, raster.transpose("y", "x")).to_numpy().astype("float32")
+        return counts, grid_of(raster), name
+    path = os.fspath(raster)
+    grid = read_grid(path)
+    return read_counts(path, slice(0, grid.shape[0]), slice(0, grid.shape[1])), grid, path
+
+
+def _as_people(column: pd.Series, name: str) -> NDArray[np.float64]:
+    """Check that a column holds counts."""
+    people = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    wrong = ~(np.isfinite(people) & (people >= 0))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(
+            f"{name} has {int(wrong.sum())} counts that are negative or not numbers, first "
+            f"{column.iloc[row]} in row {row}; expected people, 0 or more; correct or remove them"
+        )
+    return people
+
+
+def _as_places(column: pd.Series, name: str) -> NDArray[np.int64]:
+    """Check that a column holds whole numbers."""
+    places = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    wrong = ~(np.isfinite(places) & (places == np.rint(places)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(
+            f"{name} has {column.iloc[row]} as {column.name} in row {row}; expected whole numbers, "
+            "the corners of cells in units of their size; divide coordinates by it"
+        )
+    return places.astype(np.int64)

@@ -1,0 +1,386 @@
+"""Estimate the cells of one tile: the array kernel under `popdask.imagery.estimate`.
+
+The trick is that cells pass one by one. Which kernel torch takes for a row of a batch, and so the
+last bits of its answer, follows from the shape of the batch and the place in it (measured: answers
+differ in batches of 5 or 7), and a cell at p = 0.5 hangs on the last bit. On a CPU one image at a
+time is also the quicker way where cells are large: what passes between two layers of 200 × 200
+pixels then stays in the cache. A GPU wants batches; there they are all of one shape.
+
+From a mosaic to a population raster: presence first, then people where somebody lives.
+
+The mosaic is brought into tiles of whole cells, whatever its chunks are, with the ring that the
+models see around a cell. One task estimates one tile, so pixels are dropped where they were read,
+and what a cell gets does not depend on the tile that it is in (`popdask.imagery.estimate`).
+
+After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation: nobody where
+the probability of presence is at most 0.5, else what the regressor counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.xr import xr_coords
+
+from popdask.blocks.torch import pick_device
+from popdask.errors import InputError
+from popdask.imagery.cutting import Lattice, as_bands, find_lattice, nodata_of, valid_pixels
+from popdask.imagery.grid import CellGrid, as_grid
+from popdask.imagery.model import TrainedModel, as_trained
+from popdask.imagery.networks import Network
+
+CALL_BYTES = 2**24  # of pixels given to a model at once
+BATCH_PIXELS = 1024**2  # of one band: keeps a GPU busy; more would leave more of a batch empty
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a tile is estimated."""
+
+    pixels: int
+    """Rows and columns of a cell."""
+    ring: int
+    """Pixels around the tile."""
+    nodata: Any
+    """What pixels without data hold."""
+    threshold: float
+    """Probability of presence above which people are counted."""
+    batch_size: int
+    """Cells in a batch on a GPU, at most."""
+    device: str
+    """A torch device, or "auto"."""
+
+
+def estimate_tile(
+    tile: NDArray,
+    valid: NDArray[np.bool_],
+    presence: TrainedModel | None,
+    count: TrainedModel | None,
+    rule: Rule,
+) -> NDArray[np.float32]:
+    """Estimate presence and people (2, y, x) of the cells in a tile (band, row, col) with its ring.
+
+    `valid` (row, col) goes without the ring. Cells without data are NaN, and so is what has no
+    model.
+    """
+    usable = _usable(tile, valid, rule)
+    if tile.dtype.kind == "f":
+        tile = np.nan_to_num(tile, nan=0.0)  # only the ring of a usable cell can lack data
+    out = np.full((2, *usable.shape), np.nan, np.float32)
+    cells = np.argwhere(usable)
+    if presence is not None:
+        chance = _predict(presence, tile, cells, rule)
+        out[0, *cells.T] = chance
+        out[1, *cells.T] = 0
+        cells = cells[chance > rule.threshold]
+    if count is not None:
+        out[1, *cells.T] = _predict(count, tile, cells, rule)
+    return out
+
+
+def _usable(tile: NDArray, valid: NDArray[np.bool_], rule: Rule) -> NDArray[np.bool_]:
+    """Find the cells (y, x) of which each pixel has data and no edge is padding."""
+    p, (height, width) = rule.pixels, valid.shape
+    own = tile[:, rule.ring : rule.ring + height, rule.ring : rule.ring + width]
+    down, across = height // p, width // p
+    full = np.asarray(valid.reshape(down, p, across, p).all((1, 3)))
+    for line in (0, p - 1):
+        rows = _is_empty(own[:, line::p], rule.nodata).reshape(-1, down, across, p)
+        columns = _is_empty(own[:, :, line::p], rule.nodata).reshape(-1, down, p, across)
+        full &= ~rows.all((0, 3)) & ~columns.all((0, 2))
+    return full
+
+
+def _is_empty(pixels: NDArray, nodata: Any) -> NDArray[np.bool_]:
+    return np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+
+
+def _predict(
+    model: TrainedModel, tile: NDArray, cells: NDArray[np.int64], rule: Rule
+) -> NDArray[np.float32]:
+    """Predict some cells (n, 2) of a tile, few enough at a time to cut them out."""
+    span, rim = model.pixels, rule.ring - model.context * rule.pixels
+    step = batch_of(model, rule.batch_size, rule.device)
+    image_bytes = len(tile) * span**2 * tile.itemsize
+    many = step * max(1, CALL_BYTES // (step * image_bytes))
+    out = np.empty(len(cells), np.float32)
+    for start in range(0, len(cells), many):
+        corners = cells[start : start + many] * rule.pixels + rim
+        images = np.stack([tile[:, r : r + span, c : c + span] for r, c in corners])
+        out[start : start + many] = model.predict(images, device=rule.device, batch_size=step)
+    return out
+
+
+def batch_of(model: TrainedModel, batch_size: int, device: str) -> int:
+    """Say how many cells make a batch: one on a CPU, what keeps it busy on a GPU.
+
+    Examples
+    --------
+    >>> model = TrainedModel.untrained("count", {"network": "CountCNN"}, pixels=100)
+    >>> batch_of(model, 64, "cpu")
+    1
+    """
+    if pick_device(device).type == "cpu":
+        return 1
+    return max(1, min(batch_size, BATCH_PIXELS // model.pixels**2))
+
+
+TILE_BYTES = 2**25  # of pixels, unless one cell has more
+TILE_CELLS = 16  # along a side, where the bytes allow it, so that batches on a GPU are full
+COUNTS = ("count", "transformer", "weighted")
+Model = TrainedModel | Network
+
+
+def estimate(
+    image: xr.DataArray,
+    presence: Model | None,
+    count: Model | None,
+    *,
+    cell_size: float | CellGrid,
+    threshold: float = 0.5,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> xr.Dataset:
+    """Estimate the people in every cell of a mosaic.
+
+    Parameters
+    ----------
+    image : DataArray, (band, y, x) or (y, x)
+        Raw pixels as the models were trained on, NumPy or Dask, with a CRS and a whole number of
+        pixels in each cell, as `popdask.imagery.mosaic.open_mosaic` with a grid gives it.
+    presence : TrainedModel or None
+        Gives the probability that somebody lives in a cell. None: people are counted everywhere.
+    count : TrainedModel or None
+        Counts people: a regressor, the transformer or the single-stage one. None: presence alone.
+    cell_size : float or CellGrid
+        Side of a cell in units of the image's CRS, on the grid from (0, 0); or a grid.
+    threshold : float, optional
+        Cells with a higher probability of presence are counted, the others have 0 people.
+    batch_size : int, optional
+        Cells that pass through a GPU at once, at most. On a CPU they pass one by one.
+    device : str, optional
+        A torch device, or "auto": a GPU where the worker has one.
+
+    Returns
+    -------
+    Dataset
+        ``presence`` (y, x) float32, a probability, and ``population`` (y, x) float32, people per
+        cell, at least 0 (negative counts are set to 0); only what has a model. The whole cells of
+        the image, north up, with their CRS and transform. NaN where the image has no data: where
+        one pixel of the cell has none, or a whole edge of it is padding, as
+        `popdask.imagery.cutting.drop_padding` finds it; the ring around it may lack data. Lazy.
+
+    Raises
+    ------
+    InputError
+        If there is no model, one is of the wrong kind or was trained on other bands, cells or
+        pixels, the image has no CRS or does not fit the grid, or a setting is out of its range.
+
+    Notes
+    -----
+    On a CPU the same to the bit under any chunking, on one kind of machine; on a GPU to rounding. A
+    task holds one tile of at most 32 MiB of pixels (one cell where that is more) with its ring, and
+    one batch. Torch uses one thread; Dask's threads and processes are the parallelism. Each model
+    is one key of the graph that all tasks share, so it travels to a worker once.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> image = xr_zeros(CellGrid(100).geobox(range(3), range(4), pixels=20), "uint8") + 9
+    >>> network = {"network": "PresenceCNN", "widths": (4, 8), "hidden": (8,)}
+    >>> model = TrainedModel.untrained("presence", network, pixels=20)
+    >>> estimate(image.astype("uint8"), model, None, cell_size=100).presence.shape
+    (3, 4)
+    """
+    _check_settings(threshold, batch_size)
+    image = as_bands(image)
+    lattice = find_lattice(image, as_grid(cell_size, image.rio.crs))
+    models = {
+        name: None if model is None else as_trained(model, image.dtype, lattice.pixels)
+        for name, model in (("presence", presence), ("count", count))
+    }
+    for name, model in models.items():
+        _check_model(name, model, image, lattice)
+    contexts = [model.context for model in models.values() if model is not None]
+    if not contexts:
+        raise InputError("presence and count are both None; expected at least one model; give one")
+    fill = nodata_of(image)
+    ring = max(contexts) * lattice.pixels
+    rule = Rule(lattice.pixels, ring, fill, threshold, batch_size, device)
+    return _as_dataset(_map_tiles(image, lattice, rule, **models), lattice, models)
+
+
+def _check_settings(threshold: float, batch_size: int) -> None:
+    if not 0 <= threshold <= 1:
+        raise InputError(
+            f"threshold is {threshold}; expected a probability from 0 to 1, such as 0.5; correct it"
+        )
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; expected at least 1; correct it")
+
+
+def _check_model(
+    name: str, model: TrainedModel | None, image: xr.DataArray, lattice: Lattice
+) -> None:
+    """Compare a model with what it is to see."""
+    if model is None:
+        return
+    kinds = ("presence",) if name == "presence" else COUNTS
+    if model.kind not in kinds:
+        raise InputError(
+            f"{name} is a model of the kind {model.kind!r}; expected {' or '.join(kinds)}; give "
+            "presence first, then count, and None for what is not to be estimated"
+        )
+    if model.bands != image.sizes["band"]:
+        raise InputError(
+            f"the image has {image.sizes['band']} bands and the model of {name} was trained on "
+            f"{model.bands}; expected as many; select them with isel(band=…)"
+        )
+    size, pixel = lattice.grid.size, lattice.grid.size / lattice.pixels
+    there = (size, pixel, (2 * model.context + 1) * lattice.pixels)
+    trained = (model.cell_size, model.resolution, model.pixels)
+    if any(abs(b / a - 1) > 1e-6 for a, b in zip(there, trained, strict=True)):
+        raise InputError(
+            f"the cells are {size:g} wide with pixels of {pixel:g}, {there[2]} × {there[2]} with "
+            f"their ring, and the model of {name} was trained on cells {trained[0]:g} wide with "
+            f"pixels of {trained[1]:g}, {trained[2]} × {trained[2]}; expected the same; open the "
+            "mosaic with the resolution of the model"
+        )
+
+
+def _map_tiles(
+    image: xr.DataArray,
+    lattice: Lattice,
+    rule: Rule,
+    presence: TrainedModel | None,
+    count: TrainedModel | None,
+) -> da.Array:
+    """Estimate tile by tile: (band, y, x) → (2, y, x) of all cells that the image touches."""
+    p, fill = lattice.pixels, nodata_of(image)
+    rim, pads = rule.ring // p, _pads(lattice, rule.ring)
+    pixels = _padded(image.data, [(0, 0), *pads], fill)
+    valid = _padded(valid_pixels(image, fill), pads, False)
+    room = (TILE_BYTES / image.dtype.itemsize / len(image)) ** 0.5
+    tiles = [tile_cells(sizes, p, room=int(room / p), rim=rim) for sizes in pixels.chunks[1:]]
+    spans = [tuple(p * n for n in cells) for cells in tiles]
+    pixels = pixels.rechunk((-1, *spans))
+    if rule.ring:
+        around = {0: 0, 1: rule.ring, 2: rule.ring}
+        borders = {0: "none", 1: fill, 2: fill}
+        pixels = da.overlap.overlap(pixels, around, borders, allow_rechunk=False)
+    keys = [m and dask.delayed(m, pure=True, traverse=False) for m in (presence, count)]
+    return da.blockwise(
+        estimate_tile,
+        "cyx",
+        pixels,
+        "byx",
+        valid.rechunk(tuple(spans)),
+        "yx",
+        keys[0],
+        None,
+        keys[1],
+        None,
+        rule=rule,
+        new_axes={"c": 2},
+        adjust_chunks=dict(zip("yx", tiles, strict=True)),
+        align_arrays=False,
+        concatenate=True,
+        dtype=np.float32,
+        meta=np.empty((0, 0, 0), np.float32),
+    )
+
+
+def _pads(lattice: Lattice, ring: int) -> list[tuple[int, int]]:
+    """Pixels that lack before and after the image, to whole cells that are as wide as the ring."""
+    pads = []
+    for start, length in ((lattice.top, lattice.height), (lattice.left, lattice.width)):
+        before, after = start % lattice.pixels, -(start + length) % lattice.pixels
+        whole = before + length + after
+        pads.append((before, after + max(0, ring - whole)))  # a neighbour lends all of a ring
+    return pads
+
+
+def _padded(array: Any, pads: Sequence[tuple[int, int]], fill: Any) -> da.Array:
+    """Pad to whole cells; NumPy becomes one chunk, without hashing it."""
+    if not isinstance(array, da.Array):
+        array = da.from_array(array, chunks=-1, name=False)
+    return da.pad(array, pads, constant_values=fill) if np.any(pads) else array
+
+
+def tile_cells(sizes: Sequence[int], pixels: int, *, room: int, rim: int) -> tuple[int, ...]:
+    """Choose tiles along an axis, in cells, that end with chunks of pixels where they can.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Chunks in pixels, altogether whole cells.
+    pixels : int
+        Pixels of a cell.
+    room : int
+        Cells of a tile, at most.
+    rim : int
+        Cells that a tile must be able to lend its neighbour.
+
+    Returns
+    -------
+    tuple of int
+
+    Examples
+    --------
+    >>> tile_cells((1600,) * 6 + (400,), 200, room=28, rim=0)
+    (16, 16, 18)
+    >>> tile_cells((6000,), 200, room=28, rim=0)
+    (15, 15)
+    """
+    total = sum(sizes) // pixels
+    most = max(room, 2 * rim, 1)
+    least = max(rim, min(TILE_CELLS, most))
+    kept = [0]
+    for border in sorted({round(end / pixels) for end in np.cumsum(sizes).tolist()}):
+        if border - kept[-1] >= least and total - border >= least:
+            kept.append(border)
+    tiles: list[int] = []
+    for start, end in pairwise([*kept, total]):
+        parts = ceil((end - start) / most)
+        cuts = [start + (end - start) * i // parts for i in range(parts + 1)]
+        tiles += [b - a for a, b in pairwise(cuts)]
+    return tuple(tiles)
+
+
+def _as_dataset(
+    values: da.Array, lattice: Lattice, models: dict[str, TrainedModel | None]
+) -> xr.Dataset:
+    """Give the whole cells of the image their names, coordinates and CRS."""
+    p, grid = lattice.pixels, lattice.grid
+    first = lattice.top // p, lattice.left // p
+    down, right = (
+        range(-(-start // p), (start + length) // p)
+        for start, length in ((lattice.top, lattice.height), (lattice.left, lattice.width))
+    )
+    if not down or not right:
+        raise InputError(
+            f"the image has {lattice.height} × {lattice.width} pixels, which hold no whole cell of "
+            f"{grid.label} ({p} × {p}); expected at least one; use smaller cells or a larger image"
+        )
+    box = grid.geobox(range(-down.stop, -down.start), range(right.start, right.stop))
+    whole = (slice(r.start - f, r.stop - f) for r, f in zip((down, right), first, strict=True))
+    values = values[:, *whole]
+    told = {
+        "presence": {"units": "1", "long_name": "probability that somebody lives in the cell"},
+        "population": {"units": "people per cell", "long_name": "population"},
+    }
+    layers = {
+        name: (("y", "x"), layer, attrs)
+        for model, layer, (name, attrs) in zip(models.values(), values, told.items(), strict=True)
+        if model is not None
+    }
+    return xr.Dataset(layers, coords=xr_coords(box, dims=("y", "x")))

@@ -1,0 +1,463 @@
+"""The settings of a training, and those that were published.
+
+Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation, trained on grey
+orthophotos of 0.5 m, on cells of 100 m and of 300 m. `TrainingConfig.preset` has their settings.
+
+Variations of the images that a network learns from: mirrored, brighter, of more contrast.
+
+What happens to an image is drawn by its place in the epoch, so it does not depend on the batches.
+
+Images of cells on their way to a network: from memory, or from a store larger than it.
+
+Where the images fit into the memory that is granted, they are read once, and an epoch is one
+shuffled portion. Otherwise an epoch shuffles runs of 64 cells, reads as many runs as fit into half
+of the memory, and shuffles the cells in such a portion, while the next one is being read. The order
+depends on the seed and on the memory granted, not on the chunks of the store.
+
+Which cells a kind of model learns from, and how often each is drawn.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
+
+import dask
+import numpy as np
+import torch
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+from torch import Tensor
+from xarray import DataArray, Dataset
+
+from popdask.errors import InputError
+from popdask.imagery.model import KINDS, LeakageWarning, TrainedModel
+from popdask.imagery.networks import build
+from popdask.imagery.split import split_fingerprint
+
+OPTIMIZERS = ("adam", "adamw")
+FLIPS = ("none", "horizontal", "both")
+NORMALISATIONS = ("half", "bands")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a network is trained.
+
+    Examples
+    --------
+    >>> TrainingConfig.preset("count", "300m").batch_size
+    16
+    """
+
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Name of the network, under "network", and its arguments; what is left out is the kind's."""
+    epochs: int = 50
+    """At most."""
+    batch_size: int = 64
+    """Cells per step; halved where memory runs out."""
+    rate: float = 1e-4
+    """Learning rate at the start."""
+    weight_decay: float = 0.0
+    optimizer: str = "adamw"
+    """"adam" or "adamw"."""
+    flips: str = "horizontal"
+    """"none", "horizontal" (east and west change places) or "both" (north and south too)."""
+    jitter: float = 0.2
+    """Brightness and contrast are each multiplied by up to 1 ± this much."""
+    normalise: str = "half"
+    """"half": [0, white] to [−1, 1]; "bands": each band by its mean and standard deviation."""
+    white: float | None = None
+    """The brightest value; that of the images' type by default (1 for floats)."""
+    balance: float = 0.0
+    """0 draws cells as they come, 1 every bin of people equally often; between them by a power."""
+    bins: int = 10
+    """Equal-width bins of people; cells without anybody are one more."""
+    patience: int = 5
+    """Epochs without a better validation loss, after which the rate is multiplied by `factor`."""
+    factor: float = 0.5
+    stop_after: int = 15
+    """Epochs without a better validation loss, after which training ends."""
+    threads: int | None = None
+    """Of torch on the CPU; all cores at hand by default. The result depends on it."""
+    memory: int = 2**31
+    """Bytes of images to hold; more are read from their store again in every epoch."""
+    seed: int = 0
+    """Of the initial weights, the order of the cells, augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("optimizer", OPTIMIZERS),
+            ("flips", FLIPS),
+            ("normalise", NORMALISATIONS),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}"
+                )
+        for name in ("epochs", "batch_size", "bins", "patience", "stop_after", "memory"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name, low, high in (
+            ("rate", 0.0, 1.0),
+            ("weight_decay", 0.0, 1.0),
+            ("jitter", 0.0, 1.0),
+            ("balance", 0.0, 1.0),
+            ("factor", 0.0, 1.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} is {getattr(self, name)}, expected {low} to {high}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}, expected a whole number, 0 or more; correct it")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}, expected at least 1, or none for all")
+
+    @classmethod
+    def preset(cls, kind: str, cells: str = "100m", **changes: Any) -> TrainingConfig:
+        """Give the published settings of a kind of model.
+
+        Parameters
+        ----------
+        kind : str
+            "presence", "count", "transformer" or "weighted" (not published: those of the count).
+        cells : {"100m", "300m"}, optional
+            For which cells they were found.
+        **changes
+            Settings to be replaced.
+
+        Raises
+        ------
+        InputError
+            If there is no such kind, size or setting.
+        """
+        if kind not in KINDS or cells not in ("100m", "300m"):
+            raise InputError(
+                f"there are no settings of {kind!r} for {cells!r}, expected one of "
+                f"{', '.join(KINDS)} for 100m or 300m"
+            )
+        if unknown := set(changes) - set(cls.__dataclass_fields__):
+            raise InputError(
+                f"training has no setting {', '.join(sorted(unknown))}; expected some of "
+                f"{', '.join(cls.__dataclass_fields__)}"
+            )
+        return replace(_PUBLISHED[kind, cells], **changes)
+
+    def network_for(self, kind: str, *, bands: int, pixels: int, ring: int) -> dict[str, Any]:
+        """Complete the network's configuration by what the cells and the kind of model say.
+
+        Raises
+        ------
+        InputError
+            If there is no such network, it cannot be built, or the cells have too few pixels.
+        """
+        name = self.network.get("network", _NETWORK_OF[kind])
+        seen = {"pixels": pixels} if name == "PopulationViT" else {"ring": ring}
+        config = {"network": name, "bands": bands, **seen, **self.network}
+        with torch.device("meta"):
+            network = build(config)
+        least = 2 ** len(getattr(network, "features", ()))
+        if pixels < least:
+            raise InputError(
+                f"the cells have {pixels} x {pixels} pixels, expected at least {least} for the "
+                f"blocks of {name}, each of which halves them; use fewer blocks or smaller pixels"
+            )
+        return config
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the settings as plain data."""
+        return asdict(self)
+
+
+_NETWORK_OF = {
+    "presence": "PresenceCNN",
+    "count": "CountCNN",
+    "transformer": "PopulationViT",
+    "weighted": "CountCNN",
+}
+
+_COUNT_100M = TrainingConfig(batch_size=32, rate=9.18e-5, weight_decay=4e-4)
+_COUNT_300M = TrainingConfig(
+    network={"network": "CountCNN", "blocks": 4, "base": 32, "extra": False, "dropout": 0.3},
+    batch_size=16,
+    rate=3e-4,
+    weight_decay=1e-4,
+)
+_PRESENCE = TrainingConfig(rate=8.59e-5, weight_decay=1.7e-4, optimizer="adam")
+_TRANSFORMER = TrainingConfig(batch_size=16, balance=1.0)
+_PUBLISHED = {
+    ("presence", "100m"): _PRESENCE,
+    ("presence", "300m"): replace(_PRESENCE, network={"network": "PresenceCNN", "dropout": 0.183}),
+    ("count", "100m"): _COUNT_100M,
+    ("count", "300m"): _COUNT_300M,
+    ("transformer", "100m"): _TRANSFORMER,
+    ("transformer", "300m"): _TRANSFORMER,
+    ("weighted", "100m"): replace(_COUNT_100M, balance=0.5),
+    ("weighted", "300m"): replace(_COUNT_300M, balance=0.5),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Augmentation:
+    """What is done to each image of an epoch."""
+
+    flips: NDArray[np.bool_]
+    """Mirror it along its columns, along its rows: (n, 2)."""
+    brightness: NDArray[np.float32]
+    """Factor, (n,)."""
+    contrast: NDArray[np.float32]
+    """Factor of the distance to the image's mean, (n,)."""
+
+    @classmethod
+    def draw(
+        cls, n: int, rng: np.random.Generator, *, flips: str = "horizontal", jitter: float = 0.2
+    ) -> Augmentation:
+        """Draw for n images; half of them are mirrored along an axis that is asked for.
+
+        Examples
+        --------
+        >>> Augmentation.draw(3, np.random.default_rng(0), jitter=0.0).contrast.tolist()
+        [1.0, 1.0, 1.0]
+        """
+        axes = {"none": (False, False), "horizontal": (True, False), "both": (True, True)}[flips]
+        mirrored = (rng.random((n, 2)) < 0.5) & np.array(axes)
+        factors = rng.uniform(1 - jitter, 1 + jitter, (2, n)).astype(np.float32)
+        return cls(mirrored, factors[0], factors[1])
+
+    def apply(self, images: Tensor, places: slice) -> Tensor:
+        """Vary images (n, band, row, col) in units of white, which have these places in the epoch.
+
+        Values stay within [0, 1], or what the image itself has beyond it: floats are often not in
+        units of white. Without jitter and flips the images are unchanged.
+        """
+        device = images.device
+        columns, rows = torch.from_numpy(self.flips[places].T.copy()).to(device)
+        images = torch.where(columns[:, None, None, None], images.flip(3), images)
+        images = torch.where(rows[:, None, None, None], images.flip(2), images)
+        brightness, contrast = (
+            torch.from_numpy(factor[places]).to(device)[:, None, None, None]
+            for factor in (self.brightness, self.contrast)
+        )
+        low = images.amin((1, 2, 3), keepdim=True).clamp(max=0)
+        high = images.amax((1, 2, 3), keepdim=True).clamp(min=1)
+        images = (images * brightness).clamp(low, high)
+        mean = images.mean((1, 2, 3), keepdim=True)
+        return ((images - mean) * contrast + mean).clamp(low, high)
+
+
+RUN = 64
+
+
+class Portion(NamedTuple):
+    """Images in memory, and which of them to take, in which order."""
+
+    images: NDArray
+    """(m, band, row, col), raw."""
+    picks: NDArray[np.int64]
+    """Indices along the first axis of `images`, (n,)."""
+    cells: NDArray[np.int64]
+    """The same cells as they were asked for, (n,)."""
+
+
+class CellImages:
+    """The images of some cells.
+
+    Parameters
+    ----------
+    images : DataArray, (cell, band, row, col)
+        NumPy or Dask.
+    chosen : ndarray of int64, (n,)
+        The cells, ascending.
+    memory : int
+        Bytes that may be held.
+
+    Examples
+    --------
+    >>> images = DataArray(np.arange(6).reshape(6, 1, 1, 1), dims=("cell", "band", "row", "col"))
+    >>> chosen = CellImages(images, np.array([1, 3, 5]), memory=100)
+    >>> [portion.images[portion.picks].ravel().tolist() for portion in chosen.portions()]
+    [[1, 3, 5]]
+    """
+
+    def __init__(self, images: DataArray, chosen: NDArray[np.int64], memory: int) -> None:
+        self.images = images.transpose("cell", "band", "row", "col")
+        self.chosen = chosen
+        self.each = self.images[:1].nbytes
+        self.memory = memory
+        self.held: NDArray | None = None
+        if images.chunks is None:
+            self.held = self.images.values
+        elif self.each * len(chosen) <= memory:
+            self.held = np.empty((0,)) if len(chosen) == 0 else self._read(np.arange(len(chosen)))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def portions(
+        self, order: NDArray[np.int64] | None = None, rng: np.random.Generator | None = None
+    ) -> Iterator[Portion]:
+        """Give the images in portions.
+
+        Parameters
+        ----------
+        order : ndarray of int64, optional
+            Indices into the chosen cells, repetitions allowed; all of them by default.
+        rng : Generator, optional
+            Shuffles what cannot be given in the wanted order; without it, runs come ascending.
+        """
+        order = np.arange(len(self)) if order is None else order
+        if self.held is not None:
+            picks = self.chosen[order] if self.images.chunks is None else order
+            yield Portion(self.held, picks, order)
+            return
+        parts = self._parts(order, rng)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self._portion, parts[0])
+            for following in [*parts[1:], None]:
+                portion = coming.result()
+                if following is not None:
+                    coming = reader.submit(self._portion, following)
+                yield portion
+
+    def _parts(
+        self, order: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> list[NDArray[np.int64]]:
+        """Cut an order of cells into parts of whole runs, each within half of the memory."""
+        runs = order // RUN
+        found = np.unique(runs)
+        size = max(1, self.memory // 2 // (self.each * RUN))
+        if rng is not None:
+            found = rng.permutation(found)
+        rank = np.empty(runs.max() + 1, np.int64)
+        rank[found] = np.arange(len(found)) // size
+        parts = [order[rank[runs] == part] for part in range(rank[found].max() + 1)]
+        return [np.sort(part) if rng is None else rng.permutation(part) for part in parts]
+
+    def _portion(self, cells: NDArray[np.int64]) -> Portion:
+        read, picks = np.unique(cells, return_inverse=True)
+        return Portion(self._read(read), picks, cells)
+
+    def _read(self, cells: NDArray[np.int64]) -> NDArray:
+        # By this process's own threads: the images have to end up here, and a task that waited for
+        # other tasks of its cluster could wait for itself.
+        with dask.config.set(scheduler="threads"):
+            return self.images.isel(cell=self.chosen[cells]).values
+
+
+def predict_cells(
+    model: TrainedModel,
+    cells: Dataset,
+    chosen: NDArray[np.int64] | None = None,
+    *,
+    device: str = "auto",
+    batch_size: int = 16,
+    threads: int | None = None,
+    memory: int = 2**31,
+) -> NDArray[np.float32]:
+    """Say of cells what a model says of them.
+
+    Parameters
+    ----------
+    model : TrainedModel
+    cells : Dataset
+        With ``images`` (cell, band, row, col), NumPy or Dask.
+    chosen : ndarray of int64, optional
+        Indices of cells, ascending; all by default.
+    device : str, optional
+        A torch device, or "auto": a GPU where there is one.
+    batch_size : int, optional
+        Cells per batch.
+    threads : int, optional
+        Of torch; all cores at hand by default.
+    memory : int, optional
+        Bytes of images to hold.
+
+    Returns
+    -------
+    ndarray of float32, (n,)
+        As `TrainedModel.predict` gives it.
+
+    Raises
+    ------
+    InputError
+        If the images have other bands or pixels than the model.
+
+    Examples
+    --------
+    >>> network = {"network": "CountCNN", "blocks": 1, "base": 4}
+    >>> model = TrainedModel.untrained("count", network, pixels=8)
+    >>> cells = Dataset({"images": (("cell", "band", "row", "col"), np.zeros((5, 1, 8, 8), "u1"))})
+    >>> predict_cells(model, cells).shape
+    (5,)
+    """
+    chosen = np.arange(cells.sizes["cell"]) if chosen is None else chosen
+    said = np.empty(len(chosen), np.float32)
+    for portion in CellImages(cells["images"], chosen, memory).portions():
+        for picks, places in zip(_pieces(portion.picks), _pieces(portion.cells), strict=True):
+            images = portion.images[picks]
+            said[places] = model.predict(
+                images, device=device, batch_size=batch_size, threads=threads or CPU_COUNT
+            )
+    return said
+
+
+def _pieces(indices: NDArray[np.int64], size: int = 1024) -> list[NDArray[np.int64]]:
+    """Cut indices into pieces whose images are copied together."""
+    return np.split(indices, range(size, len(indices), size))
+
+
+INHABITED = 0.5  # presence above it
+
+
+def choose_cells(
+    cells: Dataset, kind: str, gate: TrainedModel | None, config: TrainingConfig, device: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose the cells of a kind of model: those to learn from, and those to judge it by."""
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    if "split" not in cells.coords:
+        raise InputError("the cells have no split; expected one; make it with split_cells")
+    people, split = cells["people"].values, cells["split"].values
+    wanted = np.isfinite(people) & (split >= 0)
+    if gate is not None:
+        _check_gate(gate, cells, kind)
+        labelled = np.flatnonzero(wanted)
+        said = predict_cells(gate, cells, labelled, device=device, threads=config.threads)
+        wanted[labelled] = said > INHABITED
+    elif kind in ("count", "transformer"):
+        wanted &= people > 0
+    training, validation = (np.flatnonzero(wanted & (split == side)) for side in (0, 1))
+    if not (len(training) and len(validation)):
+        raise InputError(
+            f"there are {len(training)} training and {len(validation)} validation cells for "
+            f"{kind}, expected some of both; give more cells or another split"
+        )
+    return training, validation
+
+
+def _check_gate(gate: TrainedModel, cells: Dataset, kind: str) -> None:
+    if gate.kind != "presence" or kind != "count":
+        raise InputError(
+            f"the gate is a model of {gate.kind} for training {kind}, expected one of presence for "
+            "training count; leave it out or change the kind"
+        )
+    if gate.split != split_fingerprint(cells):
+        warnings.warn(
+            "leakage: the gate was trained with another split of the cells, so it may know the "
+            "validation cells; train all models with one split",
+            LeakageWarning,
+            stacklevel=4,
+        )
+
+
+def draw_shares(people: NDArray[np.float64], config: TrainingConfig) -> NDArray[np.float64] | None:
+    """How often to draw each cell: bins of people with n cells, n to the power 1 − balance."""
+    if config.balance == 0:
+        return None
+    inhabited = people[people > 0]
+    edges = np.histogram_bin_edges(inhabited, config.bins)[1:-1]
+    bins = np.where(people > 0, 1 + np.searchsorted(edges, people, side="right"), 0)
+    weights = np.bincount(bins)[bins] ** -config.balance
+    return weights / weights.sum()

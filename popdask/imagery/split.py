@@ -1,0 +1,306 @@
+"""One split of the cells for every model: which are learned from, which are kept for scoring.
+
+A split is stored with the cells, so that no two models can have been trained on different ones.
+Blocks keep the two sides apart on the ground: whole squares of the grid are drawn for validation,
+and training cells that come too near to one of their cells are on neither side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from popdask.errors import InputError
+from popdask.imagery.cells import cells_grid
+
+TRAINING, VALIDATION, NEITHER = 0, 1, -1
+Kind = Literal["random", "blocks"]
+
+
+def split_cells(
+    cells: xr.Dataset,
+    *,
+    kind: Kind = "random",
+    validation: float = 0.2,
+    block: int = 10,
+    gap: int | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Choose the cells for training and for validation.
+
+    Parameters
+    ----------
+    cells : Dataset
+        With people, north and east (cell).
+    kind : {"random", "blocks"}, optional
+        Draw cells, or squares of `block` × `block` cells. Randomly drawn cells have their
+        neighbours on the other side, so scores on them say little about places not seen.
+    validation : float, optional
+        Share of the labelled cells, between 0 and 1.
+    block : int, optional
+        Cells per side of a square, which are aligned with the grid's origin.
+    gap : int, optional
+        With blocks: no training cell lies within so many cells, along rows and columns, of a
+        validation cell. 1 leaves out the eight neighbours. If not given, 1, or twice the context
+        of the cells, with which no pixel is seen on both sides.
+    seed : int, optional
+        Another seed gives another split.
+
+    Returns
+    -------
+    Dataset
+        With the coordinate ``split`` (cell) int8: 0 training, 1 validation, −1 neither, which are
+        cells with unknown people and, between blocks, those in the gap. It depends on the set of
+        labelled cells and the settings alone, not on the order of the cells.
+
+    Raises
+    ------
+    InputError
+        If a setting is wrong, or one side would be empty.
+
+    Notes
+    -----
+    Random: exactly the share of cells, rounded. Blocks: the drawn squares whose number of cells
+    comes nearest to it; the gap is taken from the training cells.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cutting import cut_cells
+    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
+    >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
+    >>> int((split_cells(cells).split == 1).sum())
+    20
+    """
+    if not 0 < validation < 1:
+        raise InputError(
+            f"validation is {validation}; expected a share between 0 and 1, such as 0.2; correct it"
+        )
+    groups = _groups(cells, kind, block, seed)
+    target = validation * np.count_nonzero(groups >= 0)
+    chosen = _draw(groups, target, seed)
+    settings = _settings(cells, kind, block, gap, seed)
+    return _with_split(cells, groups >= 0, np.isin(groups, chosen), settings)
+
+
+def fold_cells(
+    cells: xr.Dataset,
+    folds: int = 5,
+    *,
+    kind: Kind = "blocks",
+    block: int = 10,
+    gap: int | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Deal the cells out to the folds of a cross-validation.
+
+    Parameters
+    ----------
+    cells : Dataset
+        With people, north and east (cell).
+    folds : int, optional
+        How many, at least 2.
+    kind, block, gap, seed
+        As in `split_cells`.
+
+    Returns
+    -------
+    Dataset
+        With the coordinate ``fold`` (cell) int8, from 0 up, −1 for cells with unknown people. All
+        cells of a square are in one fold. `select_fold` makes the split of one fold.
+
+    Raises
+    ------
+    InputError
+        If a setting is wrong, or there are fewer squares, or cells, than folds.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cutting import cut_cells
+    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
+    >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
+    >>> np.bincount(fold_cells(cells, 4, block=5).fold).tolist()
+    [25, 25, 25, 25]
+    """
+    groups = _groups(cells, kind, block, seed)
+    found, sizes = np.unique(groups[groups >= 0], return_counts=True)
+    if not (2 <= folds <= 127 and len(found) >= folds):
+        drawn = "squares of cells" if kind == "blocks" else "cells"
+        raise InputError(
+            f"folds is {folds} for {len(found)} {drawn} with known people; expected at least 2, "
+            "and no more folds than those; use fewer folds or a smaller block"
+        )
+    order = np.random.default_rng(seed).permutation(len(found))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    held = np.zeros(folds, np.int64)
+    fold_of = np.full(groups.max() + 1, NEITHER, np.int8)
+    for which in order:  # the largest first, each to the fold that holds the fewest cells
+        smallest = int(np.argmin(held))
+        held[smallest] += sizes[which]
+        fold_of[found[which]] = smallest
+    fold = np.where(groups >= 0, fold_of[groups], NEITHER).astype(np.int8)
+    settings = _settings(cells, kind, block, gap, seed) | {"folds": folds}
+    return cells.assign_coords(fold=("cell", fold, settings))
+
+
+def select_fold(cells: xr.Dataset, fold: int) -> xr.Dataset:
+    """Make the split in which one fold is for validation and the others for training.
+
+    Parameters
+    ----------
+    cells : Dataset
+        As `fold_cells` gives them.
+    fold : int
+        Which one.
+
+    Returns
+    -------
+    Dataset
+        With the coordinate ``split``, as `split_cells` gives it, with the same gap.
+
+    Raises
+    ------
+    InputError
+        If the cells have no such fold.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cutting import cut_cells
+    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
+    >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
+    >>> split = select_fold(fold_cells(cells, 4, block=5), 0).split
+    >>> int((split == 1).sum()), int((split == -1).sum())
+    (25, 11)
+    """
+    if "fold" not in cells.coords or not 0 <= fold < cells["fold"].attrs["folds"]:
+        held = f"{cells['fold'].attrs['folds']} folds" if "fold" in cells.coords else "no folds"
+        raise InputError(
+            f"the cells have {held}, and fold {fold} was asked for; expected one of them, counted "
+            "from 0; make them with fold_cells"
+        )
+    folds = cells["fold"].values
+    settings = dict(cells["fold"].attrs) | {"fold": fold}
+    return _with_split(cells, folds >= 0, folds == fold, settings)
+
+
+def split_fingerprint(cells: xr.Dataset) -> str:
+    """Tell one split from another.
+
+    Parameters
+    ----------
+    cells : Dataset
+        With the coordinate ``split``.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal, of the grid and of the cells on either side; the order of the
+        cells, and cells on neither side, do not matter.
+
+    Raises
+    ------
+    InputError
+        If there is no split.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cutting import cut_cells
+    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
+    >>> cells = split_cells(cut_cells(image).assign(people=("cell", np.ones(100))))
+    >>> split_fingerprint(cells) == split_fingerprint(cells.isel(cell=slice(None, None, -1)))
+    True
+    """
+    if "split" not in cells.coords:
+        raise InputError("the cells have no split; expected one; make it with split_cells")
+    grid = cells_grid(cells)
+    rows = np.stack([cells[name].values.astype("<i8") for name in ("north", "east", "split")])
+    rows = rows[:, rows[2] != NEITHER]
+    rows = rows[:, np.lexsort(rows)]
+    place = f"{grid.size!r} {grid.crs} {grid.origin!r}"
+    return hashlib.sha256(place.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
+
+
+def _groups(cells: xr.Dataset, kind: Kind, block: int, seed: int) -> NDArray[np.int64]:
+    """Number what is drawn, a cell or a square of them, from the south-west; −1 if unlabelled."""
+    if kind not in ("random", "blocks"):
+        raise InputError(
+            f"the kind of split is {kind!r}; expected 'random' or 'blocks'; correct it"
+        )
+    if seed < 0:
+        raise InputError(f"seed is {seed}; expected a whole number, 0 or more; correct it")
+    if block < 1:
+        raise InputError(f"block is {block}; expected cells per side, at least 1, such as 10")
+    places = np.stack([cells["north"].values, cells["east"].values])
+    labelled = np.isfinite(cells["people"].values)
+    if not labelled.any():
+        raise InputError(
+            f"none of the {cells.sizes['cell']} cells has known people; expected some to split; "
+            "give counts where they are cut"
+        )
+    if kind == "blocks":
+        places = places // block
+    groups = np.full(cells.sizes["cell"], NEITHER, np.int64)
+    groups[labelled] = np.unique(places[:, labelled], axis=1, return_inverse=True)[1].ravel()
+    return groups
+
+
+def _draw(groups: NDArray[np.int64], target: float, seed: int) -> NDArray[np.int64]:
+    """Draw groups until they hold as nearly as can be `target` cells, but neither none nor all."""
+    found, sizes = np.unique(groups[groups >= 0], return_counts=True)
+    if len(found) < 2:
+        raise InputError(
+            "all cells with known people lie in one square; expected at least two; use a smaller "
+            "block"
+        )
+    order = np.random.default_rng(seed).permutation(len(found))
+    held = np.cumsum(sizes[order])[:-1]
+    return found[order[: int(np.argmin(np.abs(held - target))) + 1]]
+
+
+def _settings(
+    cells: xr.Dataset, kind: Kind, block: int, gap: int | None, seed: int
+) -> dict[str, str | int]:
+    if kind == "random":
+        return {"kind": kind, "gap": 0, "seed": seed}
+    wanted = max(1, 2 * int(cells.attrs["context"])) if gap is None else gap
+    if wanted < 1:
+        raise InputError(
+            f"gap is {gap}; expected at least 1 cell between blocks, so that neighbours are never "
+            'on both sides; correct it, or use kind="random"'
+        )
+    return {"kind": kind, "block": block, "gap": wanted, "seed": seed}
+
+
+def _with_split(
+    cells: xr.Dataset,
+    labelled: NDArray[np.bool_],
+    validation: NDArray[np.bool_],
+    settings: dict[str, str | int],
+) -> xr.Dataset:
+    """Add the split, without the training cells that come too near to a validation cell."""
+    split = np.where(labelled, np.where(validation, VALIDATION, TRAINING), NEITHER).astype(np.int8)
+    gap = int(settings["gap"])
+    if gap:
+        places = np.stack([cells["north"].values, cells["east"].values], axis=1)
+        training = np.flatnonzero(split == TRAINING)
+        tree = cKDTree(places[split == VALIDATION])
+        away, _ = tree.query(places[training], p=np.inf, distance_upper_bound=gap + 0.5)
+        split[training[np.isfinite(away)]] = NEITHER
+    if not (split == TRAINING).any():
+        raise InputError(
+            f"no training cell is more than {gap} cells away from the validation cells; expected "
+            "some on both sides; use smaller blocks, a smaller share or a smaller gap"
+        )
+    return cells.assign_coords(split=("cell", split, settings))

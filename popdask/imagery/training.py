@@ -1,0 +1,347 @@
+"""Train a network on cells: presence, counts, the transformer, or counts in a single stage.
+
+After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation. Which cells
+a network learns from and what it is to say of them is all that tells the kinds apart:
+
+============= ============================================== ============================
+kind          cells                                          learns
+============= ============================================== ============================
+presence      all                                            whether people > 0
+count         people > 0, or presence > 0.5 by another model people
+transformer   people > 0                                     log(1 + people)
+weighted      all, inhabited ones drawn more often           people
+============= ============================================== ============================
+
+`train` is a plain function of its arguments, which can be pickled: it runs here or as a Dask task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+from torch import nn
+from xarray import Dataset
+
+from popdask.blocks.torch import fixed_arithmetic, pick_device
+from popdask.errors import InputError
+from popdask.imagery.loading import (
+    CellImages,
+    TrainingConfig,
+    choose_cells,
+    draw_shares,
+    predict_cells,
+)
+from popdask.imagery.model import Normalisation, TrainedModel
+from popdask.imagery.networks import build, build_with
+from popdask.imagery.split import split_fingerprint
+from popdask.imagery.trainer import Loss, Side, Stale, Trainer, resume, start_in_scale
+from popdask.metrics.estimates import count_scores, presence_scores
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training says after an epoch."""
+
+    epoch: int
+    epochs: int
+    """At most so many."""
+    training: float
+    """Mean loss over the cells as they were learned from."""
+    validation: float
+    """Mean loss over the validation cells."""
+    rate: float
+    """The learning rate of the epoch."""
+    best_epoch: int
+    """The epoch with the lowest validation loss so far."""
+    batch_size: int
+    """Cells per step, halved where memory ran out."""
+
+
+def train(
+    cells: Dataset,
+    kind: str,
+    config: TrainingConfig | None = None,
+    *,
+    gate: TrainedModel | None = None,
+    checkpoint: str | Path | None = None,
+    identity: str = "",
+    stale: Stale = "error",
+    progress: Callable[[Progress], object] | None = None,
+    device: str = "auto",
+) -> TrainedModel:
+    """Train a network, and keep its best weights.
+
+    Parameters
+    ----------
+    cells : Dataset
+        ``images`` (cell, band, row, col), NumPy or Dask, ``people`` (cell), NaN = unknown, and the
+        coordinates north, east and split (cell): 0 training, 1 validation, −1 neither; attributes
+        cell_size, resolution and context.
+    kind : {"presence", "count", "transformer", "weighted"}
+        What to learn, and from which cells.
+    config : TrainingConfig, optional
+        The settings; by default those published for the kind and cells of 100 m.
+    gate : TrainedModel, optional
+        A model of presence: count learns from the cells where it sees people (> 0.5) instead of
+        those where people truly are.
+    checkpoint : path, optional
+        A file for the state after each epoch. Where it is there, the training goes on from it, with
+        the same result. It stays, so that a finished training is not done again.
+    identity : str, optional
+        What else tells this training from others. A checkpoint knows its cells by place, people and
+        shape, not by their pixels: give, for example, a checksum of the mosaic.
+    stale : {"error", "discard"}, optional
+        What to do with a checkpoint of another training, or of more epochs than are asked for:
+        refuse it, or start anew, which replaces it after the first epoch.
+    progress : callable, optional
+        Called after each epoch with a `popdask.imagery.training.Progress`: epoch, losses, rate.
+    device : str, optional
+        A torch device, or "auto": a GPU where there is one.
+
+    Returns
+    -------
+    TrainedModel
+        With the weights of the lowest validation loss, and its scores on the validation cells:
+        loss, epoch, and accuracy and matthews, or mse, mae, r2 and relative_error of the total.
+        Counts are then multiplied by one number, the figure ``scale``, with which the people of
+        the training cells add up.
+
+    Raises
+    ------
+    InputError
+        If there is no split, a side of it has no cells of the kind, the settings do not fit the
+        cells, or the checkpoint belongs to another training (its kind StaleCheckpointError). Its
+        kind TrainingError, if one cell alone does not fit into memory or the loss is no longer a
+        number.
+
+    Warns
+    -----
+    BatchHalvedWarning
+        If memory runs out; the batch is then half as large.
+    LeakageWarning
+        If the gate was trained with another split.
+    StaleCheckpointWarning
+        If a stale checkpoint is discarded.
+
+    Notes
+    -----
+    Eager. The loss is binary cross-entropy for presence and the squared error for the others, by
+    Adam or AdamW; the rate is halved on a plateau. Counts start at the mean and in the scale of the
+    training cells. The same seed and number of threads give the
+    same weights on one kind of machine. On a GPU, steps use bfloat16 where that is safe (autocast),
+    and their last bits may differ from run to run. Trainings of one process wait for one another,
+    because torch's random state is the process's.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from popdask.imagery.cells import make_cells
+    >>> from popdask.imagery.grid import CellGrid
+    >>> rng = np.random.default_rng(0)
+    >>> people = rng.integers(0, 2, 40).astype(float)
+    >>> images = rng.integers(0, 50, (40, 1, 8, 8)) + (200 * people[:, None, None, None])
+    >>> place = np.arange(40)
+    >>> cells = make_cells(da.asarray(images.astype("uint8")), people, place, place, CellGrid(100))
+    >>> cells = cells.assign_coords(split=("cell", np.int8(place % 4 == 0)))
+    >>> network = {"widths": (4, 4), "hidden": (8,)}
+    >>> config = TrainingConfig(network, epochs=6, batch_size=4, rate=0.01, threads=1)
+    >>> train(cells, "presence", config, device="cpu").figures["accuracy"]
+    1.0
+    """
+    config = config or TrainingConfig.preset(kind)
+    sides = choose_cells(cells, kind, gate, config, device)
+    network = config.network_for(kind, **_shape(cells))
+    mark = _mark(cells, kind, config, network, sides, identity)
+    kept = resume(checkpoint, mark, config.epochs, stale) if checkpoint else None
+    threads = kept.plain["threads"] if kept else config.threads or CPU_COUNT
+    config = replace(config, network=network, threads=threads)
+    training, validation = (_side(cells, kind, config, chosen) for chosen in sides)
+    training = replace(training, shares=draw_shares(cells["people"].values[sides[0]], config))
+    place = pick_device(device)
+    with _alone(place), fixed_arithmetic(threads), torch.enable_grad():
+        torch.manual_seed(config.seed)
+        module = build(network)
+        start_in_scale(module, *_scale(kind, training))
+        scaling = _normalisation(cells, training.images.chosen, config)
+        trainer = Trainer(module, _LOSSES[kind], scaling, config, place)
+        if kept:
+            trainer.restore(kept)
+        while not trainer.finished:
+            trainer.run_epoch(training, validation)
+            if checkpoint:
+                trainer.state().save(checkpoint, mark)
+            if progress:
+                progress(_progress(trainer))
+    model = _trained(cells, kind, trainer, training)
+    if kind in _PEOPLE:
+        model = _levelled(model, cells, training, trainer, device)
+    figures = _figures(model, cells, validation, trainer, device)
+    return replace(model, figures={**figures, **model.figures})
+
+
+_LOSSES: dict[str, Loss] = {
+    "presence": nn.functional.binary_cross_entropy_with_logits,
+    "count": nn.functional.mse_loss,
+    "transformer": nn.functional.mse_loss,
+    "weighted": nn.functional.mse_loss,
+}
+_PEOPLE = ("count", "weighted")  # what their last layer says
+_running = Lock()
+
+
+@contextmanager
+def _alone(place: torch.device) -> Iterator[None]:
+    """Have torch's random state for oneself, and put it back."""
+    devices = [place] if place.type == "cuda" else []
+    with _running, torch.random.fork_rng(devices):
+        yield
+
+
+def _progress(trainer: Trainer) -> Progress:
+    last = trainer.history[-1]
+    return Progress(
+        trainer.epoch,
+        trainer.config.epochs,
+        last["training"],
+        last["validation"],
+        last["rate"],
+        trainer.best_epoch,
+        trainer.batch_size,
+    )
+
+
+def _shape(cells: Dataset) -> dict[str, int]:
+    """Bands, pixels along a side, and pixels of the ring around the cell."""
+    _, bands, pixels, columns = cells["images"].transpose("cell", "band", "row", "col").shape
+    if pixels != columns:
+        raise InputError(
+            f"the images have {pixels} x {columns} pixels, expected squares; cut them with "
+            "cut_cells"
+        )
+    context = int(cells.attrs.get("context", 0))
+    return {"bands": bands, "pixels": pixels, "ring": pixels // (2 * context + 1) * context}
+
+
+def _side(cells: Dataset, kind: str, config: TrainingConfig, chosen: NDArray[np.int64]) -> Side:
+    people = cells["people"].values[chosen]
+    targets = {"presence": people > 0, "transformer": np.log1p(people)}.get(kind, people)
+    images = CellImages(cells["images"], chosen, config.memory // 2)
+    return Side(images, targets.astype(np.float32))
+
+
+def _scale(kind: str, side: Side) -> tuple[float, float]:
+    """Mean of the network's output if it said the same of every cell, and the targets' spread."""
+    targets = side.targets.astype(np.float64)
+    mean = float(np.average(targets, weights=side.shares))
+    if kind == "presence":
+        mean = min(max(mean, 1e-3), 1 - 1e-3)
+        return math.log(mean / (1 - mean)), 1.0
+    spread = np.average((targets - mean) ** 2, weights=side.shares) ** 0.5
+    return mean, float(spread) or 1.0
+
+
+def _normalisation(
+    cells: Dataset, chosen: NDArray[np.int64], config: TrainingConfig
+) -> Normalisation:
+    images = cells["images"].transpose("cell", "band", "row", "col")
+    if config.normalise == "half":
+        return Normalisation.half(images.dtype, images.shape[1], config.white)
+    sample = chosen[:: max(1, len(chosen) // 1000)]
+    (portion,) = CellImages(images, sample, sample.size * images[:1].nbytes).portions()
+    return Normalisation.of_bands(portion.images[portion.picks], config.white)
+
+
+def _mark(
+    cells: Dataset,
+    kind: str,
+    config: TrainingConfig,
+    network: dict[str, Any],
+    sides: tuple[NDArray[np.int64], NDArray[np.int64]],
+    identity: str,
+) -> str:
+    """Tell this training from others: its cells and settings, but for the number of epochs."""
+    settings = {**config.as_dict(), "kind": kind, "network": network, "epochs": 0}
+    settings["identity"] = identity
+    images = cells["images"]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(f"{images.dtype} {dict(images.sizes)}".encode())
+    for chosen in sides:
+        for name in ("north", "east", "people"):
+            digest.update(np.ascontiguousarray(cells[name].values[chosen]).tobytes())
+    return digest.hexdigest()
+
+
+def _trained(cells: Dataset, kind: str, trainer: Trainer, side: Side) -> TrainedModel:
+    """Put the best weights together with what they depend on."""
+    places = np.stack([cells[name].values for name in ("north", "east")], axis=1)
+    return TrainedModel(
+        build_with(trainer.config.network, trainer.best),
+        kind,
+        trainer.normalisation,
+        pixels=_shape(cells)["pixels"],
+        cell_size=float(cells.attrs["cell_size"]),
+        resolution=float(cells.attrs["resolution"]),
+        context=int(cells.attrs.get("context", 0)),
+        settings=trainer.config.as_dict(),
+        training_cells=places[side.images.chosen].astype(np.int64),
+        split=split_fingerprint(cells),
+        history=tuple(trainer.history),
+    )
+
+
+def _levelled(
+    model: TrainedModel, cells: Dataset, side: Side, trainer: Trainer, device: str
+) -> TrainedModel:
+    """Scale a network's counts so that the people of the cells it has learned from add up.
+
+    Without dropout and variation, and where no count is below 0, it says a few percent more than it
+    learned to: little in a cell, much in the sum of a country.
+    """
+    said, people = _answers(model, cells, side, trainer, device)
+    scale = float(people.sum() / said.sum()) if said.any() and people.any() else 1.0
+    last = model.module.get_submodule("head")[-1]  # type: ignore[index]
+    with torch.no_grad():
+        last.weight.mul_(scale)
+        last.bias.mul_(scale)
+    return replace(model, figures={"scale": scale})
+
+
+def _answers(
+    model: TrainedModel, cells: Dataset, side: Side, trainer: Trainer, device: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a model says of the cells of a side, and their people."""
+    chosen = side.images.chosen
+    said = predict_cells(
+        model,
+        cells,
+        chosen,
+        device=device,
+        batch_size=trainer.batch_size,
+        threads=trainer.config.threads,
+    )
+    return said.astype(np.float64), cells["people"].values[chosen]
+
+
+def _figures(
+    model: TrainedModel, cells: Dataset, side: Side, trainer: Trainer, device: str
+) -> dict[str, float]:
+    """Score a model by the validation cells."""
+    said, people = _answers(model, cells, side, trainer, device)
+    figures = {"loss": trainer.best_loss, "epoch": float(trainer.best_epoch)}
+    if model.kind == "presence":
+        presence = presence_scores(said, people)
+        return figures | {"accuracy": presence.accuracy, "matthews": presence.matthews}
+    counts = asdict(count_scores(said, people))
+    return figures | {name: counts[name] for name in ("mse", "mae", "r2", "relative_error")}

@@ -1,0 +1,367 @@
+"""Datasets as plain Zarr groups, in a folder or behind a URL.
+
+From rasters to a cube: population(time, y, x) on one grid, lazily.
+
+Every frame is one raster of people per cell. Opening reads the headers alone and checks that all
+frames lie on one grid; the cells are read, cleaned and checked block by block, one time step per
+Dask task, each task opening its file for itself, so that the graph holds paths and no handles.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import rioxarray  # noqa: F401  registers DataArray.rio
+import xarray as xr
+from dask.base import tokenize
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from popdask.errors import InputError
+from popdask.io.arrays import check_population
+from popdask.io.frames import Time, find_frames, frame_time
+from popdask.io.grids import describe_grid, grid_of, same_grid, share_out, source_window, turns
+from popdask.io.paths import Path_, atomic_path, fsspec_options
+from popdask.io.rasters import read_counts, read_grid
+
+
+def write_group(dataset: xr.Dataset, path: Path_, what: str) -> None:
+    """Write a Dataset as a new Zarr group; in a folder, whole or not at all.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        In the chunks that are to be stored.
+    path : path or URL
+        A new folder. Object stores cannot rename: an interrupted write leaves part of a group
+        behind a URL.
+    what : str
+        What is written, as an error calls it.
+
+    Raises
+    ------
+    InputError
+        If `path` is there already.
+    """
+    taken = InputError(f"{path} exists; expected a new folder for {what}; remove or rename it")
+    if "://" in str(path):
+        try:
+            cells = dataset.to_zarr(path, mode="w-", compute=False, **_options(path))
+        except FileExistsError as error:
+            raise taken from error
+        cells.compute()
+        return
+    if Path(path).exists():
+        raise taken
+    with atomic_path(path, new=True) as unfinished:
+        dataset.to_zarr(unfinished, mode="w-", **_options(path))
+
+
+def open_group(path: Path_, expected: str) -> xr.Dataset:
+    """Open a Zarr group, lazily, in the chunks of the store.
+
+    Parameters
+    ----------
+    path : path or URL
+        The group.
+    expected : str
+        What should be there, as an error calls it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened.
+    """
+    try:
+        return xr.open_zarr(path, chunks={}, decode_coords="all", **_options(path))
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} cannot be opened as Zarr ({error}); expected {expected}; correct the path"
+        ) from error
+
+
+def _options(path: Path_) -> dict[str, Any]:
+    options = fsspec_options(os.fspath(path)) or None
+    return {"consolidated": False, "storage_options": options}
+
+
+CHUNK = 1024
+DIMENSIONS = ("time", "y", "x")
+Chunks = str | int | tuple[Any, ...] | Mapping[str, Any]
+
+
+def open_frames(
+    frames: Path_ | Mapping[Any, Path_] | Iterable[Path_],
+    *,
+    times: Iterable[Time] | None = None,
+    chunks: Chunks = "auto",
+    align: bool = False,
+    nodata: float | None = None,
+) -> xr.Dataset:
+    """Open population rasters, one per time, as a cube.
+
+    Parameters
+    ----------
+    frames : mapping, list of paths, or str
+        ``{time: path or URL}``; or paths, with `times`; or a pattern such as ``pop_{year}.tif`` or
+        ``pop_{time:%Y-%m}.tif``, FORMAT as in `datetime.strptime`.
+    times : list of time, optional
+        Times of the paths. A time is a datetime, text in ISO form, or a year ("2006" or 2006).
+    chunks : "auto", int, tuple or mapping
+        Cells per block along y and x; "auto" is 1024 × 1024. One time step per block, unless a
+        mapping or a tuple of three says otherwise.
+    align : bool
+        Bring frames on other grids onto the grid of the first in time, keeping every person on it:
+        each cell's people are shared among the cells it covers, by area.
+    nodata : float, optional
+        One more value that means no data in every frame, for example 0 where sea is written as 0.
+
+    Returns
+    -------
+    Dataset
+        ``population(time, y, x)`` float32, people per cell, NaN = no data, backed by Dask, sorted
+        by time (datetime64), with the CRS and transform in ``spatial_ref``. Declared nodata is
+        NaN, and so are −99999 and values under −1e30.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or unreadable, is a density, has several bands or no CRS; if two frames
+        have one time or, without `align`, different grids; and, when computed, if a file is
+        truncated or holds a negative or infinite count.
+
+    Examples
+    --------
+    >>> import tempfile, rasterio
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for year in (2000, 2010):
+    ...         profile = dict(width=3, height=2, count=1, dtype="int16", crs="EPSG:3035")
+    ...         transform = rasterio.transform.from_origin(4321000, 3210000, 1000, 1000)
+    ...         path = f"{folder}/pop_{year}.tif"
+    ...         with rasterio.open(path, "w", "GTiff", transform=transform, **profile) as file:
+    ...             file.write(np.full((1, 2, 3), year - 1990))
+    ...     cube = open_frames(f"{folder}/pop_{{year}}.tif")
+    ...     cube.population.sum(("y", "x")).values
+    array([ 60., 120.], dtype=float32)
+    """
+    paths = _paths_by_time(frames, times)
+    grids = {path: read_grid(path) for path in paths.values()}
+    first, grid = next(iter(grids.items()))
+    for path, other in grids.items():
+        if not (align or same_grid(other, grid)):
+            raise InputError(
+                f"{path} has {describe_grid(other)}, but {first} has {describe_grid(grid)}; "
+                "expected one grid for all frames; pass align=True to bring them onto the first"
+            )
+    sizes = _chunk_sizes(chunks, (len(paths), *grid.shape))
+    layers = [_lazy_frame(path, grids[path], grid, sizes[1:], nodata) for path in paths.values()]
+    return _as_dataset(da.stack(layers).rechunk({0: sizes[0]}), list(paths), grid)
+
+
+def open_cube(path: Path_) -> xr.Dataset:
+    """Open a cube stored as Zarr.
+
+    Parameters
+    ----------
+    path : path or URL
+        A Zarr group with ``population(time, y, x)``, people per cell, and a CRS as rioxarray or
+        `write_cube` store it.
+
+    Returns
+    -------
+    Dataset
+        As `open_frames` gives it, in the chunks of the store.
+
+    Raises
+    ------
+    InputError
+        If it is not such a group; and, when computed, if it holds a negative or infinite count.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from odc.geo.xr import xr_zeros
+    >>> grid = GeoBox.from_bbox((0, 0, 4, 2), "EPSG:3035", resolution=1)
+    >>> empty = xr_zeros(grid, "float32", time=["2006-01-01"]).to_dataset(name="population")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_cube(empty, f"{folder}/cube.zarr")
+    ...     open_cube(f"{folder}/cube.zarr").population.rio.crs.to_epsg()
+    3035
+    """
+    stored = open_group(path, "a group with population(time, y, x)")
+    held = stored.get("population")
+    if held is None or set(held.dims) != set(DIMENSIONS):
+        found = {str(name): array.dims for name, array in stored.data_vars.items()}
+        raise InputError(
+            f"{path} holds {found}; expected a variable population with the dimensions time, y and "
+            "x; rename its variables and dimensions"
+        )
+    held = held.transpose(*DIMENSIONS)
+    times = [frame_time(time) for time in held["time"].values]
+    if len(set(times)) < len(times):
+        raise InputError(
+            f"{path} has {len(times)} frames for {len(set(times))} times; expected one frame per "
+            "time; remove the duplicates"
+        )
+    cells = check_population(str(path), held.drop_vars("time")).data.astype("float32")
+    return _as_dataset(cells, times, grid_of(held)).sortby("time")
+
+
+def write_cube(cube: xr.Dataset, path: Path_) -> None:
+    """Write a cube as plain Zarr, whole or not at all.
+
+    Parameters
+    ----------
+    cube : Dataset
+        With ``population(time, y, x)``; it is written in blocks of 1 × 1024 × 1024.
+    path : path or URL
+        A new folder. Behind a URL, an interrupted write leaves part of a group.
+
+    Raises
+    ------
+    InputError
+        If `path` is there already, or the cube holds no population.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from odc.geo.xr import xr_zeros
+    >>> grid = GeoBox.from_bbox((0, 0, 4, 2), "EPSG:3035", resolution=1)
+    >>> empty = xr_zeros(grid, "float32", time=["2006-01-01"]).to_dataset(name="population")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_cube(empty, f"{folder}/cube.zarr")
+    ...     dict(open_cube(f"{folder}/cube.zarr").sizes)
+    {'time': 1, 'y': 2, 'x': 4}
+    """
+    if not (isinstance(cube, xr.Dataset) and "population" in cube):
+        raise InputError(
+            "the cube has no variable population; expected a Dataset as open_frames gives it; make "
+            "one of an array with array.to_dataset(name='population')"
+        )
+    people = check_population("the cube's population", cube["population"])
+    blocks = (
+        cube[["population"]].assign(population=people).chunk({"time": 1, "y": CHUNK, "x": CHUNK})
+    )
+    blocks["population"].encoding = {"grid_mapping": "spatial_ref"}
+    write_group(blocks, path, "the cube")
+
+
+def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetime64, str]:
+    if isinstance(frames, str | os.PathLike) and times is None:
+        return find_frames(os.fspath(frames))
+    pairs: list[tuple[Any, str]]
+    if isinstance(frames, Mapping):
+        pairs = [(time, os.fspath(path)) for time, path in frames.items()]
+    elif not isinstance(frames, str | os.PathLike | Iterable):
+        raise InputError(
+            f"frames is {frames!r}; expected a pattern such as pop_{{year}}.tif, a table "
+            "{time: path}, or paths with times=; give one of them"
+        )
+    else:
+        paths = [frames] if isinstance(frames, str | os.PathLike) else list(frames)
+        known = [times] if isinstance(times, str) else list(() if times is None else times)
+        if len(known) != len(paths):
+            raise InputError(
+                f"there are {len(paths)} frames and {len(known)} times; expected one time for each "
+                "frame; pass times=, or a table of times and paths"
+            )
+        pairs = [(time, os.fspath(path)) for time, path in zip(known, paths, strict=True)]
+    found: dict[np.datetime64, str] = {}
+    for key, path in pairs:
+        time = frame_time(key)
+        if time in found:
+            raise InputError(
+                f"{found[time]} and {path} are both of {str(time)[:10]}; expected one frame per "
+                "time; correct the times"
+            )
+        found[time] = path
+    if not found:
+        raise InputError("there are no frames; expected at least one raster; pass a path per time")
+    return {time: found[time] for time in sorted(found)}
+
+
+def _chunk_sizes(chunks: Chunks, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
+    """Turn what a caller says about chunks into sizes along (time, y, x)."""
+    if isinstance(chunks, str | int):
+        chunks = (chunks, chunks)
+    try:
+        if not isinstance(chunks, Mapping):
+            chunks = dict(zip(DIMENSIONS[-len(chunks) :], chunks, strict=True))
+        if unknown := set(chunks) - set(DIMENSIONS):
+            raise ValueError(f"unknown dimensions {unknown}")
+        wanted = [chunks.get(d, 1 if d == "time" else "auto") for d in DIMENSIONS]
+        wanted = [CHUNK if size == "auto" else size for size in wanted]
+        sizes = da.core.normalize_chunks(tuple(wanted), shape=shape)
+        if min(size for axis in sizes for size in axis) < 1:
+            raise ValueError("empty chunks")
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"chunks={chunks!r} does not fit (time, y, x) of {shape} ({error}); expected 'auto', a "
+            "number of cells, (y, x), or {'y': cells, 'x': cells}; correct it"
+        ) from error
+    return sizes
+
+
+def _lazy_frame(
+    path: str,
+    source: GeoBox,
+    target: GeoBox,
+    chunks: tuple[tuple[int, ...], ...],
+    nodata: float | None,
+) -> da.Array:
+    aligned = None if same_grid(source, target) else (source, target)
+    stat = Path(path).stat() if Path(path).exists() else None
+    version = stat and (stat.st_size, stat.st_mtime_ns)
+    return da.map_blocks(
+        _read_block,
+        path=path,
+        aligned=aligned,
+        nodata=nodata,
+        chunks=chunks,
+        dtype="float32",
+        meta=np.empty((0, 0), "float32"),
+        name=f"frame-{tokenize(path, version, source, target, nodata, chunks)}",
+    )
+
+
+def _read_block(
+    *,
+    path: str,
+    aligned: tuple[GeoBox, GeoBox] | None,
+    nodata: float | None,
+    block_info: dict[Any, Any],
+) -> np.ndarray:
+    rows, columns = (slice(*ends) for ends in block_info[None]["array-location"])
+    if aligned is None:
+        return read_counts(path, rows, columns, nodata=nodata)
+    source, target = aligned
+    total = np.full((rows.stop - rows.start, columns.stop - columns.start), np.nan)
+    for turned in turns(source, target):
+        window = source_window(turned, target, rows, columns)
+        if any(side.start == side.stop for side in window):
+            continue
+        people = read_counts(path, *window, nodata=nodata)
+        moved = share_out(people, turned, window, target, rows, columns)
+        both = np.where(np.isnan(moved), total, total + moved)
+        total = np.where(np.isnan(total), moved, both)
+    return total.astype("float32")
+
+
+def _as_dataset(cells: da.Array, times: list[np.datetime64], grid: GeoBox) -> xr.Dataset:
+    places = xr_coords(grid, dims=("y", "x"))
+    for axis in ("y", "x"):
+        for stale in ("crs", "resolution"):  # spatial_ref says it, and these outlive a change of it
+            places[axis].attrs.pop(stale, None)
+    population = xr.DataArray(
+        cells,
+        dims=DIMENSIONS,
+        coords={"time": np.array(times, "datetime64[ns]"), **places},
+        attrs={"units": "people per cell", "long_name": "population"},
+        name="population",
+    )
+    return population.to_dataset().rio.write_grid_mapping("spatial_ref")

@@ -1,0 +1,251 @@
+"""Which files are the frames of a cube, and of which time is each.
+
+A *frame* is a population raster of one time, in a file or behind a URL. A pattern such as
+``pop_{time:%Y-%m}.tif`` is listed with its fields as wildcards; what stands in their place is read
+with `datetime.strptime`, and files that do not fit are not frames.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import string
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from popdask.errors import InputError
+from popdask.io.paths import failures, file_system
+from popdask.io.rasters import is_remote
+
+Time = str | int | date | np.datetime64
+
+#: What `datetime.strptime` takes for directives that read digits.
+_DIRECTIVES = {
+    "%": "%",
+    "Y": r"\d{4}",
+    "y": r"\d{2}",
+    "j": r"\d{1,3}",
+    "f": r"\d{1,6}",
+    "d": r"[ \d]?\d",
+    **dict.fromkeys("mHIMS", r"\d{1,2}"),
+}
+
+
+def frame_time(time: Time) -> np.datetime64:
+    """Turn a date, a text or a year into the time of a frame.
+
+    Parameters
+    ----------
+    time : str, int, date, or numpy.datetime64
+        Text of four digits and whole numbers (2006, 2006.0) are years; other text is a date in ISO
+        form.
+
+    Returns
+    -------
+    numpy.datetime64
+        With nanoseconds, as xarray stores it; a year stands for its first day.
+
+    Raises
+    ------
+    InputError
+        If it is not a time.
+
+    Examples
+    --------
+    >>> str(frame_time("2006"))[:10], str(frame_time("2006-05"))[:10]
+    ('2006-01-01', '2006-05-01')
+    """
+    try:
+        if isinstance(time, float | np.floating) and float(time).is_integer():
+            time = int(time)
+        stamp = pd.Timestamp(f"{time:04d}" if isinstance(time, int | np.integer) else time)
+        if isinstance(time, float | np.floating) or stamp is pd.NaT:
+            raise TypeError("neither a date nor a year")
+        return stamp.as_unit("ns").to_datetime64()
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{time!r} is not the time of a frame: expected a year such as 2006 or a date such as "
+            "2006-05-01; correct it"
+        ) from error
+
+
+def find_frames(
+    pattern: str, start: Time | None = None, end: Time | None = None
+) -> dict[np.datetime64, str]:
+    """Find the files that a pattern names, with their times.
+
+    Parameters
+    ----------
+    pattern : str
+        A path or URL with ``{year}`` or ``{time:FORMAT}`` where the time stands, FORMAT as in
+        `datetime.strptime`; ``*`` matches anything within a name, except a digit directly
+        beside a time.
+    start, end : str, int, date, or numpy.datetime64, optional
+        The first and last time wanted, both included: an end of "2019" takes in all of 2019.
+
+    Returns
+    -------
+    dict of numpy.datetime64 to str
+        Path of each frame, sorted by time.
+
+    Raises
+    ------
+    InputError
+        If the pattern has no time in it, finds nothing, or finds two files for one time.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for year in (2000, 2005, 2010):
+    ...         Path(folder, f"pop_{year}.tif").touch()
+    ...     [str(time)[:4] for time in find_frames(f"{folder}/pop_{{year}}.tif", end="2005")]
+    ['2000', '2005']
+    """
+    wildcard, expression, formats = _parse_pattern(pattern)
+    found: dict[np.datetime64, str] = {}
+    for path in sorted(_list_files(wildcard)):
+        time = _time_in(path, expression, formats)
+        if time is None:
+            continue
+        if time in found:
+            raise InputError(
+                f"the pattern {pattern!r} finds both {found[time]} and {path} for "
+                f"{_day(time)}; expected one file per time; narrow the pattern"
+            )
+        found[time] = path
+    if not found:
+        raise InputError(_nothing_found(pattern, wildcard))
+    first = None if start is None else _period(start).start_time
+    last = None if end is None else _period(end).end_time
+    wanted = {
+        time: found[time]
+        for time in sorted(found)
+        if (first is None or time >= first) and (last is None or time <= last)
+    }
+    if first is not None and last is not None and first > last:
+        raise InputError(f"start={start!r} is later than end={end!r}; exchange them")
+    if not wanted:
+        raise InputError(
+            f"the pattern {pattern!r} finds {len(found)} frames from {_day(min(found))} to "
+            f"{_day(max(found))}, none of them within start={start!r} and end={end!r}; "
+            "widen start and end"
+        )
+    return wanted
+
+
+def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
+    """Split a pattern into a wildcard, an expression with one group per format, the formats."""
+    wildcard, expression = "", ""
+    formats: list[str] = []
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError as error:
+        raise InputError(
+            f"the pattern {pattern!r} is wrong ({error}); expected {{year}} or {{time:%Y-%m}}; "
+            "close its braces"
+        ) from error
+    for text, field, spec, _ in parts:
+        literal = re.sub(r"\*+", "*", text)
+        wildcard += glob.escape(literal).replace("[*]", "*")
+        expression += _expression(literal, after_time=bool(formats), before_time=field is not None)
+        if field is None:
+            continue
+        form = {"year": "%Y", "time": spec}.get(field)
+        if not form:
+            raise InputError(
+                f"the pattern {pattern!r} has the field {{{field}}}; expected {{year}} or "
+                "{time:FORMAT} with a format such as %Y-%m; rename it"
+            )
+        wildcard += "*"
+        if form in formats:
+            expression += f"(?P=time{formats.index(form)})"
+        else:
+            expression += f"(?P<time{len(formats)}>{_form(form)})"
+            formats.append(form)
+    if not formats:
+        raise InputError(
+            f"the pattern {pattern!r} has no time in it; expected {{year}} or {{time:FORMAT}} "
+            "where the files differ; put it there"
+        )
+    directives = re.findall("%(.)", " ".join(formats).replace("%%", ""))
+    for twice in {name for name in directives if directives.count(name) > 1}:
+        raise InputError(
+            f"the pattern {pattern!r} reads %{twice} in several formats; expected it in one, which "
+            "may be repeated; split them, as in {time:%Y}/pop_{time:%Y}-{time:%m}.tif"
+        )
+    # fsspec takes two stars for folders within folders, or refuses them.
+    return re.sub(r"\*+", "*", wildcard), re.compile(expression), formats
+
+
+def _expression(literal: str, after_time: bool, before_time: bool) -> str:
+    """Match text before, between or after times; a star beside one leaves it all of its digits."""
+    expression = re.escape(literal).replace(r"\*", "[^/]*")
+    if after_time and literal.startswith("*"):
+        expression = rf"(?!\d){expression}"
+    if before_time and literal.endswith("*"):
+        expression = rf"{expression}?(?<!\d)"
+    return expression
+
+
+def _form(form: str) -> str:
+    """Match what a format may read, as narrowly as its digits are known."""
+
+    def expression(part: re.Match[str]) -> str:
+        if part[1]:
+            return _DIRECTIVES.get(part[1], "[^/]+?")
+        return r"\s+" if part[0].isspace() else re.escape(part[0])
+
+    return "(?i:" + re.sub(r"%(.)|\s+|.", expression, form) + ")"
+
+
+def _list_files(wildcard: str) -> list[str]:
+    if not is_remote(wildcard):
+        return glob.glob(wildcard)  # noqa: PTH207  the text before the wildcard stays as written
+    system, path = file_system(wildcard)
+    try:
+        return [system.unstrip_protocol(file) for file in system.glob(path)]
+    except failures() as error:
+        raise InputError(
+            f"{wildcard} cannot be listed ({error}); expected a folder that you may list; check "
+            "its name, the endpoint and the credentials"
+        ) from error
+
+
+def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> np.datetime64 | None:
+    match = expression.fullmatch(path)
+    if match is None:
+        return None
+    try:
+        time = datetime.strptime(" ".join(match.groups()), " ".join(formats))
+    except ValueError:
+        return None  # another file whose name begins and ends alike: pop_2006_draft.tif
+    return frame_time(time)
+
+
+def _nothing_found(pattern: str, wildcard: str) -> str:
+    folder = Path(wildcard).parent
+    if is_remote(wildcard) or "*" in str(folder):
+        held = "nothing there matches"
+    elif not folder.is_dir():
+        held = f"there is no folder {folder.absolute()}"
+    else:
+        names = sorted(entry.name for entry in folder.iterdir())
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        held = f"the folder {folder} holds {len(names)} files" + (f" ({shown})" if names else "")
+    return f"the pattern {pattern!r} finds no frame: {held}; expected one file per time; correct it"
+
+
+def _period(time: Time) -> pd.Period:
+    """Give the year, month or day that a text names; anything else is an instant."""
+    if isinstance(time, str | float | int | np.number):
+        frame_time(time)
+        return pd.Period(time if isinstance(time, str) else str(int(time)))
+    return pd.Period(pd.Timestamp(time), freq="ns")
+
+
+def _day(time: np.datetime64) -> str:
+    return str(time)[:10]

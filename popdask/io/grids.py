@@ -1,0 +1,416 @@
+"""The grid under a cube: what a cell measures, and whether two grids are one.
+
+Areas come from the CRS: on a geographic one from the ellipsoid, where the area between two
+parallels has a closed form (Snyder 1987, *Map Projections: A Working Manual*, eq. 3-12), on a
+projected one from the size of a cell in the plane.
+
+Move counts of people from one grid to another, keeping every person.
+
+Every source cell is cut into small equal parts, and each part's share of the people goes to the
+target cell in which the part lies. So people are spread by area, and nobody on the target grid is
+lost or doubled, by construction; GDAL's ``sum`` resampling was seen to lose 1.4 % of the people
+between EPSG:25833 and EPSG:4326. Parts and their order are fixed by the two grids alone, so a
+window of the target is the same to the bit whatever its size.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numba
+import numpy as np
+import odc.geo.xr  # noqa: F401  registers DataArray.odc
+import pyproj
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from popdask.errors import InputError
+
+SAME_GRID = 1e-3  # of a cell: writers round transforms differently
+
+_METRES = {"m": 1.0, "km": 1000.0}
+
+
+def grid_of(array: xr.DataArray) -> GeoBox:
+    """Give the grid of an array: shape, transform and CRS of its (y, x).
+
+    Parameters
+    ----------
+    array : DataArray
+        With dimensions y and x, their coordinates, and a CRS as rioxarray keeps it.
+
+    Returns
+    -------
+    odc.geo.geobox.GeoBox
+        Also right after slicing, where the stored GeoTransform is out of date.
+
+    Raises
+    ------
+    InputError
+        If there is no CRS or no regular grid.
+    """
+    grid = array.odc.geobox
+    if grid is None or grid.crs is None:
+        raise InputError(
+            f"the array {array.name or ''!r} has no {'CRS' if grid is not None else 'grid'}; "
+            "expected evenly spaced y and x coordinates and a CRS; set it with rio.write_crs"
+        )
+    return grid
+
+
+def same_grid(a: GeoBox, b: GeoBox) -> bool:
+    """Tell whether two grids have one CRS and cells that lie on each other.
+
+    Examples
+    --------
+    >>> a = GeoBox.from_bbox((0, 0, 10, 10), "EPSG:3035", resolution=1)
+    >>> same_grid(a, a), same_grid(a, a.pad(1))
+    (True, False)
+    """
+    if a.shape != b.shape or a.crs != b.crs:
+        return False
+    corners = np.array([[0, a.shape[0]], [0, a.shape[1]]])
+    return bool(np.abs(carry(corners[0], corners[1], b, a) - corners).max() < SAME_GRID)
+
+
+def describe_grid(grid: GeoBox) -> str:
+    """Put a grid into a few words, for an error.
+
+    Examples
+    --------
+    >>> describe_grid(GeoBox.from_bbox((0, 0, 10, 10), "EPSG:3035", resolution=1))
+    '10 × 10 cells of 1 × 1 from (0, 10), EPSG:3035'
+    """
+    t = grid.transform
+    crs = _crs(grid)
+    epsg = crs.to_epsg()
+    return (
+        f"{grid.shape[0]} × {grid.shape[1]} cells of {abs(t.e):g} × {abs(t.a):g} from "
+        f"({t.c:.10g}, {t.f:.10g}), {f'EPSG:{epsg}' if epsg else crs.name}"
+    )
+
+
+def pixel_area_km2(population: xr.DataArray) -> np.ndarray:
+    """Area of a cell in every row.
+
+    Parameters
+    ----------
+    population : DataArray
+        (…, y, x) with a CRS.
+
+    Returns
+    -------
+    numpy.ndarray
+        (y,) float64, km². On the ellipsoid where the CRS is geographic; in the plane where it is
+        projected, which is exact on an equal-area grid and within 0.1 % inside a UTM zone.
+
+    Raises
+    ------
+    InputError
+        If there is no CRS or no regular grid.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> grid = GeoBox.from_bbox((0, 0, 1000, 500), "EPSG:25833", resolution=250)
+    >>> pixel_area_km2(xr_zeros(grid))
+    array([0.0625, 0.0625])
+    """
+    grid = grid_of(population)
+    crs, t = _crs(grid), grid.transform
+    unit = crs.axis_info[0].unit_conversion_factor
+    if not crs.is_geographic:
+        return np.full(grid.shape[0], abs(t.a * t.e) * unit**2 / 1e6)
+    edges = t.f + t.e * np.arange(grid.shape[0] + 1)
+    latitude = np.clip(edges * unit, -np.pi / 2, np.pi / 2)
+    ellipsoid = crs.ellipsoid
+    assert ellipsoid is not None, "a geographic CRS has an ellipsoid"
+    flattening = ellipsoid.inverse_flattening
+    e2 = (2 - 1 / flattening) / flattening if flattening else 0.0
+    sine = np.sin(latitude)
+    q = sine / (1 - e2 * sine**2)
+    q += np.arctanh(math.sqrt(e2) * sine) / math.sqrt(e2) if e2 else sine
+    minor2 = (ellipsoid.semi_major_metre / 1000) ** 2 * (1 - e2)
+    return np.abs(np.diff(q)) * minor2 / 2 * abs(t.a * unit)
+
+
+def cell_size_m(population: xr.DataArray) -> float:
+    """Side of a cell in metres.
+
+    Parameters
+    ----------
+    population : DataArray
+        (…, y, x) with a projected CRS and square cells.
+
+    Returns
+    -------
+    float
+        Metres.
+
+    Raises
+    ------
+    InputError
+        If the CRS is geographic or the cells are not square.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> grid = GeoBox.from_bbox((0, 0, 1000, 500), "EPSG:25833", resolution=250)
+    >>> cell_size_m(xr_zeros(grid))
+    250.0
+    """
+    grid = grid_of(population)
+    height, width = abs(grid.transform.e), abs(grid.transform.a)
+    if _crs(grid).is_geographic or not math.isclose(height, width, rel_tol=1e-6):
+        raise InputError(
+            f"the grid is {describe_grid(grid)}, so its cells have no one size in metres; expected "
+            "square cells in a projected CRS; give the distance in cells, or reproject the frames"
+        )
+    return float(width * _crs(grid).axis_info[0].unit_conversion_factor)
+
+
+def in_cells(distance: float | str, population: xr.DataArray) -> float:
+    """Turn a distance such as "2.5 km" into cells.
+
+    Parameters
+    ----------
+    distance : float or str
+        Cells where it is a number; metres or kilometres where it is text with "m" or "km".
+    population : DataArray
+        (…, y, x), whose grid it is.
+
+    Returns
+    -------
+    float
+        Cells, possibly fractional.
+
+    Raises
+    ------
+    InputError
+        If it is not a positive distance, or in metres on a grid without one cell size.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> grid = GeoBox.from_bbox((0, 0, 1000, 500), "EPSG:25833", resolution=250)
+    >>> in_cells("2.5 km", xr_zeros(grid)), in_cells(7, xr_zeros(grid))
+    (10.0, 7.0)
+    """
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(m|km|cells?)?\s*", str(distance))
+    try:
+        number, unit = float(match[1]) if match else 0.0, match[2] if match else None
+    except ValueError:
+        number, unit = 0.0, None
+    if not number > 0:
+        raise InputError(
+            f"the distance {distance!r} is not one; expected a positive number of cells, or text "
+            'such as "2.5 km" or "500 m"; correct it'
+        )
+    if unit not in _METRES:
+        return number
+    cells = number * _METRES[unit] / cell_size_m(population)
+    # 32.3 km is 323 cells of 100 m, not 322.99999999999994, which reaches one ring less.
+    return float(round(cells)) if math.isclose(cells, round(cells), rel_tol=1e-9) else cells
+
+
+def carry(
+    row: np.ndarray, column: np.ndarray, source: GeoBox, target: GeoBox
+) -> tuple[np.ndarray, np.ndarray]:
+    """Carry positions in cells from one grid to another.
+
+    Parameters
+    ----------
+    row, column : numpy.ndarray
+        Positions on `source`, whole at the corners of its cells; any one shape.
+    source, target : GeoBox
+        The two grids.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Row and column on `target`; infinite where its CRS has no such place.
+
+    Examples
+    --------
+    >>> fine = GeoBox.from_bbox((0, 0, 4, 4), "EPSG:3035", resolution=1)
+    >>> row, column = carry(np.array([2.0]), np.array([3.0]), fine, fine.zoom_out(2))
+    >>> float(row[0]), float(column[0])
+    (1.0, 1.5)
+    """
+    s = source.transform
+    x, y = s.a * column + s.b * row + s.c, s.d * column + s.e * row + s.f
+    if source.crs != target.crs:
+        project = pyproj.Transformer.from_crs(_crs(source), _crs(target), always_xy=True)
+        x, y = project.transform(x, y)
+    t = ~target.transform
+    return t.d * x + t.e * y + t.f, t.a * x + t.b * y + t.c
+
+
+def _crs(grid: GeoBox) -> pyproj.CRS:
+    assert grid.crs is not None, "grids without a CRS are refused where they are read"
+    return grid.crs.proj
+
+
+PARTS = 20  # per side of a source cell: exact for shifts by halves, quarters, fifths and tenths
+
+
+def source_window(source: GeoBox, target: GeoBox, rows: slice, columns: slice) -> tuple:
+    """Give the window of `source` that holds every cell touching a window of `target`.
+
+    Parameters
+    ----------
+    source, target : GeoBox
+        The two grids.
+    rows, columns : slice
+        The window of `target`.
+
+    Returns
+    -------
+    tuple of slice
+        Rows and columns of `source`, empty where the two do not meet.
+    """
+    y = np.arange(rows.start, rows.stop + 1)
+    x = np.arange(columns.start, columns.stop + 1)
+    ring_row = np.concatenate([np.full(x.size, y[0]), np.full(x.size, y[-1]), y, y])
+    ring_column = np.concatenate([x, x, np.full(y.size, x[0]), np.full(y.size, x[-1])])
+    row, column = carry(ring_row, ring_column, target, source)
+    seam = source.crs != target.crs and np.ptp(column) > _turn(source) / 2
+    if seam or not (np.isfinite(row).all() and np.isfinite(column).all()):
+        return slice(0, source.shape[0]), slice(0, source.shape[1])
+
+    def around(index: np.ndarray, size: int) -> slice:
+        margin = 2  # the ring is straight between the corners of its cells, the other grid not
+        low, high = math.floor(index.min()) - margin, math.ceil(index.max()) + margin
+        return slice(min(max(low, 0), size), min(max(high, 0), size))
+
+    return around(row, source.shape[0]), around(column, source.shape[1])
+
+
+def share_out(
+    people: np.ndarray,
+    source: GeoBox,
+    window: tuple[slice, slice],
+    target: GeoBox,
+    rows: slice,
+    columns: slice,
+) -> np.ndarray:
+    """Move counts from one grid to another, keeping every person.
+
+    Parameters
+    ----------
+    people : numpy.ndarray
+        (row, column), the cells of `source` in `window`; NaN = no data.
+    source, target : GeoBox
+        The two grids.
+    window : tuple of slice
+        Rows and columns of `source` that `people` holds.
+    rows, columns : slice
+        The window of `target` wanted.
+
+    Returns
+    -------
+    numpy.ndarray
+        (rows, columns) float64, people per target cell; NaN where no source cell has data. People
+        beyond the target grid are left out.
+
+    Examples
+    --------
+    >>> fine = GeoBox.from_bbox((0, 0, 4, 4), "EPSG:3035", resolution=1)
+    >>> coarse = fine.zoom_out(2)
+    >>> everywhere = slice(0, 4), slice(0, 4)
+    >>> share_out(np.ones((4, 4)), fine, everywhere, coarse, slice(0, 2), slice(0, 2))
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    corner = np.mgrid[window[0].start : window[0].stop + 1, window[1].start : window[1].stop + 1]
+    row, column = carry(corner[0], corner[1], source, target)
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+    # From a map, longitudes come as −180 to 180, whatever those of the target are.
+    turn = _turn(target) if math.isinf(_turn(source)) else math.inf
+    parts = _parts(source, target, turn)
+    return _share_out(people, row, column, rows.start, columns.start, *shape, parts, turn)
+
+
+def turns(source: GeoBox, target: GeoBox) -> list[GeoBox]:
+    """Give the source where its longitudes may stand for those of the target: 190° is −170°.
+
+    Examples
+    --------
+    >>> east = GeoBox.from_bbox((0, 0, 360, 90), "EPSG:4326", resolution=1)
+    >>> [grid.extent.boundingbox.left for grid in turns(east, east)]
+    [-360.0, 0.0, 360.0]
+    """
+    turn = _turn(source)
+    if source.crs != target.crs or math.isinf(turn):
+        return [source]
+    shifts = [source.transform * source.transform.translation(n * turn, 0) for n in (-1, 0, 1)]
+    return [GeoBox(source.shape, transform, source.crs) for transform in shifts]
+
+
+def _turn(grid: GeoBox) -> float:
+    """Columns once around the Earth; infinite where coordinates are not geographic."""
+    assert grid.crs is not None, "grids without a CRS are refused where they are read"
+    if not grid.crs.geographic:
+        return math.inf
+    unit = grid.crs.proj.axis_info[0].unit_conversion_factor
+    return 2 * math.pi / unit / abs(grid.transform.a)
+
+
+def _parts(source: GeoBox, target: GeoBox, turn: float) -> int:
+    """Choose the parts per side of a source cell: several to a target cell where that is smaller.
+
+    It is chosen once for two grids, so that the shares do not depend on the window.
+    """
+    middle = np.array(target.shape) / 2
+    row, column = carry(middle[:1], middle[1:], target, source)
+    rows, columns = carry(row + np.array([0, 1, 0]), column + np.array([0, 0, 1]), source, target)
+    if math.isfinite(turn):
+        columns = columns - turn * np.round((columns - columns[0]) / turn)
+    span = max(np.ptp(rows), np.ptp(columns))
+    return max(PARTS, math.ceil(8 * span)) if math.isfinite(span) else PARTS
+
+
+@numba.njit(cache=True, nogil=True)
+def _share_out(
+    people: np.ndarray,
+    row: np.ndarray,
+    column: np.ndarray,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    parts: int,
+    turn: float,
+) -> np.ndarray:
+    """Spread (h, w) counts with corners (h + 1, w + 1) in target cells over (height, width)."""
+    circle = np.isfinite(turn)
+    total = np.full((height, width), np.nan)
+    for r in range(people.shape[0]):
+        for c in range(people.shape[1]):
+            share = people[r, c] / (parts * parts)
+            reach = row[r : r + 2, c : c + 2].sum() + column[r : r + 2, c : c + 2].sum()
+            if not (np.isfinite(share) and np.isfinite(reach)):
+                continue
+            a, b = column[r, c], column[r, c + 1]
+            d, e = column[r + 1, c], column[r + 1, c + 1]
+            if circle:  # the corners of a cell on the antimeridian lie a turn apart
+                b -= turn * np.round((b - a) / turn)
+                d -= turn * np.round((d - a) / turn)
+                e -= turn * np.round((e - a) / turn)
+            for i in range(parts):
+                v = (i + 0.5) / parts
+                y0 = row[r, c] * (1 - v) + row[r + 1, c] * v
+                y1 = row[r, c + 1] * (1 - v) + row[r + 1, c + 1] * v
+                x0 = a * (1 - v) + d * v
+                x1 = b * (1 - v) + e * v
+                for j in range(parts):
+                    u = (j + 0.5) / parts
+                    y = int(np.floor(y0 * (1 - u) + y1 * u)) - top
+                    at = x0 * (1 - u) + x1 * u
+                    if circle:
+                        at -= turn * np.floor(at / turn)
+                    x = int(np.floor(at)) - left
+                    if 0 <= y < height and 0 <= x < width:
+                        total[y, x] = share if np.isnan(total[y, x]) else total[y, x] + share
+    return total

@@ -1,0 +1,360 @@
+"""Files that are there whole or not at all.
+
+A file is made under a hidden temporary folder beside its place and moved there when it is finished,
+so that a reader, or a write that is stopped, never leaves half of one.
+
+Files in object stores (``s3://bucket/key``), by the variables that the tools of AWS read.
+
+Four libraries reach them: fsspec lists and reads, GDAL reads rasters, Icechunk holds results, and
+botocore holds locks. Each has settings of its own for the same things; here they are taken from
+the environment, once:
+
+- ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_PROFILE`` and what
+  else the libraries find credentials by: they look for them themselves, so none is ever held here,
+  sent to a worker or put on record;
+- ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``: a server other than that of AWS;
+- ``AWS_REGION`` or ``AWS_DEFAULT_REGION``;
+- ``AWS_VIRTUAL_HOSTING``, as in GDAL: whether the bucket is part of the host's name. By default it
+  is part of the path where there is an endpoint, and of the host's name at AWS;
+- ``AWS_NO_SIGN_REQUEST``, as in GDAL: read public buckets without credentials.
+"""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from popdask.errors import InputError
+
+Path_ = str | os.PathLike[str]
+
+
+@contextmanager
+def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
+    """Give a place to write to; move what was written there to `path` if all went well.
+
+    Parameters
+    ----------
+    path : path
+        A file, or a folder such as that of a Zarr group. Its folder is made where it is missing. A
+        file that is the same already stays as it is, with its time.
+    new : bool, optional
+        Whether nothing may be there yet.
+
+    Yields
+    ------
+    Path
+        Of the same name, in a temporary folder.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there, before or after the writing, and only `new` is wanted.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_path(Path(folder, "note.txt")) as unfinished:
+    ...         _ = unfinished.write_text("Oslo")
+    ...     Path(folder, "note.txt").read_text()
+    'Oslo'
+    """
+    path = Path(path)
+    if new:
+        _check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as folder:
+        unfinished = Path(folder, path.name)
+        yield unfinished
+        if new:
+            _check_free(path)
+            unfinished.rename(path)
+        elif path.is_dir():
+            _exchange(unfinished, path)
+        elif not (path.exists() and filecmp.cmp(unfinished, path, shallow=False)):
+            unfinished.replace(path)
+
+
+def write_text(path: Path_, text: str) -> Path:
+    r"""Write a text file in UTF-8, whole or not at all.
+
+    Lines end in ``\n`` on every system, so that the same text is the same file.
+    """
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def write_bytes(path: Path_, data: bytes) -> Path:
+    """Write a file, whole or not at all, and wait until its bytes are on the disk."""
+    with atomic_path(path) as unfinished, unfinished.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(path)
+
+
+def sweep(path: Path_) -> None:
+    """Take away the temporary folders of writes to a path that were killed.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, ".people.tif-x4_k2lb0").mkdir()
+    ...     sweep(Path(folder, "people.tif"))
+    ...     list(Path(folder).iterdir())
+    []
+    """
+    path = Path(path)
+    if path.parent.is_dir():
+        for left in path.parent.iterdir():
+            if left.name.startswith(_prefix(path)) and left.is_dir():
+                shutil.rmtree(left)
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _exchange(unfinished: Path, path: Path) -> None:
+    """Move a folder to the place of another, since none can be moved onto one that is not empty."""
+    before = unfinished.with_name(f"{path.name}-before")
+    path.rename(before)
+    try:
+        unfinished.rename(path)
+    except OSError:
+        before.rename(path)
+        raise
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}-"
+
+
+SCHEME = "s3://"
+
+#: Attempts at a request, and seconds between the first two, where a library lets them be set.
+ATTEMPTS, FIRST_DELAY = 6, 0.2
+
+
+@dataclass(frozen=True)
+class Access:
+    """How object stores are reached."""
+
+    endpoint: str | None
+    """URL of the server; None for AWS."""
+    region: str | None
+    """Region; None where the environment says none."""
+    path_style: bool
+    """Whether buckets are part of the path, not of the host's name."""
+    signed: bool
+    """Whether requests carry credentials."""
+
+
+def access(environment: Mapping[str, str] = os.environ) -> Access:
+    """Tell how object stores are reached, by the environment.
+
+    Parameters
+    ----------
+    environment
+        Variables and their values.
+
+    Returns
+    -------
+    Access
+
+    Raises
+    ------
+    InputError
+        If the endpoint is not a URL.
+
+    Examples
+    --------
+    >>> access({"AWS_ENDPOINT_URL": "http://localhost:9000", "AWS_REGION": "eu-north-1"})
+    Access(endpoint='http://localhost:9000', region='eu-north-1', path_style=True, signed=True)
+    """
+    get = environment.get
+    endpoint = get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL") or None
+    if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
+        raise InputError(
+            f"AWS_ENDPOINT_URL is {endpoint!r}; expected a URL such as https://minio.example.org; "
+            "correct it"
+        )
+    hosted = _is_true(get("AWS_VIRTUAL_HOSTING"), default=endpoint is None)
+    return Access(
+        endpoint,
+        get("AWS_REGION") or get("AWS_DEFAULT_REGION") or None,
+        path_style=not hosted,
+        signed=not _is_true(get("AWS_NO_SIGN_REQUEST"), default=False),
+    )
+
+
+def is_object(place: str) -> bool:
+    """Tell whether a place is in an object store."""
+    return place.startswith(SCHEME)
+
+
+def bucket_and_key(url: str) -> tuple[str, str]:
+    """Take the URL of an object, or of a folder of objects, apart.
+
+    Raises
+    ------
+    InputError
+        If it names no bucket, or nothing within it.
+
+    Examples
+    --------
+    >>> bucket_and_key("s3://people/regions/oslo.icechunk/")
+    ('people', 'regions/oslo.icechunk')
+    """
+    bucket, _, key = url.removeprefix(SCHEME).strip("/").partition("/")
+    if not is_object(url) or not bucket or not key:
+        raise InputError(f"{url} names no object; expected s3://bucket/name; correct it")
+    return bucket, key
+
+
+def fsspec_options(url: str) -> dict[str, Any]:
+    """Options of fsspec's file system for a URL: those of an object store, else none.
+
+    Listings are not cached: what comes and goes there is to be noticed.
+    """
+    if not is_object(url):
+        return {}
+    to = access()
+    return {
+        "endpoint_url": to.endpoint,
+        "anon": not to.signed,
+        "client_kwargs": {"region_name": to.region} if to.region else {},
+        "config_kwargs": {"s3": _addressing(to), "retries": _retries()},
+        "use_listings_cache": False,
+    }
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Open fsspec's file system of a URL, and name the place within it.
+
+    Raises
+    ------
+    InputError
+        If there is none, or the package for it is not installed.
+    """
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        return fsspec.core.url_to_fs(url, **fsspec_options(url))
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            f"{url} cannot be reached ({error}); expected a file system that fsspec knows; install "
+            "what it asks for (popdask[cloud] for s3://), or copy the files to a folder"
+        ) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Errors that a request may end in: those of the system, and those of botocore if it is used.
+
+    Examples
+    --------
+    >>> OSError in failures()
+    True
+    """
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError, botocore.BotoCoreError, botocore.ClientError) if botocore else (OSError,)
+
+
+def gdal_path(place: str) -> str:
+    """Name a place as GDAL does.
+
+    Examples
+    --------
+    >>> gdal_path("s3://people/pop_2006.tif"), gdal_path("pop_2006.tif")
+    ('/vsis3/people/pop_2006.tif', 'pop_2006.tif')
+    """
+    return f"/vsis3/{place.removeprefix(SCHEME)}" if is_object(place) else place
+
+
+def gdal_options() -> dict[str, Any]:
+    """GDAL's options for files behind URLs.
+
+    Requests that fail are tried again, and nothing of a file is kept when it is closed: the file of
+    that name may be another one when it is next opened.
+    """
+    to = access()
+    options: dict[str, Any] = {
+        "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsicurl/",
+        "GDAL_HTTP_MAX_RETRY": ATTEMPTS,
+        "GDAL_HTTP_RETRY_DELAY": FIRST_DELAY,
+        "AWS_VIRTUAL_HOSTING": not to.path_style,
+    }
+    if to.endpoint:
+        parts = urlsplit(to.endpoint)
+        options["AWS_S3_ENDPOINT"] = parts.netloc + parts.path.rstrip("/")
+        options["AWS_HTTPS"] = parts.scheme == "https"
+    if to.region:
+        options["AWS_REGION"] = to.region
+    return options
+
+
+def icechunk_options() -> dict[str, Any]:
+    """Options of ``icechunk.s3_storage``, beside bucket and prefix."""
+    to = access()
+    return {
+        "endpoint_url": to.endpoint,
+        "region": to.region,
+        "force_path_style": to.path_style,
+        "allow_http": bool(to.endpoint) and urlsplit(to.endpoint).scheme == "http",
+        **({"from_env": True} if to.signed else {"anonymous": True}),
+    }
+
+
+def client() -> Any:
+    """Make, or find again, a client of botocore; threads may share it.
+
+    Raises
+    ------
+    InputError
+        If botocore is not installed.
+    """
+    return _client(access())
+
+
+@lru_cache(maxsize=4)
+def _client(to: Access) -> Any:
+    try:
+        import botocore.session  # type: ignore[import-untyped]
+        from botocore import UNSIGNED
+        from botocore.config import Config  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise InputError(
+            f"object stores cannot be reached ({error}); expected the packages for them; install "
+            "popdask[cloud]"
+        ) from error
+    signature = {} if to.signed else {"signature_version": UNSIGNED}
+    config = Config(s3=_addressing(to), retries=_retries(), **signature)
+    session = botocore.session.get_session()
+    return session.create_client(
+        "s3", endpoint_url=to.endpoint, region_name=to.region or "us-east-1", config=config
+    )
+
+
+def _addressing(to: Access) -> dict[str, str]:
+    return {"addressing_style": "path" if to.path_style else "virtual"}
+
+
+def _retries() -> dict[str, Any]:
+    return {"mode": "standard", "total_max_attempts": ATTEMPTS}
+
+
+def _is_true(text: str | None, *, default: bool) -> bool:
+    return default if not text else text.strip().upper() in ("YES", "TRUE", "ON", "1")

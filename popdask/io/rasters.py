@@ -1,0 +1,533 @@
+"""Fill values that nobody declared: the largest value of a type, where people would be.
+
+A raster that fills the sea with 65535 and does not say so holds millions of people that do not
+exist. One cell may hold the largest value of its type by chance; several cells of one frame do not.
+A block that meets the value asks the whole frame, so the answer does not depend on the chunks.
+
+One population raster: its header checked, its cells read as people per cell.
+
+A raster is checked at two moments: what the header can tell (bands, CRS, units) when the cube is
+built, what only the cells can tell (a truncated file, a negative count) inside the task that reads
+them. So building a cube reads headers alone, and no bad cell passes.
+
+Which version of a file a frame is read from: told by what is in it, or by what its server says.
+
+A local file is read to its end. A file behind a URL is not where its server can tell: by an ETag,
+as object stores give for every object, or else by its size and the time of its last change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.session import DummySession
+from rasterio.windows import Window
+
+from popdask.errors import InputError
+from popdask.io.paths import failures, file_system, gdal_options, gdal_path
+
+#: No integer type holds more: 1e20, 9.97e36 and 3.4e38 are fill values, in a single cell too.
+BEYOND_PEOPLE = 2.0**64
+
+#: A cell may hold so many people, where another nodata value shows that somebody thought of it.
+_PLAUSIBLE = 2**16
+
+
+def largest_value(dtype: np.dtype[Any]) -> int | float:
+    """Give the largest value of a type.
+
+    Examples
+    --------
+    >>> largest_value(np.dtype("uint16")), largest_value(np.dtype("int32"))
+    (65535, 2147483647)
+    """
+    return int(np.iinfo(dtype).max) if dtype.kind in "iu" else float(np.finfo(dtype).max)
+
+
+def check_largest_file(
+    values: np.ma.MaskedArray[Any, Any],
+    source: rasterio.DatasetReader,
+    path: str,
+    nodata: float | None = None,
+) -> None:
+    """Refuse a raster that holds its type's largest value in several cells, undeclared.
+
+    Parameters
+    ----------
+    values : numpy.ma.MaskedArray
+        A window of the raster, as stored.
+    source : rasterio.DatasetReader
+        The raster; it is read whole only where the window holds the value once.
+    path : str
+        What to call it in the error.
+    nodata : float, optional
+        A value that means no data by setting.
+
+    Raises
+    ------
+    InputError
+        If several cells hold the value, and it is not declared; where another value is, up to
+        65535 counts as people.
+    """
+    largest = largest_value(values.dtype)
+    held = count_largest(values, largest)
+    if not held or nodata == largest:
+        return
+    declared = nodata is not None or source.mask_flag_enums[0] != [MaskFlags.all_valid]
+    if declared and largest < _PLAUSIBLE:
+        return
+    if held > 1 or _held_in(source, largest) > 1:
+        raise undeclared_error(path, values.dtype, largest)
+
+
+def is_suspect(dtype: np.dtype[Any], fills: Collection[float]) -> bool:
+    """Tell whether several cells with the largest value are none of people, as `fills` say.
+
+    Examples
+    --------
+    >>> is_suspect(np.dtype("int16"), []), is_suspect(np.dtype("int16"), [-1.0])
+    (True, False)
+    """
+    largest = largest_value(dtype)
+    if any(float(fill) == float(largest) for fill in fills):
+        return False
+    return not fills or largest >= _PLAUSIBLE
+
+
+def count_largest(values: Any, largest: float) -> int:
+    """Count the cells with data that hold a value."""
+    return int(np.ma.filled(values == largest, False).sum())
+
+
+def undeclared_error(source: str, dtype: np.dtype[Any], largest: float) -> InputError:
+    """Make the error for a frame that holds its type's largest value in several cells."""
+    shown = f"{largest:g}" if dtype.kind == "f" else str(largest)
+    people = "; where so many people live there, declare another value, such as nodata=-1"
+    return InputError(
+        f"{source} holds {shown}, the largest value of {dtype}, in several cells and does not "
+        "declare it; expected counts of people, or a declared nodata value; declare it "
+        f"(gdal_edit.py -a_nodata {shown}) or pass nodata={shown}"
+        f"{people if largest < _PLAUSIBLE else ''}"
+    )
+
+
+def _held_in(source: rasterio.DatasetReader, largest: float) -> int:
+    """Count the cells of a whole raster that hold a value, block by block, up to two."""
+    held = 0
+    for _, window in source.block_windows(1):
+        held += count_largest(source.read(1, window=window, masked=True), largest)
+        if held > 1:
+            break
+    return held
+
+
+Result = TypeVar("Result")
+
+FRAME = "a raster of people per cell"
+UNDECLARED_NODATA = -99999.0
+NODATA_BELOW = -1e30
+
+_PER_CELL = re.compile(r"per (grid )?(cell|pixel)|/ ?(cell|pixel)|\bcounts?\b")
+_PER_AREA = re.compile(
+    r"density"
+    r"|(\bper|/) ?(sq|square|km|kilomet|hectare|ha\b|m2|m²|mi\b|mi2|mile|acre)"
+    r"|(?<![0-9a-z])(km|m|mi|ha) ?\^?(-2|−2|⁻²|-1|−1|⁻¹)(?!\d)"
+)
+_TELLING_TAGS = {"units", "unit", "long_name", "standard_name", "name", "title", "variable"} | {
+    "description",
+    "tifftag_imagedescription",
+}
+
+
+def read_grid(path: str) -> GeoBox:
+    """Read a frame's header: check that it is a population raster and give its grid.
+
+    Parameters
+    ----------
+    path : str
+        A file or URL that GDAL can open.
+
+    Returns
+    -------
+    odc.geo.geobox.GeoBox
+        Shape, affine transform and CRS.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or unreadable, has more than one band, no CRS, no position or a
+        rotated grid, holds complex numbers, or calls itself a density.
+    """
+    return use_raster(path, lambda source: _checked_grid(source, path), FRAME)
+
+
+def check_is_count(source: str, units: str, names: list[str]) -> None:
+    """Refuse a raster that says it holds people per area instead of people per cell.
+
+    Parameters
+    ----------
+    source : str
+        What to call it in the error.
+    units : str
+        Its units, which decide where they speak of cells.
+    names : list of str
+        Its name, description and other text in which "density" may stand.
+
+    Raises
+    ------
+    InputError
+        If the units or names speak of a density.
+
+    Examples
+    --------
+    >>> check_is_count("a.tif", "persons per cell", ["population_density_grid"])
+    >>> check_is_count("b.tif", "persons per km²", ["population"])
+    Traceback (most recent call last):
+    popdask.errors.InputError: b.tif is a density ('persons per km²'); expected people per cell; ...
+    """
+    tidy = [text.lower().replace("_", " ") for text in (units, *names)]
+    if _PER_CELL.search(tidy[0]) and not _PER_AREA.search(tidy[0]):
+        return
+    for text, said in zip(tidy, (units, *names), strict=True):
+        if _PER_AREA.search(text):
+            raise InputError(
+                f"{source} is a density ({said!r}); expected people per cell; multiply it by the "
+                "cell areas (popdask.io.pixel_area_km2 gives them), or, where it holds counts "
+                "already, set its tag units to 'people per cell'"
+            )
+
+
+def read_counts(
+    path: str, rows: slice, columns: slice, *, nodata: float | None = None
+) -> np.ndarray:
+    """Read a window of a frame as people per cell, checked.
+
+    Parameters
+    ----------
+    path : str
+        A file or URL that GDAL can open.
+    rows, columns : slice
+        The window, with start and stop.
+    nodata : float, optional
+        One more value that means no data, beside the declared one.
+
+    Returns
+    -------
+    numpy.ndarray
+        (rows, columns) float32; NaN where the file's nodata, mask or alpha says no data.
+
+    Raises
+    ------
+    InputError
+        If the file ends early, holds negative, infinite or impossibly large counts, or holds the
+        largest value of its type in several cells, where that is not the declared nodata.
+    """
+    window = Window.from_slices(rows, columns)
+
+    def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
+        values = source.read(1, window=window, masked=True)
+        check_largest_file(values, source, path, nodata)
+        return values, source.scales[0], source.offsets[0]
+
+    values, scale, offset = use_raster(path, read, FRAME)
+    counts = clean_counts(values.astype("float64").filled(np.nan), nodata=nodata)
+    if (scale, offset) != (1.0, 0.0):
+        counts = counts * np.float32(scale) + np.float32(offset)
+    return checked_counts(counts, path, (rows.start, columns.start))
+
+
+def clean_counts(values: np.ndarray, *, nodata: float | None = None) -> np.ndarray:
+    """Turn the usual undeclared no-data values, and `nodata`, into NaN.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        People per cell, any shape; NaN where no data was declared.
+    nodata : float, optional
+        One more value that means no data.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32; NaN also for −99999 and for finite values under −1e30.
+
+    Examples
+    --------
+    >>> clean_counts(np.array([3.0, -99999.0, -3.4e38, 0.0]))
+    array([ 3., nan, nan,  0.], dtype=float32)
+    """
+    if (values < 0).any():
+        nothing = (values == UNDECLARED_NODATA) | ((values < NODATA_BELOW) & (values > -np.inf))
+        values = np.where(nothing, np.nan, values)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, an error later
+        counts = values.astype("float32")
+    if nodata is not None:
+        counts[counts == np.float32(nodata)] = np.nan
+    return counts
+
+
+def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> np.ndarray:
+    """Give back `counts` if every cell with data is a number that people can have.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        People per cell, NaN = no data.
+    source : str
+        What to call it in the error.
+    origin : tuple of int
+        Index of the first cell of `counts` within the source.
+
+    Raises
+    ------
+    InputError
+        If a count is negative, infinite, or beyond what any integer type holds.
+
+    Examples
+    --------
+    >>> checked_counts(np.array([[1.0, -5.0]], "float32"), "pop.tif", (8, 0))
+    Traceback (most recent call last):
+    popdask.errors.InputError: pop.tif holds -5 at row 8, column 1; expected counts of people, ...
+    """
+    wrong = (counts < 0) | (counts > BEYOND_PEOPLE)
+    if not wrong.any():
+        return counts
+    first = np.argwhere(wrong)[0]
+    value = f"{counts[tuple(first)]:g}"
+    row, column = (first + np.array(origin))[-2:]
+    mend = "correct the file" if "inf" in value else f"correct the file or pass nodata={value}"
+    raise InputError(
+        f"{source} holds {value} at row {row}, column {column}; expected counts of people, 0 or "
+        f"more, or a declared nodata value; declare it (gdal_edit.py -a_nodata {value}), {mend}"
+    )
+
+
+def is_remote(path: str) -> bool:
+    """Tell a URL, or a path of GDAL's virtual file systems, from a local path.
+
+    Examples
+    --------
+    >>> is_remote("s3://bucket/pop.tif"), is_remote("pop.tif")
+    (True, False)
+    """
+    return "://" in path or path.startswith("/vsi")
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster, in a folder or behind a URL, as it is now.
+
+    Parameters
+    ----------
+    path : str
+        A file or URL that GDAL can open; ``s3://`` is reached as `popdask.io.paths` says.
+
+    Yields
+    ------
+    rasterio.DatasetReader
+        The raster.
+
+    Raises
+    ------
+    rasterio.errors.RasterioError
+        If GDAL cannot open it.
+    """
+    if not is_remote(path):
+        with rasterio.open(path) as source:
+            yield source
+        return
+    # GDAL finds the credentials itself; rasterio's own session would ask for boto3.
+    settings = rasterio.Env(session=DummySession(), **gdal_options())
+    with settings, rasterio.open(gdal_path(path)) as source:
+        yield source
+
+
+def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expected: str) -> Result:
+    """Open a raster, use it, close it; what GDAL cannot read is a bad input.
+
+    Parameters
+    ----------
+    path : str
+        A file or URL that GDAL can open.
+    use : callable
+        Takes the open raster; what it returns is given back.
+    expected : str
+        What the file should be, for the error.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or GDAL cannot open it or read what `use` asks for.
+
+    Examples
+    --------
+    >>> use_raster("nowhere.tif", lambda source: source.count, "an image")
+    Traceback (most recent call last):
+    popdask.errors.InputError: nowhere.tif does not exist; expected an image; correct the path
+    """
+    if not is_remote(path) and not Path(path).exists():
+        raise missing_file(path, expected)
+    try:
+        with open_raster(path) as source:
+            return use(source)
+    except RasterioError as error:
+        reason = str(error.__cause__ or error).strip().rstrip(".")
+    # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
+    raise InputError(
+        f"{path} cannot be read ({reason}); expected {expected} that GDAL opens; it may be "
+        "truncated or of another format: copy or download it again"
+    )
+
+
+def missing_file(path: str, expected: str) -> InputError:
+    """Make the error for a file that is not there; `expected` says what it should be."""
+    return InputError(f"{path} does not exist; expected {expected}; correct the path")
+
+
+def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
+    _check_form(source, path)
+    transform, crs = source.transform, source.crs
+    if crs is None or transform.is_identity:
+        raise InputError(
+            f"{path} has no {'CRS' if crs is None else 'position (geotransform)'}; expected "
+            "a georeferenced raster; set it with gdal_edit.py -a_srs or -a_ullr"
+        )
+    if transform.b or transform.d:
+        raise InputError(
+            f"{path} has a rotated grid ({tuple(transform)[:6]}); expected rows along y and "
+            "columns along x; warp it, for example with gdalwarp"
+        )
+    telling = {k: v for k, v in source.tags().items() if k.lower() in _TELLING_TAGS}
+    telling |= {k: v for k, v in source.tags(1).items() if k.lower() in _TELLING_TAGS}
+    units = source.units[0] or telling.get("units") or telling.get("unit") or ""
+    names = [Path(path).stem, source.descriptions[0] or "", *telling.values()]
+    check_is_count(path, units, names)
+    return GeoBox(source.shape, transform, crs)
+
+
+def _check_form(source: rasterio.DatasetReader, path: str) -> None:
+    if source.count != 1:
+        raise InputError(
+            f"{path} has {source.count} bands; expected one band of people per cell; write the "
+            "wanted band to its own file, for example with gdal_translate -b 1"
+        )
+    if source.dtypes[0].startswith("complex"):
+        raise InputError(
+            f"{path} holds {source.dtypes[0]} values; expected whole or real numbers of "
+            "people; convert it, for example with gdal_translate -ot Float32"
+        )
+
+
+def frame_fingerprint(path: str, expected: str = "a file that you may read") -> dict[str, Any]:
+    """Tell one version of a file from another, for the provenance of a result.
+
+    Parameters
+    ----------
+    path : str
+        A file or URL. What is read of it is never held whole in memory.
+    expected : str, optional
+        What it should be, for the words of an error.
+
+    Returns
+    -------
+    dict
+        ``size`` in bytes; ``mtime``, the last change as an ISO time in UTC (None where a server
+        does not tell); and one of ``sha256`` of the contents in hexadecimal, for files and what has
+        no other mark; ``etag``, the server's; or neither, where size and time are the mark.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "pop.tif").write_bytes(b"people")
+    ...     frame_fingerprint(f"{folder}/pop.tif")["size"]
+    6
+    """
+    try:
+        return _told_by_server(path) or _read(path)
+    except FileNotFoundError as error:
+        raise missing_file(path, expected) from error
+    except failures() as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); expected {expected}; check its kind and its "
+            "permissions"
+        ) from error
+
+
+def frame_version(fingerprint: Mapping[str, Any]) -> str:
+    """Give the mark of a version: other contents have another mark.
+
+    Parameters
+    ----------
+    fingerprint : mapping
+        As `frame_fingerprint` gives it.
+
+    Returns
+    -------
+    str
+        The checksum of the contents, else the ETag, else time and size.
+
+    Examples
+    --------
+    >>> frame_version({"size": 6, "mtime": "2026-01-01T00:00:00+00:00", "etag": '"9e107d9d"'})
+    'etag "9e107d9d" of 6 bytes'
+    """
+    if "sha256" in fingerprint:
+        return str(fingerprint["sha256"])
+    mark = f"etag {fingerprint['etag']}" if "etag" in fingerprint else fingerprint["mtime"]
+    return f"{mark} of {fingerprint['size']} bytes"
+
+
+def _told_by_server(path: str) -> dict[str, Any] | None:
+    """What a server says of a file, if that marks a version."""
+    if "://" not in path:
+        return None
+    system, name = file_system(path)
+    told = system.info(name)
+    size, time, etag = told.get("size"), _changed(told), told.get("ETag")
+    if etag:
+        return {"size": size, "mtime": time, "etag": etag}
+    return {"size": size, "mtime": time} if size and time else None
+
+
+def _changed(told: Mapping[str, Any]) -> str | None:
+    """The time of the last change: S3 and HTTP write it in ways of their own."""
+    if "LastModified" in told:
+        return str(told["LastModified"].astimezone(UTC).isoformat())
+    if "Last-Modified" in told:
+        return parsedate_to_datetime(told["Last-Modified"]).astimezone(UTC).isoformat()
+    return None
+
+
+def _read(path: str) -> dict[str, Any]:
+    with _open_bytes(path) as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+        size = stream.tell()
+    mtime = None
+    if not is_remote(path):
+        mtime = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC).isoformat()
+    return {"size": size, "mtime": mtime, "sha256": digest.hexdigest()}
+
+
+def _open_bytes(path: str) -> Any:
+    if "://" not in path:
+        return Path(path).open("rb")
+    system, name = file_system(path)
+    return system.open(name, "rb")

@@ -1,0 +1,373 @@
+"""Tables in files: Parquet or CSV, and features with geometry in what GDAL or GeoParquet reads.
+
+What cannot be read is a bad input, told in one sentence, whichever library found it out.
+
+Tables as Parquet, and with geometry as GeoParquet 1.1.
+
+Tracks and links as lines, and layers of a GeoPackage.
+
+A line goes from centroid to centroid. One that stays where it is has no length, and is a point.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+import pyogrio  # type: ignore[import-untyped]
+import shapely
+from shapely.errors import ShapelyError
+
+from popdask.errors import InputError
+from popdask.io.paths import Path_, atomic_path
+from popdask.io.rasters import is_remote, missing_file
+
+PARQUET = {".parquet", ".pq"}
+UNREADABLE = (OSError, ValueError, RuntimeError, pyarrow.ArrowException, ShapelyError)
+
+
+def read_table(
+    path: Path_, expected: str = "a table", *, dtype: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    r"""Read a table from a file.
+
+    Parameters
+    ----------
+    path : path or URL
+        Parquet, where it is called .parquet or .pq, or else CSV.
+    expected : str, optional
+        What the file should be, for the words of an error.
+    dtype : mapping, optional
+        Types of columns of CSV; others are found out.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    InputError
+        If the file is missing or cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "people.csv")
+    ...     _ = path.write_text("cell,people\n007,5\n")
+    ...     read_table(path, dtype={"cell": str})
+      cell  people
+    0  007       5
+    """
+    with _readable(path, expected):
+        if _is_parquet(path):
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=dtype)
+
+
+def read_features(path: Path_, expected: str = "features") -> gpd.GeoDataFrame:
+    """Read features with geometry from a file.
+
+    Parameters
+    ----------
+    path : path or URL
+        GeoParquet, where it is called .parquet or .pq, or else whatever GDAL reads.
+    expected : str, optional
+        What the file should hold, for the words of an error.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cannot be read or has no geometry.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from shapely.geometry import Point
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "points.parquet")
+    ...     gpd.GeoDataFrame({"people": [3]}, geometry=[Point(1, 2)]).to_parquet(path)
+    ...     read_features(path)
+       people     geometry
+    0       3  POINT (1 2)
+    """
+    with _readable(path, expected):
+        features = gpd.read_parquet(path) if _is_parquet(path) else gpd.read_file(path)
+    if not isinstance(features, gpd.GeoDataFrame):
+        raise InputError(
+            f"{path} has no geometry; expected {expected}; give a file of features, not a table"
+        )
+    return features
+
+
+def has_geometry(path: Path_) -> bool:
+    """Tell GeoParquet from a Parquet file without geometry, by its header.
+
+    Parameters
+    ----------
+    path : path or URL
+        A Parquet file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not Parquet.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pd.DataFrame({"people": [3]}).to_parquet(f"{folder}/people.parquet")
+    ...     has_geometry(f"{folder}/people.parquet")
+    False
+    """
+    with _readable(path, "a Parquet file"):
+        return b"geo" in (pyarrow.parquet.read_schema(path).metadata or {})
+
+
+def _is_parquet(path: Path_) -> bool:
+    return Path(path).suffix.lower() in PARQUET
+
+
+@contextmanager
+def _readable(path: Path_, expected: str) -> Iterator[None]:
+    """Tell in one sentence that a file is missing, or that what reads it cannot."""
+    name = os.fspath(path)
+    if not is_remote(name) and not Path(name).exists():
+        raise missing_file(name, expected)
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise missing_file(name, expected) from error
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"{name} cannot be read ({reason}); expected {expected}; it may be damaged or of "
+            "another format: correct its path, or write it again"
+        ) from error
+
+
+def write_geoparquet(frame: pd.DataFrame, path: Path_) -> Path:
+    """Write a table as Parquet, a GeoDataFrame as GeoParquet, whole or not at all.
+
+    Parameters
+    ----------
+    frame : DataFrame or GeoDataFrame
+        One row per community, track, link or event. A GeoDataFrame has a CRS; the bounds of its
+        geometry become the column ``bbox``, by which readers skip what lies elsewhere.
+    path : path
+        A file of that name is replaced, its folder made where it is missing.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = write_geoparquet(pd.DataFrame({"people": [3, 5]}), f"{folder}/links.parquet")
+    ...     int(pd.read_parquet(path).people.sum())
+    8
+    """
+    path = Path(path)
+    with atomic_path(path) as unfinished:
+        if isinstance(frame, gpd.GeoDataFrame):
+            frame.to_parquet(
+                unfinished, index=False, schema_version="1.1.0", write_covering_bbox=True
+            )
+        else:
+            frame.to_parquet(unfinished, index=False)
+    return path
+
+
+#: GDAL writes this into a GeoPackage for the time of its last change: same layers, same bytes.
+_UNDATED = "1970-01-01T00:00:00.000Z"
+
+
+def with_tracks(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFrame:
+    """Tell of every community which track it belongs to.
+
+    Parameters
+    ----------
+    communities : GeoDataFrame
+        The table of :func:`popdask.tracking.describe.summarize`: a row per community and frame.
+    tracks : DataFrame
+        The table of :func:`popdask.tracking.tracks.tracks`: a row per event.
+
+    Returns
+    -------
+    GeoDataFrame
+        With ``track`` (int64) after ``community``, in the order of ``communities``.
+    """
+    key = ["time", "community"]
+    numbers = tracks.drop_duplicates(key).set_index(key)["track"]
+    found = numbers.reindex(pd.MultiIndex.from_frame(pd.DataFrame(communities[key])))
+    numbered = communities.copy()
+    numbered.insert(2, "track", found.to_numpy(dtype=np.int64))
+    return numbered
+
+
+def track_lines(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFrame:
+    """Draw each track as the line of its centroids in the order of time.
+
+    Parameters
+    ----------
+    communities, tracks
+        As for `with_tracks`.
+
+    Returns
+    -------
+    GeoDataFrame
+        One row per track, by number: ``track`` (int64); ``first`` and ``last`` (time);
+        ``people_first`` and ``people_last``; ``frames`` (int64); ``events``, what happened to it in
+        the order of time, such as ``"appear, grow, split"``, without ``continue``; ``parents``
+        (list of int64), the other tracks that had a part in it; ``geometry`` (LineString, or Point
+        where it lives for one frame or never moves).
+
+    Examples
+    --------
+    >>> when = pd.to_datetime(["2000", "2001"])
+    >>> towns = {"time": when, "community": 0, "population": [60.0, 90.0]}
+    >>> places = gpd.GeoSeries.from_xy([0, 2], [0, 1], crs="EPSG:25833")
+    >>> communities = gpd.GeoDataFrame({**towns, "centroid": places}, geometry="centroid")
+    >>> told = {"time": when, "community": 0, "track": 7, "event": ["appear", "grow"]}
+    >>> (row,) = track_lines(communities, pd.DataFrame({**told, "parent": [[], [7]]})).itertuples()
+    >>> row.track, row.people_first, row.people_last, row.events, row.geometry.wkt
+    (7, 60.0, 90.0, 'appear, grow', 'LINESTRING (0 0, 2 1)')
+    """
+    places = with_tracks(communities, tracks).sort_values(["track", "time"], kind="stable")
+    groups = places.groupby("track")
+    first, last = groups.first(), groups.last()
+    table = pd.DataFrame(
+        {
+            "track": first.index.to_numpy(dtype=np.int64),
+            "first": first["time"].to_numpy(),
+            "last": last["time"].to_numpy(),
+            "people_first": first["population"].to_numpy(),
+            "people_last": last["population"].to_numpy(),
+            "frames": groups.size().to_numpy(),
+        }
+    )
+    ordered = tracks.sort_values(["track", "time"], kind="stable").groupby("track")
+    told = ordered["event"].agg(lambda events: ", ".join(events[events != "continue"]))
+    table["events"] = told.reindex(table["track"]).to_numpy()
+    table["parents"] = [_parents(ordered.get_group(track)) for track in table["track"]]
+    centres = np.asarray(places["centroid"])
+    starts = np.cumsum(table["frames"].to_numpy())[:-1]
+    lines = [_line(points) for points in np.split(centres, starts)] if len(table) else []
+    return gpd.GeoDataFrame(table, geometry=lines, crs=communities.crs)
+
+
+def link_lines(
+    links: pd.DataFrame, communities: gpd.GeoDataFrame, times: Any = None
+) -> gpd.GeoDataFrame:
+    """Draw each link as the line from its source to its target.
+
+    Parameters
+    ----------
+    links : DataFrame
+        The table of :func:`popdask.tracking.link.link`.
+    communities : GeoDataFrame
+        As for `with_tracks`.
+    times : array of datetime64, optional
+        The times of all frames; by default those in ``communities``.
+
+    Returns
+    -------
+    GeoDataFrame
+        The links with ``until``, the time of the target, after ``time``; ``geometry`` (LineString,
+        or Point where the two centroids are one).
+    """
+    stamps = pd.DatetimeIndex(np.unique(communities["time"] if times is None else times))
+    following = pd.Series(stamps[1:], index=stamps[:-1])
+    # by its index, since pandas cannot map to an empty series of times, as of a single frame
+    until = pd.Series(following.reindex(links["time"]).to_numpy(), links.index)
+    place = communities.set_index(["time", "community"])["centroid"]
+    ends = [
+        np.asarray(place.reindex(pd.MultiIndex.from_arrays([when, links[name]])))
+        for when, name in ((links["time"], "source"), (until, "target"))
+    ]
+    table = links.copy()
+    table.insert(1, "until", until)
+    lines = [_line(np.array(pair, dtype=object)) for pair in zip(*ends, strict=True)]
+    return gpd.GeoDataFrame(table, geometry=lines, crs=communities.crs)
+
+
+def write_gpkg(layers: Mapping[str, gpd.GeoDataFrame], path: Path_) -> Path:
+    """Write tables with geometry as the layers of a GeoPackage, whole or not at all.
+
+    Parameters
+    ----------
+    layers : dict of GeoDataFrame
+        By name. Lists become text, and geometries besides the active one are left out: a
+        GeoPackage has no room for them.
+    path : path
+        A file of that name is replaced, its folder made where it is missing.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> towns = gpd.GeoDataFrame({"people": [3]}, geometry=[shapely.Point(0, 0)], crs=25833)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = write_gpkg({"towns": towns}, f"{folder}/towns.gpkg")
+    ...     pyogrio.list_layers(path).tolist()
+    [['towns', 'Point']]
+    """
+    path = Path(path)
+    with atomic_path(path) as unfinished, _undated():
+        for name, layer in layers.items():
+            pyogrio.write_dataframe(_flat(layer), unfinished, layer=name, driver="GPKG")
+    return path
+
+
+def _parents(events: pd.DataFrame) -> list[int]:
+    """The other tracks that are parents in any event of a track, ascending."""
+    found = set(itertools.chain.from_iterable(events["parent"])) - set(events["track"])
+    return sorted(int(parent) for parent in found)
+
+
+def _line(points: np.ndarray) -> shapely.Geometry:
+    corners = shapely.get_coordinates(points)
+    moves = bool((corners != corners[0]).any())
+    return shapely.LineString(corners) if moves else shapely.Point(corners[0])
+
+
+def _flat(layer: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """The same table with the types that a GeoPackage has."""
+    others = [name for name in layer.columns if layer[name].dtype == "geometry"]
+    others.remove(layer.geometry.name)
+    flat = layer.drop(columns=others)
+    for name in flat.columns:
+        if flat[name].dtype == object:
+            flat[name] = flat[name].map(lambda values: ", ".join(map(str, values)))
+    return flat
+
+
+@contextmanager
+def _undated() -> Iterator[None]:
+    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _UNDATED})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})

@@ -1,0 +1,242 @@
+"""What is compared: arrays of one shape, in the cells that are known in all of them.
+
+How right estimated people are: errors by cell, and of the total.
+
+How right it is told whether people live in a cell.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popdask.errors import InputError
+
+
+def same_shape(**arrays: Any) -> None:
+    """Refuse arrays of different shapes, naming them.
+
+    Raises
+    ------
+    InputError
+        If two shapes differ.
+    """
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{name} has {shape}" for name, shape in shapes.items())
+        raise InputError(f"{found}, but the shapes must be the same: give arrays on one grid")
+
+
+def known_cells(**arrays: Any) -> list[NDArray[np.float64]]:
+    """Give the values of the cells where no array is NaN, float64 (n,), in the order given.
+
+    Raises
+    ------
+    InputError
+        If two shapes differ, or a value is infinite.
+
+    Examples
+    --------
+    >>> known_cells(estimate=[1.0, np.nan], truth=[2, 3])
+    [array([1.]), array([2.])]
+    """
+    values = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+    same_shape(**values)
+    for name, array in values.items():
+        if np.isinf(array).any():
+            raise InputError(
+                f"{name} has {np.isinf(array).sum()} infinite values; numbers were expected, or "
+                "NaN where a cell is unknown: correct them"
+            )
+    known = ~np.any([np.isnan(array) for array in values.values()], axis=0)
+    return [array[known] for array in values.values()]
+
+
+@dataclass(frozen=True)
+class CountScores:
+    """How well estimated people agree with the truth, cell by cell and in total."""
+
+    cells: int
+    """Cells that were compared."""
+    mse: float
+    """Mean squared error, people²."""
+    mae: float
+    """Mean absolute error, people."""
+    r2: float
+    """Coefficient of determination: 1 is perfect, 0 no better than the mean of the truth."""
+    people: float
+    """Estimated people in all cells."""
+    true_people: float
+    """True people in all cells."""
+    relative_error: float
+    """(people − true people) / true people."""
+
+
+def count_scores(estimate: Any, truth: Any) -> CountScores:
+    """Compare estimated people with true ones.
+
+    Parameters
+    ----------
+    estimate, truth : array_like of float
+        People per cell, of one shape; a cell that is NaN in either is left out of both.
+
+    Returns
+    -------
+    CountScores
+        Computed in float64. ``r2`` is NaN where all true values are the same (scikit-learn calls
+        it 0 or 1 there), ``relative_error`` where nobody is in truth, and the errors where no
+        cell is known.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or a value is infinite.
+
+    Examples
+    --------
+    >>> scores = count_scores([0.0, 4.0, 7.0, 1.0], [0.0, 5.0, 7.0, float("nan")])
+    >>> scores.cells, round(scores.mae, 3), round(scores.r2, 3), scores.relative_error
+    (3, 0.333, 0.962, -0.08333333333333333)
+    """
+    estimated, true = known_cells(estimate=estimate, truth=truth)
+    error = estimated - true
+    # Rounding of the mean would give values that are all the same a spread of their own.
+    spread = float(np.square(true - _mean(true)).sum()) if (true != true[:1]).any() else 0.0
+    return CountScores(
+        cells=len(true),
+        mse=_mean(np.square(error)),
+        mae=_mean(np.abs(error)),
+        r2=1 - float(np.square(error).sum()) / spread if spread else float("nan"),
+        people=float(estimated.sum()),
+        true_people=float(true.sum()),
+        relative_error=people_error(estimated, true),
+    )
+
+
+def people_error(estimate: Any, truth: Any) -> float:
+    """Return the relative error of the total number of people.
+
+    Parameters
+    ----------
+    estimate, truth : array_like of float
+        People per cell, arrays of one shape; a cell that is NaN in either is left out of both.
+
+    Returns
+    -------
+    float
+        (sum of the estimate - sum of the truth) / sum of the truth, summed in float64; NaN where
+        there is nobody in truth.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or a value is infinite.
+
+    Examples
+    --------
+    >>> people_error([110.0, np.nan], [100.0, 50.0])
+    0.1
+    """
+    estimated, true = known_cells(estimate=estimate, truth=truth)
+    total = true.sum()
+    return float((estimated.sum() - total) / total) if total else float("nan")
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+@dataclass(frozen=True)
+class PresenceScores:
+    """How well inhabited cells are told from empty ones."""
+
+    cells: int
+    """Cells that were compared."""
+    accuracy: float
+    """Share of the cells that are told right."""
+    matthews: float
+    """Matthews correlation: 1 is perfect, 0 no better than chance; fair where most are empty."""
+    precision: float
+    """Share of the cells called inhabited that are."""
+    recall: float
+    """Share of the inhabited cells that are called so."""
+    true_positive: int
+    """Inhabited cells that are called inhabited."""
+    false_positive: int
+    """Empty cells that are called inhabited."""
+    false_negative: int
+    """Inhabited cells that are called empty."""
+    true_negative: int
+    """Empty cells that are called empty."""
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Cells by truth (rows) and answer (columns), empty first, int64 (2, 2)."""
+        return np.array(
+            [[self.true_negative, self.false_positive], [self.false_negative, self.true_positive]]
+        )
+
+
+def presence_scores(presence: Any, truth: Any, *, threshold: float = 0.5) -> PresenceScores:
+    """Compare where people are said to live with where they do.
+
+    Parameters
+    ----------
+    presence : array_like of float or bool
+        The probability that a cell is inhabited; above `threshold` it is called so.
+    truth : array_like of float or bool
+        People per cell, or whether there are any: a cell is inhabited where it is above 0. A cell
+        that is NaN in either is left out of both.
+    threshold : float, optional
+        Of the probability, excluded.
+
+    Returns
+    -------
+    PresenceScores
+        ``matthews`` is 0 where truth or answer know one kind of cell only, as in scikit-learn;
+        the other shares are NaN where there is nothing to divide by.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or a value is infinite.
+
+    References
+    ----------
+    Matthews, B. W. (1975). Comparison of the predicted and observed secondary structure of T4
+    phage lysozyme. Biochimica et Biophysica Acta 405, 442-451.
+
+    Examples
+    --------
+    >>> scores = presence_scores([0.9, 0.2, 0.7, 0.5], [12, 0, 0, 0])
+    >>> scores.accuracy, scores.precision, scores.recall, round(scores.matthews, 3)
+    (0.75, 0.5, 1.0, 0.577)
+    >>> scores.confusion
+    array([[2, 1],
+           [0, 1]])
+    """
+    probability, people = known_cells(presence=presence, truth=truth)
+    called, inhabited = probability > threshold, people > 0
+    tp, fp = int((called & inhabited).sum()), int((called & ~inhabited).sum())
+    fn, tn = int((~called & inhabited).sum()), int((~called & ~inhabited).sum())
+    # Whole numbers of Python: the product of four counts does not fit into 64 bits.
+    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    return PresenceScores(
+        cells=len(people),
+        accuracy=_ratio(tp + tn, len(people)),
+        matthews=(tp * tn - fp * fn) / math.sqrt(product) if product else 0.0,
+        precision=_ratio(tp, tp + fp),
+        recall=_ratio(tp, tp + fn),
+        true_positive=tp,
+        false_positive=fp,
+        false_negative=fn,
+        true_negative=tn,
+    )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

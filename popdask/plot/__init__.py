@@ -1,0 +1,48 @@
+"""Figures of populations, classes and communities, of the tracks they leave, and of the analysis.
+
+Figures are free of pyplot and know no screen: :func:`save_figure` writes them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "charts": [
+            "confusion_figure",
+            "cosine_figure",
+            "density_figure",
+            "error_figure",
+            "history_figure",
+            "loss_figure",
+            "scores_figure",
+            "silhouette_figure",
+            "sse_figure",
+        ],
+        "imagery": [
+            "agreement_figure",
+            "error_map_figure",
+            "gradcam_figure",
+            "scene_map_figure",
+            "scene_plot_figure",
+        ],
+        "maps": [
+            "change_figure",
+            "flow_figure",
+            "journey_figure",
+            "map_figure",
+            "means_figure",
+            "world_figure",
+        ],
+        "panels": [
+            "reduced",
+        ],
+        "style": [
+            "CLASSES",
+            "NOBODY",
+            "NO_DATA",
+            "number_colours",
+            "save_figure",
+        ],
+    },
+)

@@ -1,0 +1,514 @@
+"""Maps of populations, classes and communities, and of the tracks they leave.
+
+Rasters beyond what a panel can show are reduced first: people by the maximum (a village must not
+disappear), communities by the commonest one, and classes, which are numbered from the commonest on,
+by the rarest one (a city must not disappear in its outskirts).
+
+Communities by their mean population: where they are, and how they change.
+
+Maps of what changes: the flow's arrows, people gained and lost, the journeys of communities.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LogNorm, SymLogNorm, to_rgba
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from popdask.errors import InputError
+from popdask.io.arrays import check_population
+from popdask.plot import panels
+from popdask.plot.panels import block_size, shrink
+from popdask.plot.style import (
+    INK,
+    NO_DATA,
+    PEOPLE,
+    PLAIN,
+    STYLE,
+    Grid,
+    Paths,
+    ShownFigure,
+    number_colours,
+    say,
+    when,
+    year,
+)
+
+
+def world_figure(
+    population: xr.DataArray,
+    classes: xr.DataArray | None = None,
+    communities: xr.DataArray | None = None,
+    summary: pd.DataFrame | None = None,
+    tracks: pd.DataFrame | None = None,
+    *,
+    frames: int = 6,
+    size: float = 3.0,
+    max_cells: int = 400,
+) -> ShownFigure:
+    """Draw a world: a row for each frame; population, classes, communities and tracks across.
+
+    Parameters
+    ----------
+    population
+        People per cell (time, y, x), NaN = no data.
+    classes, communities
+        Integers (time, y, x), −1 outside; each adds a column.
+    summary
+        The table of :func:`popdask.tracking.describe.summarize`.
+    tracks
+        The table of :func:`popdask.tracking.tracks.tracks`: communities take the colour of their
+        track, and with a summary there is a column of the tracks: each a path of centroids up to
+        its present place, a dot the size of its people. Thin grey lines come from other tracks.
+    frames
+        How many frames to draw at most, the first and the last among them.
+    size
+        Width of a panel in inches.
+    max_cells
+        Rasters are reduced until neither side has more cells.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Free of pyplot; give it to :func:`save_figure`.
+
+    Raises
+    ------
+    InputError
+        If the rasters do not share one grid and its frames.
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> world = moving_cities()
+    >>> figure = world_figure(world.population.population, communities=world.labels, frames=2)
+    >>> [axes.get_title("left") for axes in figure.axes[:4]]
+    ['2000', '', '2007', '']
+    """
+    cubes = _cubes(population=population, classes=classes, communities=communities)
+    grid, times = Grid.of(population), cubes["population"]["time"].values
+    paths = None if summary is None or tracks is None else Paths.of(summary, tracks, grid)
+    columns = [*cubes, *([] if paths is None else ["tracks"])]
+    shown = np.unique(np.linspace(0, len(times) - 1, min(frames, len(times))).round().astype(int))
+    (maps,) = dask.compute(
+        [{name: _shrunk(name, cube[i], max_cells) for name, cube in cubes.items()} for i in shown]
+    )
+    norm, count = panels.people_norm(maps), panels.class_count(maps)
+    with rc_context(STYLE):
+        height = (size * grid.size[1] / grid.size[0] + 0.2) * len(shown) + 0.5
+        figure = ShownFigure((size * len(columns), height), layout=panels.layout())
+        axes = figure.subplots(len(shown), len(columns), squeeze=False)
+        for line, time, at in zip(axes, times[shown], maps, strict=True):
+            for ax, name in zip(line, columns, strict=True):
+                panels.draw(ax, name, at, grid, norm, panels.colours(at, tracks, time))
+            if paths is not None:
+                panels.draw_paths(line[-1], paths, time)
+            line[0].set_title(year(time), loc="left", fontweight="bold")
+        for column, name in zip(axes.T, columns, strict=True):
+            column[0].set_title(name)
+            panels.key(figure, list(column), name, norm, count, tracks is not None)
+        panels.scale_bar(axes[0, 0], grid, maps[0]["population"])
+    return figure
+
+
+def map_figure(
+    raster: xr.DataArray,
+    population: xr.DataArray | None = None,
+    *,
+    outlines: xr.DataArray | None = None,
+    tracks: pd.DataFrame | None = None,
+    title: str | None = None,
+    size: float = 8.0,
+    max_cells: int = 1000,
+) -> ShownFigure:
+    """Draw a single frame large.
+
+    Parameters
+    ----------
+    raster
+        People per cell, if it is of floats; else classes, if it is named so; else communities.
+        (y, x).
+    population
+        People per cell (y, x), to tell empty land from missing data under labels.
+    outlines
+        Communities (y, x) to outline on top.
+    tracks
+        The table of :func:`popdask.tracking.tracks.tracks`, to colour communities by their track.
+    title
+        Written above; by default what it is and when.
+    size
+        Width in inches.
+    max_cells
+        The raster is reduced until neither side has more cells.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Free of pyplot; give it to :func:`save_figure`.
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> world = moving_cities()
+    >>> figure = map_figure(world.population.population[0], outlines=world.labels[0])
+    >>> figure.axes[0].get_title("left")
+    'population 2000'
+    """
+    name = "population" if raster.dtype.kind == "f" else str(raster.name)
+    name = name if name in ("population", "classes") else "communities"
+    given = {"population": population, name: raster, "outlines": outlines}
+    (at,) = dask.compute(
+        {key: _shrunk(key, cube[0], max_cells) for key, cube in _cubes(**given).items()}
+    )
+    at.setdefault("population", np.ones(at[name].shape, np.float32))
+    grid, time = Grid.of(raster), raster["time"].values if "time" in raster.coords else None
+    norm = panels.people_norm([at])
+    with rc_context(STYLE):
+        figure = ShownFigure(
+            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
+        )
+        ax = figure.subplots()
+        panels.draw(ax, name, at, grid, norm, panels.colours(at, tracks, time))
+        if outlines is not None:
+            lines = panels.borders(at["outlines"]) * panels.pixel(at["outlines"], grid)
+            lines[..., 1] = grid.size[1] - lines[..., 1] if grid.upright else lines[..., 1]
+            ax.add_collection(LineCollection(list(lines), colors=INK, linewidths=0.5))
+        ax.set_title(title or f"{name} {year(time)}".strip(), loc="left", fontweight="bold")
+        panels.key(figure, [ax], name, norm, panels.class_count([at]), tracks is not None)
+        panels.scale_bar(ax, grid, at["population"])
+    return figure
+
+
+def _cubes(**given: xr.DataArray | None) -> dict[str, xr.DataArray]:
+    """Return the rasters that are given as (time, y, x), on one grid."""
+    cubes = {name: raster for name, raster in given.items() if raster is not None}
+    if "population" in cubes:
+        cubes["population"] = check_population("population", cubes["population"])
+    shapes = {name: dict(raster.sizes) for name, raster in cubes.items()}
+    if len({tuple(sorted(sizes.items())) for sizes in shapes.values()}) > 1:
+        raise InputError(f"the rasters of a figure must share frames and grid, but are {shapes}")
+    return {
+        name: (raster if "time" in raster.dims else raster.expand_dims("time")).transpose(
+            "time", "y", "x"
+        )
+        for name, raster in cubes.items()
+    }
+
+
+def _shrunk(name: str, raster: xr.DataArray, max_cells: int) -> np.ndarray | da.Array:
+    """Reduce a raster as its kind demands."""
+    return shrink(raster, max_cells, "max" if name == "classes" else None)
+
+
+def means_figure(
+    means: pd.DataFrame, population: xr.DataArray, *, most: int = 20, size: float = 6.0
+) -> ShownFigure:
+    """Draw the mean population and the centroid of every community.
+
+    Parameters
+    ----------
+    means
+        As from :func:`popdask.tracking.diagnostics.community_means`, with the ``track`` of each.
+    population
+        People per cell (y, x) of the frame to map, for the land below.
+    most
+        How many tracks to compare, those with the most people.
+    size
+        Width of the map in inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The frame's communities at their centroids; how the mean of the largest tracks has changed
+        from the first frame that has them to the last.
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> from popdask.tracking.diagnostics import community_means
+    >>> from popdask.tracking.describe import summarize
+    >>> world = moving_cities()
+    >>> people = world.population.population
+    >>> means = community_means(summarize(world.labels, people))
+    >>> figure = means_figure(means.assign(track=means["community"]), people[-1])
+    >>> figure.axes[1].get_xlabel()
+    'mean population of the community, people per cell'
+    """
+    grid, time = Grid.of(population), population["time"].values
+    (image,) = dask.compute(shrink(population, 600))
+    now = means[means["time"] == time].sort_values("population", ascending=False)
+    with rc_context(STYLE):
+        height = max(size * grid.size[1] / grid.size[0] + 0.7, 3.0)
+        figure = ShownFigure((size * 1.75, height), layout=panels.layout())
+        ax, beside = figure.subplots(1, 2, width_ratios=(1, 0.7))
+        at = {"population": image}
+        panels.draw(ax, "tracks", at, grid, panels.people_norm([at]), np.empty((0, 3)))
+        ax.set_title(f"communities {year(time)}", loc="left", fontweight="bold")
+        panels.scale_bar(ax, grid, image)
+        if now.empty:
+            say(beside, "no communities")
+            return figure
+        _draw_means(figure, ax, now, grid)
+        _draw_ranking(beside, means, most)
+    return figure
+
+
+def _draw_means(figure: ShownFigure, ax: Axes, now: pd.DataFrame, grid: Grid) -> None:
+    """Draw a dot per community: its area says how many people, its colour how dense."""
+    low, high = now["mean_population"].min(), now["mean_population"].max()
+    norm = LogNorm(max(low, high / 1e4), max(high, low * 1.01))
+    dots = ax.scatter(
+        (now["x"] - grid.west) * grid.unit[0],
+        (now["y"] - grid.south) * grid.unit[1],
+        s=8 + 500 * now["population"] / now["population"].max(),
+        c=now["mean_population"], norm=norm, cmap=PEOPLE,
+        edgecolors="white", linewidths=0.6,
+    )  # fmt: skip
+    bar = figure.colorbar(dots, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
+    bar.locator, bar.formatter = LogLocator(subs=(1, 2, 5)), PLAIN
+    bar.set_label("people per cell, mean of the community; a dot's area: its people")
+    panels.plain(bar)
+
+
+def _draw_ranking(ax: Axes, means: pd.DataFrame, most: int) -> None:
+    """Draw the mean of the largest tracks, from the first frame (ring) to the last (dot)."""
+    means = means.sort_values("time", kind="stable")
+    largest = means.groupby("track")["population"].max().nlargest(most).index
+    lives = means[means["track"].isin(largest)].groupby("track")["mean_population"]
+    ends = pd.DataFrame({"first": lives.first(), "last": lives.last()}).loc[largest[::-1]]
+    rows = np.arange(len(ends))
+    colours = [tuple(colour) for colour in number_colours(ends.index.to_numpy())]
+    ax.hlines(rows, ends["first"], ends["last"], colors=colours, linewidth=1.6)
+    ax.scatter(ends["first"], rows, s=22, facecolors="white", edgecolors=colours, zorder=3)
+    ax.scatter(ends["last"], rows, s=24, c=colours, zorder=3)
+    ax.set_yticks(rows, [f"track {track}" for track in ends.index], fontsize=7)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(PLAIN)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid(axis="x", color="#e4e4de", linewidth=0.6)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(which="both", length=0, labelcolor=INK)
+    ax.set_axisbelow(True)
+    ax.set_xlabel("mean population of the community, people per cell")
+    ax.set_title("the most populous tracks, from first (ring) to last frame", loc="left")
+
+
+SIGNED = FuncFormatter(
+    lambda number, _: f"{number:+,.{0 if abs(number) >= 1 else 2}f}" if number else "0"
+)
+SPEED = colormaps["plasma_r"]
+CHANGE = colormaps["PuOr"].with_extremes(bad=to_rgba(NO_DATA))  # ColorBrewer's, for all eyes
+
+
+def flow_figure(
+    population: xr.DataArray,
+    flow: xr.Dataset,
+    *,
+    arrows: int = 45,
+    size: float = 8.0,
+    max_cells: int = 1000,
+) -> ShownFigure:
+    """Draw the flow of one frame as arrows on the map.
+
+    Parameters
+    ----------
+    population
+        People per cell (y, x), NaN = no data.
+    flow
+        ``u`` and ``v`` (y, x), cells per frame, y down the rows.
+    arrows
+        How many arrows along the longer side at most. Each is the mean over its block of cells,
+        weighted by their people; its colour is its speed.
+    size
+        Width in inches.
+    max_cells
+        The map is reduced until neither side has more cells.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> from popdask.tracking.flow import optical_flow
+    >>> population = moving_cities(frames=6).population.population
+    >>> figure = flow_figure(population[2], optical_flow(population)[["u", "v"]].isel(time=2))
+    >>> figure.axes[0].get_title("left")
+    'flow 2002'
+    """
+    people = population.fillna(0)
+    weighted = {"weight": people, "u": flow["u"] * people, "v": flow["v"] * people}
+    at, sums = dask.compute(
+        {"population": shrink(population, max_cells)},
+        {name: shrink(raster, arrows, "sum") for name, raster in weighted.items()},
+    )
+    grid = Grid.of(population)
+    with rc_context(STYLE):
+        figure = ShownFigure(
+            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
+        )
+        ax = figure.subplots()
+        panels.draw(ax, "tracks", at, grid, panels.people_norm([at]), np.empty((0, 3)))
+        ax.set_title(f"flow {when(population)}".strip(), loc="left", fontweight="bold")
+        panels.scale_bar(ax, grid, at["population"])
+        row, col = np.nonzero(np.hypot(sums["u"], sums["v"]) > 0)
+        if len(row):
+            u, v = (sums[name][row, col] / sums["weight"][row, col] for name in "uv")
+            side = block_size(population.shape, arrows) * np.array(grid.cell)
+            x, y = (col + 0.5) * side[0], (row + 0.5) * side[1]
+            y, v = (grid.size[1] - y, -v) if grid.upright else (y, v)
+            norm = _draw_arrows(ax, x, y, u, v, length=float(min(side)))
+            place: Any = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
+            bar = figure.colorbar(ScalarMappable(norm, SPEED), ax=ax, extend="both", **place)
+            bar.formatter = PLAIN
+            bar.set_label("speed, cells per frame (mean of the people around)")
+            panels.plain(bar)
+        else:
+            ax.set_xlabel("nothing moves")
+    return figure
+
+
+def _draw_arrows(
+    ax: Any, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray, *, length: float
+) -> LogNorm:
+    """Draw arrows that grow with the logarithm of the speed, the fastest on top."""
+    speed = np.hypot(u, v)
+    fastest = float(np.quantile(speed, 0.99))
+    norm = LogNorm(fastest / 1000, fastest, clip=True)
+    seen = np.argsort(speed)
+    seen = seen[speed[seen] > fastest / 1000]
+    long = length * (0.25 + 1.25 * np.asarray(norm(speed[seen]))) / speed[seen]
+    ax.quiver(
+        x[seen], y[seen], u[seen] * long, v[seen] * long, color=SPEED(norm(speed[seen])),
+        angles="xy", scale_units="xy", scale=1, pivot="middle", width=0.0022,
+        headwidth=4, headlength=4.5, headaxislength=4,
+    )  # fmt: skip
+    return norm
+
+
+def change_figure(
+    before: xr.DataArray, after: xr.DataArray, *, size: float = 8.0, max_cells: int = 150
+) -> ShownFigure:
+    """Draw how many people were gained and lost between two frames.
+
+    Parameters
+    ----------
+    before, after
+        People per cell (y, x), NaN = no data.
+    size
+        Width in inches.
+    max_cells
+        Cells are added up in squares until neither side has more.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> population = moving_cities().population.population
+    >>> change_figure(population[0], population[-1]).axes[0].get_title("left")
+    'change of population, 2000 to 2007'
+    """
+    grid = Grid.of(after)
+    gain = after.drop_vars("time", errors="ignore") - before.drop_vars("time", errors="ignore")
+    change, people = dask.compute(shrink(gain, max_cells, "sum"), shrink(after, max_cells))
+    most = float(np.nanmax(np.abs(change), initial=0)) or 1.0
+    norm = SymLogNorm(max(most / 1000, min(1.0, most)), vmin=-most, vmax=most, base=10)
+    span = " to ".join(filter(None, (when(before), when(after))))
+    with rc_context(STYLE):
+        figure = ShownFigure(
+            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
+        )
+        ax = figure.subplots()
+        shown = panels.show(ax, change, grid, cmap=CHANGE, norm=norm)
+        ax.set_title(f"change of population, {span}".strip(", "), loc="left", fontweight="bold")
+        bar = figure.colorbar(shown, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
+        wide, high = panels.pixel(change, grid)
+        bar.set_label(f"people gained (purple) or lost (orange) per {wide:.3g} × {high:.3g} km")
+        powers = 10.0 ** np.arange(-3, 9)
+        ticks = powers[(powers > 3 * norm.linthresh) & (powers <= most)].tolist() or [most]
+        bar.set_ticks([*(-tick for tick in ticks[::-1]), 0, *ticks])
+        bar.formatter = SIGNED
+        panels.plain(bar)
+        panels.scale_bar(ax, grid, people)
+    return figure
+
+
+def journey_figure(
+    population: xr.DataArray,
+    communities: xr.DataArray,
+    summary: pd.DataFrame,
+    tracks: pd.DataFrame,
+    *,
+    size: float = 4.5,
+    max_cells: int = 600,
+) -> ShownFigure:
+    """Draw the communities of the first and of the last frame, and their paths between.
+
+    Parameters
+    ----------
+    population, communities
+        (time, y, x); of one frame there is one panel of communities.
+    summary
+        The table of :func:`popdask.tracking.describe.summarize`.
+    tracks
+        The table of :func:`popdask.tracking.tracks.tracks`; a track has one colour throughout.
+    size
+        Width of a panel in inches.
+    max_cells
+        Rasters are reduced until neither side has more cells.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> from popdask.tracking.link import link
+    >>> from popdask.tracking.tracks import tracks
+    >>> from popdask.tracking.describe import summarize
+    >>> world = moving_cities()
+    >>> people, labels = world.population.population, world.labels
+    >>> summary = summarize(labels, people)
+    >>> found = tracks(link(labels, people, rule="overlap"), summary)
+    >>> [axes.get_title("left") for axes in journey_figure(people, labels, summary, found).axes]
+    ['communities 2000', 'communities 2007', 'tracks 2000 to 2007']
+    """
+    grid, times = Grid.of(population), population["time"].values
+    shown = sorted({0, len(times) - 1})
+    cubes = {"population": population, "communities": communities}
+    (maps,) = dask.compute(
+        [{name: shrink(cube[i], max_cells) for name, cube in cubes.items()} for i in shown]
+    )
+    norm, span = panels.people_norm(maps), " to ".join(year(times[i]) for i in shown)
+    with rc_context(STYLE):
+        height = size * grid.size[1] / grid.size[0] + 0.5
+        figure = ShownFigure((size * (len(shown) + 1), height), layout=panels.layout())
+        *axes, last = figure.subplots(1, len(shown) + 1)
+        for ax, at, time in zip(axes, maps, times[shown], strict=True):
+            colours = panels.colours(at, tracks, time)
+            panels.draw(ax, "communities", at, grid, norm, colours)
+            ax.set_title(f"communities {year(time)}", loc="left", fontweight="bold")
+        panels.draw(last, "tracks", maps[-1], grid, norm, np.empty((0, 3)))
+        panels.draw_paths(last, Paths.of(summary, tracks, grid), times[-1])
+        last.set_title(f"tracks {span}", loc="left", fontweight="bold")
+        axes[0].set_xlabel("one colour per track")
+        words = "paths of the centroids; a dot is the size of its people"
+        last.set_xlabel(f"{words};\n{panels.GREY}")
+        panels.scale_bar(last, grid, maps[-1]["population"])
+    return figure

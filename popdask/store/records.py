@@ -1,0 +1,338 @@
+"""Which results belong to which stages, as their records tell.
+
+A record names what was written with it: arrays by ``checksums``, files by ``sha256`` and groups by
+``groups``. It belongs to the stage of its own name, or to the one that it names as ``of``.
+
+How the arrays of a region are laid out along time, and what changes with other times.
+
+What the commits of a region tell: the stages that were finished, and the runs.
+
+Changes of a repository's history, safe where answers of the server get lost.
+
+A server may do what a request asks, and the answer may be lost. Icechunk then asks again and is
+told that the branch has moved, or that the tag is there: by whom, it cannot know. A region has one
+writer at a time, so here what was done is compared with what was wanted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+from icechunk import ConflictError, IcechunkError, Repository
+
+from popdask.store.content import drop_results, root_group, write_records
+
+#: Records beside a stage's that do not name it in stores of earlier versions.
+_BESIDE = {"zones": "census", "map": "groups"}
+
+_RESULTS = ("checksums", "sha256", "groups")
+
+#: What the first stage of a job puts down of the whole job.
+_OF_THE_JOB = ("job", "pipeline", "files")
+
+Records = Mapping[str, Mapping[str, Any]]
+
+
+def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
+    """List the records of results that belong to none of some stages.
+
+    A record without results, such as that of exports, is none of them: it tells which files outside
+    the store were written, whether or not they are written still.
+
+    Parameters
+    ----------
+    records
+        Records by name.
+    stages
+        The stages that there are.
+
+    Returns
+    -------
+    tuple of str
+
+    Examples
+    --------
+    >>> zones = {"sha256": {"zones.parquet": "5e88"}, "of": "census"}
+    >>> records = {"census": {"checksums": {"2020": {"people": "77ef"}}}, "zones": zones}
+    >>> orphans(records | {"export": {"written": ["zones.parquet"]}}, ["estimate"])
+    ('census', 'zones')
+    >>> orphans(records, ["estimate", "census"])
+    ()
+    """
+    return tuple(
+        name
+        for name, record in records.items()
+        if record.get("of", _BESIDE.get(name, name)) not in stages
+        and any(record.get(key) for key in _RESULTS)
+    )
+
+
+def without_orphans(records: Records, stages: Sequence[str]) -> dict[str, Any]:
+    """Drop the records of results that belong to none of some stages.
+
+    Parameters
+    ----------
+    records
+        Records by name.
+    stages
+        The stages that there are, in order; the first of them that has a record takes over what a
+        dropped one tells of the whole job.
+
+    Returns
+    -------
+    dict
+    """
+    gone = orphans(records, stages)
+    kept: dict[str, Any] = {name: record for name, record in records.items() if name not in gone}
+    told = {k: v for name in gone for k, v in records[name].items() if k in _OF_THE_JOB}
+    first = next((name for name in stages if name in kept), None)
+    if told and first and not any("job" in record for record in kept.values()):
+        kept[first] = {**kept[first], **told}
+    return kept
+
+
+def arrays_of(records: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Name the arrays that some records tell of."""
+    frames = (frame for record in records for frame in record.get("checksums", {}).values())
+    return {name for frame in frames for name in frame}
+
+
+def named_in(records: Iterable[Mapping[str, Any]], key: str) -> set[str]:
+    """Name the files (``"sha256"``) or groups (``"groups"``) that some records tell of."""
+    return {name for record in records for name in record.get(key, {})}
+
+
+def outside(records: Records) -> dict[str, Any]:
+    """Reduce records to the files outside the store that they tell of: the next run needs those."""
+    return {
+        name: {"written": record["written"]}
+        for name, record in records.items()
+        if "written" in record
+    }
+
+
+TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+
+
+def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
+    """Replace the arrays, and keep of all else what some records tell of."""
+    kept = records.values()
+    drop_results(session.store, (), named_in(kept, "sha256"), named_in(kept, "groups"))
+    root = root_group(session.store)
+    for name in list(root.array_keys()):
+        del root[name]
+    xr.Dataset(coords=grid.coords).to_zarr(
+        session.store, mode="a", consolidated=False, encoding={"time": TIME_ENCODING}
+    )
+    write_records(session.store, records)
+
+
+def same_place(grid: xr.Dataset, stored: xr.Dataset) -> bool:
+    """Tell whether two grids have the same cells, at whatever times."""
+    return (
+        all(np.array_equal(grid[axis], stored[axis]) for axis in ("y", "x"))
+        and grid.rio.crs == stored.rio.crs
+    )
+
+
+def lengthen(root: zarr.Group, seconds: np.ndarray) -> None:
+    """Make every array as long as the times."""
+    for _, array in root.arrays():
+        metadata: Any = array.metadata  # version 3, which names dimensions
+        if (metadata.dimension_names or ("",))[0] == "time":
+            array.resize((len(seconds), *array.shape[1:]))
+    root["time"][:] = seconds  # type: ignore[index]
+
+
+def seconds_of(dataset: xr.Dataset) -> np.ndarray:
+    """Times as they are stored."""
+    return dataset["time"].values.astype("datetime64[s]").astype(np.int64)
+
+
+def iso_times(dataset: xr.Dataset) -> list[str]:
+    """Times as records have them."""
+    return [str(time) for time in dataset["time"].values.astype("datetime64[s]")]
+
+
+def nothing(array: xr.DataArray) -> float | int:
+    """What stands in a cell without anything."""
+    return np.nan if array.dtype.kind == "f" else -1
+
+
+def record_of_frames(record: Mapping[str, Any], times: set[str]) -> dict[str, Any]:
+    """The record of an array's stage, of some frames only."""
+    some = {
+        key: {time: value for time, value in record[key].items() if time in times}
+        for key in ("frames", "checksums")
+    }
+    return {**record, **some}
+
+
+#: The branch that readers see, and the branch of the run under way.
+MAIN, WORK = "main", "work"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A stage that was computed and committed."""
+
+    stage: str
+    """Its name."""
+    work: str
+    """What was computed, such as ``"1 of 18 frames"``."""
+    started: str
+    """ISO time, UTC."""
+    seconds: float
+    """How long it took."""
+    bytes: int
+    """How much it added to the store."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    tag: str
+    """Its tag in the repository."""
+    started: str
+    """ISO time, UTC, at which its first stage began."""
+    finished: str
+    """ISO time, UTC, at which it was published."""
+    stages: tuple[Finished, ...]
+    """What it computed; stages of runs that were stopped before are among them."""
+    versions: Mapping[str, str]
+    """Versions of popdask and of what it computes with."""
+    note: str = ""
+    """What else there is to say, such as that it is an earlier run again."""
+
+    @property
+    def seconds(self) -> float:
+        """Time that its stages took."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+def finished_stages(repository: icechunk.Repository) -> list[Finished]:
+    """List the stages that were committed since the last finished run, in order."""
+    if WORK not in repository.list_branches():
+        return []
+    published = repository.lookup_branch(MAIN)
+    commits = itertools.takewhile(
+        lambda commit: commit.id != published, repository.ancestry(branch=WORK)
+    )
+    told = [commit.metadata["finished"] for commit in commits if "finished" in commit.metadata]
+    return [Finished(**finished) for finished in reversed(told)]
+
+
+def finished_runs(repository: icechunk.Repository) -> list[Run]:
+    """List the finished runs, the newest first."""
+    runs = (run_of(commit) for commit in repository.ancestry(branch=MAIN))
+    return [run for run in runs if run is not None]
+
+
+def run_of(commit: icechunk.SnapshotInfo) -> Run | None:
+    """Tell which run a commit has finished; None if it is another commit."""
+    told = commit.metadata.get("run")
+    return told and Run(**told | {"stages": tuple(Finished(**stage) for stage in told["stages"])})
+
+
+def utc_now() -> str:
+    """Give the time as ISO text, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def create(storage: icechunk.Storage) -> None:
+    """Create a repository."""
+    try:
+        Repository.create(storage)
+    except IcechunkError:
+        if not Repository.exists(storage):
+            raise
+
+
+def commit(
+    repository: Repository,
+    session: icechunk.Session,
+    message: str,
+    metadata: Mapping[str, Any] | None = None,
+) -> str:
+    """Commit a session to its branch.
+
+    Parameters
+    ----------
+    repository
+        Where it belongs.
+    session
+        Writable, with changes.
+    message, metadata
+        What to tell of it.
+
+    Returns
+    -------
+    str
+        The identifier of the snapshot.
+
+    Raises
+    ------
+    icechunk.ConflictError
+        If somebody else has committed in between.
+    """
+    mark = uuid.uuid4().hex
+    try:
+        return str(session.commit(message, {**(metadata or {}), "commit": mark}))
+    except ConflictError:
+        tip = next(iter(repository.ancestry(branch=session.branch)))
+        if tip.metadata.get("commit") != mark:
+            raise
+        return str(tip.id)
+
+
+def create_branch(repository: Repository, branch: str, snapshot: str) -> None:
+    """Create a branch at a snapshot."""
+    try:
+        repository.create_branch(branch, snapshot)
+    except IcechunkError:
+        if not _points(repository.lookup_branch, branch, snapshot):
+            raise
+
+
+def move_branch(repository: Repository, branch: str, snapshot: str) -> None:
+    """Let a branch point to a snapshot."""
+    try:
+        repository.reset_branch(branch, snapshot)
+    except IcechunkError:
+        if not _points(repository.lookup_branch, branch, snapshot):
+            raise
+
+
+def create_tag(repository: Repository, tag: str, snapshot: str) -> None:
+    """Name a snapshot, for good."""
+    try:
+        repository.create_tag(tag, snapshot)
+    except IcechunkError:
+        if not _points(repository.lookup_tag, tag, snapshot):
+            raise
+
+
+def delete_tag(repository: Repository, tag: str) -> None:
+    """Take the name of a snapshot away."""
+    try:
+        repository.delete_tag(tag)
+    except IcechunkError:
+        if tag in repository.list_tags():
+            raise
+
+
+def _points(lookup: Any, name: str, snapshot: str) -> bool:
+    try:
+        return bool(lookup(name) == snapshot)
+    except IcechunkError:  # it is not there: the first error says why
+        return False

@@ -1,0 +1,559 @@
+"""Which finished runs a region keeps, and which of them its readers see.
+
+A run is the snapshot that its tag names. Icechunk forgets snapshots by their age alone, which is
+enough: the runs that stay are the latest ones. Going back to an earlier run is a new entry of the
+history, so that the runs in between are kept, and can be gone back to as well.
+
+What the readers of a region see, in a few words.
+
+A region: what its readers see, and the door for the run that works on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import pandas as pd
+import xarray as xr
+
+from popdask._repr_html import html_card
+from popdask.errors import InputError
+from popdask.io.grids import describe_grid, grid_of
+from popdask.store import records
+from popdask.store.content import (
+    READ_ERRORS,
+    NoResultError,
+    file_names,
+    file_problem,
+    group_checksum,
+    is_empty,
+    open_arrays,
+    open_group,
+    read_file,
+    read_files,
+    read_records,
+    read_table,
+    write_files,
+)
+from popdask.store.location import Folder, Guard, damage_told, locate, store_errors
+from popdask.store.lock import Owner
+from popdask.store.records import (
+    MAIN,
+    WORK,
+    Finished,
+    Run,
+    finished_runs,
+    finished_stages,
+    run_of,
+    utc_now,
+)
+from popdask.store.transaction import RUN_FILE, Transaction
+
+#: The branch on which the entry of a rollback is made, until it is whole.
+ASIDE = "rollback"
+
+
+@dataclass(frozen=True)
+class Expired:
+    """What was taken away."""
+
+    runs: tuple[str, ...]
+    """Tags of the runs, the newest first."""
+    bytes: int
+    """What was freed."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A run and its snapshot."""
+
+    run: Run
+    snapshot: str
+    written: datetime
+
+
+def kept_runs(repository: icechunk.Repository) -> list[Run]:
+    """List the runs that are kept: the one that readers see first, then the newest first."""
+    return [kept.run for kept in _kept(repository)]
+
+
+def expire(
+    repository: icechunk.Repository,
+    guard: Guard,
+    keep_last: int | None,
+    older_than: timedelta | None,
+) -> Expired:
+    """Take old runs away, with what no other run needs, and what stopped ones left uncommitted.
+
+    Parameters
+    ----------
+    repository
+        The repository, which nobody writes to.
+    guard
+        Raises if the region is no longer held.
+    keep_last
+        How many runs stay at most, the latest ones; None for any number.
+    older_than
+        Runs that ended longer ago go; None for any age. The run that readers see stays.
+
+    Returns
+    -------
+    Expired
+
+    Raises
+    ------
+    InputError
+        If neither is given, or one of them is not positive.
+    """
+    _check_limits(keep_last, older_than)
+    runs = _kept(repository)
+    if not runs:
+        return Expired((), 0)
+    stay = {kept.run.tag: kept for kept in runs[:keep_last] if _is_young(kept.run, older_than)}
+    stay.setdefault(runs[0].run.tag, runs[0])
+    gone = [kept.run.tag for kept in runs if kept.run.tag not in stay]
+    guard()
+    for tag in gone:
+        records.delete_tag(repository, tag)
+    if gone:
+        repository.expire_snapshots(older_than=min(kept.written for kept in stay.values()))
+    summary = repository.garbage_collect(delete_object_older_than=datetime.now(UTC))
+    return Expired(tuple(gone), int(summary.bytes_deleted))
+
+
+def roll_back(repository: icechunk.Repository, guard: Guard, tag: str) -> Run:
+    """Let readers see an earlier run again, as a new entry of the history.
+
+    What a run under way has finished is given up. The entry is made aside, so that a stop in
+    between leaves either nothing or an entry that only waits to be published.
+
+    Parameters
+    ----------
+    repository
+        The repository, which nobody else writes to.
+    guard
+        Raises if the region is no longer held.
+    tag
+        The run's tag.
+
+    Returns
+    -------
+    Run
+        The new entry.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or readers see it already.
+    """
+    runs = _kept(repository)
+    target = next((kept for kept in runs if kept.run.tag == tag), None)
+    if target is None:
+        known = ", ".join(kept.run.tag for kept in runs[:5]) + (", …" if runs[5:] else "")
+        raise InputError(f"there is no finished run {tag!r}: known are {known or 'none'}.")
+    if target.snapshot == repository.lookup_branch(MAIN):
+        raise InputError(f"readers see the run {tag} already: there is nothing to go back to.")
+    entry, snapshot = _make_entry(repository, target, runs[0].run.tag)
+    guard()
+    records.create_tag(repository, entry.tag, snapshot)
+    for branch in (WORK, MAIN):
+        records.move_branch(repository, branch, snapshot)
+    repository.delete_branch(ASIDE)
+    return entry
+
+
+def _make_entry(repository: icechunk.Repository, target: _Kept, before: str) -> tuple[Run, str]:
+    """Commit an earlier run again, aside; only its ``run.json`` is another."""
+    if ASIDE in repository.list_branches():  # of a rollback that was stopped
+        records.move_branch(repository, ASIDE, target.snapshot)
+    else:
+        records.create_branch(repository, ASIDE, target.snapshot)
+    now = datetime.now(UTC)
+    entry = replace(
+        target.run,
+        tag=f"rollback-{now:%Y%m%dT%H%M%S.%fZ}",
+        started=utc_now(),
+        finished=utc_now(),
+        stages=(),
+        note=f"back to {target.run.tag}, from {before}",
+    )
+    session = repository.writable_session(ASIDE)
+    record = json.loads(read_file(session.store, RUN_FILE)) | asdict(entry)
+    write_files(session.store, {RUN_FILE: json.dumps(record, indent=1).encode()})
+    return entry, records.commit(repository, session, entry.note, {"run": asdict(entry)})
+
+
+def _kept(repository: icechunk.Repository) -> list[_Kept]:
+    """The runs that have a tag: the one that readers see first, then the newest first."""
+    shown = repository.lookup_branch(MAIN)
+    found = []
+    for tag in repository.list_tags():
+        snapshot = repository.lookup_snapshot(repository.lookup_tag(tag))
+        if (run := run_of(snapshot)) is not None:
+            found.append(_Kept(run, snapshot.id, snapshot.written_at))
+    return sorted(found, key=lambda kept: (kept.snapshot == shown, kept.written), reverse=True)
+
+
+def _is_young(run: Run, older_than: timedelta | None) -> bool:
+    if older_than is None:
+        return True
+    return datetime.now(UTC) - datetime.fromisoformat(run.finished) <= older_than
+
+
+def _check_limits(keep_last: int | None, older_than: timedelta | None) -> None:
+    if keep_last is None and older_than is None:
+        raise InputError("neither a number of runs nor an age is given: say which runs may go.")
+    if keep_last is not None and keep_last < 1:
+        raise InputError(f"{keep_last} runs cannot be kept: keep at least the last one.")
+    if older_than is not None and older_than <= timedelta(0):
+        raise InputError(f"an age of {older_than} is not in the past: give a positive one.")
+
+
+def overview(region: RegionStore) -> dict[str, str]:
+    """Tell what a region holds: frames, grid, arrays, tables, models and the last run.
+
+    What keeps it from being read is told in place of that.
+    """
+    try:
+        runs = region.history()
+        if not runs:
+            return {"results": "none are finished yet: run the job"}
+        names = region.names()
+        return {
+            **_arrays(region.dataset()),
+            "tables": _stems(names, ".parquet"),
+            "models": _stems(names, ".safetensors"),
+            "last run": f"{runs[0].finished[:16]} UTC, {len(runs)} in all",
+        }
+    except InputError as error:
+        return {"results": str(error)}
+
+
+def _arrays(found: xr.Dataset) -> dict[str, str]:
+    told = {"arrays": ", ".join(map(str, found.data_vars))}
+    if found.sizes.get("time"):
+        days = found["time"].values.astype("datetime64[D]")
+        told["frames"] = f"{len(days)}, {days[0]} to {days[-1]}"
+    if {"y", "x"} <= set(found.dims):
+        told["grid"] = describe_grid(grid_of(found[next(iter(found.data_vars))]))
+    return told
+
+
+def _stems(names: list[str], suffix: str) -> str:
+    return ", ".join(name.removesuffix(suffix) for name in names if name.endswith(suffix)) or "none"
+
+
+# Icechunk warns, at every opening, against concurrent commits to a local folder: here the lock of
+# the region prevents them. Worker processes inherit the variable.
+os.environ.setdefault("ICECHUNK_LOG", "error")
+icechunk.set_logs_filter(os.environ["ICECHUNK_LOG"])
+
+
+class RegionStore:
+    """The results of one region.
+
+    Parameters
+    ----------
+    place
+        Folder of the Icechunk repository, or ``s3://bucket/prefix``, reached as
+        `popdask.io.paths` says. Nothing is created until the first run begins.
+
+    Raises
+    ------
+    InputError
+        If the place holds other files, or cannot be reached.
+
+    Examples
+    --------
+    >>> RegionStore("out/nowhere.icechunk").exists()
+    False
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.location = locate(place)
+        self.location.check()
+        self._guard: Guard = lambda: None
+
+    def __repr__(self) -> str:
+        return f"RegionStore({str(self.location)!r})"
+
+    @property
+    def path(self) -> Path | str:
+        """The folder of the repository, or its URL."""
+        return self.location.path if isinstance(self.location, Folder) else str(self.location)
+
+    def _repr_html_(self) -> str:
+        """What readers see here, as a notebook shows it."""
+        return html_card("RegionStore", {"place": self.location, **overview(self)})
+
+    def exists(self) -> bool:
+        """Tell whether a run ever began here."""
+        return self.location.exists()
+
+    def dataset(self, branch: str = MAIN) -> xr.Dataset:
+        """Open the arrays of the last finished run, lazily.
+
+        Returns
+        -------
+        Dataset
+            ``population``, ``u``, ``v``, ``classes`` and ``community`` on (time, y, x).
+
+        Raises
+        ------
+        InputError
+            If no run is finished yet.
+        """
+        with damage_told(self.location):
+            return open_arrays(self._session(branch))
+
+    def files(self, branch: str = MAIN) -> dict[str, bytes]:
+        """Read the models and tables, each as the bytes of its file."""
+        return read_files(self.repository().readonly_session(branch).store)
+
+    def names(self, branch: str = MAIN) -> list[str]:
+        """List the files of the models and tables, without reading them.
+
+        Raises
+        ------
+        InputError
+            If no run is finished yet.
+        """
+        return file_names(self._session(branch).store)
+
+    def file(self, name: str, branch: str = MAIN) -> bytes:
+        """Read one model or table, as the bytes of its file.
+
+        Raises
+        ------
+        NoResultError
+            If there is none of that name; it says which there are.
+        InputError
+            If no run is finished yet.
+        """
+        with damage_told(self.location):
+            return read_file(self._session(branch).store, name)
+
+    def file_problem(self, name: str, sha256: str) -> str | None:
+        """Say what is wrong with a file of the last finished run, of which the SHA-256 is known."""
+        return file_problem(self.repository().readonly_session(MAIN).store, name, sha256)
+
+    def table(self, name: str, branch: str = MAIN) -> pd.DataFrame:
+        """Read one table, such as ``"links"``, ``"tracks"`` or ``"communities"``.
+
+        Raises
+        ------
+        NoResultError
+            If there is none of that name; it says which there are.
+        InputError
+            If no run is finished yet.
+        """
+        files = [Path(file) for file in self.names(branch)]
+        tables = [file.stem for file in files if file.suffix == ".parquet"]
+        if name not in tables:
+            raise NoResultError.of("table", name, tables)
+        return read_table(self.file(f"{name}.parquet", branch))
+
+    def group(self, name: str, branch: str = MAIN) -> xr.Dataset:
+        """Open a group of other dimensions than the frames', such as ``"cells"``, lazily.
+
+        Raises
+        ------
+        NoResultError
+            If there is none of that name; it says which there are.
+        InputError
+            If no run is finished yet.
+        """
+        return open_group(self._session(branch), name)
+
+    def group_problem(self, name: str, checksum: str) -> str | None:
+        """Say what is wrong with a group of the last finished run; None if nothing is."""
+        try:
+            found = group_checksum(self.repository().readonly_session(MAIN).store, name)
+        except KeyError:
+            return "is not there"
+        except READ_ERRORS as error:
+            return f"cannot be read: {str(error).splitlines()[0].strip()}"
+        return None if found == checksum else "is not what was computed"
+
+    def records(self, branch: str = MAIN) -> dict[str, Any]:
+        """Read what each stage of a branch was made from."""
+        if not self.exists():
+            return {}
+        repository = self.repository()
+        if branch not in repository.list_branches():
+            return {}
+        return read_records(repository.readonly_session(branch).store)
+
+    def latest_records(self) -> dict[str, Any]:
+        """Read the records of the run under way, else of the last finished one."""
+        return self.records(WORK) or self.records(MAIN)
+
+    def unfinished(self) -> bool:
+        """Tell whether a run was stopped before its end."""
+        if not self.exists():
+            return False
+        repository = self.repository()
+        return WORK in repository.list_branches() and (
+            repository.lookup_branch(WORK) != repository.lookup_branch(MAIN)
+        )
+
+    def stages_since(self) -> list[Finished]:
+        """List the stages that were computed since the last finished run."""
+        return finished_stages(self.repository()) if self.exists() else []
+
+    def history(self) -> list[Run]:
+        """List the finished runs, the newest first."""
+        return finished_runs(self.repository()) if self.exists() else []
+
+    def run_record(self) -> dict[str, Any]:
+        """Read what the last finished run was made from and with."""
+        return dict(json.loads(self.file(RUN_FILE)))
+
+    def kept_runs(self) -> list[Run]:
+        """List the runs that can be gone back to: what readers see first, then the newest first.
+
+        After a rollback these are more than `history` tells, which is how the present state came to
+        be.
+        """
+        return kept_runs(self.repository()) if self.exists() else []
+
+    def rollback(self, tag: str) -> Run:
+        """Let readers see an earlier finished run again.
+
+        It becomes a new entry of the history, with a tag of its own; the runs in between are kept,
+        and can be gone back to. The next run goes on from there. What a stopped run has finished is
+        given up.
+
+        Parameters
+        ----------
+        tag
+            The run's tag, one of `kept_runs`.
+
+        Returns
+        -------
+        Run
+            The new entry.
+
+        Raises
+        ------
+        InputError
+            If there is no such run, or readers see it already.
+        RegionBusyError
+            If a run holds the region.
+        """
+        with self.lock(), store_errors(self.location):
+            return roll_back(self.repository(), self._guard, tag)
+
+    def expire(
+        self, *, keep_last: int | None = None, older_than: timedelta | None = None
+    ) -> Expired:
+        """Take old runs away, and free the room of what no other run needs.
+
+        A run stays if it is among the last `keep_last` and is not older than `older_than`. The run
+        that readers see stays in any case, and so does what a stopped run has finished. Readers who
+        have an expired run open lose it.
+
+        Parameters
+        ----------
+        keep_last
+            How many runs stay at most; None for any number.
+        older_than
+            The age from which a run goes; None for any age.
+
+        Returns
+        -------
+        Expired
+            The tags of the runs that went, and the bytes that were freed.
+
+        Raises
+        ------
+        InputError
+            If neither limit is given, or one is not positive.
+        RegionBusyError
+            If a run holds the region.
+        """
+        with self.lock(), store_errors(self.location):
+            return expire(self.repository(), self._guard, keep_last, older_than)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the region, for one run.
+
+        Raises
+        ------
+        RegionBusyError
+            If another run holds it; the message says who, where and since when.
+        StoreError
+            If the lock cannot be written, for example because the disk is full.
+        """
+        with ExitStack() as stack:
+            with store_errors(self.location):
+                self._guard = stack.enter_context(self.location.hold())
+            yield
+
+    def holder(self) -> Owner | None:
+        """Tell who holds the region; None where nobody does."""
+        return self.location.holder()
+
+    def begin(self, grid: xr.Dataset, keep: Sequence[str] = ()) -> Transaction:
+        """Begin a run, or go on with one that was stopped; the caller holds the lock.
+
+        Parameters
+        ----------
+        grid
+            The coordinates of the run: time, y, x and the CRS.
+        keep
+            Stages of which record and files survive when the arrays must be laid out anew, because
+            the grid is another or times went away.
+
+        Returns
+        -------
+        Work
+        """
+        with store_errors(self.location):
+            if not self.exists():
+                records.create(self.location.storage())
+            repository = self.repository()
+            if WORK not in repository.list_branches():
+                records.create_branch(repository, WORK, repository.lookup_branch(MAIN))
+        work = Transaction(repository, self.location, self._guard)
+        work.lay_out(grid, keep)
+        return work
+
+    def repository(self) -> icechunk.Repository:
+        """Open the Icechunk repository itself.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if not self.exists():
+            raise InputError(f"{self.location} holds no results yet: run the job first.")
+        try:
+            repository = icechunk.Repository.open(self.location.storage())
+            repository.lookup_snapshot(repository.lookup_branch(MAIN))
+        except icechunk.IcechunkError as error:
+            raise InputError(
+                f"{self.location} cannot be opened as an Icechunk repository "
+                f"({str(error).splitlines()[0]}): it is damaged or not one; restore it, or move it "
+                "away and run the job anew."
+            ) from error
+        return repository
+
+    def _session(self, branch: str) -> icechunk.Session:
+        """Open a branch to read, if there is something to read on it."""
+        session = self.repository().readonly_session(branch)
+        if is_empty(session.store):
+            raise InputError(
+                f"{self.location} holds no finished results yet: run the job to its end."
+            )
+        return session

@@ -1,0 +1,479 @@
+"""Frames of lazy arrays, computed, stored and summed up by the workers.
+
+A chunk is stored and its checksum taken by one task, where the chunk is. The checksum is thus that
+of what was computed, not of what was stored, and tells later whether the two are the same.
+
+The unfinished state of a run: stages are written and committed one by one, then published.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import dask
+import dask.array as da
+import icechunk
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+from dask.array.optimization import optimize
+
+from popdask.store import records as commits
+from popdask.store.content import (
+    block_checksum,
+    drop_results,
+    file_checksum,
+    join_checksums,
+    lay_out_group,
+    open_arrays,
+    open_group,
+    read_file,
+    read_files,
+    read_records,
+    read_table,
+    root_group,
+    store_group,
+    write_files,
+    write_records,
+)
+from popdask.store.location import Guard, Location, damage_told, store_errors
+from popdask.store.records import (
+    MAIN,
+    WORK,
+    Finished,
+    Run,
+    arrays_of,
+    finished_stages,
+    iso_times,
+    lay_out_anew,
+    lengthen,
+    named_in,
+    nothing,
+    outside,
+    record_of_frames,
+    same_place,
+    seconds_of,
+    utc_now,
+    without_orphans,
+)
+
+
+def store_frames(
+    session: icechunk.Session, arrays: xr.Dataset, frames: Sequence[int]
+) -> list[dict[str, str]]:
+    """Compute some frames of arrays and store them, in one Dask graph.
+
+    Parameters
+    ----------
+    session
+        A writable session without changes, of a repository that has the arrays; it is left to be
+        committed.
+    arrays
+        Variables on (time, y, x) over all frames, lazily.
+    frames
+        Positions of the frames to compute.
+
+    Returns
+    -------
+    list of {variable: checksum}
+        For each of the frames, in ascending order.
+    """
+    parts, told = [], []
+    for first, last in frame_runs(frames):
+        root = zarr.open_group(session.fork().store, mode="r+")
+        for names in _alike(arrays, root):
+            sources, targets = [arrays[name].data for name in names], [root[n] for n in names]
+            parts.append(_stored(sources, targets, first, last))
+            told.append((names, first))
+    stores: dict[int, Any] = {}
+    checksums: dict[int, dict[str, str]] = {frame: {} for frame in sorted(frames)}
+    for (names, first), blocks in zip(told, _computed(parts), strict=True):
+        for frame, chunks in enumerate(blocks, first):
+            stores |= {id(store): store for store, _ in chunks.flat}
+            sums = zip(*(parts for _, parts in chunks.flat), strict=True)
+            checksums[frame] |= dict(zip(names, map(join_checksums, sums), strict=True))
+    session.merge(*(store.session for store in stores.values()))
+    return list(checksums.values())
+
+
+def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
+    """Group positions into runs without gaps, as (first, last).
+
+    Examples
+    --------
+    >>> frame_runs([0, 1, 2, 5, 7, 8])
+    [(0, 2), (5, 5), (7, 8)]
+    """
+    groups = itertools.groupby(enumerate(sorted(frames)), key=lambda item: item[1] - item[0])
+    runs = [[frame for _, frame in group] for _, group in groups]
+    return [(run[0], run[-1]) for run in runs]
+
+
+def _alike(arrays: xr.Dataset, root: zarr.Group) -> list[list[str]]:
+    """Group the variables that are stored in the same chunks: one task stores a chunk of all."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in map(str, arrays.data_vars):
+        target: Any = root[name]
+        groups.setdefault(target.chunks, []).append(name)
+    return list(groups.values())
+
+
+def _computed(parts: list[da.Array]) -> tuple[Any, ...]:
+    """Compute, on the workers that the layers ask for, where they do.
+
+    Dask's fusion of tasks forgets what a layer asks for, so such graphs are optimized without it;
+    and here, because a scheduler elsewhere would optimize them by its own settings.
+    """
+    layers = (layer for array in parts for layer in array.dask.layers.values())
+    if not any(layer.annotations for layer in layers):
+        return dask.compute(*parts)
+    with dask.config.set({"optimization.fuse.active": False}):
+        parts = [_optimized(array) for array in parts]
+    return dask.compute(*parts, optimize_graph=False)
+
+
+def _optimized(array: da.Array) -> da.Array:
+    graph = optimize(array.__dask_graph__(), array.__dask_keys__())
+    return da.Array(graph, array.name, array.chunks, meta=array._meta)
+
+
+def _stored(sources: list[Any], targets: list[Any], first: int, last: int) -> da.Array:
+    """Lazily store frames first … last, a task per chunk: (store, checksums) of each."""
+    chunks = targets[0].chunks
+    frames = [source[first : last + 1].rechunk(chunks) for source in sources]
+    return da.map_blocks(
+        partial(_store_chunks, targets=targets, first=first),
+        *frames,
+        name=f"store-{'-'.join(target.basename for target in targets)}-{uuid.uuid4().hex}",
+        dtype=object,
+        chunks=tuple((1,) * len(sizes) for sizes in frames[0].chunks),
+        meta=np.empty((0, 0, 0), object),
+    )
+
+
+def _store_chunks(
+    *chunks: np.ndarray, targets: list[Any], first: int, block_id: tuple[int, int, int]
+) -> np.ndarray:
+    frame, sums = first + block_id[0], []
+    for chunk, target in zip(chunks, targets, strict=True):
+        row, column = block_id[1] * target.chunks[1], block_id[2] * target.chunks[2]
+        rows, columns = slice(row, row + chunk.shape[1]), slice(column, column + chunk.shape[2])
+        target[frame, rows, columns] = chunk[0]
+        sums.append(block_checksum(chunk[0], (row, column), target.shape[2]))
+    told = np.empty((1, 1, 1), object)
+    told[0, 0, 0] = (targets[0].store, sums)  # one object for all that a process stores
+    return told
+
+
+#: The file that tells of the run that a state was published by.
+RUN_FILE = "run.json"
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _storing(
+    change: Callable[Concatenate[Transaction, Arguments], Result],
+) -> Callable[Concatenate[Transaction, Arguments], Result]:
+    """Let a change of the store that fails say why in one sentence."""
+
+    @wraps(change)
+    def told_in_a_sentence(
+        work: Transaction, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        with store_errors(work.location):
+            return change(work, *args, **kwargs)
+
+    return told_in_a_sentence
+
+
+class Transaction:
+    """The unfinished state of a run, on the branch ``work``.
+
+    Parameters
+    ----------
+    repository
+        Where that branch is.
+    location
+        Where the repository is.
+    guard
+        Is called before each commit; raises if the region is no longer held.
+    """
+
+    def __init__(
+        self, repository: icechunk.Repository, location: Location, guard: Guard = lambda: None
+    ) -> None:
+        self._repository = repository
+        self.location = location
+        self._guard = guard
+        self._since = time.perf_counter()
+        self._bytes = location.bytes()
+
+    def dataset(self) -> xr.Dataset:
+        """Open the arrays as they stand, lazily."""
+        with damage_told(self.location):
+            return open_arrays(self._repository.readonly_session(WORK))
+
+    def files(self) -> dict[str, bytes]:
+        """Read the models and tables as they stand."""
+        return read_files(self._repository.readonly_session(WORK).store)
+
+    def file(self, name: str) -> bytes:
+        """Read one model or table as it stands."""
+        with damage_told(self.location):
+            return read_file(self._repository.readonly_session(WORK).store, name)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read one table as it stands."""
+        return read_table(self.file(f"{name}.parquet"))
+
+    def records(self) -> dict[str, Any]:
+        """Read what each finished stage was made from."""
+        return read_records(self._repository.readonly_session(WORK).store)
+
+    def finished(self) -> list[Finished]:
+        """List the stages that were committed since the last finished run."""
+        return finished_stages(self._repository)
+
+    @_storing
+    def forget(self, stages: Sequence[str]) -> None:
+        """Drop the records of some stages, so that they are computed again, and commit.
+
+        Which files they have written outside the store stays on record.
+        """
+        session = self._repository.writable_session(WORK)
+        records = read_records(session.store)
+        if dropped := sorted(set(stages) & set(records)):
+            kept = {name: record for name, record in records.items() if name not in dropped}
+            write_records(session.store, outside(records) | kept)
+            self._write(session, f"forget {', '.join(dropped)}")
+
+    @_storing
+    def lay_out(self, grid: xr.Dataset, keep: Sequence[str]) -> None:
+        """Make room for the frames of ``grid``; what is stored for the same frames stays."""
+        session = self._repository.writable_session(WORK)
+        stored = open_arrays(session) if "y" in root_group(session.store) else None
+        if stored is None or not same_place(grid, stored):
+            records = read_records(session.store)
+            kept = {name: record for name, record in records.items() if name in keep}
+            lay_out_anew(session, grid, outside(records) | kept)
+            self._write(session, "lay out the grid")
+        elif not np.array_equal(seconds_of(grid), seconds_of(stored)):
+            if np.array_equal(seconds_of(grid)[: stored.sizes["time"]], seconds_of(stored)):
+                lengthen(root_group(session.store), seconds_of(grid))
+                self._write(session, "append frames")
+            else:
+                self._rearrange(session, grid)
+
+    @_storing
+    def write_frames(
+        self, stage: str, arrays: xr.Dataset, frames: Sequence[int], record: Mapping[str, Any]
+    ) -> None:
+        """Compute some frames of a stage's arrays, store them, and commit.
+
+        Parameters
+        ----------
+        stage
+            Name of the stage, and of the record.
+        arrays
+            Variables on (time, y, x) over *all* frames, lazily; only ``frames`` are computed.
+        frames
+            Positions of the frames along time.
+        record
+            What the stage was made from; the frames' ``checksums`` are added to it.
+        """
+        self._create(arrays)
+        session = self._repository.writable_session(WORK)
+        fresh = store_frames(session, arrays, frames)
+        kept = read_records(session.store).get(stage, {}).get("checksums", {})
+        times = iso_times(open_arrays(session))
+        checksums = {time: kept[time] for time in times if time in kept}
+        for position, frame in zip(sorted(frames), fresh, strict=True):
+            checksums[times[position]] = frame
+        self._commit(session, stage, {**record, "checksums": checksums})
+
+    @_storing
+    def write_files(
+        self,
+        stage: str,
+        files: Mapping[str, bytes],
+        record: Mapping[str, Any],
+        *,
+        anew: bool = True,
+    ) -> None:
+        """Store a stage's models or tables, and commit.
+
+        Parameters
+        ----------
+        stage
+            Name of the stage, and of the record.
+        files
+            The bytes of each file, by name.
+        record
+            What the stage was made from; the files' ``sha256`` are added to it.
+        anew
+            Whether these are all files of the stage: others that it wrote before are removed.
+        """
+        session = self._repository.writable_session(WORK)
+        before = read_records(session.store).get(stage, {}).get("sha256", {})
+        gone = set(before) - set(files) if anew else set()
+        write_files(session.store, files, remove=gone)
+        sums = {name: sha256 for name, sha256 in before.items() if name not in gone}
+        sums |= {name: file_checksum(content) for name, content in files.items()}
+        self._commit(session, stage, {**record, "sha256": sums})
+
+    @_storing
+    def write_group(
+        self, stage: str, name: str, dataset: xr.Dataset, record: Mapping[str, Any]
+    ) -> None:
+        """Compute a dataset of other dimensions than the frames', store it as a group, and commit.
+
+        Parameters
+        ----------
+        stage
+            Name of the stage, and of the record.
+        name
+            Name of the group.
+        dataset
+            Variables on NumPy or Dask; computed chunk by chunk.
+        record
+            What the stage was made from; the group's checksum is added to it, as ``groups``.
+        """
+        session = self._repository.writable_session(WORK)
+        lay_out_group(session, name, dataset)
+        self._write(session, f"make room for {name}")  # Icechunk forks only what is committed
+        session = self._repository.writable_session(WORK)
+        checksum = store_group(session, name, dataset)
+        self._commit(session, stage, {**record, "groups": {name: checksum}})
+
+    def group(self, name: str) -> xr.Dataset:
+        """Open a group as it stands, lazily.
+
+        Raises
+        ------
+        popdask.store.NoResultError
+            If there is none of that name.
+        """
+        return open_group(self._repository.readonly_session(WORK), name)
+
+    @_storing
+    def tidy(self, stages: Sequence[str]) -> None:
+        """Drop what none of some stages owns, and commit: records, arrays, files and groups.
+
+        Parameters
+        ----------
+        stages
+            The stages that the job has, in order, all of them finished.
+        """
+        session = self._repository.writable_session(WORK)
+        before = read_records(session.store)
+        after = without_orphans(before, stages)
+        kept = after.values()
+        files = named_in(kept, "sha256") | {RUN_FILE}
+        gone = drop_results(session.store, arrays_of(kept), files, named_in(kept, "groups"))
+        if gone or after != before:
+            write_records(session.store, after)
+            gone += sorted(set(before) - set(after) - set(gone))
+            self._write(session, f"drop what no stage has: {', '.join(gone)}")
+
+    @_storing
+    def publish(self, tag: str, record: Mapping[str, Any] | None = None) -> None:
+        """Let readers see this state, tag it, and store what the run was.
+
+        Parameters
+        ----------
+        tag
+            Name of the run. A run that was stopped just before the end of this keeps its own.
+        record
+            What the run was made from and with; stored as ``run.json``.
+        """
+        record = record or {}
+        tip = next(iter(self._repository.ancestry(branch=WORK)))
+        if "run" not in tip.metadata or tip.id == self._repository.lookup_branch(MAIN):
+            self._close(tag, record)
+            tip = next(iter(self._repository.ancestry(branch=WORK)))
+        tag = tip.metadata["run"]["tag"]
+        self._guard()
+        if tag not in self._repository.list_tags():
+            commits.create_tag(self._repository, tag, tip.id)
+        commits.move_branch(self._repository, MAIN, tip.id)
+
+    def _close(self, tag: str, record: Mapping[str, Any]) -> None:
+        """Commit the record of the run."""
+        now, stages = utc_now(), self.finished()
+        started = stages[0].started if stages else now
+        run = Run(tag, started, now, tuple(stages), record.get("versions", {}))
+        session = self._repository.writable_session(WORK)
+        content = json.dumps(asdict(run) | dict(record), indent=1, default=str).encode()
+        write_files(session.store, {RUN_FILE: content})
+        self._write(session, "finish the run", {"run": asdict(run)})
+
+    def _create(self, arrays: xr.Dataset) -> None:
+        """Create the arrays that are not there yet, empty."""
+        session = self._repository.writable_session(WORK)
+        root = root_group(session.store)
+        missing = [str(name) for name in arrays.data_vars if name not in set(root.array_keys())]
+        for name in missing:
+            array = arrays[name]
+            root.create_array(
+                name,
+                shape=array.shape,
+                chunks=(1, *(sizes[0] for sizes in (array.chunks or ())[1:])),
+                dtype=array.dtype,
+                fill_value=nothing(array),
+                dimension_names=[str(dim) for dim in array.dims],
+                attributes=array.attrs
+                | {"coordinates": "spatial_ref", "grid_mapping": "spatial_ref"},
+            )
+        if missing:
+            # Icechunk forks only what is committed.
+            self._write(session, f"make room for {', '.join(missing)}")
+
+    def _rearrange(self, session: icechunk.Session, grid: xr.Dataset) -> None:
+        """Lay out other times; frames that are stored already are copied to their new places.
+
+        Records of arrays come back with the copies, so that a stop in between costs time only.
+        """
+        old, records = self.dataset(), read_records(session.store)
+        of_arrays = {name: record for name, record in records.items() if "checksums" in record}
+        lay_out_anew(session, grid, {k: v for k, v in records.items() if k not in of_arrays})
+        self._write(session, "lay out the grid")
+        if not old.data_vars:
+            return
+        fill = {name: nothing(array) for name, array in old.data_vars.items()}
+        arrays = old.reindex(time=grid["time"], fill_value=fill)
+        stay = set(iso_times(old)) & set(iso_times(grid))
+        positions = [i for i, iso in enumerate(iso_times(grid)) if iso in stay]
+        self._create(arrays)
+        session = self._repository.writable_session(WORK)
+        store_frames(session, arrays, positions)
+        moved = {name: record_of_frames(record, stay) for name, record in of_arrays.items()}
+        write_records(session.store, read_records(session.store) | moved)
+        self._write(session, "move frames to their places")
+
+    def _commit(self, session: icechunk.Session, stage: str, record: Mapping[str, Any]) -> None:
+        """Commit a finished stage, with its record and what it took."""
+        write_records(session.store, read_records(session.store) | {stage: dict(record)})
+        seconds, total = time.perf_counter() - self._since, self.location.bytes()
+        started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        work = str(record.get("work", ""))
+        finished = Finished(stage, work, started, round(seconds, 3), total - self._bytes)
+        self._write(session, stage, {"finished": asdict(finished)})
+        self._since, self._bytes = time.perf_counter(), total
+
+    def _write(
+        self, session: icechunk.Session, message: str, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Commit a session, if this run still holds the region."""
+        self._guard()
+        commits.commit(self._repository, session, message, metadata)

@@ -1,0 +1,566 @@
+"""The nearest centre of rows of latents, on plain arrays.
+
+An argmin flips on the last bit, so distances are summed row by row in a fixed order: the classes
+depend on the latents and the centres, never on how rows are cut into blocks.
+
+Fitted classes, and the class of every cell: that of its nearest centre, block by block.
+
+Classes of cells that look alike: k-means on standardised latents.
+
+The latents are standardised and grouped by Lloyd's k-means (1982), which Dask-ML runs on one random
+sample of cells; every other cell then takes the class of its nearest centre. Dask-ML starts where
+ten k-means++ starts (Arthur & Vassilvitskii 2007) on a small part of the sample ended best.
+
+The sample is cut into chunks of its own and the fit runs on one thread in one place: the classes
+depend on the latents, never on the caller's chunks or workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import dask
+import dask.array as da
+import numba
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+import xarray as xr
+from dask_ml.cluster import KMeans
+from dask_ml.preprocessing import StandardScaler
+from numpy.typing import ArrayLike, NDArray
+from sklearn import cluster
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from xarray import DataArray
+
+from popdask._repr_html import html_card
+from popdask.blocks.sampling import gather_cells, sample_cells
+from popdask.errors import InputError
+from popdask.validate import check_array, check_instance
+
+
+@numba.njit(cache=True, nogil=True)
+def nearest(
+    latents: NDArray, mean: NDArray, scale: NDArray, centers: NDArray
+) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Find the nearest centre of every row of (n, latent), and its squared distance.
+
+    The lowest class wins a tie; a row with NaN gets class −1 and distance NaN.
+    """
+    n, width = latents.shape
+    k = len(centers)
+    columns = centers.T.copy()  # (latent, k): the classes side by side, so that they vectorise
+    classes = np.full(n, -1, np.int16)
+    squared = np.full(n, np.nan)
+    distance = np.empty(k)
+    for i in range(n):
+        distance[:] = 0.0
+        for j in range(width):
+            z = (latents[i, j] - mean[j]) / scale[j]
+            if np.isnan(z):
+                distance[0] = np.nan
+                break
+            for c in range(k):
+                distance[c] += (z - columns[j, c]) ** 2
+        if np.isnan(distance[0]):
+            continue
+        best = 0
+        for c in range(1, k):
+            if distance[c] < distance[best]:
+                best = c
+        classes[i] = best
+        squared[i] = distance[best]
+    return classes, squared
+
+
+@numba.njit(cache=True, nogil=True)
+def held(
+    latents: NDArray,
+    before: NDArray[np.int16],
+    mean: NDArray,
+    scale: NDArray,
+    centers: NDArray,
+    hold: float,
+) -> NDArray[np.int16]:
+    """Keep the class before, −1 = none, unless the nearest centre is nearer by more than `hold`."""
+    classes, squared = nearest(latents, mean, scale, centers)
+    for i in range(len(latents)):
+        kept = before[i]
+        if classes[i] < 0 or kept < 0 or classes[i] == kept:
+            continue
+        distance = 0.0
+        for j in range(latents.shape[1]):
+            distance += ((latents[i, j] - mean[j]) / scale[j] - centers[kept, j]) ** 2
+        if np.sqrt(distance) - np.sqrt(squared[i]) <= hold:
+            classes[i] = kept
+    return classes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassModel:
+    """Fitted classes: all that `classify` needs to know.
+
+    Class 0 has the most cells of the sample, class 1 the next, and so on.
+
+    Examples
+    --------
+    >>> from popdask.tracking.classify import fit_classes
+    >>> fit_classes([[0.0], [0.1], [0.2], [9.0], [9.1]], k=2)
+    ClassModel(2 classes of 1 latent, SSE 0.00...)
+    """
+
+    mean: NDArray[np.float64]
+    """Mean of each latent over the sample, (latent,)."""
+
+    scale: NDArray[np.float64]
+    """Standard deviation of each latent over the sample, (latent,); 1 where it is constant."""
+
+    centers: NDArray[np.float64]
+    """Centres of the classes in standardised latents, (k, latent)."""
+
+    sse: float
+    """Sum of the squared distances from the sample's cells to their centres, standardised."""
+
+    curve: pd.Series | None = None
+    """The `sse` of every k that was tried, where k was chosen by the knee."""
+
+    @property
+    def k(self) -> int:
+        """Number of classes."""
+        return len(self.centers)
+
+    def __repr__(self) -> str:
+        return f"ClassModel({self._size()}, SSE {self.sse:.4g})"
+
+    def _size(self) -> str:
+        latents = len(self.mean)
+        return f"{self.k} classes of {latents} latent{'s' if latents != 1 else ''}"
+
+    def _repr_html_(self) -> str:
+        """The classes, and the curve by which their number was chosen, as a notebook shows them."""
+        curve = [] if self.curve is None else self.curve.tolist()
+        how = "as asked" if self.curve is None else f"the knee over {_span(self.curve.index)}"
+        rows = {
+            "fitted": self._size(),
+            "number chosen": how,
+            "SSE of the sample": f"{self.sse:,.4g}",
+        }
+        return html_card("ClassModel", rows, curve=curve)
+
+    def to_bytes(self) -> bytes:
+        """Write the model as safetensors; equal models give equal bytes.
+
+        Examples
+        --------
+        >>> from popdask.tracking.classify import fit_classes
+        >>> model = fit_classes(np.arange(8.0).reshape(4, 2), k=2)
+        >>> ClassModel.from_bytes(model.to_bytes()).k
+        2
+        """
+        arrays = {"mean": self.mean, "scale": self.scale, "centers": self.centers}
+        arrays["sse"] = np.array([self.sse])
+        if self.curve is not None:
+            arrays["curve_k"] = self.curve.index.to_numpy(np.int64)
+            arrays["curve_sse"] = self.curve.to_numpy(np.float64)
+        return safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ClassModel:
+        """Read what `to_bytes` wrote."""
+        arrays = safetensors.numpy.load(data)
+        curve = None
+        if "curve_k" in arrays:
+            ks = pd.Index(arrays["curve_k"], name="k")
+            curve = pd.Series(arrays["curve_sse"], ks, name="sse")
+        sse = float(arrays["sse"][0])
+        return cls(arrays["mean"], arrays["scale"], arrays["centers"], sse, curve)
+
+
+def _span(numbers: pd.Index) -> str:
+    return f"{numbers[0]} … {numbers[-1]}"
+
+
+def _classes(
+    latents: NDArray, *, mean: NDArray, scale: NDArray, centers: NDArray
+) -> NDArray[np.int16]:
+    """Classify a block (…, latent)."""
+    rows = np.ascontiguousarray(latents).reshape(-1, latents.shape[-1])
+    return nearest(rows, mean, scale, centers)[0].reshape(latents.shape[:-1])
+
+
+def _classes_block(blocks: list[NDArray], **settings: NDArray) -> NDArray[np.int16]:
+    """Classify a block that Dask gives as the only one along the latents, not as a copy."""
+    (latents,) = blocks
+    return _classes(latents, **settings)
+
+
+def _held_block(
+    latents: NDArray | list[NDArray], before: NDArray[np.int16], *, hold: float, **model: NDArray
+) -> NDArray[np.int16]:
+    """Classify a block (y, x, latent) of one frame, given the classes of the frame before."""
+    (block,) = latents if isinstance(latents, list) else (latents,)
+    rows = np.ascontiguousarray(block).reshape(-1, block.shape[-1])
+    classes = held(rows, np.ascontiguousarray(before).reshape(-1), hold=hold, **model)
+    return classes.reshape(block.shape[:-1])
+
+
+def classify(
+    latent: DataArray, model: ClassModel, *, hold: float = 0.0, first: DataArray | None = None
+) -> DataArray:
+    """Give every cell the class of its nearest centre.
+
+    Parameters
+    ----------
+    latent : DataArray, (…, y, x, latent)
+        NaN = no data; NumPy or Dask.
+    model : ClassModel
+        From `fit_classes`.
+    hold : float, optional
+        How firmly a cell holds its class: it keeps that of the frame before unless another centre
+        is nearer by more than this, in distances of standardised latents. Counts are noisy, and a
+        cell half way between two centres changes class for no reason; 0.5 is enough to stop that.
+        With 0 frames do not know of each other. A cell without data has no class to keep.
+    first : DataArray of int, (y, x), optional
+        The classes of the frame before the first, where frames are appended.
+
+    Returns
+    -------
+    DataArray of int16, (…, y, x)
+        Class from 0 to k − 1, −1 = no data; lazy where `latent` is, block by block, so that Dask
+        fuses it with the encoding and whole latents are never held.
+
+    Raises
+    ------
+    InputError
+        If the model was fitted to another number of latents, `hold` is negative, or `first` does
+        not lie on the grid.
+
+    Notes
+    -----
+    Classes are held forward in time alone, so that an appended frame changes nothing before it.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from popdask.tracking.classify import fit_classes
+    >>> model = fit_classes([[0.0], [0.1], [0.2], [9.0], [9.1]], k=2)
+    >>> latent = xr.DataArray([[[8.0], [np.nan], [1.0]]], dims=("y", "x", "latent"))
+    >>> classify(latent, model).values.tolist()
+    [[1, -1, 0]]
+    >>> classify(latent * 0.6, model, hold=0.5, first=xr.zeros_like(latent[..., 0], "int16")).values
+    array([[ 0, -1,  0]], dtype=int16)
+    """
+    check_array("latent", latent, "latent", hint="encode makes it")
+    check_instance("model", model, ClassModel, "fit_classes")
+    latent = latent.transpose(..., "latent")
+    if latent.sizes["latent"] != len(model.mean):
+        raise InputError(
+            f"latent has {latent.sizes['latent']} values per cell, expected the "
+            f"{len(model.mean)} that the classes were fitted to"
+        )
+    settings = {"mean": model.mean, "scale": model.scale, "centers": model.centers}
+    if hold:
+        found = _hold(latent, first, hold, settings)
+    elif isinstance(latent.data, da.Array):
+        axes = tuple(range(latent.ndim))
+        meta: NDArray = np.empty((0,) * (latent.ndim - 1), np.int16)
+        whole = latent.data.rechunk({axes[-1]: -1})
+        found = da.blockwise(
+            _classes_block, axes[:-1], whole, axes, dtype=np.int16, meta=meta, **settings
+        )
+    else:
+        found = _classes(latent.data, **settings)
+    classes = latent.isel(latent=0, drop=True).copy(data=found).rename("classes")
+    classes.attrs = {"long_name": "class of the cell, −1 = none", "units": "1"}
+    return classes
+
+
+def _hold(
+    latent: DataArray, first: DataArray | None, hold: float, model: dict[str, NDArray]
+) -> NDArray | da.Array:
+    """Classify frame after frame, each by the one before it: one task for each block of a frame."""
+    _check_hold(latent, first, hold)
+    array, lazy = latent.data, isinstance(latent.data, da.Array)
+    if lazy:
+        array = array.rechunk({-1: -1} if latent.ndim == 3 else {0: 1, -1: -1})
+    frames = array[None] if latent.ndim == 3 else array
+    before = np.full(frames.shape[1:3], -1, np.int16) if first is None else first.data
+    before = before.astype(np.int16)
+    if lazy:
+        before = da.asarray(before).rechunk(frames.chunks[1:3])
+    meta: NDArray = np.empty((0, 0), np.int16)
+    found = []
+    for frame in frames:
+        if lazy:
+            before = da.blockwise(
+                _held_block, "yx", frame, "yxl", before, "yx", dtype=np.int16, meta=meta,
+                hold=hold, **model,
+            )  # fmt: skip
+        else:
+            before = _held_block(frame, before, hold=hold, **model)
+        found.append(before)
+    classes = da.stack(found) if lazy else np.stack(found)
+    return classes[0] if latent.ndim == 3 else classes
+
+
+def _check_hold(latent: DataArray, first: DataArray | None, hold: float) -> None:
+    """Refuse what no class can be held by."""
+    if not hold > 0:
+        raise InputError(f"hold is {hold}; expected 0 or a distance of latents such as 0.5")
+    if latent.dims not in (("y", "x", "latent"), ("time", "y", "x", "latent")):
+        raise InputError(
+            f"latent has the dimensions {latent.dims}; expected (time, y, x, latent), for classes "
+            "are held from frame to frame; transpose it, or give hold=0"
+        )
+    if first is not None and (first.dims != ("y", "x") or first.shape != latent.shape[-3:-1]):
+        raise InputError(
+            f"first has (dimensions, shape) {first.dims, first.shape}; expected ('y', 'x') and "
+            f"{latent.shape[-3:-1]}: give the classes of the one frame before"
+        )
+
+
+ROWS = 10_000
+STARTS = 10
+
+
+def _standardise(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each latent; 1 for one that is constant but for rounding."""
+    scaler = StandardScaler().fit(da.from_array(sample, chunks=(ROWS, -1), name=False))
+    rounding = len(sample) * np.finfo(float).eps * np.abs(scaler.mean_)
+    return scaler.mean_, np.where(np.sqrt(scaler.var_) <= rounding, 1.0, scaler.scale_)
+
+
+def _assign(
+    z: NDArray[np.float64], centers: NDArray[np.float64]
+) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Nearest centre and squared distance of rows that are standardised already."""
+    width = z.shape[1]
+    return nearest(z, np.zeros(width), np.ones(width), centers)
+
+
+def _fit(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
+    """Fit k centres to standardised rows: ten starts on few rows, the best of them on all."""
+    few = np.random.default_rng(seed).permutation(len(z))[:ROWS]
+    start = cluster.KMeans(k, n_init=STARTS, random_state=seed).fit(z[few]).cluster_centers_
+    rows = da.from_array(z, chunks=(ROWS, -1), name=False)
+    centers = KMeans(k, init=start).fit(rows).cluster_centers_
+    cells = np.bincount(_assign(z, centers)[0], minlength=k)
+    return centers[np.lexsort((*centers.T[::-1], -cells))]
+
+
+def fit_classes(
+    sample: ArrayLike,
+    k: int | Literal["auto"] = 10,
+    *,
+    seed: int = 0,
+    ks: Iterable[int] = range(2, 21),
+) -> ClassModel:
+    """Fit classes to the latents of some cells.
+
+    Parameters
+    ----------
+    sample : array_like of float, (n, latent)
+        One row per cell, finite, in random order or not; `gather_cells` reads such rows from a
+        raster of latents.
+    k : int or "auto", optional
+        Number of classes; ``"auto"`` takes the knee of the SSE curve over `ks`.
+    seed : int, optional
+        Seeds the starts.
+    ks : iterable of int, optional
+        The numbers of classes that ``k="auto"`` tries.
+
+    Returns
+    -------
+    ClassModel
+        The same for the same rows and seed, on any cluster or none.
+
+    Raises
+    ------
+    InputError
+        If the sample is not a finite matrix or has fewer distinct rows than classes, or if `k` is
+        not a positive number.
+
+    See Also
+    --------
+    kmeans : draws the cells, fits and classifies, in one go.
+    popdask.blocks.sampling.sample_cells : draws cells at random among those of a mask.
+    popdask.blocks.sampling.gather_cells : reads the latents of these cells.
+
+    Notes
+    -----
+    Eager, on one thread of the calling process: about 2 s for 100,000 rows of 16 latents and
+    k = 10, half a minute for ``k="auto"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> villages = np.array([[0.0], [0.1], [0.2], [9.0], [9.1]])
+    >>> model = fit_classes(villages, k=2)
+    >>> (model.centers * model.scale + model.mean).round(2).ravel().tolist()
+    [0.1, 9.05]
+    """
+    if np.ndim(sample) != 2:
+        raise InputError(
+            f"the sample has shape {np.shape(sample)}; expected rows (n, latent), one for each "
+            "cell; draw them with popdask.blocks.sampling, as in gather_cells(latent, "
+            "sample_cells(mask, 100_000)), or give latent to kmeans, which draws them itself"
+        )
+    rows = np.array(sample, np.float64, order="C")
+    tried = sorted(set(ks)) if k == "auto" else [k]
+    _check(rows, tried)
+    # A cluster would neither help with so small a sample nor add its sums in a promised order.
+    with threadpool_limits(1), dask.config.set(scheduler="synchronous"):
+        mean, scale = _standardise(rows)
+        z = (rows - mean) / scale
+        centers = {number: _fit(z, number, seed) for number in tried}
+    sse = [_assign(z, centers[number])[1].sum() for number in tried]
+    curve = pd.Series(sse, pd.Index(tried, name="k"), name="sse")
+    best = knee(curve) if k == "auto" else tried[0]
+    kept = curve if k == "auto" else None
+    return ClassModel(mean, scale, centers[best], float(curve[best]), kept)
+
+
+def _check(rows: NDArray[np.float64], ks: Sequence[object]) -> None:
+    """Refuse rows that cannot be grouped into so many classes."""
+    if not np.isfinite(rows).all():
+        raise InputError(
+            f"the sample has {np.sum(~np.isfinite(rows))} values that are not finite; expected "
+            "none; draw cells with data alone"
+        )
+    numbers = [k for k in ks if isinstance(k, int | np.integer) and k > 0]
+    if not numbers or len(numbers) < len(ks):
+        raise InputError(f'k is {list(ks)}, expected "auto" or a positive number of classes')
+    distinct = len(np.unique(rows, axis=0))
+    if distinct < max(numbers):
+        raise InputError(
+            f"the sample has {distinct} distinct rows for {max(numbers)} classes, "
+            "ask for fewer classes or a larger sample"
+        )
+
+
+def knee(curve: pd.Series) -> int:
+    """Find the k beyond which more classes help little.
+
+    Parameters
+    ----------
+    curve : Series
+        Falling SSE, indexed by rising k, as from `sse_curve`.
+
+    Returns
+    -------
+    int
+        The k whose point lies farthest below the straight line between the curve's two ends
+        (Satopää et al. 2011, "Finding a 'kneedle' in a haystack"); the lowest on a tie.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> knee(pd.Series([100.0, 60.0, 20.0, 16.0, 12.0], index=[2, 3, 4, 5, 6]))
+    4
+    """
+    k = curve.index.to_numpy(np.float64)
+    sse = curve.to_numpy()
+    line = sse[0] + (sse[-1] - sse[0]) * (k - k[0]) / max(k[-1] - k[0], 1)
+    return int(curve.index[int(np.argmax(line - sse))])
+
+
+def sse_curve(
+    latent: DataArray, ks: Iterable[int] = range(2, 21), *, sample: int = 100_000, seed: int = 0
+) -> pd.Series:
+    """Measure how close k classes come to the latents, for several k.
+
+    Parameters
+    ----------
+    latent : DataArray, (…, y, x, latent)
+        NaN = no data; NumPy or Dask.
+    ks : iterable of int, optional
+        Numbers of classes.
+    sample : int, optional
+        Cells to fit on, drawn at random among those with data.
+    seed : int, optional
+        Seeds the sample and the starts.
+
+    Returns
+    -------
+    Series of float64, indexed by k
+        Sum of squared distances Σd² from the sample's cells to their centres, standardised.
+
+    Raises
+    ------
+    InputError
+        If the sample has fewer distinct rows than classes.
+
+    Notes
+    -----
+    Eager, as `fit_classes`.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> latent = xr.DataArray(np.eye(4).reshape(2, 2, 4), dims=("y", "x", "latent"))
+    >>> sse_curve(latent, ks=[1, 4]).round(6).to_dict()
+    {1: 16.0, 4: 0.0}
+    """
+    curve = fit_classes(_draw(latent, sample, seed), "auto", seed=seed, ks=ks).curve
+    assert curve is not None
+    return curve
+
+
+def kmeans(
+    latent: DataArray,
+    k: int | Literal["auto"] = 10,
+    *,
+    seed: int = 0,
+    sample: int = 100_000,
+    hold: float = 0.0,
+) -> DataArray:
+    """Group the cells into k classes by their latents.
+
+    Parameters
+    ----------
+    latent : DataArray, (…, y, x, latent)
+        NaN = no data; NumPy or Dask.
+    k : int or "auto", optional
+        Number of classes; ``"auto"`` takes the knee of the SSE curve over k = 2…20.
+    seed : int, optional
+        Seeds the sample and the starts.
+    sample : int, optional
+        Cells to fit on, drawn at random among those with data.
+    hold : float, optional
+        How much nearer another centre must be for a cell to give up its class of the frame before,
+        as for `classify`.
+
+    Returns
+    -------
+    DataArray of int16, (…, y, x)
+        Class from 0, the most frequent, to k − 1, −1 = no data; lazy where `latent` is.
+
+    Raises
+    ------
+    InputError
+        If the sample has fewer distinct rows than classes.
+
+    Notes
+    -----
+    The fit is eager and reads the latents twice, to draw the cells and to gather their values:
+    where computing them is dear, persist them, or give `fit_classes` rows that `gather_cells` has
+    read, and then `classify`.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> latent = xr.DataArray([[[8.0], [np.nan], [0.1], [0.0]]], dims=("y", "x", "latent"))
+    >>> kmeans(latent, k=2).values.tolist()
+    [[1, -1, 0, 0]]
+    """
+    model = fit_classes(_draw(latent, sample, seed), k, seed=seed)
+    return classify(latent, model, hold=hold)
+
+
+def _draw(latent: DataArray, sample: int, seed: int) -> NDArray:
+    """Latents of cells drawn at random among those with data, (n, latent)."""
+    check_array("latent", latent, "y", "x", "latent", hint="encode makes it")
+    with_data = xr.ufuncs.isfinite(latent).all("latent")
+    return gather_cells(latent, sample_cells(with_data, sample, seed=seed))

@@ -1,0 +1,488 @@
+"""Outlines of communities, in whole cells.
+
+Each chunk outlines its own cells, and the pieces of a community are joined in integer coordinates,
+where no rounding can part two neighbours. Only pieces that reach the border of their chunk have
+something to be joined with. The corners that chunk borders leave behind lie on straight edges and
+are taken out, so that the outline is identical under any chunking.
+
+Motion of communities: the displacement of their centroids over the true time between frames.
+
+Where coordinates are geographic, it is measured on the ellipsoid. Where a community comes from is a
+matter of tracks (:func:`follow`) or, without them, of the people in the cells that communities of
+two successive frames share.
+
+What a community is: its people, area, outline, place and motion; and that nobody gets lost.
+
+Everything is a sum over the cells of a community (:mod:`popdask.blocks.sums`): of people, of
+areas, of rows and columns (the centroid is the unweighted mean of the cells' centres), of flows.
+Velocity is the displacement of the centroid over the true time between two frames; it is measured
+on the ellipsoid where coordinates are geographic.
+
+The trick is that nothing but these sums leaves a chunk, as whole numbers: the table is identical
+under any chunking, and the cells are read once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from threading import Lock
+from typing import Any, NamedTuple
+
+import dask
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rasterio.features
+import shapely
+import xarray as xr
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
+
+from popdask.blocks.sums import (
+    LabelSums,
+    add_up,
+    argmax_by_group,
+    first_cells,
+    frames_of,
+    pair_keys,
+    split_keys,
+    sum_frames,
+    tabulate,
+    to_fixed,
+)
+from popdask.io.arrays import check_population
+from popdask.io.grids import grid_of, pixel_area_km2
+from popdask.validate import check_flow, check_labels
+
+_ALONE = Lock()
+
+
+class Pieces(NamedTuple):
+    """Polygons of (column, row), each of one community."""
+
+    numbers: np.ndarray
+    """The community of each, int64."""
+    polygons: np.ndarray
+    border: np.ndarray
+    """Whether it reaches the border of its chunk, bool."""
+
+
+def outline_block(labels: np.ndarray, corner: tuple[int, int]) -> Pieces:
+    """Outline the communities of a block (1, y, x) that begins at (row, column)."""
+    top, left = corner
+    place, labels = Affine.translation(left, top), labels[0].astype(np.int32)
+    with _ALONE:
+        # rasterio silences this for each call, process-wide; threads that leave such a block of
+        # their own undo that, unless it is silenced for good
+        warnings.filterwarnings("ignore", "", NotGeoreferencedWarning, r"rasterio\.features")
+        shapes = list(rasterio.features.shapes(labels, labels >= 0, 4, transform=place))
+    numbers = np.array([number for _, number in shapes], dtype=np.int64)
+    polygons = _polygons([outline["coordinates"] for outline, _ in shapes])
+    bottom, right = top + labels.shape[0], left + labels.shape[1]
+    border = (shapely.bounds(polygons) == (left, top, right, bottom)).any(axis=1)
+    # rings that touch themselves at a corner are taken apart
+    bent = np.flatnonzero(~border & ~shapely.is_valid(polygons))
+    polygons[bent] = [shapely.union_all(polygons[i : i + 1]) for i in bent]
+    return Pieces(numbers, polygons, border)
+
+
+def _polygons(outlines: list[list[list[tuple[float, float]]]]) -> np.ndarray:
+    """Make polygons of the corners of their rings."""
+    rings = list(chain.from_iterable(outlines))
+    corners = np.array(list(chain.from_iterable(rings)), dtype=np.float64).reshape(-1, 2)
+    of_rings, of_polygons = (
+        np.cumsum([0, *map(len, parts)], dtype=np.int64) for parts in (rings, outlines)
+    )
+    return shapely.from_ragged_array(shapely.GeometryType.POLYGON, corners, (of_rings, of_polygons))
+
+
+def join_outlines(blocks: Iterable[Pieces]) -> np.ndarray:
+    """Join the pieces of each community, in the order of their numbers."""
+    numbers, polygons, border = map(np.concatenate, zip(*blocks, strict=True))
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    _, *groups = np.split(order, starts)
+    outlines = np.array([_joined(polygons[group], border[group]) for group in groups], dtype=object)
+    # normal form begins each ring at a true corner, so that no needless one is kept
+    cornered = shapely.simplify(shapely.normalize(outlines), 0, preserve_topology=False)
+    return shapely.normalize(cornered)
+
+
+def _joined(polygons: np.ndarray, border: np.ndarray) -> shapely.Geometry:
+    """Join the pieces of one community."""
+    if border.any():
+        polygons = np.append(polygons[~border], shapely.union_all(polygons[border]))
+    parts = shapely.get_parts(polygons)
+    return parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
+
+
+def follow(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFrame:
+    """Measure velocity and heading along tracks.
+
+    Parameters
+    ----------
+    communities : geopandas.GeoDataFrame
+        The table of :func:`summarize`.
+    tracks : pandas.DataFrame
+        The tracks (time, community, track), as :func:`popdask.tracking.tracks.tracks` gives them.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        A copy, in which ``velocity`` and ``heading`` speak of the community's own track; NaN in a
+        track's first frame.
+
+    Examples
+    --------
+    >>> place = gpd.GeoSeries([shapely.Point(0, 0), shapely.Point(0, 500)], crs=25833)
+    >>> towns = gpd.GeoDataFrame({"time": [2000, 2001], "community": 0}, geometry=place)
+    >>> tracks = pd.DataFrame({"time": [2000, 2001], "community": 0, "track": 0})
+    >>> follow(towns.assign(centroid=place), tracks)[["velocity", "heading"]]
+       velocity  heading
+    0       NaN      NaN
+    1       0.5      0.0
+    """
+    key = ["time", "community"]
+    numbered = tracks[[*key, "track"]].drop_duplicates()
+    track = pd.DataFrame(communities[key]).merge(numbered, "left", key, validate="one_to_one")
+    track = track.assign(row=np.arange(len(track))).sort_values("time", kind="stable")
+    origin = track.groupby("track")["row"].shift().sort_index().fillna(-1)
+    return move(communities, origin.to_numpy(dtype=np.int64))
+
+
+def shared_people(community: da.Array, people: da.Array) -> da.Array:
+    """Tabulate, lazily, the people and cells that communities of successive frames share.
+
+    Parameters
+    ----------
+    community : dask.array.Array of int, (time, y, x)
+        Community numbers.
+    people : dask.array.Array of float, (time, y, x)
+        People per cell.
+
+    Returns
+    -------
+    dask.array.Array of object, (time - 1,)
+        For every frame but the last a :class:`~popdask.blocks.sums.LabelSums` by pair of
+        communities: two words of people (who live there before), cells.
+    """
+    return sum_frames(_shared_block, community[:-1], community[1:], people[:-1])
+
+
+def _shared_block(before: np.ndarray, after: np.ndarray, people: np.ndarray) -> LabelSums:
+    shared = (before >= 0) & (after >= 0)
+    columns = (*to_fixed(people[shared]), np.ones(np.count_nonzero(shared), dtype=np.int64))
+    return tabulate(pair_keys(before[shared], after[shared]), columns)
+
+
+def predecessors(communities: list[np.ndarray], shared: Sequence[LabelSums]) -> np.ndarray:
+    """Find the community of the frame before that left most people in each community.
+
+    Parameters
+    ----------
+    communities : list of numpy.ndarray
+        The numbers of the communities of every frame, ascending.
+    shared : sequence of Table
+        What every frame but the first shares with the one before, from :func:`shared_people`.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64, for each community its predecessor's place among all of them, −1 where there is none.
+    """
+    first = np.cumsum([0, *(len(frame) for frame in communities)])
+    found = np.full(first[-1], -1)
+    for t, table in enumerate(shared):
+        source, target = split_keys(table.keys)
+        best = argmax_by_group(target, source, table.reals(0), table.sums[2])
+        rows = first[t + 1] + np.searchsorted(communities[t + 1], target[best])
+        found[rows] = first[t] + np.searchsorted(communities[t], source[best])
+    return found
+
+
+def move(communities: gpd.GeoDataFrame, origin: np.ndarray) -> gpd.GeoDataFrame:
+    """Fill in velocity (km per year) and heading (degrees clockwise from north).
+
+    Parameters
+    ----------
+    communities : geopandas.GeoDataFrame
+        With ``time`` and ``centroid``.
+    origin : numpy.ndarray of int64
+        For each row the row that it comes from, −1 where there is none.
+    """
+    rows = np.flatnonzero(origin >= 0)
+    origin = origin[rows]
+    x, y = shapely.get_coordinates(communities["centroid"].to_numpy()).T
+    years = _years(communities["time"])
+    crs = communities.crs
+    if crs.is_geographic:
+        azimuth, _, metres = crs.get_geod().inv(x[origin], y[origin], x[rows], y[rows])
+    else:
+        unit = crs.axis_info[0].unit_conversion_factor
+        east, north = x[rows] - x[origin], y[rows] - y[origin]
+        azimuth, metres = np.degrees(np.arctan2(east, north)), np.hypot(east, north) * unit
+    velocity, heading = np.full((2, len(communities)), np.nan)
+    velocity[rows] = metres / 1000 / (years[rows] - years[origin])
+    heading[rows] = np.where(metres > 0, azimuth % 360, np.nan)
+    return communities.assign(velocity=velocity, heading=heading)
+
+
+def _years(times: pd.Series) -> np.ndarray:
+    """Write times as decimal calendar years; numbers are years already."""
+    if not pd.api.types.is_datetime64_dtype(times):
+        return times.to_numpy(dtype=np.float64)
+    begin = times.dt.to_period("Y").dt.start_time
+    length = np.where(times.dt.is_leap_year, 366, 365)
+    return (times.dt.year + (times - begin) / pd.Timedelta(days=1) / length).to_numpy()
+
+
+_OUTSIDE, _RASTER = -1, -2  # keys beside those of communities
+
+
+def summarize(
+    community: xr.DataArray,
+    population: xr.DataArray,
+    flow: xr.Dataset | None = None,
+    *,
+    tracks: pd.DataFrame | None = None,
+) -> gpd.GeoDataFrame:
+    """Describe every community of every frame.
+
+    Eager: one pass over the cells, one call of :func:`dask.compute`.
+
+    Parameters
+    ----------
+    community : DataArray of int, (time, y, x)
+        Community numbers ≥ 0, negative where there is none.
+    population : DataArray of float, (time, y, x)
+        People per cell, NaN = no data, with CRS and transform.
+    flow : Dataset, optional
+        ``u`` and ``v`` (time, y, x), cells per frame, to be averaged over each community.
+    tracks : pandas.DataFrame, optional
+        The tracks (time, community, track) that velocities follow. Without them, a community is
+        thought to come from the one of the frame before that left most people in shared cells.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        One row per community, ordered by time and community: ``time``; ``community`` (int64);
+        ``population`` (people); ``cells`` (int64); ``area_km2``; ``centroid`` (Point, the mean of
+        the cells' centres); ``velocity`` (km per year) and ``heading`` (degrees clockwise from
+        north), both NaN where there is no community before, heading also where it stood still;
+        ``mean_u``, ``mean_v`` where ``flow`` is given; ``geometry`` (Polygon or MultiPolygon).
+        Both geometries are in the CRS of the grid.
+
+    Raises
+    ------
+    InputError
+        If the arrays do not share frames and grid, or the grid has no CRS.
+
+    Notes
+    -----
+    Numbers of years as times are taken for years. A year is a calendar year, so that frames of
+    1 January 2000 and 2005 are 5 years apart.
+
+    Examples
+    --------
+    >>> import popdask.tracking.describe as summary
+    >>> grid = {"time": pd.to_datetime(["2000", "2001"]), "y": [750.0, 250.0]}
+    >>> grid["x"] = [250.0, 750.0, 1250.0]
+    >>> labels = [[[0, 0, -1], [0, 0, -1]], [[-1, 0, 0], [-1, 0, 0]]]
+    >>> community = xr.DataArray(labels, grid, ("time", "y", "x")).rio.write_crs(25833)
+    >>> table = summary.summarize(community, xr.full_like(community, 10.0, float))
+    >>> table[["population", "cells", "area_km2", "velocity", "heading"]]
+       population  cells  area_km2  velocity  heading
+    0        40.0      4       1.0       NaN      NaN
+    1        40.0      4       1.0       0.5     90.0
+    """
+    check_labels("community", community)
+    population = check_population("population", population)
+    if flow is not None:
+        check_flow(flow)
+    values = [population] if flow is None else [population, flow["u"], flow["v"]]
+    times, (labels, *arrays) = frames_of(community, *values)
+    grid = population if population.rio.crs is not None else community
+    area = pixel_area_km2(grid)
+    first = first_cells(labels.chunks)
+    sums = sum_frames(
+        _sum_block, labels, *arrays, add=_join, finish=_outlined, area=area, first=first
+    )
+    parts, shared = dask.compute(sums, shared_people(labels, arrays[0]) if tracks is None else [])
+    frames = [
+        _describe(time, table, outlines, grid_of(grid).transform)
+        for time, (table, outlines) in zip(times, parts, strict=True)
+    ]
+    communities = gpd.GeoDataFrame(
+        pd.concat(frames, ignore_index=True), geometry="geometry", crs=grid.rio.crs
+    )
+    communities["centroid"] = gpd.GeoSeries(communities["centroid"], crs=grid.rio.crs)
+    if tracks is None:
+        return move(communities, predecessors([table.keys for table, _ in parts], shared))
+    return follow(communities, tracks)
+
+
+class LostPeopleError(RuntimeError):
+    """People of the raster are neither in a community nor outside all of them."""
+
+
+def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
+    """Count the people of every frame inside and outside its communities, and in the raster.
+
+    Parameters
+    ----------
+    community : DataArray of int, (time, y, x)
+        Community numbers ≥ 0, negative where there is none.
+    population : DataArray of float, (time, y, x)
+        People per cell, NaN = no data.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per frame: ``time``; ``inside`` and ``outside`` (people, from the exact table of the
+        communities); ``total`` (their sum); ``raster`` (people, summed exactly without looking at
+        the communities); ``difference`` (total − raster, relative to the raster).
+
+    Raises
+    ------
+    InputError
+        If the arrays do not share frames and grid.
+
+    Examples
+    --------
+    >>> community = xr.DataArray([[[0, 0, -1]]], dims=("time", "y", "x"))
+    >>> population = xr.DataArray([[[1.0, 2.0, 4.0]]], dims=("time", "y", "x"))
+    >>> people_balance(community, population)
+       time  inside  outside  total  raster  difference
+    0     0     3.0      4.0    7.0     7.0         0.0
+    """
+    check_labels("community", community)
+    population = check_population("population", population)
+    times, (labels, people) = frames_of(community, population)
+    tables = sum_frames(_count_block, labels, people).compute()
+    raster = np.array([table.reals(0)[table.keys == _RASTER].sum() for table in tables])
+    inside = np.array([table.reals(0)[table.keys >= 0].sum() for table in tables])
+    outside = np.array([table.reals(0)[table.keys == _OUTSIDE].sum() for table in tables])
+    total = inside + outside
+    scale = np.where(raster == 0, 1.0, np.abs(raster))
+    return pd.DataFrame(
+        {
+            "time": times,
+            "inside": inside,
+            "outside": outside,
+            "total": total,
+            "raster": raster,
+            "difference": (total - raster) / scale,
+        }
+    )
+
+
+def check_balance(balance: pd.DataFrame, *, tolerance: float = 1e-9) -> None:
+    """Check that nobody gets lost.
+
+    Parameters
+    ----------
+    balance : pandas.DataFrame
+        The table of :func:`people_balance`.
+    tolerance : float, optional
+        The relative difference that is rounding.
+
+    Raises
+    ------
+    LostPeopleError
+        Naming the first frame whose people inside and outside its communities are not those of the
+        raster.
+
+    Examples
+    --------
+    >>> check_balance(pd.DataFrame({"time": [2019], "difference": [1e-16]}))
+    """
+    lost = balance[~(balance["difference"].abs() <= tolerance)]
+    for frame in lost.itertuples():
+        raise LostPeopleError(
+            f"{frame.time}: {frame.total!r} people in and outside the communities, but "
+            f"{frame.raster!r} in the raster; the labels are not those of this population"
+        )
+
+
+class _Part(NamedTuple):
+    """What a block, or some of them, tell of the communities in them."""
+
+    table: LabelSums
+    outlines: list[Pieces]
+
+
+def _sum_block(
+    labels: np.ndarray,
+    people: np.ndarray,
+    *flow: np.ndarray,
+    area: np.ndarray,
+    first: Sequence[np.ndarray],
+    block_id: tuple[int, int, int],
+) -> _Part:
+    """Tabulate a block (1, y, x) by community: cells, people, area, rows, columns and flow."""
+    inside = labels >= 0
+    top, left = (int(first[axis][block_id[axis]]) for axis in (1, 2))
+    _, rows, columns = np.nonzero(inside)
+    rows, columns = rows + top, columns + left
+
+    def sums() -> Iterator[np.ndarray]:
+        yield np.ones(rows.size, dtype=np.int64)
+        yield from to_fixed(people[inside])
+        yield from to_fixed(area[rows])
+        yield rows
+        yield columns
+        for component in flow:
+            yield from to_fixed(component[inside])
+
+    table = tabulate(labels[inside].astype(np.int64), sums())
+    return _Part(table, [outline_block(labels, (top, left))])
+
+
+def _join(parts: list[_Part]) -> _Part:
+    tables, outlines = zip(*parts, strict=True)
+    return _Part(add_up(list(tables)), [pieces for part in outlines for pieces in part])
+
+
+def _outlined(part: _Part) -> tuple[LabelSums, np.ndarray]:
+    """A frame's table, and the outlines of its communities in the order of their numbers."""
+    return part.table, join_outlines(part.outlines)
+
+
+def _count_block(labels: np.ndarray, people: np.ndarray) -> LabelSums:
+    """Tabulate the people of a block by community, and once more without looking at them."""
+    lived_in = (people != 0) & ~np.isnan(people)
+    weights = to_fixed(people[lived_in])
+    here = tabulate(np.maximum(labels[lived_in].astype(np.int64), _OUTSIDE), weights)
+    return add_up([here, tabulate(np.full(weights[0].size, _RASTER), weights)])
+
+
+def _describe(time: Any, table: LabelSums, outlines: np.ndarray, transform: Affine) -> pd.DataFrame:
+    """Turn the sums of a frame into columns with units."""
+    cells, rows, columns = table.sums[0], table.sums[5], table.sums[6]
+    described = {
+        "time": np.full(len(cells), time),
+        "community": table.keys,
+        "population": table.reals(1),
+        "cells": cells,
+        "area_km2": table.reals(3),
+        "centroid": shapely.points(*_place(columns / cells + 0.5, rows / cells + 0.5, transform)),
+        "velocity": np.nan,
+        "heading": np.nan,
+    }
+    if len(table.sums) > 7:
+        described |= {"mean_u": table.reals(7) / cells, "mean_v": table.reals(9) / cells}
+    described["geometry"] = shapely.transform(
+        outlines, lambda points: np.column_stack(_place(points[:, 0], points[:, 1], transform))
+    )
+    return pd.DataFrame(described)
+
+
+def _place(
+    columns: np.ndarray, rows: np.ndarray, transform: Affine
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn places counted in cells into coordinates."""
+    a, b, c, d, e, f = transform[:6]
+    return a * columns + b * rows + c, d * columns + e * rows + f

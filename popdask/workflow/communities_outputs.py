@@ -1,0 +1,281 @@
+"""The pictures of a finished run: maps of every stage, and how good its models are.
+
+store → cells drawn at random → codes, reconstructions → analysis → figures → PNG files
+
+Maps are reduced chunk by chunk and the analysis reads the windows of some cells only, so that
+pictures of a large region take no more memory than those of a small one. The cells are drawn by
+the hash of their global index: the same pictures under any chunking.
+
+The report of a communities job: its results, and how good the analysis is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from popdask.blocks.sampling import gather_windows, sample_cells
+from popdask.blocks.torch import fixed_arithmetic
+from popdask.config.jobs import CommunitiesJob
+from popdask.errors import InputError
+from popdask.plot import charts as figures
+from popdask.plot import maps, style
+from popdask.report.page import Picture
+from popdask.store.records import MAIN
+from popdask.store.repository import RegionStore
+from popdask.tracking import classify as clustering
+from popdask.tracking import diagnostics, encoding
+from popdask.tracking.classify import ClassModel, classify
+from popdask.tracking.encoder import WINDOW, FittedEncoder
+from popdask.workflow.runlog import Reporter
+from popdask.workflow.runner import own_store
+
+CELLS = 100_000  # reconstructed, shared out among the models
+CURVE_CELLS = 20_000  # grouped into 2…20 classes
+SILHOUETTE_CELLS = 5_000  # compared with each other
+KS = range(2, 21)
+BATCH = 10_000  # cells that are encoded at once
+
+
+def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
+    """Draw all pictures of a job's last finished run.
+
+    Parameters
+    ----------
+    job
+        The settings of the run.
+    reporter
+        Is told of the parts; without it, nothing is said.
+
+    Returns
+    -------
+    list of Path
+        ``figures/<job>_<picture>.png`` in the job's export folder: world, population, flow,
+        classes, communities, tracks, change (with more than one frame), means, loss, sse,
+        silhouettes, error and direction.
+
+    Raises
+    ------
+    InputError
+        If no run is finished yet, or the store's models are not those of the job's settings.
+
+    Notes
+    -----
+    Uses the current Dask client, if there is one, else Dask's default scheduler. Where there is a
+    model for each frame, classes are analysed of the last frame.
+    """
+    reporter = reporter or Reporter()
+    region = own_store(job)
+    found = region.dataset()
+    parts = {"maps": _maps(region, found), "analysis": charts(job, region, found)}
+    paths = []
+    for name, pictures in parts.items():
+        with reporter.stage(name, f"{found.sizes['time']} frames"):
+            for picture, figure in pictures:
+                path = job.export_folder / "figures" / f"{job.name}_{picture}.png"
+                paths.append(style.save_figure(figure, path, dpi=150))
+    return paths
+
+
+def _maps(region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    """Draw the stages of the last frame, and what has changed since the first."""
+    communities, tracks = region.table("communities"), region.table("tracks")
+    first, last = found.isel(time=0), found.isel(time=-1)
+    cubes = (found["population"], found["classes"], found["community"])
+    yield "world", maps.world_figure(*cubes, communities, tracks, frames=4)
+    yield "population", maps.map_figure(last["population"])
+    yield "flow", maps.flow_figure(last["population"], last[["u", "v"]])
+    yield "classes", maps.map_figure(last["classes"], last["population"])
+    labels = last["community"]
+    yield "communities", maps.map_figure(labels, last["population"], tracks=tracks)
+    yield (
+        "tracks",
+        maps.journey_figure(found["population"], found["community"], communities, tracks),
+    )
+    if found.sizes["time"] > 1:
+        yield "change", maps.change_figure(first["population"], last["population"])
+    numbers = tracks.drop_duplicates(["time", "community"])[["time", "community", "track"]]
+    means = diagnostics.community_means(communities).merge(numbers, on=["time", "community"])
+    yield "means", maps.means_figure(means, last["population"])
+
+
+def charts(
+    job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
+) -> Iterator[tuple[str, Figure]]:
+    """Draw what the models have learned, and how well.
+
+    Parameters
+    ----------
+    job
+        The settings of the run.
+    region
+        The results.
+    found
+        Their arrays.
+    branch
+        The branch of the results.
+
+    Yields
+    ------
+    (str, Figure)
+        loss, sse, silhouettes, error and direction.
+    """
+    models = _models(job, region, found, branch)
+    histories = {
+        name.removesuffix("T000000"): encoder.loss_history for name, (encoder, *_) in models.items()
+    }
+    yield "loss", figures.loss_figure(histories)
+    samples = [
+        _sample(found.isel(time=frames), encoder, model, CELLS // len(models))
+        for encoder, model, frames in models.values()
+    ]
+    yield "sse", _sse(samples[-1])
+    yield "silhouettes", _silhouettes(samples[-1])
+    true = np.concatenate([sample.features for sample in samples])
+    remembered = np.concatenate([sample.reconstruction for sample in samples])
+    errors = diagnostics.error_by_population(true[:, 0], remembered[:, 0])
+    yield "error", figures.error_figure(errors)
+    cosines = diagnostics.cosine_by_speed(true[:, 1:], remembered[:, 1:])
+    yield "direction", figures.cosine_figure(cosines)
+
+
+def _models(
+    job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
+) -> dict[str, tuple[FittedEncoder, ClassModel, slice]]:
+    """Read the encoders and classifiers, each with the frames that it serves."""
+    if job.encoder.scope == "shared":
+        serves = {"shared": slice(None)}
+    else:
+        times = found["time"].values.astype("datetime64[s]").astype(str)
+        serves = {time.replace(":", ""): slice(i, i + 1) for i, time in enumerate(times)}
+    files, models = region.files(branch), {}
+    for name, frames in serves.items():
+        if f"classifier-{name}.safetensors" not in files:
+            raise InputError(
+                f"{region.path} has no models of [encoder] scope {job.encoder.scope!r}: run the "
+                "job with its present settings first."
+            )
+        encoder = FittedEncoder.from_bytes(files[f"encoder-{name}.safetensors"])
+        model = ClassModel.from_bytes(files[f"classifier-{name}.safetensors"])
+        models[name] = (encoder, model, frames)
+    return models
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Some cells that have a class, as one model sees them."""
+
+    model: ClassModel
+    features: NDArray[np.float32]
+    """People, u and v of the cells themselves, clipped, (n, 3)."""
+    latent: NDArray[np.float32]
+    """Their codes, (n, latent)."""
+    reconstruction: NDArray[np.float32]
+    """What the codes remember of the features, (n, 3)."""
+
+    @cached_property
+    def points(self) -> NDArray[np.float64]:
+        """The codes as the classes see them, standardised."""
+        return (self.latent - self.model.mean) / self.model.scale
+
+    @cached_property
+    def classes(self) -> NDArray[np.int16]:
+        """The cells' classes."""
+        latent = xr.DataArray(self.latent, dims=("cell", "latent"))
+        return classify(latent, self.model).values
+
+
+def _sample(found: xr.Dataset, encoder: FittedEncoder, model: ClassModel, n: int) -> _Sample:
+    """Draw cells, read the windows around them, encode and decode these."""
+    cells = sample_cells(found["classes"] >= 0, n)
+    features = encoding.stack_features(found["population"], found[["u", "v"]])
+    windows = gather_windows(features, cells, fill=encoder.fill)
+    batches = [slice(i, i + BATCH) for i in range(0, len(cells), BATCH)]
+    latent = np.concatenate([encoder.encode_windows(windows[at], cells[at]) for at in batches])
+    middle = (..., WINDOW // 2, WINDOW // 2)
+    with fixed_arithmetic(), torch.inference_mode():
+        remembered = [
+            encoder.scaling.restore(encoder.module.decode(part).numpy())[middle]
+            for part in torch.from_numpy(latent).split(BATCH)
+        ]
+    true = np.nan_to_num(windows[middle])
+    return _Sample(model, true, latent, np.concatenate(remembered))
+
+
+def _sse(sample: _Sample) -> Figure:
+    """Draw the curve that the classifier kept, else that of some of the cells."""
+    if sample.model.curve is not None:
+        return figures.sse_figure(sample.model.curve, sample.model.k)
+    rows = sample.latent[:CURVE_CELLS]
+    ks = KS[: max(len(np.unique(rows, axis=0)) - 1, 1)]
+    curve = clustering.fit_classes(rows, "auto", ks=ks).curve
+    assert isinstance(curve, pd.Series)  # "auto" keeps it
+    return figures.sse_figure(curve, sample.model.k, cells=len(rows))
+
+
+def _silhouettes(sample: _Sample) -> Figure:
+    """Draw as many cells of a rare class as of a common one; the mean counts how common."""
+    classes = pd.Series(sample.classes)
+    few = classes.groupby(classes).head(SILHOUETTE_CELLS // classes.nunique()).index
+    values = diagnostics.silhouettes(sample.points[few], sample.classes[few])
+    cells = {int(str(number)): int(count) for number, count in classes.value_counts().items()}
+    return figures.silhouette_figure(values, sample.classes[few], cells=cells)
+
+
+#: Title of each picture, and how to read it.
+WORDS = {
+    "flow": (
+        "Motion between the last two frames",
+        "Arrows show where people seem to move to, as optical flow sees it. It describes places "
+        "for the classes; it is no count of people who moved house.",
+    ),
+    "change": (
+        "Change since the first frame",
+        "Where there are more people than in the first frame, and where fewer.",
+    ),
+    "loss": (
+        "How the encoder learned",
+        "The error of the autoencoder, which learns to describe a cell's surroundings in a few "
+        "numbers, after each round of training. It should fall and then level out.",
+    ),
+    "sse": (
+        "How many classes",
+        "How much the cells of a class still differ, for different numbers of classes. Beyond the "
+        "bend, more classes explain little more.",
+    ),
+    "silhouettes": (
+        "How distinct the classes are",
+        "Near 1, a cell is like its class and unlike the others; below 0, it would fit another "
+        "class better.",
+    ),
+    "error": (
+        "What the description keeps of people",
+        "How far the people of a cell, read back from its description, are from the truth, by how "
+        "many live there.",
+    ),
+    "direction": (
+        "What the description keeps of motion",
+        "Near 1, the direction of motion read back from a cell's description is the true one; by "
+        "how fast the motion is.",
+    ),
+}
+
+
+def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+    """Draw motion, change, and how good the encoder and the classes are."""
+    found = region.dataset(branch)
+    first, last = found.isel(time=0), found.isel(time=-1)
+    drawn = {"flow": maps.flow_figure(last["population"], last[["u", "v"]])}
+    if found.sizes["time"] > 1:
+        drawn["change"] = maps.change_figure(first["population"], last["population"])
+    for name, figure in [*drawn.items(), *charts(job, region, found, branch)]:
+        yield Picture(*WORDS[name], figure)

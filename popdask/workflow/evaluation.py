@@ -1,0 +1,250 @@
+"""Estimates of labelled cells, by the models and by what they have to beat.
+
+How good the estimates of a run are: on validation cells, and on each mosaic of known people.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import xarray as xr
+from dask import delayed
+
+from popdask.imagery.cells import cells_grid
+from popdask.imagery.evaluation import Baseline, evaluate, fit_baselines, scores_by_density
+from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
+from popdask.workflow import population_inputs
+from popdask.workflow.inputs import iso, open_image
+from popdask.workflow.population_inputs import PopulationRun
+from popdask.workflow.runlog import Reporter
+
+
+class HurdleModel:
+    """Presence first, and counts where somebody is.
+
+    Parameters
+    ----------
+    presence
+        The model of presence; None for a single stage.
+    count
+        The model that counts.
+    threshold
+        The probability above which people are counted.
+    device
+        Where.
+    """
+
+    def __init__(
+        self, presence: TrainedModel | None, count: TrainedModel, threshold: float, device: str
+    ) -> None:
+        self._presence, self._count = presence, count
+        self._threshold, self._device = threshold, device
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give (presence, people) of images; without a model presence is NaN."""
+        if self._presence is None:
+            people = self._count.predict(images, device=self._device)
+            return np.full(len(images), np.nan, np.float32), people
+        presence = self._presence.predict(images, device=self._device)
+        people, there = np.zeros(len(images), np.float32), presence > self._threshold
+        people[there] = self._count.predict(images[there], device=self._device)
+        return presence, people
+
+
+def predictions(cells: xr.Dataset, estimators: Mapping[str, Baseline]) -> dict[str, pd.DataFrame]:
+    """Let some estimators see cells, chunk by chunk.
+
+    Parameters
+    ----------
+    cells
+        Labelled cells; the images may be lazy.
+    estimators
+        By name.
+
+    Returns
+    -------
+    dict of DataFrame
+        By name: cell (its code), prediction, truth, presence (where it is known), one row per cell.
+    """
+    images = cells.chunk({"band": -1, "row": -1, "col": -1})["images"].data
+    blocks = images.to_delayed().reshape(-1)
+    tasks = {
+        name: [delayed(_predict)(model, block) for block in blocks]
+        for name, model in ((name, delayed(one)) for name, one in estimators.items())
+    }
+    (found,) = dask.compute(tasks)
+    grid = cells_grid(cells)
+    places = zip(cells["north"].values, cells["east"].values, strict=True)
+    told = pd.DataFrame(
+        {"cell": [grid.code(*place) for place in places], "truth": cells["people"].values}
+    )
+    return {name: _table(told, parts) for name, parts in found.items()}
+
+
+def _predict(estimator: Baseline, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return estimator.predict(images)
+
+
+def _table(told: pd.DataFrame, parts: list[Any]) -> pd.DataFrame:
+    presence, people = (np.concatenate(column) for column in zip(*parts, strict=True))
+    table = told.assign(prediction=people.astype(np.float64))
+    return table if np.isnan(presence).any() else table.assign(presence=presence.astype(np.float64))
+
+
+#: Predictions, by set of cells and by model: cell, prediction, truth and presence, where known.
+Judged = Mapping[str, Mapping[str, pd.DataFrame]]
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """The models of one split, and what they have to beat."""
+
+    presence: TrainedModel | None
+    count: TrainedModel | None
+    cells: xr.Dataset | None = None
+    """The labelled cells with their split, where there are any."""
+    baselines: Mapping[str, Baseline] | None = None
+    """Fitted on the same training cells."""
+
+
+def judge(run: PopulationRun, reporter: Reporter) -> Judged:
+    """Let models and baselines estimate all cells of known people that a run has.
+
+    Parameters
+    ----------
+    run
+        The run, with its estimates stored.
+    reporter
+        Is told of leakage.
+
+    Returns
+    -------
+    dict
+        ``"validation"``, and the date of each mosaic of which people are known.
+    """
+    judges = _judges(run)
+    told: dict[str, dict[str, pd.DataFrame]] = {}
+    if judges[0].cells is not None:
+        told["validation"] = _of_validation(run, judges, reporter)
+    for time, paths in run.sources.truth.items():
+        if time in run.sources.mosaics:
+            told[iso(time)[:10]] = _of_mosaic(run, judges[0], time, paths, reporter)
+    return told
+
+
+def score(told: Judged, threshold: float) -> dict[str, pd.DataFrame]:
+    """Put predictions and their scores into tables.
+
+    Parameters
+    ----------
+    told
+        As from `judge`.
+    threshold
+        Cells with a higher probability of presence are called inhabited.
+
+    Returns
+    -------
+    dict of DataFrame
+        ``scores``, ``scores_by_density`` and ``predictions``, each with the set of cells as
+        ``where``.
+    """
+    scores = {where: evaluate(tables, threshold=threshold) for where, tables in told.items()}
+    by_density = {where: scores_by_density(tables) for where, tables in told.items()}
+    rows = [
+        table.assign(where=where, model=name)
+        for where, tables in told.items()
+        for name, table in tables.items()
+    ]
+    return {
+        "scores": _stacked(scores),
+        "scores_by_density": _stacked(by_density),
+        "predictions": pd.concat(rows, ignore_index=True),
+    }
+
+
+def _judges(run: PopulationRun) -> list[_Judges]:
+    """The models of each split, read once for all sets of cells."""
+    models = list(zip(run.models("presence"), run.models("count"), strict=True))
+    if "cells" not in run.plan.stages:
+        return [_Judges(*pair) for pair in models]
+    pairs = zip(models, run.splits(), strict=True)
+    return [_Judges(*pair, cells, fit_baselines(cells)) for pair, cells in pairs]
+
+
+def _of_validation(
+    run: PopulationRun, judges: list[_Judges], reporter: Reporter
+) -> dict[str, pd.DataFrame]:
+    """Predictions of validation cells, each by models and baselines that have not seen it."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    settings = run.job.estimate
+    for one in judges:
+        assert one.cells is not None and one.count is not None
+        held_out = one.cells.isel(cell=np.flatnonzero(one.cells["split"].values == 1))
+        _tell_leakage(reporter, held_out, "validation", one)
+        joint = HurdleModel(one.presence, one.count, settings.threshold, settings.device)
+        estimators = {"popdask": joint, **(one.baselines or {})}
+        for name, table in predictions(held_out, estimators).items():
+            parts.setdefault(name, []).append(table)
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+
+
+def _of_mosaic(
+    run: PopulationRun,
+    judges: _Judges,
+    time: np.datetime64,
+    paths: tuple[str, ...],
+    reporter: Reporter,
+) -> dict[str, pd.DataFrame]:
+    """Predictions of a mosaic's cells of known people: the stored estimates, and the baselines."""
+    image = open_image(run.job, run.sources.mosaics[time], run.grid)
+    cells = population_inputs.true_cells(run.job, image, paths, run.grid)
+    if not run.has_folds:
+        _tell_leakage(reporter, cells, iso(time)[:10], judges)
+    others = {}
+    if judges.baselines is not None and not run.job.cells.folds:
+        others = predictions(cells, judges.baselines)
+    return {"popdask": _stored(run, time, cells), **others}
+
+
+def _stored(run: PopulationRun, time: np.datetime64, cells: xr.Dataset) -> pd.DataFrame:
+    """The stored estimates of some cells, beside the truth."""
+    places = list(zip(cells["north"].values.tolist(), cells["east"].values.tolist(), strict=True))
+    corners = np.array([run.grid.corner(*place) for place in places])
+    x, y = (xr.DataArray(corners[:, axis] + run.grid.size / 2, dims="cell") for axis in (0, 1))
+    near = run.work.dataset().sel(time=time)
+    at = near.sel(x=x, y=y, method="nearest", tolerance=run.grid.size / 10).compute()
+    table = pd.DataFrame(
+        {
+            "cell": [run.grid.code(*place) for place in places],
+            "truth": cells["people"].values,
+            "prediction": at["population"].values.astype(np.float64),
+        }
+    )
+    if "presence" in at:
+        table["presence"] = at["presence"].values.astype(np.float64)
+    return table.dropna(ignore_index=True)
+
+
+def _tell_leakage(reporter: Reporter, cells: xr.Dataset, where: str, judges: _Judges) -> None:
+    """Tell where models are scored on cells that they were trained on."""
+    for model in (judges.presence, judges.count):
+        if model is None:
+            continue
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", LeakageWarning)
+            size = float(cells.attrs["cell_size"])
+            check_leakage(model, cells["north"].values, cells["east"].values, cell_size=size)
+        for warning in told:
+            reporter.note(f"  {where}, {model.kind}: {warning.message}")
+
+
+def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    parts = [table.reset_index().assign(where=where) for where, table in tables.items()]
+    table = pd.concat(parts, ignore_index=True)
+    return table[["where", *(name for name in table if name != "where")]]

@@ -1,0 +1,331 @@
+"""What a run was made from and with: files, settings, versions, machine; and no secrets.
+
+The mosaics of a job: which files they are, whether they changed, and how they are opened.
+
+Whom to credit for the files that a run has read: what is on record beside them, or in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import xarray as xr
+from distributed import get_client
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from popdask.config.jobs import PopulationJob, ScenesJob
+from popdask.config.settings import Grid, Input, Job
+from popdask.errors import InputError
+from popdask.imagery.grid import CellGrid, crs_text
+from popdask.imagery.image_files import open_sheet
+from popdask.imagery.mosaic import open_mosaic
+from popdask.io import frames, rasters
+from popdask.io.frames import frame_time
+
+#: What the numbers of a result may depend on.
+LIBRARIES = (
+    "popdask",
+    "dask",
+    "distributed",
+    "icechunk",
+    "numba",
+    "numpy",
+    "pandas",
+    "rasterio",
+    "scikit-learn",
+    "scipy",
+    "shapely",
+    "torch",
+    "xarray",
+    "zarr",
+)
+
+_USER_INFO = re.compile(r"(?<=://)[^/@]*@")
+_QUERY = re.compile(r"(?<=://)([^?#]*)[?#].*")
+
+
+def file_fingerprints(
+    frames: Mapping[np.datetime64, str], known: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Tell the version of each frame's file.
+
+    Parameters
+    ----------
+    frames
+        Path or URL of each frame's file, by time.
+    known
+        The fingerprints on record, by ISO time. A file of the size and time on record is not read
+        again.
+
+    Returns
+    -------
+    dict
+        By ISO time: ``path`` (without secrets), ``size``, ``mtime`` and ``sha256``.
+
+    Raises
+    ------
+    InputError
+        If a file is missing.
+    """
+    times = {str(time.astype("datetime64[s]")): path for time, path in frames.items()}
+    return {time: file_fingerprint(path, known.get(time, {})) for time, path in times.items()}
+
+
+def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Tell the version of one file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``.
+
+    Parameters
+    ----------
+    path
+        Path or URL of the file.
+    known
+        What is on record of it; a file of that size and time is not read again.
+
+    Raises
+    ------
+    InputError
+        If the file is missing.
+    """
+    if known and known.get("path") == path and Path(path).exists():
+        stat = Path(path).stat()
+        modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
+        if (known["size"], known["mtime"]) == (stat.st_size, modified):
+            return dict(known)
+    return {"path": without_secrets(path), **rasters.frame_fingerprint(path)}
+
+
+def run_record(
+    job: Job, files: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, int], **told: Any
+) -> dict[str, Any]:
+    """Put down what a run was made from and with.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    files
+        The fingerprints of the files that it read.
+    seeds
+        The seeds, by stage.
+    **told
+        What else the pipeline has to tell, such as the balance of people.
+
+    Returns
+    -------
+    dict
+        ``name``, ``settings``, ``seeds``, ``inputs``, ``versions``, ``machine`` and what else was
+        told, as can be written as JSON. The environment is no part of it, nor what URLs say beside
+        places.
+    """
+    return {
+        "name": job.name,
+        "settings": _clean(job.model_dump(mode="json")),
+        "seeds": dict(seeds),
+        "inputs": dict(files),
+        "versions": versions(),
+        "machine": _machine(),
+        **told,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that the numbers may depend on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+
+
+def without_secrets(place: str) -> str:
+    """Drop from a URL its user, password, query and fragment; a path stays as it is.
+
+    Examples
+    --------
+    >>> without_secrets("https://me:word@host/pop_2001.tif?token=abc")
+    'https://host/pop_2001.tif'
+    >>> without_secrets("/data/pop_2001.tif")
+    '/data/pop_2001.tif'
+    """
+    return _QUERY.sub(r"\1", _USER_INFO.sub("", place))
+
+
+def _clean(value: Any) -> Any:
+    """The same settings, without secrets in their URLs."""
+    if isinstance(value, dict):
+        return {key: _clean(inner) for key, inner in value.items()}
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def _machine() -> dict[str, Any]:
+    """The host of the run, and what its workers are."""
+    host = {"host": socket.gethostname(), "system": platform.platform(), "cores": os.cpu_count()}
+    try:
+        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
+    except ValueError:  # no client: plain Dask
+        return host
+    return host | {"workers": len(workers), "threads": sum(w["nthreads"] for w in workers)}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "unknown"
+
+
+ANY_TIME = np.datetime64("2000-01-01", "s")
+Times = Mapping[np.datetime64, tuple[str, ...]]
+ImageJob = PopulationJob | ScenesJob
+
+
+def by_time(patterns: str | tuple[str, ...], settings: Input) -> Times:
+    """The files of each time, in the order of their patterns."""
+    found: dict[np.datetime64, tuple[str, ...]] = {}
+    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        if "{" in pattern:
+            times = frames.find_frames(pattern, settings.start, settings.end)
+            parts: dict[np.datetime64, tuple[str, ...]] = {t: (path,) for t, path in times.items()}
+        else:
+            time = ANY_TIME if settings.time is None else frame_time(settings.time)
+            parts = {time: files_of(pattern)}
+        for time, paths in parts.items():
+            found[time] = found.get(time, ()) + paths
+    return {time: found[time] for time in sorted(found)}
+
+
+def files_of(patterns: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The files of one mosaic."""
+    found: list[str] = []
+    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        if "{" in pattern:
+            raise InputError(f"{pattern!r} has a time in it: expected the files of one mosaic.")
+        names = [pattern]
+        if "*" in pattern and "://" not in pattern:
+            found_here = Path(pattern).parent.glob(Path(pattern).name)
+            names = sorted(map(str, found_here))
+        if not names:
+            raise InputError(f"the pattern {pattern!r} finds no file; correct it")
+        found += names
+    return tuple(found)
+
+
+def _parts(place: Path) -> dict[str, Path] | None:
+    """The files of a folder, or those of a shapefile, by name; None for a single file."""
+    if place.is_dir():
+        inside = sorted(part for part in place.rglob("*") if part.is_file())
+        return {str(part.relative_to(place)): part for part in inside}
+    if place.suffix.lower() == ".shp" and place.is_file():  # its numbers are in another one
+        beside = sorted(part for part in place.parent.iterdir() if part.stem == place.stem)
+        return {part.name: part for part in beside if part.is_file()}
+    return None
+
+
+def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The version of a file, or of a folder or shapefile by names, sizes and times of its parts."""
+    parts = None if "://" in path else _parts(Path(path))
+    if parts is None:
+        return file_fingerprint(path, known.get(path, {}))
+    told = [(name, part.stat().st_size, part.stat().st_mtime_ns) for name, part in parts.items()]
+    digest = hashlib.sha256(repr(told).encode()).hexdigest()
+    return {"path": path, "size": sum(size for _, size, _ in told), "mtime": None, "sha256": digest}
+
+
+def checksums(files: Mapping[str, Mapping[str, Any]], paths: Iterable[str]) -> list[str]:
+    """What tells the versions of some files apart, in their order."""
+    return [rasters.frame_version(files[without_secrets(path)]) for path in paths]
+
+
+def iso(time: np.datetime64) -> str:
+    """Write a time as the store does."""
+    return str(time.astype("datetime64[s]"))
+
+
+def cell_grid(cells: Grid, path: str, join: int = 1) -> CellGrid:
+    """The grid of the cells, joined; its CRS is that of an image where it is not given."""
+    if cells.grid is not None:
+        grid = CellGrid.preset(cells.grid)
+    else:
+        grid = CellGrid(cells.size, cells.crs or crs_text(open_sheet(path).grid.crs))
+    return grid.joined(join) if join > 1 else grid
+
+
+def open_image(job: ImageJob, paths: Sequence[str], grid: CellGrid) -> xr.DataArray:
+    """Open the files of one mosaic as one image of whole cells, lazily."""
+    return open_mosaic(
+        paths,
+        grid=grid,
+        resolution=job.cells.resolution,
+        align=job.input.align,
+        nodata=job.input.nodata,
+    )
+
+
+def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
+    """The coordinates of the results: the times of the mosaics, and the cells of all of them."""
+    extents = [
+        grid.covering(tuple(open_image(job, paths, grid).odc.geobox.boundingbox))
+        for paths in mosaics.values()
+    ]
+    norths, easts = (
+        range(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in zip(*extents, strict=True)
+    )
+    return coordinates(grid.geobox(norths, easts), list(mosaics))
+
+
+def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
+    """A Dataset without variables, on a grid and times."""
+    coords = {str(name): value for name, value in xr_coords(geobox, dims=("y", "x")).items()}
+    stamps = np.array(times, "datetime64[ns]")
+    return xr.Dataset(coords={"time": stamps, **coords})
+
+
+#: Tags of a raster that tell who made it.
+TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "license", "licence")
+
+
+def credits_of(record: Mapping[str, Any]) -> list[str]:
+    """List the credits of a run's input files, each once.
+
+    Parameters
+    ----------
+    record
+        As of :meth:`popdask.store.RegionStore.run_record`.
+
+    Returns
+    -------
+    list of str
+        From the manifest of `popdask fetch` in a file's folder; else from the tags of the file.
+        Files that are no longer there, or not on this machine, have none.
+    """
+    paths = [Path(str(file.get("path", ""))) for file in record.get("inputs", {}).values()]
+    return list(dict.fromkeys(credit for path in paths if path.is_file() for credit in _of(path)))
+
+
+def _of(path: Path) -> list[str]:
+    from popdask.datasets.frames import (
+        MANIFEST,
+        Credit,  # fetching imports much that reading does not need
+    )
+
+    manifest = path.with_name(MANIFEST)
+    if manifest.exists():
+        told = json.loads(manifest.read_text(encoding="utf-8"))
+        title = told["files"].get(path.name, {}).get("credit")
+        if title is not None:
+            return [str(Credit(**told["credits"][title]))]
+    if path.suffix.lower() not in (".tif", ".tiff", ".vrt"):
+        return []
+    with rasterio.open(path) as file:
+        tags = {name.lower(): text.strip() for name, text in file.tags().items()}
+    return [tags[name] for name in TAGS if tags.get(name)]

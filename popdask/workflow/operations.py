@@ -1,0 +1,343 @@
+"""How a region stands: what its readers see, what is under way, and what a run would compute.
+
+Whether the finished results are still what was computed.
+
+The checksum of every frame of every array, that of every model, table and exported file, and what
+the product promises (the balance of people) are computed again from what is there, and compared
+with what was recorded when it was computed.
+
+Keeping a region in order: back to an earlier run, and old runs and logs away.
+
+The report of a job: what it shows, where it lies, and whom it credits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dask
+import zarr
+from dask import delayed
+
+from popdask.config.settings import Job
+from popdask.errors import InputError
+from popdask.store.content import READ_ERRORS, stored_checksum
+from popdask.store.lock import Owner
+from popdask.store.records import MAIN, Finished, Run
+from popdask.store.repository import RegionStore
+from popdask.workflow.exports import changed_exports, exported, write_page
+from popdask.workflow.pipelines import product
+from popdask.workflow.plan import Plan
+from popdask.workflow.runlog import Reporter, log_name, log_place
+from popdask.workflow.runner import own_store, plan
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a region stands."""
+
+    store: RegionStore
+    """Its results."""
+    last: Run | None
+    """The last finished run; None before the first."""
+    times: tuple[str, ...]
+    """ISO times of the frames that readers see."""
+    found: str
+    """What was found in them, in a few words."""
+    holder: Owner | None
+    """Who runs the job now; None where nobody does."""
+    stopped: bool
+    """Whether a run was stopped before its end, and waits to be taken up."""
+    since: tuple[Finished, ...]
+    """Stages that the run under way, or stopped, has finished."""
+    plan: Plan
+    """What a run would compute now."""
+
+
+def status(job: Job) -> Status:
+    """Tell how the region of a job stands; nothing is changed or created.
+
+    Parameters
+    ----------
+    job
+        The settings.
+
+    Returns
+    -------
+    Status
+
+    Raises
+    ------
+    InputError
+        If no frame is found, or the store's folder holds something else.
+    """
+    store = RegionStore(job.output.store)
+    runs, holder = store.history(), store.holder()
+    times: tuple[str, ...] = ()
+    found = ""
+    if runs:
+        times = tuple(str(time) for time in store.dataset()["time"].values.astype("datetime64[s]"))
+        found = product(job).found(store)
+    return Status(
+        store,
+        runs[0] if runs else None,
+        times,
+        found,
+        holder,
+        store.unfinished() and holder is None,
+        tuple(store.stages_since()),
+        plan(product(job).pipeline, job),
+    )
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was compared, and what differs."""
+
+    frames: int
+    """Frames of arrays that were compared."""
+    files: int
+    """Models, tables, groups of arrays and exported files that were compared."""
+    differences: tuple[str, ...]
+    """One sentence for each thing that is not what was computed; none if all is well."""
+    exports: tuple[str, ...] = ()
+    """The stages that write the files again, where only exported files differ; else none."""
+
+
+def verify(job: Job) -> Verified:
+    """Compare the last finished results with what was recorded when they were computed.
+
+    Parameters
+    ----------
+    job
+        The settings.
+
+    Returns
+    -------
+    Verified
+
+    Raises
+    ------
+    InputError
+        If no run is finished yet.
+
+    Notes
+    -----
+    Nothing is changed. The work is done by the current Dask client, if there is one.
+    """
+    store = RegionStore(job.output.store)
+    times = [str(time) for time in store.dataset()["time"].values.astype("datetime64[s]")]
+    records = store.records()
+    recorded = {
+        (time, name): checksum
+        for record in records.values()
+        for time, frame in record.get("checksums", {}).items()
+        for name, checksum in frame.items()
+    }
+    found = _checksums(store, times)
+    differences = [
+        f"{name} of {time[:10]} {_difference(checksum, recorded.get((time, name)))}."
+        for (time, name), checksum in found.items()
+        if checksum != recorded.get((time, name))
+    ]
+    differences += [
+        f"{name} of {time[:10]} is not there." for time, name in recorded.keys() - found.keys()
+    ]
+    files = {k: v for record in records.values() for k, v in record.get("sha256", {}).items()}
+    problems = {name: store.file_problem(name, sha256) for name, sha256 in sorted(files.items())}
+    differences += [f"the file {name} {what}." for name, what in problems.items() if what]
+    groups = {k: v for record in records.values() for k, v in record.get("groups", {}).items()}
+    broken = {name: store.group_problem(name, checksum) for name, checksum in groups.items()}
+    differences += [f"the group {name} {what}." for name, what in sorted(broken.items()) if what]
+    exports = exported(records) if getattr(job.output, "export", ()) else {}
+    if not differences:  # what the product promises can be checked in whole arrays only
+        differences += product(job).check(store)
+    changed = list(changed_exports(records, job)) if exports else []
+    rewritten = () if differences else dict.fromkeys(stage for stage, _ in changed)
+    differences += [difference for _, difference in changed]
+    compared = len(files) + len(groups) + len(exports)
+    return Verified(len(found), compared, tuple(differences), tuple(rewritten))
+
+
+def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], str]:
+    """Checksum of each frame of each array as it is stored, or why it cannot be read."""
+    root = zarr.open_group(store.repository().readonly_session(MAIN).store, mode="r")
+    tasks = {
+        (time, name): delayed(_read_checksum)(array, position)
+        for name, array in sorted(root.arrays())
+        if array.ndim == 3
+        for position, time in enumerate(times)
+    }
+    (found,) = dask.compute(tasks)
+    return dict(found)
+
+
+def _read_checksum(array: zarr.Array, frame: int) -> str:
+    try:
+        return stored_checksum(array, frame)
+    except READ_ERRORS as error:
+        return f"cannot be read: {str(error).splitlines()[0].strip()}"
+
+
+def _difference(found: str, recorded: str | None) -> str:
+    if " " in found:
+        return found
+    if recorded is None:
+        return "has no checksum on record"
+    return f"is not what was computed: its checksum is {found}, {recorded} was recorded"
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What was taken away."""
+
+    runs: int
+    """Number of runs."""
+    logs: int
+    """Number of logs."""
+    bytes: int
+    """What was freed in the store."""
+    kept: int
+    """Number of runs that stay."""
+
+
+def roll_back(job: Job, tag: str | None = None) -> Run:
+    """Let readers see an earlier run again. Exports are left as they are.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    tag
+        The run; by default, the one before that which readers see.
+
+    Returns
+    -------
+    Run
+        The new entry of the history.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or it is to be named, because readers see an earlier one already,
+        or the store holds another region.
+    RegionBusyError
+        If a run holds the region.
+    """
+    store = own_store(job)
+    return store.rollback(tag or _before(store))
+
+
+def expire(
+    job: Job,
+    keep: int | None = None,
+    days: float | None = None,
+    folder: str | Path | None = None,
+) -> Upkeep:
+    """Take old runs and logs away; the run that readers see stays, and so does the latest log.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    keep
+        How many runs stay at most.
+    days
+        The age from which runs and logs go. Without it, logs go that are older than all runs.
+    folder
+        Of the logs; as for `popdask.workflow.runlog.log_place`.
+
+    Returns
+    -------
+    Upkeep
+
+    Raises
+    ------
+    InputError
+        If neither limit is given, one is not positive, or the store holds another region.
+    RegionBusyError
+        If a run holds the region.
+    """
+    store = own_store(job)
+    age = None if days is None else _age(days)
+    expired = store.expire(keep_last=keep, older_than=age)
+    kept = store.kept_runs()
+    since = min((datetime.fromisoformat(run.started) for run in kept), default=None)
+    if age is not None:
+        since = datetime.now(UTC) - age
+    logs = _expire_logs(job, since, folder) if since else 0
+    return Upkeep(len(expired.runs), logs, expired.bytes, len(kept))
+
+
+def _age(days: float) -> timedelta:
+    """So many days, if the calendar goes back as far."""
+    try:
+        age = timedelta(days=days)
+        _ = datetime.now(UTC) - age
+    except (OverflowError, ValueError):  # nan too
+        raise InputError(
+            f"an age of {days:g} days is more than the calendar has: give less."
+        ) from None
+    return age
+
+
+def _before(store: RegionStore) -> str:
+    """The tag of the run before that which readers see."""
+    kept = store.kept_runs()
+    if len(kept) < 2:
+        raise InputError(f"{store.location} has no earlier run to go back to.")
+    seen, *others = kept
+    if seen.note:
+        known = ", ".join(run.tag for run in others)
+        raise InputError(
+            f"readers of {store.location} see an earlier run already ({seen.note}): give the tag "
+            f"of the run to go to; known are {known}."
+        )
+    return others[0].tag
+
+
+def _expire_logs(job: Job, since: datetime, folder: str | Path | None) -> int:
+    """Remove the logs of attempts that had ended at some time; gives their number."""
+    place = log_place(job, folder)
+    names = place.names()
+    # The newest of those that began earlier may be of a run that ended later.
+    old = [name for name in names if name < log_name(since)][1:]
+    for name in old:
+        place.remove(name)
+    return len(old)
+
+
+def report(
+    job: Job,
+    reporter: Reporter | None = None,
+    *,
+    folder: Path | None = None,
+) -> Path:
+    """Write the report of a job's results.
+
+    Parameters
+    ----------
+    job
+        The settings of the run.
+    reporter
+        Is told of the work; without it, nothing is said.
+    folder
+        Where the page goes; by default, the job's local folder, ``job.export_folder``.
+
+    Returns
+    -------
+    Path
+        ``<job>_report.html`` in the folder.
+
+    Raises
+    ------
+    InputError
+        If no run is finished yet, the store's models are not those of the job's settings, or the
+        images or known people that its pictures show are not there any more.
+    """
+    region = own_store(job)
+    with (reporter or Reporter()).stage("report", "to do"):
+        folder = folder or job.export_folder
+        return write_page(job, region, MAIN, folder, product(job).illustrate, region.run_record())

@@ -1,0 +1,385 @@
+"""What networks take: operations counted without computing them, and seconds for each, measured.
+
+What the stages of the population job cost, counted from the headers of its mosaics.
+
+Upper estimates where nothing but the images could tell: every estimated cell counts as inhabited,
+every labelled cell as one with pixels, and training goes through all of its epochs. What follows
+the run (communities, scenes) is planned by itself once the estimates are there.
+
+What a population job begins at its end, planned with it: communities, and groups of scenes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import torch
+from odc.geo.xr import xr_zeros
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from popdask.config.jobs import CommunitiesJob, PopulationJob, Training
+from popdask.config.settings import Job
+from popdask.imagery.estimate import TILE_BYTES, estimate, tile_cells
+from popdask.imagery.grid import CellGrid
+from popdask.imagery.model import TrainedModel
+from popdask.imagery.networks import build
+from popdask.io import export, rasters
+from popdask.io.cube import CHUNK
+from popdask.store.repository import RegionStore
+from popdask.workflow import communities, population_inputs, scenes
+from popdask.workflow.communities import plan_communities
+from popdask.workflow.communities_costs import Extent, count
+from popdask.workflow.inputs import cell_grid, frame_grid, open_image
+from popdask.workflow.plan import Costs, Plan, StageCost, StagePlan
+from popdask.workflow.population_inputs import Sources, covers_other_cells
+from popdask.workflow.population_stages import training_config
+
+SMALL = {"network": "PresenceCNN", "widths": (4, 8), "hidden": (8,)}
+LARGE = {"network": "PresenceCNN"}
+PIXELS = 100  # of a cell that is measured with
+
+
+def operations(network: Mapping[str, Any], pixels: int) -> tuple[int, int]:
+    """Count what a network does for one image, and what it holds; nothing is computed.
+
+    Parameters
+    ----------
+    network
+        As for `popdask.imagery.networks.build`.
+    pixels
+        Rows and columns of an image.
+
+    Returns
+    -------
+    operations, bytes : int
+        Multiplications and additions; and of the numbers in front of and behind a layer, at most.
+
+    Examples
+    --------
+    >>> operations({"network": "PresenceCNN", "widths": (4,), "hidden": (8,)}, pixels=20)[0] > 20**2
+    True
+    """
+    with torch.device("meta"):
+        module = build(network).eval()
+        image = torch.empty(1, module.config["bands"], pixels, pixels)
+    held = [0]
+
+    def note(_: nn.Module, given: tuple[Any, ...], told: Any) -> None:
+        tensors = [one for one in (*given, told) if isinstance(one, torch.Tensor)]
+        held.append(sum(one.nbytes for one in tensors))
+
+    for layer in module.modules():
+        layer.register_forward_hook(note)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(image)
+    return counter.get_total_flops(), max(held)
+
+
+def measure_networks() -> dict[str, float]:
+    """Estimate cells with a small and a large network on one thread, and tell the rates.
+
+    Returns
+    -------
+    dict of float
+        Seconds of one core for each operation, and for each pixel beside the networks.
+    """
+    few, many = _seconds(LARGE, 3), _seconds(SMALL, 20)
+    work = [(operations(LARGE, PIXELS)[0] * 9, 9), (operations(SMALL, PIXELS)[0] * 400, 400)]
+    table = np.array([[ops, cells * PIXELS**2] for ops, cells in work], float)
+    each, pixel = np.linalg.solve(table, [few, many])
+    return {"network per operation": float(each), "image per pixel": max(float(pixel), 0.0)}
+
+
+def _seconds(network: Mapping[str, Any], side: int) -> float:
+    """Time of the processor to estimate a square of cells."""
+    grid = CellGrid(100.0)
+    model = TrainedModel.untrained(
+        "presence", network, pixels=PIXELS, cell_size=100.0, resolution=100.0 / PIXELS
+    )
+    box = grid.geobox(range(side), range(side), pixels=PIXELS)
+    image = (xr_zeros(box, "uint8") + 9).astype("uint8")
+    lazy = estimate(image, model, None, cell_size=grid, device="cpu")
+    with dask.config.set(scheduler="synchronous"):
+        lazy.compute()
+        start = time.process_time()
+        lazy.compute()
+        return time.process_time() - start
+
+
+#: Tasks of an estimate: for each chunk of the mosaic, for each tile, and for a tile with a ring.
+CHUNK_TASKS, TILE_TASKS, RING_TASKS = 3, 5, 18
+
+STEP = 3  # times the operations of an estimate that training takes for a cell: forth, and back
+LAYERS = 4  # times the widest layer that it holds for a cell: what the way back needs
+BATCH = 64  # cells that a training step holds
+
+
+@dataclass(frozen=True)
+class Images:
+    """How much a mosaic is."""
+
+    cells: int
+    """Cells of the grid that it touches."""
+    pixels: int
+    """Pixels along a side of a cell."""
+    bands: int
+    """Bands."""
+    itemsize: int
+    """Bytes of a number."""
+    chunks: int
+    """Chunks of pixels that are read."""
+    tiles: int
+    """Tiles that are estimated, each by one task."""
+    inhabited: int = 0
+    """Cells that are known to be inhabited."""
+
+    @property
+    def cell_bytes(self) -> int:
+        """Bytes of the pixels of a cell."""
+        return self.pixels**2 * self.bands * self.itemsize
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a model takes for a cell."""
+
+    operations: int = 0
+    """Multiplications and additions; 0 where there is no such model."""
+    memory: int = 0
+    """Bytes of the widest layer."""
+
+
+def costs(job: PopulationJob, plan: Plan) -> Costs:
+    """Count what a run costs; of the mosaics the headers are read.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    plan
+        What there is to compute.
+
+    Returns
+    -------
+    Costs
+
+    Raises
+    ------
+    InputError
+        If a mosaic cannot be opened, or does not fit the grid.
+    """
+    sources = Sources.of(job)
+    mosaics = [_images(job, paths) for paths in sources.mosaics.values()]
+    folder = job.cells.folder is not None  # a file for each cell: about as many as the mosaic has
+    training = mosaics[0] if folder else _labelled(job, sources)
+    models = {
+        name: _network(job, name, mosaics[0])
+        for name in ("presence", "count")
+        if name in plan.stages
+    }
+    stages = {
+        stage.name: _stage(job, stage, mosaics, training, models)
+        for stage in plan
+        if not stage.done
+    }
+    return Costs(stages, sum(images.chunks for images in mosaics))
+
+
+def _stage(
+    job: PopulationJob,
+    stage: StagePlan,
+    mosaics: list[Images],
+    training: Images,
+    models: dict[str, Network],
+) -> StageCost:
+    if stage.name in models:
+        return _training(job, stage.name, training, models[stage.name])
+    pixels = training.cells * training.pixels**2
+    size = training.cells * training.cell_bytes
+    if stage.name == "cells":
+        tasks = CHUNK_TASKS * training.chunks + TILE_TASKS * -(-training.cells // BATCH)
+        held = 2 * BATCH * training.cell_bytes
+        work = {"image per pixel": pixels}
+        return StageCost("cells", tasks, size, size, held, training.chunks, work)
+    if stage.name == "estimate":
+        return _estimate(job, [mosaics[i] for i in stage.stale], models)
+    if stage.name == "evaluation":
+        scored = round(training.cells * job.cells.validation)
+        ops = sum(model.operations for model in models.values()) * scored
+        return StageCost("evaluation", alone={"network per operation": ops})
+    cells = 4 * sum(mosaics[i].cells for i in stage.stale if i < len(mosaics))
+    return StageCost(stage.name, read=cells, written=cells, memory=8 * mosaics[0].cells)
+
+
+def _estimate(job: PopulationJob, mosaics: list[Images], models: dict[str, Network]) -> StageCost:
+    """Every cell passes through every model, one tile to a task."""
+    sets = max(job.cells.folds, 1)
+    cells = sum(images.cells for images in mosaics)
+    tile_tasks = TILE_TASKS + (RING_TASKS if job.cells.context else 0)
+    tasks = sum(CHUNK_TASKS * images.chunks + tile_tasks * images.tiles for images in mosaics)
+    ops = sum(model.operations for model in models.values())
+    widest = max(model.memory for model in models.values())
+    return StageCost(
+        "estimate",
+        tasks=sets * tasks,
+        read=sets * sum(images.cells * images.cell_bytes for images in mosaics),
+        written=4 * len(models) * cells,
+        memory=3 * max(TILE_BYTES, mosaics[0].cell_bytes) + widest,
+        parts=sum(images.tiles for images in mosaics),
+        shared={
+            "network per operation": sets * cells * ops,
+            "image per pixel": sets * sum(i.cells * i.pixels**2 for i in mosaics),
+        },
+    )
+
+
+def _training(job: PopulationJob, name: str, cells: Images, model: Network) -> StageCost:
+    """One task trains a model, or each of the folds one, on all threads of the machine."""
+    settings: Training = getattr(job, name)
+    if settings.weights is not None:
+        return StageCost(name)
+    config = training_config(job.count.kind if name == "count" else name, settings)
+    sets = max(job.cells.folds, 1)
+    held = min(config.memory, cells.cells * cells.cell_bytes)
+    seen = cells.inhabited if name == "count" and not job.single_stage else cells.cells
+    ops = STEP * model.operations * (seen or cells.cells) * config.epochs * sets
+    return StageCost(
+        name,
+        read=sets * cells.cells * cells.cell_bytes,
+        memory=held + config.batch_size * LAYERS * model.memory,
+        parts=config.threads or 2**10,
+        shared={"network per operation": ops},
+    )
+
+
+def _network(job: PopulationJob, name: str, images: Images) -> Network:
+    settings: Training = getattr(job, name)
+    if settings.weights is not None:
+        known = TrainedModel.load(settings.weights)
+        return Network(*operations(known.config, known.pixels))
+    kind = job.count.kind if name == "count" else name
+    ring = job.cells.context
+    pixels = images.pixels * (2 * ring + 1)
+    config = training_config(kind, settings).network_for(
+        kind, bands=images.bands, pixels=images.pixels, ring=ring
+    )
+    return Network(*operations(config, pixels))
+
+
+def _labelled(job: PopulationJob, sources: Sources) -> Images:
+    """The training mosaic, with as many cells as the counts tell of."""
+    images = _images(job, sources.training, join=1)
+    if job.cells.counts is None:
+        return images
+    grid = cell_grid(job.cells, sources.training[0])
+    people = population_inputs.read_counts(job.cells.counts, grid, job.cells)["people"]
+    known = images.cells if job.cells.absent == "nobody" else int(people.notna().sum())
+    cells, inhabited = min(known, images.cells), int((people > 0).sum())
+    return replace(images, cells=cells, inhabited=min(inhabited, cells))
+
+
+def _images(job: PopulationJob, paths: tuple[str, ...], join: int | None = None) -> Images:
+    grid = cell_grid(job.cells, paths[0], job.cells.join if join is None else join)
+    image = open_image(job, paths, grid)
+    pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+    bands, itemsize = image.sizes["band"], image.dtype.itemsize
+    room = int((TILE_BYTES / itemsize / bands) ** 0.5 / pixels)
+    sizes = image.data.chunks[1:]
+    tiles = [tile_cells(axis, pixels, room=room, rim=job.cells.context) for axis in sizes]
+    cells = prod(sum(axis) // pixels for axis in sizes)
+    return Images(cells, pixels, bands, itemsize, prod(map(len, sizes)), prod(map(len, tiles)))
+
+
+#: Stands for the version of a raster that the run will write.
+TO_COME = "to come"
+
+
+@dataclass(frozen=True)
+class Following:
+    """A job that a run of another begins at its end."""
+
+    job: Job
+    """Its settings."""
+    plan: Plan
+    """What it will compute."""
+    extent: str
+    """How much it is."""
+    costs: Costs
+    """What that costs."""
+
+
+def following(job: PopulationJob, plan: Plan) -> list[Following]:
+    """Plan what follows a population job.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    plan
+        What a run will compute of the job itself.
+
+    Returns
+    -------
+    list of Following
+        The job of ``[follow]`` and that of ``[scenes]``, where there are any. As long as estimates
+        are to be computed, the communities are counted from the grid: every cell as settled.
+
+    Raises
+    ------
+    InputError
+        If a mosaic or a raster cannot be opened.
+    """
+    stamps = pd.DatetimeIndex(plan.times)
+    form = export.time_form(stamps)
+    then, found = job.followed(form), []
+    if then is not None and plan["export"].done:
+        found.append(_without_chunks(_planned(communities, then)))
+    elif then is not None:
+        read = pd.to_datetime(stamps.strftime(form), format=form)  # as the rasters will tell them
+        found.append(_without_chunks(_to_come(job, plan, then, read)))
+    if job.grouped is not None:
+        found.append(_planned(scenes, job.grouped))
+    return found
+
+
+def _planned(product: Any, job: Job) -> Following:
+    """Plan a job of which the images or rasters are there."""
+    plan = product.plan(job)
+    return Following(job, plan, product.extent(job), product.costs(job, plan))
+
+
+def _without_chunks(one: Following) -> Following:
+    """Leave out the advice to set chunks, which ``[follow]`` cannot."""
+    return replace(one, costs=replace(one.costs, edge=None))
+
+
+def _to_come(
+    job: PopulationJob, plan: Plan, then: CommunitiesJob, stamps: pd.DatetimeIndex
+) -> Following:
+    """Plan the communities of rasters of which some are still to be written."""
+    stale = set(plan["export"].stale)
+    records = {} if covers_other_cells(job) else RegionStore(then.output.store).latest_records()
+    files = {} if len(stale) == len(stamps) else communities.PIPELINE.files(then, records)
+    inputs = {}
+    for position, stamp in enumerate(stamps):
+        time = stamp.strftime("%Y-%m-%dT%H:%M:%S")
+        inputs[time] = TO_COME if position in stale else rasters.frame_version(files[time])
+    planned = plan_communities(then, inputs, records)
+    mosaics = Sources.of(job).mosaics
+    grid = cell_grid(job.cells, next(iter(mosaics.values()))[0], job.cells.join)
+    sizes = frame_grid(job, mosaics, grid).sizes
+    edge = CHUNK if then.input.chunks == "auto" else then.input.chunks
+    extent = Extent(len(stamps), sizes["y"], sizes["x"], edge)
+    said = (
+        f"{len(stamps)} × {sizes['y']} × {sizes['x']} cells; at most, as if people lived in all of "
+        "them: the rasters are still to come"
+    )
+    return Following(then, planned, said, count(then, planned, extent))

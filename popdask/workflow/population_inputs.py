@@ -1,0 +1,403 @@
+"""The files that a population job reads: which they are, and whether they have changed.
+
+Labelled cells and counts, read as a population job says.
+
+The files of a drawn country, made before the run that reads them.
+
+Estimates of the last finished run, kept where the mosaics of a job cover other cells than then.
+
+An estimate depends on the images of its own date alone. So a date that covers more makes the arrays
+larger, and leaves the estimates of the other dates as they are.
+
+What the stages of one run of the population job share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from popdask.config.jobs import Cells, Drawn, PopulationJob, Truth
+from popdask.errors import InputError
+from popdask.imagery.cells import coarsen_cells, load_tables, read_cells
+from popdask.imagery.counts import (
+    counts_beyond,
+    counts_from_points,
+    counts_from_raster,
+    counts_from_table,
+    refuse_doubles,
+)
+from popdask.imagery.cutting import cut_cells, drop_padding
+from popdask.imagery.grid import CellGrid
+from popdask.imagery.model import TrainedModel
+from popdask.imagery.split import fold_cells, select_fold, split_cells
+from popdask.imagery.zones import RASTERS
+from popdask.io import export
+from popdask.io.tables import has_geometry
+from popdask.store.repository import RegionStore
+from popdask.store.transaction import Transaction
+from popdask.synthetic.orthophoto import OrthophotoWorld, drawn_orthophoto
+from popdask.workflow.exports import exported
+from popdask.workflow.inputs import (
+    Times,
+    by_time,
+    cell_grid,
+    files_of,
+    frame_grid,
+    iso,
+    open_image,
+    run_record,
+    version_of,
+    without_secrets,
+)
+from popdask.workflow.plan import Plan
+from popdask.workflow.runlog import Reporter
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of a job, by what they are to it."""
+
+    mosaics: Times
+    """The images of each time."""
+    training: tuple[str, ...]
+    """The images, or the folder, that labelled cells are cut from."""
+    counts: tuple[str, ...]
+    """People of the labelled cells."""
+    truth: Times
+    """People of the mosaics' cells, where they are known."""
+    others: Mapping[str, str]
+    """Weights and zones, by the setting that names them."""
+
+    @classmethod
+    def of(cls, job: PopulationJob) -> Sources:
+        """Find the files of a job.
+
+        Raises
+        ------
+        InputError
+            If a pattern finds nothing.
+        """
+        mosaics = by_time(job.input.mosaic, job.input)
+        training = cls._training(job, mosaics)
+        counts = () if job.cells.counts is None or job.cells.folder else (job.cells.counts,)
+        truth = {} if job.truth is None else by_time(job.truth.counts, job.input)
+        if truth and not set(truth) & set(mosaics):
+            raise InputError(
+                f"[truth] counts has the times {_days(truth)}, the mosaics {_days(mosaics)}: "
+                "expected at least one in common; name the files by time, or give [input] time."
+            )
+        others = {
+            "presence.weights": job.presence.weights,
+            "count.weights": job.count.weights,
+            "census.zones": job.census and job.census.zones,
+            "census.table": job.census and job.census.table,
+        }
+        known = {name: path for name, path in others.items() if path}
+        zones = known.get("census.zones", "")
+        if Path(zones).suffix.lower() in RASTERS and "census.table" not in known:
+            raise InputError(
+                f"[census] zones is {zones}, a raster of zone numbers, and there is no table of "
+                "their totals: give [census] table, with the columns zone and total."
+            )
+        return cls(mosaics, training, counts, truth, known)
+
+    @staticmethod
+    def _training(job: PopulationJob, mosaics: Times) -> tuple[str, ...]:
+        if job.cells.folder is not None:
+            return (job.cells.folder,)
+        if job.cells.mosaic is not None:
+            return files_of(job.cells.mosaic)
+        return mosaics[min(mosaics)]
+
+    def fingerprints(self, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Tell the version of each file, by its path; one on record is known."""
+        of_times = (path for paths in (self.mosaics, self.truth) for path in _all(paths))
+        paths = [*of_times, *self.training, *self.counts, *self.others.values()]
+        return {without_secrets(path): version_of(path, known) for path in dict.fromkeys(paths)}
+
+
+def _all(times: Times) -> Iterable[str]:
+    return (path for paths in times.values() for path in paths)
+
+
+def _days(times: Times) -> str:
+    return ", ".join(iso(time)[:10] for time in times)
+
+
+def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int, int]:
+    """Cut the cells of known people, without those that lack pixels, and split them.
+
+    Returns
+    -------
+    cells : Dataset
+        With ``split``, or with ``fold`` for a cross-validation; the images are lazy.
+    dropped : int
+        Cells that were left out, because the mosaic has no data in them.
+    outside : int
+        Counts of cells that the mosaic does not touch.
+    """
+    settings, outside = job.cells, 0
+    if settings.folder is not None:
+        grid = cell_grid(settings, next(iter(sources.mosaics.values()))[0])
+        cells = read_cells(settings.folder, grid, skip=settings.skip_unnamed)
+    else:
+        grid = cell_grid(settings, sources.training[0])
+        image = open_image(job, sources.training, grid)
+        counts = read_counts(str(settings.counts), grid, settings)
+        cells = cut_cells(
+            image,
+            counts,
+            grid,
+            context=settings.context,
+            labelled=True,
+            absent=_absent(settings),
+            outside="drop",
+        )
+        outside = int(counts_beyond(counts, cells["north"].values, cells["east"].values).sum())
+    if settings.join > 1:
+        cells = coarsen_cells(cells, settings.join)
+    cells, dropped = drop_padding(cells)
+    if not cells.sizes["cell"]:
+        raise InputError(
+            f"all {dropped} labelled cells lack pixels at an edge or within; expected some that "
+            "the mosaic covers: check the place, the grid and nodata"
+        )
+    how: dict[str, Any] = {"kind": settings.split, "block": settings.block, "seed": settings.seed}
+    if settings.folds:
+        return fold_cells(cells, settings.folds, **how), dropped, outside
+    return split_cells(cells, validation=settings.validation, **how), dropped, outside
+
+
+def read_counts(path: str, grid: CellGrid, settings: Cells | Truth) -> pd.DataFrame:
+    """Read people by cell from a raster, a table or points, by what the file is."""
+    kind = Path(path).suffix.lower()
+    if kind in (".tif", ".tiff", ".vrt", ".nc"):
+        return counts_from_raster(path, grid, share=settings.share)
+    if kind == ".csv" or (kind in (".parquet", ".pq") and not has_geometry(path)):
+        return counts_from_table(path, grid, people=settings.column)
+    return counts_from_points(path, grid, weight=settings.column)
+
+
+def read_truth(job: PopulationJob, paths: Sequence[str], grid: CellGrid) -> pd.DataFrame:
+    """Read the known people of a mosaic's cells; those of joined cells are added up."""
+    assert job.truth is not None
+    join = job.cells.join
+    small = CellGrid(grid.size / join, grid.crs, grid.origin)
+    counts = pd.concat([read_counts(path, small, job.truth) for path in paths], ignore_index=True)
+    refuse_doubles(counts, small, " and ".join(paths))
+    if join == 1:
+        return counts
+    places = counts.assign(north=counts["north"] // join, east=counts["east"] // join)
+    sums = places.groupby(["north", "east"], as_index=False)["people"].agg(["sum", "count"])
+    whole = sums[(sums["count"] == join**2) | (job.truth.absent == "nobody")]
+    return whole.rename(columns={"sum": "people"})[["north", "east", "people"]]
+
+
+def true_cells(
+    job: PopulationJob, images: xr.DataArray, paths: Sequence[str], grid: CellGrid
+) -> xr.Dataset:
+    """Cut the cells of a mosaic whose people are known, without those that lack pixels."""
+    assert job.truth is not None
+    counts = read_truth(job, paths, grid)
+    cells = cut_cells(
+        images,
+        counts,
+        grid,
+        context=job.cells.context,
+        labelled=True,
+        absent=_absent(job.truth),
+        outside="drop",
+    )
+    return drop_padding(cells)[0]
+
+
+def _absent(settings: Cells | Truth) -> float:
+    return 0.0 if settings.absent == "nobody" else np.nan
+
+
+TRAINING_PLACE = (600_000.0, 6_200_000.0)
+MOSAIC_PLACE = (650_000.0, 6_250_000.0)  # far enough to share nothing but the style
+NOTE = "drawn.json"
+
+
+def draw(settings: Drawn, reporter: Reporter | None = None) -> Path:
+    """Draw a training mosaic and mosaics of some years of another place, with their people.
+
+    Parameters
+    ----------
+    settings
+        What to draw. Nothing is done where it is drawn already.
+    reporter
+        Is told that it is drawn.
+
+    Returns
+    -------
+    Path
+        The folder with ``training.tif``, ``training_people.parquet`` (cell, people), and for each
+        year ``mosaic_2015.tif`` and ``people_2015.tif`` (people per cell of 100 m).
+    """
+    folder, note = Path(settings.folder), Path(settings.folder, NOTE)
+    if is_drawn(settings):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)
+    with (reporter or Reporter()).stage("drawing", "to do"):
+        training = _world(settings, TRAINING_PLACE, settings.training_km, settings.years[0])
+        training.write(folder / "training.tif")
+        _people(training).to_parquet(folder / "training_people.parquet", index=False)
+        for year in settings.years:
+            world = _world(settings, MOSAIC_PLACE, settings.mosaic_km, year)
+            world.write(folder / f"mosaic_{year}.tif")
+            export.write_cogs(world.people(100.0).astype("float32"), folder, f"people_{year}")
+    note.write_text(_told(settings))
+    return folder
+
+
+def is_drawn(settings: Drawn) -> bool:
+    """Tell whether the country is drawn, as the settings say."""
+    note = Path(settings.folder, NOTE)
+    return note.exists() and note.read_text() == _told(settings)
+
+
+def _told(settings: Drawn) -> str:
+    return settings.model_dump_json(exclude={"folder"})
+
+
+def _world(
+    settings: Drawn, place: tuple[float, float], extent: tuple[float, float], year: int
+) -> OrthophotoWorld:
+    return drawn_orthophoto(
+        extent,
+        seed=settings.seed,
+        origin=place,
+        year=year - settings.years[0],
+        bands=settings.bands,
+        resolution=settings.resolution,
+    )
+
+
+def _people(world: OrthophotoWorld) -> pd.DataFrame:
+    """The people of every cell, by its code."""
+    grid, people = CellGrid.preset("dk_100m"), world.people(100.0)
+    north, east = ((people[axis].values // grid.size).astype(int) for axis in ("y", "x"))
+    cells = [grid.code(n, e) for n in north for e in east]
+    return pd.DataFrame({"cell": cells, "people": people.values.ravel().astype(float)})
+
+
+def has_other_cells(stored: xr.Dataset, frame: xr.Dataset) -> bool:
+    """Tell whether two grids have the same kind of cells, but not the same ones.
+
+    Examples
+    --------
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.workflow.inputs import coordinates
+    >>> grid, times = CellGrid(100, "EPSG:25832"), [np.datetime64("2025-01-01", "s")]
+    >>> small, large = (
+    ...     coordinates(grid.geobox(range(8), range(n)), times) for n in (5, 9)
+    ... )
+    >>> has_other_cells(small, large), has_other_cells(small, small)
+    (True, False)
+    """
+    ours, theirs = frame.odc.geobox, stored.odc.geobox
+    alike = ours.crs == theirs.crs and ours.resolution == theirs.resolution
+    return alike and (ours.shape, ours.affine) != (theirs.shape, theirs.affine)
+
+
+def covers_other_cells(job: PopulationJob) -> bool:
+    """Tell whether the mosaics of a job cover other cells than in its last run."""
+    store = RegionStore(job.output.store)
+    if not store.records():
+        return False
+    mosaics = Sources.of(job).mosaics
+    grid = cell_grid(job.cells, next(iter(mosaics.values()))[0], job.cells.join)
+    return has_other_cells(store.dataset(), frame_grid(job, mosaics, grid))
+
+
+def earlier_estimates(
+    store: RegionStore, frame: xr.Dataset, wanted: Mapping[str, str]
+) -> dict[str, xr.Dataset]:
+    """Find estimates that readers see, and that hold on a grid with other cells.
+
+    Parameters
+    ----------
+    store
+        The results.
+    frame
+        The coordinates of the run.
+    wanted
+        Fingerprints of the estimates, by ISO time.
+
+    Returns
+    -------
+    dict of Dataset
+        By ISO time, lazily and on the cells of then; none where the cells are the same.
+    """
+    record = store.records().get("estimate", {})
+    prints = record.get("frames", {})
+    known = [time for time in prints if prints[time] == wanted.get(time)]
+    if not known:
+        return {}
+    stored = store.dataset()
+    if not has_other_cells(stored, frame):
+        return {}
+    names = {time: sorted(record["checksums"][time]) for time in known}
+    return {time: stored[names[time]].sel(time=np.datetime64(time), drop=True) for time in known}
+
+
+#: How the files of a model are named, where there is one for each fold.
+FOLD_FILE = "{stage}-{fold}.safetensors"
+
+
+@dataclass(frozen=True)
+class PopulationRun:
+    """What the stages of one run share."""
+
+    job: PopulationJob
+    sources: Sources
+    grid: CellGrid
+    frame: xr.Dataset
+    files: Mapping[str, Any]
+    store: RegionStore
+    work: Transaction
+    plan: Plan
+    earlier: Mapping[str, xr.Dataset]
+    """Estimates of a run before, by ISO time, that hold on the cells of this one."""
+
+    def record(self) -> dict[str, Any]:
+        """Put down what the finished run was made from and with."""
+        job = self.job
+        seeds = {"cells": job.cells.seed, "presence": job.presence.seed, "count": job.count.seed}
+        told: dict[str, Any] = {"exports": exported(self.work.records())}
+        if "evaluation" in self.plan.stages:
+            told["scores"] = self.work.table("scores").to_dict("records")
+        return run_record(job, self.files, seeds, **told)
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether there are several models of a kind, each blind to a part of the cells."""
+        trained = [self.job.count, *([] if self.job.single_stage else [self.job.presence])]
+        return bool(self.job.cells.folds) and any(settings.weights is None for settings in trained)
+
+    def models(self, stage: str) -> list[TrainedModel | None]:
+        """The models of a stage, one, or one for each fold; None where a job needs none."""
+        folds = self.job.cells.folds
+        if stage not in self.plan.stages:
+            return [None] * max(folds, 1)
+        if getattr(self.job, stage).weights is not None or not folds:
+            model = TrainedModel.from_bytes(self.work.file(f"{stage}.safetensors"), stage)
+            return [model] * max(folds, 1)
+        names = [FOLD_FILE.format(stage=stage, fold=fold) for fold in range(folds)]
+        return [TrainedModel.from_bytes(self.work.file(name), name) for name in names]
+
+    def splits(self) -> list[xr.Dataset]:
+        """The labelled cells, split once, or once for each fold."""
+        cells = load_tables(self.work.group("cells"))
+        folds = self.job.cells.folds
+        return [select_fold(cells, fold) for fold in range(folds)] if folds else [cells]

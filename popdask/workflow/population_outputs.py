@@ -1,0 +1,375 @@
+"""The results of the population job as files: rasters, tables, a cube and a catalogue.
+
+The pictures of a finished population run: estimates, their errors, how the models learned.
+
+Why a model says what it says: Grad-CAM of the best, typical and worst validation cells.
+
+The report of a population job: the estimate, its scores, and what the models look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from popdask.config.jobs import PopulationJob
+from popdask.errors import InputError
+from popdask.imagery.cells import cells_grid
+from popdask.imagery.gradcam import gradcam, telling_cells
+from popdask.imagery.model import TrainedModel
+from popdask.imagery.split import select_fold
+from popdask.io import cube, stac
+from popdask.io import export as export_module
+from popdask.io import tables as export
+from popdask.io.paths import atomic_path
+from popdask.plot import charts, imagery, style
+from popdask.plot import maps as figures
+from popdask.report.page import Picture
+from popdask.store.records import MAIN, WORK
+from popdask.store.repository import RegionStore
+from popdask.workflow import population_inputs
+from popdask.workflow.exports import Exports, exported, exporting, write_page
+from popdask.workflow.inputs import cell_grid
+from popdask.workflow.plan import StagePlan
+from popdask.workflow.population_inputs import PopulationRun, Sources
+from popdask.workflow.runlog import Reporter
+from popdask.workflow.runner import own_store
+
+
+def export_rasters(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    """Write the estimates of each frame as COGs."""
+    arrays = run.work.dataset()
+    with exporting(run.work, stage, run.job) as exports:
+        for name in _rasters(run):
+            exports.cogs(arrays[name], f"{run.job.name}_{name}")
+
+
+def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    """Write what tells of all frames: tables, a cube, a catalogue, a page."""
+    job, formats = run.job, run.job.output.export
+    with exporting(run.work, stage, job) as exports:
+        tables = _tables(run, exports) if "parquet" in formats else {}
+        if "zarr" in formats:
+            exports.add(_cube(run, exports.folder / f"{job.name}.zarr"))
+        if "stac" in formats:
+            exports.add(*_catalog(run, exports, tables))
+        if "report" in formats:
+            exports.add(
+                write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
+            )
+
+
+def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
+    """Write the tables that the job has."""
+    evaluated = "evaluation" in run.plan.stages
+    names = ["scores", "scores_by_density", "predictions"] if evaluated else []
+    tables: dict[str, Path] = {}
+    for name in [*names, *(["zones"] if run.job.census is not None else [])]:
+        path = exports.folder / f"{run.job.name}_{name}.parquet"
+        tables[name] = export.write_geoparquet(run.work.table(name), path)
+    exports.add(*tables.values())
+    return tables
+
+
+def _cube(run: PopulationRun, path: Path) -> Path:
+    """Write the people that count as a plain Zarr group."""
+    counted = run.work.dataset()[run.job.counted].astype("float32").rename("population")
+    counted.attrs.pop("grid_mapping", None)  # which xarray writes by itself
+    with atomic_path(path) as unfinished:
+        cube.write_cube(counted.to_dataset(), unfinished)
+    return path
+
+
+def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -> list[Path]:
+    """Write a catalogue of the rasters, which are there already, and of tables."""
+    job, arrays, folder = run.job, run.work.dataset(), exports.folder
+    frames: dict[np.datetime64, dict[str, Path]] = {t: {} for t in arrays["time"].values}
+    for kind in _rasters(run):
+        paths = export_module.cog_paths(arrays[kind], folder, f"{job.name}_{kind}")
+        exports.fetch(*paths)
+        for time, path in zip(frames, paths, strict=True):
+            frames[time][kind] = path
+    written = exported(run.work.records())
+    return stac.write_catalog(
+        folder,
+        job.name,
+        frames,
+        tables,
+        description=f"People per cell of {job.name}, estimated from aerial images.",
+        sha256={folder / name: told["sha256"] for name, told in written.items() if told},
+    )
+
+
+def _rasters(run: PopulationRun) -> list[str]:
+    """The arrays that are exported as rasters."""
+    names = ["population", *(["presence"] if not run.job.single_stage else [])]
+    return [*names, *(["census_population"] if run.job.census is not None else [])]
+
+
+def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
+    """Draw all pictures of a job's last finished run.
+
+    Parameters
+    ----------
+    job
+        The settings of the run.
+    reporter
+        Is told of the parts; without it, nothing is said.
+
+    Returns
+    -------
+    list of Path
+        ``figures/<job>_<picture>.png`` in the job's export folder: people of each frame, the error
+        where the truth is known, the agreement of estimates and truth, confusion, scores, error by
+        density, and the loss of each model.
+
+    Raises
+    ------
+    InputError
+        If no run is finished yet.
+    """
+    region, folder = own_store(job), job.export_folder / "figures"
+    stored = region.dataset()
+    written = []
+    with (reporter or Reporter()).stage("figures", "to do"):
+        drawn = chain(maps(stored), errors(job, stored), scores(region), losses(region))
+        for name, figure in drawn:
+            path = folder / f"{job.name}_{name}.png"
+            written.append(style.save_figure(figure, path))
+    return written
+
+
+def maps(stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    """People of each frame."""
+    for time in stored["time"].values:
+        now, day = stored.sel(time=time), str(time)[:10]
+        yield f"population_{day}", figures.map_figure(now["population"])
+        if "census_population" in now:
+            yield f"census_population_{day}", figures.map_figure(now["census_population"])
+
+
+def errors(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    """The error of each frame of which the people are known."""
+    if job.truth is None:
+        return
+    sources = Sources.of(job)
+    grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
+    for time in stored["time"].values:
+        now, day = stored.sel(time=time), str(time)[:10]
+        known = sources.truth.get(time.astype("datetime64[s]"))
+        if known is not None:
+            counts = population_inputs.read_truth(job, known, grid)
+            truth = _on_cells(counts, now["population"], grid.size, grid.origin)
+            title = f"error of the estimate, {day}"
+            yield f"error_{day}", imagery.error_map_figure(now["population"], truth, title=title)
+
+
+def _on_cells(
+    counts: pd.DataFrame, like: xr.DataArray, size: float, origin: tuple[float, float]
+) -> xr.DataArray:
+    """Counts of cells as a raster on the grid of another."""
+    truth = xr.full_like(like.compute(), np.nan)
+    rows = pd.Index(np.floor((like["y"].values - origin[1]) / size).astype(int))
+    columns = pd.Index(np.floor((like["x"].values - origin[0]) / size).astype(int))
+    row, column = rows.get_indexer(counts["north"]), columns.get_indexer(counts["east"])
+    inside = (row >= 0) & (column >= 0)
+    truth.values[row[inside], column[inside]] = counts["people"].to_numpy()[inside]
+    return truth
+
+
+def scores(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figure]]:
+    """How well estimates and truth agree, for each set of cells where the truth is known."""
+    try:
+        predictions, scored = (region.table(name, branch) for name in ("predictions", "scores"))
+    except KeyError:
+        return
+    by_density = region.table("scores_by_density", branch)
+    for where, told in scored.groupby("where", sort=False):
+        of_where = told.drop(columns="where").set_index("model")
+        yield f"scores_{where}", charts.scores_figure(of_where)
+        yield f"confusion_{where}", charts.confusion_figure(of_where)
+        density = by_density[by_density["where"] == where].drop(columns="where")
+        yield f"density_{where}", charts.density_figure(density)
+        here = predictions[predictions["where"] == where]
+        for model, table in here.groupby("model", sort=False):
+            yield (
+                f"agreement_{where}_{str(model).replace(' ', '-')}",
+                imagery.agreement_figure(table, title=str(model)),
+            )
+
+
+def losses(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figure]]:
+    """The losses of each model that was trained."""
+    for name, content in sorted(region.files(branch).items()):
+        if not name.endswith(".safetensors"):
+            continue
+        model = TrainedModel.from_bytes(content, name)
+        history = pd.DataFrame(model.history)
+        if len(history):
+            title = name.removesuffix(".safetensors")
+            yield f"loss_{title}", charts.history_figure(history, title=title)
+
+
+def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int = 4) -> Path:
+    """Draw what in the images of some cells speaks for people.
+
+    Parameters
+    ----------
+    job
+        The settings of a finished run.
+    reporter
+        Is told of it; without it, nothing is said.
+    cells
+        How many of each: best, typical and worst estimates among the validation cells.
+
+    Returns
+    -------
+    Path
+        ``figures/<job>_why.png`` in the job's export folder.
+
+    Raises
+    ------
+    InputError
+        If no run is finished yet, or it has no labelled cells, or nobody lives in them.
+    """
+    region = own_store(job)
+    with (reporter or Reporter()).stage("explain", "to do"):
+        figure = why_figure(job, region, cells=cells)
+        if figure is None:
+            raise InputError(
+                f"nobody lives in the validation cells of {region.path}, or is estimated there: "
+                "give [cells] counts with inhabited cells, and run the job."
+            )
+        return style.save_figure(figure, job.export_folder / "figures" / f"{job.name}_why.png")
+
+
+def why_figure(
+    job: PopulationJob, region: RegionStore, branch: str = MAIN, *, cells: int = 4
+) -> Figure | None:
+    """Draw Grad-CAM of the best, typical and worst validation cells, by the stored predictions.
+
+    Parameters
+    ----------
+    job
+        The settings of the run.
+    region, branch
+        Its results, evaluated.
+    cells
+        How many of each.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or None
+        None where nobody lives in those cells, and nobody is estimated.
+
+    Raises
+    ------
+    InputError
+        If there are no labelled cells.
+    """
+    models, held_out = _models(region, branch), _validation_cells(job, region, branch)
+    true, said = held_out["people"].values, _estimates(held_out, region, branch)
+    chosen = telling_cells(said, true, cells)
+    order = np.concatenate(list(chosen.values()))
+    if not order.size:
+        return None
+    shown = held_out.isel(cell=order)["images"].values
+    maps = {
+        name: np.stack([gradcam(model, image) for image in shown]) for name, model in models.items()
+    }
+    labels = [f"true {true[i]:,.0f}, estimated {said[i]:,.1f}" for i in order]
+    groups = [name for name, places in chosen.items() for _ in places]
+    pixels, context = shown.shape[-1], int(held_out.attrs["context"])
+    ring = pixels // (2 * context + 1) * context
+    return imagery.gradcam_figure(shown, maps, labels, groups, ring=ring)
+
+
+def _models(region: RegionStore, branch: str) -> dict[str, TrainedModel]:
+    """The models of a run, by stage; of a cross-validation those of the first fold."""
+    files = region.files(branch)
+    found = {}
+    for stage in ("presence", "count"):
+        names = [name for name in sorted(files) if name.startswith(stage) and ".safet" in name]
+        if names:
+            found[stage] = TrainedModel.from_bytes(files[names[0]], names[0])
+    return found
+
+
+def _validation_cells(job: PopulationJob, region: RegionStore, branch: str) -> xr.Dataset:
+    """The cells that the models have not seen; the images are lazy."""
+    try:
+        cells = region.group("cells", branch)
+    except KeyError:
+        raise InputError(
+            f"{region.path} has no labelled cells to explain: give [cells] counts, and run the job."
+        ) from None
+    if job.cells.folds:
+        cells = select_fold(cells.assign_coords(fold=cells["fold"].compute()), 0)
+    return cells.isel(cell=np.flatnonzero(cells["split"].values == 1))
+
+
+def _estimates(cells: xr.Dataset, region: RegionStore, branch: str) -> np.ndarray:
+    """The people that the run has estimated in some of its validation cells."""
+    table, grid = region.table("predictions", branch), cells_grid(cells)
+    own = table[(table["where"] == "validation") & (table["model"] == "popdask")]
+    places = zip(cells["north"].values, cells["east"].values, strict=True)
+    codes = [grid.code(*place) for place in places]
+    return own.set_index("cell")["prediction"].loc[codes].to_numpy()
+
+
+#: Cells that Grad-CAM explains: so many of the best, typical and worst.
+EXPLAINED = 3
+
+#: Title of each kind of picture, and how to read it; figures of other kinds are left out.
+WORDS = {
+    "error": (
+        "Where the estimate errs",
+        "Too many people and too few, cell by cell, where the truth is known.",
+    ),
+    "agreement": (
+        "Estimate against truth",
+        "Each cell by its true and its estimated people; a perfect estimate lies on the line.",
+    ),
+    "confusion": (
+        "Inhabited or not",
+        "Cells that are called empty or inhabited, by whether they are.",
+    ),
+    "density": (
+        "Errors by density",
+        "How large errors are, by how many people truly live in a cell.",
+    ),
+    "loss": (
+        "How a model learned",
+        "The error on the cells that it learned from and on those held back, after each round. The "
+        "best round on the latter is the one that is kept.",
+    ),
+    "why": (
+        "What speaks for people",
+        "Bright places are those that the model looked at (Grad-CAM), for its best, typical and "
+        "worst cells; below each stand its true and its estimated people.",
+    ),
+}
+
+
+def illustrate(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+    """Draw errors, scores, how the models learned, and what they look at."""
+    drawn = chain(
+        errors(job, region.dataset(branch)),
+        scores(region, branch),
+        losses(region, branch),
+    )
+    for name, figure in drawn:
+        kind, _, of = name.partition("_")
+        if kind in WORDS:
+            title, text = WORDS[kind]
+            yield Picture(f"{title}: {of.replace('_', ', ')}", text, figure)
+    labelled = "cells" in region.records(branch)
+    why = why_figure(job, region, branch, cells=EXPLAINED) if labelled else None
+    if why is not None:
+        yield Picture(*WORDS["why"], why, wide=True)

@@ -1,0 +1,262 @@
+"""The stages of the population job: what each of them reads, computes and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from popdask.config.jobs import PopulationJob, Training
+from popdask.errors import InputError
+from popdask.imagery import dasymetric
+from popdask.imagery.cells import cells_grid
+from popdask.imagery.dasymetric import round_to_totals
+from popdask.imagery.estimate import estimate
+from popdask.imagery.grid import CellGrid
+from popdask.imagery.loading import TrainingConfig
+from popdask.imagery.model import TrainedModel
+from popdask.imagery.training import train
+from popdask.store.content import table_bytes
+from popdask.workflow import evaluation, population_inputs
+from popdask.workflow.inputs import iso, open_image
+from popdask.workflow.plan import StagePlan
+from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun
+from popdask.workflow.population_outputs import export_rasters, export_tables
+from popdask.workflow.runlog import Reporter
+from popdask.workflow.runner import on_gpus, on_worker, owner_record
+
+
+@dataclass(frozen=True)
+class PopulationStages(PopulationRun):
+    """The stages of one run, ready to be computed."""
+
+    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
+        """Compute what is stale of one stage, and commit it."""
+        work = str(stage) if stage.total > 1 else ""
+        told = {**owner_record(self.job), "files": dict(self.files)}
+        record = {**stage.record, **told, "work": work}
+        COMPUTE[stage.name](self, replace(stage, record=record), reporter)
+
+
+def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    cells, dropped, outside = population_inputs.labelled_cells(run.job, run.sources)
+    inhabited = int((cells["people"] > 0).sum())
+    reporter.note(
+        f"  {cells.sizes['cell']:,} labelled cells, {inhabited:,} of them inhabited; "
+        f"{dropped:,} left out for want of pixels, {outside:,} counts beyond the mosaic"
+    )
+    record = {**stage.record, "dropped": dropped, "outside": outside}
+    run.work.write_group(stage.name, "cells", _for_store(cells), record)
+
+
+def _presence(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    _learn(run, stage, "presence", run.job.presence, [None] * max(run.job.cells.folds, 1), reporter)
+
+
+def _count(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    gated = run.job.count.learns_from == "predicted" and not run.job.single_stage
+    blind: list[TrainedModel | None] = [None] * max(run.job.cells.folds, 1)
+    gates = run.models("presence") if gated else blind
+    _learn(run, stage, run.job.count.kind, run.job.count, gates, reporter)
+
+
+def _learn(
+    run: PopulationRun,
+    stage: StagePlan,
+    kind: str,
+    settings: Training,
+    gates: Sequence[TrainedModel | None],
+    reporter: Reporter,
+) -> None:
+    """Train the models of a stage, one or one for each fold, or take the one that is given."""
+    if settings.weights is not None:
+        model = _given(settings.weights, kind)
+        files = {f"{stage.name}.safetensors": model.to_bytes()}
+        run.work.write_files(stage.name, files, stage.record)
+        return
+    config, files, checkpoints = training_config(kind, settings), {}, []
+    for fold, (cells, gate) in enumerate(zip(run.splits(), gates, strict=True)):
+        name = FOLD_FILE.format(stage=stage.name, fold=fold)
+        name = name if run.job.cells.folds else f"{stage.name}.safetensors"
+        checkpoints.append(_checkpoint(run.job, name))
+        trained = on_worker(
+            train,
+            cells,
+            kind,
+            config,
+            gate=gate,
+            checkpoint=checkpoints[-1],
+            identity=stage.record["model"],
+            stale="discard",
+            device=settings.device,
+            tell=partial(_tell, reporter, name),
+        )
+        files[name] = trained().to_bytes()
+    run.work.write_files(stage.name, files, stage.record)
+    for path in checkpoints:  # what they are for is stored now
+        path.unlink(missing_ok=True)
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
+def _estimate(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    pairs = list(zip(run.models("presence"), run.models("count"), strict=True))
+    if not run.has_folds:
+        pairs = pairs[:1]
+    frames = []
+    if run.earlier:
+        kept = ", ".join(time[:10] for time in run.earlier)
+        reporter.note(f"  kept from the last run, which had other cells: {kept}")
+    with on_gpus():
+        for time, paths in run.sources.mosaics.items():
+            if iso(time) in run.earlier:
+                frames.append(_on_frame(run.earlier[iso(time)], run.frame, run.grid))
+                continue
+            image = open_image(run.job, paths, run.grid)
+            found = [_estimated(run, image, presence, count) for presence, count in pairs]
+            frames.append(_on_frame(_of_blind(run, found), run.frame, run.grid))
+    arrays = xr.concat(frames, "time").assign_coords(run.frame.coords)
+    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def _estimated(
+    run: PopulationRun, image: xr.DataArray, presence: TrainedModel | None, count: Any
+) -> xr.Dataset:
+    settings = run.job.estimate
+    return estimate(
+        image,
+        presence,
+        count,
+        cell_size=run.grid,
+        threshold=settings.threshold,
+        batch_size=settings.batch_size,
+        device=settings.device,
+    )
+
+
+def _of_blind(run: PopulationRun, found: list[xr.Dataset]) -> xr.Dataset:
+    """One estimate of each cell: that of the model that has not seen it, else the mean of all."""
+    if len(found) == 1:
+        return found[0]
+    cells = run.work.group("cells")
+    north, east, fold = (cells[name].values for name in ("north", "east", "fold"))
+    grid = cells_grid(cells)
+    norths, easts = grid.covering(tuple(found[0].odc.geobox.boundingbox))
+    blind = np.full((len(norths), len(easts)), -1, np.int8)
+    inside = (north >= norths.start) & (north < norths.stop)
+    inside &= (east >= easts.start) & (east < easts.stop) & (fold >= 0)
+    blind[norths.stop - 1 - north[inside], east[inside] - easts.start] = fold[inside]
+    which = xr.DataArray(blind, dims=("y", "x"))
+    combined = sum(found[1:], found[0]) / len(found)
+    for number, one in enumerate(found):
+        combined = xr.where(which.data == number, one, combined, keep_attrs=True)
+    return combined.astype("float32").assign_coords(found[0].coords)
+
+
+def _on_frame(found: xr.Dataset, frame: xr.Dataset, grid: CellGrid) -> xr.Dataset:
+    """Lay an estimate onto the cells of all mosaics."""
+    near = grid.size / 10
+    laid = found.reindex(y=frame["y"], x=frame["x"], method="nearest", tolerance=near)
+    return laid.assign_coords(y=frame["y"], x=frame["x"])
+
+
+def _census(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    settings = run.job.census
+    assert settings is not None
+    rules = settings.model_dump(include={"name", "inhabited_from", "unzoned", "partial"})
+    stored, stale = run.work.dataset(), set(stage.stale)
+    frames, reports = [], []
+    for position, time in enumerate(stored["time"].values):
+        now = stored.isel(time=position, drop=True)
+        if position not in stale:  # stored already
+            frames.append(now.get("census_population", now["population"].astype("float64")))
+            continue
+        kept = dasymetric.adjust_to_totals(
+            now["population"],
+            settings.zones,
+            settings.table or settings.totals,
+            presence=now.get("presence"),
+            **rules,
+        )
+        frames.append(round_to_totals(kept) if settings.whole else kept["population"])
+        reports.append(dasymetric.zone_report(kept).assign(time=time))
+    fitted = xr.concat(frames, "time").assign_coords(run.frame.coords)
+    report = pd.concat([*_old_reports(run, stage), *reports], ignore_index=True)
+    files = {"zones.parquet": table_bytes(report.sort_values("time", kind="stable"))}
+    run.work.write_files("zones", files, {"frames": {}, "of": stage.name})
+    arrays = fitted.to_dataset(name="census_population")
+    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def _old_reports(run: PopulationRun, stage: StagePlan) -> list[pd.DataFrame]:
+    """The report on the frames that are not computed again."""
+    fresh = {run.plan.times[i] for i in stage.stale}
+    kept = [np.datetime64(time) for time in stage.record["frames"] if time not in fresh]
+    if not kept:
+        return []
+    old = run.work.table("zones")
+    return [old[old["time"].isin(kept)]]
+
+
+def _evaluation(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    tables = evaluation.score(evaluation.judge(run, reporter), run.job.estimate.threshold)
+    content = {f"{name}.parquet": table_bytes(table) for name, table in tables.items()}
+    run.work.write_files(stage.name, content, stage.record)
+
+
+def training_config(kind: str, settings: Training) -> TrainingConfig:
+    """The settings of a training: those published for the kind, and what the job changes."""
+    names = set(Training.model_fields) - {"weights", "preset", "device"}
+    changes = settings.model_dump(include=names, exclude_none=True)
+    if not changes["network"]:
+        del changes["network"]
+    return TrainingConfig.preset(kind, settings.preset, **changes)
+
+
+def _given(path: str, kind: str) -> TrainedModel:
+    model = TrainedModel.load(path)
+    if model.kind != kind:
+        raise InputError(
+            f"{path} is a model of {model.kind}, and [presence] or [count] asks for {kind}: give "
+            "the weights of such a model"
+        )
+    return model
+
+
+def _checkpoint(job: PopulationJob, name: str) -> Path:
+    """Where a training puts down its state: in the local folder of the job."""
+    folder = job.export_folder / "training"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def _tell(reporter: Reporter, name: str, told: Mapping[str, Any]) -> None:
+    reporter.note(
+        f"  {name}: epoch {told['epoch']} of at most {told['epochs']}, loss "
+        f"{told['training']:.4g}, validation {told['validation']:.4g}"
+    )
+
+
+def _for_store(cells: xr.Dataset) -> xr.Dataset:
+    """Cells in the chunks and types that are stored."""
+    each = int(np.prod(cells["images"].shape[1:])) * cells["images"].dtype.itemsize
+    step = max(1, min(64, 2**27 // each))
+    return cells.chunk({"cell": step, "band": -1, "row": -1, "col": -1})
+
+
+COMPUTE: Mapping[str, Callable[[PopulationRun, StagePlan, Reporter], None]] = {
+    "cells": _cells,
+    "presence": _presence,
+    "count": _count,
+    "estimate": _estimate,
+    "census": _census,
+    "evaluation": _evaluation,
+    "export": export_rasters,
+    "tables": export_tables,
+}

@@ -1,0 +1,328 @@
+"""Many regions in one run, one after the other: what is stale of each, on one cluster.
+
+Each region has its own job file, lock, store and log. One that fails, or whose job file is wrong,
+leaves the others running.
+
+How many regions stand, one line for each: the last good run, its age, and failures since.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from popdask.config.load import load_job
+from popdask.config.settings import Job
+from popdask.errors import InputError
+from popdask.io import paths
+from popdask.store.content import READ_ERRORS
+from popdask.store.repository import RegionStore
+from popdask.workflow.pipelines import product
+from popdask.workflow.runlog import Attempt, End, Reporter, RunLog, read_runs, without_keys
+from popdask.workflow.runner import Workers
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region, by its job file."""
+
+    file: Path
+    """The job file."""
+    job: Job | None
+    """The settings; None if the file is wrong."""
+    problem: str | None = None
+    """What is wrong with the file, in one sentence."""
+
+    @property
+    def name(self) -> str:
+        """Name of the region; of a job file that is wrong, the file's."""
+        return self.file.stem if self.job is None else self.job.name
+
+
+def find_regions(places: Sequence[str | Path]) -> list[Region]:
+    """Read job files.
+
+    Parameters
+    ----------
+    places
+        Job files, and folders of them: a folder stands for its ``*.toml``, by name.
+
+    Returns
+    -------
+    list of Region
+        Those with a wrong file too.
+
+    Raises
+    ------
+    InputError
+        If a folder has no job file.
+    """
+    files: list[Path] = []
+    for place in map(Path, places):
+        found = sorted(place.glob("*.toml")) if place.is_dir() else [place]
+        if not found:
+            raise InputError(f"{place} holds no job file (*.toml): check the folder.")
+        files += found
+    return [_read(file) for file in dict.fromkeys(files)]
+
+
+def run_regions(
+    regions: Sequence[Region],
+    reporter: Reporter | None = None,
+    *,
+    workers: Workers = nullcontext,
+    retry: bool = False,
+    folder: str | Path | None = None,
+    tell: Callable[[Attempt], object] = lambda attempt: None,
+) -> list[Attempt]:
+    """Run regions one after the other, each as much as is not done yet.
+
+    Parameters
+    ----------
+    regions
+        From `find_regions`.
+    reporter
+        Is told of every region and stage.
+    workers
+        As for `popdask.workflow.runner.run`. The context is entered when the first region has
+        something to compute, and serves all others.
+    retry
+        Whether to leave out regions whose last attempt ended well.
+    folder
+        Of the logs; as for `popdask.workflow.runlog.log_place`.
+    tell
+        Is called with each attempt when it has ended.
+
+    Returns
+    -------
+    list of Attempt
+        Those of this run, in its order.
+
+    Notes
+    -----
+    Whatever error a region ends in is in its attempt, and with its traceback in the log. Only what
+    is not an `Exception`, such as the end by a signal, ends the whole.
+    """
+    reporter = reporter or Reporter()
+    told = []
+    with SharedWorkers(workers) as shared:
+        for region in regions:
+            if retry and _ended_well(region, folder):
+                continue
+            attempt = _attempt(region, reporter, shared, folder)
+            tell(attempt)
+            told.append(attempt)
+    return told
+
+
+def exit_code(told: Sequence[Attempt]) -> int:
+    """Sum up attempts: 1 if one failed, else 2 if an input is wrong, else 75 if one was busy.
+
+    Examples
+    --------
+    >>> exit_code([Attempt("oslo", End.DONE), Attempt("bergen", End.BUSY)])
+    75
+    >>> exit_code([Attempt("oslo", End.DONE), Attempt("bergen", End.NOTHING)])
+    0
+    """
+    outcomes = {attempt.outcome for attempt in told}
+    codes = {End.FAILED: 1, End.WRONG: 2, End.BUSY: 75}
+    return next((code for outcome, code in codes.items() if outcome in outcomes), 0)
+
+
+class SharedWorkers:
+    """One connection for several runs, made when the first has something to compute; a context.
+
+    A connection that was lost is made anew for the next run. One that could not be made is not
+    tried again: the runs that need it end with the same error.
+
+    Parameters
+    ----------
+    workers
+        Gives a context with the Dask client.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._stack = ExitStack()
+        self._client: Any = None
+        self._entered = False
+        self._failure: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def __call__(self) -> Iterator[Any]:
+        """Give the connection to one run."""
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        if self._entered and getattr(self._client, "status", "running") != "running":
+            self._entered = False
+            self._stack.close()
+        if not self._entered:
+            try:
+                self._client = self._stack.enter_context(self._workers())
+            except Exception as error:
+                self._failure = error
+                raise
+            self._entered = True
+        try:
+            yield self._client
+        except Exception as error:
+            if getattr(self._client, "status", "running") == "running":
+                raise
+            # the connection itself knows why it was lost, and says so in its own words
+            self._entered = False
+            lost, self._stack = self._stack, ExitStack()
+            lost.__exit__(type(error), error, error.__traceback__)
+            raise
+
+
+def _read(file: Path) -> Region:
+    try:
+        return Region(file, load_job(file))
+    except InputError as error:
+        return Region(file, None, without_keys(str(error)))
+
+
+def _ended_well(region: Region, folder: str | Path | None) -> bool:
+    last = None if region.job is None else next(read_runs(region.job, folder), None)
+    return last is not None and last.good
+
+
+def _attempt(
+    region: Region, reporter: Reporter, workers: Workers, folder: str | Path | None
+) -> Attempt:
+    """Run one region; its error is put down in its log, and the others go on."""
+    if region.job is None:
+        return Attempt(region.name, End.WRONG, error=region.problem)
+    reporter.note(f"{region.name}: {region.file}")
+    log = RunLog(region.job, reporter, folder)
+    with suppress(Exception), log:
+        product(region.job).run(region.job, log, workers=workers)
+    return Attempt(region.name, log.outcome, log.started, log.seconds, log.error, str(log))
+
+
+#: States beside the ends of attempts.
+NEVER, RUNNING, UNREADABLE = "never run", "running", "unreadable"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one region stands."""
+
+    region: str
+    """Its name; where the job file is wrong, the file's."""
+    job: str
+    """The job file."""
+    state: str
+    """``"running"``, ``"never run"``, ``"unreadable"``, or how the last attempt has ended."""
+    run: str | None = None
+    """Tag of the run that readers see."""
+    finished: str | None = None
+    """ISO time, UTC, at which that run was published."""
+    frames: int = 0
+    """Number of frames that readers see."""
+    checked: str | None = None
+    """ISO time, UTC, of the last attempt that ended well: what readers see was right then."""
+    age: float | None = None
+    """Seconds since then."""
+    failures: int = 0
+    """Attempts since then that did not end well."""
+    error: str | None = None
+    """Why the last of them did not, in one sentence."""
+
+
+def status_table(
+    regions: Sequence[Region], folder: str | Path | None = None, now: datetime | None = None
+) -> list[Standing]:
+    """Tell how regions stand; nothing is changed or created, and no input is read.
+
+    Parameters
+    ----------
+    regions
+        From `popdask.workflow.regions.find_regions`.
+    folder
+        Of the logs; as for `popdask.workflow.runlog.log_place`.
+    now
+        The time from which ages are told; by default, the clock's.
+
+    Returns
+    -------
+    list of Standing
+        In the order of the regions.
+    """
+    now = now or datetime.now(UTC)
+    return [_standing(region, folder, now) for region in regions]
+
+
+def _standing(region: Region, folder: str | Path | None, now: datetime) -> Standing:
+    if region.job is None:
+        return Standing(region.name, str(region.file), End.WRONG, error=region.problem)
+    try:
+        return _of_store(region, region.job, folder, now)
+    except InputError as error:
+        state, problem = End.WRONG.value, str(error)
+    except READ_ERRORS + paths.failures() as error:
+        state, problem = UNREADABLE, f"its store or logs cannot be read: {error}"
+    return Standing(region.name, str(region.file), state, error=without_keys(problem))
+
+
+def _of_store(region: Region, job: Job, folder: str | Path | None, now: datetime) -> Standing:
+    store = RegionStore(job.output.store)
+    running = store.holder() is not None
+    tried = read_runs(job, folder)
+    newest = next(tried, None)
+    if newest and running and newest.outcome is End.KILLED:
+        newest = None  # the run under way, which has no end yet
+    failed, good = _until_good(itertools.chain([newest] if newest else [], tried))
+    run, finished, frames = _seen(store)
+    checked = good.started if good else finished
+    last = failed[0] if failed else good
+    state = last.outcome if last else (End.DONE if frames else NEVER)
+    return Standing(
+        region.name,
+        str(region.file),
+        RUNNING if running else state,
+        run,
+        finished,
+        frames,
+        checked,
+        (now - datetime.fromisoformat(checked)).total_seconds() if checked else None,
+        len(failed),
+        failed[0].error if failed else None,
+    )
+
+
+def _until_good(tried: Iterable[Attempt]) -> tuple[list[Attempt], Attempt | None]:
+    """Split attempts, the newest first: those that failed since the last good one, and that."""
+    failed: list[Attempt] = []
+    for attempt in tried:
+        if attempt.good:
+            return failed, attempt
+        failed.append(attempt)
+    return failed, None
+
+
+def _seen(store: RegionStore) -> tuple[str | None, str | None, int]:
+    """Tell what readers see: the tag of its run, when it was published, and its frames."""
+    if not store.exists() or not store.records():
+        return None, None, 0
+    frames = store.dataset().sizes["time"]
+    try:
+        record = store.run_record()
+    except KeyError:  # published before runs were put on record
+        return None, None, frames
+    return record["tag"], record["finished"], frames

@@ -1,0 +1,516 @@
+"""How a run tells what it does: one line for each stage, and a bar where there is a terminal.
+
+Where the logs of a region lie: beside its store, on this machine or in the same bucket.
+
+What the logs tell of the attempts at a region, the failed ones too.
+
+The log of a run, written while it goes on: one JSON object per line.
+
+Each attempt at a region has a log of its own, named by the time at which it began. Every line has
+``event``, ``time`` (UTC) and ``region``, and by the event:
+
+=============== ==================================================================================
+``begin``       ``pipeline``, ``store``, ``only``, ``host``, ``process``, ``versions``
+``stage-begin`` ``stage``, ``work``
+``stage-end``   ``stage``, ``seconds``, ``bytes`` added to the job's store, ``ok``
+``note``        ``text``
+``end``         ``outcome``, ``seconds``, ``stages``, ``bytes``; ``run`` and ``people`` (their
+                balance in each frame) of a run that has published results; ``error`` and
+                ``traceback`` of one that has not
+=============== ==================================================================================
+
+A log without an end is of a run that was killed, or is under way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from distributed import Client, Scheduler, get_client
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from popdask.config.settings import Job
+from popdask.errors import InputError
+from popdask.io import paths
+from popdask.store.lock import RegionBusyError
+from popdask.store.records import Finished
+from popdask.store.repository import RegionStore
+from popdask.workflow.inputs import versions, without_secrets
+
+POLL_SECONDS = 0.5
+
+
+class Reporter:
+    """Says nothing; the base of those that do."""
+
+    @contextmanager
+    def stage(self, name: str, work: str) -> Iterator[None]:
+        """Surround one stage of a run; ``work`` says what it has to do."""
+        yield
+
+    def note(self, text: str) -> None:
+        """Tell one thing."""
+
+
+class ConsoleReporter(Reporter):
+    """Writes to a console.
+
+    Parameters
+    ----------
+    console
+        Where to; a bar of the stage's Dask tasks is drawn if it is a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def stage(self, name: str, work: str) -> Iterator[None]:
+        """Surround one stage: a moving bar (in a log, a line), then a line with its time."""
+        start = time.perf_counter()
+        if not self._console.is_terminal:
+            self._console.print(f"· {name:<12} {work}", highlight=False)
+        with self._bar(name) if self._console.is_terminal else nullcontext():
+            yield
+        seconds = time.perf_counter() - start
+        self._console.print(f"[green]✓[/] {name:<12} {work:<18} {seconds:7.1f} s", highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print one line, as it is: a path may have brackets."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def _bar(self, name: str) -> Iterator[None]:
+        columns = (SpinnerColumn(), TextColumn(name), BarColumn(), TextColumn("{task.fields[of]}"))
+        with Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True) as bar:
+            stop = threading.Event()
+            thread = threading.Thread(target=_follow, args=(bar, name, stop), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+
+
+def _follow(bar: Progress, name: str, stop: threading.Event) -> None:
+    """Move the bar with the scheduler's counts until the stage stops."""
+    row = bar.add_task(name, total=None, of="")
+    try:
+        client = get_client()
+    except ValueError:  # no cluster: the bar just turns
+        return
+    before, _ = _counts(client)
+    while not stop.wait(POLL_SECONDS):
+        finished, under_way = _counts(client)
+        done = finished - before
+        if done + under_way:
+            bar.update(
+                row, completed=done, total=done + under_way, of=f"{done}/{done + under_way} tasks"
+            )
+
+
+def _counts(client: Client) -> tuple[int, int]:
+    """Count the tasks that the scheduler has finished so far, and those under way."""
+    finished, under_way = client.run_on_scheduler(_count_tasks)
+    return finished, under_way
+
+
+def _count_tasks(dask_scheduler: Scheduler) -> tuple[int, int]:
+    finished = sum(
+        prefix.state_counts["memory"] for prefix in dask_scheduler.task_prefixes.values()
+    )
+    under_way = sum(
+        count
+        for group in dask_scheduler.task_groups.values()
+        for state, count in group.states.items()
+        if state in ("waiting", "queued", "no-worker", "processing")
+    )
+    return finished, under_way
+
+
+SUFFIX = ".jsonl"
+
+
+class LogPlace(Protocol):
+    """The logs of one region, each by its name; as text, where they are."""
+
+    def append(self, name: str, line: str) -> None:
+        """Add a line to a log."""
+
+    def names(self) -> list[str]:
+        """List the logs, the newest first."""
+
+    def read(self, name: str) -> str:
+        """Read a log."""
+
+    def remove(self, name: str) -> None:
+        """Remove a log."""
+
+
+def log_name(time: datetime) -> str:
+    """Name the log of an attempt that begins at some time; names sort by it.
+
+    Examples
+    --------
+    >>> log_name(datetime(2026, 3, 1, 2, 30, tzinfo=UTC))
+    '20260301T023000.000000Z.jsonl'
+    """
+    return f"{time.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
+
+
+def log_place(job: Job, folder: str | Path | None = None) -> LogPlace:
+    """Tell where the logs of a job's region are.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    folder
+        A local folder for the logs of many regions; without it, they lie beside the store.
+
+    Returns
+    -------
+    LogPlace
+        Nothing is created until a line is written.
+    """
+    if folder is not None:
+        return _Folder(Path(folder) / f"{job.name}.log")
+    store = job.output.store.rstrip("/")
+    if paths.is_object(store):
+        return _Prefix(*paths.bucket_and_key(f"{store}.log"))
+    return _Folder(Path(f"{store}.log"))
+
+
+class _Folder:
+    """A folder of this machine. No file is kept open: a run may take days."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def append(self, name: str, line: str) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        with (self._path / name).open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+    def names(self) -> list[str]:
+        return sorted((path.name for path in self._path.glob(f"*{SUFFIX}")), reverse=True)
+
+    def read(self, name: str) -> str:
+        return (self._path / name).read_text(encoding="utf-8", errors="replace")
+
+    def remove(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
+
+class _Prefix:
+    """A prefix of a bucket. Objects cannot grow, so each line writes its log anew."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._written: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        return f"{paths.SCHEME}{self._bucket}/{self._key}"
+
+    def append(self, name: str, line: str) -> None:
+        text = f"{self._written.get(name, '')}{line}\n"
+        self._written[name] = text
+        paths.client().put_object(**self._place(name), Body=text.encode())
+
+    def names(self) -> list[str]:
+        pages = paths.client().get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=self._bucket, Prefix=f"{self._key}/")
+        keys = [item["Key"] for page in found for item in page.get("Contents", ())]
+        names = (key.removeprefix(f"{self._key}/") for key in keys)
+        return sorted((name for name in names if name.endswith(SUFFIX)), reverse=True)
+
+    def read(self, name: str) -> str:
+        answer = paths.client().get_object(**self._place(name))
+        return str(answer["Body"].read().decode("utf-8", errors="replace"))
+
+    def remove(self, name: str) -> None:
+        paths.client().delete_object(**self._place(name))
+
+    def _place(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": f"{self._key}/{name}"}
+
+
+class End(StrEnum):
+    """How an attempt has ended."""
+
+    DONE = "done"
+    NOTHING = "nothing to do"
+    FAILED = "failed"
+    WRONG = "wrong"
+    """The job file or its input is wrong."""
+    BUSY = "busy"
+    """Another run held the region."""
+    STOPPED = "stopped"
+    """By a signal."""
+    KILLED = "killed"
+    """Without a word of it, or it has not ended yet."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of a region, however it has ended."""
+
+    region: str
+    """Name of the region; of a job file that is wrong, the file's."""
+    outcome: End
+    """How it has ended."""
+    started: str = ""
+    """ISO time, UTC; empty where it never started."""
+    seconds: float = 0.0
+    """How long it took; 0 where that is not known."""
+    error: str | None = None
+    """Why it has not ended well; one sentence."""
+    log: str = ""
+    """Where its log is."""
+
+    @property
+    def good(self) -> bool:
+        """Whether the region is as its job wants it."""
+        return self.outcome in (End.DONE, End.NOTHING)
+
+
+def read_runs(job: Job, folder: str | Path | None = None) -> Iterator[Attempt]:
+    """Read the attempts at the region of a job, the newest first.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    folder
+        As for `popdask.workflow.runlog.log_place`.
+
+    Yields
+    ------
+    Attempt
+        Single stages, and attempts that found the region held by another, are left out.
+    """
+    place = log_place(job, folder)
+    for name in place.names():
+        found = _read(place, name)
+        if found is not None and found.outcome is not End.BUSY:
+            yield found
+
+
+def _read(place: LogPlace, name: str) -> Attempt | None:
+    """Read one attempt; None for a single stage, or a log of which nothing is readable."""
+    events = {line["event"]: line for line in _lines(place.read(name))}
+    begin, end = events.get("begin"), events.get("end", {})
+    if begin is None or "only" in begin:
+        return None
+    return Attempt(
+        begin["region"],
+        End(end.get("outcome", End.KILLED)),
+        begin["time"],
+        end.get("seconds", 0.0),
+        end.get("error"),
+        f"{place}/{name}",
+    )
+
+
+def _lines(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:  # cut off, by a kill or a full disk
+            return
+
+
+_URL = re.compile(r"\S+://\S+")
+_SECRET_NAME = re.compile(r"(KEY|KEY_ID|SECRET|TOKEN|PASSWORD|PASSWD)$")
+_SHORTEST_SECRET = 8
+
+
+class RunLog(Reporter):
+    """Writes the log of one attempt, and tells another reporter the same; a context.
+
+    Parameters
+    ----------
+    job
+        The settings of the run.
+    reporter
+        Is told all that the log is told.
+    folder
+        As for `popdask.workflow.runlog.log_place`.
+    only
+        The stage that is computed alone, if it is not the whole job.
+
+    Attributes
+    ----------
+    name : str
+        Name of the log among those of the region.
+    started : str
+        ISO time, UTC, of the beginning.
+    outcome : End
+        How the attempt has ended.
+    error : str or None
+        Why, if it has not ended well; one sentence.
+
+    Notes
+    -----
+    What the context ends with is put down and goes on its way. A log that cannot be written, on a
+    full disk for example, is told of once, and the run goes on.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        reporter: Reporter | None = None,
+        folder: str | Path | None = None,
+        only: str | None = None,
+    ) -> None:
+        self._job = job
+        self._reporter = reporter or Reporter()
+        self._place = log_place(job, folder)
+        self._begin = {"only": only} if only else {}
+        self._start = time.perf_counter()
+        self._store: RegionStore | None = None
+        self._commits = 0
+        self._stages: list[str] = []
+        self._bytes = 0
+        self._writable = True
+        now = datetime.now(UTC)
+        self.name = log_name(now)
+        self.started = now.isoformat(timespec="milliseconds")
+        self.outcome = End.KILLED
+        self.error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self._place}/{self.name}"
+
+    def __enter__(self) -> Self:
+        job = self._job
+        self._write(
+            "begin",
+            pipeline=job.pipeline,
+            store=without_secrets(job.output.store),
+            **self._begin,
+            host=socket.gethostname(),
+            process=os.getpid(),
+            versions=versions(),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        told = self._finish() if error is None else self._fail(error)
+        self._write(
+            "end",
+            outcome=self.outcome,
+            seconds=self.seconds,
+            stages=self._stages,
+            bytes=self._bytes,
+            **told,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning."""
+        return round(time.perf_counter() - self._start, 3)
+
+    @contextmanager
+    def stage(self, name: str, work: str) -> Iterator[None]:
+        """Surround one stage: a line at its beginning, and one at its end."""
+        if self._store is None:  # stages of a run that was stopped before are not of this one
+            self._store = RegionStore(self._job.output.store)
+            self._commits = len(self._store.stages_since())
+        self._write("stage-begin", stage=name, work=work)
+        start, finished = time.perf_counter(), False
+        try:
+            with self._reporter.stage(name, work):
+                yield
+            finished = True
+        finally:
+            seconds = round(time.perf_counter() - start, 3)
+            written = sum(commit.bytes for commit in self._fresh()) if finished else 0
+            self._bytes += written
+            self._stages += [name] if finished else []
+            self._write("stage-end", stage=name, seconds=seconds, bytes=written, ok=finished)
+
+    def note(self, text: str) -> None:
+        """Tell one thing."""
+        text = without_keys(text)
+        self._write("note", text=text)
+        self._reporter.note(text)
+
+    def _fresh(self) -> list[Finished]:
+        """What the region has committed since this was last asked."""
+        commits = self._store.stages_since() if self._store else []
+        fresh, self._commits = commits[self._commits :], len(commits)
+        return fresh
+
+    def _finish(self) -> dict[str, Any]:
+        """What there is to tell of an attempt that ended well."""
+        self.outcome = End.DONE if self._stages else End.NOTHING
+        if self._store is None or self._begin:
+            return {}
+        record = self._store.run_record()
+        balance = {"people": record["balance"]} if "balance" in record else {}
+        return {"run": record["tag"], **balance}
+
+    def _fail(self, error: BaseException) -> dict[str, Any]:
+        """What there is to tell of another; ``traceback`` only where a sentence does not do."""
+        message = without_keys(str(error).strip()) or "no reason given"
+        self.error = " ".join(message.split())
+        if isinstance(error, InputError):
+            self.outcome = End.WRONG
+        elif isinstance(error, RegionBusyError):
+            self.outcome = End.BUSY
+        elif isinstance(error, Exception):
+            self.outcome = End.FAILED
+            self.error = f"{type(error).__name__}: {self.error}"
+            trace = "".join(traceback.format_exception(error))
+            return {"error": self.error, "traceback": without_keys(trace)}
+        else:
+            self.outcome, self.error = End.STOPPED, "stopped by a signal"
+        return {"error": self.error}
+
+    def _write(self, event: str, **told: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"event": event, "time": now, "region": self._job.name, **told}
+        if self._writable:
+            try:
+                self._place.append(self.name, json.dumps(line, ensure_ascii=False, default=str))
+            except paths.failures() as error:
+                self._writable = False
+                self._reporter.note(f"the log {self} cannot be written: {error}")
+
+
+def without_keys(text: str) -> str:
+    """Drop from a text what its URLs say beside places, and the values of secret variables.
+
+    Examples
+    --------
+    >>> without_keys("no frame at https://me:word@host/pop.tif?token=abc; check the path")
+    'no frame at https://host/pop.tif check the path'
+    """
+    text = _URL.sub(lambda url: without_secrets(url[0]), text)
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name.upper()) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, f"${name}")
+    return text

@@ -1,0 +1,364 @@
+"""Work for certain workers: training runs once, in one place; it and encoding want a GPU.
+
+How any job is run: what is stale is computed stage by stage, committed, at the end published.
+
+sources → plan → (workers) → stage, commit, stage, commit, … → tidy → publish
+
+A pipeline says what its stages depend on and how they are computed. Readers of the store see
+nothing of a run until all of its stages are finished.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import dask
+from distributed import CancelledError, get_client, get_worker
+
+from popdask.config.settings import Job
+from popdask.errors import InputError
+from popdask.store.repository import RegionStore
+from popdask.store.transaction import Transaction
+from popdask.workflow.plan import Plan, StagePlan
+from popdask.workflow.runlog import Reporter
+
+T = TypeVar("T")
+
+#: How often the arguments of a task may be lost with the worker that holds them.
+LOSSES = 3
+#: How long arguments wait for a worker to go to, while another one takes a lost one's place.
+WAIT_SECONDS = 300
+
+
+def on_worker(
+    function: Callable[..., T],
+    *arguments: Any,
+    tell: Callable[[Mapping[str, Any]], object] | None = None,
+    **options: Any,
+) -> Callable[[], T]:
+    """Start one function on a worker, on one with a GPU where the cluster has one.
+
+    Parameters
+    ----------
+    function
+        A picklable function.
+    *arguments
+        Its arguments; they are sent to the worker ahead of the call.
+    tell
+        Is called here with what the function says to its argument ``progress``: a dataclass, which
+        arrives as a mapping.
+    **options
+        Its keyword arguments, small ones.
+
+    Returns
+    -------
+    callable
+        Waits for the function and gives its result. Where a worker dies, it starts it anew on
+        another one. Without a client, it runs it here.
+    """
+    try:
+        client = get_client()
+    except ValueError:  # no client: plain Dask
+        told = {} if tell is None else {"progress": lambda message: tell(asdict(message))}
+        return partial(function, *arguments, **options, **told)
+    messages = Messages(f"popdask-{uuid.uuid4().hex}")
+    if tell is not None:
+        client.subscribe_topic(messages.topic, lambda event: tell(event[1]))
+        options["progress"] = messages
+
+    def start() -> Any:
+        sent: list[Any] = []
+        if arguments:
+            sent = client.scatter(list(arguments), hash=False, timeout=WAIT_SECONDS)
+        return client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
+
+    return partial(_until_done, client, None if tell is None else messages.topic, start, start())
+
+
+def _until_done(client: Any, topic: str | None, start: Callable[[], Any], future: Any) -> Any:
+    """Wait for a task, and listen to it no longer; start it again if its arguments were lost."""
+    try:
+        for _ in range(LOSSES):
+            try:
+                return future.result()
+            except CancelledError:  # the worker that held them has ended
+                if client.status != "running":
+                    raise
+                future = start()
+        return future.result()
+    finally:
+        if topic is not None:
+            client.unsubscribe_topic(topic)
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Sends what a task has to say to the client, by a topic of the scheduler."""
+
+    topic: str
+    """Its name."""
+
+    def __call__(self, message: Any) -> None:
+        """Send a dataclass, as a mapping."""
+        get_worker().log_event(self.topic, asdict(message))
+
+
+def gpu_resources() -> Mapping[str, int] | None:
+    """Give the Dask resources of a GPU task: one ``GPU`` where some worker has it, else None."""
+    try:
+        client = get_client()
+    except ValueError:
+        return None
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
+
+
+def on_gpus() -> AbstractContextManager[Any]:
+    """Give a context for building arrays whose tasks want a GPU, if some worker has one."""
+    resources = gpu_resources()
+    return dask.annotate(resources=resources) if resources else nullcontext()
+
+
+#: Gives the workers of a run, a context that is entered when there is something to compute.
+Workers = Callable[[], AbstractContextManager[Any]]
+
+#: The fingerprints of input files (path, size, mtime, sha256), by what they are to the job.
+Files = Mapping[str, Mapping[str, Any]]
+
+
+class Stages(Protocol):
+    """The stages of one run, ready to be computed."""
+
+    @property
+    def work(self) -> Transaction:
+        """Where they store their results."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be computed."""
+
+    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
+        """Compute what is stale of one stage, and commit it; the reporter may be told of it."""
+
+    def record(self) -> dict[str, Any]:
+        """Put down what the finished run was made from and with."""
+
+
+class Pipeline(Protocol):
+    """One kind of job: what its stages depend on, and how they are computed."""
+
+    def files(self, job: Any, records: Mapping[str, Any]) -> Files:
+        """Tell the versions of the files that a job reads."""
+
+    def plan(self, job: Any, files: Files, records: Mapping[str, Any]) -> Plan:
+        """Decide what is to be computed."""
+
+    def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Stages:
+        """Open the inputs, and take up the work where it stands, without the stages to forget."""
+
+
+def plan(pipeline: Pipeline, job: Job) -> Plan:
+    """Say what a run would compute.
+
+    Parameters
+    ----------
+    pipeline
+        The kind of job.
+    job
+        The settings.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        If an input file is missing, or the store holds something else.
+    """
+    records = RegionStore(job.output.store).latest_records()
+    _check_owner(job, records)
+    return pipeline.plan(job, pipeline.files(job, records), records)
+
+
+def run(
+    pipeline: Pipeline,
+    job: Job,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Run a job, or as much of it as is not done yet.
+
+    Parameters
+    ----------
+    pipeline
+        The kind of job.
+    job
+        The settings.
+    reporter
+        Is told of each stage; without it, the run is silent.
+    force
+        Whether to compute everything again, the fitted models too.
+    workers
+        Gives a context with the Dask client that does the work; it is entered only if there is
+        something to compute. Without it, the current client does it, if there is one, else Dask's
+        default scheduler.
+
+    Returns
+    -------
+    Plan
+        What there was to compute.
+
+    Raises
+    ------
+    InputError
+        If the inputs are wrong; the last finished results are untouched.
+    RegionBusyError
+        If another run holds the region.
+    """
+    store = RegionStore(job.output.store)
+    with store.lock():
+        records = store.latest_records()
+        _check_owner(job, records)
+        records = {} if force else records
+        files = pipeline.files(job, records)
+        whole = pipeline.plan(job, files, records)
+        if not whole.done or store.unfinished():
+            with workers():
+                stages = pipeline.begin(job, store, files, list(whole.stages) if force else [])
+                _compute(stages, list(stages.plan), reporter)
+                _publish(stages)
+    return whole
+
+
+def run_only(
+    pipeline: Pipeline,
+    job: Job,
+    *names: str,
+    reporter: Reporter | None = None,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Compute some stages, if all that they need is finished.
+
+    The stages are committed to the work under way. Readers see them when no other stage is left to
+    compute: what they see always belongs together.
+
+    Parameters
+    ----------
+    pipeline, job, reporter, workers
+        As for `run`.
+    *names
+        The stages, in the order in which they run.
+    force
+        Whether to compute the stages again although they are finished.
+
+    Returns
+    -------
+    Plan
+        What is left to compute; readers see the stages if that is nothing.
+
+    Raises
+    ------
+    InputError
+        If there is no such stage, or one that it needs is not finished.
+    RegionBusyError
+        If another run holds the region.
+    """
+    store = RegionStore(job.output.store)
+    with store.lock():
+        records = store.latest_records()
+        _check_owner(job, records)
+        if force:
+            records = {key: record for key, record in records.items() if key not in names}
+        files = pipeline.files(job, records)
+        before = pipeline.plan(job, files, records)
+        _check_only(job, before, names)
+        publishable = before.computed and (store.unfinished() or not before.done)
+        if all(before[name].done for name in names) and not publishable:
+            return before
+        with workers():
+            stages = pipeline.begin(job, store, files, names if force else [])
+            _check_only(job, stages.plan, names)  # the grid may be another than the stored one
+            _compute(stages, [stages.plan[name] for name in names], reporter)
+            left = pipeline.plan(job, files, stages.work.records())
+            if left.computed:
+                _publish(stages)
+                left = replace(left, gone=())
+    return left
+
+
+def owner_record(job: Job) -> dict[str, str]:
+    """What the first stage of a job puts down, so that another job does not take its store."""
+    return {"job": job.name, "pipeline": job.pipeline}
+
+
+def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
+    """Refuse a store that holds another job's region."""
+    told: Mapping[str, Any] = next((record for record in records.values() if "job" in record), {})
+    for what, mine in (("region", job.name), ("pipeline", job.pipeline)):
+        owner = told.get("job" if what == "region" else "pipeline", mine)
+        if owner != mine:
+            raise InputError(
+                f"[output] store {job.output.store} holds the {what} {owner!r}, not {mine!r}: give "
+                "this job a store of its own."
+            )
+
+
+def own_store(job: Job) -> RegionStore:
+    """Open the store of a job.
+
+    Parameters
+    ----------
+    job
+        The settings.
+
+    Returns
+    -------
+    RegionStore
+
+    Raises
+    ------
+    InputError
+        If it is that of another region or pipeline.
+    """
+    store = RegionStore(job.output.store)
+    _check_owner(job, store.latest_records())
+    return store
+
+
+def _compute(stages: Stages, todo: Sequence[StagePlan], reporter: Reporter | None) -> None:
+    """Go through some stages, committing each."""
+    reporter = reporter or Reporter()
+    for stage in todo:
+        if not stage.done:
+            with reporter.stage(stage.name, str(stage)):
+                stages.compute(stage, reporter)
+
+
+def _publish(stages: Stages) -> None:
+    """Let readers see the results, and nothing else, with the record of the run."""
+    stages.work.tidy(list(stages.plan.stages))
+    stages.work.publish(f"run-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", stages.record())
+
+
+def _check_only(job: Job, plan: Plan, names: Sequence[str]) -> None:
+    """Refuse stages that do not exist, or that need others that are not finished."""
+    for name in names:
+        if name not in plan.stages:
+            raise InputError(f"{job.name} has no stage {name!r}: it has {', '.join(plan.stages)}.")
+        missing = [stage for stage in plan.unfinished_before(name) if stage.name not in names]
+        if missing:
+            stages = ", ".join(f"{stage.name} ({stage})" for stage in missing)
+            raise InputError(
+                f"{name} needs stages of {job.name} that are still to be computed: {stages}; "
+                "compute them first, or run the whole job."
+            )

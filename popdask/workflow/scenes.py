@@ -1,0 +1,369 @@
+"""What the stages of the scenes job cost, counted from the header of its mosaic.
+
+Runs of the scenes job: aerial images in, groups of cells that look alike out.
+
+The report of a scenes job: the map of groups, and how alike cells look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from popdask._repr_html import ReprMixin
+from popdask.config.jobs import ScenesJob
+from popdask.imagery.embedding import FEATURES, scene_features
+from popdask.imagery.grid import CellGrid, block_side
+from popdask.imagery.scenes import scene_examples, scene_groups, scene_map, scene_table
+from popdask.io import export, tables
+from popdask.plot import imagery, style
+from popdask.plot.imagery import GROUPS
+from popdask.report.page import Picture
+from popdask.store.content import table_bytes
+from popdask.store.records import WORK
+from popdask.store.repository import RegionStore
+from popdask.store.transaction import Transaction
+from popdask.workflow import runner
+from popdask.workflow.exports import cycled, exported, exporting, without_missing, write_page
+from popdask.workflow.inputs import (
+    by_time,
+    cell_grid,
+    checksums,
+    frame_grid,
+    open_image,
+    run_record,
+    version_of,
+    without_secrets,
+)
+from popdask.workflow.plan import (
+    WHOLE,
+    Costs,
+    Plan,
+    StageCost,
+    StagePlan,
+    decide,
+    fingerprint,
+    plain,
+)
+from popdask.workflow.runlog import Reporter
+from popdask.workflow.runner import Files, Workers, on_gpus, owner_record
+
+#: Operations of EfficientNet-B3 for an image of 300 × 300 pixels (Tan and Le 2019: 1.8 × 10⁹
+#: multiplications, each with its addition), and the bytes of its widest layers.
+OPERATIONS, LAYERS = 3.7e9, 80 * 2**20
+SIDE = 300
+
+BLOCK_TASKS = 6  # for each block of cells, reading and storing included
+
+
+def costs(job: ScenesJob, plan: Plan) -> Costs:
+    """Count what a run costs; of the mosaic the header is read.
+
+    Grouping is counted in bytes and memory, not in time: how long UMAP takes depends on the cells.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    plan
+        What there is to compute.
+
+    Returns
+    -------
+    Costs
+    """
+    paths = next(iter(by_time(job.input.mosaic, job.input).values()))
+    grid = cell_grid(job.cells, paths[0])
+    image = open_image(job, paths, grid)
+    pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+    rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
+    cells, side = rows * columns, block_side(pixels)
+    blocks = -(-rows // side) * -(-columns // side)
+    scale, block = (job.features.size / SIDE) ** 2, side**2 * image[:, :pixels, :pixels].nbytes
+    work = {"network per operation": round(cells * OPERATIONS * scale)}
+    described = 4 * FEATURES * cells
+    known = {
+        "features": StageCost(
+            "features",
+            tasks=BLOCK_TASKS * blocks,
+            read=image.nbytes,
+            written=described,
+            memory=round(LAYERS * scale) + 3 * block,
+            parts=blocks,
+            shared={**work, "image per pixel": cells * pixels**2},
+        ),
+        "groups": StageCost("groups", read=described, written=8 * cells, memory=2 * described),
+        "export": StageCost("export", read=8 * cells, written=8 * cells),
+    }
+    stages = {stage.name: known[stage.name] for stage in plan if not stage.done}
+    return Costs(stages, blocks)
+
+
+#: Version of each stage's code; a stage that computes something else gets the next number.
+VERSIONS = {"features": 2, "groups": 1, "export": 2}
+
+TILE = 8  # cells per side of a stored chunk of features
+
+#: The stages that each stage reads.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "features": (),
+    "groups": ("features",),
+    "export": ("groups",),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class ScenesResult(ReprMixin):
+    """What a run did and found."""
+
+    plan: Plan
+    """What it had to compute."""
+    groups: pd.DataFrame
+    """Every cell with its groups and its place in the plot."""
+    store: RegionStore
+    """The results."""
+
+    def summary(self) -> dict[str, str]:
+        """What was computed and found, in a few words."""
+        computed = [stage.name for stage in self.plan if not stage.done]
+        return {
+            "computed": ", ".join(computed) or "nothing, all was done",
+            "cells": f"{len(self.groups):,}",
+            "results": str(self.store.path),
+        }
+
+
+@dataclass(frozen=True)
+class SceneStages:
+    """What the stages of one run share."""
+
+    job: ScenesJob
+    grid: CellGrid
+    image: xr.DataArray
+    files: Files
+    store: RegionStore
+    work: Transaction
+    plan: Plan
+
+    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
+        """Compute one stage, and commit it."""
+        told = {**owner_record(self.job), "files": dict(self.files)}
+        record = {**stage.record, **(told if stage.name == "features" else {}), "work": ""}
+        COMPUTE[stage.name](self, replace(stage, record=record))
+
+    def record(self) -> dict[str, Any]:
+        """Put down what the finished run was made from and with."""
+        seeds = {"features": self.job.features.seed, "groups": self.job.groups.seed}
+        return run_record(self.job, self.files, seeds, exports=exported(self.work.records()))
+
+
+class ScenesPipeline:
+    """What the stages of the scenes job depend on, and how they are computed."""
+
+    def files(self, job: ScenesJob, records: Mapping[str, Any]) -> Files:
+        """Tell the versions of the mosaic's files, and of the weights, by path."""
+        known, weights = records.get("features", {}).get("files", {}), job.features.weights
+        paths = [*_mosaic(job), *([] if weights in (None, "imagenet") else [str(weights)])]
+        return {without_secrets(path): version_of(path, known) for path in paths}
+
+    def plan(self, job: ScenesJob, files: Files, records: Mapping[str, Any]) -> Plan:
+        """Decide what is to be computed."""
+        reading_ = job.input.model_dump(mode="json", include={"align", "nodata"})
+        looking = job.features.model_dump(mode="json", exclude={"batch_size", "device", "weights"})
+        named = job.features.weights if job.features.weights == "imagenet" else None
+        sums = [checksums(files, files), reading_, plain([job.cells]), looking, named]
+        features = fingerprint("features", VERSIONS["features"], sums)
+        groups = fingerprint("groups", VERSIONS["groups"], features, plain([job.groups]))
+        prints = {"features": features, "groups": groups}
+        if job.output.export:
+            told = [groups, job.name, job.output.export]
+            prints["export"] = fingerprint("export", VERSIONS["export"], told)
+        wanted = {name: {"frames": {WHOLE: print_}} for name, print_ in prints.items()}
+        return decide([], wanted, without_missing(records, job, "export"), needs=NEEDS)
+
+    def begin(
+        self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
+    ) -> SceneStages:
+        """Open the mosaic, and take up the work where it stands, without the stages to forget."""
+        mosaics = by_time(job.input.mosaic, job.input)
+        first = dict([next(iter(mosaics.items()))])
+        (paths,) = first.values()
+        grid = cell_grid(job.cells, paths[0])
+        work = store.begin(frame_grid(job, first, grid))
+        work.forget(forget)
+        image = open_image(job, paths, grid)
+        plan = self.plan(job, files, work.records())
+        return SceneStages(job, grid, image, files, store, work, plan)
+
+
+PIPELINE = ScenesPipeline()
+
+
+def plan(job: ScenesJob) -> Plan:
+    """Say what a run would compute; see :func:`popdask.workflow.runner.plan`."""
+    return runner.plan(PIPELINE, job)
+
+
+def extent(job: ScenesJob) -> str:
+    """Say how much a job is, from the headers of its mosaic: cells and pixels."""
+    paths = _mosaic(job)
+    grid = cell_grid(job.cells, paths[0])
+    image = open_image(job, paths, grid)
+    pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+    rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
+    return f"{rows} × {columns} cells of {grid.label}, {pixels} × {pixels} pixels each"
+
+
+def run(
+    job: ScenesJob,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> ScenesResult:
+    """Run the job, or as much of it as is not done yet.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    reporter, force, workers
+        As for :func:`popdask.workflow.runner.run`.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InputError
+        If the images or settings are wrong; the last finished results are untouched.
+    RegionBusyError
+        If another run holds the region.
+    """
+    whole = runner.run(PIPELINE, job, reporter, force=force, workers=workers)
+    store = RegionStore(job.output.store)
+    return ScenesResult(whole, store.table("scenes"), store)
+
+
+def run_only(
+    job: ScenesJob,
+    name: str,
+    reporter: Reporter | None = None,
+    *,
+    force: bool = False,
+    workers: Workers = nullcontext,
+) -> Plan:
+    """Compute one stage; see :func:`popdask.workflow.runner.run_only`."""
+    return runner.run_only(PIPELINE, job, name, reporter=reporter, force=force, workers=workers)
+
+
+def found(store: RegionStore) -> str:
+    """Say in a few words what the last finished run has found."""
+    table = store.table("scenes")
+    kinds = [name for name in map(str, table) if name.startswith(("kmeans", "hdbscan"))]
+    groups = ", ".join(f"{name} {table[name].max() + 1}" for name in kinds)
+    return f"{len(table):,} cells, in groups: {groups}"
+
+
+def check(store: RegionStore) -> Iterator[str]:
+    """Compare the table with the map: each cell is in the groups that the map shows.
+
+    Yields
+    ------
+    str
+        One sentence for each thing that is not as promised.
+    """
+    table, shown = store.table("scenes"), store.group("groups")
+    for name in shown.data_vars:
+        if shown[name].dtype.kind == "i":
+            on_map = int((shown[name] >= 0).sum())
+            if on_map != int((table[name] >= 0).sum()):
+                yield f"{name} has {on_map} cells on the map, another number in the table."
+
+
+def draw(job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
+    """Draw the map of groups, and the plot of how alike cells look with example images.
+
+    Returns
+    -------
+    list of Path
+        ``figures/<job>_scene_map.png`` and ``figures/<job>_scene_plot.png`` in the export folder.
+    """
+    folder, groups = job.export_folder / "figures", runner.own_store(job).group("groups")
+    paths = _mosaic(job)
+    grid = cell_grid(job.cells, paths[0])
+    groups = groups.load()
+    with (reporter or Reporter()).stage("figures", "to do"):
+        examples = scene_examples(groups, open_image(job, paths, grid))
+        pictures = {
+            "scene_map": imagery.scene_map_figure(groups),
+            "scene_plot": imagery.scene_plot_figure(groups, examples),
+        }
+        return [
+            style.save_figure(figure, folder / f"{job.name}_{name}.png")
+            for name, figure in pictures.items()
+        ]
+
+
+def _mosaic(job: ScenesJob) -> tuple[str, ...]:
+    return next(iter(by_time(job.input.mosaic, job.input).values()))
+
+
+def _features(run: SceneStages, stage: StagePlan) -> None:
+    with on_gpus():
+        described = scene_features(
+            run.image, cell_size=run.grid, **run.job.features.model_dump(exclude_none=True)
+        )
+    dataset = described.chunk({"y": TILE, "x": TILE}).to_dataset(name="features")
+    run.work.write_group(stage.name, "features", dataset, stage.record)
+
+
+def _groups(run: SceneStages, stage: StagePlan) -> None:
+    described = run.work.group("features")["features"]
+    groups = scene_map(scene_groups(described, **run.job.groups.model_dump()))
+    run.work.write_group("map", "groups", groups.chunk(), {"frames": {}, "of": stage.name})
+    table = table_bytes(scene_table(groups))
+    run.work.write_files(stage.name, {"scenes.parquet": table}, stage.record)
+
+
+def _export(run: SceneStages, stage: StagePlan) -> None:
+    job, groups = run.job, run.work.group("groups")
+    with exporting(run.work, stage, job) as exports:
+        if "cog" in job.output.export:
+            for name in (str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"):
+                (path,) = export.write_cogs(groups[name], exports.folder, f"{job.name}_{name}")
+                count = int(groups[name].max()) + 1
+                exports.add(path, export.write_colours(path, cycled(GROUPS, count)))
+        if "parquet" in job.output.export:
+            path = exports.folder / f"{job.name}_scenes.parquet"
+            exports.add(tables.write_geoparquet(run.work.table("scenes"), path))
+        if "report" in job.output.export:
+            exports.add(
+                write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
+            )
+
+
+COMPUTE: Mapping[str, Callable[[SceneStages, StagePlan], None]] = {
+    "features": _features,
+    "groups": _groups,
+    "export": _export,
+}
+
+
+def illustrate(job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+    """Draw the plot of cells by how alike they look, with examples."""
+    groups = region.group("groups", branch).load()
+    paths = next(iter(by_time(job.input.mosaic, job.input).values()))
+    examples = scene_examples(groups, open_image(job, paths, cell_grid(job.cells, paths[0])))
+    yield Picture(
+        "How alike cells look",
+        "Every dot is a cell: near ones look alike. The pictures are examples.",
+        imagery.scene_plot_figure(groups, examples),
+    )
