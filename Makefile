@@ -37,6 +37,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The peers of the tracking live apart: see benchmarks/peers.txt.
 bench: $(READY) $(PEERS)/.installed

@@ -1,7 +1,7 @@
 """GHS-POP R2023A: people per cell of the whole world, every five years from 1975 to 2030.
 
-The Joint Research Centre publishes it in tiles (`popdask.datasets.tiles`), each a zipped GeoTIFF; the
-last years are projections. Cells of the Mollweide grids have equal areas. The layout is that of
+The Joint Research Centre publishes it in tiles (`popdask.datasets.tiles`), each a zipped GeoTIFF;
+the last years are projections. Cells of the Mollweide grids have equal areas. The layout is that of
 https://jeodpp.jrc.ec.europa.eu/ftp/jrc-opendata/GHSL, as of 2025; ``POPDASK_GHSPOP_URL`` names a
 mirror of its folder GHS_POP_GLOBE_R2023A.
 """

@@ -364,7 +364,8 @@ def as_trained(model: TrainedModel | Network, dtype: DTypeLike, pixels: int) -> 
     if type(model) not in KIND_OF_NETWORK:
         raise InputError(
             f"the model is a {type(model).__name__}, expected a TrainedModel or one of "
-            f"{', '.join(network.__name__ for network in KIND_OF_NETWORK)}; train one, or load its weights"
+            f"{', '.join(network.__name__ for network in KIND_OF_NETWORK)}; train one, or load its "
+            "weights"
         )
     scaling = Normalisation.half(dtype, int(model.config["bands"]))
     return TrainedModel(deepcopy(model), KIND_OF_NETWORK[type(model)], scaling, pixels)

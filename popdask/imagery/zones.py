@@ -59,6 +59,7 @@ class Outlines:
 
     @classmethod
     def of(cls, polygons: NDArray, names: NDArray) -> Outlines:
+        """Take polygons apart into their edges."""
         parts, owner = shapely.get_parts(polygons, return_index=True)
         rings, part = shapely.get_rings(parts, return_index=True)
         points, ring = shapely.get_coordinates(rings, return_index=True)

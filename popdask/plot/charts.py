@@ -1,7 +1,7 @@
 """Charts of the analysis: how the encoder learned, what it remembers, how the classes part.
 
-Each draws a table or the values of :mod:`popdask.tracking.diagnostics`. What is empty, because nothing
-moves or there is one class only, is drawn as empty axes that say so.
+Each draws a table or the values of :mod:`popdask.tracking.diagnostics`. What is empty, because
+nothing moves or there is one class only, is drawn as empty axes that say so.
 
 Charts of scores: how training went, which cells are told right, models side by side.
 

@@ -385,7 +385,7 @@ def scene_map_figure(
             labels = np.asarray(shrink(laid[name], max_cells))
             panels.show(ax, _paint(labels, known), grid)
             ax.set_title(_title(name), loc="left", fontweight="bold")
-            _group_key(ax, laid[name].values[laid["plot_x"].notnull().values], below=True)
+            _group_key(ax, laid[name].values[laid["plot_x"].notnull().values], below=True)  # noqa: PD004
         for ax in axes[len(names) :]:
             ax.set_axis_off()
         panels.scale_bar(axes[0], grid, known)

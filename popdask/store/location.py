@@ -58,7 +58,7 @@ def store_errors(place: object) -> Iterator[None]:
     >>> with store_errors("out/oslo.icechunk"):
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
-    popdask.store.location.StoreError: out/oslo.icechunk cannot be read or written (No space left ...
+    popdask.store.location.StoreError: out/oslo.icechunk cannot be read or written (No space ...
     """
     try:
         yield

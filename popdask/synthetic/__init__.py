@@ -1,7 +1,8 @@
 """Worlds with a known answer, for tests, demonstrations and benchmarks.
 
-`cities` renders cities into a population and invents a country of them; `planted_world` draws a real
-raster several times and plants events in it; `orthophoto` draws a country as an aeroplane sees it.
+`cities` renders cities into a population and invents a country of them; `planted_world` draws a
+real raster several times and plants events in it; `orthophoto` draws a country as an aeroplane sees
+it.
 """
 
 import lazy_loader

@@ -8,7 +8,8 @@ are one community; any other cell within eps of a core is its border. Labels equ
 The trick is what chunks tell each other. A chunk with a halo of 2 · eps knows every core within eps
 of it, so it groups them on its own. Neighbouring chunks then see the same cores where their margins
 overlap: one small task per frame joins the groups that share a core and numbers them, and every
-chunk draws its cells with the final numbers. Disc and runs are in :mod:`popdask.tracking._dbscan_kernels`.
+chunk draws its cells with the final numbers. Disc and runs are in
+:mod:`popdask.tracking._dbscan_kernels`.
 
 Communities of too few people, dissolved.
 

@@ -349,7 +349,7 @@ def laplacian(frame: xr.DataArray) -> xr.DataArray:
            [  3.,   6.,   3.]])
     """
     check_array("frame", frame, "y", "x")
-    found = _stencil(frame.fillna(0), _bend, axis=-1).where(frame.notnull())
+    found = _stencil(frame.fillna(0), _bend, axis=-1).where(frame.notnull())  # noqa: PD004
     unit = frame.attrs.get("units", "people")
     name = frame.attrs.get("long_name", "the frame")
     attrs = {"long_name": f"Laplacian of {name}", "units": f"{unit} per square cell"}
