@@ -48,8 +48,8 @@ def add_overlap(
     Parameters
     ----------
     array : dask.array.Array, (…, y, x)
-        In blocks at least as large as the halo where there are several along an axis, as `merge_thin_chunks`
-        makes them. Only y and x have a halo.
+        In blocks at least as large as the halo where there are several along an axis, as
+        `merge_thin_chunks` makes them. Only y and x have a halo.
     depth : int or (int, int)
         Cells to borrow on each side, along y and x.
     fill : array_like, optional

@@ -258,8 +258,8 @@ def sum_frames(
     Parameters
     ----------
     kernel : callable
-        Takes a chunk (1, y, x) of each array and gives a :class:`LabelSums`, or what `add` adds up; it
-        may ask for Dask's ``block_id``.
+        Takes a chunk (1, y, x) of each array and gives a :class:`LabelSums`, or what `add` adds up;
+        it may ask for Dask's ``block_id``.
     *arrays : dask.array.Array
         Of one shape; all take the chunks of the first along y and x.
     add : callable, optional
