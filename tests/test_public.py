@@ -88,7 +88,7 @@ def test_it_has_an_example(name):
 
 
 def test_the_rooms_are_there_without_an_import_of_their_own():
-    for name in ("cube", "export", "figures", "imagery", "metrics", "synthetic", "tracking"):
+    for name in ("imagery", "io", "metrics", "plot", "synthetic", "tracking"):
         assert getattr(popdask, name).__name__ == f"popdask.{name}"
         assert name in dir(popdask)
 
