@@ -41,7 +41,7 @@ nitpicky = True
 # Nor are types that stand in signatures alone, such as models of settings.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!popdask\b).*"),
-    (r"py:class", r"popdask\.(job|cluster\.spec|fetch\.\w+|store\.location)\..*"),
+    (r"py:class", r"popdask\.(job|_cluster_file|fetch\.\w+|store\.location)\..*"),
     (r"py:(mod|class)", r"popdask\..*\._\w+.*"),  # a private module has no page
 ]
 
