@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.machine import Machine, Row, table
-from popdask.cluster.memory import keep_freed_memory
+from popdask._local_cluster import keep_freed_memory
 
 NAMES = (
     "encode",

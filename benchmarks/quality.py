@@ -71,7 +71,7 @@ def judged(
     there = (known.origin[0] + EAST, known.origin[1])
     unseen = drawn_orthophoto(shape or UNSEEN, seed=seed, origin=there, resolution=RESOLUTION)
     cells = split_cells(
-        cut_cells(known.image, known.people()), validation=0.15, seed=seed
+        cut_cells(known.image, known.people()), kind="random", validation=0.15, seed=seed
     ).compute()
     changes: dict[str, Any] = {"epochs": epochs} if epochs else {}
     start = time.process_time()

@@ -67,7 +67,7 @@ def on_workers(tiles: tuple[int, int], workers: int) -> tuple[Spent, int]:
     """Run the job on worker processes of one thread each, once they are warm."""
     with tempfile.TemporaryDirectory() as folder:
         cluster = Path(folder, "cluster.toml")
-        cluster.write_text(f'kind = "local"\nworkers = {{ count = {workers}, threads = 1 }}\n')
+        cluster.write_text(f"workers = {workers}\narguments.threads_per_worker = 1\n")
         with connect(cluster):
             run(draw(Path(folder) / "warm", (1, 1), CHUNKS)[0])
             job, cells = draw(Path(folder) / "world", tiles, CHUNKS)

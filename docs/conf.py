@@ -41,7 +41,11 @@ nitpicky = True
 # Nor are types that stand in signatures alone, such as models of settings.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!popdask\b).*"),
-    (r"py:class", r"popdask\.(config|cluster\.spec|datasets\.\w+|store\.location|plot\.style|imagery\.image_files)\..*"),
+    (
+        r"py:class",
+        r"popdask\.(config|_cluster_file|datasets\.\w+|store\.location|plot\.style|"
+        r"imagery\.image_files)\..*",
+    ),
     (r"py:(mod|class)", r"popdask\..*\._\w+.*"),  # a private module has no page
 ]
 

@@ -53,8 +53,29 @@ _HOMES = {
         "classify",
     ),
     "popdask.tracking.dbscan": ("dbscan",),
-    "popdask.tracking.link": ("link",),
+    "popdask.tracking.events": ("EventRules",),
+    "popdask.tracking.link": (
+        "compare_frames",
+        "link",
+    ),
     "popdask.tracking.tracks": ("tracks",),
+    "popdask.tracking.urbanisation": (
+        "UrbanisationRules",
+        "degree_of_urbanisation",
+        "urban_centres",
+    ),
+    "popdask.tracking.settlements": (
+        "settlements",
+        "settlement_kinds",
+    ),
+    "popdask.tracking.names": (
+        "name_settlements",
+        "read_places",
+    ),
+    "popdask.tracking.lattice": (
+        "from_1km",
+        "to_1km",
+    ),
     "popdask.tracking.describe": (
         "summarize",
         "people_balance",

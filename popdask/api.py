@@ -101,8 +101,8 @@ def run_job(
         If the job file or its input is wrong; what was finished before is untouched.
     popdask.store.RegionBusyError
         If another run holds the region.
-    popdask.cluster.NoWorkersError
-        If the workers of a cluster do not come in time.
+    popdask.cluster.ClusterError
+        If the workers of a cluster do not come in time, are lost, or have another popdask.
 
     See Also
     --------

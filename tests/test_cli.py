@@ -229,10 +229,11 @@ def test_a_terminal_without_its_signs_is_no_failure(monkeypatch, place):
 def test_a_place_that_cannot_be_written_is_one_sentence(popdask, tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text("not a folder")
-    code, _, complaint = popdask("certificates", file / "tls")
+    code, _, complaint = popdask("demo", "--output", file / "demo")
     assert (
         code == 1
-        and complaint == f"popdask: {file}/tls cannot be read or written (Not a directory).\n"
+        and complaint
+        == f"popdask: {file}/demo/frames cannot be read or written (Not a directory).\n"
     )
 
 

@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from popdask.cluster import spec
+from popdask._cluster_file import Bounds, ClusterFile, Seconds
 from popdask.config import CommunitiesJob, PopulationJob, ScenesJob
 from popdask.config.load import table_of
 from popdask.config.settings import Place
@@ -28,16 +28,12 @@ KINDS: dict[str, type[BaseModel]] = {
     "communities": CommunitiesJob,
     "population": PopulationJob,
     "scenes": ScenesJob,
-    "local": spec.Local,
-    "address": spec.Address,
-    "queue": spec.BatchQueue,
-    "kubernetes": spec.Kubernetes,
-    "gateway": spec.Gateway,
+    "cluster": ClusterFile,
 }
 
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
 _LIMITS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}"}
-_BYTES, _SECONDS = (get_args(alias)[1] for alias in (spec.Bytes, spec.Seconds))
+_BOUNDS, _SECONDS = (get_args(alias)[1] for alias in (Bounds, Seconds))
 
 
 @dataclass(frozen=True)
@@ -108,6 +104,7 @@ def describe(table: Table, level: int = 2) -> str:
             link = f"as {where}(#{other.anchor}) of the kind {other.kind}"
             lines.append(f"| {name}{{#{table.anchor}-{key}}} | table | | {link} |")
         elif table_of(info) is None:
+            key = info.alias or key
             name = f"`{key}`{{#{table.anchor}-{key}}}"
             cells = (name, takes(info), default(info), _text(info.description))
             lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
@@ -124,8 +121,8 @@ def _takes(kind: Any, metadata: Iterable[Any] = ()) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _takes(inner[0], [*inner[1:], *marks])
-    if any(mark is _BYTES for mark in marks):
-        return 'size, as `"4 GiB"`'
+    if any(mark is _BOUNDS for mark in marks):
+        return "whole number, or a list of two"
     if any(mark is _SECONDS for mark in marks):
         return 'time, as `"10 min"`, or seconds'
     if any(isinstance(mark, Place) for mark in marks):
@@ -174,8 +171,6 @@ def default(info: FieldInfo) -> str:
     if value is None or value is PydanticUndefined:
         return "none"
     text = _takes(info.annotation, info.metadata)
-    if text.startswith("size"):
-        return f'`"{value / 2**30:g} GiB"`'
     if text.startswith("time"):
         return f'`"{value / 60:g} min"`'
     return f"`{toml(value)}`"

@@ -154,32 +154,22 @@ def _popdask(
 @app.command()
 def plan(job: JobFile) -> None:
     """Print every setting of a job, what a run of it would compute, and what that costs here."""
-    from popdask.cluster.machine import cores_at_hand, memory_at_hand, workers_at_hand
+    from popdask._local_cluster import cores_at_hand, memory_at_hand, workers_at_hand
     from popdask.workflow.pipelines import product
-    from popdask.workflow.plan import Resources
+    from popdask.workflow.plan import Resources, measured_stages
 
     settings = load_job(job)
     kind, memory = product(settings), memory_at_hand()
     workers, threads = workers_at_hand(cores_at_hand(), memory)
     crew, planned = Resources(workers, threads, memory // workers), kind.plan(settings)
     costs = kind.costs(settings, planned)
-    show.show_plan(settings, planned, kind.extent(settings), costs, crew)
+    measured = measured_stages(settings, costs.amounts)
+    show.show_plan(settings, planned, kind.extent(settings), costs, measured, crew)
     if isinstance(settings, PopulationJob):
         from popdask.workflow.population_costs import following
 
         for one in following(settings, planned):
-            show.show_following(one, crew)
-
-
-@app.command()
-def calibrate(cluster: Cluster = "local") -> None:
-    """Measure how fast this machine works, for the times that `plan` tells; about a minute."""
-    from popdask.workflow.calibration import calibrate
-    from popdask.workflow.plan import save_rates
-
-    with stoppable("calibration", cluster) as (reporter, workers):
-        rates = calibrate(reporter, workers=workers)
-    show.show_rates(rates, save_rates(rates))
+            show.show_following(one, measured_stages(one.job, one.costs.amounts), crew)
 
 
 @app.command()
@@ -341,18 +331,6 @@ def report(job: JobFile, cluster: ClusterIfAny = None) -> None:
 
 for command in (train, tune, evaluate, explain):
     app.command()(command)
-
-
-@app.command()
-def certificates(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where they go.")],
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long they hold.")] = 365,
-) -> None:
-    """Make the certificates of a cluster that talks by TLS."""
-    from popdask.cluster import make_certificates
-
-    for path in make_certificates(folder, days=days):
-        console.say(str(path))
 
 
 @app.command()

@@ -34,7 +34,7 @@ def known_failure(error: Exception) -> int | None:
     from distributed.scheduler import KilledWorker
     from icechunk import IcechunkError
 
-    from popdask.cluster import NoWorkersError
+    from popdask.cluster import ClusterError
     from popdask.imagery.trainer import TrainingError
     from popdask.store.location import OF_THE_STORE, StoreError
     from popdask.store.lock import RegionBusyError
@@ -44,7 +44,7 @@ def known_failure(error: Exception) -> int | None:
         return 75
     if isinstance(error, OSError):  # of the disk, or of a file where a folder is wanted
         return 1 if error.errno in OF_THE_STORE | {errno.EEXIST, errno.ENOTDIR} else None
-    told = (StoreError, LostPeopleError, KilledWorker, NoWorkersError, TrainingError, IcechunkError)
+    told = (StoreError, LostPeopleError, KilledWorker, ClusterError, TrainingError, IcechunkError)
     return 1 if isinstance(error, told) else None
 
 

@@ -31,15 +31,13 @@ from popdask.cli.console import (
 from popdask.config.settings import Job, settings_rows, shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from popdask.imagery.tuning import Tuning
     from popdask.store.records import Run
     from popdask.workflow.communities import CommunitiesResult
     from popdask.workflow.operations import Status, Upkeep, Verified
-    from popdask.workflow.plan import Costs, Plan, Rates, Resources
+    from popdask.workflow.plan import Costs, Measured, Plan, Resources
     from popdask.workflow.population import PopulationResult as Estimates
     from popdask.workflow.population_costs import Following
     from popdask.workflow.regions import Standing
@@ -49,7 +47,8 @@ if TYPE_CHECKING:
 
 def show_outcome(outcome: CommunitiesResult) -> None:
     """Print what a run has found: communities and people of each frame, events of the tracks."""
-    from popdask.tracking.tracks import EVENTS, split_off
+    from popdask.tracking.events import EVENTS
+    from popdask.tracking.tracks import split_off
 
     if outcome.plan.done:
         say("nothing to do")
@@ -152,7 +151,14 @@ SHOW: Mapping[str, Callable[[Any], None]] = {
 }
 
 
-def show_plan(job: Job, plan: Plan, extent: str, costs: Costs, crew: Resources) -> None:
+def show_plan(
+    job: Job,
+    plan: Plan,
+    extent: str,
+    costs: Costs,
+    measured: Mapping[str, Measured],
+    crew: Resources,
+) -> None:
     """Print every setting, how much the job is, what a run would compute, and what that costs."""
     from popdask.workflow.runlog import without_keys
 
@@ -161,38 +167,41 @@ def show_plan(job: Job, plan: Plan, extent: str, costs: Costs, crew: Resources) 
         for name, value, meaning in settings_rows(job)
     ]
     show_table(["setting", "value", "meaning"], rows)
-    show_work(plan, extent, costs, crew)
+    show_work(plan, extent, costs, measured, crew)
 
 
-def show_following(one: Following, crew: Resources) -> None:
+def show_following(one: Following, measured: Mapping[str, Measured], crew: Resources) -> None:
     """Print what a job that a run begins at its end would compute, and what that costs."""
     say(f"\nthen {one.job.name}, in {one.job.output.store}:")
-    show_work(one.plan, one.extent, one.costs, crew)
+    show_work(one.plan, one.extent, one.costs, measured, crew)
 
 
-def show_work(plan: Plan, extent: str, costs: Costs, crew: Resources) -> None:
+def show_work(
+    plan: Plan, extent: str, costs: Costs, measured: Mapping[str, Measured], crew: Resources
+) -> None:
     """Print how much a job is, what a run of it would compute, and what that costs."""
-    from popdask.workflow.plan import load_rates
-
     say(f"\n{span(plan.times)}" if plan.times else "")
     say(f"{extent}\n")
-    rates = load_rates()
-    stages = [(stage.name, str(stage), *_cost(costs, stage.name, rates, crew)) for stage in plan]
+    seconds = costs.seconds(measured)
+    stages = [(stage.name, str(stage), *_cost(costs, stage.name, seconds)) for stage in plan]
     show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)
     if costs.stages:
-        _show_costs(costs, rates, crew)
+        _show_costs(costs, crew)
+        say(_time(seconds, measured))
+        if advice := costs.advice(crew):
+            complain(advice)
 
 
-def _cost(costs: Costs, name: str, rates: Rates | None, crew: Resources) -> tuple[str, ...]:
+def _cost(costs: Costs, name: str, seconds: Mapping[str, float | None]) -> tuple[str, ...]:
     cost = costs.stages.get(name)
     if cost is None:
         return ("",) * 5
-    seconds = None if rates is None else cost.seconds(rates, crew.cores)
     sizes = [size_of(size) if size else "" for size in (cost.read, cost.written, cost.memory)]
-    return (f"{cost.tasks:,}", *sizes, "" if seconds is None else duration(seconds))
+    time = seconds[name]
+    return (f"{cost.tasks:,}", *sizes, "" if time is None else duration(time))
 
 
-def _show_costs(costs: Costs, rates: Rates | None, crew: Resources) -> None:
+def _show_costs(costs: Costs, crew: Resources) -> None:
     """Print what a run costs as a whole."""
     say(
         f"\n{count(costs.chunks, 'chunk')}, {count(costs.tasks, 'task')}; {size_of(costs.read)} "
@@ -202,24 +211,18 @@ def _show_costs(costs: Costs, rates: Rates | None, crew: Resources) -> None:
         f"up to {size_of(costs.peak(crew))} of memory in a worker, of {size_of(crew.memory)}: "
         f"{count(crew.workers, 'worker')} here, {count(crew.threads, 'thread')} each"
     )
-    if rates is None:
-        say("time is not known: measure this machine once with `popdask calibrate`")
-    elif (seconds := costs.seconds(rates, crew)) is None:
-        say(f"time is not known by the {rates}: measure again with `popdask calibrate`")
-    else:
-        say(f"about {duration(seconds)} by the {rates}")
-    if advice := costs.advice(crew):
-        complain(advice)
 
 
-def show_rates(rates: Rates, path: Path) -> None:
-    """Print what was measured on this machine, and where it is kept."""
-    rows = [(name, f"{seconds:.3g} s") for name, seconds in sorted(rates.seconds.items())]
-    show_table(["work", "one core takes"], rows)
-    say(
-        f"\na task by itself {rates.task * 1e3:.2f} ms; workers are there after {rates.start:.1f} s"
-    )
-    say(f"{rates}: {path}")
+def _time(seconds: Mapping[str, float | None], measured: Mapping[str, Measured]) -> str:
+    """Say how long a run takes, and which runs that is known from."""
+    unknown = [name for name, time in seconds.items() if time is None]
+    if len(unknown) == len(seconds):
+        return "time is not known: neither this store nor one beside it has a finished run"
+    known = [measured[name] for name in seconds if name not in unknown]
+    runs = sorted({f"{one.run} in {one.store}" for one in known})
+    total = duration(sum(time or 0.0 for time in seconds.values()))
+    rest = f", and {', '.join(unknown)}, of which no time is known" if unknown else ""
+    return f"about {total}{rest}, by what was taken on its workers by {' and '.join(runs)}"
 
 
 def show_left(left: Plan) -> None:

@@ -14,9 +14,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from popdask.config import settings
-from popdask.config.settings import Above0, Device, Grid, Input, PlaceName, Positive, Seed, Settings
+from popdask.config.settings import (
+    Above0,
+    Band,
+    Device,
+    Grid,
+    Input,
+    PlaceName,
+    Positive,
+    Seed,
+    Settings,
+)
 
 _DISTANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(km|m)\s*$")
+
+
+Part = Annotated[float, Field(ge=0, le=1)]
 
 
 class CommunitiesInput(Settings):
@@ -34,6 +47,8 @@ class CommunitiesInput(Settings):
     """Reproject frames that lie on another grid than the first, keeping their sums."""
     chunks: Literal["auto"] | Positive = "auto"
     """Edge of the square chunks, in cells."""
+    error: Literal["poisson"] | Annotated[float, Field(ge=0)] = "poisson"
+    """Error of the data: Poisson's law of counts, or a cell's relative error, as 0.05."""
 
     @field_validator("start", "end", mode="before")
     @classmethod
@@ -80,6 +95,8 @@ class Classes(Settings):
     """Cells that the classes are fitted on."""
     seed: int = 0
     """Seed of the sample and of the start."""
+    hold: Annotated[float, Field(ge=0)] = 0.5
+    """A cell keeps its class unless another is nearer by more than this; 0 lets go of it."""
 
 
 class Domain(Settings):
@@ -113,6 +130,21 @@ class Links(Settings):
 
     rule: Literal["cosine", "overlap", "cosine+overlap"] = "cosine+overlap"
     """By the cells that move together, by the people in common, or by both."""
+    share: Part = 0.25
+    """Part of the people of either community that a link must carry."""
+
+
+class Tracks(Settings):
+    """What happens to communities, and what of it is told."""
+
+    memory: Annotated[int, Field(ge=0, le=100)] = 1
+    """Frames that a community may be away for and keep its number."""
+    growth: Annotated[float, Field(ge=0)] = 0.05
+    """Part of its people that a community gains or loses when it grows or shrinks ..."""
+    sigma: Annotated[float, Field(ge=0)] = 4.0
+    """... and how many standard deviations of the counts."""
+    part: Part = 0.1
+    """Part of the people that each piece of a split or merger holds."""
 
 
 #: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.
@@ -138,6 +170,7 @@ class CommunitiesJob(settings.Job):
     domain: Domain = Domain()
     communities: Communities = Communities()
     links: Links = Links()
+    tracks: Tracks = Tracks()
     output: CommunitiesOutput
 
 
@@ -228,6 +261,13 @@ class Drawn(Settings):
     """Grey, colour, or colour and near infrared."""
 
 
+class Images(Input):
+    """The mosaics to estimate people in, and what else is known of every pixel."""
+
+    bands: tuple[Band, ...] = ()
+    """Rasters that models see behind the bands of the image, such as buildings."""
+
+
 class Cells(Grid):
     """The grid of cells, and those of known people that the models learn from."""
 
@@ -249,16 +289,29 @@ class Cells(Grid):
     """Skip files of the folder whose names do not parse."""
     join: Positive = 1
     """Join so many by so many cells into one."""
-    split: Literal["random", "blocks"] = "random"
-    """Draw validation cells one by one, or in squares that keep a distance."""
+    split: Literal["random", "blocks"] = "blocks"
+    """Draw validation cells in squares that keep a distance, or one by one."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the cells that scores are computed on."""
     block: Positive = 10
     """Cells per side of a square."""
+    gap: Positive | None = None
+    """Cells between training and validation squares; without it 1, or twice the context."""
+    selection: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the training cells that epochs and rules are chosen by; 0: by the scored cells."""
     folds: Annotated[int, Field(ge=0)] = 0
     """Cross-validation: so many models, each blind to a part of the cells; 0 for a single split."""
     seed: Seed = 0
     """Seed of the split."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Cells:
+        if self.context and self.join > 1:
+            raise ValueError(
+                f"context is {self.context} and join {self.join}, and joined cells show no "
+                "neighbours: leave one of them out, or cut the larger cells from the mosaic"
+            )
+        return self
 
 
 class Training(Settings):
@@ -268,8 +321,11 @@ class Training(Settings):
     """A model trained before, used as it is."""
     preset: Literal["100m", "300m"] = "100m"
     """Cells for which the published settings were found."""
-    network: dict[str, Any] = Field(default_factory=dict)
-    """The network and its arguments, such as ``{widths = [16, 32, 64]}``."""
+    network: dict[str, Any] | Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] = Field(
+        default_factory=dict
+    )
+    """The network and its arguments, such as ``{widths = [16, 32, 64]}``; ``"features"``: boosting
+    on plain features; a list of networks: the mean of them."""
     epochs: Positive | None = None
     """At most so many."""
     batch_size: Positive | None = None
@@ -299,6 +355,18 @@ class Training(Settings):
     device: Device = "auto"
     """Where to train: ``auto`` is a GPU where there is one."""
 
+    @field_validator("network", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple({"network": one} if isinstance(one, str) else one for one in value)
+        return {"network": value} if isinstance(value, str) else value
+
+    @property
+    def members(self) -> tuple[dict[str, Any], ...]:
+        """The networks, one or several of which the mean is taken."""
+        return self.network if isinstance(self.network, tuple) else (self.network,)
+
 
 class Count(Training):
     """The model that counts people."""
@@ -312,8 +380,10 @@ class Count(Training):
 class Estimate(Settings):
     """How people are estimated."""
 
+    rule: Literal["auto", "gate", "expected"] = "auto"
+    """A gate of presence, presence × count, or what measures better on the cells to choose by."""
     threshold: Share = 0.5
-    """People are counted where the probability of presence is higher."""
+    """With the gate, people are counted where the probability of presence is higher."""
     batch_size: Positive = 64
     """Cells that pass through a model at once, at most."""
     device: Device = "auto"
@@ -394,7 +464,7 @@ class PopulationJob(settings.Job):
     """The product."""
     drawn: Drawn | None = None
     """A country to draw before the run, with its images and people."""
-    input: Input
+    input: Images
     cells: Cells = Cells()
     presence: Training = Training()
     count: Count = Count()
@@ -446,7 +516,7 @@ class PopulationJob(settings.Job):
         return ScenesJob.model_validate(
             {
                 "name": f"{self.name}-scenes",
-                "input": self.input.model_dump(),
+                "input": self.input.model_dump(exclude={"bands"}),
                 "cells": self.cells.model_dump(include=set(Grid.model_fields)),
                 "output": {"store": self.scenes.store, "export": self.scenes.export},
                 **tables,

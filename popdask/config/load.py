@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -168,6 +168,10 @@ def _resolve(tables: dict[str, Any], model: type[BaseModel], path: Path, *above:
         value, table = tables.get(key), table_of(field)
         if table is not None and isinstance(value, dict):
             _resolve(value, table, path, *above, key)
+        elif isinstance(value, list) and (rows := _table_of_rows(field)):
+            for row in value:
+                if isinstance(row, dict):
+                    _resolve(row, rows, path, *above, key)
         elif _is_place(field) and isinstance(value, str):
             tables[key] = _absolute(value, path, _setting((*above, key)))
         elif _is_place(field) and isinstance(value, list):
@@ -175,6 +179,13 @@ def _resolve(tables: dict[str, Any], model: type[BaseModel], path: Path, *above:
                 _absolute(one, path, _setting((*above, key))) if isinstance(one, str) else one
                 for one in value
             ]
+
+
+def _table_of_rows(field: FieldInfo) -> type[BaseModel] | None:
+    """The settings of each table in an array of tables."""
+    kinds = get_args(field.annotation)
+    tables = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return next(tables, None) if get_origin(field.annotation) is tuple else None
 
 
 def _is_place(field: FieldInfo) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -154,6 +154,19 @@ def _beside(store: str) -> str:
 Above0 = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+
+
+class Band(Settings):
+    """A raster that models see behind the bands of the image."""
+
+    name: str
+    """What it is called."""
+    path: PlaceName
+    """A file with one band, of any resolution and CRS; the same for all times."""
+    resampling: Literal["auto", "nearest", "bilinear", "average"] = "auto"
+    """How it comes onto the image's pixels; ``auto`` averages finer ones, else is bilinear."""
+    normalisation: Literal["none", "log"] = "none"
+    """Take it as it is, or log(1 + x), for counts and lights."""
 
 
 class Input(Settings):

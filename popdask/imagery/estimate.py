@@ -6,6 +6,13 @@ differ in batches of 5 or 7), and a cell at p = 0.5 hangs on the last bit. On a 
 time is also the quicker way where cells are large: what passes between two layers of 200 × 200
 pixels then stays in the cache. A GPU wants batches; there they are all of one shape.
 
+How presence and counts make one estimate: by a gate, or as what is to be expected.
+
+The gate is the first work's (Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population
+Estimation): nobody where the probability of presence is at most 0.5, else what the regressor
+counts. A regressor that learned from inhabited cells counts the people of a cell *if* it is
+inhabited; its count times the probability is the expected number, the least wrong in the square.
+
 From a mosaic to a population raster: presence first, then people where somebody lives.
 
 The mosaic is brought into tiles of whole cells, whatever its chunks are, with the ring that the
@@ -13,7 +20,8 @@ models see around a cell. One task estimates one tile, so pixels are dropped whe
 and what a cell gets does not depend on the tile that it is in (`popdask.imagery.estimate`).
 
 After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation: nobody where
-the probability of presence is at most 0.5, else what the regressor counts.
+the probability of presence is at most 0.5, else what the regressor counts. The other rule is their
+product (`popdask.imagery.estimate`).
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import dask.array as da
@@ -34,12 +42,15 @@ from odc.geo.xr import xr_coords
 from popdask.blocks.torch import pick_device
 from popdask.errors import InputError
 from popdask.imagery.cutting import Lattice, as_bands, find_lattice, nodata_of, valid_pixels
+from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.grid import CellGrid, as_grid
 from popdask.imagery.model import TrainedModel, as_trained
 from popdask.imagery.networks import Network
 
 CALL_BYTES = 2**24  # of pixels given to a model at once
 BATCH_PIXELS = 1024**2  # of one band: keeps a GPU busy; more would leave more of a batch empty
+
+FEATURE_BATCH = 64  # of plain features: each cell is described by itself, whatever comes with it
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class Rule:
     """Cells in a batch on a GPU, at most."""
     device: str
     """A torch device, or "auto"."""
+    joining: Joining = "gate"
+    """How presence and counts are joined."""
 
 
 def estimate_tile(
@@ -81,9 +94,13 @@ def estimate_tile(
         chance = _predict(presence, tile, cells, rule)
         out[0, *cells.T] = chance
         out[1, *cells.T] = 0
-        cells = cells[chance > rule.threshold]
+        if rule.joining == "gate":
+            cells = cells[chance > rule.threshold]
     if count is not None:
-        out[1, *cells.T] = _predict(count, tile, cells, rule)
+        people = _predict(count, tile, cells, rule)
+        if presence is not None and rule.joining == "expected":
+            people = joint_people(chance, people, rule="expected")
+        out[1, *cells.T] = people
     return out
 
 
@@ -129,9 +146,93 @@ def batch_of(model: TrainedModel, batch_size: int, device: str) -> int:
     >>> batch_of(model, 64, "cpu")
     1
     """
+    if model.config["network"] == FEATURES_NETWORK:
+        return FEATURE_BATCH
     if pick_device(device).type == "cpu":
         return 1
     return max(1, min(batch_size, BATCH_PIXELS // model.pixels**2))
+
+
+Joining = Literal["gate", "expected"]
+RULES: tuple[Joining, ...] = ("gate", "expected")
+
+
+def joint_people(
+    presence: NDArray[np.floating],
+    count: NDArray[np.floating],
+    *,
+    rule: Joining = "gate",
+    threshold: float = 0.5,
+) -> NDArray[np.floating]:
+    """Join the probability that cells are inhabited with the people counted in them.
+
+    Parameters
+    ----------
+    presence : ndarray of float, (n,)
+        Probability that somebody lives in a cell.
+    count : ndarray of float, (n,)
+        People there if somebody does.
+    rule : {"gate", "expected"}, optional
+        The count where presence is above the threshold and 0 elsewhere, or presence × count.
+    threshold : float, optional
+        Of the gate, excluded.
+
+    Returns
+    -------
+    ndarray of float, (n,)
+
+    Raises
+    ------
+    InputError
+        If there is no such rule.
+
+    Examples
+    --------
+    >>> chance, people = np.array([0.2, 0.9]), np.array([10.0, 20.0])
+    >>> joint_people(chance, people), joint_people(chance, people, rule="expected")
+    (array([ 0., 20.]), array([ 2., 18.]))
+    """
+    if rule not in RULES:
+        raise InputError(f"the rule is {rule!r}; expected 'gate' or 'expected'; correct it")
+    if rule == "expected":
+        return presence * count
+    return np.where(presence > threshold, count, count.dtype.type(0))
+
+
+def better_rule(
+    presence: NDArray[np.floating],
+    count: NDArray[np.floating],
+    truth: NDArray[np.floating],
+    *,
+    threshold: float = 0.5,
+) -> Joining:
+    """Choose the rule with the smaller squared error, on cells that no model has learned from.
+
+    Parameters
+    ----------
+    presence, count : ndarray of float, (n,)
+        As for `joint_people`.
+    truth : ndarray of float, (n,)
+        People.
+    threshold : float, optional
+        Of the gate.
+
+    Returns
+    -------
+    {"gate", "expected"}
+        The gate where both are equally wrong, or there is no cell.
+
+    Examples
+    --------
+    >>> chance, people = np.full(10, 0.4), np.full(10, 10.0)
+    >>> better_rule(chance, people, np.repeat([0.0, 10.0], [6, 4]))
+    'expected'
+    """
+    wrong = {
+        rule: np.square(joint_people(presence, count, rule=rule, threshold=threshold) - truth).sum()
+        for rule in RULES
+    }
+    return min(RULES, key=lambda rule: float(wrong[rule]))
 
 
 TILE_BYTES = 2**25  # of pixels, unless one cell has more
@@ -146,6 +247,7 @@ def estimate(
     count: Model | None,
     *,
     cell_size: float | CellGrid,
+    rule: Joining = "gate",
     threshold: float = 0.5,
     batch_size: int = 64,
     device: str = "auto",
@@ -163,8 +265,12 @@ def estimate(
         Counts people: a regressor, the transformer or the single-stage one. None: presence alone.
     cell_size : float or CellGrid
         Side of a cell in units of the image's CRS, on the grid from (0, 0); or a grid.
+    rule : {"gate", "expected"}, optional
+        People are counted where presence is above the threshold, or the count of every cell is
+        multiplied by its presence.
     threshold : float, optional
-        Cells with a higher probability of presence are counted, the others have 0 people.
+        Of the gate: cells with a higher probability of presence are counted, the others have 0
+        people.
     batch_size : int, optional
         Cells that pass through a GPU at once, at most. On a CPU they pass one by one.
     device : str, optional
@@ -201,7 +307,7 @@ def estimate(
     >>> estimate(image.astype("uint8"), model, None, cell_size=100).presence.shape
     (3, 4)
     """
-    _check_settings(threshold, batch_size)
+    _check_settings(rule, threshold, batch_size)
     image = as_bands(image)
     lattice = find_lattice(image, as_grid(cell_size, image.rio.crs))
     models = {
@@ -215,11 +321,13 @@ def estimate(
         raise InputError("presence and count are both None; expected at least one model; give one")
     fill = nodata_of(image)
     ring = max(contexts) * lattice.pixels
-    rule = Rule(lattice.pixels, ring, fill, threshold, batch_size, device)
-    return _as_dataset(_map_tiles(image, lattice, rule, **models), lattice, models)
+    how = Rule(lattice.pixels, ring, fill, threshold, batch_size, device, rule)
+    return _as_dataset(_map_tiles(image, lattice, how, **models), lattice, models)
 
 
-def _check_settings(threshold: float, batch_size: int) -> None:
+def _check_settings(rule: str, threshold: float, batch_size: int) -> None:
+    if rule not in RULES:
+        raise InputError(f"the rule is {rule!r}; expected 'gate' or 'expected'; correct it")
     if not 0 <= threshold <= 1:
         raise InputError(
             f"threshold is {threshold}; expected a probability from 0 to 1, such as 0.5; correct it"

@@ -1,7 +1,8 @@
 """Tables of predictions: one row per cell, from popdask or any other program.
 
-A table has ``cell`` (a code or a number), ``prediction`` and ``truth`` (people), and ``presence``
-(the probability that the cell is inhabited) where there is one.
+A table has ``cell`` (a code or a number), ``prediction`` and ``truth`` (people), and perhaps
+``presence`` (the probability that the cell is inhabited) and ``count`` (people by the regressor
+alone, whatever presence says).
 
 Estimates of several models beside each other, scored on the same cells.
 
@@ -19,9 +20,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,11 +34,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from popdask.errors import InputError
+from popdask.imagery.features import picture_features
 from popdask.io.paths import Path_, write_text
 from popdask.io.tables import read_table
-from popdask.metrics.estimates import count_scores, presence_scores
+from popdask.metrics.estimates import CountScores, block_intervals, count_scores, presence_scores
 
 COLUMNS = ("cell", "prediction", "truth")
+OTHERS = ("presence", "count")  # that a table may have
 
 
 def prediction_table(
@@ -93,7 +95,7 @@ def read_predictions(path: Path_) -> pd.DataFrame:
     path : path
         Parquet, where it is called .parquet or .pq, or else CSV, with the columns
         ``cell`` (a code or a number), ``prediction`` and ``truth`` (people), and perhaps
-        ``presence`` (a probability). Others are ignored.
+        ``presence`` (a probability) and ``count`` (people). Others are ignored.
 
     Returns
     -------
@@ -175,7 +177,7 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
             f"{name} has no column {' and no '.join(lacking)} but {', '.join(map(str, table))}; "
             "cell, prediction and truth were expected: rename its columns"
         )
-    table = table[[*COLUMNS, *(["presence"] if "presence" in table else [])]]
+    table = table[[*COLUMNS, *(name for name in OTHERS if name in table)]]
     twice = table["cell"].duplicated()
     if twice.any():
         raise InputError(
@@ -206,8 +208,14 @@ def _check_truth(first: str, one: pd.Series, name: str, other: pd.Series) -> Non
         )
 
 
+_CODE = r"_(-?\d+)_(-?\d+)$"  # north and east at the end of a cell's code
+
+
 def evaluate(
-    predictions: pd.DataFrame | Mapping[str, pd.DataFrame], *, threshold: float = 0.5
+    predictions: pd.DataFrame | Mapping[str, pd.DataFrame],
+    *,
+    threshold: float = 0.5,
+    block: int | None = None,
 ) -> pd.DataFrame:
     """Score estimates side by side.
 
@@ -219,14 +227,21 @@ def evaluate(
     threshold : float, optional
         A cell is called inhabited where ``presence`` is above it; without that column, where the
         prediction is above 0.
+    block : int, optional
+        Cells per side of the squares that a bootstrap draws: scores then have intervals that hold
+        90 % of the draws.
 
     Returns
     -------
     pandas.DataFrame
         One row per model, on the cells that all models predict: the fields of
         :class:`popdask.metrics.PresenceScores` (cells, accuracy, matthews, precision, recall, and
-        the four counts of the confusion matrix) and of :class:`popdask.metrics.CountScores` (mse,
-        mae, r2, people, true_people, relative_error). NaN where a score is not defined.
+        the four counts of the confusion matrix, f1) and of :class:`popdask.metrics.CountScores`
+        (mse, mae, r2, people, true_people, relative_error, rmse, median_error, p90_error, within_1,
+        within_2). With `block`, the ends of the intervals as well, such as ``r2_low`` and
+        ``r2_high`` (:func:`popdask.metrics.block_intervals`; ``people_low`` and ``people_high`` are
+        the true total with the ends of its relative error); NaN where cells are not called by
+        their north and east. NaN where a score is not defined.
 
     Raises
     ------
@@ -248,8 +263,54 @@ def evaluate(
     for name, table in on_common_cells(predictions).items():
         presence, limit = _presence(table, threshold)
         scores = asdict(presence_scores(presence, table["truth"], threshold=limit))
-        rows[name] = scores | asdict(count_scores(table["prediction"], table["truth"]))
+        scores |= asdict(count_scores(table["prediction"], table["truth"]))
+        rows[name] = scores | ({} if block is None else _intervals(table, scores, limit, block))
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def regressor_scores(
+    predictions: pd.DataFrame | Mapping[str, pd.DataFrame], *, threshold: float = 0.5
+) -> pd.DataFrame:
+    """Score what models count, without their gate: where people truly live, and where it is open.
+
+    Parameters
+    ----------
+    predictions : DataFrame, or mapping of them
+        As for `evaluate`; those without a column ``count`` are left out.
+    threshold : float, optional
+        The gate is open where ``presence`` is above it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per model and set of cells: model, of ("inhabited" or "passed"), and the fields of
+        :class:`popdask.metrics.CountScores`; no "passed" where there is no presence.
+
+    Raises
+    ------
+    InputError
+        As `evaluate`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"cell": [1, 2, 3], "prediction": [0, 4, 9], "truth": [0, 5, 7]})
+    >>> table = table.assign(count=[3, 4, 9], presence=[0.1, 0.6, 0.4])
+    >>> regressor_scores(table)[["of", "cells", "mae"]]
+              of  cells  mae
+    0  inhabited      2  1.5
+    1     passed      1  1.0
+    """
+    rows = []
+    for name, table in on_common_cells(predictions).items():
+        if "count" not in table:
+            continue
+        sets = {"inhabited": table["truth"] > 0}
+        sets |= {"passed": table["presence"] > threshold} if "presence" in table else {}
+        for of, there in sets.items():
+            scores = count_scores(table["count"][there], table["truth"][there])
+            rows.append({"model": name, "of": of, **asdict(scores)})
+    names = [field.name for field in fields(CountScores)]
+    return pd.DataFrame(rows, columns=["model", "of", *names])
 
 
 def scores_by_density(
@@ -344,6 +405,30 @@ def _presence(table: pd.DataFrame, threshold: float) -> tuple[pd.Series, float]:
     return (table["presence"], threshold) if "presence" in table else (table["prediction"], 0.0)
 
 
+def _intervals(
+    table: pd.DataFrame, scores: Mapping[str, float], limit: float, block: int
+) -> dict[str, float]:
+    """The ends of the scores' intervals, by name."""
+    if block < 1:
+        raise InputError(f"block is {block}; expected cells per side, at least 1; correct it")
+    places = pd.Series(table.index.astype(str)).str.extract(_CODE).astype(float).to_numpy()
+    if np.isnan(places).any():
+        blocks: Any = np.zeros(len(table))  # one square, of which nothing is known
+    else:
+        blocks = np.unique(places // block, axis=0, return_inverse=True)[1].ravel()
+    presence = table.get("presence")
+    found = block_intervals(
+        table["prediction"], table["truth"], blocks, presence=presence, threshold=limit
+    )
+    total = scores["true_people"]
+    found["people"] = tuple(total * (1 + end) for end in found["relative_error"])  # type: ignore[assignment]
+    return {
+        f"{name}_{end}": value
+        for name, ends in found.items()
+        for end, value in zip(("low", "high"), ends, strict=True)
+    }
+
+
 def _errors(table: pd.DataFrame) -> dict[str, float]:
     scores = count_scores(table["prediction"], table["truth"])
     bias = (scores.people - scores.true_people) / scores.cells
@@ -368,27 +453,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-FEATURES = (
-    "mean",
-    "spread",
-    "darkest",
-    "dark",
-    "bright",
-    "brightest",
-    "edges",
-    "edge_spread",
-    "strong_edges",
-    "edges_down_share",
-    "texture_2",
-    "texture_4",
-    "texture_8",
-    "unevenness",
-)
-"""The figures of each band, in their order."""
-
-_BATCH = 512  # cells whose pixels are held at a time
 
 
 class Baseline(Protocol):
@@ -544,7 +608,7 @@ def fit_baselines(cells: xr.Dataset) -> dict[str, Baseline]:
     ----------
     cells : Dataset
         ``images`` (cell, band, row, col) and ``people`` (cell); with ``split``, only its training
-        cells are used, otherwise all cells with known people.
+        cells and those set aside to choose by are used, otherwise all cells with known people.
 
     Returns
     -------
@@ -563,81 +627,13 @@ def fit_baselines(cells: xr.Dataset) -> dict[str, Baseline]:
     (['mean per cell', 'regression'], 4.0)
     """
     people = cells["people"].values
-    chosen = np.flatnonzero(cells["split"] == 0 if "split" in cells else np.isfinite(people))
+    learned = cells["split"].isin((0, 2)) if "split" in cells else np.isfinite(people)
+    chosen = np.flatnonzero(learned)
     images, people = cells["images"].isel(cell=chosen).data, people[chosen]
     return {
         "mean per cell": MeanBaseline.fit(images, people),
         "regression": FeatureBaseline.fit(images, people),
     }
-
-
-def picture_features(images: Any) -> NDArray[np.float64]:
-    """Describe pictures by their brightness, edges and texture.
-
-    Of each band: mean and standard deviation; the 1st, 10th, 90th and 99th percentile; mean and
-    standard deviation of the gradient's length, the share of pixels where it exceeds 30, and the
-    share of it that points down the rows; the standard deviation that means over squares of 2, 4
-    and 8 pixels lose from one size to the next; and that between the four quarters.
-
-    Parameters
-    ----------
-    images : array, (cell, band, row, col)
-        NumPy or Dask, read in batches of 512 cells; at least 16 pixels a side.
-
-    Returns
-    -------
-    ndarray of float64, (cell, 14 · band)
-        The figures of the first band in the order of FEATURES, then of the next.
-
-    Raises
-    ------
-    InputError
-        If the images are smaller than 16 × 16 pixels.
-
-    Examples
-    --------
-    >>> picture_features(np.full((2, 1, 16, 16), 90, np.uint8))[0, :4]
-    array([90.,  0., 90., 90.])
-    """
-    if min(images.shape[2:]) < 16:
-        raise InputError(
-            f"images have {images.shape[2]} × {images.shape[3]} pixels, but textures need 16 × 16: "
-            "cut the cells at a finer resolution"
-        )
-    bands = images.shape[1]
-    parts = [
-        np.stack([_features(batch[:, band]) for band in range(bands)], 1)
-        for batch in _batches(images)
-    ]
-    return np.concatenate(parts).reshape(len(images), bands * len(FEATURES))
-
-
-def _batches(images: Any) -> Iterator[NDArray[np.float32]]:
-    """Read some cells at a time; what has no data is 0, as networks see it."""
-    for start in range(0, len(images), _BATCH):
-        batch = np.asarray(images[start : start + _BATCH], np.float32)
-        yield np.where(np.isnan(batch), np.float32(0), batch)
-
-
-def _features(pictures: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Describe one band (cell, row, col) by FEATURES (cell, feature)."""
-    flat = pictures.reshape(len(pictures), -1)
-    down, across = np.diff(pictures, axis=1)[:, :, 1:], np.diff(pictures, axis=2)[:, 1:]
-    edges = np.hypot(down, across).reshape(len(pictures), -1)
-    falls = abs(down).mean((1, 2)) / (abs(down).mean((1, 2)) + abs(across).mean((1, 2)) + 1e-6)
-    spreads = [flat.std(1), *(_squares(pictures, side).std((1, 2)) for side in (2, 4, 8))]
-    textures = [fine - coarse for fine, coarse in pairwise(spreads)]
-    quarters = _squares(pictures, min(pictures.shape[1:]) // 2).std((1, 2))
-    brightness = [flat.mean(1), spreads[0], *np.percentile(flat, (1, 10, 90, 99), axis=1)]
-    steps = [edges.mean(1), edges.std(1), (edges > 30).mean(1), falls]
-    return np.stack([*brightness, *steps, *textures, quarters], 1).astype(np.float64)
-
-
-def _squares(pictures: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """Means over squares of so many pixels; what is left over at the edges does not count."""
-    count, rows, cols = len(pictures), *(size // side for size in pictures.shape[1:])
-    whole = pictures[:, : rows * side, : cols * side]
-    return whole.reshape(count, rows, side, cols, side).mean((2, 4))
 
 
 def _check(people: NDArray[np.floating]) -> None:

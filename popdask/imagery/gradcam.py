@@ -83,7 +83,11 @@ def gradcam(model: TrainedModel | Network, image: ArrayLike) -> NDArray[np.float
 def split(module: Network, image: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Give the last feature map (1, C, h, w), and the rest of the network as a function of it."""
     if not isinstance(module, PopulationViT):
-        assert isinstance(module, PresenceCNN | CountCNN)
+        if not isinstance(module, PresenceCNN | CountCNN):
+            raise InputError(
+                f"Grad-CAM explains networks that learn from pixels, and this model is "
+                f"{module.config['network']!r}; give a convolutional network or a transformer"
+            )
         return module.features(image), module.head
     codes = module.patches(image).flatten(2).transpose(1, 2)  # (1, n, width)
     codes = torch.cat([module.token, codes], dim=1) + module.positions

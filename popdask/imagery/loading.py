@@ -34,9 +34,9 @@ from torch import Tensor
 from xarray import DataArray, Dataset
 
 from popdask.errors import InputError
-from popdask.imagery.model import KINDS, LeakageWarning, TrainedModel
-from popdask.imagery.networks import build
-from popdask.imagery.split import split_fingerprint
+from popdask.imagery.features import FEATURES_NETWORK, LEAST
+from popdask.imagery.model import KINDS, LeakageWarning, TrainedModel, build
+from popdask.imagery.split import SELECTION, TRAINING, VALIDATION, split_fingerprint
 
 OPTIMIZERS = ("adam", "adamw")
 FLIPS = ("none", "horizontal", "both")
@@ -68,6 +68,8 @@ class TrainingConfig:
     """"none", "horizontal" (east and west change places) or "both" (north and south too)."""
     jitter: float = 0.2
     """Brightness and contrast are each multiplied by up to 1 ± this much."""
+    other_bands: int = 0
+    """Bands at the end that are no image: their brightness and contrast stay as they are."""
     normalise: str = "half"
     """"half": [0, white] to [−1, 1]; "bands": each band by its mean and standard deviation."""
     white: float | None = None
@@ -158,11 +160,12 @@ class TrainingConfig:
         config = {"network": name, "bands": bands, **seen, **self.network}
         with torch.device("meta"):
             network = build(config)
-        least = 2 ** len(getattr(network, "features", ()))
+        least = LEAST if name == FEATURES_NETWORK else 2 ** len(getattr(network, "features", ()))
         if pixels < least:
             raise InputError(
-                f"the cells have {pixels} x {pixels} pixels, expected at least {least} for the "
-                f"blocks of {name}, each of which halves them; use fewer blocks or smaller pixels"
+                f"the cells have {pixels} x {pixels} pixels, expected at least {least} for "
+                f"{_NEEDS[name == FEATURES_NETWORK].format(name)}; use smaller pixels or more of "
+                "them"
             )
         return config
 
@@ -171,6 +174,7 @@ class TrainingConfig:
         return asdict(self)
 
 
+_NEEDS = ("the blocks of {}, each of which halves them", "the textures among the {}")
 _NETWORK_OF = {
     "presence": "PresenceCNN",
     "count": "CountCNN",
@@ -226,16 +230,19 @@ class Augmentation:
         factors = rng.uniform(1 - jitter, 1 + jitter, (2, n)).astype(np.float32)
         return cls(mirrored, factors[0], factors[1])
 
-    def apply(self, images: Tensor, places: slice) -> Tensor:
+    def apply(self, images: Tensor, places: slice, others: int = 0) -> Tensor:
         """Vary images (n, band, row, col) in units of white, which have these places in the epoch.
 
         Values stay within [0, 1], or what the image itself has beyond it: floats are often not in
-        units of white. Without jitter and flips the images are unchanged.
+        units of white. Without jitter and flips the images are unchanged. The last `others` bands
+        are no image, such as buildings: they are mirrored with it, and nothing else.
         """
         device = images.device
         columns, rows = torch.from_numpy(self.flips[places].T.copy()).to(device)
         images = torch.where(columns[:, None, None, None], images.flip(3), images)
         images = torch.where(rows[:, None, None, None], images.flip(2), images)
+        if others:
+            images, plain = images[:, :-others], images[:, -others:]
         brightness, contrast = (
             torch.from_numpy(factor[places]).to(device)[:, None, None, None]
             for factor in (self.brightness, self.contrast)
@@ -244,7 +251,8 @@ class Augmentation:
         high = images.amax((1, 2, 3), keepdim=True).clamp(min=1)
         images = (images * brightness).clamp(low, high)
         mean = images.mean((1, 2, 3), keepdim=True)
-        return ((images - mean) * contrast + mean).clamp(low, high)
+        varied = ((images - mean) * contrast + mean).clamp(low, high)
+        return torch.cat([varied, plain], 1) if others else varied
 
 
 RUN = 64
@@ -409,12 +417,35 @@ def _pieces(indices: NDArray[np.int64], size: int = 1024) -> list[NDArray[np.int
 
 
 INHABITED = 0.5  # presence above it
+FEW = 0.2  # share of the inhabited cells that a gate must leave for the counts
+
+
+class GateWarning(UserWarning):
+    """A model of presence leaves few of the inhabited cells for the model that counts."""
+
+
+class Chosen(NamedTuple):
+    """The cells of a training, ascending indices."""
+
+    training: NDArray[np.int64]
+    """To learn from."""
+    selection: NDArray[np.int64]
+    """To choose the epoch and the rate by; without an inner split, the validation cells."""
+    validation: NDArray[np.int64]
+    """To score the model on."""
+
+    @property
+    def seen(self) -> NDArray[np.int64]:
+        """Cells that a score must not be told of: those learned from, and those chosen by."""
+        if self.selection is self.validation:
+            return self.training
+        return np.union1d(self.training, self.selection)
 
 
 def choose_cells(
     cells: Dataset, kind: str, gate: TrainedModel | None, config: TrainingConfig, device: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose the cells of a kind of model: those to learn from, and those to judge it by."""
+) -> Chosen:
+    """Choose the cells of a kind of model: to learn from, to choose by, and to score it on."""
     if kind not in KINDS:
         raise InputError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     if "split" not in cells.coords:
@@ -426,15 +457,33 @@ def choose_cells(
         labelled = np.flatnonzero(wanted)
         said = predict_cells(gate, cells, labelled, device=device, threads=config.threads)
         wanted[labelled] = said > INHABITED
+        _tell_closed(wanted, (people > 0) & (split == TRAINING))
     elif kind in ("count", "transformer"):
         wanted &= people > 0
-    training, validation = (np.flatnonzero(wanted & (split == side)) for side in (0, 1))
-    if not (len(training) and len(validation)):
+    sides = (TRAINING, SELECTION, VALIDATION)
+    training, selection, validation = (np.flatnonzero(wanted & (split == side)) for side in sides)
+    if not (split == SELECTION).any():
+        selection = validation
+    if not (len(training) and len(validation) and len(selection)):
+        chosen_by = "" if selection is validation else f", {len(selection)} to choose by"
         raise InputError(
-            f"there are {len(training)} training and {len(validation)} validation cells for "
-            f"{kind}, expected some of both; give more cells or another split"
+            f"there are {len(training)} training{chosen_by} and {len(validation)} validation cells "
+            f"for {kind}, expected some of each; give more cells or another split"
         )
-    return training, validation
+    return Chosen(training, selection, validation)
+
+
+def _tell_closed(passed: NDArray[np.bool_], inhabited: NDArray[np.bool_]) -> None:
+    """Warn where a gate leaves few of the truly inhabited training cells."""
+    left, there = np.count_nonzero(passed & inhabited), np.count_nonzero(inhabited)
+    if left < FEW * there:
+        warnings.warn(
+            f"the model of presence leaves {left:,} of {there:,} truly inhabited training cells "
+            "for the model that counts; expected at least a fifth: let it learn from inhabited "
+            "cells, or train presence longer",
+            GateWarning,
+            stacklevel=4,
+        )
 
 
 def _check_gate(gate: TrainedModel, cells: Dataset, kind: str) -> None:

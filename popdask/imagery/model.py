@@ -3,6 +3,8 @@
 Sellebjerg et al. take 8-bit grey to [0, 1] and then (x − 0.5) / 0.5. Here white, the mean and the
 standard deviation may be others, per band, and travel with the weights.
 
+Networks built from their configuration, with weights of their own or with given ones.
+
 A trained network with all that its answers depend on, as one object and as one file.
 
 What a network says of a cell depends on its weights, its architecture and the normalisation of the
@@ -16,6 +18,11 @@ whatever cells come with it.
 Take a bare network where a trained model is expected.
 
 Whether a model is judged by cells that it learned from.
+
+The mean of several models, as one: what each of them gets wrong by itself averages out.
+
+The members keep their own scaling and say what they say alone; the mean is of probabilities, or of
+people. It is a network like any other, so it is stored, sent to workers and estimated with as one.
 """
 
 from __future__ import annotations
@@ -23,27 +30,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from popdask._repr_html import html_card
 from popdask.blocks.torch import AsBytes, fixed_arithmetic, pack, pick_device, unpack
 from popdask.errors import InputError
-from popdask.imagery.networks import (
-    CountCNN,
-    Network,
-    PopulationViT,
-    PresenceCNN,
-    build,
-    build_with,
-    parameter_count,
-)
+from popdask.imagery.features import FEATURES_NETWORK, FeatureModel
+from popdask.imagery.networks import CountCNN, Network, PopulationViT, PresenceCNN, parameter_count
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,80 @@ class Normalisation:
     def __call__(self, images: Tensor) -> Tensor:
         """Take raw images (n, band, row, col) to the input of the network, float32."""
         return self.centre(self.unit(images)).contiguous(memory_format=torch.channels_last)
+
+
+NETWORKS: dict[str, type[Network]] = {
+    **{network.__name__: network for network in (PresenceCNN, CountCNN, PopulationViT)},
+    FEATURES_NETWORK: FeatureModel,
+}
+
+
+def build(config: Mapping[str, Any]) -> Network:
+    """Build a network from its configuration: its name under "network", and its arguments.
+
+    Parameters
+    ----------
+    config : mapping
+        As the attribute ``config`` of every network here.
+
+    Returns
+    -------
+    Network
+        A torch module.
+
+    Raises
+    ------
+    InputError
+        If the name or an argument is unknown, or no network can have its value.
+
+    Examples
+    --------
+    >>> build({"network": "CountCNN", "blocks": 3, "base": 8}).config["blocks"]
+    3
+    """
+    arguments = dict(config)
+    name = arguments.pop("network", None)
+    if name not in NETWORKS:
+        raise InputError(f"the network is {name!r}, expected one of {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[name](**arguments)
+    except TypeError as error:
+        raise InputError(f"{name} cannot be built ({error}); correct its settings") from error
+
+
+def build_with(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Network:
+    """Build a network around weights that it has already.
+
+    Parameters
+    ----------
+    config : mapping
+        As for `build`.
+    weights : mapping of str to Tensor
+        Its state; the tensors become the network's own.
+
+    Returns
+    -------
+    Network
+        Without a number drawn at random.
+
+    Raises
+    ------
+    InputError
+        As `build` does.
+    RuntimeError
+        If names or shapes are others than the configuration asks for.
+
+    Examples
+    --------
+    >>> network = CountCNN(blocks=2, base=4)
+    >>> again = build_with(network.config, network.state_dict())
+    >>> torch.equal(again.head[-1].weight, network.head[-1].weight)
+    True
+    """
+    with torch.device("meta"):
+        network = build(config)
+    network.load_state_dict(weights, assign=True)
+    return network.float()
 
 
 KINDS = ("presence", "count", "transformer", "weighted")
@@ -180,7 +254,7 @@ class TrainedModel(AsBytes):
         kind : str
             "presence", "count", "transformer" or "weighted".
         network : mapping
-            As for `popdask.imagery.networks.build`.
+            As for `popdask.imagery.model.build`.
         pixels : int
             Rows and columns of an image.
         dtype : str, optional
@@ -198,7 +272,7 @@ class TrainedModel(AsBytes):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The configuration of the network, as `popdask.imagery.networks.build` takes it."""
+        """The configuration of the network, as `popdask.imagery.model.build` takes it."""
         return self.module.config
 
     @property
@@ -422,3 +496,104 @@ def check_leakage(
             stacklevel=2,
         )
     return leaked
+
+
+MEAN = "mean"  # the name of this network in settings
+
+
+class MeanNetwork(Network):
+    """The mean of what several networks say of raw images.
+
+    Parameters
+    ----------
+    kind : str
+        "presence", or a kind that counts people.
+    members : sequence of mapping
+        Of each: its ``kind``, its network's ``config``, and ``white``, ``mean`` and ``std`` of its
+        scaling.
+    bands : int
+        Bands of the image.
+
+    Notes
+    -----
+    ``forward``: raw (B, bands, rows, columns) → (B,), a logit or people.
+    """
+
+    def __init__(self, kind: str, members: Sequence[Mapping[str, Any]], bands: int) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"network": MEAN, "kind": kind, "bands": bands}
+        self.config["members"] = [dict(member) for member in members]
+        self.members = nn.ModuleList(build(member["config"]) for member in members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the logit of the mean probability, or the mean number of people."""
+        said = []
+        for member, module in zip(self.config["members"], self.members, strict=True):
+            scaling = Normalisation(member["white"], tuple(member["mean"]), tuple(member["std"]))
+            inputs = scaling(x).contiguous(memory_format=torch.channels_last)
+            said.append(answer(member["kind"], module(inputs)))
+        mean = torch.stack(said).mean(0)
+        return torch.logit(mean, 1e-7) if self.config["kind"] == "presence" else mean
+
+
+NETWORKS[MEAN] = MeanNetwork
+
+
+def mean_of(models: Sequence[TrainedModel]) -> TrainedModel:
+    """Join models of one question, trained on the same split, into their mean.
+
+    Parameters
+    ----------
+    models : sequence of TrainedModel
+        All of presence, or all of people, on cells of one size, pixels, bands and context.
+
+    Returns
+    -------
+    TrainedModel
+        It knows the cells that any of them has seen. Without figures and losses of its own.
+
+    Raises
+    ------
+    InputError
+        If there is none, or they do not fit together.
+
+    Examples
+    --------
+    >>> network = {"network": "CountCNN", "blocks": 1, "base": 4}
+    >>> models = [TrainedModel.untrained("count", network, pixels=8, seed=s) for s in (0, 1)]
+    >>> images = np.full((2, 1, 8, 8), 9, np.uint8)
+    >>> said = np.mean([model.predict(images) for model in models], 0)
+    >>> bool(np.allclose(mean_of(models).predict(images), said))
+    True
+    """
+    if not models:
+        raise InputError("there are no models to take the mean of; expected some; give them")
+    first = models[0]
+    for name in ("pixels", "cell_size", "resolution", "context", "bands", "split"):
+        found = [getattr(model, name) for model in models]
+        if any(value != found[0] and value == value for value in found):
+            raise InputError(
+                f"the {name} of the models is {', '.join(map(str, found))}; expected the same, as "
+                "of models trained on one split of the cells; train them together"
+            )
+    kinds = {"presence" if model.kind == "presence" else "people" for model in models}
+    if len(kinds) > 1:
+        raise InputError(
+            "some of the models are of presence and others of people; expected one or the other"
+        )
+    members = [
+        {"kind": model.kind, "config": dict(model.config)}
+        | {name: getattr(model.normalisation, name) for name in ("white", "mean", "std")}
+        for model in models
+    ]
+    kind = "count" if first.kind == "transformer" else first.kind
+    module = MeanNetwork(kind, members, first.bands)
+    for own, model in zip(module.members, models, strict=True):
+        own.load_state_dict(model.module.state_dict())
+    raw = Normalisation(1.0, (0.0,) * first.bands, (1.0,) * first.bands)
+    seen = np.unique(np.concatenate([model.training_cells for model in models]), axis=0)
+    settings = {"members": [dict(model.settings) for model in models]}
+    return replace(
+        first, module=module, kind=kind, normalisation=raw, training_cells=seen, settings=settings,
+        figures={}, history=(),
+    )  # fmt: skip

@@ -40,6 +40,7 @@ COARSER = 1.25  # pixels of the file in one wanted, above which they are average
 MARGIN = 3  # pixels of a file around those that a tile covers, for the warper's kernel
 EDGE_POINTS = 21  # along each edge of a tile, between which other CRSs are as good as straight
 
+Method = Literal["auto", "nearest", "bilinear", "average"]
 Part = tuple[tuple[slice, slice], NDArray, NDArray[np.bool_]]
 
 
@@ -68,11 +69,11 @@ class Source:
     """Pixels wanted in one of the layer's."""
 
     @classmethod
-    def of(cls, layer: Mosaic, target: Target) -> Source:
+    def of(cls, layer: Mosaic, target: Target, method: Method = "auto") -> Source:
         """Take the layer's own pixels where they are those of the target, else resample them.
 
-        The average of those under a pixel where it is clearly larger than they are, else bilinear,
-        also where another CRS changes their size by a few percent.
+        With "auto", the average of those under a pixel where it is clearly larger than they are,
+        else bilinear, also where another CRS changes their size by a few percent.
         """
         if is_on_lattice(target.grid, layer.grid):
             return cls(layer, offset_on(target.grid, layer.grid), Resampling.nearest, 1.0)
@@ -80,7 +81,8 @@ class Source:
         ends = middle[0] + np.array([0, 1]), middle[1] + np.zeros(2)
         row, column = carry(*ends, target.grid, layer.grid)
         span = math.hypot(row[1] - row[0], column[1] - column[0])
-        resampling = Resampling.average if span > COARSER else Resampling.bilinear
+        fitting = "average" if span > COARSER else "bilinear"
+        resampling = Resampling[fitting if method == "auto" else method]
         return cls(layer, None, resampling, 1 / span)
 
 
@@ -217,6 +219,7 @@ def open_mosaic(
     align: bool = False,
     on_top: Literal["first", "last"] = "first",
     nodata: float | None = None,
+    resampling: Method = "auto",
     chunks: int | str | tuple = "auto",
 ) -> xr.DataArray:
     """Open one or several image files as one image, lazily.
@@ -241,6 +244,9 @@ def open_mosaic(
     nodata : float, optional
         Pixels with this value in every band have no data, beside what masks and alpha say; if not
         given, the value that a file declares. Say 0 where black padding was not declared.
+    resampling : {"auto", "nearest", "bilinear", "average"}, optional
+        How files come onto other pixels than their own; "auto" averages those that are finer, and
+        is bilinear otherwise.
     chunks : "auto", int or tuple, optional
         Pixels per block along y and x. "auto" is whole cells, about 2048 pixels a side.
 
@@ -287,7 +293,7 @@ def open_mosaic(
         pixels, ratio = _cell_pixels(layers, cells, resolution, align)
         target = _cell_target(layers, cells, pixels, _tile_side(pixels, ratio))
         step = block_side(pixels) * pixels
-    return _lazy_image(layers, target, _chunk_sizes(chunks, target, step))
+    return _lazy_image(layers, target, _chunk_sizes(chunks, target, step), resampling)
 
 
 def _own_pixels(layers: list[Mosaic], resolution: float | None, align: bool) -> Target:
@@ -391,19 +397,19 @@ def _between(first: int, size: int, step: int) -> tuple[int, ...]:
 
 
 def _lazy_image(
-    layers: list[Mosaic], target: Target, chunks: tuple[tuple[int, ...], ...]
+    layers: list[Mosaic], target: Target, chunks: tuple[tuple[int, ...], ...], resampling: Method
 ) -> xr.DataArray:
     first = layers[0].sheets[0]
     bands = len(first.bands)
     versions = [_version(sheet.path) for layer in layers for sheet in layer.sheets]
     read = da.map_blocks(
         read_block,
-        sources=[Source.of(layer, target) for layer in layers],
+        sources=[Source.of(layer, target, resampling) for layer in layers],
         target=target,
         chunks=((bands + 1,), *chunks),
         dtype=first.dtype,
         meta=np.empty((0, 0, 0), first.dtype),
-        name=f"mosaic-{tokenize(layers, versions, target, chunks)}",
+        name=f"mosaic-{tokenize(layers, versions, target, chunks, resampling)}",
     )
     places = xr_coords(target.grid, dims=("y", "x"))
     for axis in ("y", "x"):

@@ -1,4 +1,10 @@
-"""One split of the cells for every model: which are learned from, which are kept for scoring.
+"""The inner split: training cells that nothing is learned from, by which a training is judged.
+
+Whatever is chosen by looking at some cells (the epoch, the rate, a rule) is better on them than
+elsewhere. So a part of the training cells is set aside to choose by, and the cells that scores are
+told of are seen by nothing.
+
+One split of the cells for every model: which are learned from, which are kept for scoring.
 
 A split is stored with the cells, so that no two models can have been trained on different ones.
 Blocks keep the two sides apart on the ground: whole squares of the grid are drawn for validation,
@@ -8,6 +14,7 @@ and training cells that come too near to one of their cells are on neither side.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -18,14 +25,77 @@ from scipy.spatial import cKDTree
 from popdask.errors import InputError
 from popdask.imagery.cells import cells_grid
 
+SELECTION = 2
+
+
+def set_aside(cells: xr.Dataset, share: float = 0.2, *, seed: int | None = None) -> xr.Dataset:
+    """Set a part of the training cells aside, to choose epochs, rates and rules by.
+
+    Parameters
+    ----------
+    cells : Dataset
+        With ``split``, as `split_cells` or `select_fold` give it.
+    share : float, optional
+        Share of the training cells; 0 sets none aside, and a training then chooses its epoch by
+        the validation cells, as Sellebjerg et al. did: its scores on those are too good.
+    seed : int, optional
+        Another seed chooses others; by default that of the split.
+
+    Returns
+    -------
+    Dataset
+        With 2 in ``split`` where a training cell was set aside. They are drawn as the split was:
+        cell by cell, or in squares, which are half as wide as those of the split. No gap is kept
+        around them: it would cost training cells, and no score is told of them.
+
+    Raises
+    ------
+    InputError
+        If the share is not from 0 to below 1, there is no split, or too few cells are left.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> from popdask.imagery.grid import CellGrid
+    >>> from popdask.imagery.cutting import cut_cells
+    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
+    >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
+    >>> from popdask.imagery.split import split_cells
+    >>> split = set_aside(split_cells(cells, kind="random")).split
+    >>> [int((split == side).sum()) for side in (0, 2, 1)]
+    [64, 16, 20]
+    """
+    if not 0 <= share < 1:
+        raise InputError(
+            f"the share of training cells to choose by is {share}; expected 0 or more and less "
+            "than 1, such as 0.2; correct it"
+        )
+    if "split" not in cells.coords:
+        raise InputError("the cells have no split; expected one; make it with split_cells")
+    if share == 0:
+        return cells
+    split, told = cells["split"].values.copy(), dict(cells["split"].attrs)
+    learned = np.flatnonzero(split == TRAINING)
+    seed = int(told.get("seed", 0)) if seed is None else seed
+    side = max(1, int(told.get("block", 2)) // 2)
+    groups = draw_groups(cells.isel(cell=learned), told.get("kind", "random"), side, seed)
+    split[learned[np.isin(groups, draw(groups, share * len(learned), seed))]] = SELECTION
+    return cells.assign_coords(split=("cell", split, {**told, "selection": share}))
+
+
 TRAINING, VALIDATION, NEITHER = 0, 1, -1
 Kind = Literal["random", "blocks"]
+COSTLY = 1 / 3  # share of the training cells that a gap may cost without a warning
+
+
+class GapWarning(UserWarning):
+    """The gap between training and validation cells costs many of the training cells."""
 
 
 def split_cells(
     cells: xr.Dataset,
     *,
-    kind: Kind = "random",
+    kind: Kind = "blocks",
     validation: float = 0.2,
     block: int = 10,
     gap: int | None = None,
@@ -38,8 +108,8 @@ def split_cells(
     cells : Dataset
         With people, north and east (cell).
     kind : {"random", "blocks"}, optional
-        Draw cells, or squares of `block` × `block` cells. Randomly drawn cells have their
-        neighbours on the other side, so scores on them say little about places not seen.
+        Draw cells, or (by default) squares of `block` × `block` cells. Randomly drawn cells have
+        their neighbours on the other side, so scores on them say little about places not seen.
     validation : float, optional
         Share of the labelled cells, between 0 and 1.
     block : int, optional
@@ -63,6 +133,11 @@ def split_cells(
     InputError
         If a setting is wrong, or one side would be empty.
 
+    Warns
+    -----
+    GapWarning
+        If the gap costs more than a third of the training cells.
+
     Notes
     -----
     Random: exactly the share of cells, rounded. Blocks: the drawn squares whose number of cells
@@ -75,16 +150,18 @@ def split_cells(
     >>> from popdask.imagery.cutting import cut_cells
     >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
     >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
-    >>> int((split_cells(cells).split == 1).sum())
+    >>> int((split_cells(cells, kind="random").split == 1).sum())
     20
+    >>> int((split_cells(cells, block=5).split == 1).sum())
+    25
     """
     if not 0 < validation < 1:
         raise InputError(
             f"validation is {validation}; expected a share between 0 and 1, such as 0.2; correct it"
         )
-    groups = _groups(cells, kind, block, seed)
+    groups = draw_groups(cells, kind, block, seed)
     target = validation * np.count_nonzero(groups >= 0)
-    chosen = _draw(groups, target, seed)
+    chosen = draw(groups, target, seed)
     settings = _settings(cells, kind, block, gap, seed)
     return _with_split(cells, groups >= 0, np.isin(groups, chosen), settings)
 
@@ -130,7 +207,7 @@ def fold_cells(
     >>> np.bincount(fold_cells(cells, 4, block=5).fold).tolist()
     [25, 25, 25, 25]
     """
-    groups = _groups(cells, kind, block, seed)
+    groups = draw_groups(cells, kind, block, seed)
     found, sizes = np.unique(groups[groups >= 0], return_counts=True)
     if not (2 <= folds <= 127 and len(found) >= folds):
         drawn = "squares of cells" if kind == "blocks" else "cells"
@@ -218,7 +295,7 @@ def split_fingerprint(cells: xr.Dataset) -> str:
     >>> from popdask.imagery.grid import CellGrid
     >>> from popdask.imagery.cutting import cut_cells
     >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
-    >>> cells = split_cells(cut_cells(image).assign(people=("cell", np.ones(100))))
+    >>> cells = split_cells(cut_cells(image).assign(people=("cell", np.ones(100))), block=5)
     >>> split_fingerprint(cells) == split_fingerprint(cells.isel(cell=slice(None, None, -1)))
     True
     """
@@ -232,7 +309,7 @@ def split_fingerprint(cells: xr.Dataset) -> str:
     return hashlib.sha256(place.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
 
 
-def _groups(cells: xr.Dataset, kind: Kind, block: int, seed: int) -> NDArray[np.int64]:
+def draw_groups(cells: xr.Dataset, kind: Kind, block: int, seed: int) -> NDArray[np.int64]:
     """Number what is drawn, a cell or a square of them, from the south-west; −1 if unlabelled."""
     if kind not in ("random", "blocks"):
         raise InputError(
@@ -256,7 +333,7 @@ def _groups(cells: xr.Dataset, kind: Kind, block: int, seed: int) -> NDArray[np.
     return groups
 
 
-def _draw(groups: NDArray[np.int64], target: float, seed: int) -> NDArray[np.int64]:
+def draw(groups: NDArray[np.int64], target: float, seed: int) -> NDArray[np.int64]:
     """Draw groups until they hold as nearly as can be `target` cells, but neither none nor all."""
     found, sizes = np.unique(groups[groups >= 0], return_counts=True)
     if len(found) < 2:
@@ -297,10 +374,22 @@ def _with_split(
         training = np.flatnonzero(split == TRAINING)
         tree = cKDTree(places[split == VALIDATION])
         away, _ = tree.query(places[training], p=np.inf, distance_upper_bound=gap + 0.5)
-        split[training[np.isfinite(away)]] = NEITHER
+        near = training[np.isfinite(away)]
+        split[near] = NEITHER
+        _tell_cost(gap, len(near), len(training))
     if not (split == TRAINING).any():
         raise InputError(
             f"no training cell is more than {gap} cells away from the validation cells; expected "
             "some on both sides; use smaller blocks, a smaller share or a smaller gap"
         )
     return cells.assign_coords(split=("cell", split, settings))
+
+
+def _tell_cost(gap: int, lost: int, training: int) -> None:
+    if COSTLY * training < lost < training:
+        warnings.warn(
+            f"the gap of {gap} cells costs {lost:,} of {training:,} training cells; expected no "
+            "more than a third: take larger squares, fewer folds or a smaller gap",
+            GapWarning,
+            stacklevel=4,
+        )

@@ -241,7 +241,7 @@ class Trainer:
 
         def step(images: Tensor, targets: Tensor, places: slice) -> Tensor:
             within = slice(before + places.start, before + places.stop)
-            inputs = varied.apply(self.normalisation.unit(images), within)
+            inputs = varied.apply(self.normalisation.unit(images), within, self.config.other_bands)
             inputs = self.normalisation.centre(inputs)
             self.optimizer.zero_grad()
             with autocast:

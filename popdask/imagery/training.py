@@ -36,15 +36,18 @@ from xarray import Dataset
 
 from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
+from popdask.imagery.boosting import fit_features
+from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.loading import (
     CellImages,
+    Chosen,
     TrainingConfig,
     choose_cells,
     draw_shares,
     predict_cells,
 )
-from popdask.imagery.model import Normalisation, TrainedModel
-from popdask.imagery.networks import build, build_with
+from popdask.imagery.model import Normalisation, TrainedModel, build, build_with
+from popdask.imagery.networks import Network
 from popdask.imagery.split import split_fingerprint
 from popdask.imagery.trainer import Loss, Side, Stale, Trainer, resume, start_in_scale
 from popdask.metrics.estimates import count_scores, presence_scores
@@ -60,11 +63,11 @@ class Progress:
     training: float
     """Mean loss over the cells as they were learned from."""
     validation: float
-    """Mean loss over the validation cells."""
+    """Mean loss over the cells that the epoch is chosen by."""
     rate: float
     """The learning rate of the epoch."""
     best_epoch: int
-    """The epoch with the lowest validation loss so far."""
+    """The epoch with the lowest such loss so far."""
     batch_size: int
     """Cells per step, halved where memory ran out."""
 
@@ -87,8 +90,10 @@ def train(
     ----------
     cells : Dataset
         ``images`` (cell, band, row, col), NumPy or Dask, ``people`` (cell), NaN = unknown, and the
-        coordinates north, east and split (cell): 0 training, 1 validation, −1 neither; attributes
-        cell_size, resolution and context.
+        coordinates north, east and split (cell): 0 training, 1 validation, −1 neither, and 2 for
+        those to choose the epoch by (`popdask.imagery.split.set_aside`); without such, it is chosen
+        by the validation cells, whose scores are then too good. Attributes cell_size, resolution
+        and context.
     kind : {"presence", "count", "transformer", "weighted"}
         What to learn, and from which cells.
     config : TrainingConfig, optional
@@ -113,10 +118,10 @@ def train(
     Returns
     -------
     TrainedModel
-        With the weights of the lowest validation loss, and its scores on the validation cells:
-        loss, epoch, and accuracy and matthews, or mse, mae, r2 and relative_error of the total.
-        Counts are then multiplied by one number, the figure ``scale``, with which the people of
-        the training cells add up.
+        With the weights of the lowest loss on the cells to choose by, that loss and its epoch, and
+        its scores on the validation cells: accuracy and matthews, or mse, mae, r2 and
+        relative_error of the total. Counts are then multiplied by one number, the figure
+        ``scale``, with which the people of the training cells add up.
 
     Raises
     ------
@@ -162,12 +167,14 @@ def train(
     """
     config = config or TrainingConfig.preset(kind)
     sides = choose_cells(cells, kind, gate, config, device)
-    network = config.network_for(kind, **_shape(cells))
+    network = config.network_for(kind, **image_shape(cells))
+    if network["network"] == FEATURES_NETWORK:
+        return _fitted(cells, kind, replace(config, network=network), sides, device)
     mark = _mark(cells, kind, config, network, sides, identity)
     kept = resume(checkpoint, mark, config.epochs, stale) if checkpoint else None
     threads = kept.plain["threads"] if kept else config.threads or CPU_COUNT
     config = replace(config, network=network, threads=threads)
-    training, validation = (_side(cells, kind, config, chosen) for chosen in sides)
+    training, selection = (_side(cells, kind, config, chosen) for chosen in sides[:2])
     training = replace(training, shares=draw_shares(cells["people"].values[sides[0]], config))
     place = pick_device(device)
     with _alone(place), fixed_arithmetic(threads), torch.enable_grad():
@@ -179,15 +186,15 @@ def train(
         if kept:
             trainer.restore(kept)
         while not trainer.finished:
-            trainer.run_epoch(training, validation)
+            trainer.run_epoch(training, selection)
             if checkpoint:
                 trainer.state().save(checkpoint, mark)
             if progress:
                 progress(_progress(trainer))
-    model = _trained(cells, kind, trainer, training)
+    model = _trained(cells, kind, trainer, sides.seen)
     if kind in _PEOPLE:
-        model = _levelled(model, cells, training, trainer, device)
-    figures = _figures(model, cells, validation, trainer, device)
+        model = _levelled(model, cells, sides.training, trainer, device)
+    figures = _figures(model, cells, sides.validation, trainer, device)
     return replace(model, figures={**figures, **model.figures})
 
 
@@ -198,6 +205,7 @@ _LOSSES: dict[str, Loss] = {
     "weighted": nn.functional.mse_loss,
 }
 _PEOPLE = ("count", "weighted")  # what their last layer says
+FEATURE_BATCH = 512  # cells of plain features that are answered at once
 _running = Lock()
 
 
@@ -222,7 +230,7 @@ def _progress(trainer: Trainer) -> Progress:
     )
 
 
-def _shape(cells: Dataset) -> dict[str, int]:
+def image_shape(cells: Dataset) -> dict[str, int]:
     """Bands, pixels along a side, and pixels of the ring around the cell."""
     _, bands, pixels, columns = cells["images"].transpose("cell", "band", "row", "col").shape
     if pixels != columns:
@@ -268,7 +276,7 @@ def _mark(
     kind: str,
     config: TrainingConfig,
     network: dict[str, Any],
-    sides: tuple[NDArray[np.int64], NDArray[np.int64]],
+    sides: Chosen,
     identity: str,
 ) -> str:
     """Tell this training from others: its cells and settings, but for the number of epochs."""
@@ -283,33 +291,61 @@ def _mark(
     return digest.hexdigest()
 
 
-def _trained(cells: Dataset, kind: str, trainer: Trainer, side: Side) -> TrainedModel:
+def _trained(cells: Dataset, kind: str, trainer: Trainer, seen: NDArray[np.int64]) -> TrainedModel:
     """Put the best weights together with what they depend on."""
-    places = np.stack([cells[name].values for name in ("north", "east")], axis=1)
-    return TrainedModel(
-        build_with(trainer.config.network, trainer.best),
-        kind,
-        trainer.normalisation,
-        pixels=_shape(cells)["pixels"],
-        cell_size=float(cells.attrs["cell_size"]),
-        resolution=float(cells.attrs["resolution"]),
-        context=int(cells.attrs.get("context", 0)),
+    module = build_with(trainer.config.network, trainer.best)
+    return replace(
+        _with_place(cells, kind, module, trainer.normalisation, seen),
         settings=trainer.config.as_dict(),
-        training_cells=places[side.images.chosen].astype(np.int64),
-        split=split_fingerprint(cells),
         history=tuple(trainer.history),
     )
 
 
+def _with_place(
+    cells: Dataset, kind: str, module: Network, scaling: Normalisation, seen: NDArray[np.int64]
+) -> TrainedModel:
+    """Put a network together with the cells that it knows, and how they look."""
+    places = np.stack([cells[name].values for name in ("north", "east")], axis=1)
+    return TrainedModel(
+        module,
+        kind,
+        scaling,
+        pixels=image_shape(cells)["pixels"],
+        cell_size=float(cells.attrs["cell_size"]),
+        resolution=float(cells.attrs["resolution"]),
+        context=int(cells.attrs.get("context", 0)),
+        training_cells=places[seen].astype(np.int64),
+        split=split_fingerprint(cells),
+    )
+
+
+def _fitted(
+    cells: Dataset, kind: str, config: TrainingConfig, sides: Chosen, device: str
+) -> TrainedModel:
+    """Fit a model of plain features, and score it on the validation cells."""
+    module, history = fit_features(cells, kind, config, sides)
+    bands = image_shape(cells)["bands"]
+    raw = Normalisation(1.0, (0.0,) * bands, (1.0,) * bands)
+    best = min(history, key=lambda row: row["validation"])
+    model = replace(
+        _with_place(cells, kind, module, raw, sides.seen),
+        settings=config.as_dict(),
+        history=tuple(history),
+    )
+    said = predict_cells(model, cells, sides.validation, device=device, batch_size=FEATURE_BATCH)
+    scores = _scores(kind, said.astype(np.float64), cells["people"].values[sides.validation])
+    return replace(model, figures={"loss": best["validation"], "epoch": best["epoch"], **scores})
+
+
 def _levelled(
-    model: TrainedModel, cells: Dataset, side: Side, trainer: Trainer, device: str
+    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
 ) -> TrainedModel:
     """Scale a network's counts so that the people of the cells it has learned from add up.
 
     Without dropout and variation, and where no count is below 0, it says a few percent more than it
     learned to: little in a cell, much in the sum of a country.
     """
-    said, people = _answers(model, cells, side, trainer, device)
+    said, people = _answers(model, cells, chosen, trainer, device)
     scale = float(people.sum() / said.sum()) if said.any() and people.any() else 1.0
     last = model.module.get_submodule("head")[-1]  # type: ignore[index]
     with torch.no_grad():
@@ -319,10 +355,9 @@ def _levelled(
 
 
 def _answers(
-    model: TrainedModel, cells: Dataset, side: Side, trainer: Trainer, device: str
+    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a model says of the cells of a side, and their people."""
-    chosen = side.images.chosen
+    """What a model says of some cells, and their people."""
     said = predict_cells(
         model,
         cells,
@@ -335,13 +370,18 @@ def _answers(
 
 
 def _figures(
-    model: TrainedModel, cells: Dataset, side: Side, trainer: Trainer, device: str
+    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
 ) -> dict[str, float]:
     """Score a model by the validation cells."""
-    said, people = _answers(model, cells, side, trainer, device)
+    said, people = _answers(model, cells, chosen, trainer, device)
     figures = {"loss": trainer.best_loss, "epoch": float(trainer.best_epoch)}
-    if model.kind == "presence":
+    return figures | _scores(model.kind, said, people)
+
+
+def _scores(kind: str, said: NDArray[np.float64], people: NDArray[np.float64]) -> dict[str, float]:
+    """Score what a model of a kind says of cells."""
+    if kind == "presence":
         presence = presence_scores(said, people)
-        return figures | {"accuracy": presence.accuracy, "matthews": presence.matthews}
+        return {"accuracy": presence.accuracy, "matthews": presence.matthews}
     counts = asdict(count_scores(said, people))
-    return figures | {name: counts[name] for name in ("mse", "mae", "r2", "relative_error")}
+    return {name: counts[name] for name in ("mse", "mae", "r2", "relative_error")}

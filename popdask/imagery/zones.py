@@ -1,11 +1,4 @@
-"""Which polygon the centre of every cell lies in.
-
-It is the one whose border a ray from the centre to the left crosses an odd number of times; a
-centre on a shared border belongs to the polygon on its right, or above it. Crossings are computed
-from absolute coordinates along edges that always run upwards, so that polygons with a common border
-leave no gap and share no cell, in any chunks.
-
-Exact sums by zone: the same to the last bit in any order, so in any chunks.
+"""Exact sums by zone: the same to the last bit in any order, so in any chunks.
 
 Values are added as the two words of `popdask.blocks.sums`.
 
@@ -18,6 +11,7 @@ cell belongs to the zone in which its centre lies.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +25,12 @@ import pandas as pd
 import rioxarray
 import shapely
 import xarray as xr
+from affine import Affine
 from dask import delayed
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.features import rasterize
 
 from popdask.blocks.sums import LIMIT, from_fixed, pair
 from popdask.errors import InputError
@@ -42,128 +38,6 @@ from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.io.paths import Path_
 from popdask.io.rasters import missing_file
 from popdask.io.tables import read_features, read_table
-
-NONE = -1
-
-
-@dataclass(frozen=True)
-class Outlines:
-    """The borders of polygons as edges."""
-
-    edges: NDArray[np.float64]
-    """x and y of the lower end, x and y of the upper one, (edge, 4), ordered by polygon."""
-    first: NDArray[np.int64]
-    """Where each polygon's edges begin, and their end, (polygon + 1,)."""
-    names: NDArray
-    """What the polygons are called."""
-
-    @classmethod
-    def of(cls, polygons: NDArray, names: NDArray) -> Outlines:
-        """Take polygons apart into their edges."""
-        parts, owner = shapely.get_parts(polygons, return_index=True)
-        rings, part = shapely.get_rings(parts, return_index=True)
-        points, ring = shapely.get_coordinates(rings, return_index=True)
-        edges = np.hstack([points[:-1], points[1:]])[ring[:-1] == ring[1:]]
-        polygon = owner[part[ring[:-1][ring[:-1] == ring[1:]]]]
-        downwards = edges[:, 1] > edges[:, 3]
-        edges[downwards] = edges[downwards][:, [2, 3, 0, 1]]
-        return cls(edges, np.searchsorted(polygon, np.arange(len(polygons) + 1)), names)
-
-
-def numbered(outlines: Outlines, y: NDArray, x: NDArray, chunks: tuple) -> da.Array:
-    """Number cells by the polygon in which their centres lie, lazily.
-
-    Parameters
-    ----------
-    outlines : Outlines
-        The polygons, in the CRS of the centres.
-    y, x : numpy.ndarray of float64
-        The centres' coordinates, (y,) and (x,), ascending or descending.
-    chunks : tuple of tuple of int
-        The chunks along y and x.
-
-    Returns
-    -------
-    dask.array.Array
-        int32 (y, x), −1 in no polygon. Computing it raises `InputError` where polygons overlap.
-    """
-    rows, columns = (da.from_array(a, chunks=(c,)) for a, c in zip((y, x), chunks, strict=True))
-    return da.map_blocks(
-        _fill_block,
-        rows[:, None],
-        columns[None, :],
-        outlines=delayed(outlines, pure=True),
-        chunks=chunks,
-        dtype=np.int32,
-        meta=np.empty((0, 0), np.int32),
-    )
-
-
-def _fill_block(y: NDArray, x: NDArray, outlines: Outlines) -> NDArray[np.int32]:
-    y, x = y[:, 0], x[0]
-    up, right = (slice(None, None, 1 if a[-1] >= a[0] else -1) for a in (y, x))
-    number = np.full((y.size, x.size), NONE, np.int32)
-    clash = _fill(y[up], x[right], outlines.edges, outlines.first, number)
-    if clash[0] >= 0:
-        row, column = clash[2:]
-        raise InputError(
-            f"the zones {outlines.names[clash[0]]} and {outlines.names[clash[1]]} overlap at "
-            f"({x[right][column]:.10g}, {y[up][row]:.10g}); every cell was expected to lie in one "
-            "zone at most: correct their borders, or leave one of them out"
-        )
-    return number[up, right]
-
-
-@numba.njit(cache=True, nogil=True)
-def _fill(
-    y: NDArray, x: NDArray, edges: NDArray, first: NDArray, number: NDArray
-) -> tuple[int, int, int, int]:
-    """Number the centres (y, x), both ascending; the first clash (zone, zone, row, column)."""
-    height, width = number.shape
-    odd = np.zeros((height, width + 1), np.bool_)
-    for zone in range(len(first) - 1):
-        low, high = height, 0
-        for edge in range(first[zone], first[zone + 1]):
-            x0, y0, x1, y1 = edges[edge]
-            if y1 <= y[0] or y0 > y[-1] or min(x0, x1) > x[-1]:
-                continue
-            start, stop = np.searchsorted(y, y0), np.searchsorted(y, y1)
-            low, high = min(low, start), max(high, stop)
-            for row in range(start, stop):
-                crossing = x0 + (y[row] - y0) / (y1 - y0) * (x1 - x0)
-                column = np.searchsorted(x, crossing)
-                odd[row, column] = not odd[row, column]
-        for row in range(low, high):
-            inside = False
-            for column in range(width):
-                inside ^= odd[row, column]
-                if inside and number[row, column] >= 0:
-                    return number[row, column], zone, row, column
-                if inside:
-                    number[row, column] = zone
-            odd[row] = False
-    return -1, -1, -1, -1
-
-
-def beyond(polygons: NDArray, grid: GeoBox) -> NDArray[np.float64]:
-    """Share of each polygon's area that lies beyond a grid, (polygon,); 0 where it is rounding.
-
-    Less than a cell is: outlines seldom end exactly where a raster does.
-
-    Examples
-    --------
-    >>> grid = GeoBox.from_bbox((0, 0, 40, 20), "EPSG:25832", resolution=1)
-    >>> beyond(np.array([shapely.box(30, 0, 50, 20), shapely.box(39, 0, 40.01, 20)]), grid)
-    array([0.5, 0. ])
-    """
-    box = shapely.box(*grid.extent.boundingbox)
-    polygons = shapely.make_valid(polygons)  # of rings that cross themselves, as cells are numbered
-    area, inside = shapely.area(polygons), shapely.area(shapely.intersection(polygons, box))
-    cell = box.area / (grid.shape[0] * grid.shape[1])
-    # A polygon smaller than a cell is beyond the grid if it is so wholly.
-    share = 1 - np.divide(inside, area, out=np.ones_like(area), where=area > 0)
-    return np.where((area - inside > cell) | (inside == 0), share, 0.0)
-
 
 COLUMNS = 4  # cells, cells with a value, the two words of the sum
 
@@ -264,6 +138,11 @@ def _add(number: NDArray, values: NDArray, table: NDArray) -> None:
 
 Table = pd.DataFrame | pd.Series | Mapping[int, float] | Path_
 RASTERS = {".tif", ".tiff", ".vrt"}
+NONE = -1
+NUDGE = 1e-6, 1e-8  # of a cell, right and up: so a centre on a border lies in one zone alone
+
+# `rasterize` silences this itself, but not where other threads silence theirs at the same time.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
 
 
 @dataclass(frozen=True)
@@ -372,11 +251,67 @@ def _from_polygons(
             f"the zone {names[wrong.to_numpy()].iloc[0]} is not a polygon but "
             f"{zones.geometry[wrong].iloc[0]!s:.40}; expected polygons: leave it out"
         )
-    outlines = np.asarray(zones.to_crs(like.rio.crs).geometry)
-    centres = _as_dask(like, like)
+    polygons, grid = np.asarray(zones.to_crs(like.rio.crs).geometry), grid_of(like)
+    chunks = _as_dask(like, like).chunks
     y, x = (like[axis].to_numpy().astype(np.float64) for axis in "yx")
-    number = numbered(Outlines.of(outlines, names.to_numpy()), y, x, centres.chunks)
-    return Zones(_plain(names), people, _dressed(number, like), beyond(outlines, grid_of(like)))
+    number = da.map_blocks(
+        _burn,
+        da.from_array(y, chunks=chunks[:1])[:, None],
+        da.from_array(x, chunks=chunks[1:])[None, :],
+        polygons=delayed(polygons, pure=True),
+        names=names.to_numpy(),
+        cell=(abs(grid.resolution.x), abs(grid.resolution.y)),
+        chunks=chunks,
+        dtype=np.int32,
+        meta=np.empty((0, 0), np.int32),
+    )
+    return Zones(_plain(names), people, _dressed(number, like), _beyond(polygons, grid))
+
+
+def _burn(
+    y: NDArray, x: NDArray, *, polygons: NDArray, names: NDArray, cell: tuple[float, float]
+) -> NDArray[np.int32]:
+    """Number the cells of a block by the polygon in which their centres lie."""
+    y, x, (width, height) = y[:, 0], x[0], cell
+    down, right = (
+        slice(None, None, 1 if y[0] >= y[-1] else -1),
+        slice(None, None, 1 if x[-1] >= x[0] else -1),
+    )
+    y, x = y[down], x[right]
+    left, top = x[0] + (NUDGE[0] - 0.5) * width, y[0] + (NUDGE[1] + 0.5) * height
+    transform = Affine(width, 0, left, 0, -height, top)
+    west, south, east, north = shapely.bounds(polygons).T
+    near = (west <= x[-1] + width) & (east >= x[0]) & (south <= top) & (north >= y[-1])
+    shapes = [(polygons[zone], int(zone)) for zone in np.flatnonzero(near)]
+    if not shapes:
+        return np.full((y.size, x.size), NONE, np.int32)
+    # What is burned last stays: both ways round differ where two overlap.
+    last, first = (
+        rasterize(burned, (y.size, x.size), NONE, transform=transform, dtype=np.int32)
+        for burned in (shapes, shapes[::-1])
+    )
+    if (clash := np.argwhere(first != last)).size:
+        row, column = min(clash.tolist(), key=lambda at: (-at[0], at[1]))
+        raise InputError(
+            f"the zones {names[first[row, column]]} and {names[last[row, column]]} overlap at "
+            f"({x[column]:.10g}, {y[row]:.10g}); every cell was expected to lie in one zone at "
+            "most: correct their borders, or leave one of them out"
+        )
+    return first[down, right]
+
+
+def _beyond(polygons: NDArray, grid: GeoBox) -> NDArray[np.float64]:
+    """Share of each polygon's area that lies beyond a grid, (polygon,); 0 where it is rounding.
+
+    Less than a cell is: outlines seldom end exactly where a raster does.
+    """
+    box = shapely.box(*grid.extent.boundingbox)
+    polygons = shapely.make_valid(polygons)  # of rings that cross themselves, as cells are numbered
+    area, inside = shapely.area(polygons), shapely.area(shapely.intersection(polygons, box))
+    cell = box.area / (grid.shape[0] * grid.shape[1])
+    # A polygon smaller than a cell is beyond the grid if it is so wholly.
+    share = 1 - np.divide(inside, area, out=np.ones_like(area), where=area > 0)
+    return np.where((area - inside > cell) | (inside == 0), share, 0.0)
 
 
 def _from_cells(cells: xr.DataArray, totals: object, like: xr.DataArray, name: str) -> Zones:

@@ -297,12 +297,13 @@ def link_lines(
     following = pd.Series(stamps[1:], index=stamps[:-1])
     # by its index, since pandas cannot map to an empty series of times, as of a single frame
     until = pd.Series(following.reindex(links["time"]).to_numpy(), links.index)
+    until = links.get("next", until)  # which is beyond the following frame where there is a gap
     place = communities.set_index(["time", "community"])["centroid"]
     ends = [
         np.asarray(place.reindex(pd.MultiIndex.from_arrays([when, links[name]])))
         for when, name in ((links["time"], "source"), (until, "target"))
     ]
-    table = links.copy()
+    table = links.drop(columns="next", errors="ignore")
     table.insert(1, "until", until)
     lines = [_line(np.array(pair, dtype=object)) for pair in zip(*ends, strict=True)]
     return gpd.GeoDataFrame(table, geometry=lines, crs=communities.crs)

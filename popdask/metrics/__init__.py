@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "estimates": [
             "CountScores",
             "PresenceScores",
+            "block_intervals",
             "count_scores",
             "people_error",
             "presence_scores",

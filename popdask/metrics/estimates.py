@@ -3,6 +3,12 @@
 How right estimated people are: errors by cell, and of the total.
 
 How right it is told whether people live in a cell.
+
+How sure a score is: its interval when whole squares of land are drawn again and again.
+
+Neighbouring cells err alike, so a score of 20,000 cells in fifteen squares is known as well as
+fifteen numbers are. A bootstrap draws the squares, not the cells: as many as there are, with
+repetition. Every score here follows from sums over cells, so a draw is one matrix product.
 """
 
 from __future__ import annotations
@@ -74,6 +80,16 @@ class CountScores:
     """True people in all cells."""
     relative_error: float
     """(people − true people) / true people."""
+    rmse: float
+    """Root of the mean squared error, people."""
+    median_error: float
+    """Median of the absolute error, people."""
+    p90_error: float
+    """90th percentile of the absolute error, people."""
+    within_1: float
+    """Share of the cells with an error of at most 1 person."""
+    within_2: float
+    """Share of the cells with an error of at most 2 people."""
 
 
 def count_scores(estimate: Any, truth: Any) -> CountScores:
@@ -104,16 +120,23 @@ def count_scores(estimate: Any, truth: Any) -> CountScores:
     """
     estimated, true = known_cells(estimate=estimate, truth=truth)
     error = estimated - true
+    off = np.abs(error)
+    median, ninth = np.quantile(off, (0.5, 0.9)) if len(off) else (float("nan"),) * 2
     # Rounding of the mean would give values that are all the same a spread of their own.
     spread = float(np.square(true - _mean(true)).sum()) if (true != true[:1]).any() else 0.0
     return CountScores(
         cells=len(true),
         mse=_mean(np.square(error)),
-        mae=_mean(np.abs(error)),
+        mae=_mean(off),
         r2=1 - float(np.square(error).sum()) / spread if spread else float("nan"),
         people=float(estimated.sum()),
         true_people=float(true.sum()),
         relative_error=people_error(estimated, true),
+        rmse=_mean(np.square(error)) ** 0.5,
+        median_error=float(median),
+        p90_error=float(ninth),
+        within_1=_mean(off <= 1),
+        within_2=_mean(off <= 2),
     )
 
 
@@ -172,6 +195,8 @@ class PresenceScores:
     """Inhabited cells that are called empty."""
     true_negative: int
     """Empty cells that are called empty."""
+    f1: float
+    """Harmonic mean of precision and recall."""
 
     @property
     def confusion(self) -> np.ndarray:
@@ -235,8 +260,136 @@ def presence_scores(presence: Any, truth: Any, *, threshold: float = 0.5) -> Pre
         false_positive=fp,
         false_negative=fn,
         true_negative=tn,
+        f1=_ratio(2 * tp, 2 * tp + fp + fn),
     )
 
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
+
+
+SCORES = ("accuracy", "matthews", "f1", "rmse", "mae", "r2", "relative_error")
+LEAST = 2  # blocks, with fewer nothing can be said
+
+
+def block_intervals(
+    estimate: Any,
+    truth: Any,
+    blocks: Any,
+    *,
+    presence: Any = None,
+    threshold: float = 0.5,
+    level: float = 0.9,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Give the intervals of the scores of an estimate, by a bootstrap over blocks.
+
+    Parameters
+    ----------
+    estimate, truth : array_like of float, (n,)
+        People per cell, finite.
+    blocks : array_like, (n,)
+        The block of each cell, numbers or text.
+    presence : array_like of float, (n,), optional
+        The probability that a cell is inhabited; by default whether people are estimated there.
+    threshold : float, optional
+        Of the probability, excluded.
+    level : float, optional
+        Share of the draws within an interval, which leaves out as many below as above.
+    repeats : int, optional
+        Draws.
+    seed : int, optional
+        Of the draws.
+
+    Returns
+    -------
+    dict of (float, float)
+        Low and high of accuracy, matthews, f1, rmse, mae, r2 and relative_error, as
+        :func:`popdask.metrics.presence_scores` and :func:`popdask.metrics.count_scores` define
+        them. NaN where there are fewer than two blocks, or a score is defined in no draw.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or a setting is out of its range.
+
+    Notes
+    -----
+    The same whatever the order of the cells. An interval of few blocks is itself uncertain.
+
+    References
+    ----------
+    Efron, B., Tibshirani, R. J. (1993). An Introduction to the Bootstrap, chapter 13.
+
+    Examples
+    --------
+    >>> truth = np.arange(40.0)
+    >>> low, high = block_intervals(truth * 1.1, truth, np.arange(40) // 10)["relative_error"]
+    >>> round(low, 3), round(high, 3)
+    (0.1, 0.1)
+    """
+    said, true = np.asarray(estimate, np.float64), np.asarray(truth, np.float64)
+    chance = (said > 0).astype(np.float64) if presence is None else np.asarray(presence, np.float64)
+    limit = 0.5 if presence is None else threshold
+    names, block = np.unique(np.asarray(blocks), return_inverse=True)
+    if not said.shape == true.shape == chance.shape == block.shape:
+        raise InputError(
+            f"estimate has {said.shape}, truth {true.shape}, presence {chance.shape} and blocks "
+            f"{block.shape}; expected one shape (n,): give arrays of the same cells"
+        )
+    if not 0 < level < 1 or repeats < 1:
+        raise InputError(
+            f"level is {level} and repeats {repeats}; expected a share between 0 and 1 and at "
+            "least one draw, such as 0.9 and 1000; correct them"
+        )
+    if len(names) < LEAST:
+        return {name: (float("nan"), float("nan")) for name in SCORES}
+    sums = _block_sums(said, true, chance > limit, block.ravel(), len(names))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), repeats)
+    scores = _scores(sums @ drawn.T)
+    ends = (0.5 - level / 2, 0.5 + level / 2)
+    return {name: _ends(values, ends) for name, values in scores.items()}
+
+
+def _block_sums(
+    said: NDArray[np.float64],
+    true: NDArray[np.float64],
+    called: NDArray[np.bool_],
+    block: NDArray[np.int64],
+    count: int,
+) -> NDArray[np.float64]:
+    """Add up per block (term, block) what the scores follow from, in an order of its own."""
+    order = np.lexsort([called, said, true, block])
+    said, true, called, block = said[order], true[order], called[order], block[order]
+    error, there = said - true, true > 0
+    around = true - true.mean()  # small numbers: their squares lose nothing
+    terms = [np.ones_like(true), said, true, error**2, np.abs(error), around, around**2]
+    terms += [called & there, called & ~there, ~called & there, ~called & ~there]
+    return np.stack([np.bincount(block, term, count) for term in terms])
+
+
+def _scores(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Scores (draw,) from sums (term, draw); NaN where one is not defined."""
+    n, said, true, squares, errors, around, spread, tp, fp, fn, tn = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        spread = spread - around**2 / n
+        return {
+            "accuracy": (tp + tn) / n,
+            "matthews": np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(product), 0.0),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "rmse": np.sqrt(squares / n),
+            "mae": errors / n,
+            "r2": np.where(spread > 0, 1 - squares / spread, np.nan),
+            "relative_error": np.where(true > 0, (said - true) / true, np.nan),
+        }
+
+
+def _ends(values: NDArray[np.float64], ends: tuple[float, float]) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, ends)
+    return float(low), float(high)

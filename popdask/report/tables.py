@@ -66,6 +66,7 @@ def community_columns(
 
 def link_columns(links: pd.DataFrame, times: np.ndarray) -> Columns:
     """List which community of a frame leads to which of the next, and with how many people."""
+    links = links[links["gap"] == 0] if "gap" in links else links
     return {
         "frame": _frames(links["time"], times),
         "source": links["source"].tolist(),

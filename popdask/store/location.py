@@ -129,6 +129,9 @@ class Location(Protocol):
     def exists(self) -> bool:
         """Tell whether a repository is there."""
 
+    def neighbours(self) -> Iterator[Location]:
+        """List the other repositories in the same folder, by name."""
+
     def storage(self) -> icechunk.Storage:
         """Open it for Icechunk."""
 
@@ -177,6 +180,13 @@ class Folder:
         """Tell whether a repository is there; nothing is created."""
         return self.path.is_dir() and icechunk.Repository.exists(self.storage())
 
+    def neighbours(self) -> Iterator[Folder]:
+        """List the other repositories in the same folder, by name."""
+        beside = self.path.absolute().parent
+        for path in sorted(beside.iterdir()) if beside.is_dir() else ():
+            if path.name != self.path.name and Folder(path).exists():
+                yield Folder(path)
+
     def storage(self) -> icechunk.Storage:
         """Open it for Icechunk."""
         return icechunk.local_filesystem_storage(str(self.path))
@@ -221,6 +231,16 @@ class Prefix:
     def exists(self) -> bool:
         """Tell whether a repository is there."""
         return icechunk.Repository.exists(self.storage())
+
+    def neighbours(self) -> Iterator[Prefix]:
+        """List the other repositories under the same prefix, by name."""
+        pages = paths.client().get_paginator("list_objects_v2")
+        folder = self.key[: self.key.rfind("/") + 1]
+        for page in pages.paginate(Bucket=self.bucket, Prefix=folder, Delimiter="/"):
+            for item in page.get("CommonPrefixes", ()):
+                other = Prefix(self.bucket, item["Prefix"].rstrip("/"))
+                if other != self and other.exists():
+                    yield other
 
     def storage(self) -> icechunk.Storage:
         """Open it for Icechunk."""

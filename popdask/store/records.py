@@ -195,6 +195,10 @@ class Finished:
     """How long it took."""
     bytes: int
     """How much it added to the store."""
+    amount: int = 0
+    """How much there was to do, in a unit of the stage's own; 0 where that is not known."""
+    of: str = ""
+    """The stage that this is a part of, if it is not one itself."""
 
 
 @dataclass(frozen=True)

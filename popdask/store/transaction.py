@@ -208,6 +208,11 @@ class Transaction:
         Where the repository is.
     guard
         Is called before each commit; raises if the region is no longer held.
+
+    Attributes
+    ----------
+    amounts : Mapping of int
+        How much there is to do in each stage, to be put down beside the time that it takes.
     """
 
     def __init__(
@@ -216,6 +221,7 @@ class Transaction:
         self._repository = repository
         self.location = location
         self._guard = guard
+        self.amounts: Mapping[str, int] = {}
         self._since = time.perf_counter()
         self._bytes = location.bytes()
 
@@ -466,8 +472,15 @@ class Transaction:
         write_records(session.store, read_records(session.store) | {stage: dict(record)})
         seconds, total = time.perf_counter() - self._since, self.location.bytes()
         started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-        work = str(record.get("work", ""))
-        finished = Finished(stage, work, started, round(seconds, 3), total - self._bytes)
+        finished = Finished(
+            stage,
+            str(record.get("work", "")),
+            started,
+            round(seconds, 3),
+            total - self._bytes,
+            self.amounts.get(stage, 0),
+            str(record.get("of", "")),
+        )
         self._write(session, stage, {"finished": asdict(finished)})
         self._since, self._bytes = time.perf_counter(), total
 

@@ -10,6 +10,8 @@ of it, so it groups them on its own. Neighbouring chunks then see the same cores
 overlap: one small task per frame joins the groups that share a core and numbers them, and every
 chunk draws its cells with the final numbers. Disc and runs are in
 :mod:`popdask.tracking._dbscan_kernels`.
+Where one cell is enough and only those that touch are in reach, communities are the connected
+components of `popdask.blocks.components`.
 
 Communities of too few people, dissolved.
 
@@ -35,6 +37,7 @@ from dask.highlevelgraph import HighLevelGraph
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from popdask.blocks.components import components
 from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 from popdask.blocks.sums import LabelSums, frames_of, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
@@ -185,6 +188,9 @@ def _places(rows: tuple[int, ...], columns: tuple[int, ...]) -> dict[tuple[int, 
 def _label(classes: da.Array, eps: float, min_samples: int) -> da.Array:
     """Communities of classes (…, y, x), as a graph that grows with the number of chunks."""
     *times, height, width = classes.shape
+    if min_samples == 1 and 1 <= eps < 2:  # every cell is a core: plain connected components
+        corners = _dbscan_kernels.disk_half_widths(eps, (2, 2))[1] == 1
+        return components(classes, 8 if corners else 4, least=0)
     chord = _dbscan_kernels.disk_half_widths(eps, (height, width))
     halo = 2 * (chord.size - 1), 2 * int(chord[0])
     frames = merge_thin_chunks(classes.rechunk(dict.fromkeys(range(len(times)), 1)), halo)

@@ -45,11 +45,10 @@ from popdask.tracking.encoder import (
     check_features,
     usable_cells,
 )
+from popdask.tracking.tiles import MOST_TILES, STRIP, TILE
 from popdask.validate import check_flow, check_instance
 
 HALO = WINDOW // 2
-TILE = 128
-STRIP = 16  # rows: 16 × 128 cells of 128 hidden units are 1 MiB, which a core's cache holds
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,6 @@ def _scaled(
     return scaled
 
 
-MOST_TILES = 8  # along a chunk's side: 1024 × 1024 cells of 16 latents are 64 MiB
 CHANNELS = ("population", "u", "v")
 
 

@@ -9,12 +9,15 @@ the shared cells. *direction* is a truly directional cosine, of two flows that w
 With a flow, communities are compared where it takes them (:mod:`popdask.tracking.warping`).
 
 The trick is that communities which share no cell need no look: one pass over the cells of two
-frames gives a table of the pairs that do (:mod:`popdask.blocks.sums`), and the rules read that
+frames gives a table of the pairs that do (:mod:`popdask.tracking._pairs`), and the rules read that
 table. Pairs of communities are never formed, so neither memory nor time grows with their product.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -32,14 +35,18 @@ from popdask.blocks.sums import (
 )
 from popdask.errors import InputError
 from popdask.io.arrays import check_population
+from popdask.tracking._pairs import NOTHING, compare, pair_block
+from popdask.tracking.events import EVENTS, EventRules
 from popdask.tracking.flow import moving_cells
-from popdask.tracking.tracks import EVENTS, tracks, verify_tracks
+from popdask.tracking.tracks import tracks, verify_tracks
 from popdask.tracking.warping import UNIT, agreement, ahead, components, farthest
 from popdask.validate import check_labels
 
 __all__ = [
     "EVENTS",
     "RULES",
+    "EventRules",
+    "compare_frames",
     "link",
     "match",
     "tracks",
@@ -47,7 +54,6 @@ __all__ = [
 ]
 
 RULES = ("cosine", "overlap", "cosine+overlap")  # and "direction", which needs two flows
-_NOTHING = LabelSums(np.zeros(0, dtype=np.int64), np.zeros((4, 0), dtype=np.int64))
 
 
 def link(
@@ -59,6 +65,9 @@ def link(
     iterations: int = 1,
     flow: xr.Dataset | None = None,
     backward: xr.Dataset | None = None,
+    share: float = 0.0,
+    memory: int = 0,
+    error: float | str | xr.DataArray = "poisson",
 ) -> pd.DataFrame:
     """Link the communities of every frame with those of the next.
 
@@ -92,22 +101,41 @@ def link(
     backward : Dataset, optional
         The flow of each frame from the one before, by ``centering=(0, 0, -1)``; for the rule
         ``"direction"`` alone.
+    share : float, optional
+        The least part of the people of one of its two communities, from 0 to 1, that a link must
+        carry: the larger of `share_source` and `share_target`. With 0 every link is kept.
+    memory : int, optional
+        Communities may be away for so many frames: those without a link are compared, in place and
+        by the rule ``"overlap"``, with the ones that come without a link up to ``memory + 1``
+        frames later. A frame without data counts as one.
+    error : "poisson", float or DataArray (y, x) or (time, y, x), optional
+        The error of the data, which `variance` is made of: Poisson's law, under which the variance
+        of a count is the count, or the relative standard error of every cell, independent of the
+        other cells' (0.05 = 5 %).
 
     Returns
     -------
     pandas.DataFrame
-        One row per link, ordered by time, source and target: ``time`` (of the source frame);
+        One row per link, ordered by time, next, source and target: ``time`` (of the source frame);
+        ``next`` (time of the target frame); ``gap`` (frames between them, int64);
         ``source``, ``target`` (community numbers, int64); ``similarity`` (shared cells with a
         flow, int64: the sum of their cosines, each of which is 1; by the rule ``"direction"``
-        the sum itself, float64); ``mean_similarity`` (its part of the shared cells, float64);
-        ``overlap`` (shared cells, int64); ``people`` (of the source frame in the shared cells,
-        float64); ``forward``, ``backward`` (bool: a → b, a ← b by the cosine rule). Between the
-        rules without flows all are the same; the rule says only which links there are.
+        the sum itself, float64; 0 across a gap, where no flow is looked at); ``mean_similarity``
+        (its part of the shared cells, float64); ``overlap`` (shared cells, int64); ``people`` (of
+        the source frame in the shared cells, float64); ``forward``, ``backward`` (bool: a → b,
+        a ← b by the cosine rule). In cells with data in both frames (float64): ``people_target``
+        (of the target frame in the shared cells); ``share_source``, ``share_target`` (the people
+        in the shared cells as a part of the community's, in either frame); ``union_source``,
+        ``union_target`` (people of the two frames on the cells of either community: growth, like
+        for like); ``variance`` (of their difference); ``variance_shared`` (of that of the shared
+        cells). Between the rules without flows all are the
+        same; the rule says only which links there are.
 
     Raises
     ------
     InputError
-        If the rule is unknown or lacks its flows, or the arrays do not share frames and grid.
+        If the rule is unknown or lacks its flows, `share`, `memory` or `error` is out of range, or
+        the arrays do not share frames and grid.
 
     Notes
     -----
@@ -129,6 +157,93 @@ def link(
     0       0       0           0        2    20.0
     1       0       1           0        2    20.0
     """
+    settings: dict[str, Any] = {
+        "rule": rule,
+        "alpha": alpha,
+        "iterations": iterations,
+        "flow": flow,
+    }
+    settings |= {"backward": backward, "share": share, "memory": memory, "error": error}
+    return compare_frames(community, population, **settings)[0]
+
+
+def compare_frames(
+    community: xr.DataArray,
+    population: xr.DataArray,
+    *,
+    rule: str = "cosine+overlap",
+    alpha: float = 10.0,
+    iterations: int = 1,
+    flow: xr.Dataset | None = None,
+    backward: xr.Dataset | None = None,
+    share: float = 0.0,
+    memory: int = 0,
+    error: float | str | xr.DataArray = "poisson",
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Link communities, and tell who lived where each of them stands, in one pass over the cells.
+
+    Parameters
+    ----------
+    community, population, rule, alpha, iterations, flow, backward, share, memory, error
+        As for :func:`link`.
+
+    Returns
+    -------
+    links : pandas.DataFrame
+        The table of :func:`link`.
+    ends : pandas.DataFrame
+        One row per community and frame that it is compared with, ordered by ``time``, ``next`` (of
+        the two frames), ``side`` (``"source"``: the community is of the frame `time`,
+        ``"target"``: of the frame `next`) and ``community``; ``gap`` (frames between);
+        ``people_source``, ``people_target`` (people on its cells in the two frames, counted in
+        cells that have data in both), ``variance`` (of their difference), ``missing`` (part of its
+        cells without data in either frame). With it :func:`tracks` tells a town that is new from
+        one that was there unlisted, and nobody from no data.
+
+    Raises
+    ------
+    InputError
+        As :func:`link`.
+
+    Examples
+    --------
+    The town that is new stands where 20 people lived before.
+
+    >>> community = xr.DataArray([[[0, -1]], [[0, 1]]], dims=("time", "y", "x"))
+    >>> population = xr.DataArray([[[90.0, 20.0]], [[90.0, 80.0]]], dims=("time", "y", "x"))
+    >>> links, ends = compare_frames(community, population)
+    >>> ends[["side", "community", "people_source", "people_target", "missing"]]
+         side  community  people_source  people_target  missing
+    0  source          0           90.0           90.0      0.0
+    1  target          0           90.0           90.0      0.0
+    2  target          1           20.0           80.0      0.0
+    """
+    _check(rule, flow, backward, share, memory)
+    check_labels("community", community)
+    population = check_population("population", population, "time", "y", "x")
+    times, (labels, people) = frames_of(community, population)
+    labels, people = labels.rechunk({0: 1}), people.rechunk({0: 1})
+    errors, tables = _errors(error, community, people), []
+    if len(times) > 1:
+        later, there, similar = _followed(
+            labels, people, flow, backward if rule == "direction" else None
+        )
+        if similar is None:
+            similar = moving_cells(population, alpha=alpha, iterations=iterations).data
+        noise = [errors[:-1], errors[1:]] if errors is not None else []
+        pairs = labels.blocks[:-1], later, people.blocks[:-1], there, similar, *noise
+        tables.append(sum_frames(pair_block, *pairs, moving=True))
+    for step in range(2, min(memory + 2, len(times))):
+        noise = [errors[:-step], errors[step:]] if errors is not None else []
+        pairs = labels[:-step], labels[step:], people[:-step], people[step:], *noise
+        tables.append(sum_frames(pair_block, *pairs, moving=False))
+    unit = UNIT if rule == "direction" else 1
+    rules = (rule, share, isinstance(error, str), unit)
+    return _joined(list(dask.compute(*tables)), times, rules)
+
+
+def _check(rule: str, flow: Any, backward: Any, share: float, memory: int) -> None:
+    """Refuse rules that are unknown or lack their flows, and numbers out of range."""
     if rule not in (*RULES, "direction"):
         raise InputError(f"rule is {rule!r}; expected one of {', '.join(RULES)}, direction")
     if rule == "direction" and (flow is None or backward is None):
@@ -136,39 +251,88 @@ def link(
             "rule is 'direction' without its flows; expected flow and backward, which optical_flow "
             "makes with centering=(0, 0, 1) and (0, 0, -1) and scales=3; give both"
         )
-    check_labels("community", community)
-    population = check_population("population", population, "time", "y", "x")
-    times, (labels, people) = frames_of(community, population)
-    tables = []
-    if len(times) > 1:
-        labels, people = labels.rechunk({0: 1}), people.rechunk({0: 1})
-        later, similar = _followed(labels, flow, backward if rule == "direction" else None)
-        if similar is None:
-            similar = moving_cells(population, alpha=alpha, iterations=iterations).data
-        pairs = labels.blocks[:-1], later, people.blocks[:-1], similar
-        tables = sum_frames(_overlap_block, *pairs).compute()
-    unit = UNIT if rule == "direction" else 1
-    frames = [_apply_rule(_pairs(table, unit), rule) for table in tables]
-    # a frame without links still gives the columns their types
-    links = pd.concat([_pairs(_NOTHING, unit), *frames], ignore_index=True)
-    links.insert(0, "time", np.repeat(times[:-1], [len(frame) for frame in frames]))
-    return links
+    if not 0 <= share <= 1:
+        raise InputError(f"share is {share}; expected a part of the people from 0 to 1, as 0.25")
+    if not isinstance(memory, int) or memory < 0:
+        raise InputError(f"memory is {memory!r}; expected a whole number of frames, 0 or more")
+
+
+def _errors(error: float | str | xr.DataArray, community: xr.DataArray, people: da.Array) -> Any:
+    """Give the relative error of every cell as a Dask array like the people; None by Poisson."""
+    if isinstance(error, xr.DataArray):
+        if "time" not in error.dims:
+            error = error.expand_dims(time=len(people)).drop_vars("time", errors="ignore")
+        return frames_of(community, error)[1][1].rechunk(people.chunks)
+    if error == "poisson":
+        return None
+    if isinstance(error, str) or not error >= 0:
+        raise InputError(
+            f'error is {error!r}; expected "poisson", a share such as 0.05, or a raster of shares'
+        )
+    return da.full(people.shape, float(error), chunks=people.chunks, dtype=np.float32)
 
 
 def _followed(
-    labels: da.Array, flow: xr.Dataset | None, backward: xr.Dataset | None
-) -> tuple[da.Array, da.Array | None]:
-    """Give the labels that each frame but the last meets in the next, and how flows agree there."""
-    later = labels.blocks[1:]
+    labels: da.Array, people: da.Array, flow: xr.Dataset | None, backward: xr.Dataset | None
+) -> tuple[da.Array, da.Array, da.Array | None]:
+    """Give the labels and people that each frame meets in the next, and how flows agree there."""
+    later, there = labels.blocks[1:], people.blocks[1:]
     if flow is None:
-        return later, None
+        return later, there, None
     u, v = components("flow", flow, labels)
     forward, reach = (u.blocks[:-1], v.blocks[:-1]), farthest(flow)
-    moved = ahead(later, forward, reach)
+    later, there = ahead(later, forward, reach), ahead(there, forward, reach, fill=np.nan)
     if backward is None:
-        return moved, None
+        return later, there, None
     back = [part.blocks[1:] for part in components("backward", backward, labels)]
-    return moved, agreement(forward, (back[0], back[1]), reach)
+    return later, there, agreement(forward, (back[0], back[1]), reach)
+
+
+def _joined(
+    tables: list[Any], times: np.ndarray, rules: tuple[str, float, bool, int]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read links and ends from the tables of all pairs of frames, those close in time first."""
+    rule, share, poisson, unit = rules
+    nothing = (table.assign(gap=0) for table in compare(NOTHING, poisson=poisson, unit=unit))
+    links, ends = ([(0, 0, table)] for table in nothing)  # gives the columns their types
+    left: list[set[int]] = [set() for _ in times]  # communities with a link to a later frame
+    came: list[set[int]] = [set() for _ in times]  # and to an earlier one
+    for gap, frames in enumerate(tables):
+        fresh = []
+        for first, table in enumerate(frames):
+            last = first + gap + 1
+            pairs, own = compare(table, poisson=poisson, unit=unit)
+            if gap:
+                pairs, own = _away(pairs, own, left[first], came[last])
+            pairs = _apply_rule(pairs, "overlap" if gap else rule)
+            pairs = pairs[pairs[["share_source", "share_target"]].max(axis=1) >= share]
+            fresh.append((first, last, pairs.assign(gap=gap)))
+            ends.append((first, last, own.assign(gap=gap)))
+        for first, last, pairs in fresh:  # which are no matter of each other
+            left[first].update(pairs["source"])
+            came[last].update(pairs["target"])
+        links += fresh
+    return _timed(links, times), _timed(ends, times)
+
+
+def _away(
+    pairs: pd.DataFrame, own: pd.DataFrame, left: set[int], came: set[int]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keep those that went without a link, and those that came without one."""
+    gone = ~own["community"].isin(left) & (own["side"] == "source")
+    new = ~own["community"].isin(came) & (own["side"] == "target")
+    return pairs[~pairs["source"].isin(left) & ~pairs["target"].isin(came)], own[gone | new]
+
+
+def _timed(parts: list[tuple[int, int, pd.DataFrame]], times: np.ndarray) -> pd.DataFrame:
+    """Join tables of pairs of frames, in order of time, with their times."""
+    ordered = sorted(parts, key=lambda part: part[:2])
+    table = pd.concat([part for _, _, part in ordered], ignore_index=True)
+    for place, column in enumerate(("time", "next")):
+        frames = np.repeat([part[place] for part in ordered], [len(part[2]) for part in ordered])
+        table.insert(place, column, times[frames.astype(np.int64)])
+    table.insert(2, "gap", table.pop("gap"))
+    return table
 
 
 def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
@@ -205,46 +369,24 @@ def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.
     1     0    1    1
     """
     times, (before, after, people) = frames_of(old, new, population)
-    still = da.zeros_like(before, dtype=bool)
     found = []
     for table, time in zip(
-        sum_frames(_overlap_block, before, after, people, still).compute(), times, strict=True
+        sum_frames(_overlap_block, before, after, people).compute(), times, strict=True
     ):
         source, target = split_keys(table.keys)
-        weights = table.reals(2), table.sums[1]
+        weights = table.reals(1), table.sums[0]
         both = argmax_by_group(source, target, *weights) & argmax_by_group(target, source, *weights)
         same = {"time": np.full(both.sum(), time), "old": source[both], "new": target[both]}
         found.append(pd.DataFrame(same))
     return pd.concat(found, ignore_index=True)
 
 
-def _overlap_block(
-    source: np.ndarray, target: np.ndarray, people: np.ndarray, moving: np.ndarray
-) -> LabelSums:
-    """Tabulate the pairs that share cells of a block: moving cells, all cells, people."""
+def _overlap_block(source: np.ndarray, target: np.ndarray, people: np.ndarray) -> LabelSums:
+    """Tabulate the pairs that share cells of a block: all cells, people."""
     shared = (source >= 0) & (target >= 0)
     cells = np.ones(np.count_nonzero(shared), dtype=np.int64)
-    columns = (moving[shared], cells, *to_fixed(people[shared]))
+    columns = (cells, *to_fixed(people[shared]))
     return tabulate(pair_keys(source[shared], target[shared]), columns)
-
-
-def _pairs(table: LabelSums, unit: int = 1) -> pd.DataFrame:
-    """Return every pair that shares cells, by source and target, and the cosine rule's verdict."""
-    source, target = split_keys(table.keys)
-    similarity, overlap = table.sums[0], table.sums[1]
-    moved = similarity > 0
-    return pd.DataFrame(
-        {
-            "source": source,
-            "target": target,
-            "similarity": similarity if unit == 1 else similarity / unit,
-            "mean_similarity": similarity / unit / overlap,
-            "overlap": overlap,
-            "people": table.reals(2),
-            "forward": argmax_by_group(source, target, similarity) & moved,
-            "backward": argmax_by_group(target, source, similarity) & moved,
-        }
-    )
 
 
 def _apply_rule(pairs: pd.DataFrame, rule: str) -> pd.DataFrame:

@@ -3,15 +3,20 @@
 Links (:mod:`popdask.tracking.link`) say which communities of one frame have to do with which of
 the next. A track is a chain of them. The heaviest link of a community is the one that moves most
 people (then the one of most cells, then the one to the lowest number); a track goes on where a link
-is the heaviest of *both* its ends. Every other community begins a track of its own.
+is the heaviest of *both* its ends. Every other community begins a track of its own, unless it comes
+back after a gap. What happened on the way is a matter of rules (:mod:`popdask.tracking.events`).
 
-The trick is the order: tracks are numbered by time, then by community, so that a number never
-depends on what comes later, and appending a frame leaves all numbers as they are.
+The trick is the order: which communities are one track is found from the links alone, and tracks
+are numbered by time, then by community. So a number never depends on what comes later, an appended
+frame leaves all numbers as they are, and an edited history has the tracks of one made from scratch:
+numbers that were given before are laid over the finished tracks.
+
+Whether a table of tracks is whole, by itself and against the links that it was made from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,41 +25,34 @@ import pandas as pd
 
 from popdask.blocks.sums import argmax_by_group
 from popdask.errors import InputError
+from popdask.tracking.events import (
+    EVENTS,
+    NO_EDGES,
+    NOBODY,
+    Cells,
+    Edges,
+    EventRules,
+    Frame,
+    Origins,
+    Pieces,
+    arrivals,
+    departures,
+    own_cells,
+    pieces,
+)
 from popdask.validate import check_table
 
-EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
-COLUMNS = ("time", "community", "track", "parent", "event")
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """The communities of one frame."""
-
-    time: Any
-    community: np.ndarray
-    """Ascending, int64 (n,)."""
-    people: np.ndarray
-    """float64 (n,)."""
-    track: np.ndarray
-    """int64 (n,); −1 where it is yet to be found."""
-    parents: list[list[int]]
-    """The tracks of the linked communities of the frame before, ascending."""
-
-
-@dataclass(frozen=True)
-class _Edges:
-    """The links between two frames, as positions in their communities."""
-
-    source: np.ndarray
-    target: np.ndarray
-    mutual: np.ndarray
-    """True where the link is the heaviest of both its ends."""
+DEFAULT = EventRules()
+_NOTHING = np.zeros(0, bool), Cells(np.zeros((3, 0)), np.zeros(0, bool))
 
 
 def tracks(
     links: pd.DataFrame,
     communities: pd.DataFrame,
     *,
+    rules: EventRules = DEFAULT,
+    ends: pd.DataFrame | None = None,
+    memory: int = 0,
     times: Iterable[Any] | None = None,
     known: pd.DataFrame | None = None,
     first_number: int = 0,
@@ -64,16 +62,28 @@ def tracks(
     Parameters
     ----------
     links : pandas.DataFrame
-        The table of :func:`popdask.tracking.link.link`: time, source, target, people, overlap.
+        The table of :func:`popdask.tracking.link.link`: time, source, target, people, overlap;
+        and what it tells of people like for like. In a table without that, people are compared as
+        `communities` lists them, each frame's on its own cells.
     communities : pandas.DataFrame
         Every community of every frame: time, community, population (people); for example the table
         of :func:`popdask.tracking.describe.summarize`.
+    rules : EventRules, optional
+        What makes an event.
+    ends : pandas.DataFrame, optional
+        The second table of :func:`popdask.tracking.link.compare_frames`: who lived on each
+        community's own cells in the other frame, and which part of them has no data there. Without
+        it, every community without a link is born or dead.
+    memory : int, optional
+        For how many frames a community may be away, as it was given to `link`: it comes back under
+        its number.
     times : iterable, optional
-        The times of all frames; needed only where the *last* frames may be without communities,
-        for then those before them vanish. By default the times in ``communities``.
+        The times of all frames; needed only where there may be frames without communities. By
+        default the times in ``communities``.
     known : pandas.DataFrame, optional
-        Tracks that are already numbered (time, community, track): those communities keep their
-        number, new tracks count on from the highest.
+        Tracks that are already numbered (time, community, track). Tracks are found without them;
+        then, by time and community, each number is given to the track that the community is in now,
+        unless either is taken. The other tracks count on from the highest.
     first_number : int, optional
         The lowest number for new tracks, where higher ones than those in ``known`` were given
         before, to communities that are no more: a number is never given twice.
@@ -87,25 +97,35 @@ def tracks(
         keeps it as list<int64>), ``event``:
 
         ======== ===================================================================================
-        appear   no community of the frame before is linked to this one
-        continue the track goes on with the same people, within 5 %
-        grow     the track goes on with more than 5 % more people
-        shrink   the track goes on with more than 5 % fewer people
-        split    a community that this one is linked to is linked to others too; the piece that
-                 holds its heaviest link keeps the track, the others are new tracks
-        merge    several communities are linked to this one; it keeps the track of the heaviest, the
+        appear   where this community stands lived nobody, or fewer than `rules.held` says
+        continue its people are the same, within the rules
+        grow     there are more people, by more than `rules.growth` and `rules.sigma`
+        shrink   there are fewer
+        split    a community that this one is linked to has other pieces, too; the piece that holds
+                 its heaviest link keeps the track, the others are new tracks
+        merge    several communities are pieces of this one; it keeps the track of the heaviest, the
                  others end here: they do not vanish, they are among the parents
-        vanish   no community of the frame after is linked to this one; the row has the time of last
-                 presence
+        vanish   hardly anyone lives where this one stood, in the frames that it may be away for;
+                 the row has the time of last presence
         ======== ===================================================================================
 
-        A community has at most one of the first four, and may have others beside it.
+        A community has at most one of the first four, and may have others beside it. ``gap``
+        (int64): the frames that the track was away for before this one. ``growth`` and ``sigma``
+        (float64): the change of people, like for like, as a part of those before and in standard
+        deviations of the counts; of the track where it goes on, else on the community's own cells;
+        NaN where it is not known, as in the first frame and behind one without data.
 
     Raises
     ------
     InputError
         If a link or a known track names a community that ``communities`` does not list, or a
         community is listed twice.
+
+    Notes
+    -----
+    Nothing that is told changes when a frame is appended. A track may end in silence: what it held
+    is still there, in another community or below the least size, or there is no data; and in the
+    last frames, as long as it may come back.
 
     Examples
     --------
@@ -117,35 +137,23 @@ def tracks(
     >>> links = pd.DataFrame(
     ...     {"time": 2000, "source": [0, 1], "target": 0, "people": [60.0, 40.0], "overlap": 9}
     ... )
-    >>> tracks(links, communities)
-       time  community  track  parent   event
-    0  2000          0      0      []  appear
-    1  2000          1      1      []  appear
-    2  2001          0      0  [0, 1]    grow
-    3  2001          0      0  [0, 1]   merge
+    >>> links["union_source"], links["union_target"], links["variance"] = 100.0, 100.0, 200.0
+    >>> tracks(links, communities)[["time", "community", "track", "parent", "event"]]
+       time  community  track  parent     event
+    0  2000          0      0      []    appear
+    1  2000          1      1      []    appear
+    2  2001          0      0  [0, 1]  continue
+    3  2001          0      0  [0, 1]     merge
     """
     check_table("links", links, ["time", "source", "target", "people", "overlap"], "link")
     check_table("communities", communities, ["time", "community", "population"], "summarize")
-    frames = _frames(communities, times, known)
-    by_time = dict(iter(links.groupby("time")))
-    highest = -1 if known is None or known.empty else int(known["track"].max())
-    number = max(first_number, highest + 1)
-    before = _Frame(None, *(np.zeros(0, dtype=np.int64),) * 3, [])
-    events: list[pd.DataFrame] = []
-    for frame in frames:
-        edges = _edges(by_time.pop(before.time, links[:0]), before, frame)
-        after = _continue_tracks(before, frame, edges, number)
-        number = max([number, *(after.track + 1)])
-        events += _events(before, after, edges)
-        before = after
-    if by_time:
-        raise InputError(
-            f"links start at {next(iter(by_time))!s}, but communities list no frame after it: "
-            "give the communities of all frames"
-        )
-    if not events:
-        events = [_rows(before, np.zeros(0, dtype=bool), "appear")]
-    table = pd.concat(events, ignore_index=True).astype({"time": communities["time"].dtype})
+    frames, numbered = _frames(communities, times, known)
+    history = _History(rules, memory, frames, _all_edges(links, frames, memory), ends)
+    origins = history.origins()
+    history = replace(history, frames=_numbered(frames, origins, numbered, first_number))
+    told = history.events(origins) or [departures(NOBODY, [], *_NOTHING, rules)]
+    table = pd.concat(told, ignore_index=True)
+    table = table.astype({"time": communities["time"].dtype})
     return table.sort_values(["time", "community"], kind="stable", ignore_index=True)
 
 
@@ -161,50 +169,10 @@ def split_off(event: pd.Series, track: pd.Series, parents: pd.Series) -> np.ndar
     return (event == "split").to_numpy() & np.array(began, dtype=bool)
 
 
-def verify_tracks(table: pd.DataFrame) -> None:
-    """Check that a table of tracks is whole.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As :func:`tracks` returns it.
-
-    Raises
-    ------
-    InputError
-        If a community has two tracks, a track two communities in one frame, a track is absent from
-        a frame between two of its own, or an event or parent is unknown.
-
-    Examples
-    --------
-    >>> verify_tracks(
-    ...     pd.DataFrame(
-    ...         {"time": [2000], "community": 0, "track": 0, "parent": [[]], "event": "appear"}
-    ...     )
-    ... )
-    """
-    present = table[["time", "community", "track"]].drop_duplicates()
-    frame = present["time"].rank(method="dense").groupby(present["track"])
-    began = present.groupby("track")["time"].min()
-    parents = table[["time", "parent"]].explode("parent").dropna()
-    since = began.reindex(parents["parent"]).set_axis(parents.index).fillna(parents["time"])
-    orphans = parents["time"] <= since
-    faults = {
-        "a community has two tracks": present.duplicated(["time", "community"]).any(),
-        "a track has two communities in one frame": present.duplicated(["time", "track"]).any(),
-        "a track is absent from a frame between": (frame.max() - frame.min() >= frame.size()).any(),
-        "a parent is no earlier track": orphans.any(),
-        "an event is unknown": not table["event"].isin(EVENTS).all(),
-    }
-    for fault, found in faults.items():
-        if found:
-            raise InputError(f"the table of tracks is broken, {fault}: build it again with tracks")
-
-
 def _frames(
     communities: pd.DataFrame, times: Iterable[Any] | None, known: pd.DataFrame | None
-) -> list[_Frame]:
-    """Return the frames in order of time, each with its communities and the tracks known."""
+) -> tuple[list[Frame], list[np.ndarray]]:
+    """Return the frames in order of time, and their known tracks, −1 where there is none."""
     key = ["time", "community"]
     listed = pd.DataFrame(communities[[*key, "population"]]).sort_values(key)
     if listed.duplicated(key).any():
@@ -227,19 +195,39 @@ def _frames(
         listed = listed.reset_index()
     groups = dict(iter(listed.groupby("time")))
     ordered = sorted(groups if times is None else pd.Index(list(times)).union(list(groups)))
+    tables = [groups.get(time, listed[:0]) for time in ordered]
     return [
-        _Frame(
+        Frame(
             time,
             group["community"].to_numpy(dtype=np.int64),
             group["population"].to_numpy(dtype=np.float64),
-            group["track"].to_numpy(dtype=np.int64),
-            [[] for _ in range(len(group))],
+            np.full(len(group), -1),
         )
-        for time, group in ((time, groups.get(time, listed[:0])) for time in ordered)
-    ]
+        for time, group in zip(ordered, tables, strict=True)
+    ], [group["track"].to_numpy(dtype=np.int64) for group in tables]
 
 
-def _edges(links: pd.DataFrame, before: _Frame, after: _Frame) -> _Edges:
+def _all_edges(
+    links: pd.DataFrame, frames: Sequence[Frame], memory: int
+) -> dict[tuple[int, int], Edges]:
+    """Look up the links between any two frames, by the positions of the frames."""
+    position = {frame.time: i for i, frame in enumerate(frames)}
+    links = links.assign(gap=links.get("gap", 0))
+    edges = {}
+    for _, table in links[links["gap"] <= memory].groupby(["time", "gap"]):
+        time = table["time"].iloc[0]
+        first = position.get(time, len(frames))
+        last = first + int(table["gap"].iloc[0]) + 1
+        if last >= len(frames):
+            raise InputError(
+                f"links start at {time!s}, but communities list no frame after it: "
+                "give the communities of all frames"
+            )
+        edges[first, last] = _edges(table, frames[first], frames[last])
+    return edges
+
+
+def _edges(links: pd.DataFrame, before: Frame, after: Frame) -> Edges:
     """Look up the ends of the links among the communities of the two frames."""
     ends = []
     for frame, name in ((before, "source"), (after, "target")):
@@ -252,58 +240,203 @@ def _edges(links: pd.DataFrame, before: _Frame, after: _Frame) -> _Edges:
             )
         ends.append(np.searchsorted(frame.community, number))
     source, target = ends
-    weights = links["people"].to_numpy(), links["overlap"].to_numpy()
-    mutual = argmax_by_group(source, target, *weights) & argmax_by_group(target, source, *weights)
-    return _Edges(source, target, mutual)
-
-
-def _continue_tracks(before: _Frame, after: _Frame, edges: _Edges, number: int) -> _Frame:
-    """Number the tracks of a frame, new ones from ``number`` on, and find their parents."""
-    track = after.track.copy()
-    source, target = edges.source[edges.mutual], edges.target[edges.mutual]
-    free = (track[target] < 0) & ~np.isin(before.track[source], track)
-    track[target[free]] = before.track[source[free]]
-    new = track < 0
-    track[new] = number + np.arange(new.sum())
-    parents: list[list[int]] = [[] for _ in track]
-    for position, parent in zip(edges.target, before.track[edges.source], strict=True):
-        parents[position].append(int(parent))
-    return replace(after, track=track, parents=[sorted(found) for found in parents])
-
-
-def _events(before: _Frame, after: _Frame, edges: _Edges) -> list[pd.DataFrame]:
-    """Say what happened between two frames, in the order of EVENTS."""
-    outgoing = np.bincount(edges.source, minlength=len(before.track))
-    incoming = np.bincount(edges.target, minlength=len(after.track))
-    _, position, origin = np.intersect1d(after.track, before.track, return_indices=True)
-    people = np.full(len(after.track), np.nan)
-    people[position] = before.people[origin]
-    goes_on = np.isfinite(people)
-    grown = 20 * after.people > 21 * people
-    shrunk = 20 * after.people < 19 * people
-    pieces = ~goes_on & (incoming == 1)
-    pieces[edges.target[outgoing[edges.source] > 1]] = True
-    return [
-        _rows(after, ~goes_on & (incoming == 0), "appear"),
-        _rows(after, goes_on & ~grown & ~shrunk, "continue"),
-        _rows(after, grown, "grow"),
-        _rows(after, shrunk, "shrink"),
-        _rows(after, pieces, "split"),
-        _rows(after, incoming > 1, "merge"),
-        _rows(before, (outgoing == 0) & ~np.isin(before.track, after.track), "vanish"),
-    ]
-
-
-def _rows(frame: _Frame, happened: np.ndarray, event: str) -> pd.DataFrame:
-    """Return one row of the table for every community to which something happened."""
-    return pd.DataFrame(
-        {
-            "time": frame.time,
-            "community": frame.community[happened],
-            "track": frame.track[happened],
-            "parent": pd.Series(
-                [list(frame.parents[i]) for i in np.flatnonzero(happened)], dtype=object
-            ),
-            "event": event,
-        }
+    people, overlap = links["people"].to_numpy(np.float64), links["overlap"].to_numpy()
+    mutual = argmax_by_group(source, target, people, overlap) & argmax_by_group(
+        target, source, people, overlap
     )
+    union = links.reindex(columns=["union_source", "union_target", "variance"])
+    later = links.get("people_target", links["people"]).to_numpy(np.float64)
+    shared = links.reindex(columns=["share_source", "variance_shared"]).to_numpy(np.float64).T
+    share, variance = shared
+    return Edges(
+        source, target, people, later, union.to_numpy(np.float64).T, share, variance, mutual
+    )
+
+
+def _numbered(
+    frames: Sequence[Frame], origins: Sequence[Origins], known: Sequence[np.ndarray], first: int
+) -> tuple[Frame, ...]:
+    """Number the tracks: those that are known, then by time and community, each number once."""
+    found: list[np.ndarray] = []
+    count = 0
+    for i, origin in enumerate(origins):
+        track = np.full(len(origin.gap), -1)
+        for gap in np.unique(origin.gap[origin.gap >= 0]):
+            here = origin.gap == gap
+            track[here] = found[i - 1 - gap][origin.source[here]]
+        new = track < 0
+        track[new] = count + np.arange(new.sum())
+        count += int(new.sum())
+        found.append(track)
+    number = np.full(count, -1)
+    everyone = np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
+    given = np.concatenate([*known, np.zeros(0, np.int64)]).astype(np.int64)
+    taken: set[int] = set()
+    for track, wanted in zip(everyone[given >= 0], given[given >= 0], strict=True):
+        if number[track] < 0 and wanted not in taken:
+            number[track] = wanted
+            taken.add(wanted)
+    new = number < 0
+    number[new] = max(first, given.max(initial=-1) + 1) + np.arange(new.sum())
+    return tuple(
+        replace(frame, track=number[track]) for frame, track in zip(frames, found, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _History:
+    """The frames, and what is known between them."""
+
+    rules: EventRules
+    memory: int
+    frames: Sequence[Frame]
+    edges: Mapping[tuple[int, int], Edges]
+    ends: pd.DataFrame | None
+
+    def origins(self) -> list[Origins]:
+        """Find where the communities of every frame come from, along their tracks."""
+        left = [np.zeros(len(frame.people), bool) for frame in self.frames]  # and went on
+        found = []
+        for j, frame in enumerate(self.frames):
+            origin = Origins.unknown(len(frame.people))
+            for gap in range(min(self.memory + 1, j)):
+                first = j - 1 - gap
+                edges = self.edges.get((first, j), NO_EDGES)
+                free = (origin.gap[edges.target] < 0) & ~left[first][edges.source]
+                here = edges.mutual & free
+                origin.fill(edges, here, gap, self.frames[first].people)
+                left[first][edges.source[here]] = True
+            found.append(origin)
+        return found
+
+    def events(self, origins: Sequence[Origins]) -> list[pd.DataFrame]:
+        """Say what happened, frame after frame."""
+        last = len(self.frames) - 1
+        sides = {
+            side: [self._cells(side, j) for j in range(last + 1)] for side in ("source", "target")
+        }
+        between = [self._pieces(j, sides) for j in range(last + 2)]
+        goes_on = self._goes_on(origins)
+        told = []
+        for j, frame in enumerate(self.frames):
+            parents = self._parents(j, origins[j])
+            cells = sides["target"][j]
+            told += arrivals(frame, parents, origins[j], cells, between[j], self.rules)
+            if j + self.memory < last:  # nobody can come back
+                ended = ~goes_on[j] & ~between[j + 1].absorbed
+                cells = sides["source"][j]
+                told.append(departures(frame, parents, ended, cells, self.rules))
+        return told
+
+    def _pieces(self, j: int, sides: Mapping[str, Sequence[Cells]]) -> Pieces:
+        """Find the pieces between a frame and the one before."""
+        own = None
+        if self.ends is not None and 0 < j < len(self.frames):
+            own = sides["source"][j - 1].change, sides["target"][j].change
+        before, after = (
+            self.frames[i] if 0 <= i < len(self.frames) else NOBODY for i in (j - 1, j)
+        )
+        return pieces(before, after, self.edges.get((j - 1, j), NO_EDGES), own, self.rules)
+
+    def _goes_on(self, origins: Sequence[Origins]) -> list[np.ndarray]:
+        """Tell which communities have a successor on their track."""
+        found = [np.zeros(len(frame.people), bool) for frame in self.frames]
+        for j, origin in enumerate(origins):
+            for gap in np.unique(origin.gap[origin.gap >= 0]):
+                found[j - 1 - gap][origin.source[origin.gap == gap]] = True
+        return found
+
+    def _parents(self, j: int, origin: Origins) -> list[list[int]]:
+        """List the tracks of the communities before that each one is linked to."""
+        found: list[set[int]] = [set() for _ in origin.gap]
+        edges = self.edges.get((j - 1, j), NO_EDGES)
+        for target, source in zip(edges.target, edges.source, strict=True):
+            found[target].add(int(self.frames[j - 1].track[source]))
+        for target in np.flatnonzero(origin.gap > 0):
+            found[target].add(int(self.frames[j].track[target]))
+        return [sorted(parents) for parents in found]
+
+    def _cells(self, side: str, j: int) -> Cells:
+        """Read who lived where the communities of a frame stand."""
+        frame, end = self.frames[j], side == "target"
+        linked = np.zeros(len(frame.people), bool)
+        for pair, edges in self.edges.items():
+            if pair[end] == j:
+                linked[edges.target if end else edges.source] = True
+        if self.ends is None or (end and j == 0):
+            return Cells(np.full((3, len(linked)), np.nan), linked)
+        of_side = self.ends["side"] == side
+        here = self.ends[of_side & (self.ends["next" if end else "time"] == frame.time)]
+        return own_cells(here[here["gap"] <= self.memory], frame, linked, self.rules)
+
+
+def verify_tracks(
+    table: pd.DataFrame,
+    links: pd.DataFrame | None = None,
+    *,
+    times: Iterable[Any] | None = None,
+) -> None:
+    """Check that a table of tracks is whole.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :func:`popdask.tracking.tracks.tracks` returns it.
+    links : pandas.DataFrame, optional
+        The links that it was made from: every step of a track must be one of them.
+    times : iterable, optional
+        The times of all frames, where some may be without communities. By default those in `table`.
+
+    Raises
+    ------
+    InputError
+        If a community has two tracks, a track two communities in one frame, a track is absent from
+        more frames between two of its own than the column ``gap`` says, a step of a track has no
+        link, or an event or parent is unknown.
+
+    Examples
+    --------
+    >>> verify_tracks(
+    ...     pd.DataFrame(
+    ...         {"time": [2000], "community": 0, "track": 0, "parent": [[]], "event": "appear"}
+    ...     )
+    ... )
+    """
+    steps = _steps(table, times)
+    began = steps.groupby("track")["time"].min()
+    parents = table[["time", "parent"]].explode("parent").dropna()
+    since = began.reindex(parents["parent"]).set_axis(parents.index).fillna(parents["time"])
+    orphans = parents["time"] <= since
+    faults = {
+        "a community has two tracks": steps.duplicated(["time", "community"]).any(),
+        "a track has two communities in one frame": steps.duplicated(["time", "track"]).any(),
+        "a track is absent from a frame between": (steps["absent"] != steps["gap"]).any(),
+        "a parent is no earlier track": orphans.any(),
+        "an event is unknown": not table["event"].isin(EVENTS).all(),
+        "a step of a track has no link": links is not None and _unlinked(steps, links),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise InputError(f"the table of tracks is broken, {fault}: build it again with tracks")
+
+
+def _steps(table: pd.DataFrame, times: Iterable[Any] | None) -> pd.DataFrame:
+    """List every presence of a track: the one before it, the frames between, and the gap told."""
+    key = ["time", "community", "track"]
+    told = table.assign(gap=table.get("gap", 0)).groupby(key)["gap"].max().reset_index()
+    told = told.sort_values(["track", "time"], kind="stable", ignore_index=True)
+    frames = pd.Index(told["time"] if times is None else list(times)).union(told["time"])
+    told["frame"] = frames.unique().sort_values().get_indexer(told["time"])
+    before = told.groupby("track")[["frame", "community", "time"]].shift()
+    told["from"], told["since"] = before["community"], before["time"]
+    told["absent"] = (told["frame"] - before["frame"] - 1).clip(lower=0).fillna(0).astype(np.int64)
+    return told
+
+
+def _unlinked(steps: pd.DataFrame, links: pd.DataFrame) -> bool:
+    """Whether a step of a track is none of the links."""
+    taken = steps.dropna(subset="from").astype({"from": np.int64})
+    found = links.assign(gap=links.get("gap", 0))
+    known = pd.MultiIndex.from_frame(found[["time", "source", "gap", "target"]])
+    wanted = pd.MultiIndex.from_frame(taken[["since", "from", "absent", "community"]])
+    return not wanted.isin(known).all()

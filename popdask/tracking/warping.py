@@ -56,13 +56,13 @@ def farthest(flow: xr.Dataset) -> int:
     return int(np.ceil(most))
 
 
-def ahead(labels: da.Array, flow: Flow, reach: int) -> da.Array:
+def ahead(labels: da.Array, flow: Flow, reach: int, fill: float = -1) -> da.Array:
     """Give, for each cell of the frames before, the label of the frame after where it goes.
 
-    Lazy: (time, y, x) of the labels of the later frames and the flow of the earlier ones. −1 where
-    the way leaves the raster.
+    Lazy: (time, y, x) of the labels (or other values) of the later frames and the flow of the
+    earlier ones. `fill` where the way leaves the raster.
     """
-    rimmed, u, v = _with_surroundings(labels, flow, reach, fill=-1)
+    rimmed, u, v = _with_surroundings(labels, flow, reach, fill=fill)
     meta = np.empty((0, 0, 0), labels.dtype)
     return da.map_blocks(_ahead_block, rimmed, u, v, reach=reach, dtype=labels.dtype, meta=meta,
                          chunks=u.chunks)  # fmt: skip
@@ -81,7 +81,7 @@ def agreement(flow: Flow, back: Flow, reach: int) -> da.Array:
 
 
 def _with_surroundings(
-    there: da.Array, flow: Flow, reach: int, fill: int
+    there: da.Array, flow: Flow, reach: int, fill: float
 ) -> tuple[da.Array, da.Array, da.Array]:
     """Lay what is read under the flow that reads it, with as many cells around as that needs."""
     there = merge_thin_chunks(

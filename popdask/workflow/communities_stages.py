@@ -38,7 +38,10 @@ from popdask.tracking.autoencoder import train, training_windows
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.dbscan import remove_small_communities
 from popdask.tracking.encoder import EncoderConfig, FittedEncoder
+from popdask.tracking.events import EventRules
+from popdask.tracking.link import compare_frames
 from popdask.workflow.communities_outputs import illustrate
+from popdask.workflow.communities_plan import hold_of
 from popdask.workflow.exports import Exports, cycled, exported, exporting, write_page
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan, StagePlan
@@ -94,16 +97,19 @@ class CommunitiesRun:
             return {"shared": slice(0, len(self.plan.times))} if stale else {}
         return {self.plan.times[i].replace(":", ""): slice(i, i + 1) for i in stale}
 
-    def merged(self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
+    def merged(
+        self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame], by: str = "time"
+    ) -> dict[str, bytes]:
         """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
+        order = list(dict.fromkeys(["time", by]))
         stale = {self.plan.times[i] for i in stage.stale}
         kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
         files = {}
         for name, table in fresh.items():
             if kept:
                 old = self.work.table(name)
-                table = pd.concat([old[old["time"].isin(kept)], table], ignore_index=True)
-            files[f"{name}.parquet"] = table_bytes(table.sort_values("time", kind="stable"))
+                table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
+            files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
         return files
 
 
@@ -254,14 +260,19 @@ def _classifier(run: CommunitiesRun, stage: StagePlan) -> None:
 
 
 def _classes(run: CommunitiesRun, stage: StagePlan) -> None:
-    parts = []
-    for name, frames in run.models(range(len(run.plan.times))).items():
+    parts, hold = [], hold_of(run.job)
+    begin = min(stage.stale) if hold else 0  # classes held are those of the frame before, stored
+    before = run.work.dataset()["classes"][begin - 1] if begin else None
+    if before is not None:
+        parts.append(run.work.dataset()["classes"][:begin])
+    for name, every in run.models(range(len(run.plan.times))).items():
+        frames = slice(every.start + begin, every.stop)
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
         model = ClassModel.from_bytes(run.work.file(f"classifier-{name}.safetensors"))
         features, cells = run.features.isel(time=frames), run.domain.isel(time=frames)
         with on_gpus():  # classes too, so that codes do not travel
             latent = encoding.encode(features, encoder, mask=cells, device=run.job.encoder.device)
-            parts.append(classify(latent, model))
+            parts.append(classify(latent, model, hold=hold, first=before))
     classes = xr.concat(parts, "time").to_dataset(name="classes")
     run.work.write_frames(stage.name, classes, stage.stale, stage.record)
 
@@ -292,25 +303,38 @@ def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
 
 
 def _links(run: CommunitiesRun, stage: StagePlan) -> None:
-    arrays = run.work.dataset()
-    parts = []
+    job, arrays, parts = run.job, run.work.dataset(), []
+    memory = job.tracks.memory
+    options = {**job.links.model_dump(), "memory": memory, "error": job.input.error}
     for first, last in frame_runs(stage.stale):
-        frames = arrays.isel(time=slice(first, last + 2))
-        parts.append(link.link(frames["community"], frames["population"], rule=run.job.links.rule))
-    fresh = {"links": pd.concat(parts, ignore_index=True)}
-    run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
+        frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
+        found = compare_frames(frames["community"], frames["population"], **options)
+        targets = arrays["time"].values[first : last + 1]
+        parts.append([table[table["next"].isin(targets)] for table in found])
+    names = ("links", "link_ends")
+    fresh = {
+        name: pd.concat(tables, ignore_index=True)
+        for name, tables in zip(names, zip(*parts, strict=True), strict=True)
+    }
+    run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
 
 
 def _tracks(run: CommunitiesRun, stage: StagePlan) -> None:
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
-    known = _known_tracks(run) or {}
-    tracks = linking.tracks(links, described, times=times, **known)
+    known = _known_tracks(run) or {"first_number": 0}
+    settings = run.job.tracks.model_dump()
+    options = {"memory": settings.pop("memory"), "ends": run.work.table("link_ends")}
+    rules = EventRules(**settings, min_people=run.job.communities.min_people)
+    tracks = linking.tracks(links, described, rules=rules, times=times, **options, **known)
+    given = max(
+        known["first_number"], int(tracks["track"].max(skipna=True)) + 1 if len(tracks) else 0
+    )
     files = {
         "tracks.parquet": table_bytes(tracks),
         "communities.parquet": table_bytes(describe.follow(described, tracks)),
     }
-    run.work.write_files(stage.name, files, stage.record)
+    run.work.write_files(stage.name, files, {**stage.record, "next_number": given})
 
 
 def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
@@ -330,7 +354,8 @@ def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
     if not (older["x"].equals(arrays["x"]) and older["y"].equals(arrays["y"])):
         return None
     old = run.store.table("tracks")[["time", "community", "track"]].drop_duplicates()
-    first_number = int(old["track"].max(skipna=True)) + 1 if len(old) else 0
+    given = int(old["track"].max(skipna=True)) + 1 if len(old) else 0
+    first_number = max(given, before["tracks"].get("next_number", 0))
     both = set(then["frames"]) & set(run.plan.times)
     anew = [t for t in both if then["frames"][t] != now["communities"]["frames"][t]]
     known = old[old["time"].isin([np.datetime64(t) for t in both.difference(anew)])]

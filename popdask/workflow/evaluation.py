@@ -1,5 +1,7 @@
 """Estimates of labelled cells, by the models and by what they have to beat.
 
+Which rule joins presence and counts: the job's, or what measures better on inner folds.
+
 How good the estimates of a run are: on validation cells, and on each mosaic of known people.
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import dask
 import numpy as np
@@ -17,16 +19,31 @@ import xarray as xr
 from dask import delayed
 
 from popdask.imagery.cells import cells_grid
-from popdask.imagery.evaluation import Baseline, evaluate, fit_baselines, scores_by_density
+from popdask.imagery.estimate import Joining, better_rule, joint_people
+from popdask.imagery.evaluation import (
+    Baseline,
+    evaluate,
+    fit_baselines,
+    regressor_scores,
+    scores_by_density,
+)
 from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
+from popdask.imagery.split import SELECTION
 from popdask.workflow import population_inputs
 from popdask.workflow.inputs import iso, open_image
 from popdask.workflow.population_inputs import PopulationRun
 from popdask.workflow.runlog import Reporter
 
 
+class Estimator(Protocol):
+    """Estimates people from pictures."""
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Give presence, people and perhaps the count alone, (cell,), of images."""
+
+
 class HurdleModel:
-    """Presence first, and counts where somebody is.
+    """Presence and counts, joined by a rule.
 
     Parameters
     ----------
@@ -38,26 +55,32 @@ class HurdleModel:
         The probability above which people are counted.
     device
         Where.
+    rule
+        "gate" or "expected".
     """
 
     def __init__(
-        self, presence: TrainedModel | None, count: TrainedModel, threshold: float, device: str
+        self,
+        presence: TrainedModel | None,
+        count: TrainedModel,
+        threshold: float,
+        device: str,
+        rule: Joining = "gate",
     ) -> None:
         self._presence, self._count = presence, count
-        self._threshold, self._device = threshold, device
+        self._threshold, self._device, self._rule = threshold, device, rule
 
-    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give (presence, people) of images; without a model presence is NaN."""
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Give (presence, people, count alone) of images; without a model presence is NaN."""
+        count = self._count.predict(images, device=self._device)
         if self._presence is None:
-            people = self._count.predict(images, device=self._device)
-            return np.full(len(images), np.nan, np.float32), people
+            return np.full(len(images), np.nan, np.float32), count, count
         presence = self._presence.predict(images, device=self._device)
-        people, there = np.zeros(len(images), np.float32), presence > self._threshold
-        people[there] = self._count.predict(images[there], device=self._device)
-        return presence, people
+        people = joint_people(presence, count, rule=self._rule, threshold=self._threshold)
+        return presence, people, count
 
 
-def predictions(cells: xr.Dataset, estimators: Mapping[str, Baseline]) -> dict[str, pd.DataFrame]:
+def predictions(cells: xr.Dataset, estimators: Mapping[str, Estimator]) -> dict[str, pd.DataFrame]:
     """Let some estimators see cells, chunk by chunk.
 
     Parameters
@@ -70,7 +93,8 @@ def predictions(cells: xr.Dataset, estimators: Mapping[str, Baseline]) -> dict[s
     Returns
     -------
     dict of DataFrame
-        By name: cell (its code), prediction, truth, presence (where it is known), one row per cell.
+        By name: cell (its code), prediction, truth, and presence and count (the regressor alone)
+        where they are known, one row per cell.
     """
     images = cells.chunk({"band": -1, "row": -1, "col": -1})["images"].data
     blocks = images.to_delayed().reshape(-1)
@@ -87,14 +111,62 @@ def predictions(cells: xr.Dataset, estimators: Mapping[str, Baseline]) -> dict[s
     return {name: _table(told, parts) for name, parts in found.items()}
 
 
-def _predict(estimator: Baseline, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predict(estimator: Estimator, images: np.ndarray) -> tuple[np.ndarray, ...]:
     return estimator.predict(images)
 
 
 def _table(told: pd.DataFrame, parts: list[Any]) -> pd.DataFrame:
-    presence, people = (np.concatenate(column) for column in zip(*parts, strict=True))
+    presence, people, *count = (np.concatenate(column) for column in zip(*parts, strict=True))
     table = told.assign(prediction=people.astype(np.float64))
+    if count:
+        table = table.assign(count=count[0].astype(np.float64))
     return table if np.isnan(presence).any() else table.assign(presence=presence.astype(np.float64))
+
+
+#: Share of the truly inhabited cells that a gate must let pass.
+FEW = 0.2
+
+
+def choose_rules(run: PopulationRun, reporter: Reporter) -> list[Joining]:
+    """Choose the rule of each split: by its cells set aside, which its models did not learn from.
+
+    Where there are none, or a model was given, "auto" is the first work's gate.
+    """
+    settings, splits = run.job.estimate, max(run.job.cells.folds, 1)
+    if settings.rule != "auto":
+        return [settings.rule] * splits
+    if not _measurable(run):
+        return ["gate"] * splits
+    rules = []
+    pairs = zip(run.models("presence"), run.models("count"), strict=True)
+    for number, (pair, cells) in enumerate(zip(pairs, run.splits(), strict=True)):
+        presence, count = pair
+        assert count is not None
+        inner = cells.isel(cell=np.flatnonzero(cells["split"].values == SELECTION))
+        joint = HurdleModel(presence, count, settings.threshold, settings.device)
+        table = predictions(inner, {"popdask": joint})["popdask"]
+        columns = (table[name].to_numpy() for name in ("presence", "count", "truth"))
+        chance, people, truth = columns
+        rules.append(better_rule(chance, people, truth, threshold=settings.threshold))
+        where = f"fold {number}: " if run.job.cells.folds else ""
+        reporter.note(f"  {where}{_WORDS[rules[-1]]} measures better on {len(truth):,} inner cells")
+        passed, there = int(((chance > settings.threshold) & (truth > 0)).sum()), (truth > 0).sum()
+        if rules[-1] == "gate" and passed < FEW * there:
+            reporter.note(
+                f"  {where}the gate lets {passed:,} of {there:,} truly inhabited cells pass: "
+                'consider [estimate] rule = "expected"'
+            )
+    return rules
+
+
+_WORDS = {"gate": "the gate", "expected": "presence times count"}
+
+
+def _measurable(run: PopulationRun) -> bool:
+    """Whether both models were trained here, with cells set aside."""
+    job = run.job
+    trained = job.presence.weights is None and job.count.weights is None
+    return trained and not job.single_stage and job.cells.selection > 0
 
 
 #: Predictions, by set of cells and by model: cell, prediction, truth and presence, where known.
@@ -111,6 +183,8 @@ class _Judges:
     """The labelled cells with their split, where there are any."""
     baselines: Mapping[str, Baseline] | None = None
     """Fitted on the same training cells."""
+    rule: Joining = "gate"
+    """How presence and counts are joined."""
 
 
 def judge(run: PopulationRun, reporter: Reporter) -> Judged:
@@ -138,7 +212,7 @@ def judge(run: PopulationRun, reporter: Reporter) -> Judged:
     return told
 
 
-def score(told: Judged, threshold: float) -> dict[str, pd.DataFrame]:
+def score(told: Judged, threshold: float, block: int) -> dict[str, pd.DataFrame]:
     """Put predictions and their scores into tables.
 
     Parameters
@@ -147,14 +221,19 @@ def score(told: Judged, threshold: float) -> dict[str, pd.DataFrame]:
         As from `judge`.
     threshold
         Cells with a higher probability of presence are called inhabited.
+    block
+        Cells per side of the squares that the scores' intervals are drawn from.
 
     Returns
     -------
     dict of DataFrame
-        ``scores``, ``scores_by_density`` and ``predictions``, each with the set of cells as
-        ``where``.
+        ``scores``, ``scores_by_density``, ``regressor`` (the counts alone) and ``predictions``,
+        each with the set of cells as ``where``.
     """
-    scores = {where: evaluate(tables, threshold=threshold) for where, tables in told.items()}
+    scores = {
+        where: evaluate(tables, threshold=threshold, block=block) for where, tables in told.items()
+    }
+    alone = {where: regressor_scores(each, threshold=threshold) for where, each in told.items()}
     by_density = {where: scores_by_density(tables) for where, tables in told.items()}
     rows = [
         table.assign(where=where, model=name)
@@ -164,6 +243,7 @@ def score(told: Judged, threshold: float) -> dict[str, pd.DataFrame]:
     return {
         "scores": _stacked(scores),
         "scores_by_density": _stacked(by_density),
+        "regressor": _stacked(alone),
         "predictions": pd.concat(rows, ignore_index=True),
     }
 
@@ -173,8 +253,11 @@ def _judges(run: PopulationRun) -> list[_Judges]:
     models = list(zip(run.models("presence"), run.models("count"), strict=True))
     if "cells" not in run.plan.stages:
         return [_Judges(*pair) for pair in models]
-    pairs = zip(models, run.splits(), strict=True)
-    return [_Judges(*pair, cells, fit_baselines(cells)) for pair, cells in pairs]
+    rules = run.work.records()["estimate"]["rules"]
+    return [
+        _Judges(*pair, cells, fit_baselines(cells), rule)
+        for pair, cells, rule in zip(models, run.splits(), rules, strict=True)
+    ]
 
 
 def _of_validation(
@@ -187,8 +270,8 @@ def _of_validation(
         assert one.cells is not None and one.count is not None
         held_out = one.cells.isel(cell=np.flatnonzero(one.cells["split"].values == 1))
         _tell_leakage(reporter, held_out, "validation", one)
-        joint = HurdleModel(one.presence, one.count, settings.threshold, settings.device)
-        estimators = {"popdask": joint, **(one.baselines or {})}
+        joint = HurdleModel(one.presence, one.count, settings.threshold, settings.device, one.rule)
+        estimators: dict[str, Estimator] = {"popdask": joint, **(one.baselines or {})}
         for name, table in predictions(held_out, estimators).items():
             parts.setdefault(name, []).append(table)
     return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}

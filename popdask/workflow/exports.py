@@ -24,7 +24,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
-from matplotlib.colors import to_rgb
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
@@ -431,6 +430,8 @@ def cycled(colours: Sequence[str], count: int) -> np.ndarray:
     >>> cycled(["#000000", "#ffffff"], 3).tolist()
     [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
     """
+    from matplotlib.colors import to_rgb
+
     return np.array([to_rgb(colours[i % len(colours)]) for i in range(count)]).reshape(-1, 3)
 
 

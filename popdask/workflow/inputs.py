@@ -2,6 +2,8 @@
 
 The mosaics of a job: which files they are, whether they changed, and how they are opened.
 
+Further bands of a mosaic, from files of their own: buildings, elevation, night lights.
+
 Whom to credit for the files that a run has read: what is on record beside them, or in them.
 """
 
@@ -19,15 +21,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import rasterio
 import xarray as xr
-from distributed import get_client
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from popdask.config.jobs import PopulationJob, ScenesJob
-from popdask.config.settings import Grid, Input, Job
+from popdask.config.settings import Band, Grid, Input, Job
 from popdask.errors import InputError
 from popdask.imagery.grid import CellGrid, crs_text
 from popdask.imagery.image_files import open_sheet
@@ -169,6 +171,8 @@ def _clean(value: Any) -> Any:
 def _machine() -> dict[str, Any]:
     """The host of the run, and what its workers are."""
     host = {"host": socket.gethostname(), "system": platform.platform(), "cores": os.cpu_count()}
+    from distributed import get_client
+
     try:
         workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
     except ValueError:  # no client: plain Dask
@@ -261,13 +265,15 @@ def cell_grid(cells: Grid, path: str, join: int = 1) -> CellGrid:
 
 def open_image(job: ImageJob, paths: Sequence[str], grid: CellGrid) -> xr.DataArray:
     """Open the files of one mosaic as one image of whole cells, lazily."""
-    return open_mosaic(
+    image = open_mosaic(
         paths,
         grid=grid,
         resolution=job.cells.resolution,
         align=job.input.align,
         nodata=job.input.nodata,
     )
+    bands = job.input.bands if isinstance(job, PopulationJob) else ()
+    return with_bands(image, bands, grid) if bands else image
 
 
 def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
@@ -288,6 +294,71 @@ def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
     coords = {str(name): value for name, value in xr_coords(geobox, dims=("y", "x")).items()}
     stamps = np.array(times, "datetime64[ns]")
     return xr.Dataset(coords={"time": stamps, **coords})
+
+
+def with_bands(image: xr.DataArray, bands: Sequence[Band], grid: CellGrid) -> xr.DataArray:
+    """Put bands behind those of an image, on its pixels; all become float32, lazily.
+
+    Parameters
+    ----------
+    image : DataArray, (band, y, x)
+        As `popdask.imagery.mosaic.open_mosaic` gives it on `grid`; whole numbers are divided by
+        the largest of their type.
+    bands : sequence of Band
+        Files of any resolution and CRS.
+    grid : CellGrid
+        The cells.
+
+    Returns
+    -------
+    DataArray, (band, y, x)
+        Where a band has no data, it is 0. Which pixels have data is the image's to say.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be opened, has several bands, or meets no pixel of the image.
+    """
+    pixel = abs(float(image["x"][1] - image["x"][0]))
+    white = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1
+    parts = [da.asarray(image.data).astype(np.float32) / np.float32(white)]
+    parts += [_layer(image, band, grid, pixel) for band in bands]
+    data = da.concatenate(parts).rechunk({0: -1})
+    names = np.arange(1, len(data) + 1)
+    found = xr.DataArray(
+        data,
+        dims=("band", "y", "x"),
+        coords={**image.drop_vars("band").coords, "band": names},
+        attrs=image.attrs,
+        name=image.name,
+    )
+    nodata = image.attrs.get("nodata", 0)
+    return found.assign_attrs(nodata=float(np.float32(nodata) / np.float32(white)))
+
+
+def _layer(image: xr.DataArray, band: Band, grid: CellGrid, pixel: float) -> da.Array:
+    """One band (1, y, x) on the pixels of the image, without gaps."""
+    layer = open_mosaic(
+        band.path, grid=grid, resolution=pixel, align=True, resampling=band.resampling
+    )
+    if layer.sizes["band"] != 1:
+        raise InputError(
+            f"{band.path}, the band {band.name!r}, has {layer.sizes['band']} bands; expected one: "
+            "take it out into a file of its own"
+        )
+    known = layer.where(layer["valid"]).fillna(0).astype(np.float32)
+    laid = known.reindex(y=image["y"], x=image["x"], method="nearest", tolerance=pixel / 10)
+    meets = (
+        np.isin(np.round(layer[axis] / pixel, 1), np.round(image[axis] / pixel, 1)).any()
+        for axis in ("y", "x")
+    )
+    if not all(meets):
+        raise InputError(
+            f"{band.path}, the band {band.name!r}, meets no pixel of the image; expected a raster "
+            "of the same place: check its CRS and extent"
+        )
+    values = da.nan_to_num(da.asarray(laid.data)).rechunk((1, *da.asarray(image.data).chunks[1:]))
+    return da.log1p(da.maximum(values, 0)) if band.normalisation == "log" else values
 
 
 #: Tags of a raster that tell who made it.

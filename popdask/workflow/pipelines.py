@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from popdask.config.settings import Job
-from popdask.report.page import Picture
 from popdask.store.repository import RegionStore
 from popdask.workflow.plan import Costs, Plan
 from popdask.workflow.runner import Pipeline
+
+if TYPE_CHECKING:
+    from popdask.report.page import Picture
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,39 @@ class Product:
 
 
 def _communities() -> Product:
-    from popdask.workflow import communities, communities_costs, communities_outputs
+    from popdask.workflow import communities, communities_plan
 
     return Product(
         communities.PIPELINE,
         communities.plan,
         communities.extent,
-        communities_costs.costs,
+        communities_plan.costs,
         communities.run,
         communities.run_only,
         communities.found,
-        communities.check,
-        communities_outputs.draw,
-        communities_outputs.illustrate,
+        _check_communities,
+        _draw_communities,
+        _illustrate_communities,
     )
+
+
+# What needs torch or matplotlib is loaded when it is asked for.
+def _check_communities(store: RegionStore) -> Iterable[str]:
+    from popdask.workflow import communities
+
+    return communities.check(store)
+
+
+def _draw_communities(job: Any, reporter: Any = None) -> list[Path]:
+    from popdask.workflow import communities_outputs
+
+    return communities_outputs.draw(job, reporter)
+
+
+def _illustrate_communities(job: Any, region: RegionStore, branch: str) -> Iterator[Picture]:
+    from popdask.workflow import communities_outputs
+
+    return communities_outputs.illustrate(job, region, branch)
 
 
 def _population() -> Product:

@@ -1,9 +1,4 @@
-"""How fast a machine works: seconds of one core for each unit of work, measured and kept.
-
-A rate has a name in words, ``flow per cell``. What a rate is measured on and what it is used for
-count their work with the same functions, so a rate means nothing beyond them.
-
-What a run has to compute, decided from settings and records alone.
+"""What a run has to compute, decided from settings and records alone.
 
 Every frame of every stage has a fingerprint of all that it depends on: the settings of the stage,
 the version of its code, and the fingerprints of what it reads. A frame is computed when its
@@ -15,109 +10,26 @@ A product counts the work of its stages (``costs`` in its package); the arithmet
 is here: integers in, integers out. No array is opened and no graph is built, so the costs of a
 hundred thousand chunks take no longer than those of one.
 
-Time is the work of each stage divided among the workers, what only one of them can do, and what
-Dask's scheduler takes for every task, in turn.
+Time is what the same stage took in a finished run, in proportion to how much there is to do.
+
+What the stages of a job took in finished runs: of its own store, else of its neighbours.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from math import isqrt
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from math import isqrt, log
 from typing import Any
 
 from popdask._repr_html import html_card
+from popdask.config.settings import Job
 from popdask.errors import InputError
-from popdask.io.paths import write_text
-from popdask.store.records import orphans
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What was measured on a machine."""
-
-    seconds: Mapping[str, float]
-    """Seconds of one core for a unit of work, by the name of the rate."""
-    task: float
-    """Seconds for each task of a graph, all workers together: what Dask's scheduler takes."""
-    start: float
-    """Seconds until the workers are there and have loaded their libraries."""
-    host: str
-    """Name of the machine."""
-    cores: int
-    """Its cores."""
-    date: str
-    """Day of the measurement, ISO."""
-    versions: Mapping[str, str]
-    """Versions of Python and the libraries."""
-
-    def __str__(self) -> str:
-        cores = f"{self.cores} core{'s' if self.cores != 1 else ''}"
-        return f"rates of {self.date}, {self.host} with {cores}"
-
-
-def rates_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """Tell where the rates of this machine are kept.
-
-    Parameters
-    ----------
-    environ
-        ``POPDASK_RATES`` names the file; without it, it is in the user's configuration folder.
-
-    Examples
-    --------
-    >>> rates_file({"XDG_CONFIG_HOME": "/home/ann/.config"}).as_posix()
-    '/home/ann/.config/popdask/rates.json'
-    """
-    if named := environ.get("POPDASK_RATES"):
-        return Path(named)
-    home = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(home) / "popdask" / "rates.json"
-
-
-def load_rates(path: Path | None = None) -> Rates | None:
-    """Read what was measured; None where nothing is.
-
-    Parameters
-    ----------
-    path
-        The file; by default that of `rates_file`.
-
-    Raises
-    ------
-    InputError
-        If the file holds something else.
-    """
-    path = path or rates_file()
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return Rates(**told)
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} holds no rates of a machine ({error}); measure them again with `popdask "
-            "calibrate`, or remove the file."
-        ) from error
-
-
-def save_rates(rates: Rates, path: Path | None = None) -> Path:
-    """Keep what was measured, whole or not at all; tell where.
-
-    Parameters
-    ----------
-    rates
-        What was measured.
-    path
-        The file; by default that of `rates_file`.
-    """
-    told = json.dumps(asdict(rates), indent=1, ensure_ascii=False)
-    return write_text(path or rates_file(), f"{told}\n")
-
+from popdask.store.records import Run, orphans
+from popdask.store.repository import RegionStore
 
 #: Stands for the time, in the record of a stage that has no frames.
 WHOLE = "whole"
@@ -132,7 +44,7 @@ class StagePlan:
     record: Mapping[str, Any]
     """What the finished stage is made from, to be stored with it."""
     stale: tuple[int, ...]
-    """Positions of the frames to compute (for links, of the earlier frame of each pair)."""
+    """Positions of the frames to compute (for links, of the later frame of each pair)."""
     total: int
     """Number of frames (or pairs) of the stage."""
     unit: str = "frames"
@@ -266,6 +178,9 @@ BASE = 450 * 2**20
 #: Share of a worker's memory beyond which Dask moves data to disk.
 ROOM = 0.6
 
+#: Operations of a network that take about as long as a pixel that is read.
+PIXEL_OPERATIONS = 14_000
+
 #: Chunks that are proposed have a multiple of so many cells along a side.
 STEP = 128
 
@@ -301,30 +216,8 @@ class StageCost:
     """Bytes stored, uncompressed."""
     memory: int = 0
     """Bytes that one thread holds, at most."""
-    parts: int = 1
-    """How many tasks can run side by side."""
-    shared: Mapping[str, int] = field(default_factory=dict)
-    """Work that is divided among the workers, by the name of its rate."""
-    alone: Mapping[str, int] = field(default_factory=dict)
-    """Work that one of them does, by the name of its rate."""
-
-    def seconds(self, rates: Rates, cores: int) -> float | None:
-        """Tell how long the stage takes; None where a rate was not measured.
-
-        Examples
-        --------
-        >>> cost = StageCost("flow", tasks=100, parts=8, shared={"flow per cell": 10**9})
-        >>> rates = Rates({"flow per cell": 1e-8}, 0.01, 2.0, "here", 4, "2025-01-01", {})
-        >>> cost.seconds(rates, cores=4)
-        3.5
-        """
-        if not {*self.shared, *self.alone} <= set(rates.seconds):
-            return None
-        shared, alone = (
-            sum(rates.seconds[name] * amount for name, amount in work.items())
-            for work in (self.shared, self.alone)
-        )
-        return shared / max(1, min(cores, self.parts)) + alone + self.tasks * rates.task
+    amount: int = 0
+    """How much there is to do, in a unit of the stage's own: what its time is in proportion to."""
 
 
 @dataclass(frozen=True)
@@ -337,6 +230,11 @@ class Costs:
     """Chunks of all frames."""
     edge: int | None = None
     """Cells along a side of a square as large as a chunk, where the job file can choose it."""
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """How much there is to do in each stage."""
+        return {name: stage.amount for name, stage in self.stages.items()}
 
     @property
     def tasks(self) -> int:
@@ -367,11 +265,20 @@ class Costs:
         """Tell whether a worker holds its chunks without moving data to disk."""
         return self.peak(crew) <= ROOM * crew.memory
 
-    def seconds(self, rates: Rates, crew: Resources) -> float | None:
-        """Tell how long the run takes; None where a rate was not measured."""
-        told = [stage.seconds(rates, crew.cores) for stage in self.stages.values()]
-        known = [seconds for seconds in told if seconds is not None]
-        return rates.start + sum(known) if len(known) == len(told) else None
+    def seconds(self, measured: Mapping[str, Measured]) -> dict[str, float | None]:
+        """Tell how long each stage takes, by what it took before; None where that is not known.
+
+        Examples
+        --------
+        >>> costs = Costs({"flow": StageCost("flow", amount=300), "links": StageCost("links")}, 1)
+        >>> costs.seconds({"flow": Measured(20.0, 100, "run-1", "out/oslo.icechunk")})
+        {'flow': 60.0, 'links': None}
+        """
+        rates = {name: one.seconds / one.amount for name, one in measured.items()}
+        return {
+            name: cost.amount * rates[name] if name in rates else None
+            for name, cost in self.stages.items()
+        }
 
     def proposed(self, crew: Resources) -> int | None:
         """Give the largest chunks that fit, in cells along a side; None where none would."""
@@ -406,3 +313,100 @@ class Costs:
         edge, needed = self.proposed(crew), self.peak(crew) / ROOM / 1e9
         larger = f"give each worker {needed:.1f} GB"
         return f"set [input] chunks = {edge}, or {larger}" if edge else larger
+
+
+#: Neighbours that are looked at, at most.
+NEIGHBOURS = 16
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one stage took in a finished run."""
+
+    seconds: float
+    """How long it took, on the workers of that run."""
+    amount: int
+    """How much it did, in a unit of its own."""
+    run: str
+    """The run's tag."""
+    store: str
+    """Where the results of that run are."""
+
+    def off(self, amount: int) -> float:
+        """Tell how far another amount is from this one, as the logarithm of their ratio."""
+        return abs(log(amount / self.amount))
+
+
+def measured_stages(job: Job, amounts: Mapping[str, int]) -> dict[str, Measured]:
+    """Find what stages took in finished runs of a job's store, else of stores beside it.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    amounts
+        How much there is to do in each stage that is asked for.
+
+    Returns
+    -------
+    dict of Measured
+        By stage, without those that no finished run has computed. The run counts that had about as
+        much to do, the newest of equals; one of this store before any other.
+
+    Examples
+    --------
+    >>> output = {"store": "out/nowhere/oslo.icechunk"}
+    >>> job = Job(name="oslo", pipeline="communities", output=output)
+    >>> measured_stages(job, {"flow": 1000})
+    {}
+    """
+    if not amounts:
+        return {}
+    own = RegionStore(job.output.store)
+    found = _nearest([own], amounts)
+    missing = {name: amount for name, amount in amounts.items() if name not in found}
+    return found | (_nearest(_beside(own, job.pipeline), missing) if missing else {})
+
+
+def _nearest(stores: Iterable[RegionStore], amounts: Mapping[str, int]) -> dict[str, Measured]:
+    """Of each stage, what it took where it had about as much to do."""
+    found: dict[str, Measured] = {}
+    for store in stores:
+        for run in store.history():
+            for name, one in stages_of(run, str(store.location)).items():
+                wanted = amounts.get(name)
+                if wanted and (name not in found or one.off(wanted) < found[name].off(wanted)):
+                    found[name] = one
+    return found
+
+
+def stages_of(run: Run, store: str) -> dict[str, Measured]:
+    """Add up what each stage of a run took, where it is known how much it did.
+
+    Parameters
+    ----------
+    run
+        The finished run.
+    store
+        Where its results are.
+    """
+    seconds: dict[str, float] = {}
+    for part in run.stages:
+        seconds[part.of or part.stage] = seconds.get(part.of or part.stage, 0.0) + part.seconds
+    return {
+        stage.stage: Measured(seconds[stage.stage], stage.amount, run.tag, store)
+        for stage in run.stages
+        if stage.amount
+    }
+
+
+def _beside(own: RegionStore, pipeline: str) -> Iterator[RegionStore]:
+    """The stores in the same folder, of jobs of the same kind."""
+    for location in islice(own.location.neighbours(), NEIGHBOURS):
+        try:
+            store = RegionStore(str(location))
+            records = store.latest_records().values()
+        except InputError:  # it is damaged, which is for its own job to say
+            continue
+        if any(record.get("pipeline") == pipeline for record in records):
+            yield store

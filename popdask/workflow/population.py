@@ -26,7 +26,8 @@ from popdask.store.repository import RegionStore
 from popdask.workflow import communities, runner, scenes
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import cell_grid, checksums, frame_grid, iso, open_image
-from popdask.workflow.plan import WHOLE, Plan, decide, fingerprint
+from popdask.workflow.plan import WHOLE, Costs, Plan, decide, fingerprint
+from popdask.workflow.population_costs import costs
 from popdask.workflow.population_inputs import (
     Sources,
     covers_other_cells,
@@ -40,12 +41,12 @@ from popdask.workflow.runner import Files, Workers
 
 #: Version of each stage's code; a stage that computes something else gets the next number.
 VERSIONS = {
-    "cells": 2,
-    "presence": 2,
-    "count": 3,
+    "cells": 3,
+    "presence": 3,
+    "count": 4,
     "estimate": 2,
     "census": 1,
-    "evaluation": 1,
+    "evaluation": 2,
     "export": 2,
     "tables": 2,
 }
@@ -107,12 +108,16 @@ def _fingerprints(
         return fingerprint(stage, VERSIONS[stage], *parts)
 
     labelled = checksums(files, (*sources.training, *sources.counts))
-    reading = job.input.model_dump(mode="json", include={"align", "nodata"})
+    reading: dict[str, Any] = job.input.model_dump(mode="json", include={"align", "nodata"})
+    if job.input.bands:
+        rules = [band.model_dump(mode="json", exclude={"path"}) for band in job.input.bands]
+        places = [sources.others[f"bands.{number}"] for number in range(len(rules))]
+        reading["bands"] = [rules, checksums(files, places)]
     cells = of("cells", labelled, reading, _settings(job.cells))
     models = _models(job, sources, files, cells, of)
     truth = {iso(time): checksums(files, paths) for time, paths in sources.truth.items()}
     grid = job.cells.model_dump(mode="json", include={"grid", "size", "crs", "resolution"})
-    rule = [job.estimate.threshold, grid, models, reading]
+    rule = [job.estimate.rule, job.estimate.threshold, grid, models, reading]
     mosaics = {iso(time): checksums(files, paths) for time, paths in sources.mosaics.items()}
     estimate = {time: of("estimate", sums, rule) for time, sums in mosaics.items()}
     wanted: dict[str, dict[str, Any]] = {
@@ -127,7 +132,7 @@ def _fingerprints(
         zones = [_settings(job.census), names, checksums(files, places)]
         last = {time: of("census", zones, print_) for time, print_ in estimate.items()}
         wanted["census"] = {"frames": last}
-    told = [job.truth and _settings(job.truth), truth, cells, models, job.estimate.threshold]
+    told = [job.truth and _settings(job.truth), truth, cells, job.cells.block, rule]
     scored = of("evaluation", told, estimate if truth else None)
     if _learns(job) or truth:
         wanted["evaluation"] = {"frames": {WHOLE: scored}}
@@ -220,6 +225,10 @@ class PopulationPipeline:
         """Decide what is to be computed."""
         records = without_missing(records, job, "export", "tables")
         return plan_population(job, Sources.of(job), files, records)
+
+    def costs(self, job: PopulationJob, plan: Plan) -> Costs:
+        """Count what that costs."""
+        return costs(job, plan)
 
     def begin(
         self, job: PopulationJob, store: RegionStore, files: Files, forget: Sequence[str]

@@ -1,6 +1,4 @@
-"""What networks take: operations counted without computing them, and seconds for each, measured.
-
-What the stages of the population job cost, counted from the headers of its mosaics.
+"""What the stages of the population job cost, counted from the headers of its mosaics.
 
 Upper estimates where nothing but the images could tell: every estimated cell counts as inhabited,
 every labelled cell as one with pixels, and training goes through all of its epochs. What follows
@@ -11,108 +9,29 @@ What a population job begins at its end, planned with it: communities, and group
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import dask
-import numpy as np
 import pandas as pd
 import torch
-from odc.geo.xr import xr_zeros
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from popdask.config.jobs import CommunitiesJob, PopulationJob, Training
 from popdask.config.settings import Job
-from popdask.imagery.estimate import TILE_BYTES, estimate, tile_cells
-from popdask.imagery.grid import CellGrid
-from popdask.imagery.model import TrainedModel
-from popdask.imagery.networks import build
+from popdask.imagery.estimate import TILE_BYTES, tile_cells
+from popdask.imagery.model import TrainedModel, build
 from popdask.io import export, rasters
 from popdask.io.cube import CHUNK
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, population_inputs, scenes
-from popdask.workflow.communities import plan_communities
-from popdask.workflow.communities_costs import Extent, count
+from popdask.workflow.communities_plan import Extent, count, plan_communities
 from popdask.workflow.inputs import cell_grid, frame_grid, open_image
-from popdask.workflow.plan import Costs, Plan, StageCost, StagePlan
+from popdask.workflow.plan import PIXEL_OPERATIONS, Costs, Plan, StageCost, StagePlan
 from popdask.workflow.population_inputs import Sources, covers_other_cells
-from popdask.workflow.population_stages import training_config
-
-SMALL = {"network": "PresenceCNN", "widths": (4, 8), "hidden": (8,)}
-LARGE = {"network": "PresenceCNN"}
-PIXELS = 100  # of a cell that is measured with
-
-
-def operations(network: Mapping[str, Any], pixels: int) -> tuple[int, int]:
-    """Count what a network does for one image, and what it holds; nothing is computed.
-
-    Parameters
-    ----------
-    network
-        As for `popdask.imagery.networks.build`.
-    pixels
-        Rows and columns of an image.
-
-    Returns
-    -------
-    operations, bytes : int
-        Multiplications and additions; and of the numbers in front of and behind a layer, at most.
-
-    Examples
-    --------
-    >>> operations({"network": "PresenceCNN", "widths": (4,), "hidden": (8,)}, pixels=20)[0] > 20**2
-    True
-    """
-    with torch.device("meta"):
-        module = build(network).eval()
-        image = torch.empty(1, module.config["bands"], pixels, pixels)
-    held = [0]
-
-    def note(_: nn.Module, given: tuple[Any, ...], told: Any) -> None:
-        tensors = [one for one in (*given, told) if isinstance(one, torch.Tensor)]
-        held.append(sum(one.nbytes for one in tensors))
-
-    for layer in module.modules():
-        layer.register_forward_hook(note)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(image)
-    return counter.get_total_flops(), max(held)
-
-
-def measure_networks() -> dict[str, float]:
-    """Estimate cells with a small and a large network on one thread, and tell the rates.
-
-    Returns
-    -------
-    dict of float
-        Seconds of one core for each operation, and for each pixel beside the networks.
-    """
-    few, many = _seconds(LARGE, 3), _seconds(SMALL, 20)
-    work = [(operations(LARGE, PIXELS)[0] * 9, 9), (operations(SMALL, PIXELS)[0] * 400, 400)]
-    table = np.array([[ops, cells * PIXELS**2] for ops, cells in work], float)
-    each, pixel = np.linalg.solve(table, [few, many])
-    return {"network per operation": float(each), "image per pixel": max(float(pixel), 0.0)}
-
-
-def _seconds(network: Mapping[str, Any], side: int) -> float:
-    """Time of the processor to estimate a square of cells."""
-    grid = CellGrid(100.0)
-    model = TrainedModel.untrained(
-        "presence", network, pixels=PIXELS, cell_size=100.0, resolution=100.0 / PIXELS
-    )
-    box = grid.geobox(range(side), range(side), pixels=PIXELS)
-    image = (xr_zeros(box, "uint8") + 9).astype("uint8")
-    lazy = estimate(image, model, None, cell_size=grid, device="cpu")
-    with dask.config.set(scheduler="synchronous"):
-        lazy.compute()
-        start = time.process_time()
-        lazy.compute()
-        return time.process_time() - start
-
+from popdask.workflow.population_stages import training_configs
 
 #: Tasks of an estimate: for each chunk of the mosaic, for each tile, and for a tile with a ring.
 CHUNK_TASKS, TILE_TASKS, RING_TASKS = 3, 5, 18
@@ -207,16 +126,17 @@ def _stage(
     if stage.name == "cells":
         tasks = CHUNK_TASKS * training.chunks + TILE_TASKS * -(-training.cells // BATCH)
         held = 2 * BATCH * training.cell_bytes
-        work = {"image per pixel": pixels}
-        return StageCost("cells", tasks, size, size, held, training.chunks, work)
+        return StageCost("cells", tasks, size, size, held, pixels)
     if stage.name == "estimate":
         return _estimate(job, [mosaics[i] for i in stage.stale], models)
     if stage.name == "evaluation":
         scored = round(training.cells * job.cells.validation)
         ops = sum(model.operations for model in models.values()) * scored
-        return StageCost("evaluation", alone={"network per operation": ops})
-    cells = 4 * sum(mosaics[i].cells for i in stage.stale if i < len(mosaics))
-    return StageCost(stage.name, read=cells, written=cells, memory=8 * mosaics[0].cells)
+        return StageCost("evaluation", amount=ops // PIXEL_OPERATIONS)
+    cells = sum(mosaics[i].cells for i in stage.stale if i < len(mosaics))
+    return StageCost(
+        stage.name, read=4 * cells, written=4 * cells, memory=8 * mosaics[0].cells, amount=cells
+    )
 
 
 def _estimate(job: PopulationJob, mosaics: list[Images], models: dict[str, Network]) -> StageCost:
@@ -227,17 +147,14 @@ def _estimate(job: PopulationJob, mosaics: list[Images], models: dict[str, Netwo
     tasks = sum(CHUNK_TASKS * images.chunks + tile_tasks * images.tiles for images in mosaics)
     ops = sum(model.operations for model in models.values())
     widest = max(model.memory for model in models.values())
+    pixels = sum(images.cells * images.pixels**2 for images in mosaics)
     return StageCost(
         "estimate",
         tasks=sets * tasks,
         read=sets * sum(images.cells * images.cell_bytes for images in mosaics),
         written=4 * len(models) * cells,
         memory=3 * max(TILE_BYTES, mosaics[0].cell_bytes) + widest,
-        parts=sum(images.tiles for images in mosaics),
-        shared={
-            "network per operation": sets * cells * ops,
-            "image per pixel": sets * sum(i.cells * i.pixels**2 for i in mosaics),
-        },
+        amount=sets * (pixels + cells * ops // PIXEL_OPERATIONS),
     )
 
 
@@ -246,7 +163,7 @@ def _training(job: PopulationJob, name: str, cells: Images, model: Network) -> S
     settings: Training = getattr(job, name)
     if settings.weights is not None:
         return StageCost(name)
-    config = training_config(job.count.kind if name == "count" else name, settings)
+    config = training_configs(job.count.kind if name == "count" else name, settings)[0]
     sets = max(job.cells.folds, 1)
     held = min(config.memory, cells.cells * cells.cell_bytes)
     seen = cells.inhabited if name == "count" and not job.single_stage else cells.cells
@@ -255,9 +172,44 @@ def _training(job: PopulationJob, name: str, cells: Images, model: Network) -> S
         name,
         read=sets * cells.cells * cells.cell_bytes,
         memory=held + config.batch_size * LAYERS * model.memory,
-        parts=config.threads or 2**10,
-        shared={"network per operation": ops},
+        amount=ops // PIXEL_OPERATIONS,
     )
+
+
+def operations(network: Mapping[str, Any], pixels: int) -> tuple[int, int]:
+    """Count what a network does for one image, and what it holds; nothing is computed.
+
+    Parameters
+    ----------
+    network
+        As for `popdask.imagery.model.build`.
+    pixels
+        Rows and columns of an image.
+
+    Returns
+    -------
+    operations, bytes : int
+        Multiplications and additions; and of the numbers in front of and behind a layer, at most.
+
+    Examples
+    --------
+    >>> operations({"network": "PresenceCNN", "widths": (4,), "hidden": (8,)}, pixels=20)[0] > 20**2
+    True
+    """
+    with torch.device("meta"):
+        module = build(network).eval()
+        image = torch.empty(1, module.config["bands"], pixels, pixels)
+    held = [0]
+
+    def note(_: nn.Module, given: tuple[Any, ...], told: Any) -> None:
+        tensors = [one for one in (*given, told) if isinstance(one, torch.Tensor)]
+        held.append(sum(one.nbytes for one in tensors))
+
+    for layer in module.modules():
+        layer.register_forward_hook(note)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(image)
+    return counter.get_total_flops(), max(held)
 
 
 def _network(job: PopulationJob, name: str, images: Images) -> Network:
@@ -266,12 +218,16 @@ def _network(job: PopulationJob, name: str, images: Images) -> Network:
         known = TrainedModel.load(settings.weights)
         return Network(*operations(known.config, known.pixels))
     kind = job.count.kind if name == "count" else name
-    ring = job.cells.context
-    pixels = images.pixels * (2 * ring + 1)
-    config = training_config(kind, settings).network_for(
-        kind, bands=images.bands, pixels=images.pixels, ring=ring
-    )
-    return Network(*operations(config, pixels))
+    shape = shape_of(job, images)
+    configs = [config.network_for(kind, **shape) for config in training_configs(kind, settings)]
+    each = [operations(config, shape["pixels"]) for config in configs]
+    return Network(sum(ops for ops, _ in each), max(memory for _, memory in each))
+
+
+def shape_of(job: PopulationJob, images: Images) -> dict[str, int]:
+    """What a model sees of a cell: bands, pixels with the ring, and pixels of the ring."""
+    ring = images.pixels * job.cells.context
+    return {"bands": images.bands, "pixels": images.pixels + 2 * ring, "ring": ring}
 
 
 def _labelled(job: PopulationJob, sources: Sources) -> Images:

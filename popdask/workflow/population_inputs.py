@@ -14,6 +14,7 @@ What the stages of one run of the population job share.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from popdask.imagery.counts import (
 from popdask.imagery.cutting import cut_cells, drop_padding
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel
-from popdask.imagery.split import fold_cells, select_fold, split_cells
+from popdask.imagery.split import GapWarning, fold_cells, select_fold, set_aside, split_cells
 from popdask.imagery.zones import RASTERS
 from popdask.io import export
 from popdask.io.tables import has_geometry
@@ -73,7 +74,7 @@ class Sources:
     truth: Times
     """People of the mosaics' cells, where they are known."""
     others: Mapping[str, str]
-    """Weights and zones, by the setting that names them."""
+    """Weights, zones and further bands, by the setting that names them."""
 
     @classmethod
     def of(cls, job: PopulationJob) -> Sources:
@@ -98,6 +99,7 @@ class Sources:
             "count.weights": job.count.weights,
             "census.zones": job.census and job.census.zones,
             "census.table": job.census and job.census.table,
+            **{f"bands.{number}": band.path for number, band in enumerate(job.input.bands)},
         }
         known = {name: path for name, path in others.items() if path}
         zones = known.get("census.zones", "")
@@ -138,6 +140,7 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
     -------
     cells : Dataset
         With ``split``, or with ``fold`` for a cross-validation; the images are lazy.
+        :func:`sides_of` makes of it what models are trained on.
     dropped : int
         Cells that were left out, because the mosaic has no data in them.
     outside : int
@@ -169,10 +172,18 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
             f"all {dropped} labelled cells lack pixels at an edge or within; expected some that "
             "the mosaic covers: check the place, the grid and nodata"
         )
-    how: dict[str, Any] = {"kind": settings.split, "block": settings.block, "seed": settings.seed}
+    how: dict[str, Any] = settings.model_dump(include={"block", "gap", "seed"})
+    how["kind"] = settings.split
     if settings.folds:
         return fold_cells(cells, settings.folds, **how), dropped, outside
     return split_cells(cells, validation=settings.validation, **how), dropped, outside
+
+
+def sides_of(job: PopulationJob, cells: xr.Dataset) -> list[xr.Dataset]:
+    """The split of the labelled cells, or that of each fold, with the cells to choose by."""
+    folds = range(job.cells.folds)
+    splits = [select_fold(cells, fold) for fold in folds] if folds else [cells]
+    return [set_aside(split, job.cells.selection) for split in splits]
 
 
 def read_counts(path: str, grid: CellGrid, settings: Cells | Truth) -> pd.DataFrame:
@@ -399,5 +410,6 @@ class PopulationRun:
     def splits(self) -> list[xr.Dataset]:
         """The labelled cells, split once, or once for each fold."""
         cells = load_tables(self.work.group("cells"))
-        folds = self.job.cells.folds
-        return [select_fold(cells, fold) for fold in range(folds)] if folds else [cells]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GapWarning)  # noted when the cells were cut
+            return sides_of(self.job, cells)

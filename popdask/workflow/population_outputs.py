@@ -23,6 +23,7 @@ from popdask.errors import InputError
 from popdask.imagery.cells import cells_grid
 from popdask.imagery.gradcam import gradcam, telling_cells
 from popdask.imagery.model import TrainedModel
+from popdask.imagery.networks import CountCNN, PopulationViT, PresenceCNN
 from popdask.imagery.split import select_fold
 from popdask.io import cube, stac
 from popdask.io import export as export_module
@@ -68,7 +69,7 @@ def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
 def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
     """Write the tables that the job has."""
     evaluated = "evaluation" in run.plan.stages
-    names = ["scores", "scores_by_density", "predictions"] if evaluated else []
+    names = ["scores", "scores_by_density", "regressor", "predictions"] if evaluated else []
     tables: dict[str, Path] = {}
     for name in [*names, *(["zones"] if run.job.census is not None else [])]:
         path = exports.folder / f"{run.job.name}_{name}.parquet"
@@ -216,6 +217,10 @@ def losses(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figur
             yield f"loss_{title}", charts.history_figure(history, title=title)
 
 
+#: Networks that Grad-CAM explains.
+EXPLAINED = (PresenceCNN, CountCNN, PopulationViT)
+
+
 def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int = 4) -> Path:
     """Draw what in the images of some cells speaks for people.
 
@@ -243,8 +248,9 @@ def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int 
         figure = why_figure(job, region, cells=cells)
         if figure is None:
             raise InputError(
-                f"nobody lives in the validation cells of {region.path}, or is estimated there: "
-                "give [cells] counts with inhabited cells, and run the job."
+                f"nobody lives in the validation cells of {region.path}, or is estimated there, or "
+                "no model is a network that learned from pixels: give [cells] counts with "
+                "inhabited cells and such a network, and run the job."
             )
         return style.save_figure(figure, job.export_folder / "figures" / f"{job.name}_why.png")
 
@@ -277,7 +283,7 @@ def why_figure(
     true, said = held_out["people"].values, _estimates(held_out, region, branch)
     chosen = telling_cells(said, true, cells)
     order = np.concatenate(list(chosen.values()))
-    if not order.size:
+    if not order.size or not models:
         return None
     shown = held_out.isel(cell=order)["images"].values
     maps = {
@@ -298,7 +304,7 @@ def _models(region: RegionStore, branch: str) -> dict[str, TrainedModel]:
         names = [name for name in sorted(files) if name.startswith(stage) and ".safet" in name]
         if names:
             found[stage] = TrainedModel.from_bytes(files[names[0]], names[0])
-    return found
+    return {stage: model for stage, model in found.items() if isinstance(model.module, EXPLAINED)}
 
 
 def _validation_cells(job: PopulationJob, region: RegionStore, branch: str) -> xr.Dataset:
@@ -324,7 +330,7 @@ def _estimates(cells: xr.Dataset, region: RegionStore, branch: str) -> np.ndarra
 
 
 #: Cells that Grad-CAM explains: so many of the best, typical and worst.
-EXPLAINED = 3
+CELLS_EXPLAINED = 3
 
 #: Title of each kind of picture, and how to read it; figures of other kinds are left out.
 WORDS = {
@@ -370,6 +376,6 @@ def illustrate(job: PopulationJob, region: RegionStore, branch: str) -> Iterator
             title, text = WORDS[kind]
             yield Picture(f"{title}: {of.replace('_', ', ')}", text, figure)
     labelled = "cells" in region.records(branch)
-    why = why_figure(job, region, branch, cells=EXPLAINED) if labelled else None
+    why = why_figure(job, region, branch, cells=CELLS_EXPLAINED) if labelled else None
     if why is not None:
         yield Picture(*WORDS["why"], why, wide=True)

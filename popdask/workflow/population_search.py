@@ -28,8 +28,8 @@ from popdask.imagery.tuning import Tuning
 from popdask.plot import charts, imagery, style
 from popdask.store.records import WORK
 from popdask.store.repository import RegionStore
-from popdask.workflow import population_outputs
-from popdask.workflow.population_stages import training_config
+from popdask.workflow import population_inputs, population_outputs
+from popdask.workflow.population_stages import training_configs
 
 
 def _study(job: PopulationJob, model: str) -> Path:
@@ -92,11 +92,18 @@ def tune(
         ) from None
     settings = getattr(job, model)
     kind = settings.kind if model == "count" else "presence"
+    if len(settings.members) > 1:
+        raise InputError(
+            f"[{model}] network has {len(settings.members)} networks: expected one to tune; leave "
+            "the others out for the search."
+        )
+    (config,) = training_configs(kind, settings, len(job.input.bands))
+    (split,) = population_inputs.sides_of(job, load_tables(cells))
     return tuning.tune(
-        load_tables(cells),
+        split,
         kind,
         trials,
-        config=training_config(kind, settings),
+        config=config,
         epochs=epochs,
         storage=_study(job, model),
         seed=settings.seed,
@@ -125,6 +132,9 @@ Estimates = Mapping[str, pd.DataFrame]
 
 #: Probability of presence above which cells are called inhabited, where no job says another.
 THRESHOLD = 0.5
+
+#: Cells per side of the squares that intervals are drawn from, where no job says another.
+BLOCK = 10
 
 
 def compare(
@@ -160,7 +170,7 @@ def compare(
         If there is nothing to compare, a job has no finished run or no evaluation, a table is
         wrong, a table fits none of the jobs' sets, or a job's counts are not there any more.
     """
-    sets, thresholds = _of_jobs(jobs)
+    sets, rules = _of_jobs(jobs)
     models = {model for estimates in sets.values() for model in estimates}
     others = {name: read_predictions(path) for path, name in _names(tables, models).items()}
     sets = _joined(sets, others) if sets else ({"tables": others} if others else {})
@@ -170,7 +180,8 @@ def compare(
         folder = jobs[0].export_folder / "evaluation"
     scores, written = [], []
     for where, estimates in sets.items():
-        found = evaluate(estimates, threshold=thresholds.get(where, THRESHOLD))
+        threshold, block = rules.get(where, (THRESHOLD, BLOCK))
+        found = evaluate(estimates, threshold=threshold, block=block)
         scores.append(found.reset_index().assign(where=where))
         if folder is not None:
             written += _write(folder, where, estimates, found)
@@ -182,13 +193,13 @@ def compare(
 
 def _of_jobs(
     jobs: Sequence[PopulationJob],
-) -> tuple[dict[str, dict[str, pd.DataFrame]], dict[str, float]]:
-    """The predictions of all jobs, by set of cells and model, and the threshold of each set.
+) -> tuple[dict[str, dict[str, pd.DataFrame]], dict[str, tuple[float, int]]]:
+    """The predictions of all jobs, by set of cells and model; threshold and block of each set.
 
     Among several jobs, a set has the name of its job.
     """
     sets: dict[str, dict[str, pd.DataFrame]] = {}
-    thresholds: dict[str, float] = {}
+    rules: dict[str, tuple[float, int]] = {}
     for job in jobs:
         for where, estimates in _of_job(job).items():
             name = f"{job.name}_{where}" if len(jobs) > 1 else where
@@ -198,9 +209,9 @@ def _of_jobs(
                     "that their scores can be told apart."
                 )
             sets[name] = estimates
-            run = RegionStore(job.output.store).run_record()
-            thresholds[name] = run["settings"]["estimate"]["threshold"]
-    return sets, thresholds
+            told = RegionStore(job.output.store).run_record()["settings"]
+            rules[name] = told["estimate"]["threshold"], told["cells"]["block"]
+    return sets, rules
 
 
 def _of_job(job: PopulationJob) -> dict[str, dict[str, pd.DataFrame]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,13 +18,15 @@ from popdask.errors import InputError
 from popdask.imagery import dasymetric
 from popdask.imagery.cells import cells_grid
 from popdask.imagery.dasymetric import round_to_totals
-from popdask.imagery.estimate import estimate
+from popdask.imagery.estimate import Joining, estimate
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
-from popdask.imagery.model import TrainedModel
+from popdask.imagery.model import TrainedModel, mean_of
+from popdask.imagery.split import GapWarning
 from popdask.imagery.training import train
 from popdask.store.content import table_bytes
 from popdask.workflow import evaluation, population_inputs
+from popdask.workflow.evaluation import choose_rules
 from popdask.workflow.inputs import iso, open_image
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun
@@ -45,12 +48,17 @@ class PopulationStages(PopulationRun):
 
 
 def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    cells, dropped, outside = population_inputs.labelled_cells(run.job, run.sources)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", GapWarning)
+        cells, dropped, outside = population_inputs.labelled_cells(run.job, run.sources)
+        population_inputs.sides_of(run.job, cells)
     inhabited = int((cells["people"] > 0).sum())
     reporter.note(
         f"  {cells.sizes['cell']:,} labelled cells, {inhabited:,} of them inhabited; "
         f"{dropped:,} left out for want of pixels, {outside:,} counts beyond the mosaic"
     )
+    for sentence in dict.fromkeys(str(warning.message) for warning in told):
+        reporter.note(f"  {sentence}")
     record = {**stage.record, "dropped": dropped, "outside": outside}
     run.work.write_group(stage.name, "cells", _for_store(cells), record)
 
@@ -80,24 +88,30 @@ def _learn(
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
-    config, files, checkpoints = training_config(kind, settings), {}, []
+    configs = training_configs(kind, settings, len(run.job.input.bands))
+    files, checkpoints = {}, []
     for fold, (cells, gate) in enumerate(zip(run.splits(), gates, strict=True)):
         name = FOLD_FILE.format(stage=stage.name, fold=fold)
         name = name if run.job.cells.folds else f"{stage.name}.safetensors"
-        checkpoints.append(_checkpoint(run.job, name))
-        trained = on_worker(
-            train,
-            cells,
-            kind,
-            config,
-            gate=gate,
-            checkpoint=checkpoints[-1],
-            identity=stage.record["model"],
-            stale="discard",
-            device=settings.device,
-            tell=partial(_tell, reporter, name),
-        )
-        files[name] = trained().to_bytes()
+        members = []
+        for number, config in enumerate(configs):
+            own = name if len(configs) == 1 else f"{number}-{name}"
+            checkpoints.append(_checkpoint(run.job, own))
+            trained = on_worker(
+                train,
+                cells,
+                kind,
+                config,
+                gate=gate,
+                checkpoint=checkpoints[-1],
+                identity=stage.record["model"],
+                stale="discard",
+                device=settings.device,
+                tell=partial(_tell, reporter, own),
+            )
+            members.append(trained())
+        model = members[0] if len(members) == 1 else mean_of(members)
+        files[name] = model.to_bytes()
     run.work.write_files(stage.name, files, stage.record)
     for path in checkpoints:  # what they are for is stored now
         path.unlink(missing_ok=True)
@@ -106,9 +120,10 @@ def _learn(
 
 
 def _estimate(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    pairs = list(zip(run.models("presence"), run.models("count"), strict=True))
+    rules = choose_rules(run, reporter)
+    models = list(zip(run.models("presence"), run.models("count"), rules, strict=True))
     if not run.has_folds:
-        pairs = pairs[:1]
+        models = models[:1]
     frames = []
     if run.earlier:
         kept = ", ".join(time[:10] for time in run.earlier)
@@ -119,14 +134,19 @@ def _estimate(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
                 frames.append(_on_frame(run.earlier[iso(time)], run.frame, run.grid))
                 continue
             image = open_image(run.job, paths, run.grid)
-            found = [_estimated(run, image, presence, count) for presence, count in pairs]
+            found = [_estimated(run, image, *each) for each in models]
             frames.append(_on_frame(_of_blind(run, found), run.frame, run.grid))
     arrays = xr.concat(frames, "time").assign_coords(run.frame.coords)
-    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+    record = {**stage.record, "rules": rules}
+    run.work.write_frames(stage.name, arrays, stage.stale, record)
 
 
 def _estimated(
-    run: PopulationRun, image: xr.DataArray, presence: TrainedModel | None, count: Any
+    run: PopulationRun,
+    image: xr.DataArray,
+    presence: TrainedModel | None,
+    count: TrainedModel | None,
+    rule: Joining,
 ) -> xr.Dataset:
     settings = run.job.estimate
     return estimate(
@@ -134,6 +154,7 @@ def _estimated(
         presence,
         count,
         cell_size=run.grid,
+        rule=rule,
         threshold=settings.threshold,
         batch_size=settings.batch_size,
         device=settings.device,
@@ -205,18 +226,22 @@ def _old_reports(run: PopulationRun, stage: StagePlan) -> list[pd.DataFrame]:
 
 
 def _evaluation(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    tables = evaluation.score(evaluation.judge(run, reporter), run.job.estimate.threshold)
+    judged, job = evaluation.judge(run, reporter), run.job
+    tables = evaluation.score(judged, job.estimate.threshold, job.cells.block)
     content = {f"{name}.parquet": table_bytes(table) for name, table in tables.items()}
     run.work.write_files(stage.name, content, stage.record)
 
 
-def training_config(kind: str, settings: Training) -> TrainingConfig:
-    """The settings of a training: those published for the kind, and what the job changes."""
-    names = set(Training.model_fields) - {"weights", "preset", "device"}
-    changes = settings.model_dump(include=names, exclude_none=True)
-    if not changes["network"]:
-        del changes["network"]
-    return TrainingConfig.preset(kind, settings.preset, **changes)
+def training_configs(kind: str, settings: Training, other_bands: int = 0) -> list[TrainingConfig]:
+    """The settings of each network's training: those published, and what the job changes."""
+    names = set(Training.model_fields) - {"weights", "preset", "device", "network"}
+    changes = settings.model_dump(include=names, exclude_none=True) | {"other_bands": other_bands}
+    return [
+        TrainingConfig.preset(
+            kind, settings.preset, **changes, **({"network": network} if network else {})
+        )
+        for network in settings.members
+    ]
 
 
 def _given(path: str, kind: str) -> TrainedModel:

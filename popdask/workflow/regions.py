@@ -181,7 +181,9 @@ class SharedWorkers:
         try:
             yield self._client
         except Exception as error:
-            if getattr(self._client, "status", "running") == "running":
+            from popdask.workflow.runner import is_lost
+
+            if not is_lost(self._client, error):
                 raise
             # the connection itself knows why it was lost, and says so in its own words
             self._entered = False

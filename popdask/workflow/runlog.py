@@ -38,9 +38,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from distributed import Client, Scheduler, get_client
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -51,6 +50,9 @@ from popdask.store.lock import RegionBusyError
 from popdask.store.records import Finished
 from popdask.store.repository import RegionStore
 from popdask.workflow.inputs import versions, without_secrets
+
+if TYPE_CHECKING:
+    from distributed import Client, Scheduler
 
 POLL_SECONDS = 0.5
 
@@ -110,6 +112,8 @@ class ConsoleReporter(Reporter):
 
 def _follow(bar: Progress, name: str, stop: threading.Event) -> None:
     """Move the bar with the scheduler's counts until the stage stops."""
+    from distributed import get_client
+
     row = bar.add_task(name, total=None, of="")
     try:
         client = get_client()

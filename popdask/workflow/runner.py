@@ -20,12 +20,13 @@ from typing import Any, Protocol, TypeVar
 
 import dask
 from distributed import CancelledError, get_client, get_worker
+from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow.plan import Plan, StagePlan
+from popdask.workflow.plan import Costs, Plan, StagePlan
 from popdask.workflow.runlog import Reporter
 
 T = TypeVar("T")
@@ -75,7 +76,8 @@ def on_worker(
     def start() -> Any:
         sent: list[Any] = []
         if arguments:
-            sent = client.scatter(list(arguments), hash=False, timeout=WAIT_SECONDS)
+            wait = dask.config.get("distributed.scheduler.no-workers-timeout") or WAIT_SECONDS
+            sent = client.scatter(list(arguments), hash=False, timeout=wait)
         return client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
 
     return partial(_until_done, client, None if tell is None else messages.topic, start, start())
@@ -125,6 +127,15 @@ def on_gpus() -> AbstractContextManager[Any]:
     return dask.annotate(resources=resources) if resources else nullcontext()
 
 
+def is_lost(client: Any, error: BaseException) -> bool:
+    """Tell whether an error means that the scheduler, or every worker for some work, is gone."""
+    if getattr(client, "status", "running") != "running":
+        return True
+    return isinstance(error, NoWorkerError | NoValidWorkerError | CancelledError) or (
+        isinstance(error, TimeoutError) and "No valid workers" in str(error)
+    )
+
+
 #: Gives the workers of a run, a context that is entered when there is something to compute.
 Workers = Callable[[], AbstractContextManager[Any]]
 
@@ -158,6 +169,9 @@ class Pipeline(Protocol):
 
     def plan(self, job: Any, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
+
+    def costs(self, job: Any, plan: Plan) -> Costs:
+        """Count what that costs."""
 
     def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Stages:
         """Open the inputs, and take up the work where it stands, without the stages to forget."""
@@ -234,6 +248,7 @@ def run(
         if not whole.done or store.unfinished():
             with workers():
                 stages = pipeline.begin(job, store, files, list(whole.stages) if force else [])
+                _note_amounts(pipeline, job, stages)
                 _compute(stages, list(stages.plan), reporter)
                 _publish(stages)
     return whole
@@ -288,6 +303,7 @@ def run_only(
         with workers():
             stages = pipeline.begin(job, store, files, names if force else [])
             _check_only(job, stages.plan, names)  # the grid may be another than the stored one
+            _note_amounts(pipeline, job, stages)
             _compute(stages, [stages.plan[name] for name in names], reporter)
             left = pipeline.plan(job, files, stages.work.records())
             if left.computed:
@@ -333,6 +349,12 @@ def own_store(job: Job) -> RegionStore:
     store = RegionStore(job.output.store)
     _check_owner(job, store.latest_records())
     return store
+
+
+def _note_amounts(pipeline: Pipeline, job: Job, stages: Stages) -> None:
+    """Let the store put down how much each stage does, from which later plans tell times."""
+    if not stages.plan.computed:
+        stages.work.amounts = pipeline.costs(job, stages.plan).amounts
 
 
 def _compute(stages: Stages, todo: Sequence[StagePlan], reporter: Reporter | None) -> None:

@@ -42,6 +42,7 @@ from popdask.workflow.inputs import (
     without_secrets,
 )
 from popdask.workflow.plan import (
+    PIXEL_OPERATIONS,
     WHOLE,
     Costs,
     Plan,
@@ -65,8 +66,6 @@ BLOCK_TASKS = 6  # for each block of cells, reading and storing included
 def costs(job: ScenesJob, plan: Plan) -> Costs:
     """Count what a run costs; of the mosaic the header is read.
 
-    Grouping is counted in bytes and memory, not in time: how long UMAP takes depends on the cells.
-
     Parameters
     ----------
     job
@@ -86,7 +85,7 @@ def costs(job: ScenesJob, plan: Plan) -> Costs:
     cells, side = rows * columns, block_side(pixels)
     blocks = -(-rows // side) * -(-columns // side)
     scale, block = (job.features.size / SIDE) ** 2, side**2 * image[:, :pixels, :pixels].nbytes
-    work = {"network per operation": round(cells * OPERATIONS * scale)}
+    work = cells * pixels**2 + round(cells * OPERATIONS * scale) // PIXEL_OPERATIONS
     described = 4 * FEATURES * cells
     known = {
         "features": StageCost(
@@ -95,11 +94,12 @@ def costs(job: ScenesJob, plan: Plan) -> Costs:
             read=image.nbytes,
             written=described,
             memory=round(LAYERS * scale) + 3 * block,
-            parts=blocks,
-            shared={**work, "image per pixel": cells * pixels**2},
+            amount=work,
         ),
-        "groups": StageCost("groups", read=described, written=8 * cells, memory=2 * described),
-        "export": StageCost("export", read=8 * cells, written=8 * cells),
+        "groups": StageCost(
+            "groups", read=described, written=8 * cells, memory=2 * described, amount=cells
+        ),
+        "export": StageCost("export", read=8 * cells, written=8 * cells, amount=cells),
     }
     stages = {stage.name: known[stage.name] for stage in plan if not stage.done}
     return Costs(stages, blocks)
@@ -186,6 +186,10 @@ class ScenesPipeline:
             prints["export"] = fingerprint("export", VERSIONS["export"], told)
         wanted = {name: {"frames": {WHOLE: print_}} for name, print_ in prints.items()}
         return decide([], wanted, without_missing(records, job, "export"), needs=NEEDS)
+
+    def costs(self, job: ScenesJob, plan: Plan) -> Costs:
+        """Count what that costs."""
+        return costs(job, plan)
 
     def begin(
         self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]

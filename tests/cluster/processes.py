@@ -52,9 +52,9 @@ def cluster(
 
 
 @contextmanager
-def workers(address, number):
+def workers(address, number, environment=None):
     """Start workers for a scheduler that is there."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
     with _workers(address, number, ["--no-nanny"], environment) as found:
         yield found
 

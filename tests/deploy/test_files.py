@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import popdask
-from popdask.cluster import load_spec
-from popdask.cluster.spec import KINDS
+from popdask._cluster_file import load_spec
+from popdask.cluster import _with_lifetime
 from popdask.store import RegionStore
 from tests.pipelines.small import small_world, write_job
 
@@ -31,7 +32,31 @@ def found(pattern):
 @pytest.mark.parametrize("path", found("*.toml"))
 def test_a_cluster_file_is_one(path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert load_spec(path).kind in KINDS
+    spec = load_spec(path)
+    name = spec.cluster_class or ("address" if spec.address else "local")
+    assert name in ("local", "address") or name.rpartition(".")[2] in dir(import_of(name))
+
+
+def import_of(name):
+    return import_module(name.rpartition(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("slurm/cluster.toml", ["#SBATCH --mem=4G", "#SBATCH -t 04:00:00", "DURATION=13800s"]),
+        ("slurm/gpu.toml", ["#SBATCH --gpus=1", "#SBATCH -p gpu", "--resources GPU=1"]),
+        ("pbs/cluster.toml", ["#PBS -l select=1:ncpus=1:mem=", "#PBS -l walltime=04:00:00"]),
+        ("lsf/cluster.toml", ["#BSUB -W 04:00", "#BSUB -n 1", "DURATION=13800s"]),
+    ],
+)
+def test_a_job_of_the_queue_asks_for_what_its_file_says(path, asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = load_spec(DEPLOY / path)
+    start = getattr(import_of(spec.cluster_class), spec.cluster_class.rpartition(".")[2])
+    with start(**_with_lifetime(spec.arguments)) as cluster:
+        script = cluster.job_script()
+    assert not [line for line in asked if line not in script]
 
 
 @pytest.mark.parametrize("path", found("*.sh"))

@@ -86,12 +86,12 @@ def test_names_that_refer_to_each_other_are_the_same():
     def read(name):
         return list(yaml.safe_load_all((DEPLOY / name).read_text()))
 
-    (cronjob,), (cluster,), (group,) = map(
-        read, ("cronjob.yaml", "cluster.yaml", "gpu-workers.yaml")
-    )
+    (cronjob,), (cluster,), (gpu,) = map(read, ("cronjob.yaml", "cluster.yaml", "gpu-workers.yaml"))
     accounts = [found for found in read("access.yaml") if found["kind"] == "ServiceAccount"]
     pod = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert [account["metadata"]["name"] for account in accounts] == [pod["serviceAccountName"]]
-    assert group["spec"]["cluster"] == cluster["metadata"]["name"]
+    for found in (cluster, gpu):
+        selector = found["spec"]["scheduler"]["service"]["selector"]
+        assert selector["dask.org/cluster-name"] == found["metadata"]["name"]
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert volumes == {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}

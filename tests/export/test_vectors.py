@@ -9,6 +9,7 @@ import pytest
 from shapely.geometry import LineString, Point
 
 from popdask.io import link_lines, track_lines, with_tracks, write_geoparquet, write_gpkg
+from popdask.tracking.events import EventRules
 from popdask.tracking.tracks import tracks
 
 YEARS = pd.to_datetime(["2000", "2001", "2002"])
@@ -40,7 +41,7 @@ def links(communities):
 
 @pytest.fixture(scope="module")
 def events(links, communities):
-    return tracks(links, communities)
+    return tracks(links, communities, rules=EventRules(sigma=0))
 
 
 def test_every_track_is_a_line_of_its_centroids(communities, events):

@@ -1,6 +1,6 @@
 """The job that is disturbed, and a place for a run of it."""
 
-from popdask.workflow.communities import VERSIONS
+from popdask.workflow.communities_plan import VERSIONS
 
 #: The stages that every run of the job has, in their order.
 STAGES = list(VERSIONS)

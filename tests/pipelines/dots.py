@@ -79,9 +79,11 @@ def settings(folder, store, **tables):
             "grid": "dk_100m",
             "mosaic": f"{folder}/mosaic_2015.tif",
             "counts": f"{folder}/people.parquet",
+            "split": "random",
         },
         "presence": {"network": {"widths": [4, 8], "hidden": [8]}, **training},
         "count": {"network": {"blocks": 2, "base": 4, "hidden": 8, "extra": False}, **training},
+        "estimate": {"rule": "gate"},
         "truth": {"counts": f"{folder}/people_{{time:%Y}}.tif"},
         "output": {"store": str(store), "export": []},
     }

@@ -10,9 +10,15 @@ import pytest
 import rasterio
 import xarray as xr
 
+from popdask.blocks.sampling import domain
 from popdask.errors import InputError
-from popdask.store import MAIN, RegionBusyError
-from popdask.workflow import communities, communities_outputs, operations
+from popdask.store import MAIN, RegionBusyError, RegionStore
+from popdask.store.content import read_records, write_records
+from popdask.tracking.classify import ClassModel, classify
+from popdask.tracking.encoder import FittedEncoder
+from popdask.tracking.encoding import encode, stack_features
+from popdask.tracking.tracks import tracks, verify_tracks
+from popdask.workflow import communities, operations
 from popdask.workflow.operations import report
 from popdask.workflow.runlog import Reporter
 from tests.pipelines.small import assert_same, job, small_world
@@ -70,9 +76,11 @@ def test_nobody_gets_lost(finished):
     np.testing.assert_allclose(inside, balance["inside"], rtol=1e-12)
 
 
-def test_the_town_that_moves_is_seen_to_move(finished):
-    world, community = small_world(), finished.store.dataset()["community"]
-    labels, table = world.labels, finished.communities
+def test_the_town_that_moves_is_seen_to_move(frames, copy):
+    """By classes that are let go of: a cell that holds its class lags behind a town on its way."""
+    loose = communities.run(job(frames, copy, classes={"hold": 0}))
+    world, community = small_world(), loose.store.dataset()["community"]
+    labels, table = world.labels, loose.communities
     speed = {}
     for town in (0, 1):
         inside = community.where(labels == town).isel(time=-1).values
@@ -84,8 +92,6 @@ def test_the_town_that_moves_is_seen_to_move(finished):
 
 
 def test_classes_are_given_within_the_domain_only(finished):
-    from popdask.blocks.sampling import domain
-
     found = finished.store.dataset()
     settled = domain(found["population"], "settled")
     assert ((found["classes"] >= 0) == settled).all()
@@ -101,7 +107,7 @@ def test_a_second_run_has_nothing_to_do(finished, frames, copy):
 
 def test_a_changed_setting_recomputes_what_depends_on_it(finished, frames, copy):
     diary = Diary()
-    outcome = communities.run(job(frames, copy, links={"rule": "overlap"}), diary)
+    outcome = communities.run(job(frames, copy, links={"rule": "overlap", "share": 1}), diary)
     assert list(diary.stages) == ["links", "tracks"]
     assert not outcome.store.table("links").equals(finished.store.table("links"))
 
@@ -221,8 +227,8 @@ def test_exports_open_elsewhere(frames, tmp_path):
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         found = outcome.store.dataset()["community"].isel(time=3)
         np.testing.assert_array_equal(file.read(1), found)
-    tracks = pd.read_parquet(folder / "small_events.parquet")
-    assert len(tracks) == len(outcome.tracks)
+    events = pd.read_parquet(folder / "small_events.parquet")
+    assert len(events) == len(outcome.tracks)
 
 
 def test_exports_follow_the_frames(frames, tmp_path):
@@ -280,7 +286,7 @@ def test_the_store_of_another_job_is_refused(finished, frames, copy):
     for ask in (
         communities.run,
         communities.plan,
-        communities_outputs.draw,
+        communities.draw,
         report,
         operations.roll_back,
         partial(operations.expire, keep=1),
@@ -297,3 +303,63 @@ def test_a_reach_on_a_grid_without_metres_is_refused_before_any_stage(frames, tm
     with pytest.raises(InputError, match=r"metres|degrees|geographic"):
         communities.run(job(degrees, tmp_path / "d.icechunk", communities={"eps": "2 km"}), diary)
     assert not diary.stages
+
+
+def test_held_classes_are_those_of_the_verb(finished):
+    """The stage holds by what it has stored, the verb by what it computes."""
+    files, stored = finished.store.files(), finished.store.dataset()
+    encoder = FittedEncoder.from_bytes(files["encoder-shared.safetensors"])
+    model = ClassModel.from_bytes(files["classifier-shared.safetensors"])
+    features = stack_features(stored["population"], stored[["u", "v"]])
+    latent = encode(features, encoder, mask=domain(stored["population"], "settled"))
+    for hold, same in ((0.5, True), (0.0, False)):
+        classes = classify(latent, model, hold=hold)
+        assert (stored["classes"] == classes).all() == same
+
+
+@pytest.mark.parametrize("centering", [0, -1])
+def test_an_appended_frame_gives_what_all_frames_at_once_give(frames, tmp_path, centering):
+    """But for numbers and models: the models are those of the first run, in both."""
+    settings = {"flow": {"centering": (0, 0, centering)}}
+    store, again = tmp_path / "append.icechunk", tmp_path / "again.icechunk"
+    communities.run(job(frames, store, input={"end": "2002"}, **settings))
+    communities.run(job(frames, store, **settings))
+    shutil.copytree(store, again)
+    every = ("flow", "classes", "communities", "summary", "links", "tracks")
+    repository = RegionStore(again).repository()
+    session = repository.writable_session("work")
+    records = read_records(session.store)
+    write_records(session.store, {k: v for k, v in records.items() if k not in every})
+    session.commit("forget")
+    anew = communities.run(job(frames, again, **settings)).store
+    one, other = RegionStore(store), anew
+    xr.testing.assert_identical(one.dataset().load(), other.dataset().load())
+    for name in ("links", "link_ends"):
+        pd.testing.assert_frame_equal(one.table(name), other.table(name))
+    events = [run.table("tracks").drop(columns=["track", "parent"]) for run in (one, other)]
+    pd.testing.assert_frame_equal(*events)
+
+
+def test_histories_that_are_edited_are_whole_and_no_number_is_given_twice(frames, tmp_path):
+    """Years go and come back, at the end and in between."""
+    store, given = tmp_path / "edited.icechunk", {}
+    for end, start in (("2003", "2000"), ("2001", "2000"), ("2003", "2000"), ("2003", "2001")):
+        settings = job(
+            frames, store, input={"start": start, "end": end}, encoder={"scope": "frame"}
+        )
+        outcome = communities.run(settings)
+        links, times = outcome.store.table("links"), outcome.balance["time"]
+        verify_tracks(outcome.tracks, links, times=times)
+        ends = outcome.store.table("link_ends")
+        scratch = tracks(links, outcome.communities, ends=ends, memory=1, times=times)
+        pd.testing.assert_frame_equal(
+            scratch.drop(columns=["track", "parent"]),
+            outcome.tracks.drop(columns=["track", "parent"]),
+        )
+        fresh = set(outcome.tracks["track"]) - set(given.get("last", []))
+        assert not fresh & given.get("ever", set())
+        given = {
+            "last": set(outcome.tracks["track"]),
+            "ever": given.get("ever", set()) | set(outcome.tracks["track"]),
+        }
+        assert outcome.store.records()["tracks"]["next_number"] == max(given["ever"]) + 1

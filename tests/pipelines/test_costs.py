@@ -4,12 +4,12 @@ import tracemalloc
 from pathlib import Path
 
 import dask
-import numpy as np
 import pytest
 from dask._task_spec import Alias, DataNode
 from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from benchmarks.estimate import small_models
@@ -21,31 +21,19 @@ from popdask.errors import InputError
 from popdask.imagery.estimate import estimate
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.mosaic import open_mosaic
+from popdask.imagery.training import image_shape
 from popdask.io.cube import CHUNK
 from popdask.synthetic import moving_cities
-from popdask.workflow import communities as communities_module
-from popdask.workflow import communities_costs as communities
-from popdask.workflow import population, population_costs, scenes
-from popdask.workflow.calibration import Trial, calibrate, explain
-from popdask.workflow.communities import plan_communities
-from popdask.workflow.communities_costs import Extent, count
-from popdask.workflow.communities_costs import costs as communities_costs
-from popdask.workflow.plan import (
-    BASE,
-    Costs,
-    Rates,
-    Resources,
-    StageCost,
-    load_rates,
-    rates_file,
-    save_rates,
-)
-from popdask.workflow.population_costs import following, operations
+from popdask.workflow import communities, communities_plan, population, population_costs, scenes
+from popdask.workflow.communities_plan import Extent, count, plan_communities, read_extent
+from popdask.workflow.plan import BASE, PIXEL_OPERATIONS, Costs, Resources, StageCost
+from popdask.workflow.population_costs import _images, following, operations, shape_of
+from popdask.workflow.population_inputs import Sources, labelled_cells
+from popdask.workflow.population_stages import training_configs
 from popdask.workflow.runlog import Reporter
 from tests.pipelines import dots, small
 
 GIB = 2**30
-CREW = Resources(workers=2, threads=1, memory=4 * GIB)
 
 
 class Counter(Callback, Reporter):
@@ -80,18 +68,14 @@ def planned(job, frames=18, records=None):
     return plan_communities(job, inputs, records or {})
 
 
-def rates(**seconds):
-    return Rates(seconds, 0.001, 3.0, "here", 2, "2026-01-01", {})
-
-
 @pytest.mark.parametrize("chunks", [128, 512], ids=["several chunks", "one chunk"])
 def test_the_tasks_of_a_plan_are_those_of_the_graphs(tmp_path, chunks):
     moving_cities(frames=6).write(tmp_path)
     job = small_job(tmp_path, input={"chunks": chunks})
-    told = communities.costs(job, communities_module.plan(job))
+    told = communities_plan.costs(job, communities.plan(job))
     counter = Counter()
     with dask.config.set(scheduler="single-threaded"), counter:
-        communities_module.run(job, counter)
+        communities.run(job, counter)
     assert told.tasks == pytest.approx(sum(counter.tasks.values()), rel=0.15)
     for name, cost in told.stages.items():
         # Single chunks are fused in one way or another, as their random names are sorted: classes
@@ -114,9 +98,9 @@ def test_a_plan_of_100_000_chunks_builds_no_graph(tmp_path):
 def test_bytes_are_those_of_the_stored_arrays(tmp_path):
     moving_cities(frames=6).write(tmp_path)
     job = small_job(tmp_path)
-    told = communities.costs(job, communities_module.plan(job)).stages
-    communities_module.run(job)
-    stored = communities_module.run(job).store.dataset()
+    told = communities_plan.costs(job, communities.plan(job)).stages
+    communities.run(job)
+    stored = communities.run(job).store.dataset()
     names = {"population": ["population"], "flow": ["u", "v"]}
     names |= {"classes": ["classes"], "communities": ["community"]}
     for stage, arrays in names.items():
@@ -140,28 +124,9 @@ def test_the_share_of_the_domain_is_that_of_the_frame(tmp_path, cells):
     world = moving_cities(frames=6)
     world.write(tmp_path)
     job = small_job(tmp_path, domain={"cells": cells})
-    told = communities_costs(job, communities_module.plan(job)).stages["classes"].shared
-    middle = world.population.population[3]
-    assert told["classes per settled cell"] / told["classes per cell"] == pytest.approx(
-        float(domain(middle, cells).mean()), abs=1e-3
-    )
-    assert told["classes per settled cell"] <= told["classes per encoded cell"]
-    assert told["classes per encoded cell"] <= told["classes per cell"]
-
-
-def test_more_cores_help_what_can_be_shared_and_no_more():
-    cost = StageCost("x", tasks=10, parts=2, shared={"cell": 100}, alone={"run": 1})
-    known = rates(cell=0.1, run=5.0)
-    assert cost.seconds(known, cores=1) == pytest.approx(10 + 5 + 0.01)
-    assert cost.seconds(known, cores=2) == pytest.approx(5 + 5 + 0.01)
-    assert cost.seconds(known, cores=8) == cost.seconds(known, cores=2)
-
-
-def test_the_time_is_not_known_where_one_rate_is_missing():
-    known, unknown = StageCost("a", alone={"a": 1}), StageCost("b", alone={"b": 1})
-    told = rates(a=1.0)
-    assert Costs({"a": known}, 1).seconds(told, CREW) == pytest.approx(4.0)
-    assert Costs({"a": known, "b": unknown}, 1).seconds(told, CREW) is None
+    extent, inside = read_extent(job), domain(world.population.population[3], cells)
+    assert extent.settled == pytest.approx(float(inside.mean()), abs=1e-3)
+    assert extent.settled <= extent.encoded <= 1
 
 
 @settings(max_examples=25, deadline=None)
@@ -190,42 +155,6 @@ def test_where_no_chunk_fits_more_memory_is_proposed():
     assert told.advice(crew).endswith("give each worker 0.8 GB")
 
 
-def test_rates_are_kept_and_found(tmp_path):
-    path = rates_file({"XDG_CONFIG_HOME": str(tmp_path)})
-    assert load_rates(path) is None
-    assert load_rates(save_rates(rates(cell=1.0), path)) == rates(cell=1.0)
-    assert rates_file({"POPDASK_RATES": "/there/r.json"}).as_posix() == "/there/r.json"
-
-
-@pytest.mark.parametrize("content", ["{", "{}", '{"seconds": {}}', "[1]"])
-def test_a_file_without_rates_is_named(tmp_path, content):
-    path = tmp_path / "rates.json"
-    path.write_text(content)
-    with pytest.raises(InputError, match=r"rates\.json holds no rates"):
-        load_rates(path)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.floats(1e-9, 1e-6), st.floats(0, 10), st.integers(0, 99))
-def test_rates_explain_the_times_that_they_made(cell, run, seed):
-    cells = [*np.random.default_rng(seed).integers(10**5, 10**7, 4).tolist(), 10**4]
-    work = [{"cell": n, "run": 1} for n in cells]
-    found = explain(work, [cell * n + run for n in cells])
-    assert found["cell"] == pytest.approx(cell, rel=1e-6)
-    assert found["run"] == pytest.approx(run, abs=1e-6 * (1 + run))
-
-
-def test_a_measured_machine_tells_every_time_of_a_plan(tmp_path):
-    found = calibrate(trials=[Trial((1, 1), 512, "settled", 1, 1000)])
-    assert all(seconds >= 0 for seconds in found.seconds.values())
-    job = small_job(tmp_path, output={"export": ["cog"]})
-    told = count(job, planned(job), Extent(18, 400, 400, 1024, 0.5, 0.7))
-    assert told.seconds(found, CREW) > found.start
-    dots.write_world(tmp_path)
-    images = dots.job(tmp_path, tmp_path / "dots.icechunk")
-    assert population_costs.costs(images, population.plan(images)).seconds(found, CREW) > 0
-
-
 def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
     dots.write_world(tmp_path)
     job = dots.job(tmp_path, tmp_path / "dots.icechunk")
@@ -244,6 +173,52 @@ def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
     assert told.tasks == pytest.approx(2 * real, rel=0.15)
 
 
+@pytest.fixture(scope="module")
+def dotted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dotted")
+    dots.write_world(folder)
+    return folder
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    context=st.integers(0, 2),
+    resolution=st.sampled_from([None, 25.0, 12.5]),
+    join=st.sampled_from([1, 2]),
+    kind=st.sampled_from(["count", "transformer", "weighted"]),
+    blocks=st.integers(1, 5),
+)
+def test_plan_and_run_build_the_same_network_or_refuse_alike(
+    dotted, context, resolution, join, kind, blocks
+):
+    network = {"patch": 4} if kind == "transformer" else {"blocks": blocks, "base": 4}
+    tables = {
+        "cells": {"context": context, "resolution": resolution, "join": join},
+        "count": {"kind": kind, "network": network},
+        "presence": {"network": {"widths": [4] * blocks, "hidden": [8]}},
+    }
+    if context and join > 1:
+        with pytest.raises(ValidationError, match="joined cells show no neighbours"):
+            dots.job(dotted, dotted / "dots.icechunk", **tables)
+        return
+    job = dots.job(dotted, dotted / "dots.icechunk", **tables)
+    sources = Sources.of(job)
+
+    def told(of):
+        try:
+            return of()
+        except InputError as error:
+            return str(error)
+
+    def planned():
+        (images,) = {_images(job, paths) for paths in sources.mosaics.values()}
+        return config.network_for(kind, **shape_of(job, images))
+
+    (config,) = training_configs(kind, job.count)
+    cells, *_ = labelled_cells(job, sources)
+    assert told(planned) == told(lambda: config.network_for(kind, **image_shape(cells)))
+
+
 def test_a_mosaic_of_30_by_30_km_is_planned_by_its_header(tmp_path):
     job, side = mosaic_job(tmp_path, quick=True), 60_000  # pixels of half a metre
     told = population_costs.costs(job, population.plan(job))
@@ -252,14 +227,11 @@ def test_a_mosaic_of_30_by_30_km_is_planned_by_its_header(tmp_path):
     one = Resources(workers=1, threads=1, memory=GIB)
     assert told.fits(one)
     ops = sum(operations(model.config, 200)[0] for model in small_models())
-    known = rates(**{"network per operation": 1e-9, "image per pixel": 1e-8})
-    each = ops * 1e-9 + 200**2 * 1e-8
-    rest = known.start + known.task * told.tasks
-    assert told.seconds(known, one) == pytest.approx(90_000 * each + rest, rel=1e-6)
+    each = 200**2 + ops // PIXEL_OPERATIONS
+    assert estimated.amount == pytest.approx(90_000 * each, rel=1e-4)
 
 
-def test_a_plan_counts_what_follows_the_estimates(tmp_path, monkeypatch):
-    monkeypatch.setenv("POPDASK_RATES", str(tmp_path / "rates.json"))
+def test_a_plan_counts_what_follows_the_estimates(tmp_path):
     dots.write_world(tmp_path)
     path = dots.write_job(
         tmp_path / "job.toml",
@@ -279,18 +251,3 @@ def test_a_plan_counts_what_follows_the_estimates(tmp_path, monkeypatch):
     assert shown.exit_code == 0
     assert "then dots-communities" in shown.output and "then dots-scenes" in shown.output
     assert "the rasters are still to come" in " ".join(shown.output.split())
-
-
-def test_the_command_says_how_the_time_becomes_known(tmp_path, monkeypatch):
-    monkeypatch.setenv("POPDASK_RATES", str(tmp_path / "rates.json"))
-    moving_cities(frames=6).write(tmp_path)
-    job = small.write_job(tmp_path / "job.toml", tmp_path, tmp_path / "store.icechunk")
-    shown = CliRunner().invoke(commands.app, ["plan", str(job)])
-    assert shown.exit_code == 0
-    assert "6 chunks" in shown.output and "popdask calibrate" in shown.output
-    settings = load_job(job)
-    stages = communities.costs(settings, communities_module.plan(settings)).stages.values()
-    names = {name for cost in stages for name in (*cost.shared, *cost.alone)}
-    save_rates(rates(**dict.fromkeys(names, 1e-9)))
-    shown = CliRunner().invoke(commands.app, ["plan", str(job)])
-    assert "by the rates of 2026-01-01" in shown.output

@@ -3,7 +3,7 @@
 import pytest
 
 from popdask.config import CommunitiesJob
-from popdask.workflow.communities import VERSIONS, plan_communities
+from popdask.workflow.communities_plan import VERSIONS, plan_communities
 
 YEARS = [f"{year}-01-01T00:00:00" for year in range(2000, 2006)]
 
@@ -61,15 +61,20 @@ def test_a_second_run_of_an_unchanged_job_has_nothing_to_do():
         ({"encoder": {"scope": "frame"}}, "encoder"),
         ({"classes": {"k": 5}}, "classifier"),
         ({"communities": {"eps": 5}}, "communities"),
+        ({"classes": {"hold": 0}}, "classes"),
         ({"links": {"rule": "overlap"}}, "links"),
+        ({"links": {"share": 0.5}}, "links"),
+        ({"tracks": {"memory": 2}}, "links"),
+        ({"input": {"frames": "p_{year}.tif", "error": 0.05}}, "links"),
+        ({"tracks": {"sigma": 3}}, "tracks"),
     ],
 )
 def test_a_changed_setting_recomputes_what_depends_on_it(tables, first):
     order = list(VERSIONS)
     found = list(stale(replan(job(), job(**tables))))
     wanted = order[order.index(first) :]
-    if first == "links":
-        wanted = ["links", "tracks", "export"]
+    if first in ("links", "tracks"):
+        wanted = [stage for stage in wanted if stage in ("links", "tracks", "export")]
     assert found == wanted
 
 
@@ -88,7 +93,7 @@ def test_an_appended_frame_costs_one_frame_and_the_one_before_it():
         "classes": [2004, 2005],
         "communities": [2004, 2005],
         "summary": [2004, 2005],
-        "links": [2003, 2004],
+        "links": [2004, 2005],
         "tracks": [2005],
         "export": [2004, 2005],
     }
@@ -101,7 +106,16 @@ def test_with_backward_differences_an_appended_frame_costs_one_frame():
     assert "encoder" not in found and "classifier" not in found
     for stage in ("population", "flow", "classes", "communities", "summary"):
         assert found[stage] == [2005]
-    assert found["links"] == [2004]
+    assert found["links"] == [2005]
+
+
+@pytest.mark.parametrize(
+    ("hold", "years"), [(0.0, [2001, 2002, 2003]), (0.5, [2001, 2002, 2003, 2004, 2005])]
+)
+def test_classes_that_are_held_depend_on_those_before(hold, years):
+    settings = job(flow={"warm_start": False}, classes={"hold": hold})
+    plan = replan(settings, settings, before=inputs(YEARS[:2] + YEARS[3:]))
+    assert stale(plan)["flow"] == [2001, 2002, 2003] and stale(plan)["classes"] == years
 
 
 def test_a_replaced_frame_refits_the_models_that_saw_it():

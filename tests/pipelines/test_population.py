@@ -32,6 +32,8 @@ from tests.pipelines.dots import (
     write_world,
 )
 
+SMALL = {"blocks": 2, "base": 4, "hidden": 8, "extra": False}
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -75,6 +77,42 @@ def test_models_and_baselines_are_scored_on_validation_cells_and_on_each_mosaic(
     assert (on_mosaic["true_people"] == people(1).sum()).all()
     estimated = on_mosaic.set_index("model").loc["popdask", "people"]
     assert estimated == pytest.approx(float(finished[1].people["people"].iloc[1]), rel=1e-5)
+
+
+def test_scores_have_intervals_and_the_regressor_is_scored_alone(finished):
+    store = finished[1].store
+    rows = store.table("scores").query("model == 'popdask'").set_index("where")
+    assert {"people_low", "relative_error_high", "matthews_low"} <= set(rows)
+    assert np.isnan(rows[["r2_low", "mae_high"]]).all(axis=None)  # the world is one square of ten
+    alone = store.table("regressor")
+    assert set(alone["of"]) == {"inhabited", "passed"} and set(alone["where"]) == {"validation"}
+
+
+def test_the_rule_is_what_measures_better_and_told(world, tmp_path):
+    said = []
+
+    class Notes(Reporter):
+        def note(self, text):
+            said.append(text)
+
+    settings = job(world, tmp_path / "a.icechunk", estimate={"rule": "auto"})
+    found = population.run(settings, Notes()).store
+    (rule,) = found.records()["estimate"]["rules"]
+    assert any("measures better on" in sentence for sentence in said)
+    fixed = job(world, tmp_path / "b.icechunk", estimate={"rule": rule})
+    xr.testing.assert_identical(
+        found.dataset().compute(), population.run(fixed).store.dataset().compute()
+    )
+    authors = job(world, tmp_path / "c.icechunk", estimate={"rule": "auto"}, cells={"selection": 0})
+    assert population.run(authors).store.records()["estimate"]["rules"] == ["gate"]
+
+
+def test_what_is_expected_is_presence_times_count(world, tmp_path):
+    settings = job(world, tmp_path / "dots.icechunk", estimate={"rule": "expected"})
+    store = population.run(settings).store
+    table = store.table("predictions").query("where == 'validation' and model == 'popdask'")
+    np.testing.assert_allclose(table["prediction"], table["presence"] * table["count"], rtol=1e-6)
+    assert (store.dataset()["population"] > 0).all()
 
 
 def test_a_finished_job_has_nothing_to_do_and_verifies(finished):
@@ -303,6 +341,24 @@ def test_census_totals_are_kept_in_every_zone(world, tmp_path):
         assert frame[:, :half].sum() == 700 and frame[:, half:].sum() == 300
         assert (frame == frame.round()).all()
     assert len(outcome.zones) == 4 and verify(settings).differences == ()
+
+
+def test_features_and_the_mean_of_two_networks_are_models_of_a_job(world, tmp_path):
+    plain = {"network": "features", "trees": 20, "least": 5}
+    tables = {"presence": {"network": "features"}, "count": {"network": [plain, SMALL]}}
+    settings = job(world, tmp_path / "dots.icechunk", **tables)
+    store = population.run(settings).store
+    files = store.files()
+    models = [
+        TrainedModel.from_bytes(files[f"{name}.safetensors"]) for name in ("presence", "count")
+    ]
+    assert [model.config["network"] for model in models] == ["features", "mean"]
+    members = [member["config"]["network"] for member in models[1].config["members"]]
+    assert members == ["features", "CountCNN"]
+    assert (store.dataset()["population"] >= 0).all()
+    assert population.plan(settings).done
+    with pytest.raises(InputError, match=r"\[count\] network has 2 networks: expected one to tune"):
+        population_search.tune(settings, "count", 1)
 
 
 def test_a_single_stage_needs_no_presence(world, tmp_path):

@@ -35,7 +35,7 @@ def tamper(settings, change):
 
 def test_all_is_well(settings):
     verified = verify(settings)
-    assert verified.differences == () and (verified.frames, verified.files) == (20, 7)
+    assert verified.differences == () and (verified.frames, verified.files) == (20, 8)
 
 
 @pytest.mark.parametrize("name", ["population", "u", "v", "classes", "community"])
@@ -101,3 +101,21 @@ def test_a_frame_without_a_checksum_is_told(settings):
         "u of 2001-01-01 has no checksum on record.",
         "v of 2001-01-01 has no checksum on record.",
     )
+
+
+def test_a_track_that_skips_a_frame_is_found(settings):
+    """Though every checksum is that of the table."""
+    store = RegionStore(settings.output.store)
+    records, table = store.records(), store.table("tracks")
+    going = table[(table["event"] == "continue") & (table["time"] == "2002-01-01")].iloc[0]
+    gone = (table["track"] == going["track"]) & (table["time"] == going["time"])
+
+    def change(session):
+        content = table_bytes(table[~gone])
+        records["tracks"]["sha256"]["tracks.parquet"] = file_checksum(content)
+        write_files(session, {"tracks.parquet": content})
+        write_records(session, records)
+
+    tamper(settings, change)
+    (difference,) = verify(settings).differences
+    assert "absent from a frame between" in difference

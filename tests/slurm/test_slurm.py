@@ -21,15 +21,17 @@ SLOW = {"encoder": {"epochs": 20}}
 STOPPED = "stopped; what is finished is kept"
 
 SPEC = """\
-kind = "slurm"
-[workers]
+class = "dask_jobqueue.SLURMCluster"
 {workers}
-memory = "1 GiB"
 wait = "{wait}"
-[queue]
-walltime = "10 min"
+status = "squeue --noheader --format='%i %T %r'"
+[arguments]
+cores = 1
+memory = "1 GiB"
+walltime = "00:10:00"
 interface = "lo"
-logs = "logs"
+log_directory = "{logs}"
+scheduler_options.dashboard_address = "127.0.0.1:0"
 """
 
 
@@ -54,9 +56,10 @@ def place(queue, frames, tmp_path, monkeypatch):
     return file, store, cluster_file(tmp_path)
 
 
-def cluster_file(folder, workers="count = 2\nneeded = 2", wait="2 min", memory="1 GiB"):
+def cluster_file(folder, workers="workers = 2\nneeded = 2", wait="2 min", memory="1 GiB"):
     path = folder / "cluster.toml"
-    path.write_text(SPEC.format(workers=workers, wait=wait).replace("1 GiB", memory))
+    text = SPEC.format(workers=workers, wait=wait, logs=folder / "logs")
+    path.write_text(text.replace("1 GiB", memory))
     return path
 
 

@@ -81,6 +81,15 @@ def test_labels_equal_scikit_learn_at_any_chunking(world, eps, min_samples):
         np.testing.assert_array_equal(dbscan(array, eps=eps, min_samples=min_samples), expected)
 
 
+@settings(max_examples=30, deadline=None)
+@given(worlds(), st.sampled_from([1, 1.2, 1.4, math.sqrt(2), 1.5, 1.99]))
+def test_plain_contiguity_equals_scikit_learn_at_any_chunking(world, eps):
+    classes, rows, columns = world
+    expected = reference(classes, eps, 1)
+    for array in (grid(classes), grid(classes, rows, columns)):
+        np.testing.assert_array_equal(dbscan(array, eps=eps, min_samples=1), expected)
+
+
 def test_default_settings_equal_scikit_learn():
     classes = bands((150, 130), 4, 3, seed=1)
     expected = reference(classes, 10, 50)

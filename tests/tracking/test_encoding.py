@@ -14,14 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from popdask.errors import InputError
 from popdask.tracking.autoencoder import fit_autoencoder
 from popdask.tracking.encoder import EncoderConfig, FittedEncoder, Scaling, WindowAutoencoder
-from popdask.tracking.encoding import (
-    HALO,
-    TILE,
-    encode,
-    lattice_chunks,
-    reconstruct,
-    stack_features,
-)
+from popdask.tracking.encoding import HALO, encode, lattice_chunks, reconstruct, stack_features
+from popdask.tracking.tiles import TILE
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
 OSLO = DATA / "oslo_250m"

@@ -36,7 +36,7 @@ def distance(cells):
 
 @pytest.mark.parametrize("validation", [0.2, 0.5, 0.33])
 def test_a_random_split_has_exactly_its_share(validation):
-    cells = split_cells(some_cells(unknown=0.1), validation=validation)
+    cells = split_cells(some_cells(unknown=0.1), kind="random", validation=validation)
     labelled = np.isfinite(cells.people.values)
     split = cells.split.values
     assert split.dtype == np.int8
@@ -46,7 +46,7 @@ def test_a_random_split_has_exactly_its_share(validation):
 
 
 def test_a_random_split_is_spread_evenly():
-    cells = split_cells(some_cells(60, 60))
+    cells = split_cells(some_cells(60, 60), kind="random")
     parts = cells.split.values[np.lexsort([cells.east, cells.north])].reshape(4, 15, 60)
     assert np.abs(parts.mean((1, 2)) - 0.2).max() < 0.05
 
@@ -125,7 +125,7 @@ def test_the_split_does_not_depend_on_the_order_of_the_cells(kind, seed, order):
 
 def test_another_seed_gives_another_split():
     cells = some_cells()
-    prints = {split_fingerprint(split_cells(cells, seed=seed)) for seed in range(4)}
+    prints = {split_fingerprint(split_cells(cells, kind="random", seed=seed)) for seed in range(4)}
     prints |= {split_fingerprint(split_cells(cells, kind="blocks", seed=seed)) for seed in range(4)}
     assert len(prints) == 8
 

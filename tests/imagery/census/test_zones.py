@@ -88,6 +88,15 @@ def test_a_centre_on_a_shared_border_has_one_zone():
     assert found.tolist() == [[-1] * 4, [6, 7, 8, -1], [3, 4, 5, -1], [0, 1, 2, -1]]
 
 
+def test_a_centre_on_a_slanting_border_belongs_to_the_zone_on_its_right():
+    below, above = [(0, 0), (400, 0), (400, 400)], [(0, 0), (400, 400), (0, 400)]
+    triangles = [shapely.Polygon(corners) for corners in (below, above)]
+    zones = gpd.GeoDataFrame({"people": [1, 2]}, geometry=triangles, crs=CRS)
+    whole = numbers(zones, raster(4, 4))
+    assert whole.values.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(numbers(zones, raster(4, 4, chunks=(1, 3))), whole)
+
+
 def test_overlapping_zones_are_named():
     boxes = [shapely.box(0, 0, 1000, 1000), shapely.box(750, 300, 1500, 1000)]
     zones = gpd.GeoDataFrame({"people": [1, 2], "id": ["A", "B"]}, geometry=boxes, crs=CRS)

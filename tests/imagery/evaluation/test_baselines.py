@@ -9,13 +9,8 @@ from sklearn.metrics import matthews_corrcoef
 
 from popdask.errors import InputError
 from popdask.imagery.cutting import cut_cells
-from popdask.imagery.evaluation import (
-    FEATURES,
-    FeatureBaseline,
-    MeanBaseline,
-    fit_baselines,
-    picture_features,
-)
+from popdask.imagery.evaluation import FeatureBaseline, MeanBaseline, fit_baselines
+from popdask.imagery.features import FEATURES, picture_features
 from popdask.imagery.split import split_cells
 from popdask.synthetic import drawn_orthophoto
 
@@ -23,7 +18,9 @@ from popdask.synthetic import drawn_orthophoto
 @pytest.fixture(scope="module")
 def cells():
     world = drawn_orthophoto((0.8, 1.2), origin=(603_800, 6_204_400), resolution=1.0)
-    return split_cells(cut_cells(world.image, world.people()), validation=0.4).compute()
+    return split_cells(
+        cut_cells(world.image, world.people()), kind="random", validation=0.4
+    ).compute()
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from popdask.imagery.evaluation import (
     evaluate,
     prediction_table,
     read_predictions,
+    regressor_scores,
     scores_by_density,
     write_scores,
 )
-from popdask.metrics import count_scores, presence_scores
+from popdask.metrics import block_intervals, count_scores, presence_scores
 
 
 def invent(seed=0, cells=400):
@@ -37,6 +38,34 @@ def test_scores_are_those_of_the_metrics():
     expected |= asdict(count_scores(table.prediction, table.truth))
     assert row.to_dict() == expected
     assert row["matthews"] > 0.7 and row["r2"] > 0.8
+
+
+def test_intervals_are_those_of_squares_of_the_cells_codes():
+    table = invent()
+    plain, row = evaluate(table), evaluate(table, block=10).loc["estimate"]
+    blocks = [int(code.split("_")[2]) // 10 for code in table.cell]
+    expected = block_intervals(table.prediction, table.truth, blocks, presence=table.presence)
+    for name, (low, high) in expected.items():
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == (low, high)
+        assert low <= row[name] <= high
+    assert row["people_low"] == row["true_people"] * (1 + row["relative_error_low"])
+    assert row[plain.columns].to_dict() == plain.loc["estimate"].to_dict()
+    numbered = evaluate(table.assign(cell=range(len(table))), block=10).loc["estimate"]
+    assert np.isnan(numbered["r2_low"]) and numbered["r2"] == row["r2"]
+    with pytest.raises(InputError, match="block is 0; expected cells per side"):
+        evaluate(table, block=0)
+
+
+def test_the_regressor_is_scored_alone_where_people_live_and_where_the_gate_is_open():
+    table = invent().assign(count=lambda t: t.truth + 3.0)
+    rows = regressor_scores({"two": table, "one": table.drop(columns="count")}).set_index("of")
+    assert rows.model.tolist() == ["two", "two"]
+    assert (rows.mae == 3).all()
+    assert rows.cells.to_dict() == {
+        "inhabited": (table.truth > 0).sum(), "passed": (table.presence > 0.5).sum(),
+    }  # fmt: skip
+    alone = regressor_scores(table.drop(columns="presence"))
+    assert alone.of.tolist() == ["inhabited"]
 
 
 def test_without_presence_a_cell_is_inhabited_where_people_are_predicted():

@@ -130,7 +130,7 @@ def test_a_model_trained_with_context_estimates():
     image = mosaic(6, 7)
     cells = cut_cells(image, None, GRID, context=1)
     people = np.random.default_rng(1).integers(1, 90, cells.sizes["cell"]).astype(float)
-    cells = split_cells(cells.assign(people=("cell", people)), validation=0.3)
+    cells = split_cells(cells.assign(people=("cell", people)), kind="random", validation=0.3)
     config = TrainingConfig({"blocks": 2, "base": 4, "hidden": 8}, epochs=1, threads=1)
     count = train(cells, "count", config, device="cpu")
     assert (count.context, count.pixels) == (1, 3 * PIXELS)
@@ -168,13 +168,14 @@ def chunked_mosaics(draw):
     context=st.sampled_from([0, 1, 2]),
     batch_size=st.sampled_from([1, 7, 64]),
     side=st.integers(1, 4),
+    rule=st.sampled_from(["gate", "expected"]),
 )
-def test_the_same_to_the_bit_in_any_chunks(mosaics, context, batch_size, side):
+def test_the_same_to_the_bit_in_any_chunks(mosaics, context, batch_size, side, rule):
     """Also with tiles of any size, for the tiles of small mosaics would hold all of it."""
     whole, chunked = mosaics
     presence = halved(model("presence", bands=2, context=context), whole)
     count = model("count", bands=2)
-    given_settings = {"cell_size": SIZE, "batch_size": batch_size}
+    given_settings = {"cell_size": SIZE, "batch_size": batch_size, "rule": rule}
     expected = estimate(whole, presence, count, **given_settings).compute()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimation, "TILE_CELLS", side)

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from popdask.errors import InputError
+from popdask.imagery.model import build
 from popdask.imagery.networks import (
     Block,
     CellPool,
     CountCNN,
     PopulationViT,
     PresenceCNN,
-    build,
     parameter_count,
 )
 

@@ -13,8 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.imagery.model import HEADER, LeakageWarning, Normalisation, TrainedModel, check_leakage
-from popdask.imagery.networks import build
+from popdask.imagery.model import (
+    HEADER,
+    LeakageWarning,
+    Normalisation,
+    TrainedModel,
+    build,
+    check_leakage,
+)
 
 PRESENCE = {"network": "PresenceCNN", "widths": (4, 8), "hidden": (8, 4)}
 NETWORKS = {

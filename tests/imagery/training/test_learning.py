@@ -25,14 +25,15 @@ from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import (
     Augmentation,
     CellImages,
+    GateWarning,
     TrainingConfig,
     choose_cells,
     draw_shares,
     predict_cells,
 )
-from popdask.imagery.model import LeakageWarning, TrainedModel
-from popdask.imagery.networks import CountCNN, PresenceCNN, build
-from popdask.imagery.split import split_cells, split_fingerprint
+from popdask.imagery.model import LeakageWarning, TrainedModel, build
+from popdask.imagery.networks import CountCNN, PresenceCNN
+from popdask.imagery.split import set_aside, split_cells, split_fingerprint
 from popdask.imagery.trainer import (
     BatchHalvedWarning,
     Checkpoint,
@@ -74,7 +75,7 @@ def cells_of(images, people, seed=0, **attrs):
     north, east = np.divmod(np.arange(len(people)), 20)
     grid = CellGrid(100)
     cells = make_cells(da.asarray(images), people, north + 61000, east + 6700, grid)
-    return split_cells(cells.assign_attrs(attrs), seed=seed)
+    return split_cells(cells.assign_attrs(attrs), kind="random", seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,30 @@ def test_counts_of_any_size_are_learned_as_fast(cells, scale):
     scaled = train(cells.assign(people=cells.people * scale), "count", config, device="cpu")
     assert scaled.figures["r2"] == pytest.approx(plain.figures["r2"], abs=0.15)
     assert plain.figures["r2"] > 0.5
+
+
+def test_scored_cells_change_nothing_but_the_scores(cells):
+    """With cells set aside, the validation cells' people could be anything."""
+    inner = set_aside(cells)
+    people = inner.people.where(inner.split != 1, inner.people[::-1].values)
+    for kind in ("presence", "count"):
+        plain = train(inner, kind, small(kind), device="cpu")
+        other = train(inner.assign(people=people), kind, small(kind), device="cpu")
+        for name, weights in weights_of(plain).items():
+            np.testing.assert_array_equal(weights, weights_of(other)[name])
+        assert plain.history == other.history
+        assert plain.figures != other.figures
+    authors = train(cells, "presence", small(), device="cpu")
+    other = train(cells.assign(people=people), "presence", small(), device="cpu")
+    assert authors.history != other.history  # the first work's protocol
+
+
+def test_what_an_epoch_is_chosen_by_counts_as_seen(cells):
+    inner = set_aside(cells)
+    model = train(inner, "presence", small(epochs=1), device="cpu")
+    seen = inner.isel(cell=np.flatnonzero(inner.split.isin((0, 2))))
+    known = {(n, e) for n, e in model.training_cells.tolist()}
+    assert known == set(zip(seen.north.values, seen.east.values, strict=True))
 
 
 def test_the_best_weights_are_kept_with_all_they_depend_on(cells):
@@ -377,13 +402,13 @@ def gate_for(cells, **fields):
 
 def test_counts_learn_from_cells_with_people_or_seen_with_people(cells):
     people, split = cells.people.values, cells.split.values
-    training, validation = choose_cells(cells, "count", None, small("count"), "cpu")
+    training, _, validation = choose_cells(cells, "count", None, small("count"), "cpu")
     np.testing.assert_array_equal(training, np.flatnonzero((people > 0) & (split == 0)))
     np.testing.assert_array_equal(validation, np.flatnonzero((people > 0) & (split == 1)))
     gate = gate_for(cells, split=split_fingerprint(cells))
     seen = predict_cells(gate, cells, threads=1) > 0.5
     assert 0.3 < seen.mean() < 0.7
-    training, validation = choose_cells(cells, "count", gate, small("count"), "cpu")
+    training, _, validation = choose_cells(cells, "count", gate, small("count"), "cpu")
     np.testing.assert_array_equal(training, np.flatnonzero(seen & (split == 0)))
     np.testing.assert_array_equal(validation, np.flatnonzero(seen & (split == 1)))
     model = train(cells, "count", small("count", epochs=1), gate=gate, device="cpu")
@@ -396,8 +421,16 @@ def test_unknown_people_and_cells_on_neither_side_are_left_out(cells):
     split = cells.split.values.copy()
     split[10:20] = -1
     left = cells.assign(people=("cell", people)).assign_coords(split=("cell", split))
-    training, validation = choose_cells(left, "presence", None, small(), "cpu")
+    training, _, validation = choose_cells(left, "presence", None, small(), "cpu")
     assert sorted([*training, *validation]) == list(range(20, 96))
+
+
+def test_a_gate_that_is_nearly_closed_warns(cells):
+    gate = gate_for(cells, split=split_fingerprint(cells))
+    with torch.no_grad():
+        gate.module.head[-1].bias.sub_(100)
+    with pytest.warns(GateWarning, match="leaves 0 of"), pytest.raises(InputError, match="0 train"):
+        choose_cells(cells, "count", gate, small("count"), "cpu")
 
 
 def test_a_gate_from_another_split_warns_of_leakage(cells):

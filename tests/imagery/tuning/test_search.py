@@ -38,7 +38,7 @@ def bright_or_dark(n=40, read=None):
     if read is not None:
         images = images.map_blocks(read, meta=np.empty((0, 0, 0, 0), np.uint8))
     cells = make_cells(images, people, np.arange(n), np.arange(n), CellGrid(100))
-    return split_cells(cells)
+    return split_cells(cells, kind="random")
 
 
 def rates(trial, pixels):

@@ -1,0 +1,413 @@
+"""Where a job runs: the only place that makes a Dask client.
+
+A job does not say where it runs; :func:`connect` does. It takes ``local``, a scheduler's address,
+or a TOML file such as those under ``deploy/``, which names a cluster class of Dask with its own
+keyword arguments. Dask itself waits for workers, and ends the work that no worker can do after
+``distributed.scheduler.no-workers-timeout``, which is the file's ``wait``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import re
+import shlex
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import CancelledError, Client, Security, SpecCluster, WorkerPlugin
+from distributed.comm import CommClosedError
+from distributed.comm import connect as connect_comm
+from distributed.core import Status
+from distributed.scheduler import NoValidWorkerError
+from distributed.versions import VersionMismatchWarning
+
+from popdask import __version__
+from popdask._cluster_file import ClusterFile, load_spec, read_spec
+from popdask._local_cluster import WorkerSetup, local_cluster
+from popdask.config.load import nearest
+from popdask.errors import InputError
+from popdask.workflow.runner import is_lost
+
+__all__ = [
+    "ClusterError",
+    "ClusterFile",
+    "LostSchedulerError",
+    "LostWorkersError",
+    "NoWorkersError",
+    "VersionError",
+    "connect",
+    "load_spec",
+]
+
+SCHEDULER_SECONDS = 10
+STATUS_SECONDS = 20
+LONGEST_SILENCE_SECONDS = 300.0
+#: How often a cluster adapts: a queue is not asked every second, and an idle worker stays a while.
+ADAPT_INTERVAL = "10s"
+NO_WORKERS_TIMEOUT = "distributed.scheduler.no-workers-timeout"
+#: The extras of popdask that install the packages of cluster classes.
+EXTRAS = {"dask_jobqueue": "hpc", "dask_kubernetes": "kubernetes", "dask_gateway": "gateway"}
+
+
+class ClusterError(RuntimeError):
+    """A run has no cluster, or none any more; the message is one sentence."""
+
+
+class NoWorkersError(ClusterError):
+    """The workers that a run needs did not come; the message says what the queue says."""
+
+
+class LostSchedulerError(ClusterError):
+    """The scheduler of a run has ended, and its workers are lost with it."""
+
+
+class LostWorkersError(ClusterError):
+    """Work of a run found no worker for longer than the cluster file allows."""
+
+
+class VersionError(ClusterError):
+    """The scheduler or a worker has another popdask or Python than the run."""
+
+
+@dataclass(frozen=True)
+class ClusterHandle:
+    """What a client is made of, and what is known of workers that do not come."""
+
+    target: Any
+    security: Security | None
+    status: str | None
+    failures: list[BaseException] = field(default_factory=list)
+
+    def reason(self) -> str:
+        """What the status command says, as the end of a sentence; nothing, if there is none."""
+        if self.status is None:
+            return f"; start one with `dask worker {self.target}`" * isinstance(self.target, str)
+        command = shlex.split(self.status)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=STATUS_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"; {error}"
+        return f"; {command[0]} says {_one_line(done.stdout + done.stderr) or 'nothing'!r}"
+
+
+@contextmanager
+def connect(
+    spec: str | Path = "local", *, tell: Callable[[str], None] | None = None
+) -> Iterator[Client]:
+    """Connect to the cluster that a job runs on.
+
+    Parameters
+    ----------
+    spec
+        ``"local"`` for worker processes on this machine, as many as its cores and memory allow,
+        with one thread each; the address of a scheduler, ``"tcp://host:port"`` or
+        ``"tls://host:port"``; or a TOML file such as ``"deploy/slurm/cluster.toml"``.
+    tell
+        Is called with a line now and then while the workers are waited for.
+
+    Yields
+    ------
+    distributed.Client
+        With the workers that the run needs; others may join later. It is closed at the end, with
+        the workers if they were made here.
+
+    Raises
+    ------
+    InputError
+        If the specification is unknown or wrong, or no scheduler answers at the address.
+    ClusterError
+        Its kind NoWorkersError, if the workers do not come in time; VersionError, if scheduler or
+        workers have another popdask or Python; LostSchedulerError, if the scheduler ends while it
+        is used, and LostWorkersError, if there is no worker for work for as long as the file says.
+
+    Examples
+    --------
+    >>> from popdask.cluster import connect
+    >>> with connect("local") as client:
+    ...     client.submit(sum, [1, 2, 3]).result()
+    6
+    """
+    file, tell = read_spec(str(spec)), tell or (lambda line: None)
+    settings: dict[str, Any] = {
+        NO_WORKERS_TIMEOUT: file.wait,
+        # A graph carries a trained model, so that it does not die with a worker.
+        "distributed.admin.large-graph-warning-threshold": "200MB",
+    }
+    if file.cluster_class in (None, "local"):  # on a busy machine a restart takes its time
+        settings["distributed.deploy.lost-worker-timeout"] = 120
+    with (
+        dask.config.set(settings),
+        _started(file) as handle,
+        _client(handle) as client,
+        _losses_explained(client, handle, file.wait),
+    ):
+        _wait_for_workers(client, handle, file, tell)
+        _check_versions(client, tell)
+        client.run_on_scheduler(_end_stranded_work, file.wait)
+        if file.address is None:
+            client.register_plugin(WorkerSetup())
+        yield client
+
+
+@contextmanager
+def _started(file: ClusterFile) -> Iterator[ClusterHandle]:
+    """Start the cluster, which ends with the block, or name the scheduler that is there."""
+    security = _security(file.security)
+    if file.address is not None:
+        yield ClusterHandle(file.address, security, file.status)
+        return
+    arguments = _with_lifetime(file.arguments) | ({"security": security} if security else {})
+    name = file.cluster_class or "local"
+    try:
+        if name == "local":
+            cluster = local_cluster(file.workers, **arguments)
+        else:
+            cluster = _import_class(name)(**arguments)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a class of others raises
+        raise InputError(f"{name} gave no cluster ({_cause(error)}): check [arguments].") from error
+    handle = ClusterHandle(cluster, security, file.status)
+    with cluster:
+        if name != "local" and file.workers:
+            _scale(cluster, file.workers, handle.failures)
+        yield handle
+
+
+def _security(files: dict[str, str]) -> Security | None:
+    """The certificates of a file; a missing one is named."""
+    for key, path in files.items():
+        if key.endswith(("_file", "_cert", "_key")) and not Path(path).is_file():
+            raise InputError(f"[security] {key}: there is no {path}; see the how-to on TLS.")
+    try:
+        return Security(require_encryption=True, **files) if files else None
+    except TypeError as error:
+        raise InputError(f"[security] is not what Dask's Security takes ({error}).") from error
+
+
+def _import_class(name: str) -> Callable[..., Any]:
+    """Import what gives a cluster, or say what is missing and how to install it."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(module.partition(".")[0])
+        mend = f'pip install "popdask[{extra}]"' if extra else "install it, or correct the name"
+        problem = f"class {name} needs {error.name}, which is not installed: {mend}."
+        raise InputError(problem) from None
+    start: Callable[..., Any] | None = getattr(found, attribute, None)
+    if not callable(start):
+        hint = nearest(attribute, [key for key in dir(found) if key.endswith("Cluster")])
+        raise InputError(f"class {name}: {module} has no class {attribute!r} ({hint}).")
+    return start
+
+
+def _with_lifetime(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Let the workers of a batch job hand over what they hold before its wall time ends."""
+    walltime = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+)(?::\d+)?", str(arguments.get("walltime", "")))
+    if walltime is None:
+        return arguments
+    days, hours, minutes = (int(part or 0) for part in walltime.groups())
+    seconds = (days * 24 + hours) * 3600 + minutes * 60
+    margin = min(300, seconds // 10)
+    name = "export DASK_DISTRIBUTED__WORKER__LIFETIME__"
+    lifetime = [f"{name}DURATION={seconds - 2 * margin}s", f"{name}STAGGER={margin}s"]
+    return arguments | {
+        "job_script_prologue": [*lifetime, *arguments.get("job_script_prologue", ())]
+    }
+
+
+def _scale(cluster: Any, workers: tuple[int, int], failures: list[BaseException]) -> None:
+    """Ask for the workers, and note each that cannot be started, of which Dask logs a traceback."""
+    fewest, most = workers
+    if not isinstance(cluster, SpecCluster):
+        cluster.scale(fewest)
+        if most > fewest:
+            cluster.adapt(minimum=fewest, maximum=most)
+        return
+
+    class Noted(cluster.new_spec["cls"]):  # type: ignore[name-defined]
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except Exception as error:
+                failures.append(error)
+                self.status = Status.failed  # so that the cluster does not close it
+
+    cluster.new_spec["cls"] = Noted
+    cluster.scale(fewest)
+    # Only a cluster that adapts replaces what is lost, with equal bounds too.
+    cluster.adapt(minimum=fewest, maximum=most, interval=ADAPT_INTERVAL)
+
+
+def _client(handle: ClusterHandle) -> Client:
+    # A client that cannot connect leaves its event loop behind, so a bare connection is tried
+    # first, and in a thread, since a notebook's own loop is running in this one.
+    if isinstance(handle.target, str):
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _knock(handle.target, handle.security)).result()
+    options = {"security": handle.security} if handle.security else {}
+    with warnings.catch_warnings():  # _check_versions tells it in one line
+        warnings.simplefilter("ignore", VersionMismatchWarning)
+        return Client(handle.target, timeout=SCHEDULER_SECONDS, **options)
+
+
+async def _knock(address: str, certificates: Security | None) -> None:
+    """Connect to a scheduler and leave again, or say in one sentence why that is not possible."""
+    arguments = (certificates or Security()).get_connection_args("client")
+    try:
+        connection = await connect_comm(address, timeout=SCHEDULER_SECONDS, **arguments)
+    except TypeError as error:  # distributed's answer to a TLS address without certificates
+        raise InputError(
+            f"the scheduler at {address} wants certificates: give them in a cluster file, under "
+            "[security]."
+        ) from error
+    except (OSError, CommClosedError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`, "
+            "or check the address."
+        ) from error
+    await connection.close()
+
+
+def _wait_for_workers(
+    client: Client, handle: ClusterHandle, file: ClusterFile, tell: Callable[[str], None]
+) -> None:
+    """Wait until the workers that a run needs are there; tell less and less often."""
+    start, due, silence = time.monotonic(), 0.0, 1.0
+    while (there := len(client.scheduler_info(n_workers=-1)["workers"])) < file.needed:
+        waited = time.monotonic() - start
+        if handle.failures:
+            raise _no_worker(handle.failures[-1])
+        if waited >= file.wait:
+            raise NoWorkersError(
+                f"{there} of {file.needed} workers came within {file.wait} s{handle.reason()}: "
+                "ask for less, or raise wait in the cluster file."
+            )
+        if waited >= due:
+            counted = f"{there} of {file.needed} after {waited:.0f} s"
+            tell(f"waiting for workers: {counted}{handle.reason()}")
+            due, silence = waited + silence, min(2 * silence, LONGEST_SILENCE_SECONDS)
+        with suppress(TimeoutError):
+            client.wait_for_workers(file.needed, timeout=1)
+
+
+def _no_worker(error: BaseException) -> Exception:
+    """What is to be said of a worker that could not be started."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return InputError(
+            f"the cluster starts its workers with {error.filename}, which is not on this "
+            "machine: run where jobs are submitted."
+        )
+    return NoWorkersError(f"no worker was started: {_cause(error)}.")
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong: of a command what it said, else the first line; never the arguments."""
+    command = re.search(r"Command:\n(\S+).*stderr:\n(.*)", str(error), re.DOTALL)
+    if command:
+        return f"{command[1]} says {_one_line(command[2])!r}"
+    unexpected = re.search(r"unexpected keyword argument '\w+'", f"{error} {error.__cause__}")
+    return unexpected[0] if unexpected else next(iter(str(error).splitlines()), "") or repr(error)
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def _check_versions(client: Client, tell: Callable[[str], None]) -> None:
+    """Refuse a scheduler or worker of another popdask or Python; tell of another Dask."""
+    found: Any = client.get_versions()
+    here = found["client"]["packages"]
+    scheduler = f"the scheduler at {client.scheduler.address}"
+    others = {scheduler: found["scheduler"]["packages"]}
+    others |= {f"the worker at {key}": one["packages"] for key, one in found["workers"].items()}
+    for who, packages in others.items():  # before any code is sent, since that is Python's own
+        _refuse(who, "Python", _minor(packages["python"]), _minor(here["python"]))
+    read, guard = _version_readers(__version__)
+    _refuse(scheduler, "popdask", client.run_on_scheduler(read), __version__)
+    for key, version in client.run(read).items():
+        _refuse(f"the worker at {key}", "popdask", version, __version__)
+    client.register_plugin(guard)
+    dasks = {one["dask"] for one in others.values()} - {here["dask"]}
+    if dasks:
+        there = ", ".join(sorted(dasks))
+        tell(f"dask is {here['dask']} here and {there} on the cluster: install the same")
+
+
+def _minor(python: str) -> str:
+    return ".".join(python.split(".")[:2])
+
+
+def _refuse(who: str, package: str, there: str | None, here: str) -> None:
+    if there != here:
+        has = f"{package} {there}" if there else f"no {package}"
+        raise VersionError(
+            f"{who} has {has}, and this run {package} {here}: install {package} {here} there, and "
+            "start it again."
+        )
+
+
+def _version_readers(expected: str) -> tuple[Callable[[], str | None], WorkerPlugin]:
+    """What reads popdask's version, and what ends workers of another one that join later.
+
+    Both are made here, so that they are sent by value, to those who have no popdask too.
+    """
+
+    def read() -> str | None:
+        from importlib import import_module
+
+        try:
+            return str(import_module("popdask").__version__)
+        except ImportError:
+            return None
+
+    class VersionGuard(WorkerPlugin):
+        name = "popdask-version"
+
+        async def setup(self, worker: Any) -> None:
+            if (there := read()) != expected:
+                reason = f"it has popdask {there}, and the run popdask {expected}"
+                await worker.close(timeout=1, executor_wait=False, reason=reason)
+
+    return read, VersionGuard()
+
+
+def _end_stranded_work(seconds: int, dask_scheduler: Any = None) -> None:
+    """Let work without workers fail after the run's wait, where the scheduler sets no time."""
+    if dask.config.get(NO_WORKERS_TIMEOUT) is None:
+        dask_scheduler.no_workers_timeout = seconds
+
+
+@contextmanager
+def _losses_explained(client: Client, handle: ClusterHandle, wait: int) -> Iterator[None]:
+    """Say in one sentence that the scheduler of a run, or all its workers, are gone."""
+    address = client.scheduler.address
+    try:
+        yield
+    except (InputError, ClusterError):
+        raise
+    except Exception as error:
+        if not is_lost(client, error):
+            raise
+        # Without a scheduler, calls fail in many ways; a restarted one knows none of its tasks.
+        if client.status != "running" or isinstance(error, CancelledError):
+            raise LostSchedulerError(
+                f"the scheduler at {address} has ended or is out of reach: what is finished is "
+                "kept; start it again, and run the job again to go on."
+            ) from error
+        kind = " with a GPU" if isinstance(error, NoValidWorkerError) else ""
+        raise LostWorkersError(
+            f"all workers{kind} have left, and no other came within "
+            f"{getattr(error, 'timeout', wait):g} s{handle.reason()}: what is finished is kept; "
+            "when there are workers, run the job again to go on."
+        ) from error

@@ -1,0 +1,158 @@
+"""Fit plain features: boosted trees whose number is chosen on cells set aside, or a ridge."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from xarray import Dataset
+
+from popdask.errors import InputError
+from popdask.imagery.features import FeatureModel, cell_features
+from popdask.imagery.loading import CellImages, Chosen, TrainingConfig
+
+History = list[dict[str, float]]
+KINDS = ("presence", "count", "weighted")
+
+
+def fit_features(
+    cells: Dataset, kind: str, config: TrainingConfig, sides: Chosen
+) -> tuple[FeatureModel, History]:
+    """Fit the head of a feature model; give it, and the losses by the number of trees."""
+    if kind not in KINDS:
+        raise InputError(
+            f"kind is {kind!r} for the network 'features'; expected one of {', '.join(KINDS)}"
+        )
+    settings = FeatureModel(**_arguments(config)).config
+    people = cells["people"].values
+    wanted = (people > 0).astype(np.float64) if kind == "presence" else people
+    learned, chosen = (_features(cells, side, config, settings["ring"]) for side in sides[:2])
+    target = wanted[sides.training]
+    if kind == "presence" and len(np.unique(target)) < 2:
+        raise InputError(
+            "the training cells are all inhabited or all empty, expected some of both for "
+            "presence; give more cells or another split"
+        )
+    limit = threadpool_limits(config.threads) if config.threads else nullcontext()
+    with limit:
+        fit = _boosted if settings["head"] == "boosting" else _ridge
+        return fit(kind, settings, config.seed, learned, chosen, target, wanted[sides.selection])
+
+
+def _arguments(config: TrainingConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.network.items() if name != "network"}
+
+
+def _features(
+    cells: Dataset, chosen: NDArray[np.int64], config: TrainingConfig, ring: int
+) -> NDArray[np.float32]:
+    """Describe some cells, read in portions."""
+    images = CellImages(cells["images"], chosen, config.memory // 2)
+    out: NDArray[np.float32] | None = None
+    for portion in images.portions():
+        found = cell_features(portion.images[portion.picks], ring)
+        out = np.empty((len(chosen), found.shape[1]), np.float32) if out is None else out
+        out[portion.cells] = found
+    assert out is not None
+    return out
+
+
+def _boosted(
+    kind: str,
+    settings: dict[str, Any],
+    seed: int,
+    learned: NDArray[np.float32],
+    chosen: NDArray[np.float32],
+    target: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+) -> tuple[FeatureModel, History]:
+    """Grow trees, and keep as many as do best on the cells to choose by."""
+    presence = kind == "presence"
+    maker = HistGradientBoostingClassifier if presence else HistGradientBoostingRegressor
+    grown = maker(
+        max_iter=settings["trees"],
+        learning_rate=settings["rate"],
+        max_leaf_nodes=settings["leaves"],
+        min_samples_leaf=settings["least"],
+        l2_regularization=settings["l2"],
+        early_stopping=False,
+        random_state=seed,
+    ).fit(learned, target)
+    stages = "staged_decision_function" if presence else "staged_predict"
+    losses = [
+        [_loss(presence, said.ravel(), truth) for said in getattr(grown, stages)(features)]
+        for features, truth in ((learned, target), (chosen, wanted))
+    ]
+    kept = int(np.argmin(losses[1])) + 1
+    history = [
+        {"epoch": i + 1, "training": a, "validation": b, "rate": settings["rate"]}
+        for i, (a, b) in enumerate(zip(*losses, strict=True))
+    ]
+    trees = [stage[0].nodes for stage in grown._predictors[:kept]]
+    return _as_model(settings, trees, float(np.ravel(grown._baseline_prediction)[0])), history
+
+
+def _as_model(settings: dict[str, Any], trees: list[Any], start: float) -> FeatureModel:
+    """Take trees over as arrays of their nodes."""
+    nodes, ends = np.concatenate(trees), np.cumsum([0, *map(len, trees)])
+    shift = np.repeat(ends[:-1], np.diff(ends))
+    leaf = nodes["is_leaf"].astype(bool)
+    sides = np.stack([nodes["left"] + shift, nodes["right"] + shift], 1).astype(np.int32)
+    exact = np.where(leaf, 0.0, nodes["num_threshold"])
+    threshold = exact.astype(np.float32)
+    high = threshold > exact
+    threshold[high] = np.nextafter(threshold[high], np.float32(-np.inf))
+    plain = {name: value for name, value in settings.items() if name != "network"}
+    model = FeatureModel(**plain | {"nodes": len(nodes), "grown": len(trees)})
+    arrays = {
+        "start": np.array([start], np.float32),
+        "value": nodes["value"].astype(np.float32),
+        "threshold": threshold,
+        "feature": np.where(leaf, 0, nodes["feature_idx"]).astype(np.int32),
+        "sides": np.where(leaf[:, None], -1, sides).astype(np.int32),
+        "roots": ends[:-1].astype(np.int32),
+    }
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return model
+
+
+def _ridge(
+    kind: str,
+    settings: dict[str, Any],
+    seed: int,
+    learned: NDArray[np.float32],
+    chosen: NDArray[np.float32],
+    target: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+) -> tuple[FeatureModel, History]:
+    """Fit weights of the standardised features, logistic for presence."""
+    presence, penalty = kind == "presence", max(settings["l2"], 1e-9)
+    head = LogisticRegression(C=1 / penalty, max_iter=2000) if presence else Ridge(penalty)
+    fitted: Pipeline = make_pipeline(StandardScaler(), head).fit(learned, target)
+    scaler, head = fitted[0], fitted[1]
+    weights = np.ravel(head.coef_) / scaler.scale_
+    model = FeatureModel(**{name: settings[name] for name in settings if name != "network"})
+    arrays = {"start": np.ravel(head.intercept_), "value": weights, "threshold": scaler.mean_}
+    state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
+    model.load_state_dict({**model.state_dict(), **state})
+    losses = [
+        _loss(presence, model.answer(features), truth)
+        for features, truth in ((learned, target), (chosen, wanted))
+    ]
+    return model, [{"epoch": 1, "training": losses[0], "validation": losses[1], "rate": 1.0}]
+
+
+def _loss(presence: bool, said: NDArray[Any], truth: NDArray[np.float64]) -> float:
+    """Cross-entropy of logits, or squared error of people."""
+    said = said.astype(np.float64)
+    if presence:
+        return float(np.mean(np.logaddexp(0, said) - truth * said))
+    return float(np.mean(np.square(said - truth)))

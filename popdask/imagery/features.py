@@ -1,0 +1,279 @@
+"""Figures of a picture that need no learning: its brightness, edges and texture.
+
+What a regression on them knows of people is what a network must beat; with boosted trees on top
+they are a model of their own, which costs a thirtieth of a network's training.
+
+Plain features and boosted trees, or a ridge regression, in the place of a network.
+
+Trees are stored as arrays of their nodes, like any weights, and answered by a loop over them here:
+reading a file runs no code from it, and needs no library that the trees were grown with. Features
+and thresholds are 32-bit; a threshold is rounded down, so a feature is on the same side of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from popdask.errors import InputError
+from popdask.imagery.networks import Network
+
+FEATURES = (
+    "mean",
+    "spread",
+    "darkest",
+    "dark",
+    "bright",
+    "brightest",
+    "edges",
+    "edge_spread",
+    "strong_edges",
+    "edges_down_share",
+    "texture_2",
+    "texture_4",
+    "texture_8",
+    "unevenness",
+)
+"""The figures of each band, in their order."""
+
+LEAST = 16  # pixels a side, for textures
+_BATCH = 512  # cells whose pixels are held at a time
+
+
+def picture_features(images: Any) -> NDArray[np.float64]:
+    """Describe pictures by their brightness, edges and texture.
+
+    Of each band: mean and standard deviation; the 1st, 10th, 90th and 99th percentile; mean and
+    standard deviation of the gradient's length, the share of pixels where it exceeds 30, and the
+    share of it that points down the rows; the standard deviation that means over squares of 2, 4
+    and 8 pixels lose from one size to the next; and that between the four quarters.
+
+    Parameters
+    ----------
+    images : array, (cell, band, row, col)
+        NumPy or Dask, read in batches of 512 cells; at least 16 pixels a side.
+
+    Returns
+    -------
+    ndarray of float64, (cell, 14 · band)
+        The figures of the first band in the order of FEATURES, then of the next.
+
+    Raises
+    ------
+    InputError
+        If the images are smaller than 16 × 16 pixels.
+
+    Examples
+    --------
+    >>> picture_features(np.full((2, 1, 16, 16), 90, np.uint8))[0, :4]
+    array([90.,  0., 90., 90.])
+    """
+    if min(images.shape[2:]) < LEAST:
+        raise InputError(
+            f"images have {images.shape[2]} × {images.shape[3]} pixels, but textures need 16 × 16: "
+            "cut the cells at a finer resolution"
+        )
+    bands = images.shape[1]
+    parts = [
+        np.stack([_features(batch[:, band]) for band in range(bands)], 1)
+        for batch in _batches(images)
+    ]
+    return np.concatenate(parts).reshape(len(images), bands * len(FEATURES))
+
+
+def cell_features(images: NDArray, ring: int) -> NDArray[np.float32]:
+    """Describe pictures with the surroundings of a cell, and the cell in their middle by itself.
+
+    Parameters
+    ----------
+    images : ndarray, (cell, band, row, col)
+        At least 16 pixels a side, the ring included.
+    ring : int
+        Pixels around the cell on every side.
+
+    Returns
+    -------
+    ndarray of float32, (cell, 14 · band), or 18 · band with a ring
+        `picture_features` of the whole picture; with a ring also mean, standard deviation, least
+        and greatest brightness of the cell, of each band.
+
+    Raises
+    ------
+    InputError
+        If the images are smaller than 16 × 16 pixels.
+
+    Examples
+    --------
+    >>> cell_features(np.full((2, 1, 20, 20), 90, np.uint8), ring=4).shape
+    (2, 18)
+    """
+    whole = picture_features(images)
+    if not ring:
+        return whole.astype(np.float32)
+    own = np.nan_to_num(images[:, :, ring:-ring, ring:-ring].astype(np.float32))
+    flat = own.reshape(*own.shape[:2], -1)
+    figures = [flat.mean(2), flat.std(2), flat.min(2), flat.max(2)]
+    return np.concatenate([whole, *figures], 1).astype(np.float32)
+
+
+def _batches(images: Any) -> Iterator[NDArray[np.float32]]:
+    """Read some cells at a time; what has no data is 0, as networks see it."""
+    for start in range(0, len(images), _BATCH):
+        batch = np.asarray(images[start : start + _BATCH], np.float32)
+        yield np.where(np.isnan(batch), np.float32(0), batch)
+
+
+def _features(pictures: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Describe one band (cell, row, col) by FEATURES (cell, feature)."""
+    flat = pictures.reshape(len(pictures), -1)
+    down, across = np.diff(pictures, axis=1)[:, :, 1:], np.diff(pictures, axis=2)[:, 1:]
+    edges = np.hypot(down, across).reshape(len(pictures), -1)
+    falls = abs(down).mean((1, 2)) / (abs(down).mean((1, 2)) + abs(across).mean((1, 2)) + 1e-6)
+    spreads = [flat.std(1), *(_squares(pictures, side).std((1, 2)) for side in (2, 4, 8))]
+    textures = [fine - coarse for fine, coarse in pairwise(spreads)]
+    quarters = _squares(pictures, min(pictures.shape[1:]) // 2).std((1, 2))
+    brightness = [flat.mean(1), spreads[0], *np.percentile(flat, (1, 10, 90, 99), axis=1)]
+    steps = [edges.mean(1), edges.std(1), (edges > 30).mean(1), falls]
+    return np.stack([*brightness, *steps, *textures, quarters], 1).astype(np.float64)
+
+
+def _squares(pictures: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Means over squares of so many pixels; what is left over at the edges does not count."""
+    count, rows, cols = len(pictures), *(size // side for size in pictures.shape[1:])
+    whole = pictures[:, : rows * side, : cols * side]
+    return whole.reshape(count, rows, side, cols, side).mean((2, 4))
+
+
+FEATURES_NETWORK = "features"  # the name of this network in settings
+HEADS = ("boosting", "ridge")
+SETTINGS = ("head", "bands", "ring", "trees", "leaves", "least", "rate", "l2", "nodes", "grown")
+
+
+class FeatureModel(Network):
+    """Boosted trees, or a ridge regression, on the features of a cell's raw picture.
+
+    Parameters
+    ----------
+    head : {"boosting", "ridge"}, optional
+        What answers from the features.
+    bands : int, optional
+        Bands of the image.
+    ring : int, optional
+        Pixels around the cell on every side of the image.
+    trees : int, optional
+        Trees to grow at most; as many are kept as do best on the cells to choose by.
+    leaves, least, rate, l2 : int, int, float, float, optional
+        Leaves of a tree, cells in a leaf at least, what a tree counts, and the penalty of a leaf's
+        value (of the ridge regression, of its weights).
+    nodes, grown : int, optional
+        Nodes of all trees, and trees, of a model that is fitted.
+
+    Notes
+    -----
+    ``forward``: raw (B, bands, rows, columns) → (B,), a logit or people; on the CPU.
+
+    Examples
+    --------
+    >>> FeatureModel()(torch.zeros(3, 1, 20, 20)).tolist()
+    [0.0, 0.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        head: str = "boosting",
+        bands: int = 1,
+        ring: int = 0,
+        trees: int = 300,
+        leaves: int = 15,
+        least: int = 40,
+        rate: float = 0.05,
+        l2: float = 5.0,
+        nodes: int = 0,
+        grown: int = 0,
+    ) -> None:
+        super().__init__()
+        if head not in HEADS:
+            raise InputError(f"head is {head!r}, expected 'boosting' or 'ridge'; correct it")
+        for name, value, low in (("trees", trees, 1), ("leaves", leaves, 2), ("least", least, 1)):
+            if value < low:
+                raise InputError(f"{name} is {value}, expected at least {low}; correct it")
+        if not (0 < rate <= 1 and l2 >= 0):
+            raise InputError(
+                f"rate is {rate} and l2 {l2}, expected a rate above 0 up to 1, and 0 or more"
+            )
+        given = locals()
+        names = [
+            "head",
+            "bands",
+            "ring",
+            "trees",
+            "leaves",
+            "least",
+            "rate",
+            "l2",
+            "nodes",
+            "grown",
+        ]
+        self.config: dict[str, Any] = {"network": FEATURES_NETWORK} | {
+            name: given[name] for name in names
+        }
+        columns = bands * (18 if ring else 14)
+        size = nodes if head == "boosting" else columns
+        self.start = nn.Parameter(torch.zeros(1))
+        self.value = nn.Parameter(torch.zeros(size))
+        self.threshold = nn.Parameter(torch.zeros(size))  # of a ridge regression, the means
+        self.register_buffer("feature", torch.zeros(size, dtype=torch.int32))
+        self.register_buffer("sides", torch.zeros((size, 2), dtype=torch.int32))
+        self.register_buffer("roots", torch.zeros(grown, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the logit of presence, or the number of people."""
+        if x.is_meta:
+            return x.sum((1, 2, 3))
+        features = cell_features(x.contiguous().cpu().numpy(), self.config["ring"])
+        return torch.from_numpy(self.answer(features)).to(x.device)
+
+    def answer(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Answer from features (cell, feature)."""
+        value, threshold = (part.detach().cpu().numpy() for part in (self.value, self.threshold))
+        start = float(self.start.detach())
+        if self.config["head"] == "ridge":
+            around = (features - threshold).astype(np.float64)
+            return (start + (around * value).sum(1)).astype(np.float32)
+        names = ("feature", "sides", "roots")
+        feature, children, roots = (self.get_buffer(name).cpu().numpy() for name in names)
+        answers: NDArray[np.float32] = _answers(
+            features, feature, children, roots, threshold, value, start
+        )
+        return answers
+
+
+@numba.njit(cache=True)
+def _answers(
+    features: NDArray[np.float32],
+    feature: NDArray[np.int32],
+    children: NDArray[np.int32],
+    roots: NDArray[np.int32],
+    threshold: NDArray[np.float32],
+    value: NDArray[np.float32],
+    start: float,
+) -> NDArray[np.float32]:
+    """Walk every cell (cell, feature) down every tree; a leaf has no children (−1)."""
+    out = np.empty(len(features), np.float32)
+    for cell in range(len(features)):
+        total = start
+        for root in roots:
+            node = root
+            while children[node, 0] >= 0:
+                right = features[cell, feature[node]] > threshold[node]
+                node = children[node, 1 if right else 0]
+            total += value[node]
+        out[cell] = total
+    return out

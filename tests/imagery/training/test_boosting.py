@@ -1,0 +1,132 @@
+"""Trees of arrays answer as scikit-learn's, and are chosen and estimated as networks are."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from odc.geo.xr import xr_zeros
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from popdask.errors import InputError
+from popdask.imagery.cells import make_cells
+from popdask.imagery.estimate import estimate
+from popdask.imagery.features import cell_features, picture_features
+from popdask.imagery.gradcam import gradcam
+from popdask.imagery.grid import CellGrid
+from popdask.imagery.loading import TrainingConfig
+from popdask.imagery.model import TrainedModel
+from popdask.imagery.split import set_aside, split_cells
+from popdask.imagery.training import train
+
+from .test_learning import cells_of, houses
+
+FEW = {"network": "features", "trees": 40, "least": 5, "rate": 0.2, "l2": 0.0}
+
+
+def config(**network):
+    return TrainingConfig({**FEW, **network}, threads=1)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return set_aside(cells_of(*houses(400)))
+
+
+@pytest.mark.parametrize("head", ["boosting", "ridge"])
+@pytest.mark.parametrize(
+    ("kind", "figure", "least"), [("presence", "matthews", 0.8), ("count", "r2", 0.7)]
+)
+def test_each_kind_learns_a_world_that_can_be_known(cells, head, kind, figure, least):
+    model = train(cells, kind, config(head=head), device="cpu")
+    assert model.figures[figure] > least
+    again = TrainedModel.from_bytes(model.to_bytes())
+    images = cells.images.values[:50]
+    np.testing.assert_array_equal(model.predict(images), again.predict(images))
+    assert again.config == model.config and tuple(again.history) == model.history
+
+
+def test_trees_answer_as_those_of_scikit_learn(cells):
+    model = train(cells, "weighted", config(), device="cpu")
+    learned = cells.isel(cell=np.flatnonzero(cells.split == 0))
+    features = picture_features(learned.images.values).astype(np.float32)
+    kept = int(model.figures["epoch"])
+    theirs = HistGradientBoostingRegressor(
+        max_iter=kept, learning_rate=0.2, max_leaf_nodes=15, min_samples_leaf=5,
+        early_stopping=False, random_state=0,
+    ).fit(features, learned.people.values)  # fmt: skip
+    everything = picture_features(cells.images.values).astype(np.float32)
+    np.testing.assert_allclose(
+        model.module.answer(everything), theirs.predict(everything), atol=1e-4
+    )
+
+
+def test_a_ridge_answers_as_that_of_scikit_learn(cells):
+    model = train(cells, "weighted", config(head="ridge", l2=3.0), device="cpu")
+    learned = cells.isel(cell=np.flatnonzero(cells.split == 0))
+    features = picture_features(learned.images.values).astype(np.float32)
+    theirs = make_pipeline(StandardScaler(), Ridge(3.0)).fit(features, learned.people.values)
+    np.testing.assert_allclose(model.module.answer(features), theirs.predict(features), rtol=1e-3)
+
+
+def test_as_many_trees_as_do_best_on_the_cells_to_choose_by(cells):
+    model = train(cells, "count", config(), device="cpu")
+    best = min(model.history, key=lambda row: row["validation"])
+    assert model.config["grown"] == best["epoch"] == model.figures["epoch"]
+    assert model.figures["loss"] == best["validation"]
+    inner = cells.isel(cell=np.flatnonzero((cells.split == 2) & (cells.people > 0)))
+    said = model.module.answer(picture_features(inner.images.values).astype(np.float32))
+    assert np.mean((said - inner.people.values) ** 2) == pytest.approx(best["validation"], rel=1e-2)
+
+
+def test_a_cell_s_answer_does_not_depend_on_what_comes_with_it(cells):
+    model = train(cells, "count", config(), device="cpu")
+    images = cells.images.values[:70]
+    together = model.predict(images, batch_size=64)
+    for size in (1, 7, 16):
+        np.testing.assert_array_equal(model.predict(images, batch_size=size), together)
+    np.testing.assert_array_equal(model.predict(images[33:34]), together[33:34])
+
+
+def test_a_mosaic_is_estimated_as_its_cells_are_in_any_chunks(cells):
+    presence, count = (train(cells, kind, config(), device="cpu") for kind in ("presence", "count"))
+    rows = cells.images.values[:24, 0].reshape(4, 6, 16, 16).transpose(0, 2, 1, 3).reshape(64, 96)
+    box = CellGrid(100).geobox(range(4), range(6), pixels=16)
+    image = xr_zeros(box, "uint8").copy(data=rows)
+    whole = estimate(image, presence, count, cell_size=100, rule="expected").compute()
+    first = cells.images.values[:24]
+    expected = (presence.predict(first) * count.predict(first)).reshape(4, 6)
+    np.testing.assert_array_equal(whole.population.values, expected)
+    for chunks in (23, (64, 40)):
+        lazy = image.copy(data=da.from_array(rows, chunks=chunks))
+        found = estimate(lazy, presence, count, cell_size=100, rule="expected")
+        np.testing.assert_array_equal(found.population.values, expected)
+
+
+def test_a_cell_with_surroundings_is_described_by_itself_too():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (5, 2, 24, 24)).astype(np.uint8)
+    found = cell_features(images, ring=8)
+    np.testing.assert_allclose(found[:, :28], picture_features(images), rtol=1e-5)
+    own = images[:, :, 8:16, 8:16].astype(float)
+    np.testing.assert_allclose(found[:, 28:30], own.mean((2, 3)), rtol=1e-5)
+    np.testing.assert_array_equal(found[:, 34:36], own.max((2, 3)))
+
+
+def test_what_plain_features_cannot_do_is_refused(cells):
+    with pytest.raises(InputError, match="kind is 'transformer' for the network 'features'"):
+        train(cells, "transformer", config(), device="cpu")
+    with pytest.raises(InputError, match="expected at least 16 for the textures among the feat"):
+        train(small_cells(), "count", config(), device="cpu")
+    with pytest.raises(InputError, match="head is 'forest', expected 'boosting' or 'ridge'"):
+        train(cells, "count", config(head="forest"), device="cpu")
+    model = train(cells, "count", config(trees=1), device="cpu")
+    with pytest.raises(InputError, match="Grad-CAM explains networks that learn from pixels"):
+        gradcam(model, cells.images.values[0])
+
+
+def small_cells():
+    place = np.arange(20)
+    images = da.zeros((20, 1, 8, 8), dtype="uint8")
+    return split_cells(make_cells(images, place * 1.0, place, place, CellGrid(100)), kind="random")

@@ -1,0 +1,285 @@
+"""Events are told where nothing else explains what is seen: noise, borders, lists, holes, gaps."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from popdask.errors import InputError
+from popdask.tracking.events import EventRules
+from popdask.tracking.link import compare_frames
+from popdask.tracking.tracks import tracks, verify_tracks
+
+YEARS = pd.date_range("2000", periods=8, freq="YS")
+
+
+def world(*frames):
+    """One row of cells per frame; a digit is a community, anything else none."""
+    values = [[[int(cell) if cell.isdigit() else -1 for cell in frame]] for frame in frames]
+    return stack(values)
+
+
+def stack(values):
+    array = np.asarray(values)
+    return xr.DataArray(array, {"time": YEARS[: len(array)]}, ("time", "y", "x"))
+
+
+def listed(community, population):
+    people = population.fillna(0).values
+    rows = [
+        (time, number, people[t][labels == number].sum())
+        for t, time in enumerate(community["time"].values)
+        for labels in [community.values[t]]
+        for number in np.unique(labels[labels >= 0]).tolist()
+    ]
+    table = pd.DataFrame(rows, columns=["time", "community", "population"])
+    return table.astype({"time": "datetime64[ns]", "community": int, "population": float})
+
+
+def history(community, population, *, memory=0, error="poisson", share=0.0, **options):
+    """The tracks, checked against the links."""
+    settings = {"memory": memory, "error": error, "share": share}
+    links, ends = compare_frames(community, population, rule="overlap", **settings)
+    times = community["time"].values
+    table = tracks(
+        links, listed(community, population), ends=ends, memory=memory, times=times, **options
+    )
+    verify_tracks(table, links, times=times)
+    return table
+
+
+def events(table):
+    """(frame, community, track, event) of every row."""
+    frame = YEARS.get_indexer(table["time"])
+    return list(zip(frame, table["community"], table["track"], table["event"], strict=True))
+
+
+def people(community, count=1000.0):
+    return xr.full_like(community, count, dtype=float)
+
+
+def test_growth_is_beyond_the_noise_of_the_counts():
+    community = world("0", "0", "0")
+    population = stack([[[1000.0]], [[1100.0]], [[1300.0]]])
+    table = history(community, population)
+    assert [event for *_, event in events(table)] == ["appear", "continue", "grow"]
+    assert table["growth"].tolist()[1:] == [0.1, 200 / 1100]
+    assert table["sigma"].tolist()[1:] == [100 / np.sqrt(2100), 200 / np.sqrt(2400)]
+    assert np.isnan(table["growth"][0]) and np.isnan(table["sigma"][0])
+
+
+def test_growth_is_beyond_the_error_that_is_given():
+    community, population = world("0", "0"), stack([[[1e6]], [[1.3e6]]])
+    for error, event in ((0.02, "grow"), (0.1, "continue")):
+        assert history(community, population, error=error)["event"].tolist() == ["appear", event]
+
+
+def test_a_border_that_moves_is_no_growth():
+    community, population = world("000000...", "000000000"), people(world("0" * 9, "0" * 9))
+    assert history(community, population)["event"].tolist() == ["appear", "continue"]
+    table = history(community, population, rules=EventRules(like_for_like=False))
+    assert table["event"].tolist() == ["appear", "grow"]
+
+
+def test_a_piece_is_large_enough_to_be_one():
+    population, rules = people(world("0" * 20, "0" * 20)), EventRules(changed=False)
+    crumb = history(world("0" * 20, "0" * 19 + "1"), population, rules=rules)
+    assert [event for *_, event in events(crumb)] == ["appear", "continue", "continue"]
+    assert crumb["track"].tolist() == [0, 0, 1] and crumb["parent"][2] == [0]
+    piece = history(world("0" * 20, "0" * 17 + "111"), population, rules=rules)
+    assert [event for *_, event in events(piece)] == ["appear", "continue", "split", "split"]
+    joined = history(world("0" * 17 + "111", "0" * 20), population, rules=rules)
+    assert [event for *_, event in events(joined)] == ["appear"] * 2 + ["continue", "merge"]
+    swallowed = history(world("0" * 19 + "1", "0" * 20), population, rules=rules)
+    assert [event for *_, event in events(swallowed)] == ["appear"] * 2 + ["continue"]
+
+
+@pytest.mark.parametrize("between", [1000.0, 900.0, 400.0])
+def test_pieces_part_and_join_where_people_came_or_went(between):
+    """Between two towns; that a cell is counted among them, or not, is no event."""
+    apart, joined = "0000.1111", "000000000"
+    population = people(world(apart, joined))
+    population[0, 0, 4] = between
+    table = history(world(apart, joined), population)
+    assert ("merge" in set(table["event"])) == (between == 400)
+    assert "vanish" not in set(table["event"])
+    table = history(world(joined, apart), population[::-1].assign_coords(time=YEARS[:2]))
+    assert ("split" in set(table["event"])) == (between == 400)
+
+
+def test_a_piece_that_grows_parts_from_the_rest():
+    population = people(world("0" * 8, "0" * 8))
+    population[1, 0, 5:] = 1400.0
+    table = history(world("00000000", "00000111"), population)
+    assert table["event"].tolist().count("split") == 2
+
+
+def test_what_is_born_of_noise_is_not():
+    community = world("00.", "001")
+    for now, event in ((12.0, "continue"), (20.0, "appear")):
+        population = stack([[[9e3, 9e3, 0.0]], [[9e3, 9e3, now]]])
+        assert history(community, population)["event"].iloc[-1] == event
+
+
+def test_what_lived_below_the_least_size_is_not_born():
+    community = world("00.", "00.", "001")
+    rules = EventRules(min_people=5000)
+    for before, event in ((4900.0, "continue"), (3000.0, "grow"), (2000.0, "appear")):
+        population = stack([[[9e3, 9e3, before]]] * 2 + [[[9e3, 9e3, 5100.0]]])
+        assert history(community, population, rules=rules)["event"].iloc[-1] == event
+
+
+def test_what_falls_below_the_least_size_is_not_dead():
+    community = world("001", "00.")
+    rules = EventRules(min_people=5000)
+    for after, died in ((4900.0, False), (2600.0, False), (2400.0, True)):
+        population = stack([[[9e3, 9e3, 5100.0]], [[9e3, 9e3, after]]])
+        table = history(community, population, rules=rules)
+        assert ("vanish" in set(table["event"])) == died
+
+
+def test_a_town_that_dies_in_the_land_of_another_vanishes():
+    """Its cells are community 0's, but nobody lives in them: it has merged with nobody."""
+    population = stack([[[2e4, 100.0, 9e3]], [[2e4, 100.0, 5.0]], [[2e4, 100.0, 9e3]]])
+    table = history(world("001", "000", "001"), population)
+    assert events(table)[2] == (0, 1, 1, "vanish") and table["growth"][2] == 5 / 9e3 - 1
+    assert events(table)[-1] == (2, 1, 2, "appear")
+    assert not {"merge", "split"} & set(table["event"])
+
+
+def test_a_community_that_comes_back_keeps_its_number():
+    community = world("00.11", "00...", "00.11", "00.11")
+    population = people(community)
+    gone = history(community, population)
+    assert gone["track"].nunique() == 3
+    back = history(community, population, memory=1)
+    assert back["track"].nunique() == 2 and "vanish" not in set(back["event"])
+    assert back.loc[back["gap"] > 0, ["time", "community", "gap"]].to_numpy().tolist() == [
+        [YEARS[2], 1, 1]
+    ]
+
+
+def test_vanish_is_told_when_memory_has_run_out():
+    community = world("00.11", "00...", "00...", "00...")
+    population = xr.where(community >= 0, 1000.0, 0.0)
+    for frames in (2, 3, 4):
+        for memory in (0, 1, 2):
+            some = community[:frames], population[:frames]
+            vanished = "vanish" in set(history(*some, memory=memory)["event"])
+            assert vanished == (frames - 2 >= memory)
+
+
+def test_nobody_vanishes_or_appears_for_a_frame_without_data():
+    community = world("00.11", ".....", "00.11")
+    population = people(community).where(community["time"] != YEARS[1])
+    table = history(community, population, memory=1)
+    assert [event for *_, event in events(table)] == ["appear"] * 2 + ["continue"] * 2
+    assert table["gap"].tolist() == [0, 0, 1, 1] and table["track"].tolist() == [0, 1, 0, 1]
+    for memory in (0, 1):
+        table = history(community, population, memory=memory)
+        assert set(table["event"][2:]) == {"continue"}
+
+
+def test_nobody_shrinks_or_grows_for_half_a_frame_without_data():
+    community = world("000011", "00....", "000011")
+    population = people(community)
+    population[1, 0, 2:] = np.nan
+    table = history(community, population, memory=1)
+    assert [event for *_, event in events(table)] == ["appear"] * 2 + ["continue"] * 3
+    assert table["growth"].tolist()[2:] == [0, 0, 0]
+    assert table["track"].tolist() == [0, 1, 0, 0, 1]
+
+
+@given(
+    community=hnp.arrays(np.int32, (6, 4, 5), elements=st.integers(-1, 3)),
+    memory=st.integers(0, 2),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=25, deadline=None)
+def test_an_appended_frame_changes_nothing_that_was_told(community, memory, seed):
+    population = np.random.default_rng(seed).gamma(0.5, 400, community.shape)
+    cube = stack(community), stack(population)
+    tables = [history(*(part[:n] for part in cube), memory=memory) for n in (4, 5, 6)]
+    for before, after in pairwise(tables):
+        key = ["time", "community", "event"]
+        told = after.merge(before[key], "left", key, indicator=True)
+        pd.testing.assert_frame_equal(
+            told[told["_merge"] == "both"].drop(columns="_merge").reset_index(drop=True), before
+        )
+        more = told[(told["_merge"] != "both") & (told["time"] <= before["time"].max())]
+        assert set(more["event"]) <= {"vanish"}, "which is told when it is certain"
+
+
+edits = st.lists(
+    st.tuples(st.sampled_from(["insert", "remove", "replace"]), st.integers(0, 7)), max_size=6
+)
+
+
+@given(
+    frames=hnp.arrays(np.int32, (8, 4, 5), elements=st.integers(-1, 3)),
+    edits=edits,
+    memory=st.integers(0, 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_edited_histories_are_those_from_scratch_but_for_numbers(frames, edits, memory):
+    """Frames come, go and are replaced; numbers stay, and none is given twice."""
+    labels = {t: frames[t] for t in range(0, 8, 2)}
+    known, given, owner = None, 0, {}
+    for edit, t in [("", 0), *edits]:
+        if edit == "remove" and len(labels) > 1:
+            labels.pop(t, None)
+        elif edit == "insert" or (edit == "replace" and t in labels):
+            labels[t] = frames[t] if edit == "insert" else frames[(t + 3) % 8]
+        order = sorted(labels)
+        community = stack([labels[t] for t in order]).assign_coords(time=YEARS[order])
+        scratch = history(community, people(community), memory=memory)
+        if known is not None:
+            still = listed(community, people(community))[["time", "community"]]
+            known = known.merge(still)
+        table = history(
+            community, people(community), memory=memory, known=known, first_number=given
+        )
+        both = scratch[["track"]].assign(other=table["track"]).drop_duplicates()
+        assert both["track"].is_unique and both["other"].is_unique
+        pd.testing.assert_frame_equal(
+            scratch.drop(columns=["track", "parent"]), table.drop(columns=["track", "parent"])
+        )
+        fresh = set(table["track"]) - set(known["track"] if known is not None else [])
+        assert not fresh & set(owner)
+        owner |= dict.fromkeys(table["track"])
+        known = table[["time", "community", "track"]].drop_duplicates()
+        given = max(given, table["track"].max() + 1 if len(table) else 0)
+
+
+def test_a_number_goes_to_the_first_that_claims_it():
+    """A frame comes between, and a track falls apart: the earlier part keeps the number."""
+    community = world("00..", "....", "00..")
+    known = pd.DataFrame({"time": YEARS[[0, 2]], "community": 0, "track": 5})
+    table = history(community, people(community), known=known, first_number=9)
+    assert table["track"].unique().tolist() == [5, 9]
+
+
+@pytest.mark.parametrize("change", [{"growth": -0.1}, {"part": 1.5}, {"held": -1}, {"sigma": -1}])
+def test_rules_out_of_range_are_refused(change):
+    with pytest.raises(InputError, match=f"^{next(iter(change))} is"):
+        EventRules(**change)
+
+
+def test_a_step_without_a_link_is_found():
+    community = world("00.11", "00.11", "00.11")
+    links, _ = compare_frames(community, people(community), rule="overlap")
+    table = history(community, people(community))
+    with pytest.raises(InputError, match="no link"):
+        verify_tracks(table, links[links["source"] == 0])
+    skipping = table[(table["time"] != YEARS[1]) | (table["community"] == 0)]
+    with pytest.raises(InputError, match="absent"):
+        verify_tracks(skipping, links)
+    with pytest.raises(InputError, match="no link"):
+        verify_tracks(
+            skipping.assign(gap=(skipping["time"] == YEARS[2]) * skipping["track"]), links
+        )
