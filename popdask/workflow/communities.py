@@ -1,13 +1,8 @@
-"""Runs of the communities job: population rasters in, communities tracked through time out.
-
-What the communities job promises, counted again from what is stored.
-
-Nobody gets lost, and every step of a track is a link.
-"""
+"""Runs of the communities job: population rasters in, communities tracked through time out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,14 +14,11 @@ import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob
-from popdask.errors import InputError
 from popdask.io import cube as cube_module
 from popdask.io import frames as cube
 from popdask.io import grids, rasters
 from popdask.store.repository import RegionStore
-from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
 from popdask.tracking.events import EVENTS
-from popdask.tracking.tracks import verify_tracks
 from popdask.workflow import runner
 from popdask.workflow.communities_plan import MODELS, costs, plan_communities
 from popdask.workflow.exports import without_missing
@@ -203,34 +195,3 @@ def _frames(job: CommunitiesJob) -> dict[np.datetime64, str]:
 def _open(job: CommunitiesJob) -> xr.Dataset:
     settings = job.input.model_dump(include={"chunks", "align", "nodata"})
     return cube_module.open_frames(_frames(job), **settings)
-
-
-TOLERANCE = 1e-9  # of the people of a raster, as promised
-
-
-def check(store: RegionStore) -> Iterator[str]:
-    """Count everyone again and compare with the stored balance; check the tracks by the links.
-
-    Yields
-    ------
-    str
-        One sentence for each thing that is not as promised.
-    """
-    arrays = store.dataset()
-    now = people_balance(arrays["community"], arrays["population"])
-    then = store.table("balance")
-    try:
-        check_balance(now)
-    except LostPeopleError as error:
-        yield str(error)
-    for name in ("inside", "outside", "raster"):
-        same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
-        for row in np.flatnonzero(~same):
-            yield (
-                f"people {name} of {now['time'][row]:%Y-%m-%d} are {now[name][row]:,.1f}, "
-                f"{then[name][row]:,.1f} were recorded."
-            )
-    try:
-        verify_tracks(store.table("tracks"), store.table("links"), times=arrays["time"].values)
-    except InputError as error:
-        yield f"{error}."

@@ -1,5 +1,9 @@
 """What the stages of one run of the communities job share.
 
+What the communities job promises, counted again from what is stored.
+
+Nobody gets lost, and every step of a track is a link.
+
 The results of the communities job as files: rasters, tables, layers and a catalogue.
 
 The stages of the communities job: what each of them reads, computes and stores.
@@ -10,7 +14,7 @@ and is committed when it is finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ import xarray as xr
 from popdask.blocks import sampling
 from popdask.blocks.sampling import gather_windows, sample_cells
 from popdask.config.jobs import CommunitiesJob
+from popdask.errors import InputError
 from popdask.io import export as export_module
 from popdask.io import grids, stac
 from popdask.io import tables as export
@@ -37,9 +42,11 @@ from popdask.tracking import tracks as linking
 from popdask.tracking.autoencoder import train, training_windows
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.dbscan import remove_small_communities
+from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
 from popdask.tracking.encoder import EncoderConfig, FittedEncoder
 from popdask.tracking.events import EventRules
 from popdask.tracking.link import compare_frames
+from popdask.tracking.tracks import verify_tracks
 from popdask.workflow.communities_outputs import illustrate
 from popdask.workflow.communities_plan import hold_of
 from popdask.workflow.exports import Exports, cycled, exported, exporting, write_page
@@ -111,6 +118,37 @@ class CommunitiesRun:
                 table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
             files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
         return files
+
+
+TOLERANCE = 1e-9  # of the people of a raster, as promised
+
+
+def check(store: RegionStore) -> Iterator[str]:
+    """Count everyone again and compare with the stored balance; check the tracks by the links.
+
+    Yields
+    ------
+    str
+        One sentence for each thing that is not as promised.
+    """
+    arrays = store.dataset()
+    now = people_balance(arrays["community"], arrays["population"])
+    then = store.table("balance")
+    try:
+        check_balance(now)
+    except LostPeopleError as error:
+        yield str(error)
+    for name in ("inside", "outside", "raster"):
+        same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
+        for row in np.flatnonzero(~same):
+            yield (
+                f"people {name} of {now['time'][row]:%Y-%m-%d} are {now[name][row]:,.1f}, "
+                f"{then[name][row]:,.1f} were recorded."
+            )
+    try:
+        verify_tracks(store.table("tracks"), store.table("links"), times=arrays["time"].values)
+    except InputError as error:
+        yield f"{error}."
 
 
 RASTERS = ("population", "classes", "community")
