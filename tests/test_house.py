@@ -13,7 +13,7 @@ HOUSE = Path(popdask.__file__).parent
 
 # Every module imports from lower floors only; the rooms of one floor do not know each other.
 FLOORS = (
-    {"errors", "whole"},
+    {"compiled", "errors", "whole"},
     {
         "_local_cluster",
         "arguments",
@@ -22,6 +22,7 @@ FLOORS = (
         "devices",
         "exact",
         "object_store",
+        "secrets",
         "settings_files",
         "tensor_files",
     },
@@ -38,7 +39,17 @@ FLOORS = (
 
 # Stages of the tracking wing meet in named dimensions. What they share lies below them.
 GROUND = (
-    {"halo", "reduction", "sampling", "domain", "tally", "network", "tiles", "warping"},
+    {
+        "components",
+        "halo",
+        "reduction",
+        "sampling",
+        "domain",
+        "tally",
+        "network",
+        "tiles",
+        "warping",
+    },
     {"fitted"},
 )
 STAGES = {
@@ -50,6 +61,18 @@ STAGES = {
     "encoding": {"convolution", "encoding"},
     "clustering": {"_nearest", "classes", "clustering"},
     "dbscan": {"_disc", "dbscan", "threshold"},
+    "urbanisation": {
+        "_urban_blocks",
+        "_urban_cells",
+        "_urban_edges",
+        "_urban_graph",
+        "_urban_rules",
+        "kinds",
+        "lattice",
+        "names",
+        "settlements",
+        "urbanisation",
+    },
     "linking": {"_pairs", "events", "integrity", "lineage", "linking"},
     "summary": {"_outlines", "motion", "summary"},
     "analysis": {"analysis"},

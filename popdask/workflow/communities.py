@@ -15,12 +15,12 @@ import xarray as xr
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob
 from popdask.io import cube as cube_module
+from popdask.io import extents, grids, rasters
 from popdask.io import frames as cube
-from popdask.io import grids, rasters
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
 from popdask.workflow import runner
-from popdask.workflow.communities_plan import MODELS, costs, plan_communities
+from popdask.workflow.communities_plan import MODELS, costs, export_names, plan_communities
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import file_fingerprints
 from popdask.workflow.plan import Costs, Plan
@@ -77,6 +77,10 @@ class CommunitiesPipeline:
         """Count what that costs."""
         return costs(job, plan)
 
+    def exports(self, job: CommunitiesJob, files: Files) -> list[str]:
+        """Name the files that a job exports."""
+        return export_names(job, files)
+
     def begin(
         self, job: CommunitiesJob, store: RegionStore, files: Files, forget: Sequence[str]
     ) -> CommunityStages:
@@ -119,6 +123,8 @@ def plan(job: CommunitiesJob) -> Plan:
 def extent(job: CommunitiesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes.
 
+    Frames that are to be aligned are read, and who is beyond the grid is told.
+
     Raises
     ------
     InputError
@@ -127,11 +133,13 @@ def extent(job: CommunitiesJob) -> str:
     population = _open(job)["population"]
     frames, rows, columns = population.shape
     chunks = population.data.numblocks[1] * population.data.numblocks[2]
+    beyond = extents.people_beyond(_frames(job), align=job.input.align, nodata=job.input.nodata)
+    said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
     return (
         f"{frames} × {rows} × {columns} = {population.size:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
         f"{' × '.join(str(max(sizes)) for sizes in population.data.chunks[1:])}; "
-        f"{population.nbytes / 1e9:.2f} GB of people"
+        f"{population.nbytes / 1e9:.2f} GB of people{said}"
     )
 
 

@@ -29,8 +29,10 @@ from popdask.blocks.sampling import gather_windows, sample_cells
 from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
 from popdask.io import export as export_module
-from popdask.io import grids, stac
+from popdask.io import extents, grids, stac
+from popdask.io import frames as cube
 from popdask.io import tables as export
+from popdask.io.extents import beyond_texts
 from popdask.plot.style import CLASSES, number_colours
 from popdask.store.content import table_bytes
 from popdask.store.records import WORK
@@ -48,7 +50,7 @@ from popdask.tracking.events import EventRules
 from popdask.tracking.link import compare_frames
 from popdask.tracking.tracks import verify_tracks
 from popdask.workflow.communities_outputs import illustrate
-from popdask.workflow.communities_plan import hold_of
+from popdask.workflow.communities_plan import RASTERS, export_names, hold_of
 from popdask.workflow.exports import Exports, cycled, exported, exporting, write_page
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan, StagePlan
@@ -116,6 +118,8 @@ class CommunitiesRun:
             if kept:
                 old = self.work.table(name)
                 table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
+            if "beyond" in table:  # which earlier versions did not tell
+                table["beyond"] = table["beyond"].fillna(0.0)
             files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
         return files
 
@@ -151,7 +155,18 @@ def check(store: RegionStore) -> Iterator[str]:
         yield f"{error}."
 
 
-RASTERS = ("population", "classes", "community")
+def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
+    """Say of each frame how many people lay beyond the grid that it was brought onto.
+
+    Parameters
+    ----------
+    records
+        The records of the finished stages.
+    """
+    told = records.get("population", {}).get("beyond", {})
+    rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(told.items())]
+    yield from beyond_texts(pd.DataFrame(rows, columns=["time", "raster", "beyond"]))
+
 
 Frames = dict[np.datetime64, dict[str, Path]]
 
@@ -251,11 +266,40 @@ class CommunityStages(CommunitiesRun):
         """Compute what is stale of one stage, and commit it."""
         work = str(stage) if stage.total > 1 else ""
         COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
+        if stage.name == "population":
+            for text in beyond_notes(self.work.records()):
+                reporter.note(text)
 
 
 def _ingest(run: CommunitiesRun, stage: StagePlan) -> None:
     record = {**stage.record, "files": dict(run.files), **owner_record(run.job)}
+    if run.job.input.align:
+        record["beyond"] = _beyond(run, stage)
     run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
+
+
+def _beyond(run: CommunitiesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
+    """People of each frame on another grid, and those of them who lie beyond the job's grid."""
+    settings, known = run.job.input, run.work.records().get("population", {}).get("beyond", {})
+    frames = cube.find_frames(settings.frames, settings.start, settings.end)
+    stale = {run.plan.times[i] for i in stage.stale}
+    wanted = {iso for iso in run.plan.times if iso in stale or settings.align == "cover"}
+    read = {
+        time: path
+        for time, path in frames.items()
+        if time == min(frames) or _iso(time) in wanted  # the first gives the grid
+    }
+    table = extents.people_beyond(read, align=settings.align, nodata=settings.nodata)
+    extents.check_beyond(table, settings.max_beyond)
+    kept = set(run.plan.times) - wanted
+    return {time: each for time, each in known.items() if time in kept} | {
+        _iso(row["time"].to_datetime64()): {"raster": row["raster"], "beyond": row["beyond"]}
+        for _, row in table.iterrows()
+    }
+
+
+def _iso(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[s]"))
 
 
 def _flow(run: CommunitiesRun, stage: StagePlan) -> None:
@@ -336,6 +380,9 @@ def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
         {"time": community["time"].values[:0], "community": nothing, "track": nothing}
     )
     table = describe.summarize(community, population, xr.Dataset({"u": u, "v": v}), tracks=unknown)
+    beyond = run.work.records()["population"].get("beyond", {})
+    times = balance["time"].to_numpy("datetime64[s]").astype(str)
+    balance["beyond"] = [beyond.get(time, {}).get("beyond", 0.0) for time in times]
     fresh = {"summary": table, "balance": balance}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
@@ -409,7 +456,8 @@ def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
 
 
 def _export(run: CommunitiesRun, stage: StagePlan) -> None:
-    with exporting(run.work, stage, run.job) as exports:
+    names = export_names(run.job, run.plan.times)
+    with exporting(run.work, stage, run.job, names, run.files) as exports:
         write_exports(run, exports)
 
 

@@ -2,14 +2,20 @@
 
 Files are written in a folder, whichever it is. That of a bucket is a temporary one: what is not in
 the bucket yet is put from there as whole objects, so that a reader sees the old one or the new one.
+
+Which files an export may replace or take away: its own, unchanged, and never an input.
+
+The store has on record what was written, with checksums, and which names were free when a run began
+to write. Whatever else lies in the way is somebody's: the run is refused before it computes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +28,7 @@ from popdask.io.paths import sweep
 from popdask.store.location import StoreError
 
 #: GDAL's notes beside a raster; any program that opens the raster may add to them.
-_NOTES = ".aux.xml"
+NOTES = ".aux.xml"
 
 #: Where an object tells the checksum of its bytes.
 _CHECKSUM = "sha256"
@@ -39,6 +45,12 @@ class ExportPlace(Protocol):
 
     def missing(self, names: Collection[str]) -> set[str]:
         """Tell which files are not there."""
+
+    def is_one_of(self, name: str, others: Collection[str]) -> bool:
+        """Tell whether a file is one of some paths and URLs, by whatever name."""
+
+    def is_marked(self, name: str) -> bool:
+        """Tell whether a file says itself that popdask has written it."""
 
     def sum(self, name: str) -> dict[str, Any]:
         """Read a file, and tell its size and SHA-256."""
@@ -65,7 +77,7 @@ def export_place(job: Job) -> ExportPlace:
 
 def file_sum(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file; of a folder, of all files in it; nothing of GDAL's notes."""
-    if path.name.endswith(_NOTES):
+    if path.name.endswith(NOTES):
         return {}
     if path.is_dir():
         return _sum_of_parts({part: file_sum(path / part) for part in _files_in(path)})
@@ -87,6 +99,16 @@ class _Folder:
 
     def missing(self, names: Collection[str]) -> set[str]:
         return {name for name in names if not (self._path / name).exists()}
+
+    def is_one_of(self, name: str, others: Collection[str]) -> bool:
+        path = self._path / name
+        found = (Path(other) for other in others if "://" not in other)
+        return any(other.exists() and path.samefile(other) for other in found)
+
+    def is_marked(self, name: str) -> bool:
+        from popdask.report.page import is_page  # which loads Bokeh
+
+        return is_page(self._path / name)
 
     def sum(self, name: str) -> dict[str, Any]:
         return file_sum(self._path / name)
@@ -130,8 +152,18 @@ class _Prefix:
             ) from error
         return set(names) - there
 
+    def is_one_of(self, name: str, others: Collection[str]) -> bool:
+        return self.whole_name(name) in others
+
+    def is_marked(self, name: str) -> bool:
+        """Objects of popdask's tell their checksum; those of a group do, too."""
+        with self._told():
+            part = next(self._names(f"{name}/"), None)
+            told = self._told_by_object(name if part is None else f"{name}/{part}")
+        return bool(told.get(_CHECKSUM))
+
     def sum(self, name: str) -> dict[str, Any]:
-        if name.endswith(_NOTES):
+        if name.endswith(NOTES):
             return {}
         if parts := list(self._names(f"{name}/")):
             return _sum_of_parts({part: self.sum(f"{name}/{part}") for part in parts})
@@ -162,7 +194,7 @@ class _Prefix:
             for part in list(self._names(f"{name}/")):
                 self._delete(f"{name}/{part}")
             self._delete(name)
-            self._delete(f"{name}{_NOTES}")
+            self._delete(f"{name}{NOTES}")
 
     def sweep(self, name: str) -> None:
         """Leave all: what a killed run wrote is in a temporary folder of its own machine."""
@@ -175,7 +207,7 @@ class _Prefix:
             system, place = object_store.file_system(self.whole_name(name))
             system.put_file(str(path), place, Metadata={_CHECKSUM: told["sha256"]})
             if path.suffix == ".tif":
-                self._delete(f"{name}{_NOTES}")
+                self._delete(f"{name}{NOTES}")
 
     def _told_by_object(self, name: str) -> dict[str, Any]:
         """What an object says of itself without being read: size and checksum; if it is there."""
@@ -242,3 +274,150 @@ def _is_missing(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+_log = logging.getLogger(__name__)
+
+Records = Mapping[str, Mapping[str, Any]]
+
+
+class Claims:
+    """What is known of the files that lie where exports are to be.
+
+    Parameters
+    ----------
+    place
+        Where the exports are to be.
+    folder
+        The folder of their names.
+    records
+        The records of the stages: ``written``, the files by name with size and checksum, and
+        ``writing``, names that were free when a run that was stopped began.
+    inputs
+        Paths and URLs of what the job reads.
+    """
+
+    def __init__(
+        self, place: ExportPlace, folder: Path, records: Records, inputs: Collection[str]
+    ) -> None:
+        self._place, self._inputs = place, frozenset(inputs)
+        self._written: dict[str, Mapping[str, Any]] = {}
+        self._begun: set[str] = set()
+        self._again: set[str] = set()
+        for record in records.values():
+            files = within(folder, written_files(record))
+            self._written |= files
+            self._begun.update(record.get("writing", ()))
+            self._again.update(files if record.get("again") else ())
+
+    def free(self, names: Iterable[str]) -> list[str]:
+        """Check that names are free or our own; give those that are free.
+
+        Raises
+        ------
+        InputError
+            If an input or another's file is in the way.
+        """
+        names = [name for name in names if not name.endswith(NOTES)]
+        rasters = [name for name in names if name.endswith(".tif")]
+        missing = self._place.missing([*names, *(f"{name}{NOTES}" for name in rasters)])
+        for name in names:
+            if name not in missing:
+                self._check_own(name)
+            elif f"{name}{NOTES}" not in missing and name in rasters and not self._known(name):
+                self._check_own(f"{name}{NOTES}")
+        return [name for name in names if name in missing and not self._known(name)]
+
+    def check_unchanged(self, name: str) -> None:
+        """Refuse to replace a file of our own that somebody has changed."""
+        told = self._written.get(name)
+        if not told or name in self._again or self._place.missing([name]):
+            return
+        if self._place.sum(name) != told:
+            raise InputError(
+                f"the exported file {self._place.whole_name(name)} was changed since it was "
+                "written, and would be written anew: move it away, or replace it with "
+                "`popdask run JOB --force`."
+            )
+
+    def is_removable(self, name: str) -> bool:
+        """Tell whether a file may be taken away: what changed since stays, and is told of."""
+        if self._place.missing([name]):
+            return True
+        if name.endswith(NOTES):
+            return bool(self._place.missing([name.removesuffix(NOTES)]))
+        told = self._written.get(name)
+        if told and not self._place.is_one_of(name, self._inputs):
+            try:
+                if self._place.sum(name) == told:
+                    return True
+            except object_store.failures():
+                pass  # what cannot be read is not known to be ours
+        _log.warning(
+            "%s is no export any more, but an input, or not what was written: it stays where it "
+            "is, and is no longer on record.",
+            self._place.whole_name(name),
+        )
+        return False
+
+    def _known(self, name: str) -> bool:
+        return name in self._written or name in self._begun
+
+    def _check_own(self, name: str) -> None:
+        where = self._place.whole_name(name)
+        if self._place.is_one_of(name, self._inputs):
+            raise InputError(
+                f"the export {where} is one of the job's inputs, and would replace it: give "
+                "[output] folder another folder, or the job another name."
+            )
+        if not (self._known(name) or self._place.is_marked(name)):
+            raise InputError(
+                f"the export {where} is there already, and this region has not written it: move "
+                "it away, or give [output] folder another folder."
+            )
+
+
+def check_exports(job: Job, names: Collection[str], inputs: Collection[str], records: Any) -> None:
+    """Refuse exports, before a run computes anything, that would replace what is not their own.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    names
+        The files that it will export, within their folder.
+    inputs
+        Paths and URLs of what it reads.
+    records
+        The records of the finished stages.
+
+    Raises
+    ------
+    InputError
+        If an input or another's file is in the way.
+    """
+    if names:
+        place = export_place(job)
+        Claims(place, Path(job.export_place), records, inputs).free(names)
+
+
+def paths_of(files: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Name the files that fingerprints tell of, and what they are put together from."""
+    paths = {told["path"] for told in files.values() if told.get("path")}
+    return paths.union(*(told.get("sources", ()) for told in files.values()))
+
+
+def written_files(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The files of a record; those of earlier versions without size and checksum."""
+    written = record.get("written", {})
+    return dict(written) if isinstance(written, Mapping) else {path: {} for path in written}
+
+
+def within(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    """The files that lie in a folder; earlier versions recorded whole paths."""
+    inside = {folder / path: told for path, told in files.items()}
+    return {
+        path.relative_to(folder).as_posix(): told
+        for path, told in inside.items()
+        if path.is_relative_to(folder)
+    }

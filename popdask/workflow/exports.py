@@ -9,7 +9,7 @@ The page of a job: what it shows, where it lies, and whom it credits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,18 @@ from popdask.io import paths as object_store
 from popdask.report.page import Picture, write_report
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow.export_paths import ExportPlace, export_place, file_sum
+from popdask.workflow.export_paths import (
+    Claims,
+    ExportPlace,
+    Records,
+    export_place,
+    file_sum,
+    paths_of,
+    within,
+    written_files,
+)
 from popdask.workflow.inputs import credits_of
 from popdask.workflow.plan import StagePlan
-
-Records = Mapping[str, Mapping[str, Any]]
 
 
 class Exports:
@@ -44,18 +51,43 @@ class Exports:
         Where the files are to be.
     folder
         Where they are written.
+    inputs
+        Paths and URLs of what the job reads.
     """
 
     def __init__(
-        self, work: Transaction, stage: StagePlan, place: ExportPlace, folder: Path
+        self,
+        work: Transaction,
+        stage: StagePlan,
+        place: ExportPlace,
+        folder: Path,
+        inputs: Collection[str],
     ) -> None:
         self.folder = folder
         self._work, self._stage, self._place = work, stage, place
-        self._record = work.records().get(stage.name, {})
-        self._before = _within(folder, _told(self._record))
+        records = work.records()
+        self._record = records.get(stage.name, {})
+        self._claims = Claims(place, folder, records, inputs)
+        self._before = within(folder, written_files(self._record))
         self._missing = place.missing(self._before)
         self._rasters, self._rasters_before = map(_rasters, (stage.record, self._record))
         self._files: dict[str, Mapping[str, Any]] = {}
+
+    def claim(self, names: Collection[str]) -> None:
+        """Check that files may be written; put on record which of their names are free.
+
+        Raises
+        ------
+        InputError
+            If one would replace an input, another's file, or what was changed since it was written.
+        """
+        free = self._claims.free(names)
+        for name in names:
+            if not self._stage.record.get("rasters") or not name.endswith(".tif"):
+                self._claims.check_unchanged(name)
+        if set(free) - set(self._record.get("writing", ())):
+            self._work.note(self._stage.name, {"writing": sorted(free)})
+            self._record = self._work.records()[self._stage.name]
 
     def cogs(self, array: xr.DataArray, name: str) -> list[Path]:
         """Write frames as COGs, besides those that a run before wrote from the same.
@@ -69,6 +101,8 @@ class Exports:
         prints = zip(paths, self._rasters.items(), strict=True)
         same = self._rasters_before.items()
         stale = [i for i, (path, one) in enumerate(prints) if not (one in same and self._has(path))]
+        for i in stale:
+            self._claims.check_unchanged(self._name(paths[i]))
         export.write_cogs(array, self.folder, name, frames=stale)
         for i, path in enumerate(paths):
             self._put_down(path, fresh=i in stale)
@@ -79,6 +113,7 @@ class Exports:
         path = self.folder / f"{name}.tif"
         fresh = self._rasters != self._rasters_before or not self._has(path)
         if fresh:
+            self._claims.check_unchanged(self._name(path))
             export.write_geotiff(array, path)
         self._put_down(path, fresh)
         return path
@@ -101,13 +136,15 @@ class Exports:
     def commit(self) -> None:
         """Put the files in their place, take away those of a run before, and commit the stage.
 
+        What was changed since it was written stays.
         Old files go before the commit: a run that is stopped in between removes the rest of them
         when it goes on. So do the temporary folders of a run that was killed while it wrote.
         """
         for name in self._files:
             self._place.put(self.folder, name)
-        for name in set(self._before) - set(self._files):
-            self._place.remove(name)
+        for name in sorted(set(self._before) - set(self._files)):
+            if self._claims.is_removable(name):
+                self._place.remove(name)
         for name in {**self._before, **self._files}:
             self._place.sweep(name)
         record = {**self._stage.record, "written": self._files}
@@ -128,11 +165,31 @@ class Exports:
 
 
 @contextmanager
-def exporting(work: Transaction, stage: StagePlan, job: Job) -> Iterator[Exports]:
-    """Give the files of a stage of exports, and commit them if all went well."""
+def exporting(
+    work: Transaction, stage: StagePlan, job: Job, names: Collection[str], files: Records
+) -> Iterator[Exports]:
+    """Give the files of a stage of exports, and commit them if all went well.
+
+    Parameters
+    ----------
+    work, stage
+        The work under way, and its stage.
+    job
+        The settings, which say where the files are.
+    names
+        The files that will be written.
+    files
+        The fingerprints of the files that the job reads, by what they are to it.
+
+    Raises
+    ------
+    InputError
+        If a file would replace an input, another's file, or what was changed since.
+    """
     place = export_place(job)
     with place.desk() as folder:
-        exports = Exports(work, stage, place, folder)
+        exports = Exports(work, stage, place, folder, paths_of(files))
+        exports.claim(names)
         yield exports
         exports.commit()
 
@@ -169,7 +226,7 @@ def exported(records: Records) -> dict[str, Mapping[str, Any]]:
     """Tell the size and SHA-256 of every exported file on record, by its path in the folder."""
     files: dict[str, Mapping[str, Any]] = {}
     for record in records.values():
-        files |= _told(record)
+        files |= written_files(record)
     return files
 
 
@@ -178,7 +235,7 @@ def changed_exports(records: Records, job: Job) -> Iterator[tuple[str, str]]:
     place = export_place(job)
     missing = place.missing(exported(records))
     for stage, record in records.items():
-        for name, told in sorted(_told(record).items()):
+        for name, told in sorted(written_files(record).items()):
             problem = "is not there" if name in missing else _problem(place, name, told)
             if problem:
                 yield (
@@ -199,22 +256,6 @@ def cycled(colours: Sequence[str], count: int) -> np.ndarray:
     from matplotlib.colors import to_rgb
 
     return np.array([to_rgb(colours[i % len(colours)]) for i in range(count)]).reshape(-1, 3)
-
-
-def _told(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The files of a record; those of earlier versions without size and checksum."""
-    written = record.get("written", {})
-    return dict(written) if isinstance(written, Mapping) else {path: {} for path in written}
-
-
-def _within(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
-    """The files that lie in a folder; earlier versions recorded whole paths."""
-    inside = {folder / path: told for path, told in files.items()}
-    return {
-        path.relative_to(folder).as_posix(): told
-        for path, told in inside.items()
-        if path.is_relative_to(folder)
-    }
 
 
 def _rasters(record: Mapping[str, Any]) -> dict[str, str]:
