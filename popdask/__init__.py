@@ -11,6 +11,8 @@ The verbs are here under their own names, and the rooms that hold more of them, 
 from importlib import import_module
 from typing import Any
 
+from popdask._numba_cache import prepare_cache
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -116,6 +118,7 @@ _HOMES = {
     "popdask.store.repository": ("RegionStore",),
     "popdask.errors": ("InputError",),
 }
+prepare_cache()
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _ROOMS = ("imagery", "io", "metrics", "plot", "synthetic", "tracking")
 

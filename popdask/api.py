@@ -101,7 +101,7 @@ def run_job(
         If the job file or its input is wrong; what was finished before is untouched.
     popdask.store.RegionBusyError
         If another run holds the region.
-    popdask.cluster.ClusterError
+    popdask.errors.ClusterError
         If the workers of a cluster do not come in time, are lost, or have another popdask.
 
     See Also

@@ -34,7 +34,7 @@ from popdask import __version__
 from popdask._cluster_file import ClusterFile, load_spec, read_spec
 from popdask._local_cluster import WorkerSetup, local_cluster
 from popdask.config.load import nearest
-from popdask.errors import InputError
+from popdask.errors import ClusterError, InputError
 from popdask.workflow.runner import is_lost
 
 __all__ = [
@@ -56,10 +56,6 @@ ADAPT_INTERVAL = "10s"
 NO_WORKERS_TIMEOUT = "distributed.scheduler.no-workers-timeout"
 #: The extras of popdask that install the packages of cluster classes.
 EXTRAS = {"dask_jobqueue": "hpc", "dask_kubernetes": "kubernetes", "dask_gateway": "gateway"}
-
-
-class ClusterError(RuntimeError):
-    """A run has no cluster, or none any more; the message is one sentence."""
 
 
 class NoWorkersError(ClusterError):

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: bad input files and bad settings.
+"""The errors that a user can mend: bad input files and bad settings, and clusters that are away.
 
 The command line turns an :class:`InputError` into one sentence and exit code 2; anything else is a
 failure of the run, exit code 1.
@@ -23,3 +23,10 @@ class InputError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class ClusterError(RuntimeError):
+    """A run has no cluster, or none any more: no fault of the job's, and worth another try.
+
+    The message is one sentence. Its kinds are in `popdask.cluster`.
+    """

@@ -114,7 +114,7 @@ def test_history_lists_what_each_run_computed(popdask, finished_place, frames):
 
 def test_one_stage_alone(popdask, finished_place, frames, finished):
     file, store = finished_place
-    write_job(file, frames, store.path, links={"rule": "overlap"})
+    write_job(file, frames, store.path, links={"rule": "cosine"})
     code, _, complaint = popdask("run", file, "--only", "tracks")
     assert code == 2 and "tracks needs stages" in complaint and "links (all 3 pairs)" in complaint
     code, said, _ = popdask("run", file, "--only", "links")
@@ -143,7 +143,7 @@ def test_force_computes_everything_again(popdask, finished_place, finished):
 
 def test_verify_finds_everything_as_it_was_computed(popdask, finished_place):
     code, said, _ = popdask("verify", finished_place[0])
-    assert code == 0 and "20 frames of arrays and 7 files are as they were computed" in said
+    assert code == 0 and "20 frames of arrays and 8 files are as they were computed" in said
 
 
 def test_a_report_is_the_same_from_a_cluster(popdask, finished_place, scheduler):

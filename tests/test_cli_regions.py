@@ -1,6 +1,7 @@
 """The commands for many regions: what they say, and their exit codes."""
 
 import json
+import re
 import time
 
 import pytest
@@ -154,3 +155,24 @@ def test_back_to_an_earlier_run_and_old_ones_away(popdask, jobs, frames, schedul
     with store.lock():
         assert popdask("expire", file, "--keep", "1")[0] == 75
         assert popdask("rollback", file, second)[0] == 75
+
+
+@pytest.mark.parametrize("cluster", ["slrum", "tcp:/localhost:8786", "tcp://localhost", "no.toml"])
+def test_a_mistyped_cluster_is_no_fault_of_the_regions(popdask, jobs, cluster):
+    for arguments in (("schedule", jobs), ("run", jobs / "oslo.toml")):
+        code, _, complaint = popdask(*arguments, "--cluster", cluster)
+        assert code == 2 and cluster in complaint and "Traceback" not in complaint
+    assert not list(jobs.glob("*.log")), "no attempt at a region"
+
+
+def test_a_scheduler_that_is_down_is_a_failure_that_is_tried_again(popdask, jobs, scheduler):
+    down = ("--cluster", "tcp://localhost:1")
+    for arguments in (("schedule", jobs), ("schedule", jobs, "--retry")):
+        code, said, complaint = popdask(*arguments, *down)
+        assert code == 1 and len(re.findall(r"(oslo|bergen) +failed", said)) == 2
+        assert complaint.count("no Dask scheduler answers at tcp://localhost:1") == 2, complaint
+    code, _, complaint = popdask("run", jobs / "oslo.toml", *down)
+    assert code == 1 and "no Dask scheduler answers" in complaint and "Traceback" not in complaint
+    states = [one["state"] for one in json.loads(popdask("status", jobs, "--json")[1])]
+    assert states == ["failed", "failed"]
+    assert popdask("schedule", jobs, "--retry", "--cluster", scheduler)[0] == 0

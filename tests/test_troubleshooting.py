@@ -12,6 +12,7 @@ import xarray as xr
 from popdask import RegionStore, open_frames, optical_flow
 from popdask.cluster import connect
 from popdask.config import CommunitiesJob, load_job
+from popdask.config.jobs import Links
 from popdask.errors import InputError
 from popdask.io import find_frames, in_cells
 from popdask.store import RegionBusyError
@@ -56,6 +57,8 @@ def wrong_frames(folder):
     yield lambda: open_frames(str(folder / "*_{year}.tif"))
     raster(folder / "density_2002.tif", units="people per km2")
     yield lambda: open_frames(str(folder / "density_{year}.tif"))
+    raster(folder / "oslo_pd_2002.tif", value=2.5)
+    yield lambda: open_frames(str(folder / "oslo_pd_{year}.tif")).compute()
     raster(folder / "negative_2002.tif", value=-5)
     yield lambda: open_frames(str(folder / "negative_{year}.tif")).compute()
     people = xr.DataArray(np.full((2, 1, 1), -5.0), dims=("time", "y", "x"))
@@ -68,6 +71,10 @@ def wrong_frames(folder):
     raster(folder / "grid_2002.tif")
     raster(folder / "grid_2003.tif", columns=3)
     yield lambda: open_frames(str(folder / "grid_{year}.tif"))
+    small_first = small.job(
+        folder, folder / "store", input={"frames": f"{folder}/grid_{{year}}.tif", "align": True}
+    )
+    yield lambda: communities.run(small_first)
     raster(folder / "nowhere_2002.tif", crs=None)
     yield lambda: open_frames(str(folder / "nowhere_{year}.tif"))
     written(folder / "broken_2002.tif", "nothing")
@@ -91,10 +98,33 @@ def wrong_regions(folder):
         yield lambda: communities.run(job)
     (folder / "other").mkdir()
     written(folder / "other" / "file", "")
+    yield from wrong_exports(folder)
     yield lambda: RegionStore(folder / "other")
     for snapshot in (folder / "region" / "snapshots").iterdir():
         written(snapshot, "")
     yield lambda: RegionStore(folder / "region").dataset()
+
+
+def wrong_exports(folder):
+    output = {
+        "store": str(folder / "oslo"),
+        "export": ["geoparquet"],
+        "folder": str(folder / "out"),
+    }
+    settings = small.settings(folder, folder / "oslo", encoder={"epochs": 1}, output=output)
+    job = CommunitiesJob.model_validate(settings)
+    table = folder / "out" / "small_links.parquet"
+    table.parent.mkdir()
+    written(table, "mine")
+    yield lambda: communities.run(job)
+    table.unlink()
+    communities.run(job)
+    written(table, "edited")
+    yield lambda: communities.run(job.model_copy(update={"links": Links(rule="cosine")}))
+    there = folder / "out" / "small_population_2000.tif"
+    there.symlink_to(folder / "world_2000.tif")
+    cogs = job.output.model_copy(update={"export": ("cog",)})
+    yield lambda: communities.run(job.model_copy(update={"output": cogs}))
 
 
 def explained(section):

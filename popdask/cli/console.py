@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import isnan
 from types import FrameType
@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from popdask.errors import ClusterError, InputError
+from popdask.io.secrets import without_keys
 from popdask.workflow.runlog import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
@@ -111,14 +113,12 @@ err = Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """Print one line, as it is."""
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print one line, as it is but for secrets."""
+    out.print(without_keys(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def complain(problem: object) -> None:
     """Print what is wrong, to the standard error, which may be a log: without secrets."""
-    from popdask.workflow.runlog import without_keys
-
     text = f"popdask: {without_keys(str(problem))}"
     err.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -140,8 +140,9 @@ def stoppable(
     """Surround a run: what it is told of, where it gets workers, and an end in order on a signal.
 
     Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.
-    What it leaves is said then.
+    What it leaves is said then. A cluster that there cannot be is refused before anything is done.
     """
+    check_cluster(cluster)
     stop = _Stop()
     reporter = _AttentiveReporter(stop)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -172,13 +173,35 @@ def computing(name: str, cluster: str | None) -> Iterator[None]:
 @contextmanager
 def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
     """Connect to the cluster as long as there is something to compute."""
-    from popdask.cluster import connect
-
     start = time.perf_counter()
-    with connect(cluster, tell=reporter.note) as client:
+    with _connected(cluster, reporter) as client:
         reporter.note(f"{name}: dashboard at {client.dashboard_link}")
         yield client
         reporter.note(f"done in {time.perf_counter() - start:.1f} s")
+
+
+def check_cluster(cluster: str) -> None:
+    """Refuse a cluster that is none, or whose file is wrong, before any job is blamed for it."""
+    from popdask._cluster_file import read_spec
+
+    read_spec(cluster)
+
+
+@contextmanager
+def _connected(cluster: str, reporter: Reporter) -> Iterator[Client]:
+    """Connect; a scheduler that is down is no wrong job, but a failure to be tried again."""
+    from distributed.comm import CommClosedError
+
+    from popdask.cluster import connect
+
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(connect(cluster, tell=reporter.note))
+        except InputError as error:
+            if isinstance(error.__cause__, OSError | CommClosedError):
+                raise ClusterError(str(error)) from error
+            raise
+        yield client
 
 
 class _TerminatedError(BaseException):

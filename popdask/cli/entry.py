@@ -34,7 +34,7 @@ def known_failure(error: Exception) -> int | None:
     from distributed.scheduler import KilledWorker
     from icechunk import IcechunkError
 
-    from popdask.cluster import ClusterError
+    from popdask.errors import ClusterError
     from popdask.imagery.trainer import TrainingError
     from popdask.store.location import OF_THE_STORE, StoreError
     from popdask.store.lock import RegionBusyError

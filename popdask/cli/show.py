@@ -160,7 +160,7 @@ def show_plan(
     crew: Resources,
 ) -> None:
     """Print every setting, how much the job is, what a run would compute, and what that costs."""
-    from popdask.workflow.runlog import without_keys
+    from popdask.io.secrets import without_keys
 
     rows = [
         (name, without_keys(shown(value)), meaning.replace("``", ""))
@@ -309,6 +309,8 @@ def show_json(standings: Sequence[Standing]) -> None:
 
 def show_verified(verified: Verified) -> None:
     """Print what differs from what was computed, or that nothing does."""
+    for note in verified.notes:
+        say(f"{note}.")
     for difference in verified.differences:
         complain(difference)
     checked = f"{count(verified.frames, 'frame')} of arrays and {count(verified.files, 'file')}"

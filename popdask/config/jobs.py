@@ -43,8 +43,11 @@ class CommunitiesInput(Settings):
     """Last time to use (included); without it, the last that is found."""
     nodata: float | None = None
     """Value that means no data, in addition to what the files declare."""
-    align: bool = False
-    """Reproject frames that lie on another grid than the first, keeping their sums."""
+    align: bool | Literal["cover"] = False
+    """Reproject frames that lie on another grid than the first, keeping their sums; ``cover``
+    extends that grid until it holds all frames."""
+    max_beyond: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of a frame's people that may lie beyond the grid, and be left out, with ``align``."""
     chunks: Literal["auto"] | Positive = "auto"
     """Edge of the square chunks, in cells."""
     error: Literal["poisson"] | Annotated[float, Field(ge=0)] = "poisson"

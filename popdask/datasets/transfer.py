@@ -43,6 +43,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, Tim
 
 from popdask import __version__
 from popdask.errors import InputError
+from popdask.io.secrets import without_secrets
 
 
 class Part:
@@ -146,7 +147,7 @@ def shown(url: str) -> str:
     >>> shown("https://me:word@mirror.example.org/a/nor_ppp_2000.tif?token=abc")
     'https://mirror.example.org/a/nor_ppp_2000.tif'
     """
-    return re.sub(r"//[^/@]*@", "//", url.split("?")[0])
+    return without_secrets(url)
 
 
 AGENT = {"User-Agent": f"popdask/{__version__}"}

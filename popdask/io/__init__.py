@@ -17,10 +17,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "export": [
             "cog_paths",
             "colours_path",
+            "stamps",
             "time_form",
             "write_cogs",
             "write_colours",
             "write_geotiff",
+        ],
+        "extents": [
+            "beyond_texts",
+            "check_beyond",
+            "people_beyond",
         ],
         "frames": [
             "find_frames",

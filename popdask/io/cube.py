@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -24,6 +24,7 @@ from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.io.arrays import check_population
+from popdask.io.extents import target_grid
 from popdask.io.frames import Time, find_frames, frame_time
 from popdask.io.grids import describe_grid, grid_of, same_grid, share_out, source_window, turns
 from popdask.io.paths import Path_, atomic_path, fsspec_options
@@ -100,7 +101,7 @@ def open_frames(
     *,
     times: Iterable[Time] | None = None,
     chunks: Chunks = "auto",
-    align: bool = False,
+    align: bool | Literal["cover"] = False,
     nodata: float | None = None,
 ) -> xr.Dataset:
     """Open population rasters, one per time, as a cube.
@@ -115,9 +116,11 @@ def open_frames(
     chunks : "auto", int, tuple or mapping
         Cells per block along y and x; "auto" is 1024 × 1024. One time step per block, unless a
         mapping or a tuple of three says otherwise.
-    align : bool
+    align : bool or "cover"
         Bring frames on other grids onto the grid of the first in time, keeping every person on it:
-        each cell's people are shared among the cells it covers, by area.
+        each cell's people are shared among the cells it covers, by area. People beyond that grid
+        are left out; `popdask.io.people_beyond` counts them. With "cover", the grid is extended
+        by whole cells until it holds all frames.
     nodata : float, optional
         One more value that means no data in every frame, for example 0 where sea is written as 0.
 
@@ -151,7 +154,7 @@ def open_frames(
     """
     paths = _paths_by_time(frames, times)
     grids = {path: read_grid(path) for path in paths.values()}
-    first, grid = next(iter(grids.items()))
+    first, grid = next(iter(grids)), target_grid(list(grids.values()), align)
     for path, other in grids.items():
         if not (align or same_grid(other, grid)):
             raise InputError(

@@ -166,9 +166,7 @@ def cog_paths(array: xr.DataArray, folder: Path_, name: str) -> list[Path]:
     """
     if "time" not in array.dims:
         return [Path(folder, f"{name}.tif")]
-    stamps = pd.DatetimeIndex(array["time"].values)
-    form = time_form(stamps)
-    return [Path(folder, f"{name}_{stamp.strftime(form)}.tif") for stamp in stamps]
+    return [Path(folder, f"{name}_{stamp}.tif") for stamp in stamps(array["time"].values)]
 
 
 def write_geotiff(array: xr.DataArray, path: Path_, *, strip_cells: int = STRIP_CELLS) -> Path:
@@ -208,8 +206,7 @@ def write_geotiff(array: xr.DataArray, path: Path_, *, strip_cells: int = STRIP_
     path = Path(path)
     _check(array, path.stem)
     if "time" in array.dims:
-        stamps = pd.DatetimeIndex(array["time"].values)
-        names = stamps.strftime(time_form(stamps)).tolist()
+        names = stamps(array["time"].values)
     else:
         array, names = array.expand_dims("time"), [path.stem]
     with atomic_path(path) as unfinished:
@@ -230,6 +227,18 @@ def time_form(times: Any) -> str:
     stamps = pd.DatetimeIndex(times)
     form = "%Y" if (stamps.strftime("%m%d") == "0101").all() else "%Y-%m-%d"
     return "%Y-%m-%dT%H%M%S" if stamps.strftime(form).has_duplicates else form
+
+
+def stamps(times: Any) -> list[str]:
+    """Write times as they stand in the names of files.
+
+    Examples
+    --------
+    >>> stamps(["2006-01-01", "2006-07-01"])
+    ['2006-01-01', '2006-07-01']
+    """
+    index = pd.DatetimeIndex(list(times))
+    return index.strftime(time_form(index)).tolist()
 
 
 def _check(array: xr.DataArray, name: str) -> None:

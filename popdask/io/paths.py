@@ -24,6 +24,7 @@ from __future__ import annotations
 import errno
 import filecmp
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -38,6 +39,9 @@ from urllib.parse import urlsplit
 from popdask.errors import InputError
 
 Path_ = str | os.PathLike[str]
+
+#: What `tempfile` ends the names of its folders with; a folder of another name is somebody's.
+_LEFT = "[a-z0-9_]{8}"
 
 
 @contextmanager
@@ -118,8 +122,9 @@ def sweep(path: Path_) -> None:
     """
     path = Path(path)
     if path.parent.is_dir():
+        temporary = re.compile(re.escape(_prefix(path)) + _LEFT)
         for left in path.parent.iterdir():
-            if left.name.startswith(_prefix(path)) and left.is_dir():
+            if temporary.fullmatch(left.name) and left.is_dir():
                 shutil.rmtree(left)
 
 

@@ -36,6 +36,7 @@ from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from popdask.errors import InputError
+from popdask.io.densities import check_whole_people, is_density_name
 from popdask.io.paths import failures, file_system, gdal_options, gdal_path
 
 #: No integer type holds more: 1e20, 9.97e36 and 3.4e38 are fill values, in a single cell too.
@@ -201,7 +202,7 @@ def check_is_count(source: str, units: str, names: list[str]) -> None:
     if _PER_CELL.search(tidy[0]) and not _PER_AREA.search(tidy[0]):
         return
     for text, said in zip(tidy, (units, *names), strict=True):
-        if _PER_AREA.search(text):
+        if _PER_AREA.search(text) or is_density_name(said):
             raise InputError(
                 f"{source} is a density ({said!r}); expected people per cell; multiply it by the "
                 "cell areas (popdask.io.pixel_area_km2 gives them), or, where it holds counts "
@@ -239,6 +240,8 @@ def read_counts(
     def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
         values = source.read(1, window=window, masked=True)
         check_largest_file(values, source, path, nodata)
+        if not _PER_CELL.search(_units(source).lower()):
+            check_whole_people(values, path, Path(path).stem)
         return values, source.scales[0], source.offsets[0]
 
     values, scale, offset = use_raster(path, read, FRAME)
@@ -409,12 +412,20 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
             f"{path} has a rotated grid ({tuple(transform)[:6]}); expected rows along y and "
             "columns along x; warp it, for example with gdalwarp"
         )
-    telling = {k: v for k, v in source.tags().items() if k.lower() in _TELLING_TAGS}
-    telling |= {k: v for k, v in source.tags(1).items() if k.lower() in _TELLING_TAGS}
-    units = source.units[0] or telling.get("units") or telling.get("unit") or ""
-    names = [Path(path).stem, source.descriptions[0] or "", *telling.values()]
-    check_is_count(path, units, names)
+    names = [Path(path).stem, source.descriptions[0] or "", *_telling(source).values()]
+    check_is_count(path, _units(source), names)
     return GeoBox(source.shape, transform, crs)
+
+
+def _telling(source: rasterio.DatasetReader) -> dict[str, str]:
+    """The tags of a raster that may say what its values are."""
+    tags = source.tags() | source.tags(1)
+    return {key: text for key, text in tags.items() if key.lower() in _TELLING_TAGS}
+
+
+def _units(source: rasterio.DatasetReader) -> str:
+    telling = _telling(source)
+    return source.units[0] or telling.get("units") or telling.get("unit") or ""
 
 
 def _check_form(source: rasterio.DatasetReader, path: str) -> None:

@@ -4,6 +4,9 @@ What cannot be read is a bad input, told in one sentence, whichever library foun
 
 Tables as Parquet, and with geometry as GeoParquet 1.1.
 
+A column has one type, whatever is in it: a list of nothing says not of what, nor does an empty
+column of text, and readers of several files refuse them side by side.
+
 Tracks and links as lines, and layers of a GeoPackage.
 
 A line goes from centroid to centroid. One that stays where it is has no length, and is a point.
@@ -22,7 +25,9 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow
+import pyarrow as pa
 import pyarrow.parquet
+import pyarrow.parquet as pq
 import pyogrio  # type: ignore[import-untyped]
 import shapely
 from shapely.errors import ShapelyError
@@ -160,6 +165,15 @@ def _readable(path: Path_, expected: str) -> Iterator[None]:
         ) from error
 
 
+#: Types of the columns of which the values may not tell them.
+_TYPES = {
+    "parent": pa.list_(pa.int64()),
+    "parents": pa.list_(pa.int64()),
+    "event": pa.large_string(),
+    "events": pa.large_string(),
+}
+
+
 def write_geoparquet(frame: pd.DataFrame, path: Path_) -> Path:
     """Write a table as Parquet, a GeoDataFrame as GeoParquet, whole or not at all.
 
@@ -167,7 +181,8 @@ def write_geoparquet(frame: pd.DataFrame, path: Path_) -> Path:
     ----------
     frame : DataFrame or GeoDataFrame
         One row per community, track, link or event. A GeoDataFrame has a CRS; the bounds of its
-        geometry become the column ``bbox``, by which readers skip what lies elsewhere.
+        geometry become the column ``bbox``, by which readers skip what lies elsewhere. ``parent``
+        and ``parents`` are lists of int64, ``event`` and ``events`` text, also where all are empty.
     path : path
         A file of that name is replaced, its folder made where it is missing.
 
@@ -192,7 +207,25 @@ def write_geoparquet(frame: pd.DataFrame, path: Path_) -> Path:
             )
         else:
             frame.to_parquet(unfinished, index=False)
+        _fix_types(unfinished)
     return path
+
+
+def _fix_types(path: Path) -> None:
+    """Give columns without values the types that they have with some."""
+    schema = pq.read_schema(path)
+    fixed = schema
+    for i, field in enumerate(schema):
+        if field.name in _TYPES and field.type != _TYPES[field.name]:
+            fixed = fixed.set(i, field.with_type(_TYPES[field.name]))
+    if fixed is schema:
+        return
+    table = pq.read_table(path, schema=schema)
+    columns = [
+        column if column.type == field.type else pa.array(column.to_pylist(), type=field.type)
+        for column, field in zip(table.columns, fixed, strict=True)
+    ]
+    pq.write_table(pa.Table.from_arrays(columns, schema=fixed), path)
 
 
 #: GDAL writes this into a GeoPackage for the time of its last change: same layers, same bytes.
@@ -265,8 +298,9 @@ def track_lines(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoD
     )
     ordered = tracks.sort_values(["track", "time"], kind="stable").groupby("track")
     told = ordered["event"].agg(lambda events: ", ".join(events[events != "continue"]))
-    table["events"] = told.reindex(table["track"]).to_numpy()
-    table["parents"] = [_parents(ordered.get_group(track)) for track in table["track"]]
+    table["events"] = told.reindex(table["track"]).astype("str").to_numpy()
+    parents = [_parents(ordered.get_group(track)) for track in table["track"]]
+    table["parents"] = pd.Series(parents, dtype=object)
     centres = np.asarray(places["centroid"])
     starts = np.cumsum(table["frames"].to_numpy())[:-1]
     lines = [_line(points) for points in np.split(centres, starts)] if len(table) else []

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "page": [
             "Picture",
+            "is_page",
             "write_report",
         ],
     },

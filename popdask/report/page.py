@@ -46,6 +46,9 @@ from popdask.report.tables import latest_stages, record_tables
 from popdask.store.records import MAIN, Finished
 from popdask.store.repository import RegionStore
 
+#: What the template says of itself.
+_GENERATOR = b'<meta name="generator" content="popdask">'
+
 SCRIPTS = ("unpack.js", "raster.js", "world.js", "table.js", "panel.js", "report.js")
 
 
@@ -72,6 +75,14 @@ def render(**filling: Any) -> str:
         scripts=Markup("\n".join(map(_asset, SCRIPTS))),
         **filling,
     )
+
+
+def is_page(path: Path) -> bool:
+    """Tell whether a file is a page of popdask's."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _GENERATOR in file.read(1000)
 
 
 def packed_json(value: Any) -> str:

@@ -166,12 +166,14 @@ def _balance(balance: pd.DataFrame, span: list[str]) -> dict[str, Any]:
         (label, *(f"{people:,.1f}" for people in row), f"{difference:.1e}")
         for label, row, difference in zip(span, counts, balance["difference"], strict=True)
     ]
+    beyond = float(balance["beyond"].sum()) if "beyond" in balance else 0.0
+    lost = f"{beyond:,.1f} people lie beyond the grid, and are left out. " if beyond else ""
     return {
-        "note": "Everyone in the raster is either in a community or outside all of them. The two "
-        f"were counted apart from the raster; they differ by {worst:.0e} of it at most."
+        "note": f"{lost}Everyone in the raster is either in a community or outside all of them. "
+        f"The two were counted apart from the raster; they differ by {worst:.0e} of it at most."
         if worst
-        else "Everyone in the raster is either in a community or outside all of them. The two were "
-        "counted apart from the raster, and add up to it exactly in every frame.",
+        else f"{lost}Everyone in the raster is either in a community or outside all of them. The "
+        "two were counted apart from the raster, and add up to it exactly in every frame.",
         "head": ("frame", "in communities", "outside", "together", "in the raster", "difference"),
         "rows": rows,
     }

@@ -39,6 +39,9 @@ _RESULTS = ("checksums", "sha256", "groups")
 #: What the first stage of a job puts down of the whole job.
 _OF_THE_JOB = ("job", "pipeline", "files")
 
+#: What a record tells of files outside the store: those written, and names taken to write to.
+_OUTSIDE = ("written", "writing")
+
 Records = Mapping[str, Mapping[str, Any]]
 
 
@@ -113,11 +116,11 @@ def named_in(records: Iterable[Mapping[str, Any]], key: str) -> set[str]:
 
 def outside(records: Records) -> dict[str, Any]:
     """Reduce records to the files outside the store that they tell of: the next run needs those."""
-    return {
-        name: {"written": record["written"]}
+    told = {
+        name: {key: record[key] for key in _OUTSIDE if key in record}
         for name, record in records.items()
-        if "written" in record
     }
+    return {name: files for name, files in told.items() if files}
 
 
 TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}

@@ -255,14 +255,24 @@ class Transaction:
     def forget(self, stages: Sequence[str]) -> None:
         """Drop the records of some stages, so that they are computed again, and commit.
 
-        Which files they have written outside the store stays on record.
+        Which files they have written outside the store stays on record, and that they may be
+        written again.
         """
         session = self._repository.writable_session(WORK)
         records = read_records(session.store)
         if dropped := sorted(set(stages) & set(records)):
             kept = {name: record for name, record in records.items() if name not in dropped}
-            write_records(session.store, outside(records) | kept)
+            again = {name: {**written, "again": True} for name, written in outside(records).items()}
+            write_records(session.store, again | kept)
             self._write(session, f"forget {', '.join(dropped)}")
+
+    @_storing
+    def note(self, stage: str, entries: Mapping[str, Any]) -> None:
+        """Add to the record of a stage that is not finished, and commit."""
+        session = self._repository.writable_session(WORK)
+        records = read_records(session.store)
+        write_records(session.store, records | {stage: {**records.get(stage, {}), **entries}})
+        self._write(session, f"note {', '.join(entries)} of {stage}")
 
     @_storing
     def lay_out(self, grid: xr.Dataset, keep: Sequence[str]) -> None:

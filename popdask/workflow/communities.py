@@ -1,13 +1,8 @@
-"""Runs of the communities job: population rasters in, communities tracked through time out.
-
-What the communities job promises, counted again from what is stored.
-
-Nobody gets lost, and every step of a track is a link.
-"""
+"""Runs of the communities job: population rasters in, communities tracked through time out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,16 +14,13 @@ import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob
-from popdask.errors import InputError
 from popdask.io import cube as cube_module
+from popdask.io import extents, grids, rasters
 from popdask.io import frames as cube
-from popdask.io import grids, rasters
 from popdask.store.repository import RegionStore
-from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
 from popdask.tracking.events import EVENTS
-from popdask.tracking.tracks import verify_tracks
 from popdask.workflow import runner
-from popdask.workflow.communities_plan import MODELS, costs, plan_communities
+from popdask.workflow.communities_plan import MODELS, costs, export_names, plan_communities
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import file_fingerprints
 from popdask.workflow.plan import Costs, Plan
@@ -85,6 +77,10 @@ class CommunitiesPipeline:
         """Count what that costs."""
         return costs(job, plan)
 
+    def exports(self, job: CommunitiesJob, files: Files) -> list[str]:
+        """Name the files that a job exports."""
+        return export_names(job, files)
+
     def begin(
         self, job: CommunitiesJob, store: RegionStore, files: Files, forget: Sequence[str]
     ) -> CommunityStages:
@@ -127,6 +123,8 @@ def plan(job: CommunitiesJob) -> Plan:
 def extent(job: CommunitiesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes.
 
+    Frames that are to be aligned are read, and who is beyond the grid is told.
+
     Raises
     ------
     InputError
@@ -135,11 +133,13 @@ def extent(job: CommunitiesJob) -> str:
     population = _open(job)["population"]
     frames, rows, columns = population.shape
     chunks = population.data.numblocks[1] * population.data.numblocks[2]
+    beyond = extents.people_beyond(_frames(job), align=job.input.align, nodata=job.input.nodata)
+    said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
     return (
         f"{frames} × {rows} × {columns} = {population.size:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
         f"{' × '.join(str(max(sizes)) for sizes in population.data.chunks[1:])}; "
-        f"{population.nbytes / 1e9:.2f} GB of people"
+        f"{population.nbytes / 1e9:.2f} GB of people{said}"
     )
 
 
@@ -203,34 +203,3 @@ def _frames(job: CommunitiesJob) -> dict[np.datetime64, str]:
 def _open(job: CommunitiesJob) -> xr.Dataset:
     settings = job.input.model_dump(include={"chunks", "align", "nodata"})
     return cube_module.open_frames(_frames(job), **settings)
-
-
-TOLERANCE = 1e-9  # of the people of a raster, as promised
-
-
-def check(store: RegionStore) -> Iterator[str]:
-    """Count everyone again and compare with the stored balance; check the tracks by the links.
-
-    Yields
-    ------
-    str
-        One sentence for each thing that is not as promised.
-    """
-    arrays = store.dataset()
-    now = people_balance(arrays["community"], arrays["population"])
-    then = store.table("balance")
-    try:
-        check_balance(now)
-    except LostPeopleError as error:
-        yield str(error)
-    for name in ("inside", "outside", "raster"):
-        same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
-        for row in np.flatnonzero(~same):
-            yield (
-                f"people {name} of {now['time'][row]:%Y-%m-%d} are {now[name][row]:,.1f}, "
-                f"{then[name][row]:,.1f} were recorded."
-            )
-    try:
-        verify_tracks(store.table("tracks"), store.table("links"), times=arrays["time"].values)
-    except InputError as error:
-        yield f"{error}."

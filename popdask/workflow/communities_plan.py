@@ -1,4 +1,6 @@
-"""What a run of the communities job has to compute.
+"""The names of the files that the communities job exports.
+
+What a run of the communities job has to compute.
 
 Models are kept, whatever frames are appended, as long as their settings are the same and the frames
 that they were fitted on are still there, unchanged.
@@ -13,7 +15,7 @@ at once, with the neighbours that it borrows from. Outlines of communities come 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, isqrt
 from typing import Any
@@ -23,12 +25,45 @@ import xarray as xr
 
 from popdask.blocks.sampling import HALO, domain
 from popdask.config.jobs import CommunitiesJob
+from popdask.io import export
 from popdask.io import frames as cube
 from popdask.io.cube import CHUNK
 from popdask.io.rasters import read_counts, read_grid
 from popdask.tracking.flow import WIDEST_RIM
 from popdask.tracking.tiles import MOST_TILES, STRIP, TILE
 from popdask.workflow.plan import Costs, Plan, StageCost, StagePlan, decide, fingerprint, plain
+
+RASTERS = ("population", "classes", "community")
+
+
+def export_names(job: CommunitiesJob, times: Iterable[np.datetime64 | str]) -> list[str]:
+    """Name the files that a job exports, within their folder.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    times
+        The times of its frames.
+
+    Returns
+    -------
+    list of str
+    """
+    formats, name = set(job.output.export), job.name
+    stamps = export.stamps(times)
+    tables = ("communities", "tracks", "events", "links")
+    items = [f"{name}_{what}.json" for what in ("collection", *stamps)]
+    by_format = {
+        "cog": [f"{name}_{kind}_{stamp}.tif" for kind in RASTERS for stamp in stamps],
+        "geotiff": [f"{name}_{kind}.tif" for kind in RASTERS],
+        "geoparquet": [f"{name}_{kind}.parquet" for kind in tables],
+        "gpkg": [f"{name}.gpkg"],
+        "stac": items,
+        "report": [f"{name}_report.html"],
+    }
+    return [file for kind, files in by_format.items() if kind in formats for file in files]
+
 
 #: Version of each stage's code; a stage that computes something else gets the next number.
 VERSIONS = {
@@ -96,8 +131,9 @@ def _fingerprints(
     def of(stage: str, *parts: Any) -> str:
         return fingerprint(stage, VERSIONS[stage], *parts)
 
-    # Aligned frames depend on the first one, which gives the grid.
-    grid = inputs[times[0]] if job.input.align else None
+    # Aligned frames depend on the first one, which gives the grid, or on all that it covers.
+    first = inputs[times[0]] if job.input.align else None
+    grid = list(inputs.values()) if job.input.align == "cover" else first
     reading = {"nodata": job.input.nodata, "grid": grid}
     population = {t: of("population", inputs[t], reading) for t in times}
     flow = _flow_fingerprints(job, population)

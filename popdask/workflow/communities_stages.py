@@ -1,5 +1,9 @@
 """What the stages of one run of the communities job share.
 
+What the communities job promises, counted again from what is stored.
+
+Nobody gets lost, and every step of a track is a link.
+
 The results of the communities job as files: rasters, tables, layers and a catalogue.
 
 The stages of the communities job: what each of them reads, computes and stores.
@@ -10,7 +14,7 @@ and is committed when it is finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +27,12 @@ import xarray as xr
 from popdask.blocks import sampling
 from popdask.blocks.sampling import gather_windows, sample_cells
 from popdask.config.jobs import CommunitiesJob
+from popdask.errors import InputError
 from popdask.io import export as export_module
-from popdask.io import grids, stac
+from popdask.io import extents, grids, stac
+from popdask.io import frames as cube
 from popdask.io import tables as export
+from popdask.io.extents import beyond_texts
 from popdask.plot.style import CLASSES, number_colours
 from popdask.store.content import table_bytes
 from popdask.store.records import WORK
@@ -37,11 +44,13 @@ from popdask.tracking import tracks as linking
 from popdask.tracking.autoencoder import train, training_windows
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.dbscan import remove_small_communities
+from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
 from popdask.tracking.encoder import EncoderConfig, FittedEncoder
 from popdask.tracking.events import EventRules
 from popdask.tracking.link import compare_frames
+from popdask.tracking.tracks import verify_tracks
 from popdask.workflow.communities_outputs import illustrate
-from popdask.workflow.communities_plan import hold_of
+from popdask.workflow.communities_plan import RASTERS, export_names, hold_of
 from popdask.workflow.exports import Exports, cycled, exported, exporting, write_page
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan, StagePlan
@@ -109,11 +118,55 @@ class CommunitiesRun:
             if kept:
                 old = self.work.table(name)
                 table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
+            if "beyond" in table:  # which earlier versions did not tell
+                table["beyond"] = table["beyond"].fillna(0.0)
             files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
         return files
 
 
-RASTERS = ("population", "classes", "community")
+TOLERANCE = 1e-9  # of the people of a raster, as promised
+
+
+def check(store: RegionStore) -> Iterator[str]:
+    """Count everyone again and compare with the stored balance; check the tracks by the links.
+
+    Yields
+    ------
+    str
+        One sentence for each thing that is not as promised.
+    """
+    arrays = store.dataset()
+    now = people_balance(arrays["community"], arrays["population"])
+    then = store.table("balance")
+    try:
+        check_balance(now)
+    except LostPeopleError as error:
+        yield str(error)
+    for name in ("inside", "outside", "raster"):
+        same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
+        for row in np.flatnonzero(~same):
+            yield (
+                f"people {name} of {now['time'][row]:%Y-%m-%d} are {now[name][row]:,.1f}, "
+                f"{then[name][row]:,.1f} were recorded."
+            )
+    try:
+        verify_tracks(store.table("tracks"), store.table("links"), times=arrays["time"].values)
+    except InputError as error:
+        yield f"{error}."
+
+
+def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
+    """Say of each frame how many people lay beyond the grid that it was brought onto.
+
+    Parameters
+    ----------
+    records
+        The records of the finished stages.
+    """
+    told = records.get("population", {}).get("beyond", {})
+    rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(told.items())]
+    yield from beyond_texts(pd.DataFrame(rows, columns=["time", "raster", "beyond"]))
+
 
 Frames = dict[np.datetime64, dict[str, Path]]
 
@@ -213,11 +266,40 @@ class CommunityStages(CommunitiesRun):
         """Compute what is stale of one stage, and commit it."""
         work = str(stage) if stage.total > 1 else ""
         COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
+        if stage.name == "population":
+            for text in beyond_notes(self.work.records()):
+                reporter.note(text)
 
 
 def _ingest(run: CommunitiesRun, stage: StagePlan) -> None:
     record = {**stage.record, "files": dict(run.files), **owner_record(run.job)}
+    if run.job.input.align:
+        record["beyond"] = _beyond(run, stage)
     run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
+
+
+def _beyond(run: CommunitiesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
+    """People of each frame on another grid, and those of them who lie beyond the job's grid."""
+    settings, known = run.job.input, run.work.records().get("population", {}).get("beyond", {})
+    frames = cube.find_frames(settings.frames, settings.start, settings.end)
+    stale = {run.plan.times[i] for i in stage.stale}
+    wanted = {iso for iso in run.plan.times if iso in stale or settings.align == "cover"}
+    read = {
+        time: path
+        for time, path in frames.items()
+        if time == min(frames) or _iso(time) in wanted  # the first gives the grid
+    }
+    table = extents.people_beyond(read, align=settings.align, nodata=settings.nodata)
+    extents.check_beyond(table, settings.max_beyond)
+    kept = set(run.plan.times) - wanted
+    return {time: each for time, each in known.items() if time in kept} | {
+        _iso(row["time"].to_datetime64()): {"raster": row["raster"], "beyond": row["beyond"]}
+        for _, row in table.iterrows()
+    }
+
+
+def _iso(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[s]"))
 
 
 def _flow(run: CommunitiesRun, stage: StagePlan) -> None:
@@ -298,6 +380,9 @@ def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
         {"time": community["time"].values[:0], "community": nothing, "track": nothing}
     )
     table = describe.summarize(community, population, xr.Dataset({"u": u, "v": v}), tracks=unknown)
+    beyond = run.work.records()["population"].get("beyond", {})
+    times = balance["time"].to_numpy("datetime64[s]").astype(str)
+    balance["beyond"] = [beyond.get(time, {}).get("beyond", 0.0) for time in times]
     fresh = {"summary": table, "balance": balance}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
@@ -371,7 +456,8 @@ def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
 
 
 def _export(run: CommunitiesRun, stage: StagePlan) -> None:
-    with exporting(run.work, stage, run.job) as exports:
+    names = export_names(run.job, run.plan.times)
+    with exporting(run.work, stage, run.job, names, run.files) as exports:
         write_exports(run, exports)
 
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from popdask.imagery.image_files import open_sheet
 from popdask.imagery.mosaic import open_mosaic
 from popdask.io import frames, rasters
 from popdask.io.frames import frame_time
+from popdask.io.secrets import without_secrets
 
 #: What the numbers of a result may depend on.
 LIBRARIES = (
@@ -54,9 +54,6 @@ LIBRARIES = (
     "xarray",
     "zarr",
 )
-
-_USER_INFO = re.compile(r"(?<=://)[^/@]*@")
-_QUERY = re.compile(r"(?<=://)([^?#]*)[?#].*")
 
 
 def file_fingerprints(
@@ -146,19 +143,6 @@ def run_record(
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that the numbers may depend on."""
     return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
-
-
-def without_secrets(place: str) -> str:
-    """Drop from a URL its user, password, query and fragment; a path stays as it is.
-
-    Examples
-    --------
-    >>> without_secrets("https://me:word@host/pop_2001.tif?token=abc")
-    'https://host/pop_2001.tif'
-    >>> without_secrets("/data/pop_2001.tif")
-    '/data/pop_2001.tif'
-    """
-    return _QUERY.sub(r"\1", _USER_INFO.sub("", place))
 
 
 def _clean(value: Any) -> Any:

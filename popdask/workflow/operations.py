@@ -23,10 +23,12 @@ from dask import delayed
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
+from popdask.report.page import is_page
 from popdask.store.content import READ_ERRORS, stored_checksum
 from popdask.store.lock import Owner
 from popdask.store.records import MAIN, Finished, Run
 from popdask.store.repository import RegionStore
+from popdask.workflow.communities_stages import beyond_notes
 from popdask.workflow.exports import changed_exports, exported, write_page
 from popdask.workflow.pipelines import product
 from popdask.workflow.plan import Plan
@@ -104,6 +106,8 @@ class Verified:
     """One sentence for each thing that is not what was computed; none if all is well."""
     exports: tuple[str, ...] = ()
     """The stages that write the files again, where only exported files differ; else none."""
+    notes: tuple[str, ...] = ()
+    """What is as it was computed, and should be known: who was left out."""
 
 
 def verify(job: Job) -> Verified:
@@ -158,7 +162,8 @@ def verify(job: Job) -> Verified:
     rewritten = () if differences else dict.fromkeys(stage for stage, _ in changed)
     differences += [difference for _, difference in changed]
     compared = len(files) + len(groups) + len(exports)
-    return Verified(len(found), compared, tuple(differences), tuple(rewritten))
+    notes = tuple(beyond_notes(records))
+    return Verified(len(found), compared, tuple(differences), tuple(rewritten), notes)
 
 
 def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], str]:
@@ -334,10 +339,18 @@ def report(
     Raises
     ------
     InputError
-        If no run is finished yet, the store's models are not those of the job's settings, or the
-        images or known people that its pictures show are not there any more.
+        If a file that is no report is in the way, no run is finished yet, the store's models are
+        not those of the job's settings, or the images or known people that its pictures show are
+        not there any more.
     """
     region = own_store(job)
+    place = folder or job.export_folder
+    page = place / f"{job.name}_report.html"
+    own = folder is not None or is_page(page) or page.name in exported(region.records(MAIN))
+    if page.exists() and not own:
+        raise InputError(
+            f"{page} is there already, and is no report of popdask's: move it away, or give "
+            "[output] folder another folder."
+        )
     with (reporter or Reporter()).stage("report", "to do"):
-        folder = folder or job.export_folder
-        return write_page(job, region, MAIN, folder, product(job).illustrate, region.run_record())
+        return write_page(job, region, MAIN, place, product(job).illustrate, region.run_record())

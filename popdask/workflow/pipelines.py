@@ -64,9 +64,9 @@ def _communities() -> Product:
 
 # What needs torch or matplotlib is loaded when it is asked for.
 def _check_communities(store: RegionStore) -> Iterable[str]:
-    from popdask.workflow import communities
+    from popdask.workflow import communities_stages
 
-    return communities.check(store)
+    return communities_stages.check(store)
 
 
 def _draw_communities(job: Any, reporter: Any = None) -> list[Path]:

@@ -35,6 +35,7 @@ from popdask.workflow.population_inputs import (
     is_drawn,
 )
 from popdask.workflow.population_inputs import draw as draw_country
+from popdask.workflow.population_outputs import raster_names, table_names
 from popdask.workflow.population_stages import PopulationStages
 from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, Workers
@@ -229,6 +230,11 @@ class PopulationPipeline:
     def costs(self, job: PopulationJob, plan: Plan) -> Costs:
         """Count what that costs."""
         return costs(job, plan)
+
+    def exports(self, job: PopulationJob, files: Files) -> list[str]:
+        """Name the files that a job exports."""
+        times = Sources.of(job).mosaics
+        return [*raster_names(job, times), *table_names(job, times)]
 
     def begin(
         self, job: PopulationJob, store: RegionStore, files: Files, forget: Sequence[str]

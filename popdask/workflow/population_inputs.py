@@ -40,6 +40,7 @@ from popdask.imagery.model import TrainedModel
 from popdask.imagery.split import GapWarning, fold_cells, select_fold, set_aside, split_cells
 from popdask.imagery.zones import RASTERS
 from popdask.io import export
+from popdask.io.secrets import without_secrets
 from popdask.io.tables import has_geometry
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
@@ -55,7 +56,6 @@ from popdask.workflow.inputs import (
     open_image,
     run_record,
     version_of,
-    without_secrets,
 )
 from popdask.workflow.plan import Plan
 from popdask.workflow.runlog import Reporter

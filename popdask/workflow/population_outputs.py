@@ -9,7 +9,7 @@ The report of a population job: the estimate, its scores, and what the models lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from popdask.imagery.split import select_fold
 from popdask.io import cube, stac
 from popdask.io import export as export_module
 from popdask.io import tables as export
+from popdask.io.export import stamps
 from popdask.io.paths import atomic_path
 from popdask.plot import charts, imagery, style
 from popdask.plot import maps as figures
@@ -42,19 +43,42 @@ from popdask.workflow.population_inputs import PopulationRun, Sources
 from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import own_store
 
+SCORES = ("scores", "scores_by_density", "regressor", "predictions")
+
+
+def raster_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> list[str]:
+    """Name the rasters that a job exports, within their folder, for the times of its frames."""
+    if "cog" not in job.output.export:
+        return []
+    return [f"{job.name}_{kind}_{time}.tif" for kind in _rasters(job) for time in stamps(times)]
+
+
+def table_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> list[str]:
+    """Name the other files that a job exports, within their folder, for the times of its frames."""
+    name, formats = job.name, set(job.output.export)
+    by_format = {
+        "parquet": [f"{name}_{kind}.parquet" for kind in (*SCORES, "zones")],
+        "zarr": [f"{name}.zarr"],
+        "stac": [f"{name}_{what}.json" for what in ("collection", *stamps(times))],
+        "report": [f"{name}_report.html"],
+    }
+    return [file for kind, files in by_format.items() if kind in formats for file in files]
+
 
 def export_rasters(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     """Write the estimates of each frame as COGs."""
     arrays = run.work.dataset()
-    with exporting(run.work, stage, run.job) as exports:
-        for name in _rasters(run):
+    names = raster_names(run.job, run.plan.times)
+    with exporting(run.work, stage, run.job, names, run.files) as exports:
+        for name in _rasters(run.job):
             exports.cogs(arrays[name], f"{run.job.name}_{name}")
 
 
 def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     """Write what tells of all frames: tables, a cube, a catalogue, a page."""
     job, formats = run.job, run.job.output.export
-    with exporting(run.work, stage, job) as exports:
+    names = table_names(job, run.plan.times)
+    with exporting(run.work, stage, job, names, run.files) as exports:
         tables = _tables(run, exports) if "parquet" in formats else {}
         if "zarr" in formats:
             exports.add(_cube(run, exports.folder / f"{job.name}.zarr"))
@@ -69,7 +93,7 @@ def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
 def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
     """Write the tables that the job has."""
     evaluated = "evaluation" in run.plan.stages
-    names = ["scores", "scores_by_density", "regressor", "predictions"] if evaluated else []
+    names = [*SCORES] if evaluated else []
     tables: dict[str, Path] = {}
     for name in [*names, *(["zones"] if run.job.census is not None else [])]:
         path = exports.folder / f"{run.job.name}_{name}.parquet"
@@ -91,7 +115,7 @@ def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -
     """Write a catalogue of the rasters, which are there already, and of tables."""
     job, arrays, folder = run.job, run.work.dataset(), exports.folder
     frames: dict[np.datetime64, dict[str, Path]] = {t: {} for t in arrays["time"].values}
-    for kind in _rasters(run):
+    for kind in _rasters(run.job):
         paths = export_module.cog_paths(arrays[kind], folder, f"{job.name}_{kind}")
         exports.fetch(*paths)
         for time, path in zip(frames, paths, strict=True):
@@ -107,10 +131,10 @@ def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -
     )
 
 
-def _rasters(run: PopulationRun) -> list[str]:
+def _rasters(job: PopulationJob) -> list[str]:
     """The arrays that are exported as rasters."""
-    names = ["population", *(["presence"] if not run.job.single_stage else [])]
-    return [*names, *(["census_population"] if run.job.census is not None else [])]
+    names = ["population", *(["presence"] if not job.single_stage else [])]
+    return [*names, *(["census_population"] if job.census is not None else [])]
 
 
 def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:

@@ -19,12 +19,13 @@ from typing import Any, Self
 
 from popdask.config.load import load_job
 from popdask.config.settings import Job
-from popdask.errors import InputError
+from popdask.errors import ClusterError, InputError
 from popdask.io import paths
+from popdask.io.secrets import without_keys
 from popdask.store.content import READ_ERRORS
 from popdask.store.repository import RegionStore
 from popdask.workflow.pipelines import product
-from popdask.workflow.runlog import Attempt, End, Reporter, RunLog, read_runs, without_keys
+from popdask.workflow.runlog import Attempt, End, Reporter, RunLog, read_runs
 from popdask.workflow.runner import Workers
 
 
@@ -174,6 +175,9 @@ class SharedWorkers:
         if not self._entered:
             try:
                 self._client = self._stack.enter_context(self._workers())
+            except InputError as error:  # the regions are not wrong
+                self._failure = ClusterError(str(error))
+                raise self._failure from error
             except Exception as error:
                 self._failure = error
                 raise

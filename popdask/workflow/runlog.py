@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import threading
 import time
@@ -46,10 +45,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.io import paths
+from popdask.io.secrets import without_keys, without_secrets
 from popdask.store.lock import RegionBusyError
 from popdask.store.records import Finished
 from popdask.store.repository import RegionStore
-from popdask.workflow.inputs import versions, without_secrets
+from popdask.workflow.inputs import versions
 
 if TYPE_CHECKING:
     from distributed import Client, Scheduler
@@ -94,7 +94,7 @@ class ConsoleReporter(Reporter):
 
     def note(self, text: str) -> None:
         """Print one line, as it is: a path may have brackets."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(without_keys(text), highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[None]:
@@ -344,11 +344,6 @@ def _lines(text: str) -> Iterator[dict[str, Any]]:
             return
 
 
-_URL = re.compile(r"\S+://\S+")
-_SECRET_NAME = re.compile(r"(KEY|KEY_ID|SECRET|TOKEN|PASSWORD|PASSWD)$")
-_SHORTEST_SECRET = 8
-
-
 class RunLog(Reporter):
     """Writes the log of one attempt, and tells another reporter the same; a context.
 
@@ -503,18 +498,3 @@ class RunLog(Reporter):
             except paths.failures() as error:
                 self._writable = False
                 self._reporter.note(f"the log {self} cannot be written: {error}")
-
-
-def without_keys(text: str) -> str:
-    """Drop from a text what its URLs say beside places, and the values of secret variables.
-
-    Examples
-    --------
-    >>> without_keys("no frame at https://me:word@host/pop.tif?token=abc; check the path")
-    'no frame at https://host/pop.tif check the path'
-    """
-    text = _URL.sub(lambda url: without_secrets(url[0]), text)
-    for name, value in os.environ.items():
-        if _SECRET_NAME.search(name.upper()) and len(value) >= _SHORTEST_SECRET:
-            text = text.replace(value, f"${name}")
-    return text

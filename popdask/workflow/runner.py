@@ -11,7 +11,7 @@ nothing of a run until all of its stages are finished.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
+from popdask.workflow.export_paths import check_exports, paths_of
 from popdask.workflow.plan import Costs, Plan, StagePlan
 from popdask.workflow.runlog import Reporter
 
@@ -173,6 +174,9 @@ class Pipeline(Protocol):
     def costs(self, job: Any, plan: Plan) -> Costs:
         """Count what that costs."""
 
+    def exports(self, job: Any, files: Files) -> Collection[str]:
+        """Name the files that a job exports, as far as the settings tell them."""
+
     def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Stages:
         """Open the inputs, and take up the work where it stands, without the stages to forget."""
 
@@ -198,7 +202,9 @@ def plan(pipeline: Pipeline, job: Job) -> Plan:
     """
     records = RegionStore(job.output.store).latest_records()
     _check_owner(job, records)
-    return pipeline.plan(job, pipeline.files(job, records), records)
+    files = pipeline.files(job, records)
+    _check_exports(pipeline, job, files, records)
+    return pipeline.plan(job, files, records)
 
 
 def run(
@@ -242,8 +248,9 @@ def run(
     with store.lock():
         records = store.latest_records()
         _check_owner(job, records)
+        files = pipeline.files(job, {} if force else records)
+        _check_exports(pipeline, job, files, records)
         records = {} if force else records
-        files = pipeline.files(job, records)
         whole = pipeline.plan(job, files, records)
         if not whole.done or store.unfinished():
             with workers():
@@ -292,9 +299,10 @@ def run_only(
     with store.lock():
         records = store.latest_records()
         _check_owner(job, records)
+        files = pipeline.files(job, records)
+        _check_exports(pipeline, job, files, records)
         if force:
             records = {key: record for key, record in records.items() if key not in names}
-        files = pipeline.files(job, records)
         before = pipeline.plan(job, files, records)
         _check_only(job, before, names)
         publishable = before.computed and (store.unfinished() or not before.done)
@@ -327,6 +335,11 @@ def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
                 f"[output] store {job.output.store} holds the {what} {owner!r}, not {mine!r}: give "
                 "this job a store of its own."
             )
+
+
+def _check_exports(pipeline: Pipeline, job: Job, files: Files, records: Mapping[str, Any]) -> None:
+    """Refuse exports that would replace what is not their own, before anything is computed."""
+    check_exports(job, pipeline.exports(job, files), paths_of(files), records)
 
 
 def own_store(job: Job) -> RegionStore:

@@ -22,6 +22,7 @@ from popdask.imagery.embedding import FEATURES, scene_features
 from popdask.imagery.grid import CellGrid, block_side
 from popdask.imagery.scenes import scene_examples, scene_groups, scene_map, scene_table
 from popdask.io import export, tables
+from popdask.io.secrets import without_secrets
 from popdask.plot import imagery, style
 from popdask.plot.imagery import GROUPS
 from popdask.report.page import Picture
@@ -39,7 +40,6 @@ from popdask.workflow.inputs import (
     open_image,
     run_record,
     version_of,
-    without_secrets,
 )
 from popdask.workflow.plan import (
     PIXEL_OPERATIONS,
@@ -191,6 +191,10 @@ class ScenesPipeline:
         """Count what that costs."""
         return costs(job, plan)
 
+    def exports(self, job: ScenesJob, files: Files) -> list[str]:
+        """Name the files that a job exports, but for the rasters: those are of the groups found."""
+        return _table_names(job)
+
     def begin(
         self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
     ) -> SceneStages:
@@ -337,14 +341,21 @@ def _groups(run: SceneStages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, {"scenes.parquet": table}, stage.record)
 
 
+def _table_names(job: ScenesJob) -> list[str]:
+    by_format = {"parquet": f"{job.name}_scenes.parquet", "report": f"{job.name}_report.html"}
+    return [name for kind, name in by_format.items() if kind in job.output.export]
+
+
 def _export(run: SceneStages, stage: StagePlan) -> None:
     job, groups = run.job, run.work.group("groups")
-    with exporting(run.work, stage, job) as exports:
-        if "cog" in job.output.export:
-            for name in (str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"):
-                (path,) = export.write_cogs(groups[name], exports.folder, f"{job.name}_{name}")
-                count = int(groups[name].max()) + 1
-                exports.add(path, export.write_colours(path, cycled(GROUPS, count)))
+    labels = [str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"]
+    labels = labels if "cog" in job.output.export else []
+    names = [*(f"{job.name}_{label}.tif" for label in labels), *_table_names(job)]
+    with exporting(run.work, stage, job, names, run.files) as exports:
+        for label in labels:
+            (path,) = export.write_cogs(groups[label], exports.folder, f"{job.name}_{label}")
+            count = int(groups[label].max()) + 1
+            exports.add(path, export.write_colours(path, cycled(GROUPS, count)))
         if "parquet" in job.output.export:
             path = exports.folder / f"{job.name}_scenes.parquet"
             exports.add(tables.write_geoparquet(run.work.table("scenes"), path))

@@ -8,9 +8,10 @@ import platform
 import numpy as np
 import pytest
 
+from popdask.io.secrets import without_secrets
 from popdask.store import RegionStore
 from popdask.workflow import communities
-from popdask.workflow.inputs import file_fingerprints, versions, without_secrets
+from popdask.workflow.inputs import file_fingerprints, versions
 from tests.pipelines.small import job
 
 

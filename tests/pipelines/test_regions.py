@@ -198,8 +198,9 @@ def test_a_connection_that_fails_is_not_tried_again(folder, frames):
     write(folder, "a", frames)
     write(folder, "b", frames)
     told = run_regions(find_regions([folder]), workers=workers)
-    assert outcomes(told) == {"a": End.WRONG, "b": End.WRONG, "oslo": End.NOTHING}
-    assert [one.error for one in told[:2]] == ["no scheduler answers."] * 2 and len(tried) == 1
+    assert outcomes(told) == {"a": End.FAILED, "b": End.FAILED, "oslo": End.NOTHING}
+    assert [one.error for one in told[:2]] == ["ClusterError: no scheduler answers."] * 2
+    assert len(tried) == 1
 
 
 def test_a_stop_ends_all_and_what_was_finished_is_kept(folder, frames):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from popdask.errors import InputError
+from popdask.io.secrets import without_keys
 from popdask.store import RegionBusyError
 from popdask.workflow import communities
-from popdask.workflow.runlog import End, Reporter, RunLog, log_place, read_runs, without_keys
+from popdask.workflow.runlog import End, Reporter, RunLog, log_place, read_runs
 from tests.pipelines.small import job
 
 

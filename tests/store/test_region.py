@@ -202,7 +202,7 @@ def test_what_was_written_outside_stays_on_record(store):
     work = store.begin(grid(2))
     work.write_files("export", {}, {"frames": {"a": "1"}, "written": ["here.tif"]})
     work.forget(["export"])
-    assert work.records() == {"export": {"written": ["here.tif"]}}
+    assert work.records() == {"export": {"written": ["here.tif"], "again": True}}
     work = store.begin(grid(2, rows=20))
     assert work.records() == {"export": {"written": ["here.tif"]}}
 

@@ -1,0 +1,70 @@
+"""A job says who lies beyond the grid of its first frame, and refuses where they are many."""
+
+import pandas as pd
+import pytest
+import rasterio
+from rasterio.windows import Window
+
+from popdask.errors import InputError
+from popdask.io import people_beyond
+from popdask.store import RegionStore
+from popdask.workflow import communities
+from popdask.workflow.operations import verify
+from popdask.workflow.runlog import Reporter
+from tests.pipelines.small import job, small_world
+
+
+class Notes(Reporter):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """The small world, of which the first frame is 42 columns narrower."""
+    small_world().write(tmp_path)
+    path = tmp_path / "world_2000.tif"
+    with rasterio.open(path) as file:
+        window = Window(0, 0, file.width - 42, file.height)
+        values, profile = file.read(window=window), file.profile
+    path.unlink()
+    with rasterio.open(path, "w", **profile | {"width": values.shape[2]}) as file:
+        file.write(values)
+    return tmp_path
+
+
+def test_who_lies_beyond_is_told_everywhere(frames):
+    def settings(**how):
+        return job(frames, frames / "out.icechunk", input={"end": "2001", **how})
+
+    paths = {year: str(frames / f"world_{year}.tif") for year in (2000, 2001)}
+    ((total, beyond),) = people_beyond(paths)[["raster", "beyond"]].to_numpy()
+    text = f"{beyond:,.1f} of the {total:,.1f} people of 2001-01-01"
+    with pytest.raises(InputError, match=f"{text}.*at most 1%"):
+        communities.run(settings(align=True))
+    assert not RegionStore(frames / "out.icechunk").latest_records()
+    asked, notes = settings(align=True, max_beyond=0.9), Notes()
+    assert text in communities.extent(asked)
+    outcome = communities.run(asked, notes)
+    assert [note for note in notes.said if text in note]
+    assert outcome.balance["beyond"].tolist() == [0.0, beyond]
+    assert outcome.balance["raster"][1] == pytest.approx(total - beyond, rel=1e-6)
+    verified = verify(asked)
+    assert verified.differences == () and text in verified.notes[0]
+    longer = job(frames, asked.output.store, input={"align": True, "max_beyond": 0.9})
+    table = communities.run(longer).balance
+    pd.testing.assert_frame_equal(table[:2], outcome.balance)
+    assert (table["beyond"][1:] > 0).all()
+
+
+def test_a_grid_that_holds_all_frames_leaves_nobody_out(frames):
+    whole = job(frames, frames / "out.icechunk", input={"align": "cover", "end": "2001"})
+    outcome = communities.run(whole)
+    assert RegionStore(whole.output.store).dataset().sizes["x"] == 70
+    assert outcome.balance["beyond"].tolist() == [0.0, 0.0]
+    assert verify(whole).notes == ()

@@ -1,0 +1,71 @@
+"""No part of a password is said, however badly it is escaped, and places stay what they are."""
+
+from urllib.parse import quote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from popdask.cli.console import complain, say
+from popdask.datasets.transfer import shown
+from popdask.io.secrets import without_keys, without_secrets
+
+SCHEMES = st.sampled_from(["http", "https", "s3", "ftp", "tls", "/vsicurl/https"])
+HOSTS = st.sampled_from(["host", "example.org", "127.0.0.1:8000", "[::1]:80", "bucket"])
+PATHS = st.sampled_from(["", "/", "/a.tif", "/a/b_{year}.tif", "/a%20b.tif", "/a,b;c.tif"])
+#: A mark that is found again, among letters that end the parts of URLs.
+PASSWORDS = st.tuples(st.text("@/?#:%&=+.a", max_size=6), st.text("@/?#:%&=+.b", max_size=6)).map(
+    lambda parts: f"{parts[0]}SESAME{parts[1]}SESAME"
+)
+USERS = st.sampled_from(["me", "", "me%40work", "a.b"])
+QUERIES = st.sampled_from(["", "?token=SESAME", "?a=1&sig=SESAME/b@c", "#SESAME"])
+
+
+@given(SCHEMES, HOSTS, PATHS, PASSWORDS, USERS, st.booleans())
+def test_no_part_of_a_password_is_left(scheme, host, path, password, user, escaped):
+    password = quote(password, safe="") if escaped else password
+    place = without_secrets(f"{scheme}://{user}:{password}@{host}{path}")
+    assert place == f"{scheme}://{host}{path}"
+
+
+@given(SCHEMES, HOSTS, PATHS, QUERIES, st.sampled_from(["", "me:SESAME@", "SESAME@"]))
+def test_queries_and_users_go_and_places_stay(scheme, host, path, query, user):
+    place = without_secrets(f"{scheme}://{user}{host}{path}{query}")
+    assert "SESAME" not in place
+    if "@" not in query:
+        assert place == f"{scheme}://{host}{path}"
+        plain = place.removeprefix("/vsicurl/")
+        assert urlsplit(plain)[:3] == (scheme.removeprefix("/vsicurl/"), host, path)
+
+
+@given(st.text("ab/?#@:._{}* ", max_size=30).filter(lambda path: "://" not in path))
+def test_paths_stay_as_they_are(path):
+    assert without_secrets(f"/data/{path}") == f"/data/{path}"
+
+
+@given(
+    st.lists(st.tuples(SCHEMES, PASSWORDS, HOSTS, PATHS), min_size=1, max_size=3),
+    st.sampled_from(["{}", "no frame at {}; check it", "['{}',\n\t'b']", "({})", "'{}'"]),
+)
+def test_texts_hold_no_password(urls, form):
+    texts = [form.format(f"{s}://me:{word}@{host}{path}") for s, word, host, path in urls]
+    said = without_keys(" and ".join(texts))
+    assert "SESAME" not in said
+    for _, _, host, _ in urls:
+        assert host in said
+
+
+@pytest.mark.parametrize("verb", [say, complain])
+def test_nothing_that_is_printed_holds_one(verb, capsys, monkeypatch):
+    monkeypatch.setenv("MIRROR_PASSWORD", "SESAME-12")
+    verb("got https://me:p@SESAME/word@host/a.tif?k=SESAME with SESAME-12")
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    assert "SESAME" not in said and "https://host/a.tif" in said
+
+
+def test_s3_keys_and_signs_in_paths_stay():
+    assert without_secrets("s3://bucket/me@work/a@2x.tif") == "s3://bucket/me@work/a@2x.tif"
+    assert without_secrets("https://host/a@2x.tif") == "https://host/a@2x.tif"
+    assert shown("https://me:p@ss/w@host/a.tif") == "https://host/a.tif"
+    assert without_secrets("/vsicurl?url=https%3A%2F%2Fa%3Ab%40c&pc=1") == "/vsicurl"
