@@ -76,11 +76,10 @@ def compare(before: Path, after: Path) -> list[str]:
     lines = []
     for part in sorted(old.keys() | new.keys()):
         was, now = old.get(part, {}), new.get(part, {})
-        lines += [
-            f"{part}: {name}: {'gone' if name not in now else 'new' if name not in was else 'other'}"
-            for name in sorted(was.keys() | now.keys())
-            if was.get(name) != now.get(name)
-        ]
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                what = "gone" if name not in now else "other" if name in was else "new"
+                lines.append(f"{part}: {name}: {what}")
     return lines
 
 
