@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask._repr_html import ReprMixin
-from popdask.config.jobs import CommunitiesJob
+from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.errors import InputError
 from popdask.io import cube as cube_module
 from popdask.io import frames as cube
@@ -37,6 +37,8 @@ from popdask.workflow.runner import Files, Workers
 
 if TYPE_CHECKING:
     from popdask.workflow.communities_stages import CommunityStages
+
+FramesJob = CommunitiesJob | SettlementsJob
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,7 +76,7 @@ class CommunitiesPipeline:
     def files(self, job: CommunitiesJob, records: Mapping[str, Any]) -> Files:
         """Tell the versions of the frames' files, by ISO time."""
         known = records.get("population", {}).get("files", {})
-        return file_fingerprints(_frames(job), known)
+        return file_fingerprints(frame_files(job), known)
 
     def plan(self, job: CommunitiesJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
@@ -91,7 +93,7 @@ class CommunitiesPipeline:
         """Open the frames, and take up the work where it stands, without the stages to forget."""
         from popdask.workflow.communities_stages import CommunityStages  # which loads torch
 
-        source = _open(job)
+        source = open_input(job)
         grids.in_cells(job.communities.eps, source["population"])  # refused now, not after 5 stages
         work = store.begin(source, keep=MODELS)
         work.forget(forget)
@@ -124,7 +126,7 @@ def plan(job: CommunitiesJob) -> Plan:
     return runner.plan(PIPELINE, job)
 
 
-def extent(job: CommunitiesJob) -> str:
+def extent(job: FramesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes.
 
     Raises
@@ -132,7 +134,7 @@ def extent(job: CommunitiesJob) -> str:
     InputError
         If the frames are not there, or do not fit each other.
     """
-    population = _open(job)["population"]
+    population = open_input(job)["population"]
     frames, rows, columns = population.shape
     chunks = population.data.numblocks[1] * population.data.numblocks[2]
     return (
@@ -196,13 +198,15 @@ def found(store: RegionStore) -> str:
     return f"{len(store.table('communities')):,} communities in {tracks:,} tracks"
 
 
-def _frames(job: CommunitiesJob) -> dict[np.datetime64, str]:
+def frame_files(job: FramesJob) -> dict[np.datetime64, str]:
+    """The file of each frame of a job, by time."""
     return cube.find_frames(job.input.frames, job.input.start, job.input.end)
 
 
-def _open(job: CommunitiesJob) -> xr.Dataset:
+def open_input(job: FramesJob) -> xr.Dataset:
+    """Open the frames of a job, lazily."""
     settings = job.input.model_dump(include={"chunks", "align", "nodata"})
-    return cube_module.open_frames(_frames(job), **settings)
+    return cube_module.open_frames(frame_files(job), **settings)
 
 
 TOLERANCE = 1e-9  # of the people of a raster, as promised
@@ -217,8 +221,34 @@ def check(store: RegionStore) -> Iterator[str]:
         One sentence for each thing that is not as promised.
     """
     arrays = store.dataset()
-    now = people_balance(arrays["community"], arrays["population"])
-    then = store.table("balance")
+    tables = (store.table(name) for name in ("balance", "tracks", "links"))
+    yield from check_labels(arrays["community"], arrays["population"], *tables)
+
+
+def check_labels(
+    labels: xr.DataArray,
+    population: xr.DataArray,
+    then: pd.DataFrame,
+    tracks: pd.DataFrame,
+    links: pd.DataFrame,
+) -> Iterator[str]:
+    """Count the people of labelled cells again, and check the tracks by the links.
+
+    Parameters
+    ----------
+    labels, population
+        The arrays, as stored.
+    then
+        The balance of people that the run has recorded.
+    tracks, links
+        The tables of communities, or of what else the labels are.
+
+    Yields
+    ------
+    str
+        One sentence for each thing that is not as promised.
+    """
+    now = people_balance(labels, population)
     try:
         check_balance(now)
     except LostPeopleError as error:
@@ -231,6 +261,6 @@ def check(store: RegionStore) -> Iterator[str]:
                 f"{then[name][row]:,.1f} were recorded."
             )
     try:
-        verify_tracks(store.table("tracks"), store.table("links"), times=arrays["time"].values)
+        verify_tracks(tracks, links, times=labels["time"].values)
     except InputError as error:
         yield f"{error}."

@@ -115,10 +115,34 @@ def _scenes() -> Product:
     )
 
 
+def _settlements() -> Product:
+    from popdask.workflow import settlements
+
+    return Product(
+        settlements.PIPELINE,
+        settlements.plan,
+        settlements.extent,
+        settlements.costs,
+        settlements.run,
+        settlements.run_only,
+        settlements.found,
+        settlements.check,
+        settlements.draw,
+        _illustrate_settlements,
+    )
+
+
+def _illustrate_settlements(job: Any, region: RegionStore, branch: str) -> Iterator[Picture]:
+    from popdask.workflow import settlements_stages
+
+    return settlements_stages.illustrate(job, region, branch)
+
+
 PRODUCTS: Mapping[str, Callable[[], Product]] = {
     "communities": _communities,
     "population": _population,
     "scenes": _scenes,
+    "settlements": _settlements,
 }
 
 
