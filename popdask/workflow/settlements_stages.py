@@ -43,10 +43,10 @@ from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan, StagePlan
 from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, own_store, owner_record
-from popdask.workflow.settlements import GEONAMES
 
 LONGLAT = "EPSG:4326"
 RASTERS = ("population", "degurba", "settlement")
+AT_ONCE = 6  # frames that are compared with those before them
 Frames = dict[np.datetime64, dict[str, Path]]
 
 #: Colours of the Degree of Urbanisation, those of GHS-SMOD.
@@ -135,9 +135,8 @@ def check_inputs(job: SettlementsJob, population: xr.DataArray) -> None:
 
 def _codes(job: SettlementsJob, population: xr.DataArray) -> xr.DataArray:
     """The Degree of Urbanisation of cells of 1 km, drawn on those of the population."""
-    given = {name: _surface(job, name, population) for name in ("land", "built")}
-    coarse = {name: _coarse(surface) for name, surface in given.items()}
-    codes = degree_of_urbanisation(to_1km(population), **coarse)
+    land, built = (_coarse(_surface(job, name, population)) for name in ("land", "built"))
+    codes = degree_of_urbanisation(to_1km(population), land=land, built=built)
     return from_1km(codes, population)
 
 
@@ -165,8 +164,8 @@ def _surface(job: SettlementsJob, name: str, population: xr.DataArray) -> xr.Dat
     with open_raster(place) as file:
         tags = {key.lower(): text for key, text in (*file.tags().items(), *file.tags(1).items())}
         said = file.units[0] or tags.get("units", "")
-    chunks = tuple(population.chunksizes[dim] for dim in ("y", "x"))
-    surface = cube.open_frames([place], times=["2000"], chunks=(1, *chunks))["population"][0]
+    frame = cube.open_frames([place], times=["2000"], chunks=job.input.chunks)
+    surface = frame["population"][0]
     units = {"share": "1", "m2": "m2", None: said}[job.settlements.units]
     metres = units.strip().lower() in {"m2", "m²", "m^2", "m**2"}
     return surface.drop_vars("time").rename(name).assign_attrs(units="m2" if metres else units)
@@ -220,15 +219,23 @@ def _summary(run: SettlementStages, stage: StagePlan) -> None:
 def _links(run: SettlementStages, stage: StagePlan) -> None:
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
-    options = {"rule": "overlap", "share": job.links.share, "error": job.input.error}
-    for first, last in frame_runs(stage.stale):
+    options: dict[str, Any] = {"share": job.links.share, "error": job.input.error}
+    for first, last in _batches(stage.stale):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
-        found = compare_frames(frames["settlement"], frames["population"], memory=memory, **options)
+        labels, population = frames["settlement"], frames["population"]
+        found = compare_frames(labels, population, rule="overlap", memory=memory, **options)
         targets = arrays["time"].values[first : last + 1]
         parts.append([table[table["next"].isin(targets)] for table in found])
     links, ends = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     fresh = {"settlement_links": links, "settlement_ends": _as_settlements(ends)}
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
+
+
+def _batches(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Runs of frames, as (first, last), of a few each: what is compared at once is held at once."""
+    for first, last in frame_runs(frames):
+        for start in range(first, last + 1, AT_ONCE):
+            yield start, min(start + AT_ONCE - 1, last)
 
 
 def _tracks(run: SettlementStages, stage: StagePlan) -> None:
@@ -295,13 +302,13 @@ def _write_exports(run: SettlementStages, exports: Exports) -> None:
         others |= {kind: exports.geotiff(arrays[kind], f"{name}_{kind}") for kind in RASTERS}
     if formats & {"geoparquet", "gpkg"}:
         others |= _tables(run, exports)
-    if run.job.settlements.names == GEONAMES:
+    if run.job.settlements.by_geonames:
         text = files_io.write_text(exports.folder / f"{name}_CREDITS.txt", GEONAMES_CREDIT + "\n")
         exports.add(text)
     if "stac" in formats:
         exports.fetch(*(path for rasters in frames.values() for path in rasters.values()))
         words = f"Settlements of {name}, found in gridded population data and followed through time"
-        credit = f". {GEONAMES_CREDIT}" if run.job.settlements.names == GEONAMES else ""
+        credit = f". {GEONAMES_CREDIT}" if run.job.settlements.by_geonames else ""
         written = stac.write_catalog(
             exports.folder,
             name,
