@@ -236,6 +236,12 @@ def test_without_the_package_of_names_a_sentence_says_what_to_install(
         settlements.run(settings)
 
 
+def test_pictures(folder, finished, tmp_path):
+    settings = job(folder, finished.store.path, output={"folder": str(tmp_path / "drawn")})
+    drawn = [path.name for path in product(settings).draw(settings)]
+    assert drawn == ["country_settlements.png", "country_change.png"]
+
+
 def test_torch_is_not_loaded(folder, tmp_path):
     code = f"""if True:
         import sys
@@ -258,7 +264,7 @@ def test_the_kind_is_known_to_operators(finished, folder):
 
 
 def test_exports(folder, tmp_path):
-    formats = ("cog", "geotiff", "geoparquet", "gpkg", "stac")
+    formats = ("cog", "geotiff", "geoparquet", "gpkg", "stac", "report")
     settings = job(folder, tmp_path / "out.icechunk", output={"export": formats})
     outcome = settlements.run(settings)
     place = settings.export_folder
@@ -270,5 +276,7 @@ def test_exports(folder, tmp_path):
     assert tracks.loc["Småby", "frames"] == 4
     with rasterio.open(place / "country_degurba_2003.tif") as file:
         assert file.colormap(1)[30][:3] == (255, 0, 0) and 30 in file.read(1)
+    page = (place / "country_report.html").read_text(encoding="utf-8")
+    assert "Settlements of <span" in page
     assert (place / "country_collection.json").exists()
     assert settlements.plan(settings).done and verify(settings).differences == ()
