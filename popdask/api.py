@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from popdask.workflow.plan import Plan
     from popdask.workflow.population import PopulationResult as Population
     from popdask.workflow.scenes import ScenesResult as Scenes
+    from popdask.workflow.settlements import SettlementsResult as Settlements
 
 
 def plan_job(job: Job | str | Path) -> Plan:
@@ -71,7 +72,7 @@ def run_job(
     cluster: str | Path | None = None,
     force: bool = False,
     tell: Callable[[str], None] | None = None,
-) -> Communities | Population | Scenes:
+) -> Communities | Population | Scenes | Settlements:
     """Run a job, or as much of it as is not done yet.
 
     Parameters
@@ -93,7 +94,8 @@ def run_job(
     Outcome
         What there was to compute, ``plan``, and everything that is stored, ``store``, a
         `RegionStore`. A communities job also has ``communities``, ``tracks`` and ``balance``; a
-        population job ``people``, ``scores`` and ``zones``; a scenes job ``groups``.
+        settlements job ``settlements``, ``tracks`` and ``balance``; a population job ``people``,
+        ``scores`` and ``zones``; a scenes job ``groups``.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def run_job(
     settings, conductor = _conducted(job)
     workers = nullcontext if cluster is None else partial(_workers, cluster, tell)
     reporter = None if tell is None else _Lines(tell)
-    outcome: Communities | Population | Scenes = conductor.run(
+    outcome: Communities | Population | Scenes | Settlements = conductor.run(
         settings, reporter, force=force, workers=workers
     )
     return outcome

@@ -19,7 +19,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from popdask._cluster_file import Bounds, ClusterFile, Seconds
-from popdask.config import CommunitiesJob, PopulationJob, ScenesJob
+from popdask.config import CommunitiesJob, PopulationJob, ScenesJob, SettlementsJob
 from popdask.config.load import table_of
 from popdask.config.settings import Place
 
@@ -28,6 +28,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "communities": CommunitiesJob,
     "population": PopulationJob,
     "scenes": ScenesJob,
+    "settlements": SettlementsJob,
     "cluster": ClusterFile,
 }
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from popdask.workflow.regions import Standing
     from popdask.workflow.runlog import Attempt
     from popdask.workflow.scenes import ScenesResult as Groups
+    from popdask.workflow.settlements import SettlementsResult
 
 
 def show_outcome(outcome: CommunitiesResult) -> None:
@@ -103,6 +104,51 @@ def show_estimates(outcome: Estimates) -> None:
     say(f"results: {outcome.store.path}")
 
 
+#: Settlements that are listed, and what of them.
+LARGEST = 10
+COLUMNS = ["settlement", "kind", "people", "people per km²", "growth per year"]
+
+
+def show_settlements(outcome: SettlementsResult) -> None:
+    """Print what a run has found: the largest settlements, those of each frame, events."""
+    from popdask.tracking.events import EVENTS
+
+    if outcome.plan.done:
+        say("nothing to do")
+    table, balance = outcome.settlements, outcome.balance
+    last = table[table["time"] == balance["time"].iloc[-1]]
+    largest = last.sort_values("population", ascending=False).head(LARGEST)
+    rows = [
+        (
+            str(row.name),
+            str(row.kind),
+            f"{row.population:,.0f}",
+            f"{row.density:,.0f}",
+            "–" if row.growth != row.growth else f"{row.growth:+.1f} %",
+        )
+        for row in largest.drop(columns="geometry").itertuples(index=False)
+    ]
+    say("")
+    show_table(COLUMNS, rows)
+    there = table.groupby("time").size()
+    frames = [
+        (
+            f"{row.time:%Y-%m-%d}",
+            f"{there.get(row.time, 0):,}",
+            f"{row.inside:,.0f}",
+            f"{row.outside:,.0f}",
+            f"{row.raster:,.0f}",
+        )
+        for row in balance.itertuples()
+    ]
+    say("")
+    show_table(["frame", "settlements", "people in them", "outside", "in the raster"], frames)
+    events = outcome.tracks["event"].value_counts()
+    told = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
+    say(f"\n{count(outcome.tracks['track'].nunique(), 'track')}: {told}")
+    say(f"results: {outcome.store.path}")
+
+
 def show_scenes(outcome: Groups) -> None:
     """Print what a scenes run has found: the cells of each group."""
     if outcome.plan.done:
@@ -148,6 +194,7 @@ SHOW: Mapping[str, Callable[[Any], None]] = {
     "communities": show_outcome,
     "population": show_estimates,
     "scenes": show_scenes,
+    "settlements": show_settlements,
 }
 
 

@@ -1,5 +1,7 @@
 """The settings of the communities job: population rasters in, communities through time out.
 
+The settings of the settlements job: population rasters in, places through time out.
+
 The settings of the scenes job: aerial images in, groups of cells that look alike out.
 
 The settings of the population job: aerial images in, people per cell out.
@@ -173,6 +175,51 @@ class CommunitiesJob(settings.Job):
     domain: Domain = Domain()
     communities: Communities = Communities()
     links: Links = Links()
+    tracks: Tracks = Tracks()
+    output: CommunitiesOutput
+
+
+class SettlementRules(Settings):
+    """Which cells are a settlement, and what it is called."""
+
+    density: Above0 = 300.0
+    """People per km² of land from which a cell of 1 km belongs to a settlement."""
+    min_people: Annotated[float, Field(ge=0)] = 500.0
+    """People of a settlement."""
+    hold: bool = True
+    """Hold cells and settlements from frame to frame, so that noise is no event."""
+    land: PlaceName | None = None
+    """Raster of permanent land on the grid of the frames; without it every cell is land."""
+    built: PlaceName | None = None
+    """Raster of built-up area on that grid; without it the rules that need it are left out."""
+    units: Literal["share", "m2"] | None = None
+    """What land and built-up area are in, where their files do not say."""
+    names: Literal["geonames"] | PlaceName | None = None
+    """``geonames``, or a file of points or polygons that settlements are called after."""
+    column: str = "name"
+    """The column of the file that holds the names."""
+
+    @property
+    def by_geonames(self) -> bool:
+        """Whether settlements are called after the places of GeoNames, which want credit."""
+        return self.names == "geonames"
+
+
+class SettlementLinks(Settings):
+    """Links between the settlements of consecutive frames, by the people in common."""
+
+    share: Part = 0.25
+    """Part of the people of either settlement that a link must carry."""
+
+
+class SettlementsJob(settings.Job):
+    """A region's frames, and the settlements that are followed in them."""
+
+    pipeline: Literal["settlements"] = "settlements"
+    """The product."""
+    input: CommunitiesInput
+    settlements: SettlementRules = SettlementRules()
+    links: SettlementLinks = SettlementLinks()
     tracks: Tracks = Tracks()
     output: CommunitiesOutput
 

@@ -12,12 +12,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from popdask.config.jobs import CommunitiesJob, PopulationJob, ScenesJob
+from popdask.config.jobs import CommunitiesJob, PopulationJob, ScenesJob, SettlementsJob
 from popdask.config.settings import Job, Place
 from popdask.errors import InputError
 
@@ -103,6 +103,7 @@ JOBS: Mapping[str, type[Job]] = {
     "communities": CommunitiesJob,
     "population": PopulationJob,
     "scenes": ScenesJob,
+    "settlements": SettlementsJob,
 }
 
 
@@ -172,7 +173,7 @@ def _resolve(tables: dict[str, Any], model: type[BaseModel], path: Path, *above:
             for row in value:
                 if isinstance(row, dict):
                     _resolve(row, rows, path, *above, key)
-        elif _is_place(field) and isinstance(value, str):
+        elif _is_place(field) and isinstance(value, str) and value not in _words(field):
             tables[key] = _absolute(value, path, _setting((*above, key)))
         elif _is_place(field) and isinstance(value, list):
             tables[key] = [
@@ -186,6 +187,12 @@ def _table_of_rows(field: FieldInfo) -> type[BaseModel] | None:
     kinds = get_args(field.annotation)
     tables = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
     return next(tables, None) if get_origin(field.annotation) is tuple else None
+
+
+def _words(field: FieldInfo) -> set[Any]:
+    """The words that a field takes for what they are, beside paths."""
+    literals = (kind for kind in get_args(field.annotation) if get_origin(kind) is Literal)
+    return {word for kind in literals for word in get_args(kind)}
 
 
 def _is_place(field: FieldInfo) -> bool:

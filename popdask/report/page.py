@@ -41,7 +41,12 @@ from popdask.report.maps import (
     pyramid,
     themes,
 )
-from popdask.report.products import communities_content, population_content, scenes_content
+from popdask.report.products import (
+    communities_content,
+    population_content,
+    scenes_content,
+    settlements_content,
+)
 from popdask.report.tables import latest_stages, record_tables
 from popdask.store.records import MAIN, Finished
 from popdask.store.repository import RegionStore
@@ -193,6 +198,7 @@ CONTENTS = {
     "communities": communities_content,
     "population": population_content,
     "scenes": scenes_content,
+    "settlements": settlements_content,
 }
 PARTS = {
     "map": "Map",
@@ -211,6 +217,8 @@ EXPORTS = ("export", "tables")
 #: What a page shows nothing of, unless its content says otherwise.
 EMPTY: Mapping[str, Any] = {
     "communities": False,
+    "one": "community",
+    "many": "communities",
     "lanes": "",
     "balance": None,
     "scores": None,

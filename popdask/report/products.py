@@ -20,6 +20,22 @@ from popdask.report.plots import LANES, timeline_plots
 from popdask.store.repository import RegionStore
 from popdask.tracking.tracks import split_off
 
+INHABITANTS = Layer(
+    "population",
+    "Population",
+    "amount",
+    "People in each square of {cell}, on a logarithmic scale: a step from 10 to 100 looks like one "
+    "from 100 to 1,000.",
+    told="about # people in {cell}",
+)
+SETTLEMENTS = Layer(
+    "community",
+    "Settlements",
+    "community",
+    "Neighbouring cells of 1 km that are densely lived in make a settlement. It has the colour of "
+    "its track, the same in every frame, and it is the fuller the more people live in a cell.",
+)
+
 
 def communities_content(region: RegionStore, branch: str) -> Content:
     """Gather what the report of a communities job shows.
@@ -73,10 +89,78 @@ def communities_content(region: RegionStore, branch: str) -> Content:
     )
 
 
-def _lead(span: list[str], tracks: pd.DataFrame) -> str:
+def settlements_content(region: RegionStore, branch: str) -> Content:
+    """Gather what the report of a settlements job shows.
+
+    Parameters
+    ----------
+    region
+        The results.
+    branch
+        The branch of them.
+    """
+    found = region.dataset(branch)
+    described, tracks, links, balance = (
+        region.table(name, branch)
+        for name in ("settlements", "settlement_tracks", "settlement_links", "balance")
+    )
+    tracks = tracks.rename(columns={"settlement": "community"})  # whose part they have on the page
+    grid, times = Grid.of(found["population"]), found["time"].values
+    there = tables.settlement_columns(described, times, grid)
+    events = tables.event_columns(tracks, times)
+    colours = tables.track_colours(tracks)
+    timeline = timeline_plots(there, events, colours, times)
+    span = [year(time) for time in times]
+    curves = plots.curve_plots(times)
+    return Content(
+        lead=_lead(span, tracks, "Settlements"),
+        numbers=_settlement_numbers(balance, described, tracks),
+        map_note="Move the slider through the years; drag to move the map, scroll or pinch to "
+        "zoom, click a settlement to follow it.",
+        layers=[SETTLEMENTS, INHABITANTS],
+        rasters={"community": found["settlement"], "population": found["population"]},
+        grid=grid,
+        times=span,
+        milliseconds=plots.milliseconds(times),
+        plots=[plots.map_plot(grid), *curves, *timeline, plots.balance_plot(balance)],
+        tables={
+            "communities": there,
+            "links": tables.link_columns(links, times),
+            "events": events,
+        },
+        colours=colours,
+        filling={
+            "communities": True,
+            "one": "settlement",
+            "many": "settlements",
+            "lanes": _lanes_note(len(timeline[1].tags[0]) if len(timeline) > 1 else 0),
+            "balance": _balance(balance, span, "settlement", "settlements"),
+        },
+    )
+
+
+def _settlement_numbers(
+    balance: pd.DataFrame, described: pd.DataFrame, tracks: pd.DataFrame
+) -> list[dict[str, str]]:
+    last = balance.iloc[-1]
+    now = year(balance["time"].to_numpy()[-1])
+    kinds = described["kind"][described["time"] == last["time"]].value_counts()
+    share = last["inside"] / last["raster"] if last["raster"] else 0.0
+    told = {
+        f"people in {now}": f"{last['raster']:,.0f}",
+        "of them live in settlements": f"{share:.1%}",
+        f"cities in {now}": f"{kinds.get('city', 0):,}",
+        f"towns in {now}": f"{kinds.get('town', 0):,}",
+        f"villages in {now}": f"{kinds.get('village', 0):,}",
+        "times settlements merged": f"{(tracks['event'] == 'merge').sum():,}",
+    }
+    return [{"what": what, "value": value} for what, value in told.items()]
+
+
+def _lead(span: list[str], tracks: pd.DataFrame, many: str = "Communities") -> str:
     years = span[0] if len(span) == 1 else f"{span[0]}–{span[-1]}"
     return (
-        f"Communities found in gridded population data, {years}, in {len(span)} frames, and "
+        f"{many} found in gridded population data, {years}, in {len(span)} frames, and "
         f"followed through time as {tracks['track'].nunique():,} tracks."
     )
 
@@ -110,14 +194,7 @@ def _layers(last: xr.Dataset) -> list[Layer]:
             "Neighbouring cells of one class make a community. It has the colour of its track, the "
             "same in every frame, and it is the fuller the more people live in a cell.",
         ),
-        Layer(
-            "population",
-            "Population",
-            "amount",
-            "People in each square of {cell}, on a logarithmic scale: a step from 10 to 100 looks "
-            "like one from 100 to 1,000.",
-            told="about # people in {cell}",
-        ),
+        INHABITANTS,
         Layer(
             "classes",
             "Classes",
@@ -158,7 +235,9 @@ def _lanes_note(shown: int) -> str:
     )
 
 
-def _balance(balance: pd.DataFrame, span: list[str]) -> dict[str, Any]:
+def _balance(
+    balance: pd.DataFrame, span: list[str], one: str = "community", many: str = "communities"
+) -> dict[str, Any]:
     worst = float(balance["difference"].abs().max())
     names = ["inside", "outside", "total", "raster"]
     counts = balance[names].to_numpy(float).tolist()
@@ -169,12 +248,12 @@ def _balance(balance: pd.DataFrame, span: list[str]) -> dict[str, Any]:
     beyond = float(balance["beyond"].sum()) if "beyond" in balance else 0.0
     lost = f"{beyond:,.1f} people lie beyond the grid, and are left out. " if beyond else ""
     return {
-        "note": f"{lost}Everyone in the raster is either in a community or outside all of them. "
-        f"The two were counted apart from the raster; they differ by {worst:.0e} of it at most."
+        "note": f"{lost}Everyone in the raster is either in a {one} or outside all of them. The "
+        f"two were counted apart from the raster; they differ by {worst:.0e} of it at most."
         if worst
-        else f"{lost}Everyone in the raster is either in a community or outside all of them. The "
-        "two were counted apart from the raster, and add up to it exactly in every frame.",
-        "head": ("frame", "in communities", "outside", "together", "in the raster", "difference"),
+        else f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
+        "were counted apart from the raster, and add up to it exactly in every frame.",
+        "head": ("frame", f"in {many}", "outside", "together", "in the raster", "difference"),
         "rows": rows,
     }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import shapely
 from pydantic import BaseModel
 
 from popdask.config.load import JOBS, table_of
@@ -61,6 +62,41 @@ def community_columns(
         "y": plain(y.round(3)),
         "velocity": plain(table["velocity"]),
         "heading": plain(table["heading"].round(1)),
+    }
+
+
+def settlement_columns(settlements: pd.DataFrame, times: np.ndarray, grid: Grid) -> Columns:
+    """List every settlement of every frame, by name.
+
+    Parameters
+    ----------
+    settlements
+        The table of a settlements job.
+    times
+        The frames.
+    grid
+        Where the cells lie.
+
+    Returns
+    -------
+    dict of str to list
+        As `community_columns`, with ``name``, without motion.
+    """
+    table = settlements.sort_values(["time", "settlement"], ignore_index=True)
+    x, y = grid.place(shapely.centroid(np.asarray(table["geometry"])))
+    unknown: list[Any] = [None] * len(table)
+    return {
+        "frame": _frames(table["time"], times),
+        "community": table["settlement"].tolist(),
+        "track": table["track"].tolist(),
+        "name": table["name"].tolist(),
+        "people": plain(table["population"]),
+        "cells": table["cells"].tolist(),
+        "area": plain(table["area_km2"]),
+        "x": plain(x.round(3)),
+        "y": plain(y.round(3)),
+        "velocity": unknown,
+        "heading": unknown,
     }
 
 

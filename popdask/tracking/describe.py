@@ -230,6 +230,41 @@ def move(communities: gpd.GeoDataFrame, origin: np.ndarray) -> gpd.GeoDataFrame:
     return communities.assign(velocity=velocity, heading=heading)
 
 
+def yearly_growth(tracks: pd.DataFrame, times: Iterable[Any]) -> pd.Series:
+    """Give the growth of communities in per cent per year, like for like.
+
+    Parameters
+    ----------
+    tracks : pandas.DataFrame
+        The tracks, as :func:`popdask.tracking.tracks.tracks` gives them: time, community, event,
+        gap, growth.
+    times : iterable
+        The times of all frames, ascending.
+
+    Returns
+    -------
+    pandas.Series
+        By time and community: the constant rate at which its people, compared on the same cells,
+        came from those of the frame in which its track was seen before. NaN where that is not
+        known, as in the first frame.
+
+    Examples
+    --------
+    >>> tracks = pd.DataFrame({"time": [2000, 2010], "community": 0, "event": "grow", "gap": 0})
+    >>> yearly_growth(tracks.assign(growth=[np.nan, 0.21]), [2000, 2010]).round(2).tolist()
+    [nan, 1.92]
+    """
+    rows = tracks[tracks["event"] != "vanish"].drop_duplicates(["time", "community"])
+    frames = pd.Series(list(times))
+    here = pd.Index(frames).get_indexer(pd.Index(rows["time"]))
+    before = here - 1 - rows["gap"].to_numpy()
+    years = _years(frames)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        span = np.where(before >= 0, years[here] - years[before], np.nan)
+        rate = 100 * ((1 + rows["growth"].to_numpy(dtype=float)) ** (1 / span) - 1)
+    return pd.Series(rate, pd.MultiIndex.from_frame(rows[["time", "community"]]), name="growth")
+
+
 def _years(times: pd.Series) -> np.ndarray:
     """Write times as decimal calendar years; numbers are years already."""
     if not pd.api.types.is_datetime64_dtype(times):

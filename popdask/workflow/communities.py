@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask._repr_html import ReprMixin
-from popdask.config.jobs import CommunitiesJob
+from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.io import cube as cube_module
 from popdask.io import extents, grids, rasters
 from popdask.io import frames as cube
@@ -29,6 +29,8 @@ from popdask.workflow.runner import Files, Workers
 
 if TYPE_CHECKING:
     from popdask.workflow.communities_stages import CommunityStages
+
+FramesJob = CommunitiesJob | SettlementsJob
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +68,7 @@ class CommunitiesPipeline:
     def files(self, job: CommunitiesJob, records: Mapping[str, Any]) -> Files:
         """Tell the versions of the frames' files, by ISO time."""
         known = records.get("population", {}).get("files", {})
-        return file_fingerprints(_frames(job), known)
+        return file_fingerprints(frame_files(job), known)
 
     def plan(self, job: CommunitiesJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
@@ -87,7 +89,7 @@ class CommunitiesPipeline:
         """Open the frames, and take up the work where it stands, without the stages to forget."""
         from popdask.workflow.communities_stages import CommunityStages  # which loads torch
 
-        source = _open(job)
+        source = open_input(job)
         grids.in_cells(job.communities.eps, source["population"])  # refused now, not after 5 stages
         work = store.begin(source, keep=MODELS)
         work.forget(forget)
@@ -120,7 +122,7 @@ def plan(job: CommunitiesJob) -> Plan:
     return runner.plan(PIPELINE, job)
 
 
-def extent(job: CommunitiesJob) -> str:
+def extent(job: FramesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes.
 
     Frames that are to be aligned are read, and who is beyond the grid is told.
@@ -130,10 +132,10 @@ def extent(job: CommunitiesJob) -> str:
     InputError
         If the frames are not there, or do not fit each other.
     """
-    population = _open(job)["population"]
+    population = open_input(job)["population"]
     frames, rows, columns = population.shape
     chunks = population.data.numblocks[1] * population.data.numblocks[2]
-    beyond = extents.people_beyond(_frames(job), align=job.input.align, nodata=job.input.nodata)
+    beyond = extents.people_beyond(frame_files(job), align=job.input.align, nodata=job.input.nodata)
     said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
     return (
         f"{frames} × {rows} × {columns} = {population.size:,} cells, in {chunks:,} "
@@ -196,10 +198,12 @@ def found(store: RegionStore) -> str:
     return f"{len(store.table('communities')):,} communities in {tracks:,} tracks"
 
 
-def _frames(job: CommunitiesJob) -> dict[np.datetime64, str]:
+def frame_files(job: FramesJob) -> dict[np.datetime64, str]:
+    """The file of each frame of a job, by time."""
     return cube.find_frames(job.input.frames, job.input.start, job.input.end)
 
 
-def _open(job: CommunitiesJob) -> xr.Dataset:
+def open_input(job: FramesJob) -> xr.Dataset:
+    """Open the frames of a job, lazily."""
     settings = job.input.model_dump(include={"chunks", "align", "nodata"})
-    return cube_module.open_frames(_frames(job), **settings)
+    return cube_module.open_frames(frame_files(job), **settings)

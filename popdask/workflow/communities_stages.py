@@ -14,7 +14,7 @@ and is committed when it is finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,10 @@ import xarray as xr
 from popdask.blocks import sampling
 from popdask.blocks.sampling import gather_windows, sample_cells
 from popdask.config.jobs import CommunitiesJob
-from popdask.errors import InputError
 from popdask.io import export as export_module
 from popdask.io import extents, grids, stac
 from popdask.io import frames as cube
 from popdask.io import tables as export
-from popdask.io.extents import beyond_texts
 from popdask.plot.style import CLASSES, number_colours
 from popdask.store.content import table_bytes
 from popdask.store.records import WORK
@@ -44,11 +42,10 @@ from popdask.tracking import tracks as linking
 from popdask.tracking.autoencoder import train, training_windows
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.dbscan import remove_small_communities
-from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
 from popdask.tracking.encoder import EncoderConfig, FittedEncoder
 from popdask.tracking.events import EventRules
 from popdask.tracking.link import compare_frames
-from popdask.tracking.tracks import verify_tracks
+from popdask.workflow.checks import beyond_notes
 from popdask.workflow.communities_outputs import illustrate
 from popdask.workflow.communities_plan import RASTERS, export_names, hold_of
 from popdask.workflow.exports import Exports, cycled, exported, exporting, write_page
@@ -122,50 +119,6 @@ class CommunitiesRun:
                 table["beyond"] = table["beyond"].fillna(0.0)
             files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
         return files
-
-
-TOLERANCE = 1e-9  # of the people of a raster, as promised
-
-
-def check(store: RegionStore) -> Iterator[str]:
-    """Count everyone again and compare with the stored balance; check the tracks by the links.
-
-    Yields
-    ------
-    str
-        One sentence for each thing that is not as promised.
-    """
-    arrays = store.dataset()
-    now = people_balance(arrays["community"], arrays["population"])
-    then = store.table("balance")
-    try:
-        check_balance(now)
-    except LostPeopleError as error:
-        yield str(error)
-    for name in ("inside", "outside", "raster"):
-        same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
-        for row in np.flatnonzero(~same):
-            yield (
-                f"people {name} of {now['time'][row]:%Y-%m-%d} are {now[name][row]:,.1f}, "
-                f"{then[name][row]:,.1f} were recorded."
-            )
-    try:
-        verify_tracks(store.table("tracks"), store.table("links"), times=arrays["time"].values)
-    except InputError as error:
-        yield f"{error}."
-
-
-def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
-    """Say of each frame how many people lay beyond the grid that it was brought onto.
-
-    Parameters
-    ----------
-    records
-        The records of the finished stages.
-    """
-    told = records.get("population", {}).get("beyond", {})
-    rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(told.items())]
-    yield from beyond_texts(pd.DataFrame(rows, columns=["time", "raster", "beyond"]))
 
 
 Frames = dict[np.datetime64, dict[str, Path]]

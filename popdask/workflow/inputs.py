@@ -142,7 +142,9 @@ def run_record(
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that the numbers may depend on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+    return {"python": platform.python_version()} | {
+        name: package_version(name) for name in LIBRARIES
+    }
 
 
 def _clean(value: Any) -> Any:
@@ -164,7 +166,8 @@ def _machine() -> dict[str, Any]:
     return host | {"workers": len(workers), "threads": sum(w["nthreads"] for w in workers)}
 
 
-def _version(name: str) -> str:
+def package_version(name: str) -> str:
+    """Tell the version of an installed package; "unknown" where it is not."""
     try:
         return version(name)
     except PackageNotFoundError:  # a checkout that was never installed

@@ -28,7 +28,7 @@ from popdask.store.content import READ_ERRORS, stored_checksum
 from popdask.store.lock import Owner
 from popdask.store.records import MAIN, Finished, Run
 from popdask.store.repository import RegionStore
-from popdask.workflow.communities_stages import beyond_notes
+from popdask.workflow.checks import beyond_notes
 from popdask.workflow.exports import changed_exports, exported, write_page
 from popdask.workflow.pipelines import product
 from popdask.workflow.plan import Plan

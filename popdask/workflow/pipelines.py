@@ -64,9 +64,9 @@ def _communities() -> Product:
 
 # What needs torch or matplotlib is loaded when it is asked for.
 def _check_communities(store: RegionStore) -> Iterable[str]:
-    from popdask.workflow import communities_stages
+    from popdask.workflow import checks
 
-    return communities_stages.check(store)
+    return checks.check(store)
 
 
 def _draw_communities(job: Any, reporter: Any = None) -> list[Path]:
@@ -115,10 +115,34 @@ def _scenes() -> Product:
     )
 
 
+def _settlements() -> Product:
+    from popdask.workflow import settlements
+
+    return Product(
+        settlements.PIPELINE,
+        settlements.plan,
+        settlements.extent,
+        settlements.costs,
+        settlements.run,
+        settlements.run_only,
+        settlements.found,
+        settlements.check,
+        settlements.draw,
+        _illustrate_settlements,
+    )
+
+
+def _illustrate_settlements(job: Any, region: RegionStore, branch: str) -> Iterator[Picture]:
+    from popdask.workflow import settlements_stages
+
+    return settlements_stages.illustrate(job, region, branch)
+
+
 PRODUCTS: Mapping[str, Callable[[], Product]] = {
     "communities": _communities,
     "population": _population,
     "scenes": _scenes,
+    "settlements": _settlements,
 }
 
 

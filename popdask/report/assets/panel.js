@@ -17,7 +17,7 @@ function direction(heading) {
 }
 
 function nameOf(row) {
-  return `community ${row.community}`;
+  return row.name ?? `community ${row.community}`;
 }
 
 function anchor(row, labels) {
@@ -32,7 +32,7 @@ function facts(row, factor) {
     ["area", `${decimals(row.area, 1)} km²`],
     ["density", `${count(row.people / row.area)} people per km²`],
     ["cells", count(row.cells)],
-    ["moves", speed],
+    ...(row.name === undefined ? [["moves", speed]] : []),
   ];
   return make("dl", {}, ...told.flatMap(([name, text]) =>
     [make("dt", {}, name), make("dd", {"data-fact": name}, text)]));
@@ -60,7 +60,7 @@ function describe(place, row, track, world, frame) {
   }
   const lastFrame = frame === labels.length - 1;
   place.replaceChildren(
-    make("h3", {}, `Community ${row.community} of ${labels[frame]}`),
+    make("h3", {}, `${row.name ?? `Community ${row.community}`} of ${labels[frame]}`),
     make("p", {class: "quiet"}, [span, ...row.events.map((event) => TOLD[event])].join(" ")),
     facts(row),
     relatives("Parents", row.parents, labels,

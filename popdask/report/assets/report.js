@@ -223,7 +223,7 @@ const report = (() => {
       return code < FIRST ? layer.none : layer.told.replace("#", decimals(Number(amountOf(code, found).toPrecision(2)), 2));
     }));
     const row = await communityAt(x, y, 0);
-    if (row) told.unshift(`community ${row.community}: ${count(row.people)} people`);
+    if (row) told.unshift(`${nameOf(row)}: ${count(row.people)} people`);
     tip.textContent = told.filter(Boolean).join(" · ");
     tip.hidden = false;
     const width = $("plot-map").clientWidth;
@@ -281,20 +281,23 @@ const report = (() => {
 
   function makeTables() {
     const number = (title, value, text) => ({title, value, text, number: true});
+    const named = world.byFrame.some((rows) => [...rows.values()].some((row) => row.name !== undefined));
+    const called = named ? {title: "settlement", value: nameOf, text: nameOf}
+      : number("community", (row) => row.community, (row) => String(row.community));
     tables.communities = new Table($("table-communities"), [
-      number("community", (row) => row.community, (row) => String(row.community)),
+      called,
       number("track", (row) => row.track, (row) => String(row.track)),
       number("people", (row) => row.people, (row) => count(row.people)),
       number("area, km²", (row) => row.area, (row) => decimals(row.area, 1)),
       number("people per km²", (row) => row.people / row.area, (row) => count(row.people / row.area)),
-      number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2)),
+      ...(named ? [] : [number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2))]),
       {title: "what happened", value: (row) => row.events.join(", "), text: (row) => row.events.join(", ")},
-    ], {pick, word: "communities", sort: 2});
+    ], {pick, word: named ? "settlements" : "communities", sort: 2});
     tables.events = new Table($("table-events"), [
       {title: "frame", value: (row) => row.frame, text: (row) => labels[row.frame]},
       {title: "what happened", value: (row) => row.event, text: (row) => row.event},
       number("track", (row) => row.track, (row) => String(row.track)),
-      number("community", (row) => row.community, (row) => String(row.community)),
+      called,
       number("people", (row) => row.people, (row) => count(row.people)),
       {title: "from tracks", value: (row) => row.parents.length, text: (row) => row.parents.join(", ")},
     ], {pick, word: "events", sort: 0});

