@@ -49,7 +49,8 @@ def test_nothing_vanishes_for_want_of_data(gappy):
 
 
 def test_frames_that_are_whole_need_no_column():
-    balance = pd.DataFrame({"inside": [1.0], "outside": [2.0], "total": [3.0], "raster": [3.0]})
+    people = {"inside": [1.0], "outside": [2.0], "total": [3.0], "raster": [3.0]}
+    balance = pd.DataFrame({"time": pd.to_datetime(["2001"]), **people})
     whole = balance.assign(difference=0.0, missing=0.0, beyond=0.0)
     shown, before = _balance(whole, ["2001"]), _balance(balance.assign(difference=0.0), ["2001"])
     assert shown == before and len(shown["head"]) == len(shown["rows"][0]) == 6
