@@ -286,7 +286,7 @@ def test_the_store_of_another_job_is_refused(finished, frames, copy):
     for ask in (
         communities.run,
         communities.plan,
-        communities.draw,
+        communities_outputs.draw,
         report,
         operations.roll_back,
         partial(operations.expire, keep=1),
