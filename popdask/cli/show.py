@@ -66,6 +66,8 @@ def show_outcome(outcome: CommunitiesResult) -> None:
     ]
     say("")
     show_table(["frame", "communities", "people in them", "outside", "in the raster"], rows)
+    for sentence in _unusual(outcome.balance):
+        say(sentence)
     events = outcome.tracks["event"].value_counts()
     say(
         f"\n{count(outcome.tracks['track'].nunique(), 'track')}: "
@@ -79,6 +81,18 @@ def show_outcome(outcome: CommunitiesResult) -> None:
             f"{count(began, 'new track')}; the others go on as the old ones"
         )
     say(f"results: {outcome.store.path}")
+
+
+def _unusual(balance: pd.DataFrame) -> list[str]:
+    """Say which frames lack data, and whom a move of a frame took beyond the grid."""
+    from popdask.tracking.describe import data_gaps
+
+    gaps = data_gaps(balance) if "missing" in balance else []  # an older run has not counted
+    moved = balance[balance["beyond"] > 0] if "beyond" in balance else balance[:0]
+    return gaps + [
+        f"{frame.time:%Y-%m-%d} was moved, and {frame.beyond:,.0f} people lie beyond the grid"
+        for frame in moved.itertuples()
+    ]
 
 
 def show_estimates(outcome: Estimates) -> None:
@@ -229,6 +243,8 @@ def show_work(
     """Print how much a job is, what a run of it would compute, and what that costs."""
     say(f"\n{span(plan.times)}" if plan.times else "")
     say(f"{extent}\n")
+    for warning in plan.warnings:
+        complain(warning)
     seconds = costs.seconds(measured)
     stages = [(stage.name, str(stage), *_cost(costs, stage.name, seconds)) for stage in plan]
     show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)

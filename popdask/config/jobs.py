@@ -10,6 +10,8 @@ The settings of the population job: aerial images in, people per cell out.
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -31,7 +33,13 @@ from popdask.config.settings import (
 _DISTANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(km|m)\s*$")
 
 
+MOST_SCALES = 6  # as popdask.tracking.flow has them
+
 Part = Annotated[float, Field(ge=0, le=1)]
+
+
+# ``register`` is a method of the classes of settings, not of settings: nothing is hidden.
+warnings.filterwarnings("ignore", 'Field name "register" in "CommunitiesInput"', UserWarning)
 
 
 class CommunitiesInput(Settings):
@@ -50,6 +58,8 @@ class CommunitiesInput(Settings):
     extends that grid until it holds all frames."""
     max_beyond: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of a frame's people that may lie beyond the grid, and be left out, with ``align``."""
+    register: Literal["shift"] | None = None
+    """``shift`` moves frames that lie whole cells off to where most of them lie."""
     chunks: Literal["auto"] | Positive = "auto"
     """Edge of the square chunks, in cells."""
     error: Literal["poisson"] | Annotated[float, Field(ge=0)] = "poisson"
@@ -65,13 +75,33 @@ class Flow(Settings):
     """Horn-Schunck flow between frames."""
 
     iterations: Positive = 1
-    """Relaxation steps."""
+    """Relaxation steps; with several scales 30 unless it is given."""
     alpha: Annotated[float, Field(gt=0)] = 10.0
-    """Smoothness of the flow, in people per cell."""
+    """Smoothness of the flow, in people per cell; with several scales and ``log`` 2 unless it is
+    given, in their logarithms."""
     centering: tuple[Literal[-1, 0, 1], Literal[-1, 0, 1], Literal[-1, 0, 1]] = (0, 0, 0)
     """Differences along x, y and time: 0 centred, +1 forward, -1 backward."""
     warm_start: bool = True
-    """Start each frame from the flow of the frame before."""
+    """Start each frame from the flow of the frame before; with several scales from its own."""
+    scales: Annotated[int, Field(ge=1, le=MOST_SCALES)] = 1
+    """Scales of a pyramid, coarse to fine: 2 find motions of up to 7 cells, 3 up to 15; 1 is the
+    scheme of the first work."""
+    log: bool = False
+    """Look at log(1 + people), so that villages count beside towns."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_scales(cls, values: Any) -> Any:
+        scales = values.get("scales") if isinstance(values, Mapping) else None
+        if not isinstance(scales, int) or scales <= 1:
+            return values
+        alpha = 2.0 if values.get("log") is True else 10.0
+        return {"iterations": 30, "alpha": alpha} | dict(values)
+
+    @property
+    def chained(self) -> bool:
+        """Whether the flow of a frame starts from that of the frame before."""
+        return self.warm_start and self.scales == 1
 
 
 class Encoder(Settings):
@@ -133,10 +163,19 @@ class Communities(Settings):
 class Links(Settings):
     """Links between the communities of consecutive frames."""
 
-    rule: Literal["cosine", "overlap", "cosine+overlap"] = "cosine+overlap"
-    """By the cells that move together, by the people in common, or by both."""
+    rule: Literal["cosine", "overlap", "cosine+overlap", "direction"] = "cosine+overlap"
+    """By the cells that move together, by the people in common, or by both; ``direction``: by the
+    cosine between the flow forward and the flow back."""
+    scales: Annotated[int, Field(ge=2, le=MOST_SCALES)] | None = None
+    """Scales of a flow of log(1 + people) that moves communities before they are compared; without
+    it they are compared in place, and ``direction`` takes 3."""
     share: Part = 0.25
     """Part of the people of either community that a link must carry."""
+
+    @property
+    def flow_scales(self) -> int | None:
+        """Scales of the flow that communities are moved by; None where there is none."""
+        return 3 if self.scales is None and self.rule == "direction" else self.scales
 
 
 class Tracks(Settings):

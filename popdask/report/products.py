@@ -18,6 +18,7 @@ from popdask.report import plots, tables
 from popdask.report.maps import Content, Layer
 from popdask.report.plots import LANES, timeline_plots
 from popdask.store.repository import RegionStore
+from popdask.tracking.describe import data_gaps
 from popdask.tracking.tracks import split_off
 
 INHABITANTS = Layer(
@@ -241,21 +242,40 @@ def _balance(
     worst = float(balance["difference"].abs().max())
     names = ["inside", "outside", "total", "raster"]
     counts = balance[names].to_numpy(float).tolist()
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (label, *(f"{people:,.1f}" for people in row), f"{difference:.1e}")
         for label, row, difference in zip(span, counts, balance["difference"], strict=True)
     ]
     beyond = float(balance["beyond"].sum()) if "beyond" in balance else 0.0
     lost = f"{beyond:,.1f} people lie beyond the grid, and are left out. " if beyond else ""
-    return {
-        "note": f"{lost}Everyone in the raster is either in a {one} or outside all of them. The "
-        f"two were counted apart from the raster; they differ by {worst:.0e} of it at most."
+    note = (
+        f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
+        f"were counted apart from the raster; they differ by {worst:.0e} of it at most."
         if worst
         else f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
-        "were counted apart from the raster, and add up to it exactly in every frame.",
-        "head": ("frame", f"in {many}", "outside", "together", "in the raster", "difference"),
-        "rows": rows,
-    }
+        "were counted apart from the raster, and add up to it exactly in every frame."
+    )
+    head: tuple[str, ...]
+    head = ("frame", f"in {many}", "outside", "together", "in the raster", "difference")
+    if "missing" in balance and balance["missing"].any():  # an older run has not counted
+        rows = _with(rows, [f"{share:.1%}" for share in balance["missing"]])
+        note, head = " ".join([note, *_sentences(balance)]), (*head, "cells without data")
+    if "beyond" in balance and balance["beyond"].any():
+        rows = _with(rows, [f"{people:,.1f}" for people in balance["beyond"]])
+        head = (*head, "beyond the grid")
+    return {"note": note, "head": head, "rows": rows}
+
+
+def _with(rows: list[tuple[str, ...]], column: list[str]) -> list[tuple[str, ...]]:
+    """Put one more cell at the end of each row."""
+    return [(*row, cell) for row, cell in zip(rows, column, strict=True)]
+
+
+def _sentences(balance: pd.DataFrame) -> list[str]:
+    """Say which frames lack data, and that it is told apart from nobody."""
+    gaps = data_gaps(balance)
+    why = ["Where a frame has no data, nothing appears, vanishes, grows or shrinks for it."]
+    return [f"{gap}." for gap in gaps] + (why if gaps else [])
 
 
 PEOPLE = Layer(

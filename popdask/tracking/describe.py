@@ -274,7 +274,7 @@ def _years(times: pd.Series) -> np.ndarray:
     return (times.dt.year + (times - begin) / pd.Timedelta(days=1) / length).to_numpy()
 
 
-_OUTSIDE, _RASTER = -1, -2  # keys beside those of communities
+_OUTSIDE, _RASTER, _MISSING = -1, -2, -3  # keys beside those of communities
 
 
 def summarize(
@@ -378,7 +378,8 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     pandas.DataFrame
         One row per frame: ``time``; ``inside`` and ``outside`` (people, from the exact table of the
         communities); ``total`` (their sum); ``raster`` (people, summed exactly without looking at
-        the communities); ``difference`` (total − raster, relative to the raster).
+        the communities); ``difference`` (total − raster, relative to the raster); ``missing`` (the
+        share of cells that have no data).
 
     Raises
     ------
@@ -390,8 +391,8 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     >>> community = xr.DataArray([[[0, 0, -1]]], dims=("time", "y", "x"))
     >>> population = xr.DataArray([[[1.0, 2.0, 4.0]]], dims=("time", "y", "x"))
     >>> people_balance(community, population)
-       time  inside  outside  total  raster  difference
-    0     0     3.0      4.0    7.0     7.0         0.0
+       time  inside  outside  total  raster  difference  missing
+    0     0     3.0      4.0    7.0     7.0         0.0      0.0
     """
     check_labels("community", community)
     population = check_population("population", population)
@@ -400,6 +401,7 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     raster = np.array([table.reals(0)[table.keys == _RASTER].sum() for table in tables])
     inside = np.array([table.reals(0)[table.keys >= 0].sum() for table in tables])
     outside = np.array([table.reals(0)[table.keys == _OUTSIDE].sum() for table in tables])
+    missing = np.array([table.sums[2][table.keys == _MISSING].sum() for table in tables])
     total = inside + outside
     scale = np.where(raster == 0, 1.0, np.abs(raster))
     return pd.DataFrame(
@@ -410,8 +412,41 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
             "total": total,
             "raster": raster,
             "difference": (total - raster) / scale,
+            "missing": missing / max(labels.shape[1] * labels.shape[2], 1),
         }
     )
+
+
+def data_gaps(balance: pd.DataFrame) -> list[str]:
+    """Name the frames that lack data where other frames have some.
+
+    Parameters
+    ----------
+    balance : pandas.DataFrame
+        The table of :func:`people_balance`.
+
+    Returns
+    -------
+    list of str
+        One sentence for each frame of which a larger share of cells has no data than of the frame
+        that has most.
+
+    Examples
+    --------
+    >>> years = pd.to_datetime(["2001", "2002", "2003"])
+    >>> data_gaps(pd.DataFrame({"time": years, "missing": [0.25, 0.5, 1.0]}))
+    ['2002 has no data in 50 % of its cells, 25 % in the one with most', '2003 has no data']
+    """
+    least = balance["missing"].min()
+    lacking = balance[balance["missing"] > least]
+    frames = [str(time)[:10].removesuffix("-01-01") for time in lacking["time"]]
+    parts = [
+        f" in {100 * share:.3g} % of its cells, {100 * least:.3g} % in the one with most"
+        if share < 1
+        else ""
+        for share in lacking["missing"]
+    ]
+    return [f"{frame} has no data{part}" for frame, part in zip(frames, parts, strict=True)]
 
 
 def check_balance(balance: pd.DataFrame, *, tolerance: float = 1e-9) -> None:
@@ -487,11 +522,15 @@ def _outlined(part: _Part) -> tuple[LabelSums, np.ndarray]:
 
 
 def _count_block(labels: np.ndarray, people: np.ndarray) -> LabelSums:
-    """Tabulate the people of a block by community, and once more without looking at them."""
-    lived_in = (people != 0) & ~np.isnan(people)
+    """Tabulate the people of a block by community, and all of them; and cells without data."""
+    unknown = np.isnan(people)
+    lived_in = (people != 0) & ~unknown
     weights = to_fixed(people[lived_in])
-    here = tabulate(np.maximum(labels[lived_in].astype(np.int64), _OUTSIDE), weights)
-    return add_up([here, tabulate(np.full(weights[0].size, _RASTER), weights)])
+    columns = [*weights, np.zeros_like(weights[0])]
+    here = tabulate(np.maximum(labels[lived_in].astype(np.int64), _OUTSIDE), columns)
+    every = tabulate(np.full(weights[0].size, _RASTER), columns)
+    nothing, cells = np.zeros(1, np.int64), np.array([np.count_nonzero(unknown)])
+    return add_up([here, every, tabulate(nothing + _MISSING, [nothing, nothing, cells])])
 
 
 def _describe(time: Any, table: LabelSums, outlines: np.ndarray, transform: Affine) -> pd.DataFrame:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
-import xarray as xr
 
 from popdask._repr_html import ReprMixin
-from popdask.config.jobs import CommunitiesJob, SettlementsJob
-from popdask.io import cube as cube_module
+from popdask.config.jobs import CommunitiesJob
 from popdask.io import extents, grids, rasters
-from popdask.io import frames as cube
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
-from popdask.workflow import runner
+from popdask.workflow import communities_frames, runner
+from popdask.workflow.communities_frames import (
+    MOST_CELLS,
+    FramesJob,
+    displacements,
+    frame_paths,
+    open_source,
+)
 from popdask.workflow.communities_plan import MODELS, costs, export_names, plan_communities
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import file_fingerprints
@@ -29,8 +32,6 @@ from popdask.workflow.runner import Files, Workers
 
 if TYPE_CHECKING:
     from popdask.workflow.communities_stages import CommunityStages
-
-FramesJob = CommunitiesJob | SettlementsJob
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,7 +45,8 @@ class CommunitiesResult(ReprMixin):
     tracks: pd.DataFrame
     """The events of every track."""
     balance: pd.DataFrame
-    """People in communities, outside them and in the raster, for every frame."""
+    """People in communities, outside them and in the raster, for every frame; those whom a move of
+    the frame took beyond the grid, and the share of cells without data."""
     store: RegionStore
     """The results."""
 
@@ -68,12 +70,15 @@ class CommunitiesPipeline:
     def files(self, job: CommunitiesJob, records: Mapping[str, Any]) -> Files:
         """Tell the versions of the frames' files, by ISO time."""
         known = records.get("population", {}).get("files", {})
-        return file_fingerprints(frame_files(job), known)
+        return file_fingerprints(frame_paths(job), known)
 
     def plan(self, job: CommunitiesJob, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
         checksums = {time: rasters.frame_version(file) for time, file in files.items()}
-        return plan_communities(job, checksums, without_missing(records, job, "export"))
+        moves = {}
+        if job.input.register is not None:
+            moves = communities_frames.shifts(job, displacements(job, files, records))
+        return plan_communities(job, checksums, without_missing(records, job, "export"), moves)
 
     def costs(self, job: CommunitiesJob, plan: Plan) -> Costs:
         """Count what that costs."""
@@ -89,7 +94,7 @@ class CommunitiesPipeline:
         """Open the frames, and take up the work where it stands, without the stages to forget."""
         from popdask.workflow.communities_stages import CommunityStages  # which loads torch
 
-        source = open_input(job)
+        source = open_source(job)
         grids.in_cells(job.communities.eps, source["population"])  # refused now, not after 5 stages
         work = store.begin(source, keep=MODELS)
         work.forget(forget)
@@ -103,7 +108,7 @@ PIPELINE = CommunitiesPipeline()
 
 
 def plan(job: CommunitiesJob) -> Plan:
-    """Say what a run would compute, without opening the frames.
+    """Say what a run would compute, and which frames lie apart.
 
     Parameters
     ----------
@@ -119,7 +124,10 @@ def plan(job: CommunitiesJob) -> Plan:
     InputError
         If no frame is found, or the store's folder holds something else.
     """
-    return runner.plan(PIPELINE, job)
+    found, records = runner.plan(PIPELINE, job), RegionStore(job.output.store).latest_records()
+    files = PIPELINE.files(job, records)
+    lie = displacements(job, files, records, most_cells=MOST_CELLS)
+    return replace(found, warnings=tuple(communities_frames.warnings(job, lie)))
 
 
 def extent(job: FramesJob) -> str:
@@ -132,10 +140,10 @@ def extent(job: FramesJob) -> str:
     InputError
         If the frames are not there, or do not fit each other.
     """
-    population = open_input(job)["population"]
+    population = open_source(job)["population"]
     frames, rows, columns = population.shape
     chunks = population.data.numblocks[1] * population.data.numblocks[2]
-    beyond = extents.people_beyond(frame_files(job), align=job.input.align, nodata=job.input.nodata)
+    beyond = extents.people_beyond(frame_paths(job), align=job.input.align, nodata=job.input.nodata)
     said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
     return (
         f"{frames} × {rows} × {columns} = {population.size:,} cells, in {chunks:,} "
@@ -176,6 +184,11 @@ def run(
     """
     whole = runner.run(PIPELINE, job, reporter, force=force, workers=workers)
     store = RegionStore(job.output.store)
+    if reporter is not None and whole["population"].done:  # else they were told when it was read
+        records = store.records()
+        lie = displacements(job, PIPELINE.files(job, records), records, most_cells=0)
+        for warning in communities_frames.warnings(job, lie):
+            reporter.note(warning)
     communities, tracks, balance = map(store.table, ("communities", "tracks", "balance"))
     return CommunitiesResult(whole, communities, tracks, balance, store)
 
@@ -196,14 +209,3 @@ def found(store: RegionStore) -> str:
     """Say in a few words what the last finished run has found."""
     tracks = store.table("tracks")["track"].nunique()
     return f"{len(store.table('communities')):,} communities in {tracks:,} tracks"
-
-
-def frame_files(job: FramesJob) -> dict[np.datetime64, str]:
-    """The file of each frame of a job, by time."""
-    return cube.find_frames(job.input.frames, job.input.start, job.input.end)
-
-
-def open_input(job: FramesJob) -> xr.Dataset:
-    """Open the frames of a job, lazily."""
-    settings = job.input.model_dump(include={"chunks", "align", "nodata"})
-    return cube_module.open_frames(frame_files(job), **settings)

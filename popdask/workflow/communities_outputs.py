@@ -23,7 +23,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from popdask.blocks.sampling import gather_windows, sample_cells
+from popdask.blocks.sampling import gather_cells, gather_windows, sample_cells
 from popdask.blocks.torch import fixed_arithmetic
 from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
@@ -36,6 +36,7 @@ from popdask.tracking import classify as clustering
 from popdask.tracking import diagnostics, encoding
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.encoder import WINDOW, FittedEncoder
+from popdask.workflow.communities_plan import hold_of
 from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import own_store
 
@@ -135,7 +136,7 @@ def charts(
     }
     yield "loss", figures.loss_figure(histories)
     samples = [
-        _sample(found.isel(time=frames), encoder, model, CELLS // len(models))
+        _sample(found.isel(time=frames), encoder, model, CELLS // len(models), hold_of(job))
         for encoder, model, frames in models.values()
     ]
     yield "sse", _sse(samples[-1])
@@ -181,6 +182,10 @@ class _Sample:
     """Their codes, (n, latent)."""
     reconstruction: NDArray[np.float32]
     """What the codes remember of the features, (n, 3)."""
+    before: NDArray[np.int16]
+    """Their classes in the frame before, −1 where there is none, (n,)."""
+    hold: float
+    """How firmly classes are held."""
 
     @cached_property
     def points(self) -> NDArray[np.float64]:
@@ -189,12 +194,15 @@ class _Sample:
 
     @cached_property
     def classes(self) -> NDArray[np.int16]:
-        """The cells' classes."""
-        latent = xr.DataArray(self.latent, dims=("cell", "latent"))
-        return classify(latent, self.model).values
+        """The cells' classes, held as those of the run are."""
+        latent = xr.DataArray(self.latent[None], dims=("y", "x", "latent"))
+        first = xr.DataArray(self.before[None], dims=("y", "x"))
+        return classify(latent, self.model, hold=self.hold, first=first).values[0]
 
 
-def _sample(found: xr.Dataset, encoder: FittedEncoder, model: ClassModel, n: int) -> _Sample:
+def _sample(
+    found: xr.Dataset, encoder: FittedEncoder, model: ClassModel, n: int, hold: float
+) -> _Sample:
     """Draw cells, read the windows around them, encode and decode these."""
     cells = sample_cells(found["classes"] >= 0, n)
     features = encoding.stack_features(found["population"], found[["u", "v"]])
@@ -208,7 +216,16 @@ def _sample(found: xr.Dataset, encoder: FittedEncoder, model: ClassModel, n: int
             for part in torch.from_numpy(latent).split(BATCH)
         ]
     true = np.nan_to_num(windows[middle])
-    return _Sample(model, true, latent, np.concatenate(remembered))
+    before = _classes_before(found["classes"], cells)
+    return _Sample(model, true, latent, np.concatenate(remembered), before, hold)
+
+
+def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Read the classes of cells (time, y, x) in the frame before each; −1 before the first."""
+    before = np.full(len(cells), -1, np.int16)
+    later = cells[:, 0] > 0
+    before[later] = gather_cells(classes, cells[later] - (1, 0, 0))
+    return before
 
 
 def _sse(sample: _Sample) -> Figure:

@@ -73,11 +73,14 @@ VERSIONS = {
     "classifier": 1,
     "classes": 1,
     "communities": 1,
-    "summary": 1,
+    "summary": 2,
     "links": 2,
     "tracks": 2,
     "export": 2,
 }
+
+#: Settings of the flow as it was before they were there.
+PLAIN_FLOW = (("scales", 1), ("log", False))
 
 #: The stages that each stage reads.
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -98,7 +101,10 @@ MODELS = ("encoder", "classifier")
 
 
 def plan_communities(
-    job: CommunitiesJob, inputs: Mapping[str, str], records: Mapping[str, Any]
+    job: CommunitiesJob,
+    inputs: Mapping[str, str],
+    records: Mapping[str, Any],
+    shifts: Mapping[str, tuple[int, int]] | None = None,
 ) -> Plan:
     """Decide what a run of the communities job has to compute.
 
@@ -110,12 +116,14 @@ def plan_communities(
         Checksum of each frame's file, by ISO time, in order.
     records
         The records of the finished stages, by name (empty for a first run).
+    shifts
+        Cells down and to the right that frames are to be moved by, by ISO time.
 
     Returns
     -------
     Plan
     """
-    wanted = _fingerprints(job, inputs, records)
+    wanted = _fingerprints(job, inputs, records, shifts or {})
     tables = ("summary", "links", "tracks")
     return decide(
         list(inputs), wanted, records, needs=NEEDS, tables=tables, units={"links": "pairs"}
@@ -123,7 +131,10 @@ def plan_communities(
 
 
 def _fingerprints(
-    job: CommunitiesJob, inputs: Mapping[str, str], records: Mapping[str, Any]
+    job: CommunitiesJob,
+    inputs: Mapping[str, str],
+    records: Mapping[str, Any],
+    shifts: Mapping[str, tuple[int, int]],
 ) -> dict[str, dict[str, Any]]:
     """The record that each stage will have when it is finished."""
     times = list(inputs)
@@ -135,13 +146,13 @@ def _fingerprints(
     first = inputs[times[0]] if job.input.align else None
     grid = list(inputs.values()) if job.input.align == "cover" else first
     reading = {"nodata": job.input.nodata, "grid": grid}
-    population = {t: of("population", inputs[t], reading) for t in times}
+    moves = {t: [shifts[t]] if t in shifts else [] for t in times}
+    population = {t: of("population", inputs[t], reading, *moves[t]) for t in times}
     flow = _flow_fingerprints(job, population)
     # The device is left out: a model may be trained on a GPU and used without one.
-    training = [job.domain, job.flow, job.encoder.model_copy(update={"device": "auto"})]
-    encoder = _model_record(
-        "encoder", of("encoder", *plain(training)), population, flow, job, records
-    )
+    domain, network = plain([job.domain, job.encoder.model_copy(update={"device": "auto"})])
+    training = of("encoder", domain, _flow_settings(job), network)
+    encoder = _model_record("encoder", training, population, flow, job, records)
     classifier = _model_record(
         "classifier",
         of("classifier", [job.classes.model_dump(exclude={"hold"})], encoder["model"]),
@@ -187,10 +198,17 @@ def hold_of(job: CommunitiesJob) -> float:
     return job.classes.hold if job.encoder.scope == "shared" else 0.0
 
 
+def _flow_settings(job: CommunitiesJob) -> dict[str, Any]:
+    """The settings of the flow; what came later stands among them where it is used."""
+    settings = job.flow.model_dump(mode="json")
+    return {key: value for key, value in settings.items() if (key, value) not in PLAIN_FLOW}
+
+
 def _link_fingerprints(job: CommunitiesJob, communities: Mapping[str, str]) -> dict[str, str]:
     """A frame's links depend on the frames before it, as many as memory reaches."""
     times, reach = list(communities), job.tracks.memory + 1
-    settings = [plain([job.links]), job.tracks.memory, job.input.error]
+    rules = {key: value for key, value in job.links.model_dump().items() if value is not None}
+    settings = [[rules], job.tracks.memory, job.input.error]
     return {
         time: fingerprint(
             "links",
@@ -211,9 +229,9 @@ def _flow_fingerprints(job: CommunitiesJob, population: Mapping[str, str]) -> di
     prints: dict[str, str] = {}
     for i, time in enumerate(times):
         near = [population[t] for t in times[max(i - before, 0) : i + after + 1]]
-        earlier = prints[times[i - 1]] if job.flow.warm_start and i else None
+        earlier = prints[times[i - 1]] if job.flow.chained and i else None
         prints[time] = fingerprint(
-            "flow", VERSIONS["flow"], plain([job.flow]), near, i == 0, earlier
+            "flow", VERSIONS["flow"], [_flow_settings(job)], near, i == 0, earlier
         )
     return prints
 
@@ -244,7 +262,7 @@ def _model_record(
 
 #: Tasks for each chunk of a frame in several chunks, and of one that is a single chunk.
 TASKS = {
-    "population": (1.0, 1.0),
+    "population": (2.4, 3.6),
     "encoder": (6.0, 4.5),
     "classifier": (4.2, 2.4),
     "classes": (5.0, 3.2),
@@ -253,6 +271,12 @@ TASKS = {
     "links": (7.4, 6.0),
     "export": (1.0, 1.0),
 }
+
+#: Tasks for each chunk of classes that are held.
+HOLD_TASKS = 2.0
+
+#: Tasks for each chunk of a flow that links follow.
+FLOW_TASKS = 8.0
 
 #: Bytes of a cell of the chunks that a task has in memory, at most.
 HELD = {
@@ -419,14 +443,25 @@ def _tasks(job: CommunitiesJob, stage: StagePlan, extent: Extent, frames: int) -
     if stage.name == "flow":
         sweeps = ceil(job.flow.iterations / WIDEST_RIM)
         warm = 2 * job.flow.warm_start
+        if job.flow.scales > 1:
+            return extent.blocks * frames * (6 if several else 4)
         each = 5 + 2 * job.flow.warm_start + 3 * (sweeps - 1) if several else 2 + sweeps
         return extent.blocks * (each * frames - warm * several)
     tasks = TASKS.get(stage.name, (0.0, 0.0))[0 if several else 1]
     if stage.name == "summary" and not stage.whole:
         tasks += 5.8  # some frames of an array are not fused with the reading
+    if stage.name == "classes" and hold_of(job):
+        tasks += HOLD_TASKS
+    if stage.name == "links":
+        tasks += FLOW_TASKS * _link_flows(job)
     if stage.name == "export":
         tasks *= 3 * _rasters(job)
     return round(tasks * extent.blocks * frames)
+
+
+def _link_flows(job: CommunitiesJob) -> int:
+    """Flows that the links of a pair of frames follow."""
+    return (1 + (job.links.rule == "direction")) * (job.links.flow_scales is not None)
 
 
 def _bytes(job: CommunitiesJob) -> Mapping[str, tuple[int, int]]:
@@ -434,7 +469,7 @@ def _bytes(job: CommunitiesJob) -> Mapping[str, tuple[int, int]]:
     few = PEOPLE if job.communities.min_people else 0
     rasters = COGS * _rasters(job)
     return {
-        "population": (PEOPLE, PEOPLE),
+        "population": (2 * PEOPLE, PEOPLE),  # once to see how frames lie
         "flow": (PEOPLE, MOTION),
         "encoder": (PEOPLE + MOTION, 0),
         "classifier": (PEOPLE + MOTION, 0),

@@ -46,6 +46,7 @@ from popdask.tracking.encoder import EncoderConfig, FittedEncoder
 from popdask.tracking.events import EventRules
 from popdask.tracking.link import compare_frames
 from popdask.workflow.checks import beyond_notes
+from popdask.workflow.communities_frames import displacements, move, on_record, shifts, warnings
 from popdask.workflow.communities_outputs import illustrate
 from popdask.workflow.communities_plan import RASTERS, export_names, hold_of
 from popdask.workflow.exports import Exports, cycled, exported, exporting, write_page
@@ -82,12 +83,20 @@ class CommunitiesRun:
         stored = self.work.dataset()
         return encoding.stack_features(stored["population"], stored[["u", "v"]])
 
+    def records(self) -> dict[str, Any]:
+        """The records of the stages that are finished."""
+        return self.work.records()
+
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
         job, balance = self.job, self.work.table("balance")
         rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
         seeds = {"encoder": job.encoder.seed, "classes": job.classes.seed}
-        told = {"balance": rows.to_dict("records"), "exports": exported(self.work.records())}
+        told = {
+            "balance": rows.to_dict("records"),
+            "moved": self.records()["population"].get("moved", {}),
+            "exports": exported(self.records()),
+        }
         return run_record(job, self.files, seeds, **told)
 
     def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
@@ -220,15 +229,28 @@ class CommunityStages(CommunitiesRun):
         work = str(stage) if stage.total > 1 else ""
         COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
         if stage.name == "population":
+            for warning in warnings(self.job, displacements(self.job, self.files, self.records())):
+                reporter.note(warning)
             for text in beyond_notes(self.work.records()):
                 reporter.note(text)
 
 
 def _ingest(run: CommunitiesRun, stage: StagePlan) -> None:
-    record = {**stage.record, "files": dict(run.files), **owner_record(run.job)}
+    lie = displacements(run.job, run.files, run.records())
+    moves = shifts(run.job, lie)
+    source, left = move(run.source[["population"]], moves)
+    record = {
+        **stage.record,
+        "files": dict(run.files),
+        "displacement": on_record(lie),
+        "moved": {
+            time: {"dy": dy, "dx": dx, "beyond": left[time]} for time, (dy, dx) in moves.items()
+        },
+        **owner_record(run.job),
+    }
     if run.job.input.align:
         record["beyond"] = _beyond(run, stage)
-    run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
+    run.work.write_frames(stage.name, source, stage.stale, record)
 
 
 def _beyond(run: CommunitiesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
@@ -257,7 +279,7 @@ def _iso(time: np.datetime64) -> str:
 
 def _flow(run: CommunitiesRun, stage: StagePlan) -> None:
     settings, start = run.job.flow.model_dump(), min(stage.stale) - 1
-    if start < 0 or not run.job.flow.warm_start:
+    if start < 0 or not run.job.flow.chained:
         arrays = flow.optical_flow(run.population, **settings)
     else:  # the chain goes on from the last frame that is stored
         stored = run.work.dataset()[["u", "v"]]
@@ -327,26 +349,32 @@ def _communities(run: CommunitiesRun, stage: StagePlan) -> None:
 def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
     balance = describe.people_balance(*run.frames(stage.stale, "community", "population"))
     describe.check_balance(balance)
+    moved = run.records()["population"].get("moved", {})
+    times = [run.plan.times[i] for i in stage.stale]
+    beyond = [moved[time]["beyond"] if time in moved else 0.0 for time in times]
     community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
     nothing = np.zeros(0, dtype=np.int64)  # speeds come with the tracks
     unknown = pd.DataFrame(
         {"time": community["time"].values[:0], "community": nothing, "track": nothing}
     )
     table = describe.summarize(community, population, xr.Dataset({"u": u, "v": v}), tracks=unknown)
-    beyond = run.work.records()["population"].get("beyond", {})
+    aligned = run.work.records()["population"].get("beyond", {})
     times = balance["time"].to_numpy("datetime64[s]").astype(str)
-    balance["beyond"] = [beyond.get(time, {}).get("beyond", 0.0) for time in times]
-    fresh = {"summary": table, "balance": balance}
+    pairs = zip(times, beyond, strict=True)
+    left = [people + aligned.get(time, {}).get("beyond", 0.0) for time, people in pairs]
+    fresh = {"summary": table, "balance": balance.assign(beyond=left)}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
 def _links(run: CommunitiesRun, stage: StagePlan) -> None:
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
-    options = {**job.links.model_dump(), "memory": memory, "error": job.input.error}
+    options: dict[str, Any] = {"rule": job.links.rule, "share": job.links.share}
+    options |= {"memory": memory, "error": job.input.error}
     for first, last in frame_runs(stage.stale):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
-        found = compare_frames(frames["community"], frames["population"], **options)
+        flows: dict[str, Any] = _link_flows(job, frames["population"])
+        found = compare_frames(frames["community"], frames["population"], **flows, **options)
         targets = arrays["time"].values[first : last + 1]
         parts.append([table[table["next"].isin(targets)] for table in found])
     names = ("links", "link_ends")
@@ -355,6 +383,18 @@ def _links(run: CommunitiesRun, stage: StagePlan) -> None:
         for name, tables in zip(names, zip(*parts, strict=True), strict=True)
     }
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
+
+
+def _link_flows(job: CommunitiesJob, population: xr.DataArray) -> dict[str, xr.Dataset]:
+    """Give the flows that links follow: those of a pair depend on its two frames alone."""
+    scales = job.links.flow_scales
+    if scales is None:
+        return {}
+    ways = {"flow": 1, "backward": -1} if job.links.rule == "direction" else {"flow": 1}
+    return {
+        name: flow.optical_flow(population, centering=(0, 0, way), scales=scales, log=True)
+        for name, way in ways.items()
+    }
 
 
 def _tracks(run: CommunitiesRun, stage: StagePlan) -> None:

@@ -81,6 +81,8 @@ class Plan:
     gone: tuple[str, ...] = ()
     """Records of results that belong to none of the stages, and times of frames that the job has
     no more: they are to be taken away."""
+    warnings: tuple[str, ...] = ()
+    """What of the input should be looked at before the run, one sentence each."""
 
     @property
     def computed(self) -> bool:

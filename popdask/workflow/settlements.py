@@ -27,7 +27,7 @@ from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
 from popdask.workflow import communities, runner
 from popdask.workflow.checks import check_labels
-from popdask.workflow.communities import frame_files, open_input
+from popdask.workflow.communities_frames import frame_paths, open_source
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import file_fingerprint, file_fingerprints, package_version
 from popdask.workflow.plan import Costs, Plan, StageCost, decide, fingerprint, plain
@@ -97,7 +97,7 @@ class SettlementsPipeline:
     def files(self, job: SettlementsJob, records: Mapping[str, Any]) -> Files:
         """Tell the versions of the frames' files, by ISO time, and of the others by setting."""
         known = records.get("population", {}).get("files", {})
-        found = file_fingerprints(frame_files(job), known)
+        found = file_fingerprints(frame_paths(job), known)
         for name in (*SURFACES, "names"):
             place = getattr(job.settlements, name)
             if place is not None and not (name == "names" and job.settlements.by_geonames):
@@ -119,7 +119,7 @@ class SettlementsPipeline:
         """Open the frames, and take up the work where it stands, without the stages to forget."""
         from popdask.workflow.settlements_stages import SettlementStages, check_inputs
 
-        source = open_input(job)
+        source = open_source(job)
         check_inputs(job, source["population"])  # refused now, not after some stages
         work = store.begin(source)
         work.forget(forget)
@@ -277,7 +277,7 @@ def costs(job: SettlementsJob, plan: Plan) -> Costs:
     InputError
         If a frame cannot be read.
     """
-    paths = list(frame_files(job).values())
+    paths = list(frame_paths(job).values())
     rows, columns = rasters.read_grid(paths[0]).shape
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
     chunks = ceil(rows / edge) * ceil(columns / edge)

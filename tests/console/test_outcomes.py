@@ -32,6 +32,23 @@ def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys,
     assert "the 1 piece that communities split into began" in capsys.readouterr().out
 
 
+def test_frames_that_lack_data_or_were_moved_are_named(capsys, tmp_path):
+    world = moving_cities(frames=6)
+    people, labels = world.population.population.copy(deep=True), world.labels
+    people[2, :, :40] = float("nan")
+    people[3] = float("nan")
+    summary = summarize(labels, people)
+    found = tracks(link(labels, people, rule="overlap"), summary)
+    balance = people_balance(labels, people).assign(beyond=[0, 1250.0, 0, 0, 0, 0])
+    store = RegionStore(tmp_path / "region")
+    show.show_outcome(CommunitiesResult(Plan(()), summary, found, balance, store))
+    said = capsys.readouterr().out.splitlines()
+    share = 100 * 40 / people.sizes["x"]
+    assert f"2002 has no data in {share:.3g} % of its cells, 3.39 % in the one with most" in said
+    assert "2003 has no data" in said
+    assert "2001-01-01 was moved, and 1,250 people lie beyond the grid" in said
+
+
 @pytest.mark.parametrize(("loss", "told"), [(0.25, "loss 0.25"), (float("nan"), "loss –")])
 def test_a_trial_without_a_loss_has_none(capsys, loss, told):
     show.show_trial(pd.Series({"number": 3, "state": "pruned", "loss": loss}))

@@ -18,7 +18,7 @@ from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.encoder import FittedEncoder
 from popdask.tracking.encoding import encode, stack_features
 from popdask.tracking.tracks import tracks, verify_tracks
-from popdask.workflow import communities, operations
+from popdask.workflow import communities, communities_outputs, operations
 from popdask.workflow.operations import report
 from popdask.workflow.runlog import Reporter
 from tests.pipelines.small import assert_same, job, small_world
@@ -286,7 +286,7 @@ def test_the_store_of_another_job_is_refused(finished, frames, copy):
     for ask in (
         communities.run,
         communities.plan,
-        communities.draw,
+        communities_outputs.draw,
         report,
         operations.roll_back,
         partial(operations.expire, keep=1),

@@ -1,6 +1,7 @@
 """The pictures of a finished run: all there, whole, and no run too small for them."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,7 +97,9 @@ def test_cells_are_reconstructed_as_the_raster_is(finished):
     region = RegionStore(finished.output.store)
     found = region.dataset()
     ((encoder, model, frames),) = communities_outputs._models(finished, region, found).values()
-    sample = communities_outputs._sample(found.isel(time=frames), encoder, model, 500)
+    assert finished.classes.hold > 0, "so that the classes are those held"
+    part, hold = found.isel(time=frames), finished.classes.hold
+    sample = communities_outputs._sample(part, encoder, model, 500, hold)
     features = stack_features(found["population"], found[["u", "v"]])
     whole = reconstruct(features, encoder, mask=found["classes"] >= 0).compute()
     time, y, x = sample_cells(found["classes"] >= 0, 500).T
@@ -104,6 +107,8 @@ def test_cells_are_reconstructed_as_the_raster_is(finished):
     np.testing.assert_allclose(sample.reconstruction, expected, atol=1e-3 * np.abs(expected).max())
     # Windows are encoded one by one, the raster as a convolution: the last bits differ.
     assert (sample.classes == found["classes"].values[time, y, x]).mean() > 0.99
+    loose = replace(sample, hold=0.0).classes
+    assert (loose != sample.classes).any(), "some are held that would change"
     people = np.minimum(found["population"].values[time, y, x], 1000)
     np.testing.assert_array_equal(sample.features[:, 0], people)
 

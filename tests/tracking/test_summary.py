@@ -279,6 +279,7 @@ def test_nobody_gets_lost(
         assert row.raster == pytest.approx(np.nansum(people[t], dtype=float), rel=1e-12)
         inside = np.nansum(people[t][labels[t] >= 0], dtype=float)
         assert row.inside == pytest.approx(inside, rel=1e-12)
+        assert row.missing == np.isnan(people[t]).mean()
     described = summarize(grid(labels), population).groupby("time")["population"].sum()
     inside = balance.set_index("time")["inside"]
     np.testing.assert_allclose(described, inside[described.index], rtol=1e-12)

@@ -1,0 +1,225 @@
+"""The frames of a communities job: which they are, how they lie, and whom a move takes away.
+
+How far a pair of frames lies apart is on record with the stage that reads them, under a fingerprint
+of both files: a plan measures what is not on record, and a run what it reads anew.
+
+Where frames are to be moved, they come to lie where most of them do, the earliest where as many do
+so elsewhere: an appended frame moves no other, unless it tips that balance.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from popdask.config.jobs import CommunitiesJob, SettlementsJob
+from popdask.io import cube as cube_module
+from popdask.io import rasters
+from popdask.io.frames import find_frames
+from popdask.tracking.registration import displacement, displacement_warnings, shift_frame
+from popdask.workflow.plan import fingerprint
+from popdask.workflow.runner import Files
+
+#: Cells that a plan reads to see how frames lie; where there are more, the run tells.
+MOST_CELLS = 600_000_000
+
+#: Jobs that begin with frames of people.
+FramesJob = CommunitiesJob | SettlementsJob
+
+#: Cells down and to the right.
+Shift = tuple[int, int]
+
+COLUMNS = ("dy", "dx", "response", "suspicious")
+
+
+def frame_paths(job: FramesJob) -> dict[np.datetime64, str]:
+    """Find the files of a job's frames, by time."""
+    return find_frames(job.input.frames, job.input.start, job.input.end)
+
+
+def open_source(job: FramesJob) -> xr.Dataset:
+    """Open the frames of a job as they are in their files, lazily."""
+    settings = job.input.model_dump(include={"chunks", "align", "nodata"})
+    return cube_module.open_frames(frame_paths(job), **settings)
+
+
+def displacements(
+    job: CommunitiesJob,
+    files: Files,
+    records: Mapping[str, Any],
+    *,
+    most_cells: float = float("inf"),
+) -> pd.DataFrame:
+    """Tell how every frame lies to the one before it, from the record where it is there.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    files
+        The fingerprints of the frames' files, by ISO time, in order.
+    records
+        The records of the finished stages, by name.
+    most_cells
+        Where the frames have more cells, those that are not on record are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :func:`popdask.tracking.registration.displacement` gives it, with the column ``key``,
+        which is the fingerprint of both files.
+
+    Raises
+    ------
+    InputError
+        If a frame cannot be read.
+    """
+    versions = {time: rasters.frame_version(file) for time, file in files.items()}
+    pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
+    told = records.get("population", {}).get("displacement", [])
+    known = {row["key"]: [row[name] for name in COLUMNS] for row in told}
+    if any(key not in known for key in keys):
+        population = open_source(job)["population"]
+        if population.size <= most_cells:
+            known |= _measured(job, tuple(keys), frozenset(known))
+    rows = [
+        (pd.Timestamp(first), pd.Timestamp(then), key, *known[key])
+        for (first, then), key in zip(pairs, keys, strict=True)
+        if key in known
+    ]
+    table = pd.DataFrame(rows, columns=["time", "next", "key", *COLUMNS])
+    return table.astype({"dy": float, "dx": float, "suspicious": bool})
+
+
+def _pair_keys(job: CommunitiesJob, versions: Mapping[str, str]) -> list[str]:
+    """Make a fingerprint of all that the displacement of each pair of frames depends on."""
+    grid = next(iter(versions.values())) if job.input.align else None
+    reading = [job.input.nodata, grid]
+    return [fingerprint("displacement", reading, *pair) for pair in pairwise(versions.values())]
+
+
+@lru_cache(maxsize=4)  # a run plans more than once before it has put anything on record
+def _measured(
+    job: CommunitiesJob, keys: tuple[str, ...], known: frozenset[str]
+) -> dict[str, list[Any]]:
+    """Measure the pairs of frames that are not known, by their fingerprints."""
+    population, found = open_source(job)["population"], {}
+    fresh = [position for position, key in enumerate(keys) if key not in known]
+    for first, last in _stretches(fresh):
+        table = displacement(population.isel(time=slice(first, last + 2)))
+        for key, row in zip(keys[first:], table[list(COLUMNS)].to_numpy(object), strict=False):
+            found[key] = [*map(float, row[:-1]), bool(row[-1])]
+    return found
+
+
+def _stretches(positions: Sequence[int]) -> list[tuple[int, int]]:
+    """List the first and last of the positions that follow one another."""
+    parts = np.split(np.array(positions), np.flatnonzero(np.diff(positions) > 1) + 1)
+    return [(int(part[0]), int(part[-1])) for part in parts]
+
+
+def on_record(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Put displacements as they can be written as JSON, None where there is nothing to compare."""
+    columns = ("key", *COLUMNS)
+    values = table[list(columns)].astype(object).to_numpy()
+    return [
+        {name: None if pd.isna(value) else value for name, value in zip(columns, row, strict=True)}
+        for row in values
+    ]
+
+
+def shifts(job: CommunitiesJob, table: pd.DataFrame) -> dict[str, Shift]:
+    """Tell by how many cells frames are to be moved.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    table
+        Of :func:`displacements`, all pairs of it.
+
+    Returns
+    -------
+    dict
+        Cells down and to the right, by ISO time; empty unless the job asks for it.
+    """
+    if job.input.register is None or table.empty:
+        return {}
+    lie, times = [(0, 0)], [table["time"].iloc[0], *table["next"]]
+    for dy, dx, suspicious in table[["dy", "dx", "suspicious"]].to_numpy(object):
+        down, right = (round(dy), round(dx)) if suspicious else (0, 0)
+        lie.append((lie[-1][0] + down, lie[-1][1] + right))
+    ((home, _),) = Counter(lie).most_common(1)
+    return {
+        time.strftime("%Y-%m-%dT%H:%M:%S"): (home[0] - place[0], home[1] - place[1])
+        for time, place in zip(times, lie, strict=True)
+        if place != home
+    }
+
+
+def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, dict[str, float]]:
+    """Move frames by whole cells.
+
+    Parameters
+    ----------
+    source
+        The frames as they are in their files.
+    moves
+        Cells down and to the right, by ISO time.
+
+    Returns
+    -------
+    source : Dataset
+        With frames moved, lazy.
+    left : dict
+        The people who lie beyond the grid then, by ISO time.
+    """
+    population, left = source["population"], {}
+    frames = [population.isel(time=slice(i, i + 1)) for i in range(population.sizes["time"])]
+    times = population["time"].values.astype("datetime64[s]").astype(str).tolist()
+    for time, (dy, dx) in moves.items():
+        position = times.index(time)
+        moved, left[time] = shift_frame(frames[position].isel(time=0), dy=dy, dx=dx)
+        frames[position] = moved.expand_dims("time").transpose(*population.dims)
+    return source.assign(population=xr.concat(frames, "time").chunk(population.chunksizes)), left
+
+
+def warnings(job: CommunitiesJob, table: pd.DataFrame) -> list[str]:
+    """Say of frames that lie apart how they lie, and what can be done or is done about it.
+
+    Parameters
+    ----------
+    job
+        The settings.
+    table
+        Of :func:`displacements`.
+
+    Returns
+    -------
+    list of str
+        One sentence each.
+    """
+    if job.input.register is None:
+        return [f'{each} ([input] register = "shift")' for each in displacement_warnings(table)]
+    return [
+        f"{time[:10].removesuffix('-01-01')} is moved by {_words(shift)}, to where most frames lie"
+        for time, shift in shifts(job, table).items()
+    ]
+
+
+def _words(shift: Shift) -> str:
+    """Say where a frame is moved, on a grid whose rows run southward."""
+    parts = [(shift[0], "north", "south"), (shift[1], "west", "east")]
+    moved = [
+        f"{abs(cells)} cell{'s' if abs(cells) > 1 else ''} {after if cells > 0 else before}"
+        for cells, before, after in parts
+        if cells
+    ]
+    return " and ".join(moved)
