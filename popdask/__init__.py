@@ -11,7 +11,7 @@ The verbs are here under their own names, and the rooms that hold more of them, 
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "popdask.io.cube": (
