@@ -103,7 +103,9 @@ def test_what_is_installed_says_its_version_and_its_commands(installed):
 
 def test_the_demo_runs_from_what_is_installed(installed, tmp_path):
     installed("-m", "popdask", "demo", "--output", str(tmp_path))
-    assert (tmp_path / "demo.icechunk").is_dir() and (tmp_path / "demo.png").is_file()
+    assert (tmp_path / "demo.png").is_file()
+    script = "import sys, xarray; print(xarray.open_dataset(sys.argv[1], engine='popdask').title)"
+    assert installed("-c", script, str(tmp_path / "demo.icechunk")).strip() == "demo"
 
 
 def test_the_readme_s_example_runs_from_what_is_installed(installed, tmp_path):

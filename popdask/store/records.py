@@ -29,6 +29,7 @@ import xarray as xr
 import zarr
 from icechunk import ConflictError, IcechunkError, Repository
 
+from popdask.io.conventions import with_axes
 from popdask.store.content import drop_results, root_group, write_records
 
 #: Records beside a stage's that do not name it in stores of earlier versions.
@@ -130,7 +131,8 @@ def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[s
     root = root_group(session.store)
     for name in list(root.array_keys()):
         del root[name]
-    xr.Dataset(coords=grid.coords).to_zarr(
+    # xarray would drop what the group says of itself.
+    xr.Dataset(coords=with_axes(grid).coords, attrs=dict(root.attrs)).to_zarr(
         session.store, mode="a", consolidated=False, encoding={"time": TIME_ENCODING}
     )
     write_records(session.store, records)
