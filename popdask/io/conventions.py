@@ -56,7 +56,7 @@ def flags(values: Sequence[int], meanings: Sequence[str]) -> dict[str, Any]:
 
 def result_attributes(
     before: Mapping[str, Any], about: Mapping[str, Any], software: str, entry: str
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Say what results are, whose they are and how they came to be.
 
     Parameters

@@ -131,8 +131,9 @@ def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[s
     root = root_group(session.store)
     for name in list(root.array_keys()):
         del root[name]
-    # xarray would drop what the group says of itself.
-    xr.Dataset(coords=with_axes(grid).coords, attrs=dict(root.attrs)).to_zarr(
+    # xarray drops what the group says of itself, and says anew which variables are coordinates.
+    said = {key: value for key, value in root.attrs.items() if key != "coordinates"}
+    xr.Dataset(coords=with_axes(grid).coords, attrs=said).to_zarr(
         session.store, mode="a", consolidated=False, encoding={"time": TIME_ENCODING}
     )
     write_records(session.store, records)

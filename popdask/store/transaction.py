@@ -450,7 +450,7 @@ class Transaction:
             "institution": settings.get("institution"),
         }
         entry = f"{run.finished} {software}: {stages}"
-        attributes.put(result_attributes(dict(attributes), about, software, entry))
+        attributes.update(result_attributes(dict(attributes), about, software, entry))
 
     def _create(self, arrays: xr.Dataset) -> None:
         """Create the arrays that are not there yet, empty."""

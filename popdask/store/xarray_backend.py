@@ -66,7 +66,7 @@ class PopdaskBackend(BackendEntrypoint):
         from popdask.store.content import open_arrays, open_group
         from popdask.store.repository import RegionStore
 
-        session = RegionStore(filename_or_obj).session(branch)
+        session = RegionStore(os.fspath(filename_or_obj)).session(branch)
         if group is not None:
             found = open_group(session, group, chunks=None)
         else:
