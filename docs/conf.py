@@ -55,7 +55,7 @@ html_static_path = ["_static"]
 html_css_files = ["popdask.css"]
 html_show_sourcelink = False
 # Pages by themselves have nothing beside them to go to.
-_ALONE = ("index", "first-hour", "compare", "troubleshooting", "architecture")
+_ALONE = ("index", "first-hour", "compare", "troubleshooting", "architecture", "checklist")
 html_sidebars: dict[str, list[str]] = {page: [] for page in _ALONE}
 html_theme_options = {
     "show_toc_level": 2,

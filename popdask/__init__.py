@@ -13,7 +13,7 @@ from typing import Any
 
 from popdask._numba_cache import prepare_cache
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "popdask.io.cube": (

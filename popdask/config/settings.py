@@ -46,6 +46,10 @@ class Job(Settings):
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """The region's name, of letters, digits, ``_``, ``.`` and ``-``."""
+    title: str | None = None
+    """What the results say they are; without it, the name."""
+    institution: str | None = None
+    """Who the results say made them."""
     pipeline: str
     """The product."""
     output: Output

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from popdask.errors import InputError
 from popdask.imagery.zones import Sums, Table, Zones, read_zones, sums_by_zone
+from popdask.io.conventions import flags
 from popdask.io.paths import Path_
 
 HOW = ("scaled", "spread by presence", "spread evenly", "nobody", "left out")
@@ -216,7 +217,7 @@ def _kept(
     )
     for column, (words, units) in MEANINGS.items():
         kept[column].attrs = {"long_name": words, "units": units}
-    kept["how"].attrs |= {"flag_values": list(range(len(HOW))), "flag_meanings": ", ".join(HOW)}
+    kept["how"].attrs |= flags(range(len(HOW)), HOW)
     return kept
 
 

@@ -24,6 +24,7 @@ from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.io.arrays import check_population
+from popdask.io.conventions import CONVENTIONS, with_axes
 from popdask.io.extents import target_grid
 from popdask.io.frames import Time, find_frames, frame_time
 from popdask.io.grids import describe_grid, grid_of, same_grid, share_out, source_window, turns
@@ -251,7 +252,7 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
         cube[["population"]].assign(population=people).chunk({"time": 1, "y": CHUNK, "x": CHUNK})
     )
     blocks["population"].encoding = {"grid_mapping": "spatial_ref"}
-    write_group(blocks, path, "the cube")
+    write_group(with_axes(blocks).assign_attrs(Conventions=CONVENTIONS), path, "the cube")
 
 
 def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetime64, str]:

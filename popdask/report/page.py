@@ -78,6 +78,7 @@ def render(**filling: Any) -> str:
         style=Markup(_asset("report.css")),
         bokeh=Markup(_script(bokeh)),
         scripts=Markup("\n".join(map(_asset, SCRIPTS))),
+        notices=_asset("notices.txt"),
         **filling,
     )
 

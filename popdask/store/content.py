@@ -26,6 +26,7 @@ import itertools
 import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import dask
@@ -186,12 +187,31 @@ def root_group(store: Any) -> zarr.Group:
     return zarr.open_group(store, mode="a")
 
 
-def open_arrays(session: icechunk.Session) -> xr.Dataset:
-    """Open the arrays of a session, lazily, in their chunks."""
-    return xr.open_zarr(session.store, consolidated=False, chunks={})
+#: In the chunks of the store, on Dask.
+_STORED: Mapping[str, int] = MappingProxyType({})
 
 
-def open_group(session: icechunk.Session, name: str) -> xr.Dataset:
+def open_arrays(
+    session: icechunk.Session,
+    *,
+    chunks: Mapping[str, int] | None = _STORED,
+    mask_and_scale: bool = False,
+) -> xr.Dataset:
+    """Open the arrays of a session, lazily, in their chunks; labels stay whole numbers."""
+    opened = xr.open_zarr(
+        session.store,
+        consolidated=False,
+        chunks=None if chunks is None else dict(chunks),
+        mask_and_scale=mask_and_scale,
+    )
+    for variable in opened.variables.values():
+        variable.attrs.pop("_FillValue", None)  # which would say that they are masked yet to be
+    return opened
+
+
+def open_group(
+    session: icechunk.Session, name: str, *, chunks: Mapping[str, int] | None = _STORED
+) -> xr.Dataset:
     """Open a group of a session, lazily, in its chunks.
 
     Raises
@@ -204,7 +224,11 @@ def open_group(session: icechunk.Session, name: str) -> xr.Dataset:
     if name not in held:
         raise NoResultError.of("group", name, held)
     return xr.open_zarr(
-        session.store, group=name, consolidated=False, chunks={}, decode_coords="all"
+        session.store,
+        group=name,
+        consolidated=False,
+        chunks=None if chunks is None else dict(chunks),
+        decode_coords="all",
     )
 
 

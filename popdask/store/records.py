@@ -29,6 +29,7 @@ import xarray as xr
 import zarr
 from icechunk import ConflictError, IcechunkError, Repository
 
+from popdask.io.conventions import with_axes
 from popdask.store.content import drop_results, root_group, write_records
 
 #: Records beside a stage's that do not name it in stores of earlier versions.
@@ -133,7 +134,9 @@ def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[s
     root = root_group(session.store)
     for name in list(root.array_keys()):
         del root[name]
-    xr.Dataset(coords=grid.coords).to_zarr(
+    # xarray drops what the group says of itself, and says anew which variables are coordinates.
+    said = {key: value for key, value in root.attrs.items() if key != "coordinates"}
+    xr.Dataset(coords=with_axes(grid).coords, attrs=said).to_zarr(
         session.store, mode="a", consolidated=False, encoding={"time": TIME_ENCODING}
     )
     write_records(session.store, records)

@@ -312,7 +312,10 @@ class RegionStore:
             If no run is finished yet.
         """
         with damage_told(self.location):
-            return open_arrays(self._session(branch))
+            arrays = open_arrays(self.session(branch))
+        # Runs that give the same give it at other times.
+        arrays.attrs.pop("history", None)
+        return arrays
 
     def files(self, branch: str = MAIN) -> dict[str, bytes]:
         """Read the models and tables, each as the bytes of its file."""
@@ -326,7 +329,7 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        return file_names(self._session(branch).store)
+        return file_names(self.session(branch).store)
 
     def file(self, name: str, branch: str = MAIN) -> bytes:
         """Read one model or table, as the bytes of its file.
@@ -339,7 +342,7 @@ class RegionStore:
             If no run is finished yet.
         """
         with damage_told(self.location):
-            return read_file(self._session(branch).store, name)
+            return read_file(self.session(branch).store, name)
 
     def file_problem(self, name: str, sha256: str) -> str | None:
         """Say what is wrong with a file of the last finished run, of which the SHA-256 is known."""
@@ -371,7 +374,7 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        return open_group(self._session(branch), name)
+        return open_group(self.session(branch), name)
 
     def group_problem(self, name: str, checksum: str) -> str | None:
         """Say what is wrong with a group of the last finished run; None if nothing is."""
@@ -549,8 +552,14 @@ class RegionStore:
             ) from error
         return repository
 
-    def _session(self, branch: str) -> icechunk.Session:
-        """Open a branch to read, if there is something to read on it."""
+    def session(self, branch: str = MAIN) -> icechunk.Session:
+        """Open a branch to read.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to read on it.
+        """
         session = self.repository().readonly_session(branch)
         if is_empty(session.store):
             raise InputError(

@@ -27,6 +27,7 @@ import xarray as xr
 import zarr
 from dask.array.optimization import optimize
 
+from popdask.io.conventions import label_attributes, result_attributes
 from popdask.store import records as commits
 from popdask.store.content import (
     block_checksum,
@@ -174,6 +175,19 @@ def _store_chunks(
     return told
 
 
+def _attributes(array: xr.DataArray) -> dict[str, Any]:
+    grid = {"coordinates": "spatial_ref", "grid_mapping": "spatial_ref"}
+    return {str(key): value for key, value in array.attrs.items()} | grid | label_attributes(array)
+
+
+def _describe_arrays(root: zarr.Group, arrays: xr.Dataset) -> None:
+    """Renew what stored arrays say of themselves: there may be other classes than before."""
+    for name in map(str, arrays.data_vars):
+        said, attributes = root[name].attrs, _attributes(arrays[name])
+        if dict(said) != attributes:
+            said.put(attributes)
+
+
 #: The file that tells of the run that a state was published by.
 RUN_FILE = "run.json"
 
@@ -311,6 +325,7 @@ class Transaction:
         self._create(arrays)
         session = self._repository.writable_session(WORK)
         fresh = store_frames(session, arrays, frames)
+        _describe_arrays(root_group(session.store), arrays)
         kept = read_records(session.store).get(stage, {}).get("checksums", {})
         times = iso_times(open_arrays(session))
         checksums = {time: kept[time] for time in times if time in kept}
@@ -432,7 +447,20 @@ class Transaction:
         session = self._repository.writable_session(WORK)
         content = json.dumps(asdict(run) | dict(record), indent=1, default=str).encode()
         write_files(session.store, {RUN_FILE: content})
+        self._describe(session, run, record)
         self._write(session, "finish the run", {"run": asdict(run)})
+
+    def _describe(self, session: icechunk.Session, run: Run, record: Mapping[str, Any]) -> None:
+        """Let the arrays say what they are, by the CF conventions."""
+        attributes, settings = root_group(session.store).attrs, record.get("settings", {})
+        software = f"popdask {run.versions.get('popdask', '')}".strip()
+        stages = ", ".join(dict.fromkeys(stage.stage for stage in run.stages)) or "nothing new"
+        about = {
+            "title": settings.get("title") or record.get("name"),
+            "institution": settings.get("institution"),
+        }
+        entry = f"{run.finished} {software}: {stages}"
+        attributes.update(result_attributes(dict(attributes), about, software, entry))
 
     def _create(self, arrays: xr.Dataset) -> None:
         """Create the arrays that are not there yet, empty."""
@@ -448,8 +476,7 @@ class Transaction:
                 dtype=array.dtype,
                 fill_value=nothing(array),
                 dimension_names=[str(dim) for dim in array.dims],
-                attributes=array.attrs
-                | {"coordinates": "spatial_ref", "grid_mapping": "spatial_ref"},
+                attributes=_attributes(array),
             )
         if missing:
             # Icechunk forks only what is committed.

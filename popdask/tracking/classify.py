@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import dask
 import dask.array as da
@@ -38,6 +38,7 @@ from xarray import DataArray
 from popdask._repr_html import html_card
 from popdask.blocks.sampling import gather_cells, sample_cells
 from popdask.errors import InputError
+from popdask.io.conventions import flags
 from popdask.validate import check_array, check_instance
 
 
@@ -274,7 +275,13 @@ def classify(
         found = _classes(latent.data, **settings)
     classes = latent.isel(latent=0, drop=True).copy(data=found).rename("classes")
     classes.attrs = {"long_name": "class of the cell, −1 = none", "units": "1"}
+    classes.attrs |= class_flags(len(model.centers))
     return classes
+
+
+def class_flags(k: int) -> dict[str, Any]:
+    """Name the codes of k classes, as CF does."""
+    return flags(range(k), [f"class {code}" for code in range(k)])
 
 
 def _hold(

@@ -32,6 +32,7 @@ from popdask.blocks.components import corners_of
 from popdask.blocks.overlap import AROUND, add_overlap, merge_thin_chunks
 from popdask.errors import InputError
 from popdask.io.arrays import check_population
+from popdask.io.conventions import flags
 from popdask.io.grids import describe_grid, grid_of, pixel_area_km2, same_grid
 from popdask.tracking import _urban_blocks, _urban_edges
 from popdask.tracking._urban_cells import Plan, UrbanisationRules, make_plan, optimal_rule
@@ -219,9 +220,17 @@ LARGEST_KM2 = 25.5  # a cell of 5 km, and what a projection does to it
 _SQUARE_METRES = {"m2", "m²", "m^2", "m**2", "square metre", "square metres", "square meters"}
 _SHARES = {"1", "", "share", "fraction"}
 _NAMES = {
-    2: "30 urban centre, 23 dense urban cluster, 22 semi-dense urban cluster, 21 suburban, "
-    "13 rural cluster, 12 low density rural, 11 very low density rural, 10 water",
-    1: "3 urban centre, 2 urban cluster, 1 rural, 0 water",
+    2: {
+        30: "urban centre",
+        23: "dense urban cluster",
+        22: "semi-dense urban cluster",
+        21: "suburban",
+        13: "rural cluster",
+        12: "low density rural",
+        11: "very low density rural",
+        10: "water",
+    },
+    1: {3: "urban centre", 2: "urban cluster", 1: "rural", 0: "water"},
 }
 
 
@@ -288,7 +297,9 @@ def degree_of_urbanisation(
     found = _classified(ordered, land, built, level, rules, numbered=False)
     codes = ordered.copy(data=found).rename("degree_of_urbanisation")
     codes.attrs = {"long_name": f"degree of urbanisation, level {level}", "units": "1"}
-    codes.attrs["description"] = _NAMES[level]
+    names = _NAMES[level]
+    codes.attrs["description"] = ", ".join(f"{code} {name}" for code, name in names.items())
+    codes.attrs |= flags([*names], [*names.values()])
     return codes.transpose(*population.dims)
 
 

@@ -40,7 +40,7 @@ from popdask.tracking import classify as clustering
 from popdask.tracking import dbscan, describe, encoding, flow, link
 from popdask.tracking import tracks as linking
 from popdask.tracking.autoencoder import train, training_windows
-from popdask.tracking.classify import ClassModel, classify
+from popdask.tracking.classify import ClassModel, class_flags, classify
 from popdask.tracking.dbscan import remove_small_communities
 from popdask.tracking.encoder import EncoderConfig, FittedEncoder
 from popdask.tracking.events import EventRules
@@ -317,7 +317,7 @@ def _classifier(run: CommunitiesRun, stage: StagePlan) -> None:
 
 
 def _classes(run: CommunitiesRun, stage: StagePlan) -> None:
-    parts, hold = [], hold_of(run.job)
+    parts, most, hold = [], 0, hold_of(run.job)
     begin = min(stage.stale) if hold else 0  # classes held are those of the frame before, stored
     before = run.work.dataset()["classes"][begin - 1] if begin else None
     if before is not None:
@@ -330,7 +330,8 @@ def _classes(run: CommunitiesRun, stage: StagePlan) -> None:
         with on_gpus():  # classes too, so that codes do not travel
             latent = encoding.encode(features, encoder, mask=cells, device=run.job.encoder.device)
             parts.append(classify(latent, model, hold=hold, first=before))
-    classes = xr.concat(parts, "time").to_dataset(name="classes")
+        most = max(most, len(model.centers))
+    classes = xr.concat(parts, "time").assign_attrs(class_flags(most)).to_dataset(name="classes")
     run.work.write_frames(stage.name, classes, stage.stale, stage.record)
 
 

@@ -150,7 +150,10 @@ def test_a_worker_of_another_popdask_ends_the_run(other, version, has):
     with (
         scheduler(workers=0) as address,
         workers(address, 1, environment=other(version)),
-        pytest.raises(VersionError, match=f"worker at .* has {has}, and this run popdask 0.1.0"),
+        pytest.raises(
+            VersionError,
+            match=f"worker at .* has {has}, and this run popdask {popdask.__version__}",
+        ),
         connect(address),
     ):
         pytest.fail("it would compute another answer")

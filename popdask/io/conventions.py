@@ -1,0 +1,90 @@
+"""What stored arrays say of themselves, by the CF conventions: axes, codes and where they are from.
+
+Attributes alone: no value changes, and no checksum sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rioxarray  # noqa: F401 - the accessor
+import xarray as xr
+
+CONVENTIONS = "CF-1.11"
+
+_TIME = {"axis": "T", "standard_name": "time", "long_name": "time"}
+
+
+def with_axes(coordinates: xr.Dataset) -> xr.Dataset:
+    """Say which coordinate is which, with the names that CF has for them.
+
+    Parameters
+    ----------
+    coordinates
+        With y and x, a CRS and perhaps time.
+
+    Returns
+    -------
+    Dataset
+        Its copy; y and x have units, axis and standard name by the CRS.
+    """
+    described = coordinates.rio.write_coordinate_system()
+    if "time" in described.coords:
+        described["time"].attrs |= _TIME
+    return described
+
+
+def label_attributes(array: xr.DataArray) -> dict[str, Any]:
+    """Say that −1 is missing among whole numbers; NaN speaks for itself among others."""
+    return {} if array.dtype.kind == "f" else {"_FillValue": -1}
+
+
+def flags(values: Sequence[int], meanings: Sequence[str]) -> dict[str, Any]:
+    """Say what the codes of an array mean.
+
+    Examples
+    --------
+    >>> flags([10, 11], ["water", "very low density rural"])
+    {'flag_values': [10, 11], 'flag_meanings': 'water very_low_density_rural'}
+    """
+    return {
+        "flag_values": [int(value) for value in values],
+        "flag_meanings": " ".join(meaning.replace(" ", "_") for meaning in meanings),
+    }
+
+
+def result_attributes(
+    before: Mapping[str, Any], about: Mapping[str, Any], software: str, entry: str
+) -> dict[str, Any]:
+    """Say what results are, whose they are and how they came to be.
+
+    Parameters
+    ----------
+    before
+        The attributes that they have had.
+    about
+        The title and the institution, where given.
+    software
+        What computed them, such as ``"popdask 0.2.0"``.
+    entry
+        A line for the history, with its time.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> told = result_attributes({"history": "2026 …"}, {"title": "oslo"}, "popdask", "2027 …")
+    >>> told["Conventions"], told["title"], told["history"].splitlines()
+    ('CF-1.11', 'oslo', ['2026 …', '2027 …'])
+    """
+    history = [line for line in (before.get("history"), entry) if line]
+    named = {key: str(about[key]) for key in ("title", "institution") if about.get(key)}
+    return {
+        "Conventions": CONVENTIONS,
+        **named,
+        "source": software,
+        "history": "\n".join(history),
+    }
