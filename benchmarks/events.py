@@ -4,7 +4,8 @@ A world is a real raster that is drawn six times from Poisson's law. In the *nul
 happens, and every event is invented; in the others events are planted. *towns* has births, deaths,
 mergers and splits of towns, and growth × 1.25 or decline × 0.8 of their people; in *shift* towns
 lie one or two cells aside from a frame on, which is none of these; in *communities* all cells of
-communities grow or decline. Each table of events is scored against the truth: an event is found if
+communities grow or decline, and are found by the models of the null world, as in a job whose models
+were fitted before. Each table of events is scored against the truth: an event is found if
 it is told in its frame at its place; all else that is told is false, counted per 100 steps. What
 vanishes in the last frame is left out, as it may come back.
 
@@ -28,23 +29,31 @@ import pandas as pd
 import xarray as xr
 from scipy import ndimage
 
-from benchmarks.machine import Machine, Row, Spent, duration, in_child, measured, times
+from benchmarks.machine import Machine, Row, Spent, duration, in_child, measured
+from popdask.blocks.sampling import domain
 from popdask.config import load_job
+from popdask.config.jobs import Classes, Communities, Links, Tracks
 from popdask.errors import InputError
 from popdask.io import open_frames
 from popdask.metrics import planted_scores, visible_events
 from popdask.synthetic import PlantedWorld, planted
+from popdask.tracking.classify import ClassModel, classify
+from popdask.tracking.dbscan import dbscan
+from popdask.tracking.encoder import FittedEncoder
+from popdask.tracking.encoding import encode, stack_features
 from popdask.tracking.events import EventRules
+from popdask.tracking.flow import optical_flow
 from popdask.tracking.lattice import to_1km
 from popdask.tracking.link import compare_frames
 from popdask.tracking.settlements import settlements
 from popdask.tracking.tracks import tracks
-from popdask.workflow.communities import run
+from popdask.workflow.communities import CommunitiesResult, run
 
 QUEEN = np.ones((3, 3))
 TOWN, MEMORY = 5000, 1  # people of a town; frames that one may be away for
 FEW = {"grow": 4, "shrink": 4, "appear": 2, "vanish": 2, "merge": 2, "split": 3}
 MANY = {"grow": 12, "shrink": 12, "appear": 6, "vanish": 6, "merge": 6, "split": 6}
+WORLDS = ("null", "towns", "shift")
 LEAST = 1000  # people of a community that is made to grow or decline
 Told = tuple[pd.DataFrame, xr.DataArray]
 """The table of events, and the labels that it speaks of."""
@@ -69,6 +78,7 @@ class Ground:
     kilometres: bool
     """Whether its cells are summed to 1 km."""
     events: Mapping[str, int]
+    """Of its towns; empty where cells are too small for the plain rule."""
     communities: int
     """How many of them grow, and decline; 0 where their job is not run."""
 
@@ -114,9 +124,9 @@ class Score:
 
 def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
     """Score settlements and communities beside the plain rule."""
+    seeds, worlds = ((0,), WORLDS[:2]) if quick else ((0, 1), WORLDS)
     for ground in QUICK if quick else GROUNDS:
-        seeds = (0,) if quick else (0, 1)
-        for world in ("null", "towns") if quick else ("null", "towns", "shift"):
+        for world in worlds if ground.events else ():
             ours, plain = (
                 _added(in_child(scored, name, ground, world, seed) for seed in seeds)
                 for name in ("settlements", "plain")
@@ -126,10 +136,10 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
                 f"{ground.name}, {len(seeds)} × 6 frames",
                 said(ours),
                 f"plain rule {said(plain)}",
-                times(plain.spent.cpu / ours.spent.cpu),
                 also=f"{_cost(ours)}; plain rule {_cost(plain)}",
             )
-        for world in ("null", "communities", "towns") if ground.communities else ():
+        told = ("null", "communities", "towns")[: 3 if ground.events else 2]
+        for world in told if ground.communities else ():
             ours = in_child(scored, "communities", ground, world, 0)
             yield Row(
                 f"events, {world}, communities",
@@ -141,37 +151,44 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
 
 def scored(name: str, ground: Ground, kind: str, seed: int) -> Score:
     """Draw a world, let a method tell its events, and score them."""
+    people = ground.read()
     with dask.config.set(scheduler="sync"):
+        if kind == "communities":
+            return _of_communities(people, ground, seed)
         if name != "communities":
             METHODS[name](planted(_invented(), frames=3, events={"grow": 1}))  # to compile it
-        world = draw(ground.read(), kind, ground, seed)
-        (told, labels), spent = measured(lambda: METHODS[name](world))
+        events = {"null": {}, "towns": ground.events, "shift": {"shift": 6}}[kind]
+        return _score(METHODS[name], planted(people, seed, events=events))
+
+
+def _score(method: Callable[[PlantedWorld], Told], world: PlantedWorld) -> Score:
+    (told, labels), spent = measured(lambda: method(world))
     scores = planted_scores(told, labels, world.events, world.places, memory=MEMORY)
-    planted_rows = scores.planted
-    missed = tuple(planted_rows["event"][~planted_rows["found"]])
-    visible = visible_events(labels, world.expected, planted_rows, world.places)
-    seen = planted_rows["found"].reindex(visible.index[visible])
+    found = scores.planted["found"]
+    visible = visible_events(labels, world.expected, scores.planted, world.places)
     return Score(
-        len(planted_rows),
-        int(planted_rows["found"].sum()),
+        len(found),
+        int(found.sum()),
         len(scores.false),
         scores.steps,
         spent,
-        missed,
+        tuple(scores.planted["event"][~found]),
         int(visible.sum()),
-        int(seen.sum()),
+        int(found[visible.index[visible]].sum()),
     )
 
 
-def draw(people: xr.DataArray, kind: str, ground: Ground, seed: int) -> PlantedWorld:
-    """Draw a world of a kind."""
-    if kind == "communities":
-        null = planted(people, seed, events={})
-        events = {"grow": ground.communities, "shrink": ground.communities}
-        return planted(people, seed, events=events, towns=_populous(*by_communities(null), people))
-    return planted(
-        people, seed, events={"null": {}, "towns": ground.events, "shift": {"shift": 6}}[kind]
-    )
+def _of_communities(people: xr.DataArray, ground: Ground, seed: int) -> Score:
+    """Let communities of the null world grow and decline, and find them by its models."""
+    null = planted(people, seed, events={})
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = _run(null, Path(folder))
+        encoder = FittedEncoder.from_bytes(outcome.store.file("encoder-shared.safetensors"))
+        model = ClassModel.from_bytes(outcome.store.file("classifier-shared.safetensors"))
+        labels = outcome.store.dataset()["community"].compute()
+    events = {"grow": ground.communities, "shrink": ground.communities}
+    world = planted(people, seed, events=events, towns=_populous(labels, people))
+    return _score(lambda world: by_models(world, encoder, model), world)
 
 
 def by_settlements(world: PlantedWorld) -> Told:
@@ -188,14 +205,37 @@ def by_settlements(world: PlantedWorld) -> Told:
 def by_communities(world: PlantedWorld) -> Told:
     """The communities job with all its defaults."""
     with tempfile.TemporaryDirectory() as folder:
-        for frame in world.population:
-            year = frame["time"].dt.year.item()
-            frame.drop_vars("time").rio.to_raster(Path(folder) / f"world_{year}.tif")
-        path = Path(folder) / "job.toml"
-        path.write_text(_JOB)
-        outcome = run(load_job(path))
+        outcome = _run(world, Path(folder))
         labels = outcome.store.dataset()["community"].compute()
-        return outcome.tracks, labels.assign_coords(x=world.places["x"], y=world.places["y"])
+    return outcome.tracks, labels.assign_coords(x=world.places["x"], y=world.places["y"])
+
+
+def _run(world: PlantedWorld, folder: Path) -> CommunitiesResult:
+    """Write the frames and a job without settings, and run it."""
+    for frame in world.population:
+        year = frame["time"].dt.year.item()
+        frame.drop_vars("time").rio.to_raster(folder / f"world_{year}.tif")
+    path = folder / "job.toml"
+    path.write_text(_JOB)
+    return run(load_job(path))
+
+
+def by_models(world: PlantedWorld, encoder: FittedEncoder, model: ClassModel) -> Told:
+    """The stages of the communities job, with its defaults, behind the fitted models."""
+    population = world.population.chunk(time=1)
+    defaults = Communities(), Links(), Tracks().model_dump()
+    features = stack_features(population, optical_flow(population))
+    latent = encode(features, encoder, mask=domain(population, "settled"))
+    classes = classify(latent, model, hold=Classes().hold)
+    grouping = {"eps": float(defaults[0].eps), "min_samples": defaults[0].min_samples}
+    labels = dbscan(classes, **grouping).compute()
+    memory = defaults[2].pop("memory")
+    links, ends = compare_frames(
+        labels.chunk(time=1), population, memory=memory, **defaults[1].model_dump()
+    )
+    listed, when = _listed(labels, world.population), labels["time"].values
+    rules = EventRules(**defaults[2])
+    return tracks(links, listed, rules=rules, ends=ends, memory=memory, times=when), labels
 
 
 def by_plain_rule(world: PlantedWorld) -> Told:
@@ -264,7 +304,7 @@ def _listed(labels: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _populous(told: pd.DataFrame, labels: xr.DataArray, people: xr.DataArray) -> xr.DataArray:
+def _populous(labels: xr.DataArray, people: xr.DataArray) -> xr.DataArray:
     """The communities of the first frame that have enough people, numbered from 0; −1 = none."""
     first = labels[0].values
     sums = np.bincount(first[first >= 0], np.nan_to_num(people.values[first >= 0]))
