@@ -56,6 +56,23 @@ def test_regions_are_compared_by_what_is_held_after_them(tmp_path):
     assert all(one.memory > 1e7 and one.threads >= one.python_threads for one in held)
 
 
+def test_planted_events_are_found_and_none_invented():
+    from benchmarks import events
+
+    null, towns = events.rows(machine.Machine(), quick=True)
+    assert null.popdask == "0.00 false per 100 steps"
+    assert towns.popdask == "recall 1.00, 0.00 false per 100 steps"
+    assert towns.also.startswith("5 of 5 events")
+
+
+def test_a_planet_has_its_urban_centres():
+    from benchmarks import planet
+
+    assert planet.shape_of(648_000_000) == planet.WORLD
+    (row,) = planet.rows(machine.Machine(), quick=True)
+    assert row.on.startswith("708 × 354") and row.also.endswith("1,152 cells of urban centres")
+
+
 def test_the_table_is_markdown_with_a_column_for_each_field():
     rows = [machine.Row("flow", "3 × 3", "1 s"), machine.Row("links", "2", "2 s", "peer", "2.0 ×")]
     lines = machine.table(rows).splitlines()

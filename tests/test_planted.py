@@ -94,6 +94,27 @@ def test_bridges_join_and_part_as_many_towns_as_they_say(world):
     assert sorted(splits["parts"]) == [2, 3]
 
 
+def test_what_is_built_is_beyond_the_noise():
+    """Towns whose rims hold just enough are joined by bridges, and parted, in every draw."""
+    people = np.zeros((140, 150))
+    for corner in range(10, 100, 15):
+        people[corner : corner + 5, 10:15] = 305  # as the official rule has it, and no more
+        people[corner + 1 : corner + 4, 11:14] = 1200
+        people[corner, 12] = 0
+    ground = xr.DataArray(people, dims=("y", "x"))
+    world = planted(ground, 0, events={"appear": 2, "merge": 2, "split": 2})
+    for event in world.events.itertuples():
+        here = world.places.values == event.place
+        built = world.expected.values[:, here]
+        assert built[built > 0].min() >= 450 * (1 - 1e-9)
+        counts = [
+            len(np.unique(towns(people)[0][here & (people >= 300)]))
+            for people in world.population.values
+        ]
+        before, after = {"appear": (0, 1), "merge": (2, 1), "split": (1, event.parts)}[event.event]
+        assert counts == [before] * event.frame + [after] * (6 - event.frame)
+
+
 def test_places_do_not_touch(world):
     labels, count = ndimage.label(world.places.values >= 0, QUEEN)
     for number in range(1, count + 1):
@@ -173,6 +194,13 @@ def test_an_event_must_be_of_its_kind_frame_and_place(row, recall, false):
 def test_a_tolerance_allows_a_frame_early_or_late():
     late = table(*STAY, (2002, 0, 0, "grow"))
     assert planted_scores(late, LABELS, PLANTED, PLACES, tolerance=1).recall == 0.5
+
+
+def test_what_is_gone_may_come_back_as_long_as_it_is_remembered():
+    nothing = table(*STAY)
+    open_at = {m: planted_scores(nothing, LABELS, PLANTED, PLACES, memory=m) for m in (0, 1)}
+    assert open_at[0].planted["event"].tolist() == ["grow", "vanish"]
+    assert open_at[1].planted["event"].tolist() == ["grow"]
 
 
 def test_pieces_of_one_split_are_one_event():

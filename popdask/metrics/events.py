@@ -30,7 +30,7 @@ class PlantedScores:
     ``false`` (reported, but not planted)."""
 
     planted: pd.DataFrame
-    """The planted events of these kinds, with ``found`` (bool)."""
+    """The planted events of these kinds that a table can tell, with ``found`` (bool)."""
 
     false: pd.DataFrame
     """The rows of the table of tracks that tell of what did not happen."""
@@ -56,6 +56,7 @@ def planted_scores(
     places: xr.DataArray,
     *,
     tolerance: int = 0,
+    memory: int = 0,
     kinds: Sequence[str] = KINDS,
 ) -> PlantedScores:
     """Score a table of tracks against planted events.
@@ -71,6 +72,10 @@ def planted_scores(
         Of a :class:`popdask.synthetic.PlantedWorld`, or alike.
     tolerance : int, optional
         How many frames early or late an event may be told.
+    memory : int, optional
+        For how many frames a community may be away, as it was given to `tracks`. What is gone in
+        the last so many frames may come back, and no table can tell yet that it vanished: those
+        planted events are left out.
     kinds : sequence of str, optional
         What counts as an event.
 
@@ -110,7 +115,9 @@ def planted_scores(
         )
     told = told.assign(labelled=at.astype(int), frame=at.astype(int) + (told["event"] == "vanish"))
     told = told[(told["frame"] > 0) | (told["event"] != "appear")]
-    planted = events[events["event"].isin(kinds) & (events["place"] >= 0)].reset_index(drop=True)
+    is_open = (events["event"] == "vanish") & (events["frame"] >= len(frame) - memory)
+    planted = events[events["event"].isin(kinds) & (events["place"] >= 0) & ~is_open]
+    planted = planted.reset_index(drop=True)
     pairs = _pairs(told, _touched(community, places), planted, tolerance)
     planted = planted.assign(found=planted.index.isin(pairs["planted"]))
     false = told[~told.index.isin(pairs["told"])].drop(columns="labelled")

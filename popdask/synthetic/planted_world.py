@@ -6,7 +6,9 @@ Events change the mean. Growth, decline and death befall towns of the raster, th
 that are dense enough; births, mergers and splits stand on free land, made of copies of its towns.
 
 The trick is that every event has cells of its own: which place an event belongs to is read from a
-map (:attr:`PlantedWorld.places`), and no event disturbs another.
+map (:attr:`PlantedWorld.places`), and no event disturbs another. And what is built is beyond the
+noise: a town whose cells hold just the least people of a town would fall apart in one draw and come
+together in the next, and a bridge that ends on such a cell would join nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ EVENTS: Mapping[str, int] = {
 QUEEN = np.ones((3, 3), bool)
 COPY = 10  # the largest side of a town that is copied or taken away, in cells
 GAP = 4  # free cells between the towns of a merger
-BRIDGE = 1.5  # people of a bridge's cell, in units of the least of a town's
+BRIDGE = 1.5  # least people of a cell that is built, and those of a bridge's, in units of a town's
+SIGMAS = 4.0  # standard deviations of a count by which a town that is built exceeds the least
+PART = 0.15  # least part of the people that each town of a merger or split has
 MARGIN = 2  # free cells around whatever stands on free land
 TRIES = 50  # towns that are tried for free land before there is none
 
@@ -109,9 +113,11 @@ def planted(
         ======== ===================================================================================
         grow     a town has `growth` times as many people in each of its cells from a frame on
         shrink   the same with `decline`
-        appear   a copy of a town stands on free land from a frame on
+        appear   a copy of a town stands on free land from a frame on; in copies each cell holds
+                 `min_cell` people and half as many again, at least
         vanish   nobody lives in a town's cells from a frame on
-        merge    a bridge of cells joins two copies of towns; its people come from them
+        merge    a bridge of cells joins two copies of towns, each with 15 % of their people or
+                 more; those of the bridge come from them
         split    such a bridge goes; every other split has two bridges and three parts
         shift    a copy of a town on free land lies one or two cells aside from a frame on
         displace one frame lies up to 8 cells beside the others; what leaves the raster is lost
@@ -225,11 +231,12 @@ class _Ground:
         self.free = ~ndimage.binary_dilation(crowded, QUEEN, iterations=1)
         copied = _dense(self.base, min_cell, min_people)
         self.copies = [
-            np.where(copied[box] == number, self.base[box], 0.0)
+            np.where(copied[box] == number, np.maximum(self.base[box], BRIDGE * min_cell), 0.0)
             for number, box in enumerate(ndimage.find_objects(copied + 1))
             if max(copied[box].shape) <= COPY
         ]
-        self.copies = [town for town in self.copies if town.sum() <= 10 * min_people]
+        least = min_people + SIGMAS * np.sqrt(min_people)
+        self.copies = [town for town in self.copies if least <= town.sum() <= 10 * min_people]
 
     def town(self, kind: str, *, small: bool = False) -> NDArray[np.bool_]:
         """Take a town that no event has befallen yet: its cells."""
@@ -292,7 +299,11 @@ def _build(ground: _Ground, kind: str, number: int, factor: float) -> None:
     frame = ground.when()
     for _ in range(TRIES):
         towns = [ground.copied(kind) for _ in range(parts)]
+        if min(town.sum() for town in towns) < PART * sum(town.sum() for town in towns):
+            continue  # the small one would be no piece beside the large
         apart, joined = _in_a_row(towns, BRIDGE * ground.min_cell)
+        if joined[joined > 0].min() < BRIDGE * ground.min_cell * (1 - 1e-9):
+            continue  # they have nobody to spare for the bridge
         if ground.rng.integers(2):
             apart, joined = apart.T, joined.T
         box = ground.site(apart.shape)
@@ -333,8 +344,9 @@ def _in_a_row(towns: list[NDArray], people: float) -> tuple[NDArray, NDArray]:
             bridges[tuple(line[1:-1].T)] = True
         before, left = here, left + town.shape[1] + GAP
     bridges &= apart == 0
-    share = 1 - people * bridges.sum() / apart.sum()
-    return apart, apart * share + people * bridges
+    spare = np.maximum(apart - people, 0)  # a cell keeps as many as one of the bridge has
+    share = people * bridges.sum() / max(spare.sum(), people)
+    return apart, apart - share * spare + people * bridges
 
 
 def _shift(ground: _Ground, kind: str, number: int, factor: float) -> None:

@@ -1,0 +1,353 @@
+"""Events told of worlds in which it is known what happened, on the ground of real grids.
+
+A world is a real raster that is drawn six times from Poisson's law. In the *null* world nothing
+happens, and every event is invented; in the others events are planted. *towns* has births, deaths,
+mergers and splits of towns, and growth × 1.25 or decline × 0.8 of their people; in *shift* towns
+lie one or two cells aside from a frame on, which is none of these; in *communities* all cells of
+communities grow or decline, and are found by the models of the null world, as in a job whose models
+were fitted before. Each table of events is scored against the truth: an event is found if
+it is told in its frame at its place; all else that is told is false, counted per 100 steps. What
+vanishes in the last frame is left out, as it may come back.
+
+The plain rule is what one would write in ten lines: connected cells of 300 people per km² with
+5,000 people, one place in two frames if they share a quarter of their cells, growth beyond 5 %.
+Settings are the defaults, which were chosen on Oslo; Norway is where they are judged.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import dask
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import ndimage
+
+from benchmarks.machine import Machine, Row, Spent, duration, in_child, measured
+from popdask.blocks.sampling import domain
+from popdask.config import load_job
+from popdask.config.jobs import Classes, Communities, Links, Tracks
+from popdask.errors import InputError
+from popdask.io import open_frames
+from popdask.metrics import planted_scores, visible_events
+from popdask.synthetic import PlantedWorld, planted
+from popdask.tracking.classify import ClassModel, classify
+from popdask.tracking.dbscan import dbscan
+from popdask.tracking.encoder import FittedEncoder
+from popdask.tracking.encoding import encode, stack_features
+from popdask.tracking.events import EventRules
+from popdask.tracking.flow import optical_flow
+from popdask.tracking.lattice import to_1km
+from popdask.tracking.link import compare_frames
+from popdask.tracking.settlements import settlements
+from popdask.tracking.tracks import tracks
+from popdask.workflow.communities import CommunitiesResult, run
+
+QUEEN = np.ones((3, 3))
+TOWN, MEMORY = 5000, 1  # people of a town; frames that one may be away for
+FEW = {"grow": 4, "shrink": 4, "appear": 2, "vanish": 2, "merge": 2, "split": 3}
+MANY = {"grow": 12, "shrink": 12, "appear": 6, "vanish": 6, "merge": 6, "split": 6}
+WORLDS = ("null", "towns", "shift")
+LEAST = 1000  # people of a community that is made to grow or decline
+Told = tuple[pd.DataFrame, xr.DataArray]
+"""The table of events, and the labels that it speaks of."""
+
+_JOB = """
+name = "world"
+pipeline = "communities"
+[input]
+frames = "world_{time:%Y}.tif"
+[output]
+store = "world.icechunk"
+"""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A raster that worlds stand on."""
+
+    name: str
+    path: str
+    """Under POPDASK_DATA; empty for an invented one."""
+    kilometres: bool
+    """Whether its cells are summed to 1 km."""
+    events: Mapping[str, int]
+    """Of its towns; empty where cells are too small for the plain rule."""
+    communities: int
+    """How many of them grow, and decline; 0 where their job is not run."""
+
+    def read(self) -> xr.DataArray:
+        """People per cell (y, x)."""
+        if not self.path:
+            return _invented()
+        path = Path(os.environ.get("POPDASK_DATA", "")) / self.path
+        if not path.is_file():
+            raise InputError(
+                f"{path} is not there; expected a raster of the people of 2019, as in the folder "
+                "that POPDASK_DATA names; set it, or give --quick for an invented country"
+            )
+        people = open_frames({"2019": str(path)})["population"].isel(time=0, drop=True)
+        people = to_1km(people) if self.kilometres else people
+        return people.compute().rename("population")
+
+
+QUICK = (Ground("an invented country", "", True, {"grow": 2, "vanish": 1, "split": 2}, 0),)
+GROUNDS = (
+    Ground("Oslo, 1 km", "oslo_250m/oslo_pop_250m_2019.tif", True, FEW, 0),
+    Ground("Oslo, 250 m", "oslo_250m/oslo_pop_250m_2019.tif", False, {}, 12),
+    Ground("Norway, 1 km", "norway_250m/norway_pop_250m_2019.tif", True, MANY, 12),
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one method told of one world."""
+
+    planted: int
+    found: int
+    false: int
+    steps: int
+    spent: Spent
+    missed: tuple[str, ...] = ()
+    """Kinds of events that were planted and not found, one for each."""
+    visible: int = 0
+    """Of the planted growths and declines, those that some community can see,"""
+    seen: int = 0
+    """and those of them that were found."""
+
+
+def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
+    """Score settlements and communities beside the plain rule."""
+    seeds, worlds = ((0,), WORLDS[:2]) if quick else ((0, 1), WORLDS)
+    for ground in QUICK if quick else GROUNDS:
+        for world in worlds if ground.events else ():
+            ours, plain = (
+                _added(in_child(scored, name, ground, world, seed) for seed in seeds)
+                for name in ("settlements", "plain")
+            )
+            yield Row(
+                f"events, {world}, settlements",
+                f"{ground.name}, {len(seeds)} × 6 frames",
+                said(ours),
+                f"plain rule {said(plain)}",
+                also=f"{_cost(ours)}; plain rule {_cost(plain)}",
+            )
+        told = ("null", "communities", "towns")[: 3 if ground.events else 2]
+        for world in told if ground.communities else ():
+            ours = in_child(scored, "communities", ground, world, 0)
+            yield Row(
+                f"events, {world}, communities",
+                f"{ground.name}, 6 frames",
+                said(ours),
+                also=_cost(ours) + (f"; {_visible(ours)}" if world == "towns" else ""),
+            )
+
+
+def scored(name: str, ground: Ground, kind: str, seed: int) -> Score:
+    """Draw a world, let a method tell its events, and score them."""
+    people = ground.read()
+    with dask.config.set(scheduler="sync"):
+        if kind == "communities":
+            return _of_communities(people, ground, seed)
+        if name != "communities":
+            METHODS[name](planted(_invented(), frames=3, events={"grow": 1}))  # to compile it
+        events = {"null": {}, "towns": ground.events, "shift": {"shift": 6}}[kind]
+        return _score(METHODS[name], planted(people, seed, events=events))
+
+
+def _score(method: Callable[[PlantedWorld], Told], world: PlantedWorld) -> Score:
+    (told, labels), spent = measured(lambda: method(world))
+    scores = planted_scores(told, labels, world.events, world.places, memory=MEMORY)
+    found = scores.planted["found"]
+    visible = visible_events(labels, world.expected, scores.planted, world.places)
+    return Score(
+        len(found),
+        int(found.sum()),
+        len(scores.false),
+        scores.steps,
+        spent,
+        tuple(scores.planted["event"][~found]),
+        int(visible.sum()),
+        int(found[visible.index[visible]].sum()),
+    )
+
+
+def _of_communities(people: xr.DataArray, ground: Ground, seed: int) -> Score:
+    """Let communities of the null world grow and decline, and find them by its models."""
+    null = planted(people, seed, events={})
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = _run(null, Path(folder))
+        encoder = FittedEncoder.from_bytes(outcome.store.file("encoder-shared.safetensors"))
+        model = ClassModel.from_bytes(outcome.store.file("classifier-shared.safetensors"))
+        labels = outcome.store.dataset()["community"].compute()
+    events = {"grow": ground.communities, "shrink": ground.communities}
+    world = planted(people, seed, events=events, towns=_populous(labels, people))
+    return _score(lambda world: by_models(world, encoder, model), world)
+
+
+def by_settlements(world: PlantedWorld) -> Told:
+    """Settlements of 5,000 people and more, links by people in common, tracks."""
+    population = world.population.chunk(time=1)
+    labels = settlements(population, min_people=TOWN).compute()
+    links, ends = compare_frames(labels.chunk(time=1), population, rule="overlap", memory=MEMORY)
+    rules = EventRules(min_people=TOWN)
+    listed = _listed(labels, world.population)
+    when = labels["time"].values
+    return tracks(links, listed, rules=rules, ends=ends, memory=MEMORY, times=when), labels
+
+
+def by_communities(world: PlantedWorld) -> Told:
+    """The communities job with all its defaults."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = _run(world, Path(folder))
+        labels = outcome.store.dataset()["community"].compute()
+    return outcome.tracks, labels.assign_coords(x=world.places["x"], y=world.places["y"])
+
+
+def _run(world: PlantedWorld, folder: Path) -> CommunitiesResult:
+    """Write the frames and a job without settings, and run it."""
+    for frame in world.population:
+        year = frame["time"].dt.year.item()
+        frame.drop_vars("time").rio.to_raster(folder / f"world_{year}.tif")
+    path = folder / "job.toml"
+    path.write_text(_JOB)
+    return run(load_job(path))
+
+
+def by_models(world: PlantedWorld, encoder: FittedEncoder, model: ClassModel) -> Told:
+    """The stages of the communities job, with its defaults, behind the fitted models."""
+    population = world.population.chunk(time=1)
+    defaults = Communities(), Links(), Tracks().model_dump()
+    features = stack_features(population, optical_flow(population))
+    latent = encode(features, encoder, mask=domain(population, "settled"))
+    classes = classify(latent, model, hold=Classes().hold)
+    grouping = {"eps": float(defaults[0].eps), "min_samples": defaults[0].min_samples}
+    labels = dbscan(classes, **grouping).compute()
+    memory = defaults[2].pop("memory")
+    links, ends = compare_frames(
+        labels.chunk(time=1), population, memory=memory, **defaults[1].model_dump()
+    )
+    listed, when = _listed(labels, world.population), labels["time"].values
+    rules = EventRules(**defaults[2])
+    return tracks(links, listed, rules=rules, ends=ends, memory=memory, times=when), labels
+
+
+def by_plain_rule(world: PlantedWorld) -> Told:
+    """Towns by their density, overlaps of a quarter of the cells, growth beyond 5 %."""
+    cube, when = np.nan_to_num(world.population.values), world.population["time"].values
+    labels = [_towns(frame) for frame in cube]
+    people = [np.bincount(one[one >= 0], f[one >= 0]) for one, f in zip(labels, cube, strict=True)]
+    track, rows = np.arange(len(people[0])), list[tuple[object, int, int, str]]()
+    rows += [(when[0], n, n, "appear") for n in track]
+    count = len(track)
+    for t, (a, b) in enumerate(pairwise(labels)):
+        pairs = _overlaps(a, b)
+        after, before = (np.bincount(pairs[:, i], minlength=len(people[t + i])) for i in (0, 1))
+        follows = np.full(len(people[t + 1]), -1)
+        for source, target in pairs:
+            follows[target] = source
+        alone = (follows < 0) | (after[follows] > 1) | (before > 1)
+        following = np.where(alone, count + np.cumsum(alone) - 1, track[follows])
+        count += int(alone.sum())
+        rows += [(when[t], n, track[n], "vanish") for n in np.flatnonzero(after == 0)]
+        for n, source in enumerate(follows):
+            change = people[t + 1][n] / people[t][source] - 1 if not alone[n] else 0.0
+            grown = "grow" if change > 0.05 else "shrink" if change < -0.05 else "continue"
+            parted = "split" if after[source] > 1 else grown
+            event = "appear" if source < 0 else "merge" if before[n] > 1 else parted
+            rows.append((when[t + 1], n, following[n], event))
+        track = following
+    told = pd.DataFrame(rows, columns=["time", "community", "track", "event"])
+    return told, world.population.copy(data=np.stack(labels)).rename("town")
+
+
+METHODS: Mapping[str, Callable[[PlantedWorld], Told]] = {
+    "settlements": by_settlements,
+    "communities": by_communities,
+    "plain": by_plain_rule,
+}
+
+
+def _towns(people: np.ndarray) -> np.ndarray:
+    """Label cells of 1 km with 300 people that touch, of 5,000 together; −1 = none."""
+    labels, count = ndimage.label(people >= 300, QUEEN)
+    enough = np.bincount(labels.ravel(), people.ravel(), count + 1) >= TOWN
+    enough[0] = False
+    return np.where(enough, np.cumsum(enough) - 1, -1)[labels]
+
+
+def _overlaps(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Pairs of towns that share a quarter of the cells of one of them, (n, 2)."""
+    both = (before >= 0) & (after >= 0)
+    pairs, shared = np.unique(
+        np.stack([before[both], after[both]], axis=1), axis=0, return_counts=True
+    )
+    cells = [np.bincount(one[one >= 0])[pairs[:, i]] for i, one in enumerate((before, after))]
+    found: np.ndarray = pairs[shared >= 0.25 * np.minimum(*cells)]
+    return found
+
+
+def _listed(labels: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
+    """The people of every label of every frame."""
+    tables = []
+    for label, people in zip(labels, population, strict=True):
+        inside = label.values >= 0
+        sums = np.bincount(label.values[inside], np.nan_to_num(people.values[inside]))
+        listed = {"community": np.arange(len(sums)), "population": sums}
+        tables.append(pd.DataFrame({"time": label["time"].values, **listed}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _populous(labels: xr.DataArray, people: xr.DataArray) -> xr.DataArray:
+    """The communities of the first frame that have enough people, numbered from 0; −1 = none."""
+    first = labels[0].values
+    sums = np.bincount(first[first >= 0], np.nan_to_num(people.values[first >= 0]))
+    enough = np.append(sums >= LEAST, False)  # the last is that of −1
+    return people.copy(data=np.where(enough, np.cumsum(enough) - 1, -1)[first])
+
+
+def _added(scores: Iterator[Score]) -> Score:
+    """Add up the scores of some seeds; memory is the largest."""
+    every = list(scores)
+    spent = Spent(
+        sum(s.spent.cpu for s in every),
+        sum(s.spent.wall for s in every),
+        max(s.spent.peak for s in every),
+    )
+    counts = [sum(getattr(s, n) for s in every) for n in ("planted", "found", "false", "steps")]
+    return Score(*counts, spent, tuple(kind for s in every for kind in s.missed))
+
+
+def said(score: Score) -> str:
+    """Recall and false events, in words."""
+    false = f"{100 * score.false / max(score.steps, 1):.2f} false per 100 steps"
+    if not score.planted:
+        return false
+    missed = f" (missed {', '.join(sorted(score.missed))})" if score.missed else ""
+    return f"recall {score.found / score.planted:.2f}{missed}, {false}"
+
+
+def _visible(score: Score) -> str:
+    growths = f"{score.visible} of the growths and declines are large enough for a community"
+    return f"{growths}, {score.seen} of these found"
+
+
+def _cost(score: Score) -> str:
+    """Time, memory, and how much there was to be told."""
+    steps = f"{score.found} of {score.planted} events, {score.steps:,} steps"
+    return f"{steps}, {duration(score.spent.cpu)}, {score.spent.peak / 2**20:.0f} MiB"
+
+
+def _invented() -> xr.DataArray:
+    """Twelve towns of 5 × 5 cells of 1 km on thinly settled land."""
+    people = np.full((140, 150), 8.0)
+    for row, column in np.ndindex(3, 4):
+        people[10 + 15 * row :, 10 + 15 * column :][:5, :5] = 600 + 100 * row
+    y, x = 1e6 - 1000.0 * np.arange(140), 5e5 + 1000.0 * np.arange(150)
+    return xr.DataArray(people, {"y": y, "x": x}, ("y", "x"), "population").rio.write_crs(25833)
