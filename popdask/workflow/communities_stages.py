@@ -360,7 +360,6 @@ def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
     )
     table = describe.summarize(community, population, xr.Dataset({"u": u, "v": v}), tracks=unknown)
     aligned = run.work.records()["population"].get("beyond", {})
-    times = balance["time"].to_numpy("datetime64[s]").astype(str)
     pairs = zip(times, beyond, strict=True)
     left = [people + aligned.get(time, {}).get("beyond", 0.0) for time, people in pairs]
     fresh = {"summary": table, "balance": balance.assign(beyond=left)}

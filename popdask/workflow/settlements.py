@@ -9,7 +9,7 @@ is made from those of all frames before it; an appended frame changes none of th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import ceil
@@ -21,7 +21,7 @@ import pandas as pd
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
-from popdask.io import rasters
+from popdask.io import export, rasters
 from popdask.io.cube import CHUNK
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
@@ -91,6 +91,28 @@ class SettlementsResult(ReprMixin):
         }
 
 
+#: The arrays that are exported as rasters.
+RASTERS = ("population", "degurba", "settlement")
+
+
+def export_names(job: SettlementsJob, times: Iterable[np.datetime64 | str]) -> list[str]:
+    """Name the files that a job exports, within their folder."""
+    formats, name, stamps = set(job.output.export), job.name, export.stamps(times)
+    tables = ("settlements", "settlement_tracks", "settlement_events", "settlement_links")
+    by_format = {
+        "cog": [f"{name}_{kind}_{stamp}.tif" for kind in RASTERS for stamp in stamps],
+        "geotiff": [f"{name}_{kind}.tif" for kind in RASTERS],
+        "geoparquet": [f"{name}_{kind}.parquet" for kind in tables],
+        "gpkg": [f"{name}.gpkg"],
+        "stac": [f"{name}_{what}.json" for what in ("collection", *stamps)],
+        "report": [f"{name}_report.html"],
+    }
+    credits = [f"{name}_CREDITS.txt"] if formats and job.settlements.by_geonames else []
+    return [
+        file for kind, files in by_format.items() if kind in formats for file in files
+    ] + credits
+
+
 class SettlementsPipeline:
     """What the stages of the settlements job depend on, and how they are computed."""
 
@@ -112,6 +134,10 @@ class SettlementsPipeline:
     def costs(self, job: SettlementsJob, plan: Plan) -> Costs:
         """Count what that costs."""
         return costs(job, plan)
+
+    def exports(self, job: SettlementsJob, files: Files) -> list[str]:
+        """Name the files that a job exports."""
+        return export_names(job, files)
 
     def begin(
         self, job: SettlementsJob, store: RegionStore, files: Files, forget: Sequence[str]

@@ -43,9 +43,9 @@ from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan, StagePlan
 from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, own_store, owner_record
+from popdask.workflow.settlements import RASTERS, export_names
 
 LONGLAT = "EPSG:4326"
-RASTERS = ("population", "degurba", "settlement")
 AT_ONCE = 6  # frames that are compared with those before them
 Frames = dict[np.datetime64, dict[str, Path]]
 
@@ -288,7 +288,8 @@ def _as_settlements(table: Any) -> Any:
 
 
 def _export(run: SettlementStages, stage: StagePlan) -> None:
-    with exporting(run.work, stage, run.job) as exports:
+    names = export_names(run.job, run.plan.times)
+    with exporting(run.work, stage, run.job, names, run.files) as exports:
         _write_exports(run, exports)
 
 

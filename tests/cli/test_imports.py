@@ -20,9 +20,9 @@ MAY_IMPORT = {
 
 SCRIPT = """
 import sys
-from popdask import cli
+from popdask.cli import entry
 try:
-    cli.main()
+    entry.main()
 except SystemExit as end:
     assert not end.code, end.code
 print("imported:", *sorted(sys.modules))
