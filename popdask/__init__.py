@@ -61,8 +61,8 @@ _HOMES = {
         "link",
     ),
     "popdask.tracking.tracks": ("tracks",),
+    "popdask.tracking.urban_rules": ("UrbanisationRules",),
     "popdask.tracking.urbanisation": (
-        "UrbanisationRules",
         "degree_of_urbanisation",
         "urban_centres",
     ),

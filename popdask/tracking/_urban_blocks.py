@@ -25,7 +25,7 @@ from popdask.blocks.components import (
 )
 from popdask.blocks.sums import from_fixed
 from popdask.tracking import _urban_cells
-from popdask.tracking._urban_cells import Kind, Plan, UrbanisationRules
+from popdask.tracking.urban_rules import Kind, Plan, UrbanisationRules
 
 
 @dataclass(frozen=True)

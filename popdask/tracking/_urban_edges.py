@@ -17,7 +17,7 @@ from popdask.blocks.components import paint
 from popdask.blocks.overlap import AROUND
 from popdask.tracking import _urban_cells
 from popdask.tracking._urban_blocks import Tile
-from popdask.tracking._urban_cells import Plan
+from popdask.tracking.urban_rules import Plan
 
 
 class Strips(NamedTuple):

@@ -35,7 +35,7 @@ from popdask.io.arrays import check_population
 from popdask.io.conventions import flags
 from popdask.io.grids import describe_grid, grid_of, pixel_area_km2, same_grid
 from popdask.tracking import _urban_blocks, _urban_edges
-from popdask.tracking._urban_cells import Plan, UrbanisationRules, make_plan, optimal_rule
+from popdask.tracking.urban_rules import Plan, UrbanisationRules, make_plan, optimal_rule
 from popdask.validate import check_array, check_instance
 
 

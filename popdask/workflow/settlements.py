@@ -9,7 +9,7 @@ is made from those of all frames before it; an appended frame changes none of th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import ceil
@@ -21,7 +21,7 @@ import pandas as pd
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
-from popdask.io import export, rasters
+from popdask.io import rasters
 from popdask.io.cube import CHUNK
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
@@ -33,6 +33,7 @@ from popdask.workflow.inputs import file_fingerprint, file_fingerprints, package
 from popdask.workflow.plan import Costs, Plan, StageCost, decide, fingerprint, plain
 from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, Workers
+from popdask.workflow.settlements_files import export_names
 
 if TYPE_CHECKING:
     from popdask.workflow.settlements_stages import SettlementStages
@@ -89,28 +90,6 @@ class SettlementsResult(ReprMixin):
             + ", ".join(f"{events[event]:,} {event}" for event in EVENTS if event in events),
             "results": str(self.store.path),
         }
-
-
-#: The arrays that are exported as rasters.
-RASTERS = ("population", "degurba", "settlement")
-
-
-def export_names(job: SettlementsJob, times: Iterable[np.datetime64 | str]) -> list[str]:
-    """Name the files that a job exports, within their folder."""
-    formats, name, stamps = set(job.output.export), job.name, export.stamps(times)
-    tables = ("settlements", "settlement_tracks", "settlement_events", "settlement_links")
-    by_format = {
-        "cog": [f"{name}_{kind}_{stamp}.tif" for kind in RASTERS for stamp in stamps],
-        "geotiff": [f"{name}_{kind}.tif" for kind in RASTERS],
-        "geoparquet": [f"{name}_{kind}.parquet" for kind in tables],
-        "gpkg": [f"{name}.gpkg"],
-        "stac": [f"{name}_{what}.json" for what in ("collection", *stamps)],
-        "report": [f"{name}_report.html"],
-    }
-    credits = [f"{name}_CREDITS.txt"] if formats and job.settlements.by_geonames else []
-    return [
-        file for kind, files in by_format.items() if kind in formats for file in files
-    ] + credits
 
 
 class SettlementsPipeline:

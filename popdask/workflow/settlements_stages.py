@@ -43,7 +43,7 @@ from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan, StagePlan
 from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, own_store, owner_record
-from popdask.workflow.settlements import RASTERS, export_names
+from popdask.workflow.settlements_files import RASTERS, export_names
 
 LONGLAT = "EPSG:4326"
 AT_ONCE = 6  # frames that are compared with those before them

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter, sum_labels
 
 from popdask import UrbanisationRules, degree_of_urbanisation, urban_centres
 from popdask.errors import InputError
-from popdask.tracking._urban_cells import make_plan
+from popdask.tracking.urban_rules import make_plan
 from popdask.tracking.urbanisation import classify as classify_blocks
 
 from .urban_reference import classify
