@@ -10,9 +10,11 @@ from scipy import ndimage
 
 from popdask.errors import InputError
 from popdask.synthetic import City, World, moving_cities
+from popdask.tracking.events import EventRules
 from popdask.tracking.link import link
 from popdask.tracking.tracks import tracks
 
+EXACT = EventRules(sigma=0, like_for_like=False)  # as the world tells its events
 COLUMNS = ["time", "community", "track", "parent", "event"]
 
 
@@ -98,7 +100,7 @@ def test_every_kind_of_event_happens_and_cities_never_touch(seed):
 @pytest.mark.parametrize("rule", ["overlap", "cosine+overlap"])
 def test_tracking_the_true_labels_gives_exactly_the_truth(world, rule):
     links = link(world.labels, world.population.population, rule=rule)
-    found = tracks(links, people_by_city(world), times=world.times)
+    found = tracks(links, people_by_city(world), rules=EXACT, times=world.times)
     pd.testing.assert_frame_equal(found[COLUMNS], world.truth[COLUMNS], check_dtype=False)
 
 
@@ -131,6 +133,7 @@ def test_tracking_dense_cells_gives_the_truth_as_well(world):
             ],
             columns=["time", "community", "population"],
         ),
+        rules=EXACT,
     )
     by_time = [table.groupby(["time", "event"]).size() for table in (found, world.truth)]
     assert by_time[0].equals(by_time[1])

@@ -18,7 +18,7 @@ from popdask.cli.console import computing, stoppable
 from popdask.config.jobs import PopulationJob
 from popdask.config.load import load_job
 from popdask.errors import InputError
-from popdask.workflow.runlog import ConsoleReporter
+from popdask.workflow.progress import ConsoleReporter
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
 JobFiles = Annotated[

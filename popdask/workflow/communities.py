@@ -27,7 +27,7 @@ from popdask.workflow.communities_plan import MODELS, costs, export_names, plan_
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import file_fingerprints
 from popdask.workflow.plan import Costs, Plan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Workers
 
 if TYPE_CHECKING:

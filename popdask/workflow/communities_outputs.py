@@ -37,7 +37,7 @@ from popdask.tracking import diagnostics, encoding
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.encoder import WINDOW, FittedEncoder
 from popdask.workflow.communities_plan import hold_of
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
 
 CELLS = 100_000  # reconstructed, shared out among the models

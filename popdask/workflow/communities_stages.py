@@ -52,7 +52,7 @@ from popdask.workflow.communities_plan import RASTERS, export_names, hold_of
 from popdask.workflow.exports import Exports, cycled, exported, exporting, write_page
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan, StagePlan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker, owner_record
 
 

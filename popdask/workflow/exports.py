@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -20,7 +20,6 @@ import xarray as xr
 from popdask.config.settings import Job
 from popdask.io import export
 from popdask.io import paths as object_store
-from popdask.report.page import Picture, write_report
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.workflow.export_paths import (
@@ -35,6 +34,9 @@ from popdask.workflow.export_paths import (
 )
 from popdask.workflow.inputs import credits_of
 from popdask.workflow.plan import StagePlan
+
+if TYPE_CHECKING:
+    from popdask.report.page import Picture
 
 
 class Exports:
@@ -275,7 +277,7 @@ def _problem(place: ExportPlace, name: str, told: Mapping[str, Any]) -> str | No
 
 
 #: Draws the pictures of a job, from its store and a branch of it.
-Illustrate = Callable[[Any, RegionStore, str], Iterable[Picture]]
+Illustrate = Callable[[Any, RegionStore, str], Iterable["Picture"]]
 
 
 def write_page(
@@ -287,6 +289,8 @@ def write_page(
     record: Mapping[str, Any],
 ) -> Path:
     """Write the report of the results on a branch into a folder."""
+    from popdask.report.page import write_report  # which loads Bokeh and matplotlib
+
     return write_report(
         region,
         folder / f"{job.name}_report.html",

@@ -37,7 +37,7 @@ from popdask.workflow.population_inputs import (
 from popdask.workflow.population_inputs import draw as draw_country
 from popdask.workflow.population_outputs import raster_names, table_names
 from popdask.workflow.population_stages import PopulationStages
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Workers
 
 #: Version of each stage's code; a stage that computes something else gets the next number.

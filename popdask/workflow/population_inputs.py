@@ -58,7 +58,7 @@ from popdask.workflow.inputs import (
     version_of,
 )
 from popdask.workflow.plan import Plan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from popdask.workflow.inputs import iso, open_image
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun
 from popdask.workflow.population_outputs import export_rasters, export_tables
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker, owner_record
 
 

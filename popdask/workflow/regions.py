@@ -25,7 +25,8 @@ from popdask.io.secrets import without_keys
 from popdask.store.content import READ_ERRORS
 from popdask.store.repository import RegionStore
 from popdask.workflow.pipelines import product
-from popdask.workflow.runlog import Attempt, End, Reporter, RunLog, read_runs
+from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Attempt, End, RunLog, read_runs
 from popdask.workflow.runner import Workers
 
 

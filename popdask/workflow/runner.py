@@ -28,7 +28,7 @@ from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.workflow.export_paths import check_exports, paths_of
 from popdask.workflow.plan import Costs, Plan, StagePlan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 T = TypeVar("T")
 

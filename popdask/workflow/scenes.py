@@ -52,7 +52,7 @@ from popdask.workflow.plan import (
     fingerprint,
     plain,
 )
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Workers, on_gpus, owner_record
 
 #: Operations of EfficientNet-B3 for an image of 300 × 300 pixels (Tan and Le 2019: 1.8 × 10⁹

@@ -31,7 +31,7 @@ from popdask.workflow.communities_frames import frame_paths, open_source
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import file_fingerprint, file_fingerprints, package_version
 from popdask.workflow.plan import Costs, Plan, StageCost, decide, fingerprint, plain
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Workers
 from popdask.workflow.settlements_files import export_names
 

@@ -41,7 +41,7 @@ from popdask.tracking.urbanisation import degree_of_urbanisation
 from popdask.workflow.exports import Exports, exported, exporting, write_page
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan, StagePlan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, own_store, owner_record
 from popdask.workflow.settlements_files import RASTERS, export_names
 

@@ -20,7 +20,7 @@ from popdask.tracking.encoding import encode, stack_features
 from popdask.tracking.tracks import tracks, verify_tracks
 from popdask.workflow import communities, communities_outputs, operations
 from popdask.workflow.operations import report
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from tests.pipelines.small import assert_same, job, small_world
 
 
