@@ -23,7 +23,6 @@ from dask import delayed
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
-from popdask.report.page import is_page
 from popdask.store.content import READ_ERRORS, stored_checksum
 from popdask.store.lock import Owner
 from popdask.store.records import MAIN, Finished, Run
@@ -344,6 +343,8 @@ def report(
         not those of the job's settings, or the images or known people that its pictures show are
         not there any more.
     """
+    from popdask.report.page import is_page  # which loads Bokeh
+
     region = own_store(job)
     place = folder or job.export_folder
     page = place / f"{job.name}_report.html"
