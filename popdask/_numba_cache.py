@@ -20,20 +20,7 @@ _VARIABLE = "NUMBA_CACHE_DIR"
 def prepare_cache(
     package: Path | None = None, environment: MutableMapping[str, str] = os.environ
 ) -> Path | None:
-    """Name a folder for numba where it would find none, also to the processes begun from here.
-
-    Parameters
-    ----------
-    package
-        The folder of the compiled modules; by default this one.
-    environment
-        Variables and their values; ``NUMBA_CACHE_DIR`` is set where it is missing and needed.
-
-    Returns
-    -------
-    Path or None
-        The folder, where one was made.
-    """
+    """Name a folder for numba where it would find none, also to the processes begun from here."""
     package = package or Path(__file__).parent
     folders = [package, *(path.parent for path in package.rglob("__init__.py"))]
     caches = {folder / "__pycache__" for folder in folders}

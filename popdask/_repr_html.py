@@ -10,27 +10,7 @@ _WIDTH, _HEIGHT = 160, 28
 
 
 def html_card(title: str, rows: Mapping[str, object], *, curve: Sequence[float] = ()) -> str:
-    """Write a card as HTML.
-
-    Parameters
-    ----------
-    title
-        What it is.
-    rows
-        What there is to tell, by name.
-    curve
-        Numbers that are drawn as a line, such as the losses of a training; none, or at least two.
-
-    Returns
-    -------
-    str
-        HTML that takes its colours and its font from the page.
-
-    Examples
-    --------
-    >>> "<b>Store</b>" in html_card("Store", {"frames": "2002 … 2019"}, curve=[3.0, 2.0, 1.0])
-    True
-    """
+    """Write a card as HTML."""
     table = "".join(
         f'<tr><th style="{_STYLE};font-weight:normal;opacity:0.65">{escape(name)}</th>'
         f'<td style="{_STYLE}">{escape(str(value))}</td></tr>'

@@ -354,10 +354,8 @@ def _refuse(who: str, package: str, there: str | None, here: str) -> None:
 
 
 def _version_readers(expected: str) -> tuple[Callable[[], str | None], WorkerPlugin]:
-    """What reads popdask's version, and what ends workers of another one that join later.
-
-    Both are made here, so that they are sent by value, to those who have no popdask too.
-    """
+    """What reads popdask's version, and what ends workers of another one that join later."""
+    # Both are made here, so that they are sent by value, to those who have no popdask too.
 
     def read() -> str | None:
         from importlib import import_module

@@ -33,22 +33,6 @@ USUAL = {
 def check_array(name: str, given: Any, *dims: str, hint: str = "") -> None:
     """Refuse what is no DataArray, or lacks a dimension.
 
-    Parameters
-    ----------
-    name
-        What the verb calls it.
-    given
-        What it was given.
-    dims
-        Dimensions that it must have, in any order, beside others.
-    hint
-        Where an array with these dimensions comes from, such as ``"stack_features makes them"``.
-
-    Raises
-    ------
-    InputError
-        With what it is instead, and how to turn it into what is expected.
-
     Examples
     --------
     >>> import xarray as xr
@@ -83,11 +67,6 @@ def check_array(name: str, given: Any, *dims: str, hint: str = "") -> None:
 def check_labels(name: str, given: Any) -> None:
     """Refuse what is no DataArray (…, y, x) of whole numbers.
 
-    Raises
-    ------
-    InputError
-        With what it is instead.
-
     Examples
     --------
     >>> import xarray as xr
@@ -107,11 +86,6 @@ def check_labels(name: str, given: Any) -> None:
 
 def check_flow(given: Any) -> None:
     """Refuse what is no Dataset with u and v.
-
-    Raises
-    ------
-    InputError
-        With what it is instead.
 
     Examples
     --------
@@ -135,20 +109,6 @@ def check_flow(given: Any) -> None:
 
 def check_table(name: str, given: Any, columns: Sequence[str], source: str) -> None:
     """Refuse what is no table with certain columns.
-
-    Parameters
-    ----------
-    name, given
-        What the verb calls it, and what it was given.
-    columns
-        Columns that it must have, beside others.
-    source
-        The verb that makes such tables.
-
-    Raises
-    ------
-    InputError
-        With the columns that it lacks.
 
     Examples
     --------

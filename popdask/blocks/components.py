@@ -357,29 +357,7 @@ def _draw(labelled: Any, joined: Joined, number: int, columns: int, ndim: int) -
 
 
 def components(codes: da.Array, contiguity: int, least: int = 1) -> da.Array:
-    """Number the connected components of every frame of an array.
-
-    Parameters
-    ----------
-    codes : dask.array.Array of int or bool, (…, y, x)
-        Codes of at least `least` form components, each of one code; the others are background.
-    contiguity : {4, 8}
-        Neighbours of a cell: those across its edges, or across its corners, too.
-    least : int, optional
-        The lowest code that takes part.
-
-    Returns
-    -------
-    dask.array.Array of int32, (…, y, x)
-        0, 1, … in every frame, by code and then by first cell, row-major; -1 for background.
-
-    Examples
-    --------
-    >>> codes = da.from_array(np.array([[1, 0, 1], [0, 1, 0]]), chunks=1)
-    >>> components(codes, 8).compute()
-    array([[ 0, -1,  0],
-           [-1,  0, -1]], dtype=int32)
-    """
+    """Number the connected components of every frame of an array."""
     frames = codes.rechunk(dict.fromkeys(range(codes.ndim - 2), 1))
     name = f"components-{tokenize(codes.name, contiguity, least)}"
     *times, down, across = frames.numblocks

@@ -43,38 +43,7 @@ class Rims(NamedTuple):
 def add_overlap(
     array: da.Array, depth: int | tuple[int, int], *, fill: ArrayLike | None = None
 ) -> da.Array:
-    """Give every block the cells around it.
-
-    Parameters
-    ----------
-    array : dask.array.Array, (…, y, x)
-        In blocks at least as large as the halo where there are several along an axis, as
-        `merge_thin_chunks` makes them. Only y and x have a halo.
-    depth : int or (int, int)
-        Cells to borrow on each side, along y and x.
-    fill : array_like, optional
-        What lies beyond the raster: a number, or what can be broadcast to a block. Without it
-        nothing does, and blocks at the raster's border have no halo on that side.
-
-    Returns
-    -------
-    dask.array.Array
-        In as many blocks, each with its halo; two tasks per block. Not a raster any more: cells
-        appear in several blocks.
-
-    Raises
-    ------
-    InputError
-        If a block is smaller than the halo.
-
-    Examples
-    --------
-    >>> row = da.arange(6, chunks=3)[None]
-    >>> add_overlap(row, (0, 1)).compute()
-    array([[0, 1, 2, 3, 2, 3, 4, 5]])
-    >>> add_overlap(row, (0, 1), fill=-1).compute()
-    array([[-1,  0,  1,  2,  3,  2,  3,  4,  5, -1]])
-    """
+    """Give every block the cells around it."""
     depths = (depth, depth) if isinstance(depth, int) else depth
     for sizes, cells in zip(array.chunks[-2:], depths, strict=True):
         if len(sizes) > 1 and min(sizes) < cells:
@@ -107,13 +76,7 @@ def add_overlap(
 
 
 def merge_thin_chunks(array: da.Array, depth: int | tuple[int, int]) -> da.Array:
-    """Merge the blocks of (…, y, x) until a halo fits into each, or there is only one.
-
-    Examples
-    --------
-    >>> merge_thin_chunks(da.zeros((1, 12), chunks=(1, (5, 1, 2, 4))), 3).chunks
-    ((1,), (5, 3, 4))
-    """
+    """Merge the blocks of (…, y, x) until a halo fits into each, or there is only one."""
     depths = (depth, depth) if isinstance(depth, int) else depth
     wide = [_merged(c, cells) for c, cells in zip(array.chunks[-2:], depths, strict=True)]
     return array.rechunk((*array.chunks[:-2], *wide))

@@ -153,41 +153,8 @@ def in_order(ranked: NDArray[np.uint64], shape: Sequence[int]) -> NDArray[np.int
 
 
 def sample_cells(mask: DataArray, n: int, *, seed: int = 0) -> NDArray[np.int64]:
-    """Draw cells at random among those that a mask allows.
-
-    Parameters
-    ----------
-    mask : DataArray of bool, (y, x) or (time, y, x)
-        True where a cell may be drawn; NumPy or Dask.
-    n : int
-        How many cells to draw, at least 1; all of them where the mask has fewer.
-    seed : int, optional
-        Another seed gives another sample.
-
-    Returns
-    -------
-    ndarray of int64, (m, mask.ndim)
-        Distinct indices along the mask's dimensions, in random order, m = min(n, count of True).
-        They are the same under any chunking, and the first rows are what a smaller `n` gives.
-
-    Raises
-    ------
-    InputError
-        If the mask is not boolean or `n` is not positive.
-
-    Notes
-    -----
-    Eager: one ``dask.compute`` on a graph with about one task per chunk.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> mask = xr.DataArray(np.eye(4, dtype=bool), dims=("y", "x"))
-    >>> sample_cells(mask, 2).shape
-    (2, 2)
-    >>> sorted(map(tuple, sample_cells(mask, 9).tolist()))
-    [(0, 0), (1, 1), (2, 2), (3, 3)]
-    """
+    """Draw cells at random among those that a mask allows."""
+    # Eager: one ``dask.compute`` on a graph with about one task per chunk.
     if mask.dtype != bool:
         raise InputError(f"mask holds {mask.dtype}, expected bool; compare it with something first")
     if n < 1:
@@ -219,44 +186,9 @@ def _rank_block(
 def gather_windows(
     features: DataArray, cells: NDArray[np.int64], *, size: int = 7, fill: Sequence[float]
 ) -> NDArray[np.float32]:
-    """Read the square windows around some cells.
-
-    Parameters
-    ----------
-    features : DataArray, (channel, y, x) or (time, channel, y, x)
-        NumPy or Dask.
-    cells : ndarray of int, (n, 2) or (n, 3)
-        The windows' middle cells as (y, x) or (time, y, x) indices, as from `sample_cells`.
-    size : int, optional
-        Cells along a window's side, odd.
-    fill : sequence of float, one per channel
-        What lies beyond the raster. NaN inside the raster stays NaN.
-
-    Returns
-    -------
-    ndarray of float32, (n, channel, size, size)
-        In the order of `cells`.
-
-    Raises
-    ------
-    InputError
-        If a cell lies outside the raster, `size` is not odd, or `fill` does not fit the channels.
-
-    Notes
-    -----
-    Eager: windows are cut inside the chunks where they lie, and only chunks that hold cells are
-    computed, with a rim of ``size // 2`` cells from their neighbours.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> ramp = np.arange(12, dtype="float32").reshape(1, 3, 4)
-    >>> features = xr.DataArray(ramp, dims=("channel", "y", "x"))
-    >>> gather_windows(features, np.array([[0, 1]]), size=3, fill=[-1.0])[0, 0]
-    array([[-1., -1., -1.],
-           [ 0.,  1.,  2.],
-           [ 4.,  5.,  6.]], dtype=float32)
-    """
+    """Read the square windows around some cells."""
+    # Eager: windows are cut inside the chunks where they lie, and only chunks that hold cells are
+    # computed, with a rim of ``size // 2`` cells from their neighbours.
     features = features.transpose(..., "channel", "y", "x")
     if size < 1 or size % 2 == 0:
         raise InputError(f"size is {size}, expected an odd number of cells such as 7")
@@ -287,36 +219,8 @@ def _cut(block: NDArray[np.floating], cells: NDArray[np.int64], size: int) -> ND
 
 
 def gather_cells(values: DataArray, cells: NDArray[np.int64]) -> NDArray:
-    """Read the values of some cells.
-
-    Parameters
-    ----------
-    values : DataArray, (…, y, x) or (…, y, x, latent)
-        NumPy or Dask.
-    cells : ndarray of int, (n, 2) or (n, 3)
-        Indices (y, x) or (time, y, x), as from `sample_cells`.
-
-    Returns
-    -------
-    ndarray, (n,) or (n, latent)
-        In the order of `cells`, with the dtype of `values`.
-
-    Raises
-    ------
-    InputError
-        If a cell lies outside the raster.
-
-    Notes
-    -----
-    Eager: only chunks that hold cells are computed.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> values = xr.DataArray(np.arange(12).reshape(3, 4), dims=("y", "x"))
-    >>> gather_cells(values, np.array([[2, 3], [0, 1]]))
-    array([11,  1])
-    """
+    """Read the values of some cells."""
+    # Eager: only chunks that hold cells are computed.
     vector = tuple(dim for dim in values.dims if dim == "latent")
     values = values.transpose(..., "y", "x", *vector)
     places = values.ndim - len(vector)

@@ -30,24 +30,11 @@ _before: tuple[int, tuple[bool, ...]] = (1, ())
 
 @contextmanager
 def fixed_arithmetic(threads: int = 1) -> Iterator[None]:
-    """Hold torch to a number of threads and full float32, which fixes its sums on one machine.
-
-    On a GPU, cuDNN keeps to algorithms that give the same result every time. The settings are the
-    process's, and several Dask threads may be inside at once: what was set before returns when the
-    last of them leaves. Part of the number of threads is the calling thread's own, which returns
-    when it leaves.
-
-    Parameters
-    ----------
-    threads : int, optional
-        Threads of torch; another number may change the last bit.
-
-    Examples
-    --------
-    >>> with fixed_arithmetic(1):
-    ...     torch.get_num_threads()
-    1
-    """
+    """Hold torch to a number of threads and full float32, which fixes its sums on one machine."""
+    # On a GPU, cuDNN keeps to algorithms that give the same result every time. The settings are
+    # the process's, and several Dask threads may be inside at once: what was set before returns
+    # when the last of them leaves. Part of the number of threads is the calling thread's own,
+    # which returns when it leaves.
     global _users, _before
     own = torch.get_num_threads()
     with _lock:
@@ -81,11 +68,6 @@ def _set_flags(matmul_tf32: bool, cudnn_tf32: bool, benchmark: bool, determinist
 def pick_device(device: str) -> torch.device:
     """Resolve "auto" to a GPU where there is one.
 
-    Raises
-    ------
-    InputError
-        If there is no such device here.
-
     Examples
     --------
     >>> pick_device("cpu")
@@ -113,27 +95,12 @@ def _is_here(place: torch.device) -> bool:
 
 
 def pack(tensors: Mapping[str, Tensor], header: str, plain: Any) -> bytes:
-    """Write tensors, and plain data under the name of a header entry, which marks whose it is.
-
-    Examples
-    --------
-    >>> import torch
-    >>> unpack(pack({"weight": torch.ones(2)}, "popdask.example", {"a": 1}), "popdask.example")
-    ({'weight': tensor([1., 1.])}, {'a': 1})
-    """
+    """Write tensors, and plain data under the name of a header entry, which marks whose it is."""
     return safetensors.torch.save(dict(tensors), {header: json.dumps(plain)})
 
 
 def unpack(data: bytes, header: str) -> tuple[dict[str, Tensor], Any]:
-    """Read what `pack` wrote.
-
-    Raises
-    ------
-    safetensors.SafetensorError
-        If the data is something else.
-    KeyError
-        If it is safetensors without that header entry.
-    """
+    """Read what `pack` wrote."""
     tensors = safetensors.torch.load(data)
     (length,) = struct.unpack("<Q", data[:8])
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
@@ -158,13 +125,7 @@ class AsBytes(ABC):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file that `save` wrote.
-
-        Raises
-        ------
-        InputError
-            If it is missing or something else, or if its weights do not match its configuration.
-        """
+        """Read a file that `save` wrote."""
         try:
             data = Path(path).read_bytes()
         except OSError as error:

@@ -25,20 +25,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    what
-        What it is called in an error, such as ``"job file"``.
-
-    Raises
-    ------
-    InputError
-        If it is missing, cannot be read, or is not TOML.
-    """
+    """Read a TOML file."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -50,20 +37,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def expand(text: str, path: Path, setting: str) -> str:
-    """Replace ``${VARIABLES}`` by what the environment says.
-
-    Parameters
-    ----------
-    text
-        The value of a setting.
-    path, setting
-        Its file and name, for an error.
-
-    Raises
-    ------
-    InputError
-        If a variable is not set.
-    """
+    """Replace ``${VARIABLES}`` by what the environment says."""
 
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match[1], "")
@@ -87,13 +61,7 @@ def table_of(field: FieldInfo | None) -> type[BaseModel] | None:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Offer the known name that is nearest to a wrong one, or all of them.
-
-    Examples
-    --------
-    >>> nearest("alpa", ["alpha", "iterations"])
-    "did you mean 'alpha'?"
-    """
+    """Offer the known name that is nearest to a wrong one, or all of them."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 

@@ -53,21 +53,7 @@ class Credit:
 
 
 def credits_text(files: dict[str, dict[str, str]], credits: dict[str, Credit]) -> str:
-    """Write the credits of a folder.
-
-    Parameters
-    ----------
-    files
-        By name of a file: ``credit``, a key of `credits`, and ``made``, how it differs from what
-        was published ("" where it does not).
-    credits
-        The credits by key.
-
-    Returns
-    -------
-    str
-        A paragraph for each data set, followed by its files.
-    """
+    """Write the credits of a folder."""
     paragraphs = []
     for key, credit in sorted(credits.items()):
         names = sorted(name for name, file in files.items() if file["credit"] == key)
@@ -86,35 +72,7 @@ Years = str | int | Iterable[int]
 
 
 def wanted_years(years: Years, available: Sequence[int], source: str) -> list[int]:
-    """Tell which years are wanted.
-
-    Parameters
-    ----------
-    years : str, int or iterable of int
-        A span such as ``"2000:2020"`` means all years of the source from the first to the last,
-        both included; other text is years between commas.
-    available : sequence of int
-        The years that the source has, in order.
-    source : str
-        What it is called in an error.
-
-    Returns
-    -------
-    list of int
-        In order, none twice.
-
-    Raises
-    ------
-    InputError
-        If the text is not years, or the source does not have them.
-
-    Examples
-    --------
-    >>> wanted_years("1992:2004", range(1975, 2031, 5), "GHS-POP")
-    [1995, 2000]
-    >>> wanted_years([2010, 2000], range(1975, 2031, 5), "GHS-POP")
-    [2000, 2010]
-    """
+    """Tell which years are wanted."""
     if isinstance(years, str) and ":" in years:
         first, last = _numbers(years.split(":", 1), years)
         found = [year for year in available if first <= year <= last]
@@ -133,13 +91,7 @@ def wanted_years(years: Years, available: Sequence[int], source: str) -> list[in
 
 
 def described(years: Sequence[int]) -> str:
-    """Say which years there are.
-
-    Examples
-    --------
-    >>> described(range(2000, 2021)), described(range(1975, 2031, 5)), described([2020])
-    ('2000 to 2020', '1975 to 2030, every 5 years', '2020')
-    """
+    """Say which years there are."""
     first, last = years[0], years[-1]
     steps = {later - year for year, later in itertools.pairwise(years)}
     if not steps:
@@ -211,13 +163,7 @@ class FrameFolder:
             ) from error
 
     def holds(self, name: str) -> bool:
-        """Tell whether a frame is here, as it was when it was fetched.
-
-        Raises
-        ------
-        InputError
-            If another file has its name.
-        """
+        """Tell whether a frame is here, as it was when it was fetched."""
         path = self.path / name
         if not path.exists():
             return False
@@ -235,26 +181,7 @@ class FrameFolder:
         credit: Credit,
         made: str = "",
     ) -> None:
-        """Let a frame be written, and put it in its place when it is whole.
-
-        Parameters
-        ----------
-        name
-            Its name.
-        write
-            Writes it to the path that it is given.
-        sources
-            What it is from: SHA-256, or "" where it has none, by URL or name.
-        credit
-            Whom to credit.
-        made
-            How it differs from what was published.
-
-        Raises
-        ------
-        FetchError
-            If what was written is not a raster.
-        """
+        """Let a frame be written, and put it in its place when it is whole."""
         with tempfile.TemporaryDirectory(dir=self.path, prefix=".fetch-") as folder:
             fresh = Path(folder) / name
             write(fresh)
@@ -272,20 +199,7 @@ class FrameFolder:
                 fresh.replace(self.path / name)
 
     def missing(self, pattern: str, years: Iterable[int]) -> dict[int, str]:
-        """Name the frames that are not here yet, by year.
-
-        Parameters
-        ----------
-        pattern
-            The frames' name, ``{time:%Y}`` in place of the year.
-        years
-            What is wanted.
-
-        Raises
-        ------
-        InputError
-            If another file has the name of a frame.
-        """
+        """Name the frames that are not here yet, by year."""
         names = {year: _name(pattern, year) for year in years}
         return {year: name for year, name in names.items() if not self.holds(name)}
 
@@ -332,13 +246,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def check_raster(path: Path, name: str) -> None:
-    """Raise what is wrong if a file is not a raster.
-
-    Raises
-    ------
-    FetchError
-        If it is not.
-    """
+    """Raise what is wrong if a file is not a raster."""
     try:
         rasterio.open(path).close()
     except RasterioError as error:

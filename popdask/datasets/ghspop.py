@@ -65,13 +65,7 @@ class Product:
     """Where its tiles lie."""
 
     def stem(self, tile: str, year: int | str) -> str:
-        """Name of a tile without its ending.
-
-        Examples
-        --------
-        >>> Product("54009_1000", MOLLWEIDE).stem("R3_C18", 2020)
-        'GHS_POP_E2020_GLOBE_R2023A_54009_1000_V1_0_R3_C18'
-        """
+        """Name of a tile without its ending."""
         return f"GHS_POP_E{year}_GLOBE_R2023A_{self.code}_V1_0_{tile}"
 
     def path(self, tile: str, year: int) -> str:

@@ -85,27 +85,7 @@ Pixels = Callable[[PixelRequest], bytes]
 
 
 def earth_engine(project: str | None = None, *, url: str | None = None) -> Pixels:
-    """Sign in to Earth Engine.
-
-    Parameters
-    ----------
-    project
-        The Google Cloud project that asks; None for that of the credentials.
-    url
-        Another endpoint, such as https://earthengine-highvolume.googleapis.com.
-
-    Returns
-    -------
-    callable
-        Gives the GeoTIFF of a `PixelRequest`: float32, `NODATA` where there is none.
-
-    Raises
-    ------
-    InputError
-        If the package earthengine-api is missing, or there are no credentials or no project.
-    FetchError
-        If Earth Engine does not answer; also when what is returned is called, if it refuses.
-    """
+    """Sign in to Earth Engine."""
     try:
         import ee
     except ImportError as error:
@@ -190,26 +170,7 @@ _BYTES_PER_PIXEL = 4
 
 
 def pixel_requests(bounds: Bounds, year: int) -> list[PixelRequest]:
-    """Work out what is asked for, to have the cells that a rectangle touches.
-
-    Parameters
-    ----------
-    bounds
-        West, south, east and north in degrees.
-    year
-        The year.
-
-    Returns
-    -------
-    list of PixelRequest
-        As few as Earth Engine's limits allow, of nearly equal size, from the north-west.
-
-    Examples
-    --------
-    >>> (request,) = pixel_requests((10, 59, 11, 60), 2020)
-    >>> request.width, request.height, request.bounds
-    (120, 120, (10.0, 59.0, 11.0, 60.0))
-    """
+    """Work out what is asked for, to have the cells that a rectangle touches."""
     west, south, east, north = checked_bounds(bounds)
     cells = CELLS_PER_DEGREE
     left, right = math.floor((west + 180) * cells), math.ceil((east + 180) * cells)

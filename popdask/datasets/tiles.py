@@ -94,36 +94,14 @@ WGS84 = TileGrid("EPSG:4326", -180 - 0.95 / 120, 89.1 - 0.05 / 120, 10.0, 18, 36
 
 
 def checked_tile(name: str) -> str:
-    """Give the name of a tile as it is published.
-
-    Raises
-    ------
-    InputError
-        If it is not one.
-
-    Examples
-    --------
-    >>> checked_tile("r3_c18")
-    'R3_C18'
-    """
+    """Give the name of a tile as it is published."""
     if not _TILE.fullmatch(name.upper()):
         raise InputError(f"tile is {name!r}; expected a name such as R3_C18; correct it.")
     return name.upper()
 
 
 def checked_bounds(bounds: Bounds) -> Bounds:
-    """Give a rectangle in degrees, if it is one.
-
-    Raises
-    ------
-    InputError
-        If it is not, or crosses the date line.
-
-    Examples
-    --------
-    >>> checked_bounds((10, 59, 11, 60))
-    (10.0, 59.0, 11.0, 60.0)
-    """
+    """Give a rectangle in degrees, if it is one."""
     try:
         west, south, east, north = map(float, bounds)
         fits = -180 <= west < east <= 180 and -90 <= south < north <= 90
@@ -148,15 +126,7 @@ _ROUNDING = 1e-3  # of a cell: published origins are rounded
 
 
 def join_parts(parts: Mapping[str, Callable[[Path], None]], bounds: Bounds, target: Path) -> None:
-    """Let tiles be written beside a raster, and join them to it.
-
-    Parameters
-    ----------
-    parts
-        Writes each tile to the path that it is given, by the tile's name.
-    bounds, target
-        As `join` takes them.
-    """
+    """Let tiles be written beside a raster, and join them to it."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         tiles = {Path(folder, f"{name}.tif"): write for name, write in parts.items()}
         for tile, write in tiles.items():
@@ -165,25 +135,9 @@ def join_parts(parts: Mapping[str, Callable[[Path], None]], bounds: Bounds, targ
 
 
 def join(tiles: Sequence[Path], bounds: Bounds, target: Path) -> None:
-    """Write what tiles have within a rectangle.
-
-    Cells are copied, not resampled; those that are partly in the rectangle are taken as a whole,
-    and what no tile covers is nodata. A strip of the result is in memory at a time.
-
-    Parameters
-    ----------
-    tiles
-        Rasters on one grid.
-    bounds
-        Left, bottom, right and top, in their projection.
-    target
-        The raster to write.
-
-    Raises
-    ------
-    FetchError
-        If a tile cannot be read.
-    """
+    """Write what tiles have within a rectangle."""
+    # Cells are copied, not resampled; those that are partly in the rectangle are taken as a
+    # whole, and what no tile covers is nodata. A strip of the result is in memory at a time.
     try:
         with ExitStack() as stack:
             sources = [stack.enter_context(rasterio.open(tile)) for tile in tiles]
@@ -209,13 +163,6 @@ def join(tiles: Sequence[Path], bounds: Bounds, target: Path) -> None:
 
 def snapped(bounds: Bounds, transform: Affine) -> Bounds:
     """Widen a rectangle to whole cells.
-
-    Parameters
-    ----------
-    bounds
-        Left, bottom, right and top.
-    transform
-        Of a raster on the grid, north up.
 
     Examples
     --------

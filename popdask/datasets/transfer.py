@@ -110,20 +110,6 @@ class Part:
 def root_of(url: str | None, variable: str, published: str) -> str:
     """Give the root that files are fetched from, without a slash at its end.
 
-    Parameters
-    ----------
-    url
-        Of a mirror, if one is named.
-    variable
-        The environment variable that names one otherwise.
-    published
-        The root where the files are published.
-
-    Raises
-    ------
-    InputError
-        If it is not a URL.
-
     Examples
     --------
     >>> root_of("https://mirror.example.org/worldpop/", "POPDASK_WORLDPOP_URL", "")
@@ -140,13 +126,7 @@ def root_of(url: str | None, variable: str, published: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Give a URL without user, password and query.
-
-    Examples
-    --------
-    >>> shown("https://me:word@mirror.example.org/a/nor_ppp_2000.tif?token=abc")
-    'https://mirror.example.org/a/nor_ppp_2000.tif'
-    """
+    """Give a URL without user, password and query."""
     return without_secrets(url)
 
 
@@ -221,14 +201,7 @@ class ResumingDownloader:
         self._tell = tell
 
     def __call__(self, url: str, output_file: str | IO[Any], fetcher: object) -> None:
-        """Bring `url` to `output_file`, as pooch asks for it.
-
-        Raises
-        ------
-        FetchError
-            If the server has no such file, refuses it or stays away, or if the file is not the one
-            whose checksum the server tells.
-        """
+        """Bring `url` to `output_file`, as pooch asks for it."""
         with requests.Session() as session:
             self._bring(session, url)
         told = self._part.note.get("checksum")
@@ -312,13 +285,7 @@ class ResumingDownloader:
 
 
 def is_there(url: str, patience: Patience) -> bool:
-    """Tell whether a server has a file.
-
-    Raises
-    ------
-    FetchError
-        If it does not answer.
-    """
+    """Tell whether a server has a file."""
     seconds = (patience.connect, patience.read)
     try:
         return requests.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok

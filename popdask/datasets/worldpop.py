@@ -187,21 +187,7 @@ def fetch_worldpop(
 def choose(
     years: Years, resolution: str, release: str | None, kind: str | None, un_adjusted: bool
 ) -> tuple[Product, list[int]]:
-    """Choose the series that has what is asked for, and the years of it.
-
-    Raises
-    ------
-    InputError
-        If none has.
-
-    Examples
-    --------
-    >>> product, found = choose("2015:2020", "1km", None, None, False)
-    >>> str(product), found[-1]
-    ('WorldPop 2000-2020, 1km, unconstrained', 2020)
-    >>> str(choose([2020, 2025], "100m", None, None, False)[0])
-    'WorldPop R2025A, 100m, constrained'
-    """
+    """Choose the series that has what is asked for, and the years of it."""
     asked = {"release": release, "kind": kind, "resolution": resolution}
     for name, value in asked.items():
         known = list(dict.fromkeys(getattr(product, name) for product in PRODUCTS))

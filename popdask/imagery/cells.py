@@ -49,36 +49,7 @@ def make_cells(
     nodata: Any = 0,
     covered: da.Array | None = None,
 ) -> xr.Dataset:
-    """Put cells together from their arrays.
-
-    Parameters
-    ----------
-    images : dask.array.Array, (cell, band, row, col)
-        Square images, with the ring of context.
-    people : ndarray of float, (cell,)
-        People in each cell, NaN = unknown.
-    north, east : ndarray of int64, (cell,)
-        The cells' lower-left corners in units of the cell size.
-    grid : CellGrid
-        Their grid.
-    context : int, optional
-        Cells of the ring around each.
-    nodata : optional
-        What pixels without data hold.
-    covered : dask.array.Array, (cell,), optional
-        Share of each cell's own pixels that have data, where it is known.
-
-    Returns
-    -------
-    Dataset
-        As `popdask.imagery.cutting.cut_cells` describes it.
-
-    Examples
-    --------
-    >>> images = da.zeros((1, 3, 20, 20), dtype="uint8")
-    >>> make_cells(images, np.ones(1), np.array([4]), np.array([7]), CellGrid(100)).resolution
-    5.0
-    """
+    """Put cells together from their arrays."""
     cells = xr.Dataset(
         {
             "images": (IMAGE, images, {"long_name": "image"}),
@@ -100,24 +71,7 @@ def make_cells(
 
 
 def cells_grid(cells: xr.Dataset) -> CellGrid:
-    """Give the grid that cells belong to.
-
-    Parameters
-    ----------
-    cells : Dataset
-        As `cut_cells` or `read_cells` give them.
-
-    Returns
-    -------
-    CellGrid
-
-    Examples
-    --------
-    >>> images = da.zeros((1, 3, 20, 20), dtype="uint8")
-    >>> grid = CellGrid.preset("eu_1km")
-    >>> cells_grid(make_cells(images, np.ones(1), np.array([4]), np.array([7]), grid)) == grid
-    True
-    """
+    """Give the grid that cells belong to."""
     x, y = cells.attrs["origin"]
     crs = crs_text(cells["spatial_ref"].attrs["crs_wkt"])
     return CellGrid(float(cells.attrs["cell_size"]), crs, (float(x), float(y)))
@@ -129,34 +83,8 @@ def cells_nodata(cells: xr.Dataset) -> Any:
 
 
 def write_cells(cells: xr.Dataset, path: Path_) -> None:
-    """Write cells as Zarr, whole or not at all.
-
-    Parameters
-    ----------
-    cells : Dataset
-        With ``images`` and whatever else goes by cell, such as ``split``; computed chunk by chunk.
-    path : path or URL
-        A new folder. Behind a URL, an interrupted write leaves part of a group.
-
-    Raises
-    ------
-    InputError
-        If `path` is there already, or there is no cell.
-
-    Notes
-    -----
-    A chunk holds 64 cells, or fewer where that is more than 128 MiB.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> images = da.zeros((2, 3, 20, 20), dtype="uint8")
-    >>> cells = make_cells(images, np.ones(2), np.array([4, 5]), np.array([7, 7]), CellGrid(100))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_cells(cells, f"{folder}/cells.zarr")
-    ...     open_cells(f"{folder}/cells.zarr").images.shape
-    (2, 3, 20, 20)
-    """
+    """Write cells as Zarr, whole or not at all."""
+    # A chunk holds 64 cells, or fewer where that is more than 128 MiB.
     if not cells.sizes["cell"]:
         raise InputError("there is no cell to write; expected at least one; check what chose them")
     each = int(np.prod(cells["images"].shape[1:])) * cells["images"].dtype.itemsize
@@ -170,23 +98,7 @@ def write_cells(cells: xr.Dataset, path: Path_) -> None:
 
 
 def open_cells(path: Path_) -> xr.Dataset:
-    """Open cells stored as Zarr.
-
-    Parameters
-    ----------
-    path : path or URL
-        What `write_cells` wrote.
-
-    Returns
-    -------
-    Dataset
-        ``images`` lazy, in the chunks of the store; everything that goes by cell alone is loaded.
-
-    Raises
-    ------
-    InputError
-        If it is not such a group.
-    """
+    """Open cells stored as Zarr."""
     stored = open_group(path, "cells that popdask wrote")
     if "images" not in stored or stored["images"].dims != IMAGE or "people" not in stored:
         found = {str(name): array.dims for name, array in stored.data_vars.items()}
@@ -269,10 +181,8 @@ def coarsen_cells(cells: xr.Dataset, n: int = 3) -> xr.Dataset:
 def _complete(
     north: NDArray[np.int64], east: NDArray[np.int64], n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Find the cells of n times the size whose members are all there, in Z-order.
-
-    Gives north and east (m,) and the members' indices (m, n²), row by row from the north-west.
-    """
+    """Find the cells of n times the size whose members are all there, in Z-order."""
+    # Gives north and east (m,) and the members' indices (m, n²), row by row from the north-west.
     corners, which = np.unique(np.stack([north, east]) // n, axis=1, return_inverse=True)
     members = np.full((corners.shape[1], n * n), -1)
     members[which.ravel(), (n - 1 - north % n) * n + east % n] = np.arange(len(north))
@@ -299,37 +209,7 @@ _NAME = re.compile(
 
 
 def list_folder(folder: Path_, grid: CellGrid | str = "dk_100m") -> tuple[pd.DataFrame, list[str]]:
-    """Read the file names of a folder of cells.
-
-    Parameters
-    ----------
-    folder : path
-        Where the files are; hidden files are passed over.
-    grid : CellGrid or str, optional
-        The grid of the cells, or the name of a preset.
-
-    Returns
-    -------
-    cells : DataFrame
-        path, north, east, people of the files whose names parse, in Z-order.
-    others : list of str
-        The names that do not, or have another size, sorted.
-
-    Raises
-    ------
-    InputError
-        If there is no such folder.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("005859_100m_61397_6775_0.jpg", "notes.txt"):
-    ...         Path(folder, name).touch()
-    ...     cells, others = list_folder(folder)
-    >>> cells.north.tolist(), others
-    ([61397], ['notes.txt'])
-    """
+    """Read the file names of a folder of cells."""
     place, known_grid = Path(folder), as_grid(grid)
     if not place.is_dir():
         raise InputError(f"{folder} is no folder; expected one with images of cells; correct it")
@@ -411,33 +291,7 @@ def read_cells(
 
 
 def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None:
-    """Write cells as a folder of JPEG files, whole or not at all.
-
-    Parameters
-    ----------
-    cells : Dataset
-        uint8, one or three bands, without context, all with known people; computed chunk by chunk.
-    folder : path
-        A new folder. Files are numbered in the order of the cells, from 0.
-    quality : int, optional
-        Of the JPEG, 1 to 100; it always loses something.
-
-    Raises
-    ------
-    InputError
-        If the folder is there already, or the cells cannot be named or written so.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import dask.array as da
-    >>> images = da.full((1, 1, 8, 8), 90, dtype="uint8")
-    >>> one = np.array([61397]), np.array([6775])
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     write_folder(make_cells(images, np.full(1, 12), *one, CellGrid(100)), f"{place}/cells")
-    ...     [path.name for path in Path(place, "cells").iterdir()]
-    ['000000_100m_61397_6775_12.jpg']
-    """
+    """Write cells as a folder of JPEG files, whole or not at all."""
     target = Path(folder)
     if target.exists():
         raise InputError(f"{folder} exists; expected a new folder; remove or rename it")

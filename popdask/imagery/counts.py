@@ -30,37 +30,7 @@ COLUMNS = ["north", "east", "people"]
 def counts_from_raster(
     raster: xr.DataArray | Path_, grid: CellGrid, *, share: bool = False
 ) -> pd.DataFrame:
-    """Read the people of cells from a population raster.
-
-    Parameters
-    ----------
-    raster : DataArray (y, x), or path
-        People per cell, NaN or nodata where unknown, with a CRS. It is read whole.
-    grid : CellGrid
-        The cells wanted.
-    share : bool, optional
-        Where the raster has another grid, share each of its cells' people among the cells that it
-        covers, by area, keeping every person.
-
-    Returns
-    -------
-    DataFrame
-        north, east, people: every cell with data, row by row from the north-west.
-
-    Raises
-    ------
-    InputError
-        If the raster has no CRS, is a density, holds negative counts or, without `share`, is not on
-        the grid.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> grid = CellGrid(100)
-    >>> raster = xr_zeros(grid.geobox(range(8, 10), range(2)), "float32") + 3
-    >>> float(counts_from_raster(raster, grid).people.sum())
-    12.0
-    """
+    """Read the people of cells from a population raster."""
     people, source, name = _read_raster(raster)
     if source.transform.e > 0:  # rows from south to north
         people, source = people[::-1], source.flipy()
@@ -84,36 +54,7 @@ def counts_from_raster(
 def counts_from_table(
     table: pd.DataFrame | Path_, grid: CellGrid, *, cell: str = "cell", people: str = "people"
 ) -> pd.DataFrame:
-    """Read the people of cells from a table of codes.
-
-    Parameters
-    ----------
-    table : DataFrame, or path
-        A column of cell codes and one of people; or, without codes, the columns north and east. A
-        file is Parquet, where it is called .parquet or .pq, or else CSV.
-    grid : CellGrid
-        The cells that the codes speak of.
-    cell, people : str, optional
-        Names of the columns.
-
-    Returns
-    -------
-    DataFrame
-        north, east, people, in the order of the table.
-
-    Raises
-    ------
-    InputError
-        If a file is missing or cannot be read, a column is missing, a code is not of this
-        grid, a cell is there twice, or a count is negative or not a number.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"cell": ["100m_61397_6775"], "people": [12]})
-    >>> counts_from_table(table, CellGrid.preset("dk_100m"))
-       north  east  people
-    0  61397  6775    12.0
-    """
+    """Read the people of cells from a table of codes."""
     name = "the table of counts" if isinstance(table, pd.DataFrame) else str(table)
     rows = table
     if not isinstance(rows, pd.DataFrame):
@@ -142,35 +83,7 @@ def counts_from_table(
 def counts_from_points(
     points: gpd.GeoDataFrame | Path_, grid: CellGrid, *, weight: str | None = None
 ) -> pd.DataFrame:
-    """Count people at points, such as addresses, by cell.
-
-    Parameters
-    ----------
-    points : GeoDataFrame, or path
-        Points with a CRS; a file is anything that GDAL or GeoParquet reads.
-    grid : CellGrid
-        The cells wanted; the points are brought into its CRS.
-    weight : str, optional
-        Column with the people at each point; one person each if not given.
-
-    Returns
-    -------
-    DataFrame
-        north, east, people of the cells that hold a point, sorted.
-
-    Raises
-    ------
-    InputError
-        If there is no CRS, a geometry is no point or lies where the grid's CRS has no place, or a
-        weight is negative or not a number.
-
-    Examples
-    --------
-    >>> places = gpd.points_from_xy([677_510, 677_590], [6_139_710, 6_139_720], crs="EPSG:25832")
-    >>> counts_from_points(gpd.GeoDataFrame(geometry=places), CellGrid(100))
-       north  east  people
-    0  61397  6775     2.0
-    """
+    """Count people at points, such as addresses, by cell."""
     name = "the points" if isinstance(points, gpd.GeoDataFrame) else str(points)
     found = points if isinstance(points, gpd.GeoDataFrame) else read_features(points, "points")
     if found.crs is None:
@@ -209,35 +122,7 @@ def people_of_cells(
     *,
     drop_others: bool = False,
 ) -> NDArray[np.float64]:
-    """Look up the people of some cells.
-
-    Parameters
-    ----------
-    counts : DataFrame
-        north, east, people, one row per cell.
-    grid : CellGrid
-        The grid, for the words of an error.
-    north, east : ndarray of int64, (cell,)
-        The cells.
-    drop_others : bool, optional
-        Leave out counts of cells that are not among these.
-
-    Returns
-    -------
-    ndarray of float64, (cell,)
-        NaN where the count is unknown.
-
-    Raises
-    ------
-    InputError
-        If there are counts for other cells, for no cell at all, or a cell is there twice.
-
-    Examples
-    --------
-    >>> counts = pd.DataFrame({"north": [1], "east": [5], "people": [7.0]})
-    >>> people_of_cells(counts, CellGrid(100), np.array([1, 1]), np.array([5, 6]))
-    array([ 7., nan])
-    """
+    """Look up the people of some cells."""
     refuse_doubles(counts, grid, "the table of counts")
     cells = pd.MultiIndex.from_arrays([north, east])
     known = pd.MultiIndex.from_frame(counts[["north", "east"]])

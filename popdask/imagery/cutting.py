@@ -59,13 +59,7 @@ class Lattice:
 
 
 def find_lattice(image: xr.DataArray, grid: CellGrid) -> Lattice:
-    """Find where an image (…, y, x), north up, lies on the pixels of a cell grid.
-
-    Raises
-    ------
-    InputError
-        If it has another CRS, its pixels are larger than a cell, or do not fit into cells.
-    """
+    """Find where an image (…, y, x), north up, lies on the pixels of a cell grid."""
     box = grid_of(image)
     t = box.transform
     if box.crs != grid.crs:
@@ -99,10 +93,8 @@ def cut_images(
     east: NDArray[np.int64],
     context: int,
 ) -> tuple[da.Array, da.Array]:
-    """Cut images (cell, band, row, col), and the share (cell,) of their own pixels with data.
-
-    The image is (band, y, x); the cells are in Z-order and lie within it.
-    """
+    """Cut images (cell, band, row, col), and the share (cell,) of their own pixels with data."""
+    # The image is (band, y, x); the cells are in Z-order and lie within it.
     side, p = block_side(lattice.pixels, context), lattice.pixels
     fill = nodata_of(image)
     blocks = _in_blocks(image.data, lattice, side, fill)
@@ -148,10 +140,8 @@ def _in_blocks(array: Any, lattice: Lattice, side: int, fill: Any) -> da.Array:
 def _group(
     lattice: Lattice, side: int, north: NDArray[np.int64], east: NDArray[np.int64]
 ) -> Groups:
-    """Group cells by block: (block row and column, (n, 2) rows and columns of cells within it).
-
-    In Z-order the cells of a block stand together, so the groups keep the order of the cells.
-    """
+    """Group cells by block: (block row and column, (n, 2) rows and columns of cells within it)."""
+    # In Z-order the cells of a block stand together, so the groups keep the order of the cells.
     cells = np.stack([-1 - north, east], axis=1)
     first = np.array([lattice.top, lattice.left]) // (side * lattice.pixels)
     blocks = cells // side - first
@@ -280,36 +270,9 @@ def cut_cells(
 
 
 def drop_padding(cells: xr.Dataset) -> tuple[xr.Dataset, int]:
-    """Leave out cells in which the mosaic has nothing.
-
-    Parameters
-    ----------
-    cells : Dataset
-        As `cut_cells`, `open_cells` or `read_cells` give them.
-
-    Returns
-    -------
-    cells : Dataset
-        Those without padding.
-    dropped : int
-        How many were left out: where a pixel of the cell has no data (by nodata value, mask or
-        alpha), or where a whole edge of it, one row or column of pixels, has the nodata value (0
-        where none is declared) in every band. The ring of context is not looked at.
-
-    Notes
-    -----
-    Eager: the images are read once, chunk by chunk. Where zeros are known to be padding, also in
-    corners, say so in ``open_mosaic(nodata=0)``.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> image = xr_zeros(CellGrid(100).geobox(range(1), range(2), pixels=20), "uint8")
-    >>> image[:, 21:] = 7
-    >>> kept, dropped = drop_padding(cut_cells(image))
-    >>> kept.sizes["cell"], dropped
-    (0, 2)
-    """
+    """Leave out cells in which the mosaic has nothing."""
+    # Eager: the images are read once, chunk by chunk. Where zeros are known to be padding, also
+    # in corners, say so in ``open_mosaic(nodata=0)``.
     images = da.asarray(cells["images"].data)
     images = images.rechunk((images.chunks[0], -1, -1, -1))
     context = int(cells.attrs["context"])
@@ -325,21 +288,6 @@ def drop_padding(cells: xr.Dataset) -> tuple[xr.Dataset, int]:
 
 def as_bands(image: xr.DataArray) -> xr.DataArray:
     """Bring an image into the form that cells are cut from.
-
-    Parameters
-    ----------
-    image : DataArray, (band, y, x) or (y, x), in any order
-        With a CRS.
-
-    Returns
-    -------
-    DataArray
-        (band, y, x), rows from north to south.
-
-    Raises
-    ------
-    InputError
-        If it has other dimensions or no CRS.
 
     Examples
     --------

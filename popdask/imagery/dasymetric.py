@@ -239,10 +239,8 @@ def _left_out(zones: Zones, rules: _Rules) -> NDArray[np.bool_]:
 def _plan(
     before: NDArray, weights: NDArray, names: NDArray, totals: NDArray, left: NDArray, rules: _Rules
 ) -> NDArray[np.float64]:
-    """Decide how each zone keeps its total, and the factor of its cells: (2, zone + 1).
-
-    The last column is that of the cells in no zone.
-    """
+    """Decide how each zone keeps its total, and the factor of its cells: (2, zone + 1)."""
+    # The last column is that of the cells in no zone.
     people, presence = Sums(before), Sums(weights)
     empty = (people.cells == 0) & (totals > 0) & ~left
     if empty.any() and rules.partial != "leave":

@@ -166,33 +166,7 @@ def _conv(
 
 
 def load_efficientnet(weights: str | Path | None = None, *, seed: int = 0) -> EfficientNetB3:
-    """Make the network ready for use.
-
-    Parameters
-    ----------
-    weights : None, "imagenet", str or Path, optional
-        None for a random network; "imagenet" for the weights that torchvision publishes, fetched
-        once by torch.hub and checked by their hash; or a file with a state dict of the same names,
-        safetensors, or ``.pth`` or ``.pt``, of which nothing but tensors is read.
-    seed : int, optional
-        Of a random network.
-
-    Returns
-    -------
-    EfficientNetB3
-        On the CPU, in float32, in evaluation mode, without gradients.
-
-    Raises
-    ------
-    InputError
-        If the weights cannot be read or fetched, or are those of another network.
-
-    Examples
-    --------
-    >>> network = load_efficientnet(seed=1)
-    >>> network.embed(torch.zeros(1, 3, 64, 64)).isfinite().all().item()
-    True
-    """
+    """Make the network ready for use."""
     with torch.device("meta"):  # layers draw weights of their own, from torch's global state
         network = EfficientNetB3()
     network.to_empty(device="cpu")

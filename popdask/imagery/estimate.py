@@ -164,34 +164,7 @@ def joint_people(
     rule: Joining = "gate",
     threshold: float = 0.5,
 ) -> NDArray[np.floating]:
-    """Join the probability that cells are inhabited with the people counted in them.
-
-    Parameters
-    ----------
-    presence : ndarray of float, (n,)
-        Probability that somebody lives in a cell.
-    count : ndarray of float, (n,)
-        People there if somebody does.
-    rule : {"gate", "expected"}, optional
-        The count where presence is above the threshold and 0 elsewhere, or presence × count.
-    threshold : float, optional
-        Of the gate, excluded.
-
-    Returns
-    -------
-    ndarray of float, (n,)
-
-    Raises
-    ------
-    InputError
-        If there is no such rule.
-
-    Examples
-    --------
-    >>> chance, people = np.array([0.2, 0.9]), np.array([10.0, 20.0])
-    >>> joint_people(chance, people), joint_people(chance, people, rule="expected")
-    (array([ 0., 20.]), array([ 2., 18.]))
-    """
+    """Join the probability that cells are inhabited with the people counted in them."""
     if rule not in RULES:
         raise InputError(f"the rule is {rule!r}; expected 'gate' or 'expected'; correct it")
     if rule == "expected":
@@ -206,28 +179,7 @@ def better_rule(
     *,
     threshold: float = 0.5,
 ) -> Joining:
-    """Choose the rule with the smaller squared error, on cells that no model has learned from.
-
-    Parameters
-    ----------
-    presence, count : ndarray of float, (n,)
-        As for `joint_people`.
-    truth : ndarray of float, (n,)
-        People.
-    threshold : float, optional
-        Of the gate.
-
-    Returns
-    -------
-    {"gate", "expected"}
-        The gate where both are equally wrong, or there is no cell.
-
-    Examples
-    --------
-    >>> chance, people = np.full(10, 0.4), np.full(10, 10.0)
-    >>> better_rule(chance, people, np.repeat([0.0, 10.0], [6, 4]))
-    'expected'
-    """
+    """Choose the rule with the smaller squared error, on cells that no model has learned from."""
     wrong = {
         rule: np.square(joint_people(presence, count, rule=rule, threshold=threshold) - truth).sum()
         for rule in RULES
@@ -425,30 +377,7 @@ def _padded(array: Any, pads: Sequence[tuple[int, int]], fill: Any) -> da.Array:
 
 
 def tile_cells(sizes: Sequence[int], pixels: int, *, room: int, rim: int) -> tuple[int, ...]:
-    """Choose tiles along an axis, in cells, that end with chunks of pixels where they can.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Chunks in pixels, altogether whole cells.
-    pixels : int
-        Pixels of a cell.
-    room : int
-        Cells of a tile, at most.
-    rim : int
-        Cells that a tile must be able to lend its neighbour.
-
-    Returns
-    -------
-    tuple of int
-
-    Examples
-    --------
-    >>> tile_cells((1600,) * 6 + (400,), 200, room=28, rim=0)
-    (16, 16, 18)
-    >>> tile_cells((6000,), 200, room=28, rim=0)
-    (15, 15)
-    """
+    """Choose tiles along an axis, in cells, that end with chunks of pixels where they can."""
     total = sum(sizes) // pixels
     most = max(room, 2 * rim, 1)
     least = max(rim, min(TILE_CELLS, most))

@@ -48,33 +48,11 @@ _BATCH = 512  # cells whose pixels are held at a time
 
 
 def picture_features(images: Any) -> NDArray[np.float64]:
-    """Describe pictures by their brightness, edges and texture.
-
-    Of each band: mean and standard deviation; the 1st, 10th, 90th and 99th percentile; mean and
-    standard deviation of the gradient's length, the share of pixels where it exceeds 30, and the
-    share of it that points down the rows; the standard deviation that means over squares of 2, 4
-    and 8 pixels lose from one size to the next; and that between the four quarters.
-
-    Parameters
-    ----------
-    images : array, (cell, band, row, col)
-        NumPy or Dask, read in batches of 512 cells; at least 16 pixels a side.
-
-    Returns
-    -------
-    ndarray of float64, (cell, 14 · band)
-        The figures of the first band in the order of FEATURES, then of the next.
-
-    Raises
-    ------
-    InputError
-        If the images are smaller than 16 × 16 pixels.
-
-    Examples
-    --------
-    >>> picture_features(np.full((2, 1, 16, 16), 90, np.uint8))[0, :4]
-    array([90.,  0., 90., 90.])
-    """
+    """Describe pictures by their brightness, edges and texture."""
+    # Of each band: mean and standard deviation; the 1st, 10th, 90th and 99th percentile; mean and
+    # standard deviation of the gradient's length, the share of pixels where it exceeds 30, and
+    # the share of it that points down the rows; the standard deviation that means over squares of
+    # 2, 4 and 8 pixels lose from one size to the next; and that between the four quarters.
     if min(images.shape[2:]) < LEAST:
         raise InputError(
             f"images have {images.shape[2]} × {images.shape[3]} pixels, but textures need 16 × 16: "
@@ -89,31 +67,7 @@ def picture_features(images: Any) -> NDArray[np.float64]:
 
 
 def cell_features(images: NDArray, ring: int) -> NDArray[np.float32]:
-    """Describe pictures with the surroundings of a cell, and the cell in their middle by itself.
-
-    Parameters
-    ----------
-    images : ndarray, (cell, band, row, col)
-        At least 16 pixels a side, the ring included.
-    ring : int
-        Pixels around the cell on every side.
-
-    Returns
-    -------
-    ndarray of float32, (cell, 14 · band), or 18 · band with a ring
-        `picture_features` of the whole picture; with a ring also mean, standard deviation, least
-        and greatest brightness of the cell, of each band.
-
-    Raises
-    ------
-    InputError
-        If the images are smaller than 16 × 16 pixels.
-
-    Examples
-    --------
-    >>> cell_features(np.full((2, 1, 20, 20), 90, np.uint8), ring=4).shape
-    (2, 18)
-    """
+    """Describe pictures with the surroundings of a cell, and the cell in their middle by itself."""
     whole = picture_features(images)
     if not ring:
         return whole.astype(np.float32)

@@ -121,35 +121,7 @@ def _scaled_up(active: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:
 def telling_cells(
     predicted: ArrayLike, true: ArrayLike, n: int = 3
 ) -> dict[str, NDArray[np.int64]]:
-    """Pick the cells whose maps tell most: the best, the typical and the worst estimates.
-
-    Parameters
-    ----------
-    predicted, true : array_like of float, (cell,)
-        People, or the probability and the truth (0 or 1) of presence. NaN where unknown.
-    n : int, optional
-        How many of each.
-
-    Returns
-    -------
-    dict
-        "best", "typical" and "worst": indices of cells, int64, n each or a third of what there is,
-        no cell twice. Best are those with the smallest error, typical those around its median,
-        worst those with the largest, the worst one first. Only cells where somebody lives, or is
-        predicted to live (more than 0.5), are asked: most cells are empty and found to be so, and
-        have nothing to show.
-
-    Raises
-    ------
-    InputError
-        If the arrays differ in length, or n is not positive.
-
-    Examples
-    --------
-    >>> picked = telling_cells([0, 3, 9, 4, 0.9], [0, 3, 2, 5, 0], n=1)
-    >>> {name: cells.tolist() for name, cells in picked.items()}
-    {'best': [1], 'typical': [4], 'worst': [2]}
-    """
+    """Pick the cells whose maps tell most: the best, the typical and the worst estimates."""
     predicted, true = np.asarray(predicted, float), np.asarray(true, float)
     if predicted.ndim != 1 or predicted.shape != true.shape or n < 1:
         raise InputError(

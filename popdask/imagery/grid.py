@@ -286,13 +286,7 @@ PRESETS = {
 
 
 def as_grid(grid: CellGrid | str | float, crs: Any = None) -> CellGrid:
-    """Turn a grid, the name of a preset, or a size with a CRS into a grid.
-
-    Examples
-    --------
-    >>> as_grid("dk_100m") == as_grid(100, "EPSG:25832") == CellGrid(100.0)
-    True
-    """
+    """Turn a grid, the name of a preset, or a size with a CRS into a grid."""
     if isinstance(grid, CellGrid):
         return grid
     if isinstance(grid, str):
@@ -308,23 +302,7 @@ def crs_text(crs: Any) -> str:
 
 
 def z_order(north: NDArray[np.int64], east: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the order of cells along the Z-curve that starts in the north-west.
-
-    Parameters
-    ----------
-    north, east : ndarray of int64, (n,)
-        The cells, between −2³¹ and 2³¹.
-
-    Returns
-    -------
-    ndarray of int64, (n,)
-        Indices that sort them.
-
-    Examples
-    --------
-    >>> z_order(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])).tolist()
-    [1, 3, 0, 2]
-    """
+    """Give the order of cells along the Z-curve that starts in the north-west."""
     code = _spread(-1 - north) << np.uint64(1) | _spread(east)
     return np.argsort(code, kind="stable")
 
@@ -344,24 +322,6 @@ def _spread(values: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def block_side(pixels: int, context: int = 0) -> int:
-    """Give the cells per side of a block: 1, 2, 4 or 8, within `BLOCK_PIXELS` where it can be.
-
-    Parameters
-    ----------
-    pixels : int
-        Pixels per side of a cell.
-    context : int, optional
-        Cells of the ring around each, which a block must be able to lend its neighbour.
-
-    Returns
-    -------
-    int
-        A power of two.
-
-    Examples
-    --------
-    >>> block_side(200), block_side(600), block_side(4000), block_side(4000, context=1)
-    (8, 2, 1, 1)
-    """
+    """Give the cells per side of a block: 1, 2, 4 or 8, within `BLOCK_PIXELS` where it can be."""
     fitting = max(1, min(BLOCK_CELLS, BLOCK_PIXELS // pixels))
     return 1 << max(fitting.bit_length() - 1, (context - 1).bit_length() if context else 0)

@@ -69,25 +69,7 @@ class RasterFile:
 
 
 def open_sheet(path: str | os.PathLike[str], nodata: float | None = None) -> RasterFile:
-    """Read the header of one file of a mosaic.
-
-    Parameters
-    ----------
-    path : path or URL
-        GeoTIFF, COG, VRT or whatever GDAL reads; or a Zarr group with one array (band, y, x).
-    nodata : float, optional
-        Pixels with this value in every band have no data; if not given, the declared value.
-
-    Returns
-    -------
-    Sheet
-
-    Raises
-    ------
-    InputError
-        If the file is missing or unreadable, is ECW and GDAL has no driver for it, has no CRS or a
-        rotated grid, has a colour table, or bands of several kinds.
-    """
+    """Read the header of one file of a mosaic."""
     name = os.fspath(path)
     if not is_remote(name) and not Path(name).exists():
         raise missing_file(name, IMAGE)
@@ -270,23 +252,7 @@ class Mosaic:
 
 
 def layers_of(sheets: Sequence[RasterFile]) -> list[Mosaic]:
-    """Group sheets that follow one another on one lattice into layers.
-
-    Parameters
-    ----------
-    sheets : sequence of Sheet
-        The first that has data counts.
-
-    Returns
-    -------
-    list of Layer
-        In that order.
-
-    Raises
-    ------
-    InputError
-        If the sheets differ in their bands or their dtype.
-    """
+    """Group sheets that follow one another on one lattice into layers."""
     groups: list[list[RasterFile]] = []
     first = sheets[0]
     for sheet in sheets:

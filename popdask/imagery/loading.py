@@ -218,13 +218,7 @@ class Augmentation:
     def draw(
         cls, n: int, rng: np.random.Generator, *, flips: str = "horizontal", jitter: float = 0.2
     ) -> Augmentation:
-        """Draw for n images; half of them are mirrored along an axis that is asked for.
-
-        Examples
-        --------
-        >>> Augmentation.draw(3, np.random.default_rng(0), jitter=0.0).contrast.tolist()
-        [1.0, 1.0, 1.0]
-        """
+        """Draw for n images; half of them are mirrored along an axis that is asked for."""
         axes = {"none": (False, False), "horizontal": (True, False), "both": (True, True)}[flips]
         mirrored = (rng.random((n, 2)) < 0.5) & np.array(axes)
         factors = rng.uniform(1 - jitter, 1 + jitter, (2, n)).astype(np.float32)
@@ -306,15 +300,7 @@ class CellImages:
     def portions(
         self, order: NDArray[np.int64] | None = None, rng: np.random.Generator | None = None
     ) -> Iterator[Portion]:
-        """Give the images in portions.
-
-        Parameters
-        ----------
-        order : ndarray of int64, optional
-            Indices into the chosen cells, repetitions allowed; all of them by default.
-        rng : Generator, optional
-            Shuffles what cannot be given in the wanted order; without it, runs come ascending.
-        """
+        """Give the images in portions."""
         order = np.arange(len(self)) if order is None else order
         if self.held is not None:
             picks = self.chosen[order] if self.images.chunks is None else order
@@ -364,42 +350,7 @@ def predict_cells(
     threads: int | None = None,
     memory: int = 2**31,
 ) -> NDArray[np.float32]:
-    """Say of cells what a model says of them.
-
-    Parameters
-    ----------
-    model : TrainedModel
-    cells : Dataset
-        With ``images`` (cell, band, row, col), NumPy or Dask.
-    chosen : ndarray of int64, optional
-        Indices of cells, ascending; all by default.
-    device : str, optional
-        A torch device, or "auto": a GPU where there is one.
-    batch_size : int, optional
-        Cells per batch.
-    threads : int, optional
-        Of torch; all cores at hand by default.
-    memory : int, optional
-        Bytes of images to hold.
-
-    Returns
-    -------
-    ndarray of float32, (n,)
-        As `TrainedModel.predict` gives it.
-
-    Raises
-    ------
-    InputError
-        If the images have other bands or pixels than the model.
-
-    Examples
-    --------
-    >>> network = {"network": "CountCNN", "blocks": 1, "base": 4}
-    >>> model = TrainedModel.untrained("count", network, pixels=8)
-    >>> cells = Dataset({"images": (("cell", "band", "row", "col"), np.zeros((5, 1, 8, 8), "u1"))})
-    >>> predict_cells(model, cells).shape
-    (5,)
-    """
+    """Say of cells what a model says of them."""
     chosen = np.arange(cells.sizes["cell"]) if chosen is None else chosen
     said = np.empty(len(chosen), np.float32)
     for portion in CellImages(cells["images"], chosen, memory).portions():

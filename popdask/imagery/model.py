@@ -117,28 +117,7 @@ NETWORKS: dict[str, type[Network]] = {
 
 
 def build(config: Mapping[str, Any]) -> Network:
-    """Build a network from its configuration: its name under "network", and its arguments.
-
-    Parameters
-    ----------
-    config : mapping
-        As the attribute ``config`` of every network here.
-
-    Returns
-    -------
-    Network
-        A torch module.
-
-    Raises
-    ------
-    InputError
-        If the name or an argument is unknown, or no network can have its value.
-
-    Examples
-    --------
-    >>> build({"network": "CountCNN", "blocks": 3, "base": 8}).config["blocks"]
-    3
-    """
+    """Build a network from its configuration: its name under "network", and its arguments."""
     arguments = dict(config)
     name = arguments.pop("network", None)
     if name not in NETWORKS:
@@ -151,25 +130,6 @@ def build(config: Mapping[str, Any]) -> Network:
 
 def build_with(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Network:
     """Build a network around weights that it has already.
-
-    Parameters
-    ----------
-    config : mapping
-        As for `build`.
-    weights : mapping of str to Tensor
-        Its state; the tensors become the network's own.
-
-    Returns
-    -------
-    Network
-        Without a number drawn at random.
-
-    Raises
-    ------
-    InputError
-        As `build` does.
-    RuntimeError
-        If names or shapes are others than the configuration asks for.
 
     Examples
     --------
@@ -452,34 +412,7 @@ class LeakageWarning(UserWarning):
 def check_leakage(
     model: TrainedModel, north: ArrayLike, east: ArrayLike, *, cell_size: float | None = None
 ) -> int:
-    """Warn where cells that are being evaluated were trained on.
-
-    Parameters
-    ----------
-    model : TrainedModel
-    north, east : array_like of int, (n,)
-        Lower-left corners of the cells, in units of their size.
-    cell_size : float, optional
-        Their size, if it is not the model's: then cells are the same where they overlap.
-
-    Returns
-    -------
-    int
-        How many of the cells were trained on.
-
-    Warns
-    -----
-    LeakageWarning
-        If there are any.
-
-    Examples
-    --------
-    >>> from popdask.imagery.model import TrainedModel
-    >>> network = {"network": "CountCNN", "blocks": 1, "base": 4}
-    >>> model = TrainedModel.untrained("count", network, pixels=8)
-    >>> check_leakage(model, [61397], [6775])
-    0
-    """
+    """Warn where cells that are being evaluated were trained on."""
     ratio = cell_size / model.cell_size if cell_size else 1.0
     evaluated = np.stack([np.asarray(north), np.asarray(east)], axis=1).astype(np.int64)
     trained = model.training_cells
@@ -540,32 +473,7 @@ NETWORKS[MEAN] = MeanNetwork
 
 
 def mean_of(models: Sequence[TrainedModel]) -> TrainedModel:
-    """Join models of one question, trained on the same split, into their mean.
-
-    Parameters
-    ----------
-    models : sequence of TrainedModel
-        All of presence, or all of people, on cells of one size, pixels, bands and context.
-
-    Returns
-    -------
-    TrainedModel
-        It knows the cells that any of them has seen. Without figures and losses of its own.
-
-    Raises
-    ------
-    InputError
-        If there is none, or they do not fit together.
-
-    Examples
-    --------
-    >>> network = {"network": "CountCNN", "blocks": 1, "base": 4}
-    >>> models = [TrainedModel.untrained("count", network, pixels=8, seed=s) for s in (0, 1)]
-    >>> images = np.full((2, 1, 8, 8), 9, np.uint8)
-    >>> said = np.mean([model.predict(images) for model in models], 0)
-    >>> bool(np.allclose(mean_of(models).predict(images), said))
-    True
-    """
+    """Join models of one question, trained on the same split, into their mean."""
     if not models:
         raise InputError("there are no models to take the mean of; expected some; give them")
     first = models[0]

@@ -70,11 +70,9 @@ class Source:
 
     @classmethod
     def of(cls, layer: Mosaic, target: Target, method: Method = "auto") -> Source:
-        """Take the layer's own pixels where they are those of the target, else resample them.
-
-        With "auto", the average of those under a pixel where it is clearly larger than they are,
-        else bilinear, also where another CRS changes their size by a few percent.
-        """
+        """Take the layer's own pixels where they are those of the target, else resample them."""
+        # With "auto", the average of those under a pixel where it is clearly larger than they
+        # are, else bilinear, also where another CRS changes their size by a few percent.
         if is_on_lattice(target.grid, layer.grid):
             return cls(layer, offset_on(target.grid, layer.grid), Resampling.nearest, 1.0)
         middle = np.array(target.grid.shape) / 2

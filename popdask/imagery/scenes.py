@@ -40,28 +40,7 @@ PLACES = ("plot_x", "plot_y")
 
 
 def scene_map(groups: xr.Dataset) -> xr.Dataset:
-    """Lay groups of cells onto the map.
-
-    Parameters
-    ----------
-    groups : Dataset
-        As `scene_groups` gives them, on cells or on a map already.
-
-    Returns
-    -------
-    Dataset
-        Its variables (y, x), north up, with CRS; −1 and NaN where there is no cell.
-
-    Examples
-    --------
-    >>> groups = xr.Dataset(
-    ...     {"kmeans_2": ("cell", np.array([1, 0], "int16")), "plot_x": ("cell", [0.0, 1.0])},
-    ...     coords={"north": ("cell", [3, 4]), "east": ("cell", [7, 7])},
-    ...     attrs={"cell_size": 100.0, "origin": [0.0, 0.0]},
-    ... )
-    >>> scene_map(groups.rio.write_crs("EPSG:25832")).kmeans_2.values.tolist()
-    [[0], [1]]
-    """
+    """Lay groups of cells onto the map."""
     if {"y", "x"} <= set(groups.dims):
         return groups
     north, east = groups["north"].values, groups["east"].values
@@ -80,30 +59,7 @@ def scene_map(groups: xr.Dataset) -> xr.Dataset:
 
 
 def scene_table(groups: xr.Dataset) -> pd.DataFrame:
-    """Write groups as a table with a row for every cell that has features.
-
-    Parameters
-    ----------
-    groups : Dataset
-        As `scene_groups` gives them.
-
-    Returns
-    -------
-    DataFrame
-        north, east; what else goes by cell, such as people; the labels; plot_x and plot_y.
-
-    Examples
-    --------
-    >>> groups = xr.Dataset(
-    ...     {"kmeans_2": ("cell", np.array([1, 0], "int16")), "plot_x": ("cell", [0.0, 1.0])},
-    ...     coords={"north": ("cell", [3, 4]), "east": ("cell", [7, 7])},
-    ...     attrs={"cell_size": 100.0, "origin": [0.0, 0.0]},
-    ... )
-    >>> scene_table(groups)
-       north  east  kmeans_2  plot_x
-    0      3     7         1     0.0
-    1      4     7         0     1.0
-    """
+    """Write groups as a table with a row for every cell that has features."""
     flat = groups.drop_vars("spatial_ref", errors="ignore").to_dataframe()
     if {"y", "x"} <= set(groups.dims):
         flat = flat.reset_index()
@@ -119,35 +75,7 @@ def scene_table(groups: xr.Dataset) -> pd.DataFrame:
 def scene_examples(
     groups: xr.Dataset, source: xr.Dataset | xr.DataArray, *, count: int = 60
 ) -> xr.Dataset:
-    """Choose cells that show what is where in the plot, and read their images.
-
-    Parameters
-    ----------
-    groups : Dataset
-        As `scene_groups` gives them.
-    source : Dataset or DataArray
-        What `scene_features` described: cells, or the mosaic.
-    count : int, optional
-        Cells, at most: the plot is divided into about so many squares, and each gives the cell
-        that is nearest to its middle.
-
-    Returns
-    -------
-    Dataset
-        ``images`` (cell, band, row, col) as they are stored, and the variables of the groups
-        (cell). Eager; reads the chunks of the chosen cells only.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.grid import CellGrid
-    >>> image = xr_zeros(CellGrid(100).geobox(range(4), range(6), pixels=40), "uint8")
-    >>> cells = cut_cells(image)
-    >>> places = {name: ("cell", np.arange(24) % 5.0) for name in ("plot_x", "plot_y")}
-    >>> groups = cells.drop_vars(["images", "people", "covered"]).assign(places)
-    >>> scene_examples(groups, image, count=6).images.sizes["cell"]
-    3
-    """
+    """Choose cells that show what is where in the plot, and read their images."""
     table = scene_table(groups)
     chosen = table.loc[_scattered(table[list(PLACES)].to_numpy(), count)]
     cells = source

@@ -29,42 +29,7 @@ SELECTION = 2
 
 
 def set_aside(cells: xr.Dataset, share: float = 0.2, *, seed: int | None = None) -> xr.Dataset:
-    """Set a part of the training cells aside, to choose epochs, rates and rules by.
-
-    Parameters
-    ----------
-    cells : Dataset
-        With ``split``, as `split_cells` or `select_fold` give it.
-    share : float, optional
-        Share of the training cells; 0 sets none aside, and a training then chooses its epoch by
-        the validation cells, as Sellebjerg et al. did: its scores on those are too good.
-    seed : int, optional
-        Another seed chooses others; by default that of the split.
-
-    Returns
-    -------
-    Dataset
-        With 2 in ``split`` where a training cell was set aside. They are drawn as the split was:
-        cell by cell, or in squares, which are half as wide as those of the split. No gap is kept
-        around them: it would cost training cells, and no score is told of them.
-
-    Raises
-    ------
-    InputError
-        If the share is not from 0 to below 1, there is no split, or too few cells are left.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.grid import CellGrid
-    >>> from popdask.imagery.cutting import cut_cells
-    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
-    >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
-    >>> from popdask.imagery.split import split_cells
-    >>> split = set_aside(split_cells(cells, kind="random")).split
-    >>> [int((split == side).sum()) for side in (0, 2, 1)]
-    [64, 16, 20]
-    """
+    """Set a part of the training cells aside, to choose epochs, rates and rules by."""
     if not 0 <= share < 1:
         raise InputError(
             f"the share of training cells to choose by is {share}; expected 0 or more and less "
@@ -175,38 +140,7 @@ def fold_cells(
     gap: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Deal the cells out to the folds of a cross-validation.
-
-    Parameters
-    ----------
-    cells : Dataset
-        With people, north and east (cell).
-    folds : int, optional
-        How many, at least 2.
-    kind, block, gap, seed
-        As in `split_cells`.
-
-    Returns
-    -------
-    Dataset
-        With the coordinate ``fold`` (cell) int8, from 0 up, −1 for cells with unknown people. All
-        cells of a square are in one fold. `select_fold` makes the split of one fold.
-
-    Raises
-    ------
-    InputError
-        If a setting is wrong, or there are fewer squares, or cells, than folds.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.grid import CellGrid
-    >>> from popdask.imagery.cutting import cut_cells
-    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
-    >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
-    >>> np.bincount(fold_cells(cells, 4, block=5).fold).tolist()
-    [25, 25, 25, 25]
-    """
+    """Deal the cells out to the folds of a cross-validation."""
     groups = draw_groups(cells, kind, block, seed)
     found, sizes = np.unique(groups[groups >= 0], return_counts=True)
     if not (2 <= folds <= 127 and len(found) >= folds):
@@ -229,36 +163,7 @@ def fold_cells(
 
 
 def select_fold(cells: xr.Dataset, fold: int) -> xr.Dataset:
-    """Make the split in which one fold is for validation and the others for training.
-
-    Parameters
-    ----------
-    cells : Dataset
-        As `fold_cells` gives them.
-    fold : int
-        Which one.
-
-    Returns
-    -------
-    Dataset
-        With the coordinate ``split``, as `split_cells` gives it, with the same gap.
-
-    Raises
-    ------
-    InputError
-        If the cells have no such fold.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.grid import CellGrid
-    >>> from popdask.imagery.cutting import cut_cells
-    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
-    >>> cells = cut_cells(image).assign(people=("cell", np.ones(100)))
-    >>> split = select_fold(fold_cells(cells, 4, block=5), 0).split
-    >>> int((split == 1).sum()), int((split == -1).sum())
-    (25, 11)
-    """
+    """Make the split in which one fold is for validation and the others for training."""
     if "fold" not in cells.coords or not 0 <= fold < cells["fold"].attrs["folds"]:
         held = f"{cells['fold'].attrs['folds']} folds" if "fold" in cells.coords else "no folds"
         raise InputError(
@@ -271,34 +176,7 @@ def select_fold(cells: xr.Dataset, fold: int) -> xr.Dataset:
 
 
 def split_fingerprint(cells: xr.Dataset) -> str:
-    """Tell one split from another.
-
-    Parameters
-    ----------
-    cells : Dataset
-        With the coordinate ``split``.
-
-    Returns
-    -------
-    str
-        SHA-256, in hexadecimal, of the grid and of the cells on either side; the order of the
-        cells, and cells on neither side, do not matter.
-
-    Raises
-    ------
-    InputError
-        If there is no split.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> from popdask.imagery.grid import CellGrid
-    >>> from popdask.imagery.cutting import cut_cells
-    >>> image = xr_zeros(CellGrid(100).geobox(range(10), range(10), pixels=4), "uint8")
-    >>> cells = split_cells(cut_cells(image).assign(people=("cell", np.ones(100))), block=5)
-    >>> split_fingerprint(cells) == split_fingerprint(cells.isel(cell=slice(None, None, -1)))
-    True
-    """
+    """Tell one split from another."""
     if "split" not in cells.coords:
         raise InputError("the cells have no split; expected one; make it with split_cells")
     grid = cells_grid(cells)

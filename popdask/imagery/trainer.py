@@ -64,14 +64,7 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: str | Path, training: str) -> Checkpoint | None:
-        """Read the state of a training; None where there is no file.
-
-        Raises
-        ------
-        InputError
-            If the file is something else; its kind StaleCheckpointError, if it belongs to another
-            training.
-        """
+        """Read the state of a training; None where there is no file."""
         if not Path(path).exists():
             return None
         try:
@@ -96,30 +89,7 @@ class Checkpoint:
 def resume(
     path: str | Path, training: str, epochs: int, stale: Stale = "error"
 ) -> Checkpoint | None:
-    """Read the state that a training of so many epochs goes on from; None where it starts anew.
-
-    Parameters
-    ----------
-    path : path
-        The checkpoint. A stale one that is discarded lies there until the first epoch replaces it.
-    training : str
-        The training's fingerprint.
-    epochs : int
-        How many are wanted, at most.
-    stale : {"error", "discard"}, optional
-        What to do with the state of another training, or of more epochs.
-
-    Raises
-    ------
-    InputError
-        As `Checkpoint.load`; its kind StaleCheckpointError also where more epochs are done than
-        are wanted.
-
-    Warns
-    -----
-    StaleCheckpointWarning
-        If a stale state is discarded.
-    """
+    """Read the state that a training of so many epochs goes on from; None where it starts anew."""
     if stale not in ("error", "discard"):
         raise InputError(f"stale is {stale!r}, expected error or discard; correct it")
     try:
@@ -344,11 +314,9 @@ class Trainer:
 
 
 def start_in_scale(module: Network, mean: float, spread: float) -> None:
-    """Let an untrained network's answers have the mean and the scale of what it is to learn.
-
-    A step of Adam is as long as the rate, whatever the scale of the loss: without this, counts of
-    hundreds take thousands of steps to reach.
-    """
+    """Let an untrained network's answers have the mean and the scale of what it is to learn."""
+    # A step of Adam is as long as the rate, whatever the scale of the loss: without this, counts
+    # of hundreds take thousands of steps to reach.
     last = module.get_submodule("head")[-1]  # type: ignore[index]
     with torch.no_grad():
         last.weight.mul_(spread)

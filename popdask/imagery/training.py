@@ -340,11 +340,9 @@ def _fitted(
 def _levelled(
     model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
 ) -> TrainedModel:
-    """Scale a network's counts so that the people of the cells it has learned from add up.
-
-    Without dropout and variation, and where no count is below 0, it says a few percent more than it
-    learned to: little in a cell, much in the sum of a country.
-    """
+    """Scale a network's counts so that the people of the cells it has learned from add up."""
+    # Without dropout and variation, and where no count is below 0, it says a few percent more
+    # than it learned to: little in a cell, much in the sum of a country.
     said, people = _answers(model, cells, chosen, trainer, device)
     scale = float(people.sum() / said.sum()) if said.any() and people.any() else 1.0
     last = model.module.get_submodule("head")[-1]  # type: ignore[index]

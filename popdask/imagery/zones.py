@@ -68,21 +68,6 @@ class Sums:
 def sums_by_zone(number: da.Array, values: da.Array, zones: int) -> Sums:
     """Add up the cells of every zone, lazily.
 
-    Parameters
-    ----------
-    number : dask.array.Array of int32, (y, x)
-        Each cell's zone, −1 for none.
-    values : dask.array.Array of float, (y, x)
-        In the same chunks, 0 or more; NaN is left out.
-    zones : int
-        How many zones there are.
-
-    Returns
-    -------
-    Sums
-        Lazy. Computing them raises `InputError` where a value is negative or too large to be
-        people.
-
     Examples
     --------
     >>> number = da.from_array(np.array([[0, 0, 1, -1]], np.int32), chunks=2)
@@ -166,48 +151,7 @@ def read_zones(
     *,
     name: str | None = None,
 ) -> Zones:
-    """Lay zones with known totals onto the grid of a raster.
-
-    Parameters
-    ----------
-    zones : GeoDataFrame, DataArray of int, or path
-        Polygons (or a file of them: GeoPackage, GeoJSON, GeoParquet …), one row per zone; in
-        another CRS than the raster they are reprojected. Or a raster of zone numbers (or a
-        GeoTIFF) on the same grid, whose NaN, nodata and negative values are in no zone, nor 0
-        unless it has a total.
-    totals : str, or table
-        For polygons the column with the people of every zone. For a raster of numbers a mapping, a
-        Series, a DataFrame with the columns `name` and ``total``, or its file (Parquet or CSV).
-    like : DataArray, (y, x)
-        The raster, NumPy or Dask, with its CRS.
-    name : str, optional
-        The column that says what a zone is called: by default the index of polygons, and ``zone``
-        of a table.
-
-    Returns
-    -------
-    Zones
-        Its numbers are lazy where `like` is.
-
-    Raises
-    ------
-    InputError
-        If a file is missing or cannot be read; a total is missing, negative or not a number; a zone
-        comes twice, or is no polygon; the zones have no CRS, or a raster of them another grid. When
-        the numbers are computed: if two zones claim one cell, or a cell's zone has no total.
-
-    Examples
-    --------
-    >>> from odc.geo.geobox import GeoBox
-    >>> from odc.geo.xr import xr_zeros
-    >>> raster = xr_zeros(GeoBox.from_bbox((0, 0, 400, 200), "EPSG:25832", resolution=100))
-    >>> import shapely
-    >>> boxes = [shapely.box(0, 0, 250, 200), shapely.box(250, 0, 400, 200)]
-    >>> zones = gpd.GeoDataFrame({"people": [7, 9]}, geometry=boxes, crs="EPSG:25832")
-    >>> read_zones(zones, "people", raster).number.values
-    array([[0, 0, 1, 1],
-           [0, 0, 1, 1]], dtype=int32)
-    """
+    """Lay zones with known totals onto the grid of a raster."""
     grid_of(like)
     if not isinstance(zones, gpd.GeoDataFrame | xr.DataArray):
         zones = _open(Path(zones))
@@ -301,10 +245,8 @@ def _burn(
 
 
 def _beyond(polygons: NDArray, grid: GeoBox) -> NDArray[np.float64]:
-    """Share of each polygon's area that lies beyond a grid, (polygon,); 0 where it is rounding.
-
-    Less than a cell is: outlines seldom end exactly where a raster does.
-    """
+    """Share of each polygon's area that lies beyond a grid, (polygon,); 0 where it is rounding."""
+    # Less than a cell is: outlines seldom end exactly where a raster does.
     box = shapely.box(*grid.extent.boundingbox)
     polygons = shapely.make_valid(polygons)  # of rings that cross themselves, as cells are numbered
     area, inside = shapely.area(polygons), shapely.area(shapely.intersection(polygons, box))

@@ -40,46 +40,7 @@ _AXES = {"y": "row", "x": "column", "time": "frame"}
 def check_population(
     name: str, given: Any, *dims: str, timed: bool = False, hint: str = ""
 ) -> xr.DataArray:
-    """Take an array of people per cell as `open_frames` takes files.
-
-    Parameters
-    ----------
-    name
-        What the verb calls it.
-    given
-        What it was given.
-    *dims
-        Dimensions that it must have, in any order, beside others.
-    timed
-        Whether several frames need times: where their order or distance matters.
-    hint
-        Where such an array comes from.
-
-    Returns
-    -------
-    DataArray of float
-        NaN where nodata is declared (in attributes, in the encoding, by ``rio``), for −99999 and
-        for values under −1e30; integers become floats. Its cells are checked: NumPy's now, Dask's
-        when they are computed.
-
-    Raises
-    ------
-    InputError
-        If it is no array of numbers, calls itself a density, has a scale that is not applied, or
-        times that are missing or out of order; and, at the latest when it is computed, if a cell is
-        negative, infinite or impossibly large, or if several hold the largest value of an integer
-        type that is not declared.
-
-    Examples
-    --------
-    >>> people = xr.DataArray([[1.0, -1.0]], dims=("y", "x"), attrs={"_FillValue": -1.0})
-    >>> check_population("population", people).values
-    array([[ 1., nan]])
-    >>> check_population("population", people.drop_attrs())
-    Traceback (most recent call last):
-    popdask.errors.InputError: population holds -1 at row 0, column 1; expected counts of people, 0
-    or more; correct it, or declare it with rio.write_nodata(-1)
-    """
+    """Take an array of people per cell as `open_frames` takes files."""
     check_array(name, given, *(dims or ("y", "x")), hint=hint)
     if given.dtype.kind not in "fiu":
         raise InputError(
@@ -99,13 +60,7 @@ def check_population(
 
 
 def declared_nodata(array: xr.DataArray) -> tuple[int | float, ...]:
-    """List the values that an array declares to mean no data, besides NaN.
-
-    Examples
-    --------
-    >>> declared_nodata(xr.DataArray([0.5], attrs={"nodatavals": (-200.0,)}))
-    (-200.0,)
-    """
+    """List the values that an array declares to mean no data, besides NaN."""
     told: list[Any] = []
     if array.encoding.get("_FillValue") is None:  # where rio says NaN, which integers do not hold
         told.append(array.rio.nodata)

@@ -17,18 +17,7 @@ _TIME = {"axis": "T", "standard_name": "time", "long_name": "time"}
 
 
 def with_axes(coordinates: xr.Dataset) -> xr.Dataset:
-    """Say which coordinate is which, with the names that CF has for them.
-
-    Parameters
-    ----------
-    coordinates
-        With y and x, a CRS and perhaps time.
-
-    Returns
-    -------
-    Dataset
-        Its copy; y and x have units, axis and standard name by the CRS.
-    """
+    """Say which coordinate is which, with the names that CF has for them."""
     described = coordinates.rio.write_coordinate_system()
     if "time" in described.coords:
         described["time"].attrs |= _TIME
@@ -41,13 +30,7 @@ def label_attributes(array: xr.DataArray) -> dict[str, Any]:
 
 
 def flags(values: Sequence[int], meanings: Sequence[str]) -> dict[str, Any]:
-    """Say what the codes of an array mean.
-
-    Examples
-    --------
-    >>> flags([10, 11], ["water", "very low density rural"])
-    {'flag_values': [10, 11], 'flag_meanings': 'water very_low_density_rural'}
-    """
+    """Say what the codes of an array mean."""
     return {
         "flag_values": [int(value) for value in values],
         "flag_meanings": " ".join(meaning.replace(" ", "_") for meaning in meanings),
@@ -58,21 +41,6 @@ def result_attributes(
     before: Mapping[str, Any], about: Mapping[str, Any], software: str, entry: str
 ) -> dict[str, Any]:
     """Say what results are, whose they are and how they came to be.
-
-    Parameters
-    ----------
-    before
-        The attributes that they have had.
-    about
-        The title and the institution, where given.
-    software
-        What computed them, such as ``"popdask 0.2.0"``.
-    entry
-        A line for the history, with its time.
-
-    Returns
-    -------
-    dict
 
     Examples
     --------

@@ -33,23 +33,7 @@ from popdask.io.rasters import read_counts, read_grid
 
 
 def write_group(dataset: xr.Dataset, path: Path_, what: str) -> None:
-    """Write a Dataset as a new Zarr group; in a folder, whole or not at all.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        In the chunks that are to be stored.
-    path : path or URL
-        A new folder. Object stores cannot rename: an interrupted write leaves part of a group
-        behind a URL.
-    what : str
-        What is written, as an error calls it.
-
-    Raises
-    ------
-    InputError
-        If `path` is there already.
-    """
+    """Write a Dataset as a new Zarr group; in a folder, whole or not at all."""
     taken = InputError(f"{path} exists; expected a new folder for {what}; remove or rename it")
     if "://" in str(path):
         try:
@@ -65,20 +49,7 @@ def write_group(dataset: xr.Dataset, path: Path_, what: str) -> None:
 
 
 def open_group(path: Path_, expected: str) -> xr.Dataset:
-    """Open a Zarr group, lazily, in the chunks of the store.
-
-    Parameters
-    ----------
-    path : path or URL
-        The group.
-    expected : str
-        What should be there, as an error calls it.
-
-    Raises
-    ------
-    InputError
-        If it cannot be opened.
-    """
+    """Open a Zarr group, lazily, in the chunks of the store."""
     try:
         return xr.open_zarr(path, chunks={}, decode_coords="all", **_options(path))
     except (FileNotFoundError, ValueError, KeyError) as error:

@@ -23,33 +23,12 @@ _ABBREVIATIONS = re.compile(r"(?:^|[^a-z])(?:pd|ds|popd|popden|ppkm2?)(?:$|[^a-z
 
 
 def is_density_name(name: str) -> bool:
-    """Tell whether a name is that of a published density.
-
-    Examples
-    --------
-    >>> names = ("nor_pd_2020_1km", "popd_2000AD", "glds00ag", "nor_ppp_2020", "popc_2000AD")
-    >>> [is_density_name(name) for name in names]
-    [True, True, True, False, False]
-    """
+    """Tell whether a name is that of a published density."""
     return _PRODUCTS.search(name.lower()) is not None
 
 
 def check_whole_people(values: np.ndarray, source: str, name: str) -> None:
     """Refuse values that are no whole people where the name has an abbreviation of density.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        People per cell; NaN or masked = no data.
-    source : str
-        What to call it in the error.
-    name : str
-        The name of the file.
-
-    Raises
-    ------
-    InputError
-        If some values are fractions and the name has such letters as a part.
 
     Examples
     --------

@@ -28,30 +28,7 @@ Frames = Mapping[Any, str]
 
 
 def covering_grid(grids: Sequence[GeoBox]) -> GeoBox:
-    """Extend the first of some grids by whole cells, so that it holds the others.
-
-    Parameters
-    ----------
-    grids : list of GeoBox
-        At least one.
-
-    Returns
-    -------
-    GeoBox
-        With the cells and the CRS of the first.
-
-    Raises
-    ------
-    InputError
-        If a grid cannot be carried into the CRS of the first.
-
-    Examples
-    --------
-    >>> first = GeoBox.from_bbox((0, 0, 4, 4), "EPSG:3035", resolution=1)
-    >>> other = GeoBox.from_bbox((3, -1.5, 6, 2), "EPSG:3035", resolution=0.5)
-    >>> covering_grid([first, other]).boundingbox.bbox
-    (0.0, -2.0, 6.0, 4.0)
-    """
+    """Extend the first of some grids by whole cells, so that it holds the others."""
     first = grids[0]
     sides = [_reach(grid, first) for grid in grids]
     top, left = (math.floor(min(side[i] for side in sides)) for i in (0, 1))

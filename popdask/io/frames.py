@@ -35,29 +35,7 @@ _DIRECTIVES = {
 
 
 def frame_time(time: Time) -> np.datetime64:
-    """Turn a date, a text or a year into the time of a frame.
-
-    Parameters
-    ----------
-    time : str, int, date, or numpy.datetime64
-        Text of four digits and whole numbers (2006, 2006.0) are years; other text is a date in ISO
-        form.
-
-    Returns
-    -------
-    numpy.datetime64
-        With nanoseconds, as xarray stores it; a year stands for its first day.
-
-    Raises
-    ------
-    InputError
-        If it is not a time.
-
-    Examples
-    --------
-    >>> str(frame_time("2006"))[:10], str(frame_time("2006-05"))[:10]
-    ('2006-01-01', '2006-05-01')
-    """
+    """Turn a date, a text or a year into the time of a frame."""
     try:
         if isinstance(time, float | np.floating) and float(time).is_integer():
             time = int(time)

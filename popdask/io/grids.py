@@ -60,14 +60,7 @@ def grid_of(array: xr.DataArray) -> GeoBox:
 
 
 def same_grid(a: GeoBox, b: GeoBox) -> bool:
-    """Tell whether two grids have one CRS and cells that lie on each other.
-
-    Examples
-    --------
-    >>> a = GeoBox.from_bbox((0, 0, 10, 10), "EPSG:3035", resolution=1)
-    >>> same_grid(a, a), same_grid(a, a.pad(1))
-    (True, False)
-    """
+    """Tell whether two grids have one CRS and cells that lie on each other."""
     if a.shape != b.shape or a.crs != b.crs:
         return False
     corners = np.array([[0, a.shape[0]], [0, a.shape[1]]])
@@ -219,18 +212,6 @@ def carry(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Carry positions in cells from one grid to another.
 
-    Parameters
-    ----------
-    row, column : numpy.ndarray
-        Positions on `source`, whole at the corners of its cells; any one shape.
-    source, target : GeoBox
-        The two grids.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Row and column on `target`; infinite where its CRS has no such place.
-
     Examples
     --------
     >>> fine = GeoBox.from_bbox((0, 0, 4, 4), "EPSG:3035", resolution=1)
@@ -256,20 +237,7 @@ PARTS = 20  # per side of a source cell: exact for shifts by halves, quarters, f
 
 
 def source_window(source: GeoBox, target: GeoBox, rows: slice, columns: slice) -> tuple:
-    """Give the window of `source` that holds every cell touching a window of `target`.
-
-    Parameters
-    ----------
-    source, target : GeoBox
-        The two grids.
-    rows, columns : slice
-        The window of `target`.
-
-    Returns
-    -------
-    tuple of slice
-        Rows and columns of `source`, empty where the two do not meet.
-    """
+    """Give the window of `source` that holds every cell touching a window of `target`."""
     y = np.arange(rows.start, rows.stop + 1)
     x = np.arange(columns.start, columns.stop + 1)
     ring_row = np.concatenate([np.full(x.size, y[0]), np.full(x.size, y[-1]), y, y])
@@ -295,34 +263,7 @@ def share_out(
     rows: slice,
     columns: slice,
 ) -> np.ndarray:
-    """Move counts from one grid to another, keeping every person.
-
-    Parameters
-    ----------
-    people : numpy.ndarray
-        (row, column), the cells of `source` in `window`; NaN = no data.
-    source, target : GeoBox
-        The two grids.
-    window : tuple of slice
-        Rows and columns of `source` that `people` holds.
-    rows, columns : slice
-        The window of `target` wanted.
-
-    Returns
-    -------
-    numpy.ndarray
-        (rows, columns) float64, people per target cell; NaN where no source cell has data. People
-        beyond the target grid are left out.
-
-    Examples
-    --------
-    >>> fine = GeoBox.from_bbox((0, 0, 4, 4), "EPSG:3035", resolution=1)
-    >>> coarse = fine.zoom_out(2)
-    >>> everywhere = slice(0, 4), slice(0, 4)
-    >>> share_out(np.ones((4, 4)), fine, everywhere, coarse, slice(0, 2), slice(0, 2))
-    array([[4., 4.],
-           [4., 4.]])
-    """
+    """Move counts from one grid to another, keeping every person."""
     corner = np.mgrid[window[0].start : window[0].stop + 1, window[1].start : window[1].stop + 1]
     row, column = carry(corner[0], corner[1], source, target)
     shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -333,14 +274,7 @@ def share_out(
 
 
 def turns(source: GeoBox, target: GeoBox) -> list[GeoBox]:
-    """Give the source where its longitudes may stand for those of the target: 190° is −170°.
-
-    Examples
-    --------
-    >>> east = GeoBox.from_bbox((0, 0, 360, 90), "EPSG:4326", resolution=1)
-    >>> [grid.extent.boundingbox.left for grid in turns(east, east)]
-    [-360.0, 0.0, 360.0]
-    """
+    """Give the source where its longitudes may stand for those of the target: 190° is −170°."""
     turn = _turn(source)
     if source.crs != target.crs or math.isinf(turn):
         return [source]

@@ -46,34 +46,7 @@ _LEFT = "[a-z0-9_]{8}"
 
 @contextmanager
 def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
-    """Give a place to write to; move what was written there to `path` if all went well.
-
-    Parameters
-    ----------
-    path : path
-        A file, or a folder such as that of a Zarr group. Its folder is made where it is missing. A
-        file that is the same already stays as it is, with its time.
-    new : bool, optional
-        Whether nothing may be there yet.
-
-    Yields
-    ------
-    Path
-        Of the same name, in a temporary folder.
-
-    Raises
-    ------
-    FileExistsError
-        If something is there, before or after the writing, and only `new` is wanted.
-
-    Examples
-    --------
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_path(Path(folder, "note.txt")) as unfinished:
-    ...         _ = unfinished.write_text("Oslo")
-    ...     Path(folder, "note.txt").read_text()
-    'Oslo'
-    """
+    """Give a place to write to; move what was written there to `path` if all went well."""
     path = Path(path)
     if new:
         _check_free(path)
@@ -110,16 +83,7 @@ def write_bytes(path: Path_, data: bytes) -> Path:
 
 
 def sweep(path: Path_) -> None:
-    """Take away the temporary folders of writes to a path that were killed.
-
-    Examples
-    --------
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Path(folder, ".people.tif-x4_k2lb0").mkdir()
-    ...     sweep(Path(folder, "people.tif"))
-    ...     list(Path(folder).iterdir())
-    []
-    """
+    """Take away the temporary folders of writes to a path that were killed."""
     path = Path(path)
     if path.parent.is_dir():
         temporary = re.compile(re.escape(_prefix(path)) + _LEFT)
@@ -169,27 +133,7 @@ class Access:
 
 
 def access(environment: Mapping[str, str] = os.environ) -> Access:
-    """Tell how object stores are reached, by the environment.
-
-    Parameters
-    ----------
-    environment
-        Variables and their values.
-
-    Returns
-    -------
-    Access
-
-    Raises
-    ------
-    InputError
-        If the endpoint is not a URL.
-
-    Examples
-    --------
-    >>> access({"AWS_ENDPOINT_URL": "http://localhost:9000", "AWS_REGION": "eu-north-1"})
-    Access(endpoint='http://localhost:9000', region='eu-north-1', path_style=True, signed=True)
-    """
+    """Tell how object stores are reached, by the environment."""
     get = environment.get
     endpoint = get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL") or None
     if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
@@ -212,18 +156,7 @@ def is_object(place: str) -> bool:
 
 
 def bucket_and_key(url: str) -> tuple[str, str]:
-    """Take the URL of an object, or of a folder of objects, apart.
-
-    Raises
-    ------
-    InputError
-        If it names no bucket, or nothing within it.
-
-    Examples
-    --------
-    >>> bucket_and_key("s3://people/regions/oslo.icechunk/")
-    ('people', 'regions/oslo.icechunk')
-    """
+    """Take the URL of an object, or of a folder of objects, apart."""
     bucket, _, key = url.removeprefix(SCHEME).strip("/").partition("/")
     if not is_object(url) or not bucket or not key:
         raise InputError(f"{url} names no object; expected s3://bucket/name; correct it")
@@ -231,10 +164,8 @@ def bucket_and_key(url: str) -> tuple[str, str]:
 
 
 def fsspec_options(url: str) -> dict[str, Any]:
-    """Options of fsspec's file system for a URL: those of an object store, else none.
-
-    Listings are not cached: what comes and goes there is to be noticed.
-    """
+    """Options of fsspec's file system for a URL: those of an object store, else none."""
+    # Listings are not cached: what comes and goes there is to be noticed.
     if not is_object(url):
         return {}
     to = access()
@@ -248,13 +179,7 @@ def fsspec_options(url: str) -> dict[str, Any]:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Open fsspec's file system of a URL, and name the place within it.
-
-    Raises
-    ------
-    InputError
-        If there is none, or the package for it is not installed.
-    """
+    """Open fsspec's file system of a URL, and name the place within it."""
     import fsspec  # type: ignore[import-untyped]
 
     try:
@@ -279,22 +204,14 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def gdal_path(place: str) -> str:
-    """Name a place as GDAL does.
-
-    Examples
-    --------
-    >>> gdal_path("s3://people/pop_2006.tif"), gdal_path("pop_2006.tif")
-    ('/vsis3/people/pop_2006.tif', 'pop_2006.tif')
-    """
+    """Name a place as GDAL does."""
     return f"/vsis3/{place.removeprefix(SCHEME)}" if is_object(place) else place
 
 
 def gdal_options() -> dict[str, Any]:
-    """GDAL's options for files behind URLs.
-
-    Requests that fail are tried again, and nothing of a file is kept when it is closed: the file of
-    that name may be another one when it is next opened.
-    """
+    """GDAL's options for files behind URLs."""
+    # Requests that fail are tried again, and nothing of a file is kept when it is closed: the
+    # file of that name may be another one when it is next opened.
     to = access()
     options: dict[str, Any] = {
         "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsicurl/",
@@ -324,13 +241,7 @@ def icechunk_options() -> dict[str, Any]:
 
 
 def client() -> Any:
-    """Make, or find again, a client of botocore; threads may share it.
-
-    Raises
-    ------
-    InputError
-        If botocore is not installed.
-    """
+    """Make, or find again, a client of botocore; threads may share it."""
     return _client(access())
 
 

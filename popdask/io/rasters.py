@@ -63,25 +63,7 @@ def check_largest_file(
     path: str,
     nodata: float | None = None,
 ) -> None:
-    """Refuse a raster that holds its type's largest value in several cells, undeclared.
-
-    Parameters
-    ----------
-    values : numpy.ma.MaskedArray
-        A window of the raster, as stored.
-    source : rasterio.DatasetReader
-        The raster; it is read whole only where the window holds the value once.
-    path : str
-        What to call it in the error.
-    nodata : float, optional
-        A value that means no data by setting.
-
-    Raises
-    ------
-    InputError
-        If several cells hold the value, and it is not declared; where another value is, up to
-        65535 counts as people.
-    """
+    """Refuse a raster that holds its type's largest value in several cells, undeclared."""
     largest = largest_value(values.dtype)
     held = count_largest(values, largest)
     if not held or nodata == largest:
@@ -153,51 +135,12 @@ _TELLING_TAGS = {"units", "unit", "long_name", "standard_name", "name", "title",
 
 
 def read_grid(path: str) -> GeoBox:
-    """Read a frame's header: check that it is a population raster and give its grid.
-
-    Parameters
-    ----------
-    path : str
-        A file or URL that GDAL can open.
-
-    Returns
-    -------
-    odc.geo.geobox.GeoBox
-        Shape, affine transform and CRS.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or unreadable, has more than one band, no CRS, no position or a
-        rotated grid, holds complex numbers, or calls itself a density.
-    """
+    """Read a frame's header: check that it is a population raster and give its grid."""
     return use_raster(path, lambda source: _checked_grid(source, path), FRAME)
 
 
 def check_is_count(source: str, units: str, names: list[str]) -> None:
-    """Refuse a raster that says it holds people per area instead of people per cell.
-
-    Parameters
-    ----------
-    source : str
-        What to call it in the error.
-    units : str
-        Its units, which decide where they speak of cells.
-    names : list of str
-        Its name, description and other text in which "density" may stand.
-
-    Raises
-    ------
-    InputError
-        If the units or names speak of a density.
-
-    Examples
-    --------
-    >>> check_is_count("a.tif", "persons per cell", ["population_density_grid"])
-    >>> check_is_count("b.tif", "persons per km²", ["population"])
-    Traceback (most recent call last):
-    popdask.errors.InputError: b.tif is a density ('persons per km²'); expected people per cell; ...
-    """
+    """Refuse a raster that says it holds people per area instead of people per cell."""
     tidy = [text.lower().replace("_", " ") for text in (units, *names)]
     if _PER_CELL.search(tidy[0]) and not _PER_AREA.search(tidy[0]):
         return
@@ -213,28 +156,7 @@ def check_is_count(source: str, units: str, names: list[str]) -> None:
 def read_counts(
     path: str, rows: slice, columns: slice, *, nodata: float | None = None
 ) -> np.ndarray:
-    """Read a window of a frame as people per cell, checked.
-
-    Parameters
-    ----------
-    path : str
-        A file or URL that GDAL can open.
-    rows, columns : slice
-        The window, with start and stop.
-    nodata : float, optional
-        One more value that means no data, beside the declared one.
-
-    Returns
-    -------
-    numpy.ndarray
-        (rows, columns) float32; NaN where the file's nodata, mask or alpha says no data.
-
-    Raises
-    ------
-    InputError
-        If the file ends early, holds negative, infinite or impossibly large counts, or holds the
-        largest value of its type in several cells, where that is not the declared nodata.
-    """
+    """Read a window of a frame as people per cell, checked."""
     window = Window.from_slices(rows, columns)
 
     def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
@@ -254,18 +176,6 @@ def read_counts(
 def clean_counts(values: np.ndarray, *, nodata: float | None = None) -> np.ndarray:
     """Turn the usual undeclared no-data values, and `nodata`, into NaN.
 
-    Parameters
-    ----------
-    values : numpy.ndarray
-        People per cell, any shape; NaN where no data was declared.
-    nodata : float, optional
-        One more value that means no data.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32; NaN also for −99999 and for finite values under −1e30.
-
     Examples
     --------
     >>> clean_counts(np.array([3.0, -99999.0, -3.4e38, 0.0]))
@@ -283,20 +193,6 @@ def clean_counts(values: np.ndarray, *, nodata: float | None = None) -> np.ndarr
 
 def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> np.ndarray:
     """Give back `counts` if every cell with data is a number that people can have.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        People per cell, NaN = no data.
-    source : str
-        What to call it in the error.
-    origin : tuple of int
-        Index of the first cell of `counts` within the source.
-
-    Raises
-    ------
-    InputError
-        If a count is negative, infinite, or beyond what any integer type holds.
 
     Examples
     --------
@@ -330,23 +226,7 @@ def is_remote(path: str) -> bool:
 
 @contextmanager
 def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
-    """Open a raster, in a folder or behind a URL, as it is now.
-
-    Parameters
-    ----------
-    path : str
-        A file or URL that GDAL can open; ``s3://`` is reached as `popdask.io.paths` says.
-
-    Yields
-    ------
-    rasterio.DatasetReader
-        The raster.
-
-    Raises
-    ------
-    rasterio.errors.RasterioError
-        If GDAL cannot open it.
-    """
+    """Open a raster, in a folder or behind a URL, as it is now."""
     if not is_remote(path):
         with rasterio.open(path) as source:
             yield source
@@ -359,20 +239,6 @@ def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
 
 def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expected: str) -> Result:
     """Open a raster, use it, close it; what GDAL cannot read is a bad input.
-
-    Parameters
-    ----------
-    path : str
-        A file or URL that GDAL can open.
-    use : callable
-        Takes the open raster; what it returns is given back.
-    expected : str
-        What the file should be, for the error.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or GDAL cannot open it or read what `use` asks for.
 
     Examples
     --------

@@ -15,26 +15,7 @@ _SHORTEST = 8
 
 
 def without_secrets(place: str) -> str:
-    """Drop from a URL its user, password, query and fragment; a path stays as it is.
-
-    Parameters
-    ----------
-    place : str
-        A path, a URL, or a name of GDAL's that holds one.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> without_secrets("https://me:word@host/pop_2001.tif?token=abc")
-    'https://host/pop_2001.tif'
-    >>> without_secrets("https://me:p@ss/word@host/pop_2001.tif")
-    'https://host/pop_2001.tif'
-    >>> without_secrets("/data/pop_2001.tif")
-    '/data/pop_2001.tif'
-    """
+    """Drop from a URL its user, password, query and fragment; a path stays as it is."""
     before, mark, rest = place.partition(_MARK)
     if not mark:
         return place.partition("?")[0] if place.startswith("/vsi") else place
@@ -44,22 +25,7 @@ def without_secrets(place: str) -> str:
 
 
 def without_keys(text: str) -> str:
-    """Drop from a text what its URLs say beside places, and the values of secret variables.
-
-    Parameters
-    ----------
-    text : str
-        What is to be said.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> without_keys("no frame at https://me:word@host/pop.tif?token=abc; check the path")
-    'no frame at https://host/pop.tif check the path'
-    """
+    """Drop from a text what its URLs say beside places, and the values of secret variables."""
     words = [
         without_secrets(word) if _MARK in word or word.startswith("/vsi") else word
         for word in _words(text)

@@ -80,35 +80,7 @@ def read_table(
 
 
 def read_features(path: Path_, expected: str = "features") -> gpd.GeoDataFrame:
-    """Read features with geometry from a file.
-
-    Parameters
-    ----------
-    path : path or URL
-        GeoParquet, where it is called .parquet or .pq, or else whatever GDAL reads.
-    expected : str, optional
-        What the file should hold, for the words of an error.
-
-    Returns
-    -------
-    geopandas.GeoDataFrame
-
-    Raises
-    ------
-    InputError
-        If the file is missing, cannot be read or has no geometry.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from shapely.geometry import Point
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "points.parquet")
-    ...     gpd.GeoDataFrame({"people": [3]}, geometry=[Point(1, 2)]).to_parquet(path)
-    ...     read_features(path)
-       people     geometry
-    0       3  POINT (1 2)
-    """
+    """Read features with geometry from a file."""
     with _readable(path, expected):
         features = gpd.read_parquet(path) if _is_parquet(path) else gpd.read_file(path)
     if not isinstance(features, gpd.GeoDataFrame):
@@ -119,26 +91,7 @@ def read_features(path: Path_, expected: str = "features") -> gpd.GeoDataFrame:
 
 
 def has_geometry(path: Path_) -> bool:
-    """Tell GeoParquet from a Parquet file without geometry, by its header.
-
-    Parameters
-    ----------
-    path : path or URL
-        A Parquet file.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or is not Parquet.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     pd.DataFrame({"people": [3]}).to_parquet(f"{folder}/people.parquet")
-    ...     has_geometry(f"{folder}/people.parquet")
-    False
-    """
+    """Tell GeoParquet from a Parquet file without geometry, by its header."""
     with _readable(path, "a Parquet file"):
         return b"geo" in (pyarrow.parquet.read_schema(path).metadata or {})
 

@@ -24,13 +24,7 @@ from popdask.errors import InputError
 
 
 def same_shape(**arrays: Any) -> None:
-    """Refuse arrays of different shapes, naming them.
-
-    Raises
-    ------
-    InputError
-        If two shapes differ.
-    """
+    """Refuse arrays of different shapes, naming them."""
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         found = ", ".join(f"{name} has {shape}" for name, shape in shapes.items())
@@ -38,18 +32,7 @@ def same_shape(**arrays: Any) -> None:
 
 
 def known_cells(**arrays: Any) -> list[NDArray[np.float64]]:
-    """Give the values of the cells where no array is NaN, float64 (n,), in the order given.
-
-    Raises
-    ------
-    InputError
-        If two shapes differ, or a value is infinite.
-
-    Examples
-    --------
-    >>> known_cells(estimate=[1.0, np.nan], truth=[2, 3])
-    [array([1.]), array([2.])]
-    """
+    """Give the values of the cells where no array is NaN, float64 (n,), in the order given."""
     values = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
     same_shape(**values)
     for name, array in values.items():

@@ -466,11 +466,7 @@ def _labels(groups: xr.Dataset) -> list[str]:
 
 
 def _title(name: str) -> str:
-    """Write a column's name as a title.
-
-    >>> _title("kmeans_5"), _title("hdbscan")
-    ('KMeans, 5 groups', 'HDBSCAN')
-    """
+    """Write a column's name as a title."""
     method, _, k = name.partition("_")
     return f"KMeans, {k} groups" if method == "kmeans" else name.upper()
 

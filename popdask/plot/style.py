@@ -138,22 +138,7 @@ def say(ax: Axes, note: str) -> None:
 
 
 def year(time: Any) -> str:
-    """Write a time as a year, or as a date where it is not the first of January.
-
-    Parameters
-    ----------
-    time : datetime64, str, number or None
-        What is no point in time is written as it is, and None as nothing.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> year(np.datetime64("2019-01-01")), year(np.datetime64("2019-07-01")), year("now")
-    ('2019', '2019-07-01', 'now')
-    """
+    """Write a time as a year, or as a date where it is not the first of January."""
     if not isinstance(time, np.datetime64) and np.asarray(time).dtype.kind != "M":
         return "" if time is None else str(time)
     day = pd.Timestamp(time)
@@ -161,17 +146,7 @@ def year(time: Any) -> str:
 
 
 def when(raster: xr.DataArray) -> str:
-    """Write the time of a raster of one frame, if it has one.
-
-    Parameters
-    ----------
-    raster : DataArray, (y, x)
-
-    Returns
-    -------
-    str
-        As from `year`; empty where the raster has no ``time``.
-    """
+    """Write the time of a raster of one frame, if it has one."""
     return year(raster["time"].values if "time" in raster.coords else None)
 
 
@@ -196,18 +171,9 @@ class Grid:
 
     @classmethod
     def of(cls, raster: xr.DataArray) -> Grid:
-        """Give the grid of a raster (…, y, x).
-
-        Where its CRS is geographic, a degree of longitude is as long everywhere as in the middle
-        of the raster; without a CRS, its units are taken for metres.
-
-        Examples
-        --------
-        >>> axes = {"y": [750.0, 250.0], "x": [250.0, 750.0, 1250.0]}
-        >>> raster = xr.DataArray(np.zeros((2, 3)), axes, dims=("y", "x"))
-        >>> "{:.1f} × {:.1f} km".format(*Grid.of(raster).size)
-        '1.5 × 1.0 km'
-        """
+        """Give the grid of a raster (…, y, x)."""
+        # Where its CRS is geographic, a degree of longitude is as long everywhere as in the
+        # middle of the raster; without a CRS, its units are taken for metres.
         x, y = raster["x"].values.astype(float), raster["y"].values.astype(float)
         dx, dy = (abs(axis[-1] - axis[0]) / max(len(axis) - 1, 1) or 1.0 for axis in (x, y))
         crs = raster.rio.crs

@@ -70,32 +70,7 @@ def pyramid(
     *,
     most_cells: int = MOST_CELLS,
 ) -> list[Overview]:
-    """Reduce the frames of layers, level by level.
-
-    Parameters
-    ----------
-    layers
-        Rasters (time, y, x) of one grid, by name: floats are amounts, NaN = no data; integers are
-        labels, −1 = none.
-    by
-        How layers are reduced; those that are not named, amounts by their sum and labels by the
-        commonest.
-    most_cells
-        Cells of a frame at most.
-
-    Returns
-    -------
-    list of Overview
-        The finest level first; each has half the cells of the one before along a side.
-
-    Examples
-    --------
-    >>> people = xr.DataArray(np.ones((2, 64, 64), np.float32), dims=("time", "y", "x"))
-    >>> [level.factor for level in pyramid({"population": people})]
-    [1, 2, 4, 8, 16, 32]
-    >>> [level.rows for level in pyramid({"population": people}, most_cells=1000)]
-    [22, 11, 6, 3, 2]
-    """
+    """Reduce the frames of layers, level by level."""
     first = next(iter(layers.values()))
     rows, cols = first.shape[1:]
     how = {name: _by(raster) for name, raster in layers.items()} | dict(by or {})
@@ -121,21 +96,7 @@ def pyramid(
 def finest(
     levels: Sequence[Overview], max_bytes: int, around: Callable[[Overview], int] = lambda _: 0
 ) -> Overview:
-    """Choose the finest level that fits a budget; the coarsest where none does.
-
-    Parameters
-    ----------
-    levels
-        As from `pyramid`.
-    max_bytes
-        The budget.
-    around
-        Tells the bytes of all that is not the frames themselves.
-
-    Returns
-    -------
-    Overview
-    """
+    """Choose the finest level that fits a budget; the coarsest where none does."""
     return next((level for level in levels if level.bytes + around(level) <= max_bytes), levels[-1])
 
 
@@ -145,13 +106,7 @@ def pack(content: bytes) -> str:
 
 
 def unpack(text: str) -> bytes:
-    """Give the bytes back that :func:`pack` has packed.
-
-    Examples
-    --------
-    >>> unpack(pack(b"people"))
-    b'people'
-    """
+    """Give the bytes back that :func:`pack` has packed."""
     return zlib.decompress(base64.b64decode(text))
 
 

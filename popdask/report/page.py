@@ -58,18 +58,7 @@ SCRIPTS = ("unpack.js", "raster.js", "world.js", "table.js", "panel.js", "report
 
 
 def render(**filling: Any) -> str:
-    """Fill the page's template.
-
-    Parameters
-    ----------
-    **filling
-        What the template names; texts are escaped.
-
-    Returns
-    -------
-    str
-        The whole page: styles, scripts and data are in it.
-    """
+    """Fill the page's template."""
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         _asset("report.html")
     )
@@ -144,21 +133,7 @@ class Picture:
 
 
 def markup(picture: Picture, number: int) -> str:
-    """Write a figure as markup that needs no other file.
-
-    Parameters
-    ----------
-    picture
-        The figure.
-    number
-        Sets the figure's ids apart from those of others on the page.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` without background in the colours of the page's theme. The same figure is the
-        same text.
-    """
+    """Write a figure as markup that needs no other file."""
     text = _svg(picture.figure)
     if len(text) > LARGE:
         text = min(text, *_with_pixels(picture.figure), key=len)
@@ -347,10 +322,8 @@ def _setup(content: Content, maps: Overview, cell: str) -> dict[str, Any]:
 
 
 def _stages(region: RegionStore) -> list[Finished]:
-    """List the stages as they were computed last, by a finished run or the one under way.
-
-    Exports are left out: this report may be one of them.
-    """
+    """List the stages as they were computed last, by a finished run or the one under way."""
+    # Exports are left out: this report may be one of them.
     finished = [stage for run in region.history() for stage in run.stages]
     stages = latest_stages([*finished, *region.stages_since()])
     return [stage for stage in stages if stage.stage not in EXPORTS]

@@ -146,26 +146,13 @@ def now(plot: str, time: float) -> Any:
 
 
 def milliseconds(times: np.ndarray) -> list[float]:
-    """Give times as Bokeh has them.
-
-    Examples
-    --------
-    >>> milliseconds(np.array(["1970-01-02"], "datetime64[D]"))
-    [86400000.0]
-    """
+    """Give times as Bokeh has them."""
     found: list[float] = times.astype("datetime64[ms]").astype(float).tolist()
     return found
 
 
 def document(plots: Iterable[Any]) -> dict[str, Any]:
-    """Write plots as a page takes them.
-
-    Returns
-    -------
-    dict
-        Bokeh's ``document``, and the ``roots``: the id of each plot by its name. Ids
-        count from 1, whatever else this process has drawn: the same plots are the same text.
-    """
+    """Write plots as a page takes them."""
     whole = Document()
     for plot in plots:
         whole.add_root(plot)
@@ -256,22 +243,7 @@ class _Turn(NamedTuple):
 def timeline_plots(
     communities: Columns, events: Columns, colours: Mapping[str, str], times: np.ndarray
 ) -> list[Any]:
-    """Draw how often tracks began, ended, split and merged, and the lanes of the largest.
-
-    Parameters
-    ----------
-    communities, events
-        As from :mod:`popdask.report.tables`.
-    colours
-        Colour of each track.
-    times
-        The frames.
-
-    Returns
-    -------
-    list
-        Two plots named ``events`` and ``lanes``; without splits and merges the first alone.
-    """
+    """Draw how often tracks began, ended, split and merged, and the lanes of the largest."""
     news, there = pd.DataFrame(events), pd.DataFrame(communities)
     counts = _count_plot(news, times)
     turns = _turns(news)

@@ -39,15 +39,7 @@ SETTLEMENTS = Layer(
 
 
 def communities_content(region: RegionStore, branch: str) -> Content:
-    """Gather what the report of a communities job shows.
-
-    Parameters
-    ----------
-    region
-        The results.
-    branch
-        The branch of them.
-    """
+    """Gather what the report of a communities job shows."""
     found = region.dataset(branch)
     communities, tracks, links, balance = (
         region.table(name, branch) for name in ("communities", "tracks", "links", "balance")
@@ -91,15 +83,7 @@ def communities_content(region: RegionStore, branch: str) -> Content:
 
 
 def settlements_content(region: RegionStore, branch: str) -> Content:
-    """Gather what the report of a settlements job shows.
-
-    Parameters
-    ----------
-    region
-        The results.
-    branch
-        The branch of them.
-    """
+    """Gather what the report of a settlements job shows."""
     found = region.dataset(branch)
     described, tracks, links, balance = (
         region.table(name, branch)
@@ -318,15 +302,7 @@ SCORES = {
 
 
 def population_content(region: RegionStore, branch: str) -> Content:
-    """Gather what the report of a population job shows.
-
-    Parameters
-    ----------
-    region
-        The results.
-    branch
-        The branch of them.
-    """
+    """Gather what the report of a population job shows."""
     found = region.dataset(branch)
     layers = [layer for layer in (PEOPLE, CENSUS, PRESENCE) if layer.name in found]
     rasters = {layer.name: found[layer.name].astype(np.float32) for layer in layers}
@@ -347,15 +323,7 @@ def population_content(region: RegionStore, branch: str) -> Content:
 
 
 def scenes_content(region: RegionStore, branch: str) -> Content:
-    """Gather what the report of a scenes job shows.
-
-    Parameters
-    ----------
-    region
-        The results.
-    branch
-        The branch of them.
-    """
+    """Gather what the report of a scenes job shows."""
     found = region.dataset(branch)
     groups = region.group("groups", branch)
     # A store lists its arrays in no fixed order.
@@ -406,13 +374,7 @@ def _grouping(name: str) -> Layer:
 
 
 def _method(name: str) -> str:
-    """Write how cells were grouped.
-
-    Examples
-    --------
-    >>> _method("kmeans_5"), _method("hdbscan")
-    ('KMeans, 5', 'HDBSCAN')
-    """
+    """Write how cells were grouped."""
     method, _, k = name.partition("_")
     return f"KMeans, {k}" if method == "kmeans" else name.upper()
 

@@ -27,25 +27,7 @@ Columns = dict[str, list[Any]]
 def community_columns(
     communities: pd.DataFrame, tracks: pd.DataFrame, times: np.ndarray, grid: Grid
 ) -> Columns:
-    """List every community of every frame, with the track that it belongs to.
-
-    Parameters
-    ----------
-    communities
-        The table of :func:`popdask.tracking.describe.summarize`.
-    tracks
-        The table of :func:`popdask.tracking.tracks.tracks`.
-    times
-        The frames.
-    grid
-        Where the cells lie.
-
-    Returns
-    -------
-    dict of str to list
-        ``frame``, ``community``, ``track``, ``people``, ``cells``, ``area`` (km²), ``x``, ``y``
-        (km), ``velocity`` (km per year) and ``heading`` (degrees), None where there is none.
-    """
+    """List every community of every frame, with the track that it belongs to."""
     key = ["time", "community"]
     numbers = tracks.drop_duplicates(key)[[*key, "track"]]
     table = pd.DataFrame(communities).merge(numbers, on=key, how="left")
@@ -66,22 +48,7 @@ def community_columns(
 
 
 def settlement_columns(settlements: pd.DataFrame, times: np.ndarray, grid: Grid) -> Columns:
-    """List every settlement of every frame, by name.
-
-    Parameters
-    ----------
-    settlements
-        The table of a settlements job.
-    times
-        The frames.
-    grid
-        Where the cells lie.
-
-    Returns
-    -------
-    dict of str to list
-        As `community_columns`, with ``name``, without motion.
-    """
+    """List every settlement of every frame, by name."""
     table = settlements.sort_values(["time", "settlement"], ignore_index=True)
     x, y = grid.place(shapely.centroid(np.asarray(table["geometry"])))
     unknown: list[Any] = [None] * len(table)
@@ -135,13 +102,7 @@ def track_colours(tracks: pd.DataFrame) -> Mapping[str, str]:
 
 
 def plain(values: Any) -> list[Any]:
-    """Turn numbers into those of JSON: whole ones without a point, NaN as None.
-
-    Examples
-    --------
-    >>> plain(np.array([205.0, 0.5, np.nan]))
-    [205, 0.5, None]
-    """
+    """Turn numbers into those of JSON: whole ones without a point, NaN as None."""
     return [
         None if not np.isfinite(value) else int(value) if value == int(value) else float(value)
         for value in np.asarray(values, dtype=float)
@@ -164,20 +125,7 @@ class Told:
 
 
 def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list[Told]:
-    """Put the record of a run into tables.
-
-    Parameters
-    ----------
-    record
-        As of :meth:`popdask.store.RegionStore.run_record`.
-    stages
-        The stages that were computed, each as it was computed last.
-
-    Returns
-    -------
-    list of Told
-        Inputs, settings, stages and versions; what there is nothing of is left out.
-    """
+    """Put the record of a run into tables."""
     tables = [
         Told(
             "Input files",

@@ -69,22 +69,7 @@ def _sum_hashes(
 
 
 def block_checksum(block: np.ndarray, corner: tuple[int, int], width: int) -> np.uint64:
-    """Checksum of one block of a frame.
-
-    Parameters
-    ----------
-    block : ndarray of float or signed int, (y, x)
-        A part of the frame.
-    corner
-        Row and column of its first cell.
-    width
-        Columns of the frame.
-
-    Returns
-    -------
-    numpy.uint64
-        To be added, modulo 2^64, to those of the frame's other blocks.
-    """
+    """Checksum of one block of a frame."""
     block = np.ascontiguousarray(block)
     nothing = np.nan if block.dtype.kind == "f" else -1.0
     bits = block.view(f"u{block.dtype.itemsize}")
@@ -212,13 +197,7 @@ def open_arrays(
 def open_group(
     session: icechunk.Session, name: str, *, chunks: Mapping[str, int] | None = _STORED
 ) -> xr.Dataset:
-    """Open a group of a session, lazily, in its chunks.
-
-    Raises
-    ------
-    NoResultError
-        If there is none of that name.
-    """
+    """Open a group of a session, lazily, in its chunks."""
     root = _subgroup(session.store, "")
     held = set() if root is None else set(root.group_keys()).difference(OWN_GROUPS)
     if name not in held:
@@ -235,13 +214,7 @@ def open_group(
 def drop_results(
     store: Any, arrays: Container[str], files: Container[str], groups: Container[str]
 ) -> list[str]:
-    """Take away the frames' arrays, the files and the groups that are not among those to keep.
-
-    Returns
-    -------
-    list of str
-        The names of what went.
-    """
+    """Take away the frames' arrays, the files and the groups that are not among those to keep."""
     root = root_group(store)
     own = root.require_group("files")
     old = [name for name, array in root.arrays() if array.ndim == 3 and name not in arrays]
@@ -268,13 +241,7 @@ def read_files(store: Any) -> dict[str, bytes]:
 
 
 def read_file(store: Any, name: str) -> bytes:
-    """Read one model or table, as the bytes of its file.
-
-    Raises
-    ------
-    NoResultError
-        If there is none of that name.
-    """
+    """Read one model or table, as the bytes of its file."""
     group = _subgroup(store, "files")
     if group is None or name not in group:
         raise NoResultError.of("file", name, file_names(store))
@@ -330,17 +297,7 @@ def _subgroup(store: Any, name: str) -> zarr.Group | None:
 
 
 def lay_out_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> None:
-    """Replace a group by one with room for a dataset: what is not lazy of it is written.
-
-    Parameters
-    ----------
-    session
-        A writable session, to be committed by the caller.
-    name
-        Name of the group.
-    dataset
-        Variables on NumPy, or on Dask in chunks that are equal but for the last.
-    """
+    """Replace a group by one with room for a dataset: what is not lazy of it is written."""
     root = zarr.open_group(session.store, mode="a")
     if name in root:
         del root[name]
@@ -348,23 +305,7 @@ def lay_out_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> 
 
 
 def store_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> str:
-    """Compute what is lazy of a dataset and store it, in one Dask graph.
-
-    Parameters
-    ----------
-    session
-        A writable session without changes, of a repository that has room for the dataset; it is
-        left to be committed.
-    name
-        Name of the group.
-    dataset
-        The dataset.
-
-    Returns
-    -------
-    str
-        The checksum of the group: SHA-256 of the SHA-256 of each chunk of each variable.
-    """
+    """Compute what is lazy of a dataset and store it, in one Dask graph."""
     lazy = {str(key): array for key, array in dataset.variables.items() if _is_lazy(array)}
     root = zarr.open_group(session.fork().store, path=name, mode="r+")
     (told,) = dask.compute([_stored(array.data, root[key]) for key, array in lazy.items()])
@@ -378,13 +319,7 @@ def store_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> st
 
 
 def group_checksum(store: Any, name: str) -> str:
-    """Checksum of a group as it is stored.
-
-    Raises
-    ------
-    KeyError
-        If there is no such group.
-    """
+    """Checksum of a group as it is stored."""
     root = zarr.open_group(store, mode="r")
     return _joined((key, _chunk_sums(array)) for key, array in _arrays(root[name]))
 

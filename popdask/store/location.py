@@ -43,16 +43,6 @@ class StoreError(RuntimeError):
 def store_errors(place: object) -> Iterator[None]:
     """Turn what the system and Icechunk say of a store into one sentence.
 
-    Parameters
-    ----------
-    place
-        What to call the store.
-
-    Raises
-    ------
-    StoreError
-        If what is done meanwhile ends in an error of Icechunk, or of the disk.
-
     Examples
     --------
     >>> with store_errors("out/oslo.icechunk"):
@@ -81,18 +71,7 @@ def _store_error(place: object, reason: str) -> StoreError:
 
 @contextmanager
 def damage_told(place: object) -> Iterator[None]:
-    """Say in one sentence that what a store has cannot be read, and what helps.
-
-    Parameters
-    ----------
-    place
-        What to call the store.
-
-    Raises
-    ------
-    StoreError
-        If what is done meanwhile ends in what a damaged or lost chunk ends in.
-    """
+    """Say in one sentence that what a store has cannot be read, and what helps."""
     try:
         yield
     except (InputError, StoreError):
@@ -275,11 +254,6 @@ class Prefix:
 
 def locate(place: Any) -> Location:
     """Tell what a place is by its name: a URL of an object store, or a folder.
-
-    Raises
-    ------
-    InputError
-        If it is a URL of another kind, or names no prefix.
 
     Examples
     --------

@@ -65,23 +65,7 @@ class Owner:
 
 @contextmanager
 def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
-    """Hold a region, for one run.
-
-    Parameters
-    ----------
-    region
-        The store's folder; the lock lies beside it.
-
-    Yields
-    ------
-    callable
-        Does nothing: the system lets nobody take the lock from a living process.
-
-    Raises
-    ------
-    RegionBusyError
-        If another run holds it; the message says who, where and since when.
-    """
+    """Hold a region, for one run."""
     region.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_lock_file(region))
     try:
@@ -105,10 +89,8 @@ def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
 
 
 def holder_of_folder(region: Path) -> Owner | None:
-    """Tell who holds a region, without disturbing; None where nobody does.
-
-    The note of a run that was killed counts for nothing: the lock decides.
-    """
+    """Tell who holds a region, without disturbing; None where nobody does."""
+    # The note of a run that was killed counts for nothing: the lock decides.
     try:
         with _lock_file(region).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -251,11 +233,9 @@ class _Lock:
                     )
 
     def _write(self, **condition: str) -> bool:
-        """Write the lock on a condition, and tell whether that held.
-
-        A note differs from all others, so that one that was written is known again although the
-        answer was lost and the request repeated.
-        """
+        """Write the lock on a condition, and tell whether that held."""
+        # A note differs from all others, so that one that was written is known again although the
+        # answer was lost and the request repeated.
         self._beats += 1
         told = asdict(self._owner) | {"machine": _machine(), "run": self._token}
         note = json.dumps(told | {"beat": self._beats}).encode()
@@ -284,27 +264,7 @@ class _Lock:
 
 @contextmanager
 def hold_object(bucket: str, key: str, region: str) -> Iterator[Callable[[], None]]:
-    """Hold a region, for one run.
-
-    Parameters
-    ----------
-    bucket, key
-        The object that is the lock.
-    region
-        What to call the region in messages.
-
-    Yields
-    ------
-    callable
-        Raises `RegionBusyError` if the region is held no longer, for example because this machine
-        slept; to be called before each commit.
-
-    Raises
-    ------
-    RegionBusyError
-        If another run holds it; the message says who, where, since when, and when it was last heard
-        of.
-    """
+    """Hold a region, for one run."""
     lock = _Lock(bucket, key, region)
     lock.acquire()
     threading.Thread(target=lock.beat, name=f"lock of {region}", daemon=True).start()

@@ -49,20 +49,6 @@ Records = Mapping[str, Mapping[str, Any]]
 def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
     """List the records of results that belong to none of some stages.
 
-    A record without results, such as that of exports, is none of them: it tells which files outside
-    the store were written, whether or not they are written still.
-
-    Parameters
-    ----------
-    records
-        Records by name.
-    stages
-        The stages that there are.
-
-    Returns
-    -------
-    tuple of str
-
     Examples
     --------
     >>> zones = {"sha256": {"zones.parquet": "5e88"}, "of": "census"}
@@ -72,6 +58,8 @@ def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
     >>> orphans(records, ["estimate", "census"])
     ()
     """
+    # A record without results, such as that of exports, is none of them: it tells which files
+    # outside the store were written, whether or not they are written still.
     return tuple(
         name
         for name, record in records.items()
@@ -81,20 +69,7 @@ def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
 
 
 def without_orphans(records: Records, stages: Sequence[str]) -> dict[str, Any]:
-    """Drop the records of results that belong to none of some stages.
-
-    Parameters
-    ----------
-    records
-        Records by name.
-    stages
-        The stages that there are, in order; the first of them that has a record takes over what a
-        dropped one tells of the whole job.
-
-    Returns
-    -------
-    dict
-    """
+    """Drop the records of results that belong to none of some stages."""
     gone = orphans(records, stages)
     kept: dict[str, Any] = {name: record for name, record in records.items() if name not in gone}
     told = {k: v for name in gone for k, v in records[name].items() if k in _OF_THE_JOB}
@@ -274,27 +249,7 @@ def commit(
     message: str,
     metadata: Mapping[str, Any] | None = None,
 ) -> str:
-    """Commit a session to its branch.
-
-    Parameters
-    ----------
-    repository
-        Where it belongs.
-    session
-        Writable, with changes.
-    message, metadata
-        What to tell of it.
-
-    Returns
-    -------
-    str
-        The identifier of the snapshot.
-
-    Raises
-    ------
-    icechunk.ConflictError
-        If somebody else has committed in between.
-    """
+    """Commit a session to its branch."""
     mark = uuid.uuid4().hex
     try:
         return str(session.commit(message, {**(metadata or {}), "commit": mark}))

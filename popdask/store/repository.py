@@ -91,28 +91,7 @@ def expire(
     keep_last: int | None,
     older_than: timedelta | None,
 ) -> Expired:
-    """Take old runs away, with what no other run needs, and what stopped ones left uncommitted.
-
-    Parameters
-    ----------
-    repository
-        The repository, which nobody writes to.
-    guard
-        Raises if the region is no longer held.
-    keep_last
-        How many runs stay at most, the latest ones; None for any number.
-    older_than
-        Runs that ended longer ago go; None for any age. The run that readers see stays.
-
-    Returns
-    -------
-    Expired
-
-    Raises
-    ------
-    InputError
-        If neither is given, or one of them is not positive.
-    """
+    """Take old runs away, with what no other run needs, and what stopped ones left uncommitted."""
     _check_limits(keep_last, older_than)
     runs = _kept(repository)
     if not runs:
@@ -130,30 +109,9 @@ def expire(
 
 
 def roll_back(repository: icechunk.Repository, guard: Guard, tag: str) -> Run:
-    """Let readers see an earlier run again, as a new entry of the history.
-
-    What a run under way has finished is given up. The entry is made aside, so that a stop in
-    between leaves either nothing or an entry that only waits to be published.
-
-    Parameters
-    ----------
-    repository
-        The repository, which nobody else writes to.
-    guard
-        Raises if the region is no longer held.
-    tag
-        The run's tag.
-
-    Returns
-    -------
-    Run
-        The new entry.
-
-    Raises
-    ------
-    InputError
-        If there is no such run, or readers see it already.
-    """
+    """Let readers see an earlier run again, as a new entry of the history."""
+    # What a run under way has finished is given up. The entry is made aside, so that a stop in
+    # between leaves either nothing or an entry that only waits to be published.
     runs = _kept(repository)
     target = next((kept for kept in runs if kept.run.tag == tag), None)
     if target is None:
@@ -218,10 +176,8 @@ def _check_limits(keep_last: int | None, older_than: timedelta | None) -> None:
 
 
 def overview(region: RegionStore) -> dict[str, str]:
-    """Tell what a region holds: frames, grid, arrays, tables, models and the last run.
-
-    What keeps it from being read is told in place of that.
-    """
+    """Tell what a region holds: frames, grid, arrays, tables, models and the last run."""
+    # What keeps it from being read is told in place of that.
     try:
         runs = region.history()
         if not runs:

@@ -71,23 +71,7 @@ from popdask.store.records import (
 def store_frames(
     session: icechunk.Session, arrays: xr.Dataset, frames: Sequence[int]
 ) -> list[dict[str, str]]:
-    """Compute some frames of arrays and store them, in one Dask graph.
-
-    Parameters
-    ----------
-    session
-        A writable session without changes, of a repository that has the arrays; it is left to be
-        committed.
-    arrays
-        Variables on (time, y, x) over all frames, lazily.
-    frames
-        Positions of the frames to compute.
-
-    Returns
-    -------
-    list of {variable: checksum}
-        For each of the frames, in ascending order.
-    """
+    """Compute some frames of arrays and store them, in one Dask graph."""
     parts, told = [], []
     for first, last in frame_runs(frames):
         root = zarr.open_group(session.fork().store, mode="r+")
@@ -129,11 +113,9 @@ def _alike(arrays: xr.Dataset, root: zarr.Group) -> list[list[str]]:
 
 
 def _computed(parts: list[da.Array]) -> tuple[Any, ...]:
-    """Compute, on the workers that the layers ask for, where they do.
-
-    Dask's fusion of tasks forgets what a layer asks for, so such graphs are optimized without it;
-    and here, because a scheduler elsewhere would optimize them by its own settings.
-    """
+    """Compute, on the workers that the layers ask for, where they do."""
+    # Dask's fusion of tasks forgets what a layer asks for, so such graphs are optimized without
+    # it; and here, because a scheduler elsewhere would optimize them by its own settings.
     layers = (layer for array in parts for layer in array.dask.layers.values())
     if not any(layer.annotations for layer in layers):
         return dask.compute(*parts)
@@ -483,10 +465,8 @@ class Transaction:
             self._write(session, f"make room for {', '.join(missing)}")
 
     def _rearrange(self, session: icechunk.Session, grid: xr.Dataset) -> None:
-        """Lay out other times; frames that are stored already are copied to their new places.
-
-        Records of arrays come back with the copies, so that a stop in between costs time only.
-        """
+        """Lay out other times; frames that are stored already are copied to their new places."""
+        # Records of arrays come back with the copies, so that a stop in between costs time only.
         old, records = self.dataset(), read_records(session.store)
         of_arrays = {name: record for name, record in records.items() if "checksums" in record}
         lay_out_anew(session, grid, {k: v for k, v in records.items() if k not in of_arrays})

@@ -37,32 +37,7 @@ class PopdaskBackend(BackendEntrypoint):
         group: str | None = None,
         branch: str = MAIN,
     ) -> xr.Dataset:
-        """Open a store, as `xarray.open_dataset` does.
-
-        Parameters
-        ----------
-        filename_or_obj
-            Folder of the store, or ``s3://bucket/prefix``.
-        drop_variables
-            Names to leave out.
-        mask_and_scale
-            Give labels as floats with NaN where there are none; by default they are whole numbers
-            with −1.
-        group
-            A group of other dimensions than the frames', such as ``"cells"``.
-        branch
-            ``"main"``, the last finished run, or ``"work"``, the one under way.
-
-        Returns
-        -------
-        Dataset
-            Read when it is used; on Dask with ``chunks={}``.
-
-        Raises
-        ------
-        InputError
-            If there is no store, no finished run, or no such group.
-        """
+        """Open a store, as `xarray.open_dataset` does."""
         from popdask.store.content import open_arrays, open_group
         from popdask.store.repository import RegionStore
 

@@ -57,10 +57,8 @@ def roofs(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
 def houses(
     rng: np.random.Generator, x: np.ndarray, y: np.ndarray, district: float, **life: Any
 ) -> list[np.ndarray]:
-    """Detached houses on plots around points, with gardens, drives, wings, sheds and cars.
-
-    The street runs along x, beyond the plots: north of those with y > 0, south of the others.
-    """
+    """Detached houses on plots around points, with gardens, drives, wings, sheds and cars."""
+    # The street runs along x, beyond the plots: north of those with y > 0, south of the others.
     count, side = len(x), np.where(y < 0, -1, 1)
     length, width = rng.uniform(10.5, 17.5, count), rng.uniform(7.5, 10.0, count)
     wing = np.where(rng.random(count) < 0.3, rng.uniform(4, 7, count), 0)

@@ -118,11 +118,9 @@ def noise(x: float, y: float, spacing: float, salt: int) -> float:
 
 @numba.njit(cache=True, nogil=True)
 def parcel(x: float, y: float, spacing: float, salt: int) -> tuple:
-    """Find the parcel of a point: the Voronoi cell of a jittered lattice.
-
-    Returns its lattice point (i, j), its site (x, y), the distance to its border in metres, and a
-    number in [0, 1) that both sides of that border share.
-    """
+    """Find the parcel of a point: the Voronoi cell of a jittered lattice."""
+    # Returns its lattice point (i, j), its site (x, y), the distance to its border in metres, and
+    # a number in [0, 1) that both sides of that border share.
     column, row = floor(x / spacing), floor(y / spacing)
     first = second = np.inf
     i1 = j1 = i2 = j2 = column

@@ -359,10 +359,8 @@ def develop(canvas: Canvas, colours: np.ndarray, salt: int) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def expose(film: np.ndarray, top: int, left: int, salt: int) -> np.ndarray:
-    """Blur a film by 1-2-1 and add its grain: (band, row − 2, column − 2) float32.
-
-    `top` and `left` are the row and the column in the country of the film's first pixel.
-    """
+    """Blur a film by 1-2-1 and add its grain: (band, row − 2, column − 2) float32."""
+    # `top` and `left` are the row and the column in the country of the film's first pixel.
     bands, rows, cols = film.shape
     picture = np.empty((bands, rows - 2 * BLUR, cols - 2 * BLUR), np.float32)
     for band in range(bands):

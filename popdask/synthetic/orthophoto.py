@@ -75,22 +75,7 @@ Box = tuple[float, float, float, float]
 
 
 def things_near(box: Box, year: int, seed: int) -> np.ndarray:
-    """Give the things of a year that may be seen in a box, in the order of painting.
-
-    Parameters
-    ----------
-    box
-        West, south, east, north in metres.
-    year
-        Years after the first picture.
-    seed
-        Of the country.
-
-    Returns
-    -------
-    ndarray
-        Of dtype THING.
-    """
+    """Give the things of a year that may be seen in a box, in the order of painting."""
     towns = [_town(i, j, seed) for i, j in _lattice(box, _TOWN, _TOWN_REACH)]
     lone = [_lone(i, j, seed) for i, j in _lattice(box, _LONE, _LONE_REACH)]
     things = join([*towns, *lone])
@@ -256,22 +241,7 @@ _MARGIN = 64  # pixels drawn around a window: what stands there may throw its sh
 def photograph(
     top: int, left: int, shape: tuple[int, int], *, seed: int, year: int, bands: int
 ) -> np.ndarray:
-    """Photograph a window of a country in a year.
-
-    Parameters
-    ----------
-    top, left
-        The first row, counted southward from northing 0, and the first column from easting 0.
-    shape
-        Rows and columns.
-    seed, year, bands
-        The country, the year, and 1, 3 or 4 bands.
-
-    Returns
-    -------
-    ndarray of float32, (band, row, column)
-        The brightness, mostly within 0 to 255, not yet rounded.
-    """
+    """Photograph a window of a country in a year."""
     rows, cols = (size + 2 * _MARGIN for size in shape)
     canvas = paint(top - _MARGIN, left - _MARGIN, (rows, cols), seed=seed, year=year)
     film = develop(canvas, palette(bands), salt_of(seed) + 50)

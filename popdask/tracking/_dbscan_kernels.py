@@ -29,11 +29,9 @@ class Runs(NamedTuple):
 
 
 def disk_half_widths(eps: float, shape: tuple[int, int]) -> np.ndarray:
-    """Half-widths of the chords of the disc of radius `eps`, no larger than a frame of `shape`.
-
-    Cells `(dr, dc)` apart are neighbours where ``dc <= chords[dr]``, which is dr² + dc² ≤ eps², the
-    comparison that scikit-learn's tree makes.
-    """
+    """Half-widths of the chords of the disc of radius `eps`, no larger than a frame of `shape`."""
+    # Cells `(dr, dc)` apart are neighbours where ``dc <= chords[dr]``, which is dr² + dc² ≤ eps²,
+    # the comparison that scikit-learn's tree makes.
     rows, columns = shape
     square = math.floor(min(float(eps) * float(eps), float(rows * rows + columns * columns)))
     depth = min(math.isqrt(square), max(rows - 1, 0))
@@ -43,10 +41,8 @@ def disk_half_widths(eps: float, shape: tuple[int, int]) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def find_cores(codes: np.ndarray, chord: np.ndarray, min_samples: int) -> np.ndarray:
-    """Codes of the cells with `min_samples` cells of their class in their disc, 0 elsewhere.
-
-    The codes are 1, 2, …, 0 = no data, with a margin of one disc that the result lacks.
-    """
+    """Codes of the cells with `min_samples` cells of their class in their disc, 0 elsewhere."""
+    # The codes are 1, 2, …, 0 = no data, with a margin of one disc that the result lacks.
     tall, wide = chord.size - 1, chord[0]
     rows, columns = codes.shape[0] - 2 * tall, codes.shape[1] - 2 * wide
     cores = np.zeros((rows, columns), codes.dtype)
@@ -123,10 +119,8 @@ def find_runs(codes: np.ndarray, classes: int, cuts: np.ndarray) -> Runs:
 
 @numba.njit(cache=True, nogil=True)
 def join_runs(core: Runs, rows: int, chord: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Group of every run of cores, and the first run of every group.
-
-    Groups are numbered by their first run, that is by class, then by first cell.
-    """
+    """Group of every run of cores, and the first run of every group."""
+    # Groups are numbered by their first run, that is by class, then by first cell.
     parent = np.arange(core.start.size, dtype=np.int32)
     for line in range(core.first.size - 1):
         for run in range(core.first[line] + 1, core.first[line + 1]):
@@ -150,11 +144,10 @@ def join_runs(core: Runs, rows: int, chord: np.ndarray) -> tuple[np.ndarray, np.
 
 @numba.njit(cache=True, nogil=True)
 def _join_rows(parent: np.ndarray, core: Runs, upper: int, lower: int, reach: int) -> None:
-    """Join the runs of two rows that come within `reach` columns of each other.
-
-    The run that ends first is left behind although the next one of the other row may also be in its
-    reach: those two then are in reach of each other, and already joined along their own row.
-    """
+    """Join the runs of two rows that come within `reach` columns of each other."""
+    # The run that ends first is left behind although the next one of the other row may also be in
+    # its reach: those two then are in reach of each other, and already joined along their own
+    # row.
     a, b = core.first[upper], core.first[lower]
     while a < core.first[upper + 1] and b < core.first[lower + 1]:
         if core.start[b] - core.stop[a] < reach and core.start[a] - core.stop[b] < reach:

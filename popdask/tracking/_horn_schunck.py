@@ -187,11 +187,9 @@ def iterate(
     iterations: int,
     core: Window,
 ) -> NDArray[np.float32]:
-    """Flow (2, y, x) between two frames (y, x) after some iterations, of the core window alone.
-
-    The iteration starts from `start` (2, y, x), or from rest. Beyond the frames' borders their
-    edges are replicated.
-    """
+    """Flow (2, y, x) between two frames (y, x) after some iterations, of the core window alone."""
+    # The iteration starts from `start` (2, y, x), or from rest. Beyond the frames' borders their
+    # edges are replicated.
     top, bottom, left, right = core
     # NumPy's large arrays lie on huge pages; Numba's own would not, and take four times as long.
     result = np.empty((2, bottom - top, right - left), np.float32)

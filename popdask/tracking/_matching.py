@@ -50,13 +50,7 @@ _compiled = numba.njit(cache=True, nogil=True)
 
 
 def reach(scales: int) -> int:
-    """Give the largest shift that is found, in cells.
-
-    Examples
-    --------
-    >>> [reach(scales) for scales in (2, 3, 4)]
-    [7, 15, 31]
-    """
+    """Give the largest shift that is found, in cells."""
     return TOP * 2 ** (scales - 1) + 2 ** (scales - 1) - 1
 
 
@@ -171,11 +165,9 @@ def whole_cells(
     offsets: tuple[int, int],
     scales: int,
 ) -> NDArray[np.float32]:
-    """Shifts (2, y, x) along x and y, in cells per frame, of the core window of two frames.
-
-    They are whole from one frame to the other. `origin` is the cell of the raster at which the
-    frames begin, `offsets` how many frames each of them lies from the time that is asked about.
-    """
+    """Shifts (2, y, x) along x and y, in cells per frame, of the core window of two frames."""
+    # They are whole from one frame to the other. `origin` is the cell of the raster at which the
+    # frames begin, `offsets` how many frames each of them lies from the time that is asked about.
     factor = 2 ** (scales - 1)
     # Halving starts at whole cells of the coarsest scale, wherever the block begins.
     first = origin[0] + -origin[0] % factor, origin[1] + -origin[1] % factor
@@ -214,13 +206,7 @@ WARPS = 2
 
 
 def bound(scales: int) -> int:
-    """Give the cells per frame that the flow of so many scales cannot exceed.
-
-    Examples
-    --------
-    >>> [bound(scales) for scales in (2, 3, 4)]
-    [8, 16, 32]
-    """
+    """Give the cells per frame that the flow of so many scales cannot exceed."""
     return reach(scales) + int(np.ceil(WARPS * STEP))
 
 

@@ -47,10 +47,8 @@ def densities(given: Given, area: NDArray) -> tuple[NDArray[np.float64], NDArray
 
 
 def window_mean(values: NDArray, size: int) -> NDArray[np.float64]:
-    """Mean of the known values in a window of `size` cells, of an array with half of it around.
-
-    The cells are added in one order everywhere, so that a mean is the same in any block.
-    """
+    """Mean of the known values in a window of `size` cells, of an array with half of it around."""
+    # The cells are added in one order everywhere, so that a mean is the same in any block.
     rows, columns = (n - size + 1 for n in values.shape)
     total, known = np.zeros((rows, columns)), np.zeros((rows, columns), np.int8)
     for row in range(size):
@@ -114,11 +112,9 @@ def _joins(owner: NDArray[np.int32], status: NDArray[np.uint8], y: int, x: int, 
 def grow_edges(
     owner: NDArray[np.int32], status: NDArray[np.uint8], rounds: int, rule: int
 ) -> NDArray[np.int64]:
-    """Let cells join the centres around them, all at once in every round; changes `owner`.
-
-    Goes on for a number of rounds, or without end where it is negative, until none joins. Returns
-    the cells that joined in the last round.
-    """
+    """Let cells join the centres around them, all at once in every round; changes `owner`."""
+    # Goes on for a number of rounds, or without end where it is negative, until none joins.
+    # Returns the cells that joined in the last round.
     looked = np.full(owner.shape, -1, np.int32)  # the last round in which a cell was looked at
     front = np.flatnonzero(owner.ravel() >= 0)
     number = 0

@@ -46,10 +46,8 @@ from popdask.validate import check_array, check_instance
 def nearest(
     latents: NDArray, mean: NDArray, scale: NDArray, centers: NDArray
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Find the nearest centre of every row of (n, latent), and its squared distance.
-
-    The lowest class wins a tie; a row with NaN gets class −1 and distance NaN.
-    """
+    """Find the nearest centre of every row of (n, latent), and its squared distance."""
+    # The lowest class wins a tie; a row with NaN gets class −1 and distance NaN.
     n, width = latents.shape
     k = len(centers)
     columns = centers.T.copy()  # (latent, k): the classes side by side, so that they vectorise
@@ -448,25 +446,7 @@ def _check(rows: NDArray[np.float64], ks: Sequence[object]) -> None:
 
 
 def knee(curve: pd.Series) -> int:
-    """Find the k beyond which more classes help little.
-
-    Parameters
-    ----------
-    curve : Series
-        Falling SSE, indexed by rising k, as from `sse_curve`.
-
-    Returns
-    -------
-    int
-        The k whose point lies farthest below the straight line between the curve's two ends
-        (Satopää et al. 2011, "Finding a 'kneedle' in a haystack"); the lowest on a tie.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> knee(pd.Series([100.0, 60.0, 20.0, 16.0, 12.0], index=[2, 3, 4, 5, 6]))
-    4
-    """
+    """Find the k beyond which more classes help little."""
     k = curve.index.to_numpy(np.float64)
     sse = curve.to_numpy()
     line = sse[0] + (sse[-1] - sse[0]) * (k - k[0]) / max(k[-1] - k[0], 1)

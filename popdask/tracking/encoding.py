@@ -431,13 +431,7 @@ def _encode_block(
 def lattice_chunks(
     sizes: Sequence[int], tile: int = TILE, most: int = MOST_TILES
 ) -> tuple[int, ...]:
-    """Move chunk borders to the nearest tile borders; at most `most` tiles to a chunk.
-
-    >>> lattice_chunks((100, 100, 100))
-    (128, 128, 44)
-    >>> lattice_chunks((2, 200, 57))
-    (256, 3)
-    """
+    """Move chunk borders to the nearest tile borders; at most `most` tiles to a chunk."""
     length = sum(sizes)
     borders = {round(end / tile) * tile for end in np.cumsum(sizes)[:-1]}
     # A last chunk thinner than the halo could not lend its neighbour enough rows.

@@ -163,11 +163,9 @@ def pieces(
     own: tuple[np.ndarray, np.ndarray] | None,
     rules: EventRules,
 ) -> Pieces:
-    """Find the links that carry enough people to be pieces, and the ends that have several.
-
-    `own`: people before and after and the variance, (3, n), on the cells of the communities before
-    and of those after, where they are known.
-    """
+    """Find the links that carry enough people to be pieces, and the ends that have several."""
+    # `own`: people before and after and the variance, (3, n), on the cells of the communities
+    # before and of those after, where they are known.
     least = rules.held * rules.min_people
     of_source = np.maximum(rules.part * before.people[edges.source], least)
     of_target = np.maximum(rules.part * after.people[edges.target], least)
@@ -205,10 +203,8 @@ def _changed(whole: np.ndarray, parts: np.ndarray, of: np.ndarray, sigma: float)
 def own_cells(
     ends: pd.DataFrame | None, frame: Frame, linked: np.ndarray, rules: EventRules
 ) -> Cells:
-    """Read from the ends of a frame's communities (of one side) who lived there otherwise.
-
-    Where several frames are compared, a community was there if it was in one of them.
-    """
+    """Read from the ends of a frame's communities (of one side) who lived there otherwise."""
+    # Where several frames are compared, a community was there if it was in one of them.
     count = len(frame.community)
     change = np.full((3, count), np.nan)
     if ends is None:

@@ -147,10 +147,8 @@ def _flow(
     warm_start: bool,
     first: da.Array | None = None,
 ) -> da.Array:
-    """Give the flow (time, 2, y, x) of the frames (time, y, x) at some times, in chunks of one.
-
-    The flow (1, 2, y, x) of the first of them may be known already.
-    """
+    """Give the flow (time, 2, y, x) of the frames (time, y, x) at some times, in chunks of one."""
+    # The flow (1, 2, y, x) of the first of them may be known already.
     frames = frames.rechunk({0: 1})
     if scheme.log:
         levels = {"dtype": np.float32, "meta": np.empty((0, 0, 0), np.float32)}
@@ -366,38 +364,9 @@ def two_frame_flow(
     scales: int = 1,
     log: bool = False,
 ) -> Dataset:
-    """Estimate the motion of people from one frame to the next.
-
-    It is the flow of the frame `before` with its time difference taken ahead, and equally that of
-    the frame `after` with its time difference taken behind: both see the same two frames.
-
-    Parameters
-    ----------
-    before, after : DataArray of float, (y, x)
-        People per cell on one grid, NumPy or Dask; NaN (no data) is read as nobody.
-    alpha, iterations, scales, log : optional
-        As in `optical_flow`; with one scale the iteration starts at rest.
-
-    Returns
-    -------
-    Dataset
-        `u` (to the right) and `v` (down the rows), float32 (y, x), cells per frame, lazy, in the
-        chunks and with the coordinates of `before`; finite everywhere.
-
-    Raises
-    ------
-    InputError
-        If a setting is out of its range, or the frames do not have these dimensions or one shape.
-
-    Examples
-    --------
-    Nobody moves where nothing changes:
-
-    >>> import numpy as np, xarray as xr
-    >>> frame = xr.DataArray(np.eye(5, dtype="float32"), dims=("y", "x"))
-    >>> float(abs(two_frame_flow(frame, frame)).u.max())
-    0.0
-    """
+    """Estimate the motion of people from one frame to the next."""
+    # It is the flow of the frame `before` with its time difference taken ahead, and equally that
+    # of the frame `after` with its time difference taken behind: both see the same two frames.
     scheme = _Scheme.of(iterations, alpha, (0, 0, 1), scales, log)
     before, after = _as_people(before, "y", "x"), _as_people(after, "y", "x")
     if before.shape != after.shape:
@@ -410,33 +379,7 @@ def two_frame_flow(
 
 
 def moving_cells(population: DataArray, *, alpha: float = 10.0, iterations: int = 1) -> DataArray:
-    """Tell in which cells people move from one frame to the next.
-
-    Parameters
-    ----------
-    population : DataArray of float, (time, y, x)
-        People per cell, NumPy or Dask; NaN (no data) is read as nobody.
-    alpha, iterations : optional
-        As in `two_frame_flow`, whose flow from each frame to the next is looked at.
-
-    Returns
-    -------
-    DataArray of bool, (time, y, x)
-        True where the flow is not 0, of every frame but the last; lazy.
-
-    Raises
-    ------
-    InputError
-        As `two_frame_flow`.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> population = xr.DataArray(np.zeros((2, 1, 5)), dims=("time", "y", "x"))
-    >>> population[1, 0, 1] = 100
-    >>> moving_cells(population).values.astype(int)
-    array([[[1, 0, 1, 0, 0]]])
-    """
+    """Tell in which cells people move from one frame to the next."""
     scheme = _Scheme(iterations, float(alpha), (0, 0, 1))
     people = _as_people(population, "time", "y", "x")
     earlier = people.isel(time=slice(-1))

@@ -161,13 +161,7 @@ def _like(values: xr.DataArray, data: Any, grid: dict[Any, Any]) -> xr.DataArray
 
 
 def aligned(array: da.Array, steps: tuple[int, int]) -> da.Array:
-    """Move the cuts of the blocks of (…, y, x) to where cells of 1 km end.
-
-    Examples
-    --------
-    >>> aligned(da.zeros((1, 10), chunks=(1, (3, 4, 3))), (1, 4)).chunks
-    ((1,), (4, 4, 2))
-    """
+    """Move the cuts of the blocks of (…, y, x) to where cells of 1 km end."""
     chunks = [_cut(c, step) for c, step in zip(array.chunks[-2:], steps, strict=True)]
     return array.rechunk((*array.chunks[:-2], *chunks))
 

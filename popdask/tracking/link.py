@@ -336,38 +336,10 @@ def _timed(parts: list[tuple[int, int, pd.DataFrame]], times: np.ndarray) -> pd.
 
 
 def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
-    """Match two labellings of the same frames by the people that their communities share.
-
-    Where a frame is labelled anew, as the last one is when another is appended under a flow
-    centred in time, this says which of its communities are the old ones, whose tracks they keep.
-
-    Parameters
-    ----------
-    old, new : DataArray of int, (time, y, x)
-        Community numbers ≥ 0, negative where there is none.
-    population : DataArray of float, (time, y, x)
-        People per cell, NaN = no data.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``time``, ``old``, ``new``: the pairs in which each shares more people (then more cells)
-        with the other than with any third; every community is in one pair at most.
-
-    Raises
-    ------
-    InputError
-        If the arrays do not share frames and grid.
-
-    Examples
-    --------
-    >>> old = xr.DataArray([[[0, 0, 1, 1]]], dims=("time", "y", "x"))
-    >>> new = xr.DataArray([[[0, 1, 1, 1]]], dims=("time", "y", "x"))
-    >>> match(old, new, xr.ones_like(old, float))
-       time  old  new
-    0     0    0    0
-    1     0    1    1
-    """
+    """Match two labellings of the same frames by the people that their communities share."""
+    # Where a frame is labelled anew, as the last one is when another is appended under a flow
+    # centred in time, this says which of its communities are the old ones, whose tracks they
+    # keep.
     times, (before, after, people) = frames_of(old, new, population)
     found = []
     for table, time in zip(

@@ -122,25 +122,7 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
 
 
 def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
-    """Say of every suspicious pair of frames how they lie, in one sentence each.
-
-    Parameters
-    ----------
-    displacements : pandas.DataFrame
-        The table that `displacement` makes, of a grid whose rows run southward.
-
-    Returns
-    -------
-    list of str
-        One sentence per suspicious pair.
-
-    Examples
-    --------
-    >>> pair = {"time": [2001], "next": [2002], "dy": 0.0, "dx": -4.0, "suspicious": True}
-    >>> print(*displacement_warnings(pd.DataFrame(pair)))
-    2001 lies 4.0 cells east of 2002: places seem to move that stand still; check the georeference
-    of both, or move one of them by whole cells
-    """
+    """Say of every suspicious pair of frames how they lie, in one sentence each."""
     rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx"]]
     return [
         f"{_when(time)} lies {_bearing(dy, dx)} of {_when(after)}: places seem to "

@@ -376,32 +376,7 @@ def verify_tracks(
     *,
     times: Iterable[Any] | None = None,
 ) -> None:
-    """Check that a table of tracks is whole.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As :func:`popdask.tracking.tracks.tracks` returns it.
-    links : pandas.DataFrame, optional
-        The links that it was made from: every step of a track must be one of them.
-    times : iterable, optional
-        The times of all frames, where some may be without communities. By default those in `table`.
-
-    Raises
-    ------
-    InputError
-        If a community has two tracks, a track two communities in one frame, a track is absent from
-        more frames between two of its own than the column ``gap`` says, a step of a track has no
-        link, or an event or parent is unknown.
-
-    Examples
-    --------
-    >>> verify_tracks(
-    ...     pd.DataFrame(
-    ...         {"time": [2000], "community": 0, "track": 0, "parent": [[]], "event": "appear"}
-    ...     )
-    ... )
-    """
+    """Check that a table of tracks is whole."""
     steps = _steps(table, times)
     began = steps.groupby("track")["time"].min()
     parents = table[["time", "parent"]].explode("parent").dropna()

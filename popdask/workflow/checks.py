@@ -19,13 +19,7 @@ TOLERANCE = 1e-9  # of the people of a raster, as promised
 
 
 def check(store: RegionStore) -> Iterator[str]:
-    """Count everyone again and compare with the stored balance; check the tracks by the links.
-
-    Yields
-    ------
-    str
-        One sentence for each thing that is not as promised.
-    """
+    """Count everyone again and compare with the stored balance; check the tracks by the links."""
     arrays = store.dataset()
     tables = (store.table(name) for name in ("balance", "tracks", "links"))
     yield from check_labels(arrays["community"], arrays["population"], *tables)
@@ -38,22 +32,7 @@ def check_labels(
     tracks: pd.DataFrame,
     links: pd.DataFrame,
 ) -> Iterator[str]:
-    """Count the people of labelled cells again, and check the tracks by the links.
-
-    Parameters
-    ----------
-    labels, population
-        The arrays, as stored.
-    then
-        The balance of people that the run has recorded.
-    tracks, links
-        The tables of communities, or of what else the labels are.
-
-    Yields
-    ------
-    str
-        One sentence for each thing that is not as promised.
-    """
+    """Count the people of labelled cells again, and check the tracks by the links."""
     now = people_balance(labels, population)
     try:
         check_balance(now)
@@ -73,13 +52,7 @@ def check_labels(
 
 
 def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
-    """Say of each frame how many people lay beyond the grid that it was brought onto.
-
-    Parameters
-    ----------
-    records
-        The records of the finished stages.
-    """
+    """Say of each frame how many people lay beyond the grid that it was brought onto."""
     told = records.get("population", {}).get("beyond", {})
     rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(told.items())]
     yield from beyond_texts(pd.DataFrame(rows, columns=["time", "raster", "beyond"]))

@@ -108,22 +108,7 @@ PIPELINE = CommunitiesPipeline()
 
 
 def plan(job: CommunitiesJob) -> Plan:
-    """Say what a run would compute, and which frames lie apart.
-
-    Parameters
-    ----------
-    job
-        The settings.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    InputError
-        If no frame is found, or the store's folder holds something else.
-    """
+    """Say what a run would compute, and which frames lie apart."""
     found, records = runner.plan(PIPELINE, job), RegionStore(job.output.store).latest_records()
     files = PIPELINE.files(job, records)
     lie = displacements(job, files, records, most_cells=MOST_CELLS)
@@ -131,15 +116,8 @@ def plan(job: CommunitiesJob) -> Plan:
 
 
 def extent(job: FramesJob) -> str:
-    """Say how much a job is, from the headers of its frames: cells, chunks and bytes.
-
-    Frames that are to be aligned are read, and who is beyond the grid is told.
-
-    Raises
-    ------
-    InputError
-        If the frames are not there, or do not fit each other.
-    """
+    """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
+    # Frames that are to be aligned are read, and who is beyond the grid is told.
     population = open_source(job)["population"]
     frames, rows, columns = population.shape
     chunks = population.data.numblocks[1] * population.data.numblocks[2]
@@ -160,28 +138,7 @@ def run(
     force: bool = False,
     workers: Workers = nullcontext,
 ) -> CommunitiesResult:
-    """Run the job, or as much of it as is not done yet.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    reporter, force, workers
-        As for :func:`popdask.workflow.runner.run`.
-
-    Returns
-    -------
-    Outcome
-
-    Raises
-    ------
-    InputError
-        If the frames are wrong; the last finished results are untouched.
-    RegionBusyError
-        If another run holds the region.
-    LostPeopleError
-        If the people in communities and outside them are not those of the raster.
-    """
+    """Run the job, or as much of it as is not done yet."""
     whole = runner.run(PIPELINE, job, reporter, force=force, workers=workers)
     store = RegionStore(job.output.store)
     if reporter is not None and whole["population"].done:  # else they were told when it was read

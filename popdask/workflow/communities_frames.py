@@ -57,30 +57,7 @@ def displacements(
     *,
     most_cells: float = float("inf"),
 ) -> pd.DataFrame:
-    """Tell how every frame lies to the one before it, from the record where it is there.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    files
-        The fingerprints of the frames' files, by ISO time, in order.
-    records
-        The records of the finished stages, by name.
-    most_cells
-        Where the frames have more cells, those that are not on record are left out.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As :func:`popdask.tracking.registration.displacement` gives it, with the column ``key``,
-        which is the fingerprint of both files.
-
-    Raises
-    ------
-    InputError
-        If a frame cannot be read.
-    """
+    """Tell how every frame lies to the one before it, from the record where it is there."""
     versions = {time: rasters.frame_version(file) for time, file in files.items()}
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
     told = records.get("population", {}).get("displacement", [])
@@ -136,20 +113,7 @@ def on_record(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def shifts(job: CommunitiesJob, table: pd.DataFrame) -> dict[str, Shift]:
-    """Tell by how many cells frames are to be moved.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    table
-        Of :func:`displacements`, all pairs of it.
-
-    Returns
-    -------
-    dict
-        Cells down and to the right, by ISO time; empty unless the job asks for it.
-    """
+    """Tell by how many cells frames are to be moved."""
     if job.input.register is None or table.empty:
         return {}
     lie, times = [(0, 0)], [table["time"].iloc[0], *table["next"]]
@@ -165,22 +129,7 @@ def shifts(job: CommunitiesJob, table: pd.DataFrame) -> dict[str, Shift]:
 
 
 def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, dict[str, float]]:
-    """Move frames by whole cells.
-
-    Parameters
-    ----------
-    source
-        The frames as they are in their files.
-    moves
-        Cells down and to the right, by ISO time.
-
-    Returns
-    -------
-    source : Dataset
-        With frames moved, lazy.
-    left : dict
-        The people who lie beyond the grid then, by ISO time.
-    """
+    """Move frames by whole cells."""
     population, left = source["population"], {}
     frames = [population.isel(time=slice(i, i + 1)) for i in range(population.sizes["time"])]
     times = population["time"].values.astype("datetime64[s]").astype(str).tolist()
@@ -192,20 +141,7 @@ def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, di
 
 
 def warnings(job: CommunitiesJob, table: pd.DataFrame) -> list[str]:
-    """Say of frames that lie apart how they lie, and what can be done or is done about it.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    table
-        Of :func:`displacements`.
-
-    Returns
-    -------
-    list of str
-        One sentence each.
-    """
+    """Say of frames that lie apart how they lie, and what can be done or is done about it."""
     if job.input.register is None:
         return [f'{each} ([input] register = "shift")' for each in displacement_warnings(table)]
     return [

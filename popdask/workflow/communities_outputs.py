@@ -48,32 +48,9 @@ BATCH = 10_000  # cells that are encoded at once
 
 
 def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw all pictures of a job's last finished run.
-
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    reporter
-        Is told of the parts; without it, nothing is said.
-
-    Returns
-    -------
-    list of Path
-        ``figures/<job>_<picture>.png`` in the job's export folder: world, population, flow,
-        classes, communities, tracks, change (with more than one frame), means, loss, sse,
-        silhouettes, error and direction.
-
-    Raises
-    ------
-    InputError
-        If no run is finished yet, or the store's models are not those of the job's settings.
-
-    Notes
-    -----
-    Uses the current Dask client, if there is one, else Dask's default scheduler. Where there is a
-    model for each frame, classes are analysed of the last frame.
-    """
+    """Draw all pictures of a job's last finished run."""
+    # Uses the current Dask client, if there is one, else Dask's default scheduler. Where there is
+    # a model for each frame, classes are analysed of the last frame.
     reporter = reporter or Reporter()
     region = own_store(job)
     found = region.dataset()
@@ -112,24 +89,7 @@ def _maps(region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]
 def charts(
     job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw what the models have learned, and how well.
-
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    region
-        The results.
-    found
-        Their arrays.
-    branch
-        The branch of the results.
-
-    Yields
-    ------
-    (str, Figure)
-        loss, sse, silhouettes, error and direction.
-    """
+    """Draw what the models have learned, and how well."""
     models = _models(job, region, found, branch)
     histories = {
         name.removesuffix("T000000"): encoder.loss_history for name, (encoder, *_) in models.items()

@@ -37,19 +37,7 @@ RASTERS = ("population", "classes", "community")
 
 
 def export_names(job: CommunitiesJob, times: Iterable[np.datetime64 | str]) -> list[str]:
-    """Name the files that a job exports, within their folder.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    times
-        The times of its frames.
-
-    Returns
-    -------
-    list of str
-    """
+    """Name the files that a job exports, within their folder."""
     formats, name = set(job.output.export), job.name
     stamps = export.stamps(times)
     tables = ("communities", "tracks", "events", "links")
@@ -106,23 +94,7 @@ def plan_communities(
     records: Mapping[str, Any],
     shifts: Mapping[str, tuple[int, int]] | None = None,
 ) -> Plan:
-    """Decide what a run of the communities job has to compute.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    inputs
-        Checksum of each frame's file, by ISO time, in order.
-    records
-        The records of the finished stages, by name (empty for a first run).
-    shifts
-        Cells down and to the right that frames are to be moved by, by ISO time.
-
-    Returns
-    -------
-    Plan
-    """
+    """Decide what a run of the communities job has to compute."""
     wanted = _fingerprints(job, inputs, records, shifts or {})
     tables = ("summary", "links", "tracks")
     return decide(
@@ -341,24 +313,7 @@ class Extent:
 
 
 def costs(job: CommunitiesJob, plan: Plan) -> Costs:
-    """Count what a run costs: the header of the first frame is read, and a sample of one frame.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    plan
-        What there is to compute.
-
-    Returns
-    -------
-    Costs
-
-    Raises
-    ------
-    InputError
-        If a frame cannot be read.
-    """
+    """Count what a run costs: the header of the first frame is read, and a sample of one frame."""
     return count(job, plan, read_extent(job))
 
 
@@ -372,21 +327,7 @@ def read_extent(job: CommunitiesJob) -> Extent:
 
 
 def count(job: CommunitiesJob, plan: Plan, extent: Extent) -> Costs:
-    """Count what a run costs, from its extent; no file is read.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    plan
-        What there is to compute.
-    extent
-        How much it is.
-
-    Returns
-    -------
-    Costs
-    """
+    """Count what a run costs, from its extent; no file is read."""
     coded = replace(extent, edge=min(extent.edge, ENCODED))
     stages = {}
     for stage in plan:

@@ -134,15 +134,7 @@ Frames = dict[np.datetime64, dict[str, Path]]
 
 
 def write_exports(run: CommunitiesRun, exports: Exports) -> None:
-    """Write what the job asks for, as far as it is not there.
-
-    Parameters
-    ----------
-    run
-        The run, of which all other stages are finished.
-    exports
-        Where the files go, and are put on record.
-    """
+    """Write what the job asks for, as far as it is not there."""
     formats, name = set(run.job.output.export), run.job.name
     frames = _cogs(run, exports) if "cog" in formats else {}
     others: dict[str, Path] = {}
@@ -416,11 +408,9 @@ def _tracks(run: CommunitiesRun, stage: StagePlan) -> None:
 
 
 def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
-    """The track numbers that the last finished run of the same analysis gave: they stay.
-
-    Communities of a frame that was labelled anew take the numbers of those that they share most
-    people with. A damaged table tells none.
-    """
+    """The track numbers that the last finished run of the same analysis gave: they stay."""
+    # Communities of a frame that was labelled anew take the numbers of those that they share most
+    # people with. A damaged table tells none.
     before, now = run.store.records(), run.work.records()
     then = before.get("communities", {})
     if "tracks" not in before or then.get("settings") != now["communities"]["settings"]:

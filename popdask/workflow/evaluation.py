@@ -81,21 +81,7 @@ class HurdleModel:
 
 
 def predictions(cells: xr.Dataset, estimators: Mapping[str, Estimator]) -> dict[str, pd.DataFrame]:
-    """Let some estimators see cells, chunk by chunk.
-
-    Parameters
-    ----------
-    cells
-        Labelled cells; the images may be lazy.
-    estimators
-        By name.
-
-    Returns
-    -------
-    dict of DataFrame
-        By name: cell (its code), prediction, truth, and presence and count (the regressor alone)
-        where they are known, one row per cell.
-    """
+    """Let some estimators see cells, chunk by chunk."""
     images = cells.chunk({"band": -1, "row": -1, "col": -1})["images"].data
     blocks = images.to_delayed().reshape(-1)
     tasks = {
@@ -188,20 +174,7 @@ class _Judges:
 
 
 def judge(run: PopulationRun, reporter: Reporter) -> Judged:
-    """Let models and baselines estimate all cells of known people that a run has.
-
-    Parameters
-    ----------
-    run
-        The run, with its estimates stored.
-    reporter
-        Is told of leakage.
-
-    Returns
-    -------
-    dict
-        ``"validation"``, and the date of each mosaic of which people are known.
-    """
+    """Let models and baselines estimate all cells of known people that a run has."""
     judges = _judges(run)
     told: dict[str, dict[str, pd.DataFrame]] = {}
     if judges[0].cells is not None:
@@ -213,23 +186,7 @@ def judge(run: PopulationRun, reporter: Reporter) -> Judged:
 
 
 def score(told: Judged, threshold: float, block: int) -> dict[str, pd.DataFrame]:
-    """Put predictions and their scores into tables.
-
-    Parameters
-    ----------
-    told
-        As from `judge`.
-    threshold
-        Cells with a higher probability of presence are called inhabited.
-    block
-        Cells per side of the squares that the scores' intervals are drawn from.
-
-    Returns
-    -------
-    dict of DataFrame
-        ``scores``, ``scores_by_density``, ``regressor`` (the counts alone) and ``predictions``,
-        each with the set of cells as ``where``.
-    """
+    """Put predictions and their scores into tables."""
     scores = {
         where: evaluate(tables, threshold=threshold, block=block) for where, tables in told.items()
     }

@@ -311,13 +311,7 @@ class Claims:
             self._again.update(files if record.get("again") else ())
 
     def free(self, names: Iterable[str]) -> list[str]:
-        """Check that names are free or our own; give those that are free.
-
-        Raises
-        ------
-        InputError
-            If an input or another's file is in the way.
-        """
+        """Check that names are free or our own; give those that are free."""
         names = [name for name in names if not name.endswith(NOTES)]
         rasters = [name for name in names if name.endswith(".tif")]
         missing = self._place.missing([*names, *(f"{name}{NOTES}" for name in rasters)])
@@ -378,24 +372,7 @@ class Claims:
 
 
 def check_exports(job: Job, names: Collection[str], inputs: Collection[str], records: Any) -> None:
-    """Refuse exports, before a run computes anything, that would replace what is not their own.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    names
-        The files that it will export, within their folder.
-    inputs
-        Paths and URLs of what it reads.
-    records
-        The records of the finished stages.
-
-    Raises
-    ------
-    InputError
-        If an input or another's file is in the way.
-    """
+    """Refuse exports, before a run computes anything, that would replace what is not their own."""
     if names:
         place = export_place(job)
         Claims(place, Path(job.export_place), records, inputs).free(names)

@@ -76,13 +76,7 @@ class Exports:
         self._files: dict[str, Mapping[str, Any]] = {}
 
     def claim(self, names: Collection[str]) -> None:
-        """Check that files may be written; put on record which of their names are free.
-
-        Raises
-        ------
-        InputError
-            If one would replace an input, another's file, or what was changed since it was written.
-        """
+        """Check that files may be written; put on record which of their names are free."""
         free = self._claims.free(names)
         for name in names:
             if not self._stage.record.get("rasters") or not name.endswith(".tif"):
@@ -92,13 +86,7 @@ class Exports:
             self._record = self._work.records()[self._stage.name]
 
     def cogs(self, array: xr.DataArray, name: str) -> list[Path]:
-        """Write frames as COGs, besides those that a run before wrote from the same.
-
-        Returns
-        -------
-        list of Path
-            The files of all frames, in the order of time.
-        """
+        """Write frames as COGs, besides those that a run before wrote from the same."""
         paths = export.cog_paths(array, self.folder, name)
         prints = zip(paths, self._rasters.items(), strict=True)
         same = self._rasters_before.items()
@@ -136,12 +124,10 @@ class Exports:
         return {self.folder / path: told["sha256"] for path, told in self._files.items() if told}
 
     def commit(self) -> None:
-        """Put the files in their place, take away those of a run before, and commit the stage.
-
-        What was changed since it was written stays.
-        Old files go before the commit: a run that is stopped in between removes the rest of them
-        when it goes on. So do the temporary folders of a run that was killed while it wrote.
-        """
+        """Put the files in their place, take away those of a run before, and commit the stage."""
+        # What was changed since it was written stays. Old files go before the commit: a run that
+        # is stopped in between removes the rest of them when it goes on. So do the temporary
+        # folders of a run that was killed while it wrote.
         for name in self._files:
             self._place.put(self.folder, name)
         for name in sorted(set(self._before) - set(self._files)):
@@ -170,24 +156,7 @@ class Exports:
 def exporting(
     work: Transaction, stage: StagePlan, job: Job, names: Collection[str], files: Records
 ) -> Iterator[Exports]:
-    """Give the files of a stage of exports, and commit them if all went well.
-
-    Parameters
-    ----------
-    work, stage
-        The work under way, and its stage.
-    job
-        The settings, which say where the files are.
-    names
-        The files that will be written.
-    files
-        The fingerprints of the files that the job reads, by what they are to it.
-
-    Raises
-    ------
-    InputError
-        If a file would replace an input, another's file, or what was changed since.
-    """
+    """Give the files of a stage of exports, and commit them if all went well."""
     place = export_place(job)
     with place.desk() as folder:
         exports = Exports(work, stage, place, folder, paths_of(files))
@@ -197,22 +166,7 @@ def exporting(
 
 
 def without_missing(records: Mapping[str, Any], job: Job, *stages: str) -> dict[str, Any]:
-    """Give the records as if stages of exports were not done, where somebody took files away.
-
-    Parameters
-    ----------
-    records
-        The records of the finished stages, by name.
-    job
-        The settings, which say where the files are.
-    *stages
-        The stages of exports.
-
-    Raises
-    ------
-    InputError
-        If the place of the files cannot be reached.
-    """
+    """Give the records as if stages of exports were not done, where somebody took files away."""
     found = dict(records)
     written = {stage: found.get(stage, {}).get("written", {}) for stage in stages}
     names = [name for files in written.values() for name in files]

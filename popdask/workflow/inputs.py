@@ -59,45 +59,13 @@ LIBRARIES = (
 def file_fingerprints(
     frames: Mapping[np.datetime64, str], known: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Tell the version of each frame's file.
-
-    Parameters
-    ----------
-    frames
-        Path or URL of each frame's file, by time.
-    known
-        The fingerprints on record, by ISO time. A file of the size and time on record is not read
-        again.
-
-    Returns
-    -------
-    dict
-        By ISO time: ``path`` (without secrets), ``size``, ``mtime`` and ``sha256``.
-
-    Raises
-    ------
-    InputError
-        If a file is missing.
-    """
+    """Tell the version of each frame's file."""
     times = {str(time.astype("datetime64[s]")): path for time, path in frames.items()}
     return {time: file_fingerprint(path, known.get(time, {})) for time, path in times.items()}
 
 
 def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Tell the version of one file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``.
-
-    Parameters
-    ----------
-    path
-        Path or URL of the file.
-    known
-        What is on record of it; a file of that size and time is not read again.
-
-    Raises
-    ------
-    InputError
-        If the file is missing.
-    """
+    """Tell the version of one file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``."""
     if known and known.get("path") == path and Path(path).exists():
         stat = Path(path).stat()
         modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
@@ -109,26 +77,7 @@ def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[
 def run_record(
     job: Job, files: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, int], **told: Any
 ) -> dict[str, Any]:
-    """Put down what a run was made from and with.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    files
-        The fingerprints of the files that it read.
-    seeds
-        The seeds, by stage.
-    **told
-        What else the pipeline has to tell, such as the balance of people.
-
-    Returns
-    -------
-    dict
-        ``name``, ``settings``, ``seeds``, ``inputs``, ``versions``, ``machine`` and what else was
-        told, as can be written as JSON. The environment is no part of it, nor what URLs say beside
-        places.
-    """
+    """Put down what a run was made from and with."""
     return {
         "name": job.name,
         "settings": _clean(job.model_dump(mode="json")),
@@ -284,28 +233,7 @@ def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
 
 
 def with_bands(image: xr.DataArray, bands: Sequence[Band], grid: CellGrid) -> xr.DataArray:
-    """Put bands behind those of an image, on its pixels; all become float32, lazily.
-
-    Parameters
-    ----------
-    image : DataArray, (band, y, x)
-        As `popdask.imagery.mosaic.open_mosaic` gives it on `grid`; whole numbers are divided by
-        the largest of their type.
-    bands : sequence of Band
-        Files of any resolution and CRS.
-    grid : CellGrid
-        The cells.
-
-    Returns
-    -------
-    DataArray, (band, y, x)
-        Where a band has no data, it is 0. Which pixels have data is the image's to say.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be opened, has several bands, or meets no pixel of the image.
-    """
+    """Put bands behind those of an image, on its pixels; all become float32, lazily."""
     pixel = abs(float(image["x"][1] - image["x"][0]))
     white = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1
     parts = [da.asarray(image.data).astype(np.float32) / np.float32(white)]
@@ -353,19 +281,7 @@ TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "li
 
 
 def credits_of(record: Mapping[str, Any]) -> list[str]:
-    """List the credits of a run's input files, each once.
-
-    Parameters
-    ----------
-    record
-        As of :meth:`popdask.store.RegionStore.run_record`.
-
-    Returns
-    -------
-    list of str
-        From the manifest of `popdask fetch` in a file's folder; else from the tags of the file.
-        Files that are no longer there, or not on this machine, have none.
-    """
+    """List the credits of a run's input files, each once."""
     paths = [Path(str(file.get("path", ""))) for file in record.get("inputs", {}).values()]
     return list(dict.fromkeys(credit for path in paths if path.is_file() for credit in _of(path)))
 

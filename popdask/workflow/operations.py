@@ -59,22 +59,7 @@ class Status:
 
 
 def status(job: Job) -> Status:
-    """Tell how the region of a job stands; nothing is changed or created.
-
-    Parameters
-    ----------
-    job
-        The settings.
-
-    Returns
-    -------
-    Status
-
-    Raises
-    ------
-    InputError
-        If no frame is found, or the store's folder holds something else.
-    """
+    """Tell how the region of a job stands; nothing is changed or created."""
     store = RegionStore(job.output.store)
     runs, holder = store.history(), store.holder()
     times: tuple[str, ...] = ()
@@ -111,26 +96,8 @@ class Verified:
 
 
 def verify(job: Job) -> Verified:
-    """Compare the last finished results with what was recorded when they were computed.
-
-    Parameters
-    ----------
-    job
-        The settings.
-
-    Returns
-    -------
-    Verified
-
-    Raises
-    ------
-    InputError
-        If no run is finished yet.
-
-    Notes
-    -----
-    Nothing is changed. The work is done by the current Dask client, if there is one.
-    """
+    """Compare the last finished results with what was recorded when they were computed."""
+    # Nothing is changed. The work is done by the current Dask client, if there is one.
     store = RegionStore(job.output.store)
     times = [str(time) for time in store.dataset()["time"].values.astype("datetime64[s]")]
     records = store.records()
@@ -209,28 +176,7 @@ class Upkeep:
 
 
 def roll_back(job: Job, tag: str | None = None) -> Run:
-    """Let readers see an earlier run again. Exports are left as they are.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    tag
-        The run; by default, the one before that which readers see.
-
-    Returns
-    -------
-    Run
-        The new entry of the history.
-
-    Raises
-    ------
-    InputError
-        If there is no such run, or it is to be named, because readers see an earlier one already,
-        or the store holds another region.
-    RegionBusyError
-        If a run holds the region.
-    """
+    """Let readers see an earlier run again. Exports are left as they are."""
     store = own_store(job)
     return store.rollback(tag or _before(store))
 
@@ -241,30 +187,7 @@ def expire(
     days: float | None = None,
     folder: str | Path | None = None,
 ) -> Upkeep:
-    """Take old runs and logs away; the run that readers see stays, and so does the latest log.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    keep
-        How many runs stay at most.
-    days
-        The age from which runs and logs go. Without it, logs go that are older than all runs.
-    folder
-        Of the logs; as for `popdask.workflow.runlog.log_place`.
-
-    Returns
-    -------
-    Upkeep
-
-    Raises
-    ------
-    InputError
-        If neither limit is given, one is not positive, or the store holds another region.
-    RegionBusyError
-        If a run holds the region.
-    """
+    """Take old runs and logs away; the run that readers see stays, and so does the latest log."""
     store = own_store(job)
     age = None if days is None else _age(days)
     expired = store.expire(keep_last=keep, older_than=age)
@@ -320,29 +243,7 @@ def report(
     *,
     folder: Path | None = None,
 ) -> Path:
-    """Write the report of a job's results.
-
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    reporter
-        Is told of the work; without it, nothing is said.
-    folder
-        Where the page goes; by default, the job's local folder, ``job.export_folder``.
-
-    Returns
-    -------
-    Path
-        ``<job>_report.html`` in the folder.
-
-    Raises
-    ------
-    InputError
-        If a file that is no report is in the way, no run is finished yet, the store's models are
-        not those of the job's settings, or the images or known people that its pictures show are
-        not there any more.
-    """
+    """Write the report of a job's results."""
     from popdask.report.page import is_page  # which loads Bokeh
 
     region = own_store(job)

@@ -126,28 +126,7 @@ def decide(
     tables: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Compare what the stages shall be made from with what they were made from.
-
-    Parameters
-    ----------
-    times
-        ISO times of the frames.
-    wanted
-        The record that each stage will have when it is finished: ``frames``, the fingerprint by
-        time (or by ``WHOLE``), and for a stage that has a model ``model``, its fingerprint.
-    records
-        The records of the finished stages.
-    needs
-        The stages that each stage reads.
-    tables
-        Stages that have rows of all frames in one table.
-    units
-        What a stage counts, where that is not frames.
-
-    Returns
-    -------
-    Plan
-    """
+    """Compare what the stages shall be made from with what they were made from."""
     position = {time: i for i, time in enumerate(times)} | {WHOLE: 0}
     stages = {}
     for name, record in wanted.items():
@@ -268,14 +247,7 @@ class Costs:
         return self.peak(crew) <= ROOM * crew.memory
 
     def seconds(self, measured: Mapping[str, Measured]) -> dict[str, float | None]:
-        """Tell how long each stage takes, by what it took before; None where that is not known.
-
-        Examples
-        --------
-        >>> costs = Costs({"flow": StageCost("flow", amount=300), "links": StageCost("links")}, 1)
-        >>> costs.seconds({"flow": Measured(20.0, 100, "run-1", "out/oslo.icechunk")})
-        {'flow': 60.0, 'links': None}
-        """
+        """Tell how long each stage takes, by what it took before; None where that is not known."""
         rates = {name: one.seconds / one.amount for name, one in measured.items()}
         return {
             name: cost.amount * rates[name] if name in rates else None
@@ -291,16 +263,7 @@ class Costs:
         return isqrt(self.edge**2 * room // held) // STEP * STEP or None
 
     def advice(self, crew: Resources) -> str | None:
-        """Say what to change where a worker cannot hold its chunks; None where it can.
-
-        Examples
-        --------
-        >>> stage = StageCost("classes", memory=100 * 4096**2)
-        >>> costs = Costs({"classes": stage}, chunks=1, edge=4096)
-        >>> costs.advice(Resources(1, 1, memory=16 * 2**30))
-        >>> print(costs.advice(Resources(2, 1, memory=2**31)))
-        a chunk does not fit a worker: classes takes 2.1 GB of its 2.1 GB, of which Dask ...
-        """
+        """Say what to change where a worker cannot hold its chunks; None where it can."""
         if self.fits(crew):
             return None
         threads = f" with {crew.threads} threads" if crew.threads > 1 else ""
@@ -340,28 +303,7 @@ class Measured:
 
 
 def measured_stages(job: Job, amounts: Mapping[str, int]) -> dict[str, Measured]:
-    """Find what stages took in finished runs of a job's store, else of stores beside it.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    amounts
-        How much there is to do in each stage that is asked for.
-
-    Returns
-    -------
-    dict of Measured
-        By stage, without those that no finished run has computed. The run counts that had about as
-        much to do, the newest of equals; one of this store before any other.
-
-    Examples
-    --------
-    >>> output = {"store": "out/nowhere/oslo.icechunk"}
-    >>> job = Job(name="oslo", pipeline="communities", output=output)
-    >>> measured_stages(job, {"flow": 1000})
-    {}
-    """
+    """Find what stages took in finished runs of a job's store, else of stores beside it."""
     if not amounts:
         return {}
     own = RegionStore(job.output.store)
@@ -383,15 +325,7 @@ def _nearest(stores: Iterable[RegionStore], amounts: Mapping[str, int]) -> dict[
 
 
 def stages_of(run: Run, store: str) -> dict[str, Measured]:
-    """Add up what each stage of a run took, where it is known how much it did.
-
-    Parameters
-    ----------
-    run
-        The finished run.
-    store
-        Where its results are.
-    """
+    """Add up what each stage of a run took, where it is known how much it did."""
     seconds: dict[str, float] = {}
     for part in run.stages:
         seconds[part.of or part.stage] = seconds.get(part.of or part.stage, 0.0) + part.seconds

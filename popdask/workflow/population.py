@@ -74,23 +74,7 @@ _WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "
 def plan_population(
     job: PopulationJob, sources: Sources, files: Mapping[str, Any], records: Mapping[str, Any]
 ) -> Plan:
-    """Decide what a run of the population job has to compute.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    sources
-        The files that it reads.
-    files
-        Their fingerprints, by path.
-    records
-        The records of the finished stages, by name (empty for a first run).
-
-    Returns
-    -------
-    Plan
-    """
+    """Decide what a run of the population job has to compute."""
     times = [iso(time) for time in sources.mosaics]
     wanted = _fingerprints(job, sources, files)
     units = dict.fromkeys(wanted, "frames")
@@ -255,11 +239,9 @@ PIPELINE = PopulationPipeline()
 
 
 def plan(job: PopulationJob) -> Plan:
-    """Say what a run would compute; see :func:`popdask.workflow.runner.plan`.
-
-    Where there is something, the headers of the mosaics are read: other cells than those of the
-    last run are told from them.
-    """
+    """Say what a run would compute; see :func:`popdask.workflow.runner.plan`."""
+    # Where there is something, the headers of the mosaics are read: other cells than those of the
+    # last run are told from them.
     planned = runner.plan(PIPELINE, job)
     if planned.done or not covers_other_cells(job):
         return planned
@@ -269,13 +251,7 @@ def plan(job: PopulationJob) -> Plan:
 
 
 def extent(job: PopulationJob) -> str:
-    """Say how much a job is, from the headers of its mosaics: frames, cells and pixels.
-
-    Raises
-    ------
-    InputError
-        If the mosaics are not there, or do not fit the grid.
-    """
+    """Say how much a job is, from the headers of its mosaics: frames, cells and pixels."""
     sources = Sources.of(job)
     first = next(iter(sources.mosaics.values()))
     grid = cell_grid(job.cells, first[0], job.cells.join)
@@ -307,26 +283,7 @@ def run(
     force: bool = False,
     workers: Workers = nullcontext,
 ) -> PopulationResult:
-    """Run the job, or as much of it as is not done yet, and then what follows its communities.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    reporter, force, workers
-        As for :func:`popdask.workflow.runner.run`.
-
-    Returns
-    -------
-    Outcome
-
-    Raises
-    ------
-    InputError
-        If the images, counts or models are wrong; the last finished results are untouched.
-    RegionBusyError
-        If another run holds the region.
-    """
+    """Run the job, or as much of it as is not done yet, and then what follows its communities."""
     _draw(job, reporter)
     whole = runner.run(PIPELINE, job, reporter, force=force, workers=workers)
     store = RegionStore(job.output.store)
@@ -359,40 +316,14 @@ def train(
     force: bool = False,
     workers: Workers = nullcontext,
 ) -> Plan:
-    """Cut the labelled cells and train the models, without estimating anything yet.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    reporter, force, workers
-        As for :func:`popdask.workflow.runner.run`.
-
-    Returns
-    -------
-    Plan
-        What is left to compute.
-
-    Raises
-    ------
-    InputError
-        If the images, counts or settings are wrong.
-    RegionBusyError
-        If another run holds the region.
-    """
+    """Cut the labelled cells and train the models, without estimating anything yet."""
     _draw(job, reporter)
     names = [name for name in ("cells", "presence", "count") if name in plan(job).stages]
     return runner.run_only(PIPELINE, job, *names, reporter=reporter, force=force, workers=workers)
 
 
 def people(store: RegionStore) -> pd.DataFrame:
-    """Count the people of each frame of the last finished run.
-
-    Returns
-    -------
-    DataFrame
-        time, people, inhabited (cells with people), cells (with data).
-    """
+    """Count the people of each frame of the last finished run."""
     arrays = store.dataset()
     name = "census_population" if "census_population" in arrays else "population"
     values = arrays[name].load()
@@ -413,13 +344,7 @@ def found(store: RegionStore) -> str:
 
 
 def check(store: RegionStore) -> Iterator[str]:
-    """Compare what is stored with what is promised: zones keep their totals, nobody is negative.
-
-    Yields
-    ------
-    str
-        One sentence for each thing that is not as promised.
-    """
+    """Compare what is stored with what is promised: zones keep their totals, nobody is negative."""
     arrays = store.dataset()
     for name in ("population", "census_population"):
         if name in arrays and bool((arrays[name] < 0).any()):

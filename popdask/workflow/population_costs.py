@@ -77,24 +77,7 @@ class Network:
 
 
 def costs(job: PopulationJob, plan: Plan) -> Costs:
-    """Count what a run costs; of the mosaics the headers are read.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    plan
-        What there is to compute.
-
-    Returns
-    -------
-    Costs
-
-    Raises
-    ------
-    InputError
-        If a mosaic cannot be opened, or does not fit the grid.
-    """
+    """Count what a run costs; of the mosaics the headers are read."""
     sources = Sources.of(job)
     mosaics = [_images(job, paths) for paths in sources.mosaics.values()]
     folder = job.cells.folder is not None  # a file for each cell: about as many as the mosaic has
@@ -177,25 +160,7 @@ def _training(job: PopulationJob, name: str, cells: Images, model: Network) -> S
 
 
 def operations(network: Mapping[str, Any], pixels: int) -> tuple[int, int]:
-    """Count what a network does for one image, and what it holds; nothing is computed.
-
-    Parameters
-    ----------
-    network
-        As for `popdask.imagery.model.build`.
-    pixels
-        Rows and columns of an image.
-
-    Returns
-    -------
-    operations, bytes : int
-        Multiplications and additions; and of the numbers in front of and behind a layer, at most.
-
-    Examples
-    --------
-    >>> operations({"network": "PresenceCNN", "widths": (4,), "hidden": (8,)}, pixels=20)[0] > 20**2
-    True
-    """
+    """Count what a network does for one image, and what it holds; nothing is computed."""
     with torch.device("meta"):
         module = build(network).eval()
         image = torch.empty(1, module.config["bands"], pixels, pixels)
@@ -273,26 +238,7 @@ class Following:
 
 
 def following(job: PopulationJob, plan: Plan) -> list[Following]:
-    """Plan what follows a population job.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    plan
-        What a run will compute of the job itself.
-
-    Returns
-    -------
-    list of Following
-        The job of ``[follow]`` and that of ``[scenes]``, where there are any. As long as estimates
-        are to be computed, the communities are counted from the grid: every cell as settled.
-
-    Raises
-    ------
-    InputError
-        If a mosaic or a raster cannot be opened.
-    """
+    """Plan what follows a population job."""
     stamps = pd.DatetimeIndex(plan.times)
     form = export.time_form(stamps)
     then, found = job.followed(form), []

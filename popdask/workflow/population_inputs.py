@@ -78,13 +78,7 @@ class Sources:
 
     @classmethod
     def of(cls, job: PopulationJob) -> Sources:
-        """Find the files of a job.
-
-        Raises
-        ------
-        InputError
-            If a pattern finds nothing.
-        """
+        """Find the files of a job."""
         mosaics = by_time(job.input.mosaic, job.input)
         training = cls._training(job, mosaics)
         counts = () if job.cells.counts is None or job.cells.folder else (job.cells.counts,)
@@ -134,18 +128,7 @@ def _days(times: Times) -> str:
 
 
 def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int, int]:
-    """Cut the cells of known people, without those that lack pixels, and split them.
-
-    Returns
-    -------
-    cells : Dataset
-        With ``split``, or with ``fold`` for a cross-validation; the images are lazy.
-        :func:`sides_of` makes of it what models are trained on.
-    dropped : int
-        Cells that were left out, because the mosaic has no data in them.
-    outside : int
-        Counts of cells that the mosaic does not touch.
-    """
+    """Cut the cells of known people, without those that lack pixels, and split them."""
     settings, outside = job.cells, 0
     if settings.folder is not None:
         grid = cell_grid(settings, next(iter(sources.mosaics.values()))[0])
@@ -239,21 +222,7 @@ NOTE = "drawn.json"
 
 
 def draw(settings: Drawn, reporter: Reporter | None = None) -> Path:
-    """Draw a training mosaic and mosaics of some years of another place, with their people.
-
-    Parameters
-    ----------
-    settings
-        What to draw. Nothing is done where it is drawn already.
-    reporter
-        Is told that it is drawn.
-
-    Returns
-    -------
-    Path
-        The folder with ``training.tif``, ``training_people.parquet`` (cell, people), and for each
-        year ``mosaic_2015.tif`` and ``people_2015.tif`` (people per cell of 100 m).
-    """
+    """Draw a training mosaic and mosaics of some years of another place, with their people."""
     folder, note = Path(settings.folder), Path(settings.folder, NOTE)
     if is_drawn(settings):
         return folder
@@ -334,22 +303,7 @@ def covers_other_cells(job: PopulationJob) -> bool:
 def earlier_estimates(
     store: RegionStore, frame: xr.Dataset, wanted: Mapping[str, str]
 ) -> dict[str, xr.Dataset]:
-    """Find estimates that readers see, and that hold on a grid with other cells.
-
-    Parameters
-    ----------
-    store
-        The results.
-    frame
-        The coordinates of the run.
-    wanted
-        Fingerprints of the estimates, by ISO time.
-
-    Returns
-    -------
-    dict of Dataset
-        By ISO time, lazily and on the cells of then; none where the cells are the same.
-    """
+    """Find estimates that readers see, and that hold on a grid with other cells."""
     record = store.records().get("estimate", {})
     prints = record.get("frames", {})
     known = [time for time in prints if prints[time] == wanted.get(time)]

@@ -138,27 +138,7 @@ def _rasters(job: PopulationJob) -> list[str]:
 
 
 def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw all pictures of a job's last finished run.
-
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    reporter
-        Is told of the parts; without it, nothing is said.
-
-    Returns
-    -------
-    list of Path
-        ``figures/<job>_<picture>.png`` in the job's export folder: people of each frame, the error
-        where the truth is known, the agreement of estimates and truth, confusion, scores, error by
-        density, and the loss of each model.
-
-    Raises
-    ------
-    InputError
-        If no run is finished yet.
-    """
+    """Draw all pictures of a job's last finished run."""
     region, folder = own_store(job), job.export_folder / "figures"
     stored = region.dataset()
     written = []
@@ -246,27 +226,7 @@ EXPLAINED = (PresenceCNN, CountCNN, PopulationViT)
 
 
 def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int = 4) -> Path:
-    """Draw what in the images of some cells speaks for people.
-
-    Parameters
-    ----------
-    job
-        The settings of a finished run.
-    reporter
-        Is told of it; without it, nothing is said.
-    cells
-        How many of each: best, typical and worst estimates among the validation cells.
-
-    Returns
-    -------
-    Path
-        ``figures/<job>_why.png`` in the job's export folder.
-
-    Raises
-    ------
-    InputError
-        If no run is finished yet, or it has no labelled cells, or nobody lives in them.
-    """
+    """Draw what in the images of some cells speaks for people."""
     region = own_store(job)
     with (reporter or Reporter()).stage("explain", "to do"):
         figure = why_figure(job, region, cells=cells)
@@ -282,27 +242,7 @@ def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int 
 def why_figure(
     job: PopulationJob, region: RegionStore, branch: str = MAIN, *, cells: int = 4
 ) -> Figure | None:
-    """Draw Grad-CAM of the best, typical and worst validation cells, by the stored predictions.
-
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    region, branch
-        Its results, evaluated.
-    cells
-        How many of each.
-
-    Returns
-    -------
-    matplotlib.figure.Figure or None
-        None where nobody lives in those cells, and nobody is estimated.
-
-    Raises
-    ------
-    InputError
-        If there are no labelled cells.
-    """
+    """Draw Grad-CAM of the best, typical and worst validation cells, by the stored predictions."""
     models, held_out = _models(region, branch), _validation_cells(job, region, branch)
     true, said = held_out["people"].values, _estimates(held_out, region, branch)
     chosen = telling_cells(said, true, cells)

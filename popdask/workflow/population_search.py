@@ -46,37 +46,8 @@ def tune(
     epochs: int = 10,
     progress: Callable[[pd.Series], object] | None = None,
 ) -> Tuning:
-    """Search for the settings of a job's model with the lowest validation loss.
-
-    Parameters
-    ----------
-    job
-        The settings; its labelled cells must have been cut, as ``popdask train`` does.
-    model
-        "presence" or "count".
-    trials
-        How many settings to try in all, with those of earlier searches; by default 40 for
-        presence, 100 for count.
-    epochs
-        Length of a trial.
-    progress
-        Is called with a Series for each trial that ended: its row of ``Tuning.trials``.
-
-    Returns
-    -------
-    Tuning
-        The trials, and the best settings. The study is kept with the exports, and goes on there.
-
-    Raises
-    ------
-    InputError
-        If there is no such model or there are no cells, the split is a cross-validation, or the
-        counter learns from cells that a model of presence, not trained yet, calls inhabited.
-
-    Notes
-    -----
-    Trials run on the workers of the current Dask client.
-    """
+    """Search for the settings of a job's model with the lowest validation loss."""
+    # Trials run on the workers of the current Dask client.
     if model not in ("presence", "count"):
         raise InputError(f"there is no model {model!r}: expected presence or count.")
     if job.cells.folds:
@@ -140,36 +111,9 @@ BLOCK = 10
 def compare(
     jobs: Sequence[PopulationJob], tables: Sequence[Path], folder: Path | None = None
 ) -> tuple[pd.DataFrame, list[Path]]:
-    """Score estimates against known people, on the cells that all of them have.
-
-    Cells are called inhabited by the threshold of the job's run, in tables compared with it too.
-
-    Parameters
-    ----------
-    jobs
-        Jobs with a finished run that was evaluated; for each set of cells of known people, its
-        models and baselines are compared.
-    tables
-        Tables of (cell, prediction, truth), compared with each other, and with every set of cells
-        of the jobs that has cells of theirs and tells the same truth of them.
-    folder
-        Where JSON and figures go; without it, the export folder of the first job, if there is one.
-
-    Returns
-    -------
-    scores : DataFrame
-        One row per set of cells (``where``) and model; a table has a row in each set that it was
-        compared with. It is called as its file, with as much of the path as tells it from others.
-    written : list of Path
-        ``scores_<set>.json`` and the figures of each set; of each job the map of the error where
-        people are known, and the losses of its models.
-
-    Raises
-    ------
-    InputError
-        If there is nothing to compare, a job has no finished run or no evaluation, a table is
-        wrong, a table fits none of the jobs' sets, or a job's counts are not there any more.
-    """
+    """Score estimates against known people, on the cells that all of them have."""
+    # Cells are called inhabited by the threshold of the job's run, in tables compared with it
+    # too.
     sets, rules = _of_jobs(jobs)
     models = {model for estimates in sets.values() for model in estimates}
     others = {name: read_predictions(path) for path, name in _names(tables, models).items()}
@@ -194,10 +138,8 @@ def compare(
 def _of_jobs(
     jobs: Sequence[PopulationJob],
 ) -> tuple[dict[str, dict[str, pd.DataFrame]], dict[str, tuple[float, int]]]:
-    """The predictions of all jobs, by set of cells and model; threshold and block of each set.
-
-    Among several jobs, a set has the name of its job.
-    """
+    """The predictions of all jobs, by set of cells and model; threshold and block of each set."""
+    # Among several jobs, a set has the name of its job.
     sets: dict[str, dict[str, pd.DataFrame]] = {}
     rules: dict[str, tuple[float, int]] = {}
     for job in jobs:

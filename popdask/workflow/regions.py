@@ -48,23 +48,7 @@ class Region:
 
 
 def find_regions(places: Sequence[str | Path]) -> list[Region]:
-    """Read job files.
-
-    Parameters
-    ----------
-    places
-        Job files, and folders of them: a folder stands for its ``*.toml``, by name.
-
-    Returns
-    -------
-    list of Region
-        Those with a wrong file too.
-
-    Raises
-    ------
-    InputError
-        If a folder has no job file.
-    """
+    """Read job files."""
     files: list[Path] = []
     for place in map(Path, places):
         found = sorted(place.glob("*.toml")) if place.is_dir() else [place]
@@ -83,34 +67,9 @@ def run_regions(
     folder: str | Path | None = None,
     tell: Callable[[Attempt], object] = lambda attempt: None,
 ) -> list[Attempt]:
-    """Run regions one after the other, each as much as is not done yet.
-
-    Parameters
-    ----------
-    regions
-        From `find_regions`.
-    reporter
-        Is told of every region and stage.
-    workers
-        As for `popdask.workflow.runner.run`. The context is entered when the first region has
-        something to compute, and serves all others.
-    retry
-        Whether to leave out regions whose last attempt ended well.
-    folder
-        Of the logs; as for `popdask.workflow.runlog.log_place`.
-    tell
-        Is called with each attempt when it has ended.
-
-    Returns
-    -------
-    list of Attempt
-        Those of this run, in its order.
-
-    Notes
-    -----
-    Whatever error a region ends in is in its attempt, and with its traceback in the log. Only what
-    is not an `Exception`, such as the end by a signal, ends the whole.
-    """
+    """Run regions one after the other, each as much as is not done yet."""
+    # Whatever error a region ends in is in its attempt, and with its traceback in the log. Only
+    # what is not an `Exception`, such as the end by a signal, ends the whole.
     reporter = reporter or Reporter()
     told = []
     with SharedWorkers(workers) as shared:
@@ -124,15 +83,7 @@ def run_regions(
 
 
 def exit_code(told: Sequence[Attempt]) -> int:
-    """Sum up attempts: 1 if one failed, else 2 if an input is wrong, else 75 if one was busy.
-
-    Examples
-    --------
-    >>> exit_code([Attempt("oslo", End.DONE), Attempt("bergen", End.BUSY)])
-    75
-    >>> exit_code([Attempt("oslo", End.DONE), Attempt("bergen", End.NOTHING)])
-    0
-    """
+    """Sum up attempts: 1 if one failed, else 2 if an input is wrong, else 75 if one was busy."""
     outcomes = {attempt.outcome for attempt in told}
     codes = {End.FAILED: 1, End.WRONG: 2, End.BUSY: 75}
     return next((code for outcome, code in codes.items() if outcome in outcomes), 0)
@@ -255,22 +206,7 @@ class Standing:
 def status_table(
     regions: Sequence[Region], folder: str | Path | None = None, now: datetime | None = None
 ) -> list[Standing]:
-    """Tell how regions stand; nothing is changed or created, and no input is read.
-
-    Parameters
-    ----------
-    regions
-        From `popdask.workflow.regions.find_regions`.
-    folder
-        Of the logs; as for `popdask.workflow.runlog.log_place`.
-    now
-        The time from which ages are told; by default, the clock's.
-
-    Returns
-    -------
-    list of Standing
-        In the order of the regions.
-    """
+    """Tell how regions stand; nothing is changed or created, and no input is read."""
     now = now or datetime.now(UTC)
     return [_standing(region, folder, now) for region in regions]
 

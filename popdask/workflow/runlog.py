@@ -83,20 +83,7 @@ def log_name(time: datetime) -> str:
 
 
 def log_place(job: Job, folder: str | Path | None = None) -> LogPlace:
-    """Tell where the logs of a job's region are.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    folder
-        A local folder for the logs of many regions; without it, they lie beside the store.
-
-    Returns
-    -------
-    LogPlace
-        Nothing is created until a line is written.
-    """
+    """Tell where the logs of a job's region are."""
     if folder is not None:
         return _Folder(Path(folder) / f"{job.name}.log")
     store = job.output.store.rstrip("/")
@@ -203,20 +190,7 @@ class Attempt:
 
 
 def read_runs(job: Job, folder: str | Path | None = None) -> Iterator[Attempt]:
-    """Read the attempts at the region of a job, the newest first.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    folder
-        As for `popdask.workflow.runlog.log_place`.
-
-    Yields
-    ------
-    Attempt
-        Single stages, and attempts that found the region held by another, are left out.
-    """
+    """Read the attempts at the region of a job, the newest first."""
     place = log_place(job, folder)
     for name in place.names():
         found = _read(place, name)

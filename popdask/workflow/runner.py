@@ -44,26 +44,7 @@ def on_worker(
     tell: Callable[[Mapping[str, Any]], object] | None = None,
     **options: Any,
 ) -> Callable[[], T]:
-    """Start one function on a worker, on one with a GPU where the cluster has one.
-
-    Parameters
-    ----------
-    function
-        A picklable function.
-    *arguments
-        Its arguments; they are sent to the worker ahead of the call.
-    tell
-        Is called here with what the function says to its argument ``progress``: a dataclass, which
-        arrives as a mapping.
-    **options
-        Its keyword arguments, small ones.
-
-    Returns
-    -------
-    callable
-        Waits for the function and gives its result. Where a worker dies, it starts it anew on
-        another one. Without a client, it runs it here.
-    """
+    """Start one function on a worker, on one with a GPU where the cluster has one."""
     try:
         client = get_client()
     except ValueError:  # no client: plain Dask
@@ -182,24 +163,7 @@ class Pipeline(Protocol):
 
 
 def plan(pipeline: Pipeline, job: Job) -> Plan:
-    """Say what a run would compute.
-
-    Parameters
-    ----------
-    pipeline
-        The kind of job.
-    job
-        The settings.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    InputError
-        If an input file is missing, or the store holds something else.
-    """
+    """Say what a run would compute."""
     records = RegionStore(job.output.store).latest_records()
     _check_owner(job, records)
     files = pipeline.files(job, records)
@@ -215,35 +179,7 @@ def run(
     force: bool = False,
     workers: Workers = nullcontext,
 ) -> Plan:
-    """Run a job, or as much of it as is not done yet.
-
-    Parameters
-    ----------
-    pipeline
-        The kind of job.
-    job
-        The settings.
-    reporter
-        Is told of each stage; without it, the run is silent.
-    force
-        Whether to compute everything again, the fitted models too.
-    workers
-        Gives a context with the Dask client that does the work; it is entered only if there is
-        something to compute. Without it, the current client does it, if there is one, else Dask's
-        default scheduler.
-
-    Returns
-    -------
-    Plan
-        What there was to compute.
-
-    Raises
-    ------
-    InputError
-        If the inputs are wrong; the last finished results are untouched.
-    RegionBusyError
-        If another run holds the region.
-    """
+    """Run a job, or as much of it as is not done yet."""
     store = RegionStore(job.output.store)
     with store.lock():
         records = store.latest_records()
@@ -269,32 +205,9 @@ def run_only(
     force: bool = False,
     workers: Workers = nullcontext,
 ) -> Plan:
-    """Compute some stages, if all that they need is finished.
-
-    The stages are committed to the work under way. Readers see them when no other stage is left to
-    compute: what they see always belongs together.
-
-    Parameters
-    ----------
-    pipeline, job, reporter, workers
-        As for `run`.
-    *names
-        The stages, in the order in which they run.
-    force
-        Whether to compute the stages again although they are finished.
-
-    Returns
-    -------
-    Plan
-        What is left to compute; readers see the stages if that is nothing.
-
-    Raises
-    ------
-    InputError
-        If there is no such stage, or one that it needs is not finished.
-    RegionBusyError
-        If another run holds the region.
-    """
+    """Compute some stages, if all that they need is finished."""
+    # The stages are committed to the work under way. Readers see them when no other stage is left
+    # to compute: what they see always belongs together.
     store = RegionStore(job.output.store)
     with store.lock():
         records = store.latest_records()
@@ -343,22 +256,7 @@ def _check_exports(pipeline: Pipeline, job: Job, files: Files, records: Mapping[
 
 
 def own_store(job: Job) -> RegionStore:
-    """Open the store of a job.
-
-    Parameters
-    ----------
-    job
-        The settings.
-
-    Returns
-    -------
-    RegionStore
-
-    Raises
-    ------
-    InputError
-        If it is that of another region or pipeline.
-    """
+    """Open the store of a job."""
     store = RegionStore(job.output.store)
     _check_owner(job, store.latest_records())
     return store

@@ -64,19 +64,7 @@ BLOCK_TASKS = 6  # for each block of cells, reading and storing included
 
 
 def costs(job: ScenesJob, plan: Plan) -> Costs:
-    """Count what a run costs; of the mosaic the header is read.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    plan
-        What there is to compute.
-
-    Returns
-    -------
-    Costs
-    """
+    """Count what a run costs; of the mosaic the header is read."""
     paths = next(iter(by_time(job.input.mosaic, job.input).values()))
     grid = cell_grid(job.cells, paths[0])
     image = open_image(job, paths, grid)
@@ -235,26 +223,7 @@ def run(
     force: bool = False,
     workers: Workers = nullcontext,
 ) -> ScenesResult:
-    """Run the job, or as much of it as is not done yet.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    reporter, force, workers
-        As for :func:`popdask.workflow.runner.run`.
-
-    Returns
-    -------
-    Outcome
-
-    Raises
-    ------
-    InputError
-        If the images or settings are wrong; the last finished results are untouched.
-    RegionBusyError
-        If another run holds the region.
-    """
+    """Run the job, or as much of it as is not done yet."""
     whole = runner.run(PIPELINE, job, reporter, force=force, workers=workers)
     store = RegionStore(job.output.store)
     return ScenesResult(whole, store.table("scenes"), store)
@@ -281,13 +250,7 @@ def found(store: RegionStore) -> str:
 
 
 def check(store: RegionStore) -> Iterator[str]:
-    """Compare the table with the map: each cell is in the groups that the map shows.
-
-    Yields
-    ------
-    str
-        One sentence for each thing that is not as promised.
-    """
+    """Compare the table with the map: each cell is in the groups that the map shows."""
     table, shown = store.table("scenes"), store.group("groups")
     for name in shown.data_vars:
         if shown[name].dtype.kind == "i":
@@ -297,13 +260,7 @@ def check(store: RegionStore) -> Iterator[str]:
 
 
 def draw(job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw the map of groups, and the plot of how alike cells look with example images.
-
-    Returns
-    -------
-    list of Path
-        ``figures/<job>_scene_map.png`` and ``figures/<job>_scene_plot.png`` in the export folder.
-    """
+    """Draw the map of groups, and the plot of how alike cells look with example images."""
     folder, groups = job.export_folder / "figures", runner.own_store(job).group("groups")
     paths = _mosaic(job)
     grid = cell_grid(job.cells, paths[0])

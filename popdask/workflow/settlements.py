@@ -139,22 +139,7 @@ PIPELINE = SettlementsPipeline()
 def plan_settlements(
     job: SettlementsJob, versions: Mapping[str, str], records: Mapping[str, Any]
 ) -> Plan:
-    """Decide what a run of the settlements job has to compute.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    versions
-        The version of each frame's file, by ISO time, in order; then those of the other files, by
-        the name of their setting.
-    records
-        The records of the finished stages, by name (empty for a first run).
-
-    Returns
-    -------
-    Plan
-    """
+    """Decide what a run of the settlements job has to compute."""
     others = (*SURFACES, "names")
     frames = {time: one for time, one in versions.items() if time not in others}
     wanted = _fingerprints(job, frames, {name: versions.get(name) for name in others})
@@ -264,24 +249,7 @@ START_CELLS = 20_000_000  # that take as long as the start of a stage
 
 
 def costs(job: SettlementsJob, plan: Plan) -> Costs:
-    """Count what a run costs; the header of the first frame is read.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    plan
-        What there is to compute.
-
-    Returns
-    -------
-    Costs
-
-    Raises
-    ------
-    InputError
-        If a frame cannot be read.
-    """
+    """Count what a run costs; the header of the first frame is read."""
     paths = list(frame_paths(job).values())
     rows, columns = rasters.read_grid(paths[0]).shape
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
@@ -315,28 +283,7 @@ def run(
     force: bool = False,
     workers: Workers = nullcontext,
 ) -> SettlementsResult:
-    """Run the job, or as much of it as is not done yet.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    reporter, force, workers
-        As for :func:`popdask.workflow.runner.run`.
-
-    Returns
-    -------
-    Outcome
-
-    Raises
-    ------
-    InputError
-        If the frames, the land or the names are wrong; the last finished results are untouched.
-    RegionBusyError
-        If another run holds the region.
-    LostPeopleError
-        If the people in settlements and outside them are not those of the raster.
-    """
+    """Run the job, or as much of it as is not done yet."""
     whole = runner.run(PIPELINE, job, reporter, force=force, workers=workers)
     store = RegionStore(job.output.store)
     names = ("settlements", "settlement_tracks", "balance")
@@ -367,13 +314,7 @@ def found(store: RegionStore) -> str:
 
 
 def check(store: RegionStore) -> Iterator[str]:
-    """Count everyone again and compare with the stored balance; check the tracks by the links.
-
-    Yields
-    ------
-    str
-        One sentence for each thing that is not as promised.
-    """
+    """Count everyone again and compare with the stored balance; check the tracks by the links."""
     arrays = store.dataset()
     tracks = store.table("settlement_tracks").rename(columns={"settlement": "community"})
     links = store.table("settlement_links")

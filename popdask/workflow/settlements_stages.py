@@ -114,20 +114,7 @@ class SettlementStages:
 
 
 def check_inputs(job: SettlementsJob, population: xr.DataArray) -> None:
-    """Refuse frames that are too coarse, land on another grid, and names that cannot be read.
-
-    Parameters
-    ----------
-    job
-        The settings.
-    population
-        The frames, lazily.
-
-    Raises
-    ------
-    InputError
-        If no settlement could be found, or named.
-    """
+    """Refuse frames that are too coarse, land on another grid, and names that cannot be read."""
     _codes(job, population[:1])
     _settlements(job, population[:1], None)
     _places(job)
@@ -379,26 +366,7 @@ COMPUTE: Mapping[str, Callable[[SettlementStages, StagePlan], None]] = {
 
 
 def draw(job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw the settlements of a job's last finished run, and how people have changed.
-
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    reporter
-        Is told of it; without it, nothing is said.
-
-    Returns
-    -------
-    list of Path
-        ``figures/<job>_settlements.png`` and, with more than one frame, ``<job>_change.png`` in the
-        job's export folder.
-
-    Raises
-    ------
-    InputError
-        If no run is finished yet.
-    """
+    """Draw the settlements of a job's last finished run, and how people have changed."""
     region = own_store(job)
     found, tracks = region.dataset(), region.table("settlement_tracks")
     first, last = found.isel(time=0), found.isel(time=-1)
