@@ -116,7 +116,8 @@ class SettlementsPipeline:
 
     def exports(self, job: SettlementsJob, files: Files) -> list[str]:
         """Name the files that a job exports."""
-        return export_names(job, files)
+        frames = (time for time in files if time not in (*SURFACES, "names"))
+        return export_names(job, frames)
 
     def begin(
         self, job: SettlementsJob, store: RegionStore, files: Files, forget: Sequence[str]
