@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import re
 import shlex
 import subprocess
@@ -252,9 +253,16 @@ def _client(handle: ClusterHandle) -> Client:
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, _knock(handle.target, handle.security)).result()
     options = {"security": handle.security} if handle.security else {}
+    for logger in ("distributed.client", "distributed.comm.core", "distributed.utils"):
+        logging.getLogger(logger).addFilter(_is_not_cancelled)
     with warnings.catch_warnings():  # _check_versions tells it in one line
         warnings.simplefilter("ignore", VersionMismatchWarning)
         return Client(handle.target, timeout=SCHEDULER_SECONDS, **options)
+
+
+def _is_not_cancelled(record: logging.LogRecord) -> bool:
+    """Whether a record is more than that a client was closed while it connected anew."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 async def _knock(address: str, certificates: Security | None) -> None:
