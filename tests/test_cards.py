@@ -78,7 +78,7 @@ def test_a_store_tells_what_readers_see(settings, outcome):
     told = rows(outcome.store)
     assert told["frames"] == "4, 2000-01-01 to 2003-01-01"
     assert "66 × 70 cells" in told["grid"] and "community" in told["arrays"]
-    assert told["tables"] == "balance, communities, links, summary, tracks"
+    assert told["tables"] == "balance, communities, link_ends, links, summary, tracks"
     assert "encoder" in told["models"] and "1 in all" in told["last run"]
 
 

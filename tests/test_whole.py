@@ -81,8 +81,8 @@ def test_what_a_killed_write_leaves_is_swept_away(tmp_path):
     path = tmp_path / "note.txt"
     path.write_text("old")
     script = (
-        "import os, signal, sys; from popdask.io.paths import whole\n"
-        "with whole(sys.argv[1]) as unfinished:\n"
+        "import os, signal, sys; from popdask.io.paths import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as unfinished:\n"
         "    unfinished.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)

@@ -32,7 +32,8 @@ class StopsAt(Reporter):
         self._at, self._region = (region, stage), ""
 
     def note(self, text):
-        self._region = text.split(":")[0]
+        if " " not in (head := text.split(":")[0]):  # a region, and no warning
+            self._region = head
 
     def stage(self, name, work):
         if (self._region, name) == self._at:

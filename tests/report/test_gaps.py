@@ -56,5 +56,5 @@ def test_frames_that_are_whole_need_no_column():
     assert shown == before and len(shown["head"]) == len(shown["rows"][0]) == 6
     moved = _balance(whole.assign(beyond=[12.0], missing=[0.25]), ["2001"])
     assert moved["head"][-2:] == ("cells without data", "beyond the grid")
-    assert moved["rows"][0][-2:] == ("25.0%", "12.0") and "left the grid" in moved["note"]
+    assert moved["rows"][0][-2:] == ("25.0%", "12.0") and "lie beyond the grid" in moved["note"]
     assert "has no data" not in moved["note"], "sea is sea in every frame"
