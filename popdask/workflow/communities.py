@@ -15,16 +15,16 @@ from popdask.config.jobs import CommunitiesJob
 from popdask.io import extents, grids, rasters
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
-from popdask.workflow import communities_frames, runner
-from popdask.workflow.communities_frames import (
+from popdask.workflow import frames, runner
+from popdask.workflow.communities_plan import MODELS, costs, export_names, plan_communities
+from popdask.workflow.exports import without_missing
+from popdask.workflow.frames import (
     MOST_CELLS,
     FramesJob,
     displacements,
     frame_paths,
     open_source,
 )
-from popdask.workflow.communities_plan import MODELS, costs, export_names, plan_communities
-from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import file_fingerprints
 from popdask.workflow.plan import Costs, Plan
 from popdask.workflow.progress import Reporter
@@ -77,7 +77,7 @@ class CommunitiesPipeline:
         checksums = {time: rasters.frame_version(file) for time, file in files.items()}
         moves = {}
         if job.input.register is not None:
-            moves = communities_frames.shifts(job, displacements(job, files, records))
+            moves = frames.shifts(job, displacements(job, files, records))
         return plan_communities(job, checksums, without_missing(records, job, "export"), moves)
 
     def costs(self, job: CommunitiesJob, plan: Plan) -> Costs:
@@ -109,10 +109,9 @@ PIPELINE = CommunitiesPipeline()
 
 def plan(job: CommunitiesJob) -> Plan:
     """Say what a run would compute, and which frames lie apart."""
-    found, records = runner.plan(PIPELINE, job), RegionStore(job.output.store).latest_records()
-    files = PIPELINE.files(job, records)
+    files, records = runner.read_inputs(PIPELINE, job)
     lie = displacements(job, files, records, most_cells=MOST_CELLS)
-    return replace(found, warnings=tuple(communities_frames.warnings(job, lie)))
+    return replace(PIPELINE.plan(job, files, records), warnings=tuple(frames.warnings(job, lie)))
 
 
 def extent(job: FramesJob) -> str:
@@ -144,7 +143,7 @@ def run(
     if reporter is not None and whole["population"].done:  # else they were told when it was read
         records = store.records()
         lie = displacements(job, PIPELINE.files(job, records), records, most_cells=0)
-        for warning in communities_frames.warnings(job, lie):
+        for warning in frames.warnings(job, lie):
             reporter.note(warning)
     communities, tracks, balance = map(store.table, ("communities", "tracks", "balance"))
     return CommunitiesResult(whole, communities, tracks, balance, store)

@@ -1,12 +1,4 @@
-"""What the stages of one run of the communities job share.
-
-What the communities job promises, counted again from what is stored.
-
-Nobody gets lost, and every step of a track is a link.
-
-The results of the communities job as files: rasters, tables, layers and a catalogue.
-
-The stages of the communities job: what each of them reads, computes and stores.
+"""The stages of the communities job: what each of them reads, computes and stores.
 
 A stage reads what the ones before it have stored, computes the frames that the plan calls stale,
 and is committed when it is finished.
@@ -15,7 +7,8 @@ and is committed when it is finished.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +20,11 @@ import xarray as xr
 from popdask.blocks import sampling
 from popdask.blocks.sampling import gather_windows, sample_cells
 from popdask.config.jobs import CommunitiesJob
-from popdask.io import export as export_module
-from popdask.io import extents, grids, stac
-from popdask.io import frames as cube
+from popdask.io import grids
 from popdask.io import tables as export
 from popdask.plot.style import CLASSES, number_colours
 from popdask.store.content import table_bytes
-from popdask.store.records import WORK
-from popdask.store.repository import RegionStore
-from popdask.store.transaction import Transaction, frame_runs
+from popdask.store.transaction import frame_runs
 from popdask.tracking import classify as clustering
 from popdask.tracking import dbscan, describe, encoding, flow, link
 from popdask.tracking import tracks as linking
@@ -46,31 +35,22 @@ from popdask.tracking.encoder import EncoderConfig, FittedEncoder
 from popdask.tracking.events import EventRules
 from popdask.tracking.link import compare_frames
 from popdask.workflow.checks import beyond_notes
-from popdask.workflow.communities_frames import displacements, move, on_record, shifts, warnings
 from popdask.workflow.communities_outputs import illustrate
 from popdask.workflow.communities_plan import RASTERS, export_names, hold_of
-from popdask.workflow.exports import Exports, cycled, exported, exporting, write_page
+from popdask.workflow.exports import Exports, cycled, exported, exporting
+from popdask.workflow.frame_stages import FramesRun, people_left_out, with_work, write_formats
+from popdask.workflow.frames import displacements, move, on_record, shifts, warnings
 from popdask.workflow.inputs import run_record
-from popdask.workflow.plan import Plan, StagePlan
+from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker, owner_record
 
 
 @dataclass(frozen=True)
-class CommunitiesRun:
+class CommunitiesRun(FramesRun):
     """What the stages of one run share; the arrays are lazy, as they are stored."""
 
     job: CommunitiesJob
-    source: xr.Dataset
-    files: Mapping[str, Any]
-    store: RegionStore
-    work: Transaction
-    plan: Plan
-
-    @property
-    def population(self) -> xr.DataArray:
-        """People per cell, as stored."""
-        return self.work.dataset()["population"]
 
     @property
     def domain(self) -> xr.DataArray:
@@ -89,22 +69,10 @@ class CommunitiesRun:
 
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
-        job, balance = self.job, self.work.table("balance")
-        rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
+        job, moved = self.job, self.records()["population"].get("moved", {})
         seeds = {"encoder": job.encoder.seed, "classes": job.classes.seed}
-        told = {
-            "balance": rows.to_dict("records"),
-            "moved": self.records()["population"].get("moved", {}),
-            "exports": exported(self.records()),
-        }
-        return run_record(job, self.files, seeds, **told)
-
-    def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
-        """Some frames of stored arrays."""
-        stored = self.work.dataset()
-        if list(positions) != list(range(len(self.plan.times))):
-            stored = stored.isel(time=list(positions))  # which Dask does not fuse with the reading
-        return [stored[name] for name in names]
+        balance, exports = self.balance_rows(), exported(self.records())
+        return run_record(job, self.files, seeds, balance=balance, moved=moved, exports=exports)
 
     def models(self, stale: Sequence[int]) -> dict[str, slice]:
         """The frames that each model serves, by the model's name, where one of them is stale."""
@@ -112,69 +80,17 @@ class CommunitiesRun:
             return {"shared": slice(0, len(self.plan.times))} if stale else {}
         return {self.plan.times[i].replace(":", ""): slice(i, i + 1) for i in stale}
 
-    def merged(
-        self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame], by: str = "time"
-    ) -> dict[str, bytes]:
-        """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
-        order = list(dict.fromkeys(["time", by]))
-        stale = {self.plan.times[i] for i in stage.stale}
-        kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
-        files = {}
-        for name, table in fresh.items():
-            if kept:
-                old = self.work.table(name)
-                table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
-            if "beyond" in table:  # which earlier versions did not tell
-                table["beyond"] = table["beyond"].fillna(0.0)
-            files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
-        return files
-
-
-Frames = dict[np.datetime64, dict[str, Path]]
-
 
 def write_exports(run: CommunitiesRun, exports: Exports) -> None:
     """Write what the job asks for, as far as it is not there."""
-    formats, name = set(run.job.output.export), run.job.name
-    frames = _cogs(run, exports) if "cog" in formats else {}
-    others: dict[str, Path] = {}
-    if "geotiff" in formats:
-        arrays = run.work.dataset()
-        others |= {kind: exports.geotiff(arrays[kind], f"{name}_{kind}") for kind in RASTERS}
-    if formats & {"geoparquet", "gpkg"}:
-        others |= _tables(run, exports)
-    if "stac" in formats:
-        exports.fetch(*(path for rasters in frames.values() for path in rasters.values()))
-        exports.add(
-            *stac.write_catalog(
-                exports.folder,
-                name,
-                frames,
-                others,
-                description=f"Communities of {name}, found in gridded population data and followed "
-                "through time.",
-                sha256=exports.sha256,
-            )
-        )
-    if "report" in formats:
-        page = write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
-        exports.add(page)
+    tracks = cache(lambda: run.work.table("tracks"))  # read only where rasters are written
+    classes = cache(lambda: cycled(CLASSES, _class_count(run)))
 
+    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
+        return {"classes": classes(), "community": _track_colours(tracks(), time)}
 
-def _cogs(run: CommunitiesRun, exports: Exports) -> Frames:
-    """Write the rasters of each frame, and the colours of labels beside them."""
-    arrays, tracks = run.work.dataset(), run.work.table("tracks")
-    times = arrays["time"].values
-    frames: Frames = {time: {} for time in times}
-    for kind in RASTERS:
-        paths = exports.cogs(arrays[kind], f"{run.job.name}_{kind}")
-        for time, path in zip(times, paths, strict=True):
-            frames[time][kind] = path
-    classes = cycled(CLASSES, _class_count(run))
-    for time, rasters in frames.items():
-        exports.add(export_module.write_colours(rasters["classes"], classes))
-        exports.add(export_module.write_colours(rasters["community"], _track_colours(tracks, time)))
-    return frames
+    words = "Communities of {}, found in gridded population data and followed through time."
+    write_formats(run, exports, RASTERS, colours, _tables, words, illustrate)
 
 
 def _class_count(run: CommunitiesRun) -> int:
@@ -218,8 +134,7 @@ class CommunityStages(CommunitiesRun):
 
     def compute(self, stage: StagePlan, reporter: Reporter) -> None:
         """Compute what is stale of one stage, and commit it."""
-        work = str(stage) if stage.total > 1 else ""
-        COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
+        COMPUTE[stage.name](self, with_work(stage))
         if stage.name == "population":
             for warning in warnings(self.job, displacements(self.job, self.files, self.records())):
                 reporter.note(warning)
@@ -241,32 +156,8 @@ def _ingest(run: CommunitiesRun, stage: StagePlan) -> None:
         **owner_record(run.job),
     }
     if run.job.input.align:
-        record["beyond"] = _beyond(run, stage)
+        record["beyond"] = people_left_out(run, stage)
     run.work.write_frames(stage.name, source, stage.stale, record)
-
-
-def _beyond(run: CommunitiesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
-    """People of each frame on another grid, and those of them who lie beyond the job's grid."""
-    settings, known = run.job.input, run.work.records().get("population", {}).get("beyond", {})
-    frames = cube.find_frames(settings.frames, settings.start, settings.end)
-    stale = {run.plan.times[i] for i in stage.stale}
-    wanted = {iso for iso in run.plan.times if iso in stale or settings.align == "cover"}
-    read = {
-        time: path
-        for time, path in frames.items()
-        if time == min(frames) or _iso(time) in wanted  # the first gives the grid
-    }
-    table = extents.people_beyond(read, align=settings.align, nodata=settings.nodata)
-    extents.check_beyond(table, settings.max_beyond)
-    kept = set(run.plan.times) - wanted
-    return {time: each for time, each in known.items() if time in kept} | {
-        _iso(row["time"].to_datetime64()): {"raster": row["raster"], "beyond": row["beyond"]}
-        for _, row in table.iterrows()
-    }
-
-
-def _iso(time: np.datetime64) -> str:
-    return str(time.astype("datetime64[s]"))
 
 
 def _flow(run: CommunitiesRun, stage: StagePlan) -> None:

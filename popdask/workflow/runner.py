@@ -162,13 +162,18 @@ class Pipeline(Protocol):
         """Open the inputs, and take up the work where it stands, without the stages to forget."""
 
 
-def plan(pipeline: Pipeline, job: Job) -> Plan:
-    """Say what a run would compute."""
+def read_inputs(pipeline: Pipeline, job: Job) -> tuple[Files, Mapping[str, Any]]:
+    """Read what a plan is made from: the versions of the files, and the records of the stages."""
     records = RegionStore(job.output.store).latest_records()
     _check_owner(job, records)
     files = pipeline.files(job, records)
     _check_exports(pipeline, job, files, records)
-    return pipeline.plan(job, files, records)
+    return files, records
+
+
+def plan(pipeline: Pipeline, job: Job) -> Plan:
+    """Say what a run would compute."""
+    return pipeline.plan(job, *read_inputs(pipeline, job))
 
 
 def run(

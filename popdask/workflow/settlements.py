@@ -27,8 +27,8 @@ from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
 from popdask.workflow import communities, runner
 from popdask.workflow.checks import check_labels
-from popdask.workflow.communities_frames import frame_paths, open_source
 from popdask.workflow.exports import without_missing
+from popdask.workflow.frames import frame_paths, open_source
 from popdask.workflow.inputs import file_fingerprint, file_fingerprints, package_version
 from popdask.workflow.plan import Costs, Plan, StageCost, decide, fingerprint, plain
 from popdask.workflow.progress import Reporter

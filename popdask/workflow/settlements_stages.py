@@ -9,7 +9,8 @@ stored lies on one grid. A settlement has for links, tracks and lines the part o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,15 @@ import pandas as pd
 import xarray as xr
 
 from popdask.config.jobs import SettlementsJob
-from popdask.io import cube, stac, tables
-from popdask.io import export as export_module
+from popdask.io import cube, tables
 from popdask.io import paths as files_io
 from popdask.io.rasters import open_raster
 from popdask.plot import maps, style
 from popdask.plot.style import number_colours
 from popdask.report.page import Picture
 from popdask.store.content import table_bytes
-from popdask.store.records import WORK
 from popdask.store.repository import RegionStore
-from popdask.store.transaction import Transaction, frame_runs
+from popdask.store.transaction import frame_runs
 from popdask.tracking import describe
 from popdask.tracking import tracks as linking
 from popdask.tracking.events import EventRules
@@ -38,16 +37,16 @@ from popdask.tracking.link import compare_frames
 from popdask.tracking.names import GEONAMES_CREDIT, name_settlements, read_places
 from popdask.tracking.settlements import settlement_kinds, settlements
 from popdask.tracking.urbanisation import degree_of_urbanisation
-from popdask.workflow.exports import Exports, exported, exporting, write_page
+from popdask.workflow.exports import Exports, exported, exporting
+from popdask.workflow.frame_stages import FramesRun, with_work, write_formats
 from popdask.workflow.inputs import run_record
-from popdask.workflow.plan import Plan, StagePlan
+from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, own_store, owner_record
+from popdask.workflow.runner import own_store, owner_record
 from popdask.workflow.settlements_files import RASTERS, export_names
 
 LONGLAT = "EPSG:4326"
 AT_ONCE = 6  # frames that are compared with those before them
-Frames = dict[np.datetime64, dict[str, Path]]
 
 #: Colours of the Degree of Urbanisation, those of GHS-SMOD.
 CODE_COLOURS = {
@@ -63,54 +62,19 @@ CODE_COLOURS = {
 
 
 @dataclass(frozen=True)
-class SettlementStages:
+class SettlementStages(FramesRun):
     """The stages of one run, ready to be computed; the arrays are lazy, as they are stored."""
 
     job: SettlementsJob
-    source: xr.Dataset
-    files: Files
-    store: RegionStore
-    work: Transaction
-    plan: Plan
 
     def compute(self, stage: StagePlan, reporter: Reporter) -> None:
         """Compute what is stale of one stage, and commit it."""
-        work = str(stage) if stage.total > 1 else ""
-        COMPUTE[stage.name](self, replace(stage, record={**stage.record, "work": work}))
+        COMPUTE[stage.name](self, with_work(stage))
 
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
-        balance = self.work.table("balance")
-        rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
-        told = {"balance": rows.to_dict("records"), "exports": exported(self.work.records())}
-        return run_record(self.job, self.files, {}, **told)
-
-    @property
-    def population(self) -> xr.DataArray:
-        """People per cell, as stored."""
-        return self.work.dataset()["population"]
-
-    def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
-        """Some frames of stored arrays."""
-        stored = self.work.dataset()
-        if list(positions) != list(range(len(self.plan.times))):
-            stored = stored.isel(time=list(positions))
-        return [stored[name] for name in names]
-
-    def merged(
-        self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame], by: str = "time"
-    ) -> dict[str, bytes]:
-        """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
-        order = list(dict.fromkeys(["time", by]))
-        stale = {self.plan.times[i] for i in stage.stale}
-        kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
-        files = {}
-        for name, table in fresh.items():
-            if kept:
-                old = self.work.table(name)
-                table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
-            files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
-        return files
+        balance, exports = self.balance_rows(), exported(self.records())
+        return run_record(self.job, self.files, {}, balance=balance, exports=exports)
 
 
 def check_inputs(job: SettlementsJob, population: xr.DataArray) -> None:
@@ -282,52 +246,22 @@ def _export(run: SettlementStages, stage: StagePlan) -> None:
 
 def _write_exports(run: SettlementStages, exports: Exports) -> None:
     """Write what the job asks for, as far as it is not there."""
-    formats, name = set(run.job.output.export), run.job.name
-    frames = _cogs(run, exports) if "cog" in formats else {}
-    others: dict[str, Path] = {}
-    if "geotiff" in formats:
-        arrays = run.work.dataset()
-        others |= {kind: exports.geotiff(arrays[kind], f"{name}_{kind}") for kind in RASTERS}
-    if formats & {"geoparquet", "gpkg"}:
-        others |= _tables(run, exports)
-    if run.job.settlements.by_geonames:
-        text = files_io.write_text(exports.folder / f"{name}_CREDITS.txt", GEONAMES_CREDIT + "\n")
-        exports.add(text)
-    if "stac" in formats:
-        exports.fetch(*(path for rasters in frames.values() for path in rasters.values()))
-        words = f"Settlements of {name}, found in gridded population data and followed through time"
-        credit = f". {GEONAMES_CREDIT}" if run.job.settlements.by_geonames else ""
-        written = stac.write_catalog(
-            exports.folder,
-            name,
-            frames,
-            others,
-            description=f"{words}{credit}.",
-            sha256=exports.sha256,
-        )
-        exports.add(*written)
-    if "report" in formats:
-        page = write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
-        exports.add(page)
-
-
-def _cogs(run: SettlementStages, exports: Exports) -> Frames:
-    """Write the rasters of each frame, and the colours of labels and codes beside them."""
-    arrays, table = run.work.dataset(), run.work.table("settlements")
-    times = arrays["time"].values
-    frames: Frames = {time: {} for time in times}
-    for kind in RASTERS:
-        paths = exports.cogs(arrays[kind], f"{run.job.name}_{kind}")
-        for time, path in zip(times, paths, strict=True):
-            frames[time][kind] = path
+    name, settlements_table = run.job.name, cache(lambda: run.work.table("settlements"))
     codes = np.zeros((max(CODE_COLOURS) + 1, 3))
     for code, colour in CODE_COLOURS.items():
         codes[code] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    for time, rasters in frames.items():
-        tracks = table["track"][table["time"] == time].to_numpy()  # in the order of settlements
-        exports.add(export_module.write_colours(rasters["degurba"], codes))
-        exports.add(export_module.write_colours(rasters["settlement"], number_colours(tracks)))
-    return frames
+
+    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
+        table = settlements_table()  # in the order of settlements
+        tracks = table["track"][table["time"] == time].to_numpy()
+        return {"degurba": codes, "settlement": number_colours(tracks)}
+
+    words = "Settlements of {}, found in gridded population data and followed through time."
+    if run.job.settlements.by_geonames:
+        text = files_io.write_text(exports.folder / f"{name}_CREDITS.txt", GEONAMES_CREDIT + "\n")
+        exports.add(text)
+        words = f"{words} {GEONAMES_CREDIT}."
+    write_formats(run, exports, RASTERS, colours, _tables, words, illustrate)
 
 
 def _tables(run: SettlementStages, exports: Exports) -> dict[str, Path]:

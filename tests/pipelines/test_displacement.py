@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from popdask.cli import commands
 from popdask.store import RegionStore
-from popdask.workflow import communities, communities_frames
+from popdask.workflow import communities, frames
 from popdask.workflow.operations import verify
 from popdask.workflow.progress import Reporter
 from tests.pipelines import small
@@ -81,8 +81,8 @@ def test_frames_in_place_are_not_named(displaced, tmp_path):
 def test_a_plan_of_too_many_cells_leaves_it_to_the_run(displaced, tmp_path):
     settings = small.job(displaced, tmp_path / "large.icechunk")
     files = communities.PIPELINE.files(settings, {})
-    assert len(communities_frames.displacements(settings, files, {}, most_cells=4 * 90 * 80)) == 3
-    assert communities_frames.displacements(settings, files, {}, most_cells=100).empty
+    assert len(frames.displacements(settings, files, {}, most_cells=4 * 90 * 80)) == 3
+    assert frames.displacements(settings, files, {}, most_cells=100).empty
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +163,9 @@ def test_frames_move_to_where_most_lie_the_earliest_where_as_many(displaced, ste
     table = pd.DataFrame(steps, columns=["dy", "dx"]).assign(time=years[:-1], next=years[1:])
     table["suspicious"] = np.hypot(table["dy"], table["dx"]) >= 0.5
     settings = small.job(displaced, "nowhere.icechunk", input={"register": "shift"})
-    found = communities_frames.shifts(settings, table)
+    found = frames.shifts(settings, table)
     assert {int(time[:4]): shift for time, shift in found.items()} == moves
-    assert communities_frames.shifts(small.job(displaced, "nowhere.icechunk"), table) == {}
+    assert frames.shifts(small.job(displaced, "nowhere.icechunk"), table) == {}
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the data for tests are not here")
