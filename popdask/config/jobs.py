@@ -38,11 +38,7 @@ MOST_SCALES = 6  # as popdask.tracking.flow has them
 Part = Annotated[float, Field(ge=0, le=1)]
 
 
-# ``register`` is a method of the classes of settings, not of settings: nothing is hidden.
-warnings.filterwarnings("ignore", 'Field name "register" in "CommunitiesInput"', UserWarning)
-
-
-class CommunitiesInput(Settings):
+class FramesInput(Settings):
     """Where the frames come from, and how they are read."""
 
     frames: PlaceName
@@ -58,8 +54,6 @@ class CommunitiesInput(Settings):
     extends that grid until it holds all frames."""
     max_beyond: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of a frame's people that may lie beyond the grid, and be left out, with ``align``."""
-    register: Literal["shift"] | None = None
-    """``shift`` moves frames that lie whole cells off to where most of them lie."""
     chunks: Literal["auto"] | Positive = "auto"
     """Edge of the square chunks, in cells."""
     error: Literal["poisson"] | Annotated[float, Field(ge=0)] = "poisson"
@@ -69,6 +63,17 @@ class CommunitiesInput(Settings):
     @classmethod
     def _time_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int | date) else value  # TOML has dates, too
+
+
+# ``register`` is a method of the classes of settings, not of settings: nothing is hidden.
+warnings.filterwarnings("ignore", 'Field name "register" in "CommunitiesInput"', UserWarning)
+
+
+class CommunitiesInput(FramesInput):
+    """Where the frames come from, and how they are read."""
+
+    register: Literal["shift"] | None = None
+    """``shift`` moves frames that lie whole cells off to where most of them lie."""
 
 
 class Flow(Settings):
@@ -256,7 +261,7 @@ class SettlementsJob(settings.Job):
 
     pipeline: Literal["settlements"] = "settlements"
     """The product."""
-    input: CommunitiesInput
+    input: FramesInput
     settlements: SettlementRules = SettlementRules()
     links: SettlementLinks = SettlementLinks()
     tracks: Tracks = Tracks()

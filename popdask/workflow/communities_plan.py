@@ -31,6 +31,7 @@ from popdask.io.cube import CHUNK
 from popdask.io.rasters import read_counts, read_grid
 from popdask.tracking.flow import WIDEST_RIM
 from popdask.tracking.tiles import MOST_TILES, STRIP, TILE
+from popdask.workflow.frames import reading_of
 from popdask.workflow.plan import Costs, Plan, StageCost, StagePlan, decide, fingerprint, plain
 
 RASTERS = ("population", "classes", "community")
@@ -114,10 +115,7 @@ def _fingerprints(
     def of(stage: str, *parts: Any) -> str:
         return fingerprint(stage, VERSIONS[stage], *parts)
 
-    # Aligned frames depend on the first one, which gives the grid, or on all that it covers.
-    first = inputs[times[0]] if job.input.align else None
-    grid = list(inputs.values()) if job.input.align == "cover" else first
-    reading = {"nodata": job.input.nodata, "grid": grid}
+    reading = reading_of(job, inputs)
     moves = {t: [shifts[t]] if t in shifts else [] for t in times}
     population = {t: of("population", inputs[t], reading, *moves[t]) for t in times}
     flow = _flow_fingerprints(job, population)

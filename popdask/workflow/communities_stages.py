@@ -38,7 +38,13 @@ from popdask.workflow.checks import beyond_notes
 from popdask.workflow.communities_outputs import illustrate
 from popdask.workflow.communities_plan import RASTERS, export_names, hold_of
 from popdask.workflow.exports import Exports, cycled, exported, exporting
-from popdask.workflow.frame_stages import FramesRun, people_left_out, with_work, write_formats
+from popdask.workflow.frame_stages import (
+    FramesRun,
+    people_left_out,
+    with_left_out,
+    with_work,
+    write_formats,
+)
 from popdask.workflow.frames import displacements, move, on_record, shifts, warnings
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import StagePlan
@@ -233,19 +239,13 @@ def _communities(run: CommunitiesRun, stage: StagePlan) -> None:
 def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
     balance = describe.people_balance(*run.frames(stage.stale, "community", "population"))
     describe.check_balance(balance)
-    moved = run.records()["population"].get("moved", {})
-    times = [run.plan.times[i] for i in stage.stale]
-    beyond = [moved[time]["beyond"] if time in moved else 0.0 for time in times]
     community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
     nothing = np.zeros(0, dtype=np.int64)  # speeds come with the tracks
     unknown = pd.DataFrame(
         {"time": community["time"].values[:0], "community": nothing, "track": nothing}
     )
     table = describe.summarize(community, population, xr.Dataset({"u": u, "v": v}), tracks=unknown)
-    aligned = run.work.records()["population"].get("beyond", {})
-    pairs = zip(times, beyond, strict=True)
-    left = [people + aligned.get(time, {}).get("beyond", 0.0) for time, people in pairs]
-    fresh = {"summary": table, "balance": balance.assign(beyond=left)}
+    fresh = {"summary": table, "balance": with_left_out(run, balance)}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 

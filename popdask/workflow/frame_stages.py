@@ -111,6 +111,15 @@ def _iso(time: np.datetime64) -> str:
     return str(time.astype("datetime64[s]"))
 
 
+def with_left_out(run: FramesRun, balance: pd.DataFrame) -> pd.DataFrame:
+    """The balance with the people of each frame who lie beyond the grid, aligned or moved."""
+    record = run.records()["population"]
+    parts = [record.get("beyond", {}), record.get("moved", {})]
+    times = balance["time"].to_numpy("datetime64[s]").astype(str)
+    left = [sum(part.get(time, {}).get("beyond", 0.0) for part in parts) for time in times]
+    return balance.assign(beyond=left)
+
+
 def write_formats(
     run: FramesRun,
     exports: Exports,

@@ -1,4 +1,4 @@
-"""The frames of a communities job: which they are, how they lie, and whom a move takes away.
+"""The frames that a job begins with: which they are, how they lie, and whom a move takes away.
 
 How far a pair of frames lies apart is on record with the stage that reads them, under a fingerprint
 of both files: a plan measures what is not on record, and a run what it reads anew.
@@ -44,6 +44,14 @@ def frame_paths(job: FramesJob) -> dict[np.datetime64, str]:
     return find_frames(job.input.frames, job.input.start, job.input.end)
 
 
+def reading_of(job: FramesJob, versions: Mapping[str, str]) -> dict[str, Any]:
+    """What reading a frame depends on beside its own file, of the versions of all files in order."""
+    # Aligned frames depend on the first one, which gives the grid, or on all that it covers.
+    grid: Any = list(versions.values()) if job.input.align else None
+    grid = grid[0] if job.input.align is True else grid
+    return {"nodata": job.input.nodata, "grid": grid}
+
+
 def open_source(job: FramesJob) -> xr.Dataset:
     """Open the frames of a job as they are in their files, lazily."""
     settings = job.input.model_dump(include={"chunks", "align", "nodata"})
@@ -77,8 +85,7 @@ def displacements(
 
 def _pair_keys(job: CommunitiesJob, versions: Mapping[str, str]) -> list[str]:
     """Make a fingerprint of all that the displacement of each pair of frames depends on."""
-    grid = next(iter(versions.values())) if job.input.align else None
-    reading = [job.input.nodata, grid]
+    reading = reading_of(job, versions)
     return [fingerprint("displacement", reading, *pair) for pair in pairwise(versions.values())]
 
 

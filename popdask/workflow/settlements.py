@@ -28,7 +28,7 @@ from popdask.tracking.events import EVENTS
 from popdask.workflow import communities, runner
 from popdask.workflow.checks import check_labels
 from popdask.workflow.exports import without_missing
-from popdask.workflow.frames import frame_paths, open_source
+from popdask.workflow.frames import frame_paths, open_source, reading_of
 from popdask.workflow.inputs import file_fingerprint, file_fingerprints, package_version
 from popdask.workflow.plan import Costs, Plan, StageCost, decide, fingerprint, plain
 from popdask.workflow.progress import Reporter
@@ -158,8 +158,7 @@ def _fingerprints(
     def of(stage: str, *parts: Any) -> str:
         return fingerprint(stage, VERSIONS[stage], *parts)
 
-    grid = frames[times[0]] if job.input.align else None  # aligned frames lie on that of the first
-    reading = {"nodata": job.input.nodata, "grid": grid}
+    reading = reading_of(job, frames)
     population = {t: of("population", frames[t], reading) for t in times}
     ground = [others["land"], others["built"], job.settlements.units]
     degurba = {t: of("degurba", population[t], ground) for t in times}

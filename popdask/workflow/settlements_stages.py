@@ -37,8 +37,15 @@ from popdask.tracking.link import compare_frames
 from popdask.tracking.names import GEONAMES_CREDIT, name_settlements, read_places
 from popdask.tracking.settlements import settlement_kinds, settlements
 from popdask.tracking.urbanisation import degree_of_urbanisation
+from popdask.workflow.checks import beyond_notes
 from popdask.workflow.exports import Exports, exported, exporting
-from popdask.workflow.frame_stages import FramesRun, with_work, write_formats
+from popdask.workflow.frame_stages import (
+    FramesRun,
+    people_left_out,
+    with_left_out,
+    with_work,
+    write_formats,
+)
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
@@ -70,6 +77,9 @@ class SettlementStages(FramesRun):
     def compute(self, stage: StagePlan, reporter: Reporter) -> None:
         """Compute what is stale of one stage, and commit it."""
         COMPUTE[stage.name](self, with_work(stage))
+        if stage.name == "population":
+            for text in beyond_notes(self.records()):
+                reporter.note(text)
 
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
@@ -132,6 +142,8 @@ def _places(job: SettlementsJob) -> gpd.GeoDataFrame:
 
 def _ingest(run: SettlementStages, stage: StagePlan) -> None:
     record = {**stage.record, "files": dict(run.files), **owner_record(run.job)}
+    if run.job.input.align:
+        record["beyond"] = people_left_out(run, stage)
     run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
 
 
@@ -163,7 +175,7 @@ def _summary(run: SettlementStages, stage: StagePlan) -> None:
     kinds = settlement_kinds(labels, population, codes)  # in the same order
     table = _as_settlements(table.drop(columns=["velocity", "heading"]))
     table.insert(2, "kind", kinds["kind"].to_numpy())
-    fresh = {"settlement_summary": table, "balance": balance}
+    fresh = {"settlement_summary": table, "balance": with_left_out(run, balance)}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 

@@ -280,3 +280,27 @@ def test_exports(folder, tmp_path):
     assert "Settlements of <span" in page
     assert (place / "country_collection.json").exists()
     assert settlements.plan(settings).done and verify(settings).differences == ()
+
+
+def test_who_lies_beyond_the_grid_is_refused_or_told(tmp_path):
+    write_raster(tmp_path / "pop_2000.tif", country(2000)[:, :20])
+    write_raster(tmp_path / "pop_2001.tif", country(2001))
+    beyond = float(country(2001)[:, 20:].sum(dtype=np.float64))
+
+    def settings(**how):
+        return job(tmp_path, tmp_path / "cut.icechunk", settlements={"names": None}, input=how)
+
+    with pytest.raises(InputError, match=f"{beyond:,.1f} of the .* people of 2001-01-01"):
+        settlements.run(settings(align=True))
+    asked = settings(align=True, max_beyond=0.9)
+    balance = settlements.run(asked).balance
+    assert balance["beyond"].tolist() == [0.0, pytest.approx(beyond, rel=1e-12)]
+    assert verify(asked).differences == () and f"{beyond:,.1f}" in verify(asked).notes[0]
+    whole = settlements.run(settings(align="cover"))
+    assert whole.balance["beyond"].tolist() == [0.0, 0.0]
+    assert RegionStore(asked.output.store).dataset().sizes["x"] == 72
+
+
+def test_a_setting_that_settlements_do_not_heed_is_unknown():
+    with pytest.raises(ValueError, match="register"):
+        job("somewhere", "nowhere.icechunk", input={"register": "shift"})
