@@ -45,7 +45,7 @@ def frame_paths(job: FramesJob) -> dict[np.datetime64, str]:
 
 
 def reading_of(job: FramesJob, versions: Mapping[str, str]) -> dict[str, Any]:
-    """What reading a frame depends on beside its own file, of the versions of all files in order."""
+    """What reading a frame depends on beside its own file, of all files' versions in order."""
     # Aligned frames depend on the first one, which gives the grid, or on all that it covers.
     grid: Any = list(versions.values()) if job.input.align else None
     grid = grid[0] if job.input.align is True else grid
