@@ -319,7 +319,9 @@ def draw(job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
     folder = job.export_folder / "figures"
     with (reporter or Reporter()).stage("figures", "to do"):
         labels, people = last["settlement"], last["population"]
-        drawn = {"settlements": maps.map_figure(labels, people, tracks=_as_communities(tracks))}
+        title = f"settlements {style.year(labels['time'].values)}"
+        tracks = _as_communities(tracks)
+        drawn = {"settlements": maps.map_figure(labels, people, tracks=tracks, title=title)}
         if found.sizes["time"] > 1:
             drawn["change"] = maps.change_figure(first["population"], people)
         return [
