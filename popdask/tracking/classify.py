@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 import xarray as xr
+from dask.graph_manipulation import bind
 from dask_ml.cluster import KMeans
 from dask_ml.preprocessing import StandardScaler
 from numpy.typing import ArrayLike, NDArray
@@ -296,9 +297,11 @@ def _hold(
     if lazy:
         before = da.asarray(before).rechunk(frames.chunks[1:3])
     meta: NDArray = np.empty((0, 0), np.int16)
-    found = []
+    found: list[Any] = []
     for frame in frames:
         if lazy:
+            # Else latents of all frames are computed at once, and wait for the frames before them.
+            frame = bind(frame, before) if found else frame
             before = da.blockwise(
                 _held_block, "yx", frame, "yxl", before, "yx", dtype=np.int16, meta=meta,
                 hold=hold, **model,

@@ -242,8 +242,8 @@ TASKS = {
     "export": (1.0, 1.0),
 }
 
-#: Tasks for each chunk of classes that are held.
-HOLD_TASKS = 2.0
+#: Tasks for each chunk of classes that are held, as above.
+HOLD_TASKS = (3.8, 2.0)
 
 #: Tasks for each chunk of a flow that links follow.
 FLOW_TASKS = 8.0
@@ -390,7 +390,7 @@ def _tasks(job: CommunitiesJob, stage: StagePlan, extent: Extent, frames: int) -
     if stage.name == "summary" and not stage.whole:
         tasks += 5.8  # some frames of an array are not fused with the reading
     if stage.name == "classes" and hold_of(job):
-        tasks += HOLD_TASKS
+        tasks += HOLD_TASKS[0 if several else 1]
     if stage.name == "links":
         tasks += FLOW_TASKS * _link_flows(job)
     if stage.name == "export":
