@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 import xarray as xr
+from dask.base import clone_key
 from dask.graph_manipulation import bind
 from dask_ml.cluster import KMeans
 from dask_ml.preprocessing import StandardScaler
@@ -292,7 +293,7 @@ def _hold(
     if lazy:
         array = array.rechunk({-1: -1} if latent.ndim == 3 else {0: 1, -1: -1})
     frames = array[None] if latent.ndim == 3 else array
-    before = np.full(frames.shape[1:3], -1, np.int16) if first is None else first.data
+    before: Any = np.full(frames.shape[1:3], -1, np.int16) if first is None else first.data
     before = before.astype(np.int16)
     if lazy:
         before = da.asarray(before).rechunk(frames.chunks[1:3])
@@ -300,8 +301,7 @@ def _hold(
     found: list[Any] = []
     for frame in frames:
         if lazy:
-            # Else latents of all frames are computed at once, and wait for the frames before them.
-            frame = bind(frame, before) if found else frame
+            frame = _after(frame, before) if found else frame
             before = da.blockwise(
                 _held_block, "yx", frame, "yxl", before, "yx", dtype=np.int16, meta=meta,
                 hold=hold, **model,
@@ -311,6 +311,16 @@ def _hold(
         found.append(before)
     classes = da.stack(found) if lazy else np.stack(found)
     return classes[0] if latent.ndim == 3 else classes
+
+
+def _after(frame: da.Array, before: da.Array) -> da.Array:
+    """The frame, computed when that before it is: else latents of all wait for each other."""
+    bound = bind(frame, before, seed=before.name)
+    for name, layer in frame.dask.layers.items():  # some forget which workers they ask for
+        copied = bound.dask.layers.get(clone_key(name, seed=before.name))
+        if copied is not None and layer.annotations:
+            copied.annotations = layer.annotations
+    return bound
 
 
 def _check_hold(latent: DataArray, first: DataArray | None, hold: float) -> None:

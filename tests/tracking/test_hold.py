@@ -108,6 +108,27 @@ def test_it_is_lazy():
     assert classes.shape == (3, 8, 8) and classes.dtype == np.int16
 
 
+def test_every_frame_asks_for_the_workers_that_latents_ask_for():
+    with dask.annotate(resources={"GPU": 1}):
+        data = da.map_overlap(abs, da.zeros((3, 8, 8, 3), chunks=(1, 4, 4, 3)), depth=(0, 1, 1, 0))
+    classes = classify(xr.DataArray(data, dims=DIMS), MODEL, hold=0.5).data
+    asked = [layer for layer in classes.dask.layers.values() if layer.annotations]
+    assert len(asked) == 3 * len(data.dask.layers)
+
+
+def test_only_the_cells_of_one_frame_are_held_at_a_time():
+    order = []
+
+    def read(block, block_info=None):
+        order.append(block_info[0]["chunk-location"][0])
+        return block
+
+    data = da.zeros((3, 8, 8, 3), chunks=(1, 4, 4, 3)).map_blocks(read, dtype=float)
+    order.clear()
+    classify(xr.DataArray(data, dims=DIMS), MODEL, hold=0.5).compute(scheduler="threads")
+    assert order == sorted(order) and len(order) == 12
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
