@@ -1,4 +1,6 @@
-"""The cells that are trained on, classified and grouped.
+"""Which cells count, and samples of them drawn by their global index.
+
+The cells that are trained on, classified and grouped.
 
 A raster's wilderness would fill classes and communities of its own, and most of the time of a run.
 The domain leaves it out: by default a cell belongs when it has data and its window sees people.

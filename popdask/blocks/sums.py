@@ -1,4 +1,6 @@
-"""Real numbers written as two integers, so that sums are exact: the same in any order and chunks.
+"""Sums over blocks that do not depend on their order: exact words, trees, tables by label.
+
+Real numbers written as two integers, so that sums are exact: the same in any order and chunks.
 
 A value is a whole number of 2⁻²⁸ and a remainder counted in 2⁻⁵⁶ (of a person, a km², a cell).
 Every float32 from 2⁻³³ to 2³⁴ is such a pair *without rounding*, and the words add up without

@@ -1,4 +1,6 @@
-"""How torch is held still while it computes.
+"""Torch held still: fixed arithmetic, where it computes, and models as safetensors.
+
+How torch is held still while it computes.
 
 The devices that torch computes on.
 

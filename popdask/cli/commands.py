@@ -1,4 +1,6 @@
-"""Arguments and options that several commands take.
+"""The commands of operators.
+
+Arguments and options that several commands take.
 
 The commands of a population job's models: train, tune, evaluate and explain.
 

@@ -1,4 +1,6 @@
-"""How sizes, times and numbers are told.
+"""What the command line prints with, and how it ends in order.
+
+How sizes, times and numbers are told.
 
 What everything that is shown goes through: lines as they are, complaints, and tables.
 

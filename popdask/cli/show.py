@@ -1,4 +1,6 @@
-"""What a run has found: communities and people, estimates and their scores, groups of cells.
+"""Tables that the command line shows.
+
+What a run has found: communities and people, estimates and their scores, groups of cells.
 
 Before a run: its settings, what is to be computed, what that costs, and what is left.
 

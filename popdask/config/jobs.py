@@ -1,4 +1,6 @@
-"""The settings of the communities job: population rasters in, communities through time out.
+"""The settings of every kind of job.
+
+The settings of the communities job: population rasters in, communities through time out.
 
 The settings of the settlements job: population rasters in, places through time out.
 

@@ -1,4 +1,6 @@
-"""Files of settings: TOML with variables, read for job files and cluster files alike.
+"""Job files: TOML with variables, read into settings.
+
+Files of settings: TOML with variables, read for job files and cluster files alike.
 
 Job files, read into typed settings.
 """

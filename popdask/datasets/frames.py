@@ -1,4 +1,6 @@
-"""Who made the rasters, and what they ask for in return.
+"""Fetched rasters laid as frames, with their years and credits.
+
+Who made the rasters, and what they ask for in return.
 
 The years that are wanted, of those that a source has.
 

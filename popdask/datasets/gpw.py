@@ -1,4 +1,6 @@
-"""Pixels of GPW v4.11 from Google Earth Engine.
+"""GPW through Google Earth Engine.
+
+Pixels of GPW v4.11 from Google Earth Engine.
 
 **Never run against Google**, for want of an account. The requests follow the documentation of
 `ee.data.computePixels`; with earthengine-api 1.7 they were tried against a server of the tests.

@@ -1,4 +1,6 @@
-"""The tiles of the Global Human Settlement Layer, R2023A.
+"""Tiles of a published grid, and whole frames made of them.
+
+The tiles of the Global Human Settlement Layer, R2023A.
 
 Rows count from the north and columns from the west, both from 1: ``R3_C18`` is a square of 1000 km
 in the Mollweide projection (ESRI:54009), or of 10° in WGS 84. Tiles without land are not published.

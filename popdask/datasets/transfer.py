@@ -1,4 +1,6 @@
-"""The part of a file that has come so far, and a note of what it is part of.
+"""Files brought from the network: in parts, resumed, checked, cached.
+
+The part of a file that has come so far, and a note of what it is part of.
 
 Where files are fetched from: who publishes them, or a mirror.
 

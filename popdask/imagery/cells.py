@@ -1,4 +1,6 @@
-"""Cells as a Dataset: put together, written as Zarr, opened again.
+"""Labelled cells as a dataset: made, joined to larger ones, read from a folder.
+
+Cells as a Dataset: put together, written as Zarr, opened again.
 
 88,869 cells are 88,869 small files as images, and some 1,400 chunks as Zarr.
 

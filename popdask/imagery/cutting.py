@@ -1,4 +1,6 @@
-"""Where an image lies on a cell grid, and the tasks that cut cells out of it.
+"""Images cut into cells, on a lattice of blocks.
+
+Where an image lies on a cell grid, and the tasks that cut cells out of it.
 
 Cells follow the Z-curve over the grid, so those of an aligned square of 8 × 8 cells (fewer where
 they are large) stand next to one another. The image is brought into such squares, each borrows the

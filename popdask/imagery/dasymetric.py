@@ -1,4 +1,6 @@
-"""Census totals kept: estimates scaled so that every zone adds up to its known number of people.
+"""Estimates that keep known totals, and people as whole numbers.
+
+Census totals kept: estimates scaled so that every zone adds up to its known number of people.
 
 In a zone where people are estimated, each cell's estimate is multiplied by total / estimate. In a
 zone where nobody is, the total is spread over the cells that look inhabited, in proportion to their

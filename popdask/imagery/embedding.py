@@ -1,4 +1,6 @@
-"""EfficientNet-B3: what a cell looks like, in 1536 numbers.
+"""How cells look, as numbers: EfficientNet and its copies on workers.
+
+EfficientNet-B3: what a cell looks like, in 1536 numbers.
 
 Tan and Le (2019), "EfficientNet: rethinking model scaling for convolutional neural networks", ICML,
 scaled to B3: 1.2 times as wide and 1.4 times as deep as B0. Layers are named as torchvision names

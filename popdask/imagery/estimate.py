@@ -1,4 +1,6 @@
-"""Estimate the cells of one tile: the array kernel under `popdask.imagery.estimate`.
+"""Presence and people of every cell of a mosaic, and how the two are joined.
+
+Estimate the cells of one tile: the array kernel under `popdask.imagery.estimate`.
 
 The trick is that cells pass one by one. Which kernel torch takes for a row of a batch, and so the
 last bits of its answer, follows from the shape of the batch and the place in it (measured: answers

@@ -1,4 +1,6 @@
-"""Tables of predictions: one row per cell, from popdask or any other program.
+"""Predictions scored beside each other, and baselines that they have to beat.
+
+Tables of predictions: one row per cell, from popdask or any other program.
 
 A table has ``cell`` (a code or a number), ``prediction`` and ``truth`` (people), and perhaps
 ``presence`` (the probability that the cell is inhabited) and ``count`` (people by the regressor

@@ -1,4 +1,6 @@
-"""Figures of a picture that need no learning: its brightness, edges and texture.
+"""Plain features of a cell's image, and trees or ridges on them as a network.
+
+Figures of a picture that need no learning: its brightness, edges and texture.
 
 What a regression on them knows of people is what a network must beat; with boosted trees on top
 they are a model of their own, which costs a thirtieth of a network's training.

@@ -1,4 +1,6 @@
-"""One file of a mosaic: its header checked, its windows read with the pixels that have data.
+"""Files of images: their headers, and mosaics of them.
+
+One file of a mosaic: its header checked, its windows read with the pixels that have data.
 
 The files of a mosaic together: those on one lattice of pixels are read as one raster.
 

@@ -1,4 +1,6 @@
-"""The settings of a training, and those that were published.
+"""What training is fed with: its settings, cells, batches and augmented images.
+
+The settings of a training, and those that were published.
 
 Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation, trained on grey
 orthophotos of 0.5 m, on cells of 100 m and of 300 m. `TrainingConfig.preset` has their settings.

@@ -1,4 +1,6 @@
-"""How the numbers of an image become the input of a network.
+"""Trained models: networks built, their scaling, their file, their mean, and leakage.
+
+How the numbers of an image become the input of a network.
 
 Sellebjerg et al. take 8-bit grey to [0, 1] and then (x − 0.5) / 0.5. Here white, the mean and the
 standard deviation may be others, per band, and travel with the weights.

@@ -1,4 +1,6 @@
-"""Read a block of a mosaic: its files as they are, or through GDAL's warper, tile by tile.
+"""Mosaics opened lazily as one image on the pixels of a grid, warped where need be.
+
+Read a block of a mosaic: its files as they are, or through GDAL's warper, tile by tile.
 
 Tiles lie on a lattice fixed to the origin of the cells, and a tile is warped whole. So a pixel is
 the same to the bit in any chunks. GDAL places a pixel to within an eighth of a pixel of the file.

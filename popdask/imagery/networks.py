@@ -1,4 +1,6 @@
-"""What all networks have in common: the configuration that they were built with, checked.
+"""The networks: what they share, the two of convolutions, and the transformer.
+
+What all networks have in common: the configuration that they were built with, checked.
 
 An image is (B, bands, rows, columns), normalised; forward gives one value per cell, (B,).
 

@@ -1,4 +1,6 @@
-"""Ways to look at scene groups: as a map, as a table, as images of some cells.
+"""Groups of cells that look alike, and views of them.
+
+Ways to look at scene groups: as a map, as a table, as images of some cells.
 
 Groups are a Dataset on cells or on a map, as `popdask.imagery.scenes.scene_groups` gives them.
 

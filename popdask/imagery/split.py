@@ -1,4 +1,6 @@
-"""The inner split: training cells that nothing is learned from, by which a training is judged.
+"""One split of the labelled cells, and training cells that are set aside within it.
+
+The inner split: training cells that nothing is learned from, by which a training is judged.
 
 Whatever is chosen by looking at some cells (the epoch, the rate, a rule) is better on them than
 elsewhere. So a part of the training cells is set aside to choose by, and the cells that scores are

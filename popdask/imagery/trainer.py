@@ -1,4 +1,6 @@
-"""The state of an unfinished training, as one file that is there whole or not at all.
+"""Epochs of a training, and the state that a stopped one goes on from.
+
+The state of an unfinished training, as one file that is there whole or not at all.
 
 Tensors are safetensors, the rest is JSON in their header; nothing is pickled. What is drawn at
 random is drawn anew in every epoch from the seed and the epoch's number: the number is the random

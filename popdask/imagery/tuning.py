@@ -1,4 +1,6 @@
-"""What a search proposes for each kind of model: the settings and their ranges.
+"""The search for better settings: their spaces, its trials, and how it goes on.
+
+What a search proposes for each kind of model: the settings and their ranges.
 
 The classifier's are those that Sellebjerg et al. searched through; of their regressor they searched
 the architecture and the rates. A space takes an Optuna trial and the pixels along a cell's side,

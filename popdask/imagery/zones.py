@@ -1,4 +1,6 @@
-"""Exact sums by zone: the same to the last bit in any order, so in any chunks.
+"""Zones: read, burned onto a grid, and their sums.
+
+Exact sums by zone: the same to the last bit in any order, so in any chunks.
 
 Values are added as the two words of `popdask.blocks.sums`.
 

@@ -1,4 +1,6 @@
-"""Datasets as plain Zarr groups, in a folder or behind a URL.
+"""Frames opened as one lazy cube, and cubes kept as plain Zarr.
+
+Datasets as plain Zarr groups, in a folder or behind a URL.
 
 From rasters to a cube: population(time, y, x) on one grid, lazily.
 

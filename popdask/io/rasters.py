@@ -1,4 +1,6 @@
-"""Fill values that nobody declared: the largest value of a type, where people would be.
+"""Population rasters: headers checked, cells read as people, values that nobody declared, versions.
+
+Fill values that nobody declared: the largest value of a type, where people would be.
 
 A raster that fills the sea with 65535 and does not say so holds millions of people that do not
 exist. One cell may hold the largest value of its type by chance; several cells of one frame do not.

@@ -1,4 +1,6 @@
-"""What is compared: arrays of one shape, in the cells that are known in all of them.
+"""Scores of estimates: people, presence, and intervals over blocks.
+
+What is compared: arrays of one shape, in the cells that are known in all of them.
 
 How right estimated people are: errors by cell, and of the total.
 

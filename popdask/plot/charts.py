@@ -1,4 +1,6 @@
-"""Charts of the analysis: how the encoder learned, what it remembers, how the classes part.
+"""Charts: of training, of classes, of scores.
+
+Charts of the analysis: how the encoder learned, what it remembers, how the classes part.
 
 Each draws a table or the values of :mod:`popdask.tracking.diagnostics`. What is empty, because
 nothing moves or there is one class only, is drawn as empty axes that say so.

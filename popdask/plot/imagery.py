@@ -1,4 +1,6 @@
-"""Estimates against the truth: cell against cell, and where on the map they differ.
+"""Figures of estimates, of what models look at, and of scenes.
+
+Estimates against the truth: cell against cell, and where on the map they differ.
 
 Why a model says what it says: cells, and over them what in them speaks for people.
 

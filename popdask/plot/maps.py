@@ -1,4 +1,6 @@
-"""Maps of populations, classes and communities, and of the tracks they leave.
+"""Maps: populations, classes and communities, means, motion.
+
+Maps of populations, classes and communities, and of the tracks they leave.
 
 Rasters beyond what a panel can show are reduced first: people by the maximum (a village must not
 disappear), communities by the commonest one, and classes, which are numbered from the commonest on,

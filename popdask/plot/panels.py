@@ -1,4 +1,6 @@
-"""Rasters of any size reduced to what a figure can show, chunk by chunk.
+"""Panels of maps: rasters made small, and drawn.
+
+Rasters of any size reduced to what a figure can show, chunk by chunk.
 
 People are reduced by the maximum (a village must not disappear), labels by the commonest one that
 is not −1 (nor must a community). The trick is to move the chunks' borders to those of the blocks:

@@ -1,4 +1,6 @@
-"""What figures look like: one style, and colours that colour-blind eyes tell apart.
+"""The style of figures: colours, sheets, times, places, files.
+
+What figures look like: one style, and colours that colour-blind eyes tell apart.
 
 The colour of a track or a community is a function of its number alone: it is the same in every
 frame, in every figure and after every run. Hues follow the golden angle at three lightnesses of the

@@ -1,4 +1,6 @@
-"""The maps of a report: every frame of every layer, as fine as a budget of bytes allows.
+"""The maps of a report, and what it is put together from.
+
+The maps of a report: every frame of every layer, as fine as a budget of bytes allows.
 
 Frames are read once, chunk by chunk, at the finest level that a browser can draw; every coarser
 level of the pyramid comes from the one before it. People of cells that become one are added, and

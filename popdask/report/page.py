@@ -1,4 +1,6 @@
-"""The page of a report: its template, styles and scripts, and what they are filled with.
+"""The report as one page: its template, its pictures, its file.
+
+The page of a report: its template, styles and scripts, and what they are filled with.
 
 Everything that comes from files is text: the template escapes it, and in scripts it stands as JSON
 without angle brackets.

@@ -1,4 +1,6 @@
-"""The charts of a report, drawn by Bokeh: map, curves, timeline and balance.
+"""The curves and the timeline of a report.
+
+The charts of a report, drawn by Bokeh: map, curves, timeline and balance.
 
 Here they get their axes, glyphs and tools; the page's script fills the map and the curves when
 somebody moves the slider or picks a community. Colours of axes, grids and texts are CSS variables

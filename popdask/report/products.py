@@ -1,4 +1,6 @@
-"""What the report of a communities job shows.
+"""What the report of each kind of job shows.
+
+What the report of a communities job shows.
 
 What the reports of the imagery jobs show: people estimated from images, and groups of scenes.
 """

@@ -1,4 +1,6 @@
-"""The tables of a report, as the columns that its page sorts, searches and draws.
+"""The tables of a report, and the record of its run.
+
+The tables of a report, as the columns that its page sorts, searches and draws.
 
 Frames are positions in time, places are kilometres from the lower left corner of the grid.
 

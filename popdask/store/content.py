@@ -1,4 +1,6 @@
-"""Checksums of what is stored: of frames of arrays, whatever their chunks, and of files.
+"""What a repository holds: checksums, files, groups.
+
+Checksums of what is stored: of frames of arrays, whatever their chunks, and of files.
 
 A frame's checksum is the sum, modulo 2^64, of a 64-bit hash of every cell's position and bits. A
 sum does not depend on its order, so neither does the checksum on the chunks; each chunk is hashed

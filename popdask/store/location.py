@@ -1,4 +1,6 @@
-"""What goes wrong with a store while a run works on it, said in one sentence.
+"""Where a repository lies, and errors of such places in one sentence.
+
+What goes wrong with a store while a run works on it, said in one sentence.
 
 Where a region's repository is: a folder of this machine, or a prefix of a bucket.
 """

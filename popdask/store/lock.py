@@ -1,4 +1,6 @@
-"""The lock of a region: one run at a time, and who it is.
+"""One run at a time: the lock of a folder, and that of a prefix on S3.
+
+The lock of a region: one run at a time, and who it is.
 
 The lock is the operating system's (``flock`` on a file beside the store), so it ends with the
 process that holds it, however that ends. Beside it lies a note of who holds it. Worker processes do

@@ -1,4 +1,6 @@
-"""Which results belong to which stages, as their records tell.
+"""Records of a repository: which stage owns what, its layout in time, runs, commits.
+
+Which results belong to which stages, as their records tell.
 
 A record names what was written with it: arrays by ``checksums``, files by ``sha256`` and groups by
 ``groups``. It belongs to the stage of its own name, or to the one that it names as ``of``.

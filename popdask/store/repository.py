@@ -1,4 +1,6 @@
-"""Which finished runs a region keeps, and which of them its readers see.
+"""A region's repository as readers see it: arrays, tables, history; rollback and expiry.
+
+Which finished runs a region keeps, and which of them its readers see.
 
 A run is the snapshot that its tag names. Icechunk forgets snapshots by their age alone, which is
 enough: the runs that stay are the latest ones. Going back to an earlier run is a new entry of the

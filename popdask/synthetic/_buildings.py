@@ -1,4 +1,6 @@
-"""Homes and their people, and the small things around them.
+"""Buildings of a drawn country: homes, lone farms, blocks.
+
+Homes and their people, and the small things around them.
 
 How many live behind a roof is a mean that grows with its area, times that of the district (the old
 here, young families there), and a draw; a few homes are vacant.

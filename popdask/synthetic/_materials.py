@@ -1,4 +1,6 @@
-"""What the drawn world is made of, and the light that each material sends back.
+"""What a drawn country is made of: materials, noise, things.
+
+What the drawn world is made of, and the light that each material sends back.
 
 Chance by place: numbers that depend on a lattice point and a salt alone.
 

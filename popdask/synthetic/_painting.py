@@ -1,4 +1,6 @@
-"""Things painted onto the ground of the drawn world: their shadows, then their roofs.
+"""How a drawn country is painted: ground, trees, light and camera.
+
+Things painted onto the ground of the drawn world: their shadows, then their roofs.
 
 A pixel is in the shadow of a thing if the ray towards the sun meets the box that the thing fills;
 the faces of a roof are as bright as they lie to the sun.

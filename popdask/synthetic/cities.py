@@ -1,4 +1,6 @@
-"""Worlds with a known answer: cities that move, grow, shrink, split, merge, appear and vanish.
+"""Cities rendered into a population, and an invented country of them.
+
+Worlds with a known answer: cities that move, grow, shrink, split, merge, appear and vanish.
 
 A city is an ellipse of people with a flat top and a soft foot, ``(1 - rho^4)^2`` in the normalised
 distance rho, and nobody beyond it: cities that do not touch are told apart by any method worth its

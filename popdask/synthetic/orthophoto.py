@@ -1,4 +1,6 @@
-"""Where things stand in the drawn country: towns and villages, and what stands alone.
+"""A drawn country seen from the air, with the people of every cell.
+
+Where things stand in the drawn country: towns and villages, and what stands alone.
 
 Everything is told site by site. A site of a jittered lattice is drawn by a generator of its own,
 seeded by its lattice point, so a window needs the sites around it and nothing else. Sites keep off

@@ -1,4 +1,6 @@
-"""Whole cells that squares of one frame lie away in another: matching, coarse to fine.
+"""Motion across many cells: squares matched coarse to fine, and their frames warped.
+
+Whole cells that squares of one frame lie away in another: matching, coarse to fine.
 
 A pyramid halves both frames again and again by the mean of 2 × 2 cells. At its top every square of
 4 × 4 cells is compared, together with the cells around it, with the other frame at all shifts of up

@@ -158,6 +158,7 @@ def _large(joined: Joined, people: float) -> list[NDArray[np.int32]]:
 
 
 def take(parts: Sequence[Any], number: int) -> Any:
+    """The part of one block."""
     return parts[number]
 
 

@@ -148,6 +148,7 @@ def grow(
 
 
 def any_active(states: Sequence[State]) -> bool:
+    """Whether cells of any block may still join a centre."""
     return any(state.active for state in states)
 
 
@@ -233,6 +234,7 @@ def _touched(
 
 
 def near(found: Sequence[Found]) -> NDArray[np.int32]:
+    """Numbers that any block has met, each once."""
     return np.unique(np.concatenate([block.near for block in found]))
 
 

@@ -1,4 +1,6 @@
-"""The nearest centre of rows of latents, on plain arrays.
+"""Classes of cells: the nearest centre, held through time, and how centres are fitted.
+
+The nearest centre of rows of latents, on plain arrays.
 
 An argmin flips on the last bit, so distances are summed row by row in a fixed order: the classes
 depend on the latents and the centres, never on how rows are cut into blocks.

@@ -1,4 +1,6 @@
-"""Outlines of communities, in whole cells.
+"""Communities described: people, area, outline, place and motion; and that nobody gets lost.
+
+Outlines of communities, in whole cells.
 
 Each chunk outlines its own cells, and the pieces of a community are joined in integer coordinates,
 where no rounding can part two neighbours. Only pieces that reach the border of their chunk have

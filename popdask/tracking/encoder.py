@@ -1,4 +1,6 @@
-"""The window autoencoder itself: layers, shapes and the flow of a batch.
+"""The encoder that one stage trains and others use: its network, and the fitted model.
+
+The window autoencoder itself: layers, shapes and the flow of a batch.
 
 One dense network in one file, after the window autoencoder of olley102's PopulationCountClustering.
 

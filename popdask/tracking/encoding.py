@@ -1,4 +1,6 @@
-"""The window autoencoder as a convolution: the array kernel under `popdask.tracking.encoding`.
+"""Cells encoded: windows as convolutions, on a lattice of tiles.
+
+The window autoencoder as a convolution: the array kernel under `popdask.tracking.encoding`.
 
 A dense layer on every 7 × 7 window is a 7 × 7 convolution, so windows are never built: the first
 layer is a convolution of the three scaled channels, the later ones are matrix products. The two

@@ -1,4 +1,6 @@
-"""Growth against movement: what a flow carries into and out of every cell, and what remains.
+"""How people change where they are: movement and growth, and derivatives of flow and frames.
+
+Growth against movement: what a flow carries into and out of every cell, and what remains.
 
 People who move with velocity v and are born or die at the rate s obey the balance ∂P/∂t = −∇·(Pv)
 + s. Here the people of every cell are carried to where the flow takes them; s is what the next

@@ -1,4 +1,6 @@
-"""Settlements: connected cells of 1 km that are densely lived in, held through time.
+"""Settlements, held through time, and which are cities, towns and villages.
+
+Settlements: connected cells of 1 km that are densely lived in, held through time.
 
 The cells are those of rural and urban clusters in the Degree of Urbanisation (GHSL Data Package
 2023, JRC): 300 people per km² of land or more, touching at edges or corners, 500 people together.

@@ -1,4 +1,6 @@
-"""Tracks: communities that keep their identity through time, and what becomes of them.
+"""Tracks: links chained into histories, and the check that a table of them is whole.
+
+Tracks: communities that keep their identity through time, and what becomes of them.
 
 Links (:mod:`popdask.tracking.link`) say which communities of one frame have to do with which of
 the next. A track is a chain of them. The heaviest link of a community is the one that moves most

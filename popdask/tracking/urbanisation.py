@@ -1,4 +1,6 @@
-"""The tasks of a classification by the Degree of Urbanisation, for every block of every frame.
+"""The Degree of Urbanisation of every cell, and urban centres.
+
+The tasks of a classification by the Degree of Urbanisation, for every block of every frame.
 
 The Degree of Urbanisation of cells: urban centres, clusters and rural cells, as the UN defines.
 

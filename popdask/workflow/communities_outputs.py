@@ -1,4 +1,6 @@
-"""The pictures of a finished run: maps of every stage, and how good its models are.
+"""The pictures of a communities job and of its report.
+
+The pictures of a finished run: maps of every stage, and how good its models are.
 
 store → cells drawn at random → codes, reconstructions → analysis → figures → PNG files
 

@@ -1,4 +1,6 @@
-"""The names of the files that the communities job exports.
+"""What a communities job depends on, exports and costs.
+
+The names of the files that the communities job exports.
 
 What a run of the communities job has to compute.
 

@@ -1,4 +1,6 @@
-"""Estimates of labelled cells, by the models and by what they have to beat.
+"""A population job's models judged: their rule, their scores, their rivals.
+
+Estimates of labelled cells, by the models and by what they have to beat.
 
 Which rule joins presence and counts: the job's, or what measures better on inner folds.
 

@@ -1,4 +1,6 @@
-"""Where the exported files of a job lie: a folder of this machine, or a prefix of a bucket.
+"""Where exports go, and what they may replace.
+
+Where the exported files of a job lie: a folder of this machine, or a prefix of a bucket.
 
 Files are written in a folder, whichever it is. That of a bucket is a temporary one: what is not in
 the bucket yet is put from there as whole objects, so that a reader sees the old one or the new one.

@@ -1,4 +1,6 @@
-"""Exported files on record: what a stage wrote, what stays, what goes, and what was changed since.
+"""Exported files on record, and the page of a job.
+
+Exported files on record: what a stage wrote, what stays, what goes, and what was changed since.
 
 A file lies outside the store, so anybody can change it or take it away. Its size and SHA-256 are
 taken when it is written, and kept with the record of its stage, under its path within the folder of

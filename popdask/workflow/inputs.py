@@ -1,4 +1,6 @@
-"""What a run was made from and with: files, settings, versions, machine; and no secrets.
+"""What a run reads and puts on record: files, images, bands, and whom to credit.
+
+What a run was made from and with: files, settings, versions, machine; and no secrets.
 
 The mosaics of a job: which files they are, whether they changed, and how they are opened.
 

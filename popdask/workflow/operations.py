@@ -1,4 +1,6 @@
-"""How a region stands: what its readers see, what is under way, and what a run would compute.
+"""What operators ask of a region: status, verification, maintenance, the report.
+
+How a region stands: what its readers see, what is under way, and what a run would compute.
 
 Whether the finished results are still what was computed.
 

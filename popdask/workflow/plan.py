@@ -1,4 +1,6 @@
-"""What a run has to compute, decided from settings and records alone.
+"""What a run has to compute, what that costs, and how long the same took before.
+
+What a run has to compute, decided from settings and records alone.
 
 Every frame of every stage has a fingerprint of all that it depends on: the settings of the stage,
 the version of its code, and the fingerprints of what it reads. A frame is computed when its

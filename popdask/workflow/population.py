@@ -1,4 +1,6 @@
-"""What a run of the population job has to compute.
+"""The population job: what its stages depend on, and what a run gives.
+
+What a run of the population job has to compute.
 
 A trained model is kept as long as the labelled cells and its settings are the same: a mosaic of
 another date costs its own estimates and nothing else. Where it makes the arrays cover other cells,

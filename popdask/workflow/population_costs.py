@@ -1,4 +1,6 @@
-"""What the stages of the population job cost, counted from the headers of its mosaics.
+"""What a population job costs, with the jobs that follow it.
+
+What the stages of the population job cost, counted from the headers of its mosaics.
 
 Upper estimates where nothing but the images could tell: every estimated cell counts as inhabited,
 every labelled cell as one with pixels, and training goes through all of its epochs. What follows

@@ -1,4 +1,6 @@
-"""The files that a population job reads: which they are, and whether they have changed.
+"""What a population job reads: mosaics, counts, drawn countries, earlier estimates.
+
+The files that a population job reads: which they are, and whether they have changed.
 
 Labelled cells and counts, read as a population job says.
 

@@ -1,4 +1,6 @@
-"""The results of the population job as files: rasters, tables, a cube and a catalogue.
+"""The files and pictures of a population job, and what its models look at.
+
+The results of the population job as files: rasters, tables, a cube and a catalogue.
 
 The pictures of a finished population run: estimates, their errors, how the models learned.
 

@@ -1,4 +1,6 @@
-"""The search for good settings of a job's models, on the cells that its training has cut.
+"""The search for a population job's settings, and estimates compared.
+
+The search for good settings of a job's models, on the cells that its training has cut.
 
 Estimates scored side by side: those of a job's last run, and tables from anywhere.
 """

@@ -1,4 +1,6 @@
-"""Many regions in one run, one after the other: what is stale of each, on one cluster.
+"""Many regions: run one after the other, and how they stand.
+
+Many regions in one run, one after the other: what is stale of each, on one cluster.
 
 Each region has its own job file, lock, store and log. One that fails, or whose job file is wrong,
 leaves the others running.

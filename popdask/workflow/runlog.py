@@ -1,4 +1,6 @@
-"""How a run tells what it does: one line for each stage, and a bar where there is a terminal.
+"""What runs say of themselves: their logs, where those lie, and attempts read from them.
+
+How a run tells what it does: one line for each stage, and a bar where there is a terminal.
 
 Where the logs of a region lie: beside its store, on this machine or in the same bucket.
 

@@ -1,4 +1,6 @@
-"""Work for certain workers: training runs once, in one place; it and encoding want a GPU.
+"""How any job is run, and on which workers.
+
+Work for certain workers: training runs once, in one place; it and encoding want a GPU.
 
 How any job is run: what is stale is computed stage by stage, committed, at the end published.
 

@@ -1,4 +1,6 @@
-"""What the stages of the scenes job cost, counted from the header of its mosaic.
+"""The scenes job: mosaics in, groups of cells that look alike out.
+
+What the stages of the scenes job cost, counted from the header of its mosaic.
 
 Runs of the scenes job: aerial images in, groups of cells that look alike out.
 
