@@ -14,13 +14,13 @@ from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob
 from popdask.io import extents, grids, rasters
 from popdask.store.repository import RegionStore
-from popdask.tracking.events import EVENTS
 from popdask.workflow import frames, runner
 from popdask.workflow.communities_plan import MODELS, costs, export_names, plan_communities
 from popdask.workflow.exports import without_missing
 from popdask.workflow.frames import (
     MOST_CELLS,
     FramesJob,
+    describe_result,
     displacements,
     frame_paths,
     open_source,
@@ -52,16 +52,9 @@ class CommunitiesResult(ReprMixin):
 
     def summary(self) -> dict[str, str]:
         """What was computed and found, in a few words."""
-        computed = [stage.name for stage in self.plan if not stage.done]
-        people, events = self.balance["raster"], self.tracks["event"].value_counts()
-        return {
-            "computed": ", ".join(computed) or "nothing, all was done",
-            "people": f"{people.iloc[0]:,.0f} at first, {people.iloc[-1]:,.0f} at last",
-            "communities": f"{len(self.communities):,} in {len(self.balance)} frames",
-            "tracks": f"{self.tracks['track'].nunique():,}: "
-            + ", ".join(f"{events[event]:,} {event}" for event in EVENTS if event in events),
-            "results": str(self.store.path),
-        }
+        return describe_result(
+            "communities", self.communities, self.plan, self.tracks, self.balance, self.store
+        )
 
 
 class CommunitiesPipeline:

@@ -23,8 +23,10 @@ from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.io import cube as cube_module
 from popdask.io import rasters
 from popdask.io.frames import find_frames
+from popdask.store.repository import RegionStore
+from popdask.tracking.events import EVENTS
 from popdask.tracking.registration import displacement, displacement_warnings, shift_frame
-from popdask.workflow.plan import fingerprint
+from popdask.workflow.plan import Plan, fingerprint
 from popdask.workflow.runner import Files
 
 #: Cells that a plan reads to see how frames lie; where there are more, the run tells.
@@ -166,3 +168,24 @@ def _words(shift: Shift) -> str:
         if cells
     ]
     return " and ".join(moved)
+
+
+def describe_result(
+    kind: str,
+    rows: pd.DataFrame,
+    plan: Plan,
+    tracks: pd.DataFrame,
+    balance: pd.DataFrame,
+    store: RegionStore,
+) -> dict[str, str]:
+    """What a run computed and found, in a few words; the rows are of what `kind` names."""
+    computed = [stage.name for stage in plan if not stage.done]
+    people, events = balance["raster"], tracks["event"].value_counts()
+    return {
+        "computed": ", ".join(computed) or "nothing, all was done",
+        "people": f"{people.iloc[0]:,.0f} at first, {people.iloc[-1]:,.0f} at last",
+        kind: f"{len(rows):,} in {len(balance)} frames",
+        "tracks": f"{tracks['track'].nunique():,}: "
+        + ", ".join(f"{events[event]:,} {event}" for event in EVENTS if event in events),
+        "results": str(store.path),
+    }

@@ -24,11 +24,10 @@ from popdask.config.jobs import SettlementsJob
 from popdask.io import rasters
 from popdask.io.cube import CHUNK
 from popdask.store.repository import RegionStore
-from popdask.tracking.events import EVENTS
 from popdask.workflow import communities, runner
 from popdask.workflow.checks import check_labels
 from popdask.workflow.exports import without_missing
-from popdask.workflow.frames import frame_paths, open_source, reading_of
+from popdask.workflow.frames import describe_result, frame_paths, open_source, reading_of
 from popdask.workflow.inputs import file_fingerprint, file_fingerprints, package_version
 from popdask.workflow.plan import Costs, Plan, StageCost, decide, fingerprint, plain
 from popdask.workflow.progress import Reporter
@@ -80,16 +79,9 @@ class SettlementsResult(ReprMixin):
 
     def summary(self) -> dict[str, str]:
         """What was computed and found, in a few words."""
-        computed = [stage.name for stage in self.plan if not stage.done]
-        people, events = self.balance["raster"], self.tracks["event"].value_counts()
-        return {
-            "computed": ", ".join(computed) or "nothing, all was done",
-            "people": f"{people.iloc[0]:,.0f} at first, {people.iloc[-1]:,.0f} at last",
-            "settlements": f"{len(self.settlements):,} in {len(self.balance)} frames",
-            "tracks": f"{self.tracks['track'].nunique():,}: "
-            + ", ".join(f"{events[event]:,} {event}" for event in EVENTS if event in events),
-            "results": str(self.store.path),
-        }
+        return describe_result(
+            "settlements", self.settlements, self.plan, self.tracks, self.balance, self.store
+        )
 
 
 class SettlementsPipeline:
