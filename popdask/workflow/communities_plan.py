@@ -244,8 +244,9 @@ TASKS = {
     "export": (1.0, 1.0),
 }
 
-#: Tasks for each chunk of classes that are held, as above.
-HOLD_TASKS = (3.8, 2.0)
+#: Tasks that holding classes adds for each chunk, and for each frame of several chunks, which waits
+#: for the whole one before it.
+HOLD_TASKS, WAIT_TASKS = (0.35, 4.3), 21
 
 #: Tasks for each chunk of a flow that links follow.
 FLOW_TASKS = 8.0
@@ -392,7 +393,7 @@ def _tasks(job: CommunitiesJob, stage: StagePlan, extent: Extent, frames: int) -
     if stage.name == "summary" and not stage.whole:
         tasks += 5.8  # some frames of an array are not fused with the reading
     if stage.name == "classes" and hold_of(job):
-        tasks += HOLD_TASKS[0 if several else 1]
+        tasks += HOLD_TASKS[0 if several else 1] + WAIT_TASKS * several / extent.blocks
     if stage.name == "links":
         tasks += FLOW_TASKS * _link_flows(job)
     if stage.name == "export":
