@@ -14,10 +14,13 @@ from benchmarks.estimate import PIXEL, full_models, small_models
 from benchmarks.machine import Machine, Row, duration, in_child, measured, timed
 from benchmarks.wholejob import draw
 from popdask.config import CommunitiesJob, PopulationJob
-from popdask.workflow import population, population_costs
-from popdask.workflow.communities import plan, run
-from popdask.workflow.communities_plan import Extent, costs, count, plan_communities
+from popdask.workflow import population
+from popdask.workflow.communities import PIPELINE, plan, run
+from popdask.workflow.frame_costs import Extent
+from popdask.workflow.frame_stages import basis
 from popdask.workflow.plan import measured_stages
+from popdask.workflow.runner import count
+from popdask.workflow.stage import decide
 
 MEMORY = 2 * 2**30
 KM = 30  # along a side of the mosaic
@@ -35,7 +38,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
     )
     with tempfile.TemporaryDirectory() as folder:
         job = mosaic_job(Path(folder), quick=quick)
-        told, spent = timed(lambda: population_costs.costs(job, population.plan(job)))
+        told, spent = timed(lambda: population.PIPELINE.costs(job, population.plan(job)))
     yield Row(
         "plan, mosaic",
         f"{KM} × {KM} km at {PIXEL} m, {told.stages['estimate'].written // 8:,} cells",
@@ -47,7 +50,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
         job, cells = draw(Path(folder) / "large", (2, 1) if quick else (6, 5), 512)
         beside = small.output.model_copy(update={"store": f"{folder}/large/small.icechunk"})
         run(small.model_copy(update={"output": beside}))
-        counted = costs(job, plan(job))
+        counted = PIPELINE.costs(job, plan(job))
         seconds = counted.seconds(measured_stages(job, counted.amounts))
         told = sum(one or 0.0 for one in seconds.values())
         _, spent = timed(run, job)
@@ -89,5 +92,10 @@ def planned() -> tuple[int, int, float, int]:
     )
     inputs = {f"{1900 + year}-01-01T00:00:00": str(year) for year in range(100)}
     extent = Extent(100, 32_000, 32_000, 1000, 0.2, 0.4)
-    told, spent = measured(lambda: count(job, plan_communities(job, inputs, {}), extent))
+
+    def counted():
+        plan = decide(PIPELINE.stages, basis(job, inputs, {}))
+        return count(PIPELINE.stages, job, plan, extent)
+
+    told, spent = measured(counted)
     return told.chunks, told.tasks, spent.wall, max(spent.peak, 0)

@@ -157,11 +157,11 @@ def _popdask(
 def plan(job: JobFile) -> None:
     """Print every setting of a job, what a run of it would compute, and what that costs here."""
     from popdask._local_cluster import cores_at_hand, memory_at_hand, workers_at_hand
-    from popdask.workflow.pipelines import product
+    from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.plan import Resources, measured_stages
 
     settings = load_job(job)
-    kind, memory = product(settings), memory_at_hand()
+    kind, memory = pipeline_of(settings), memory_at_hand()
     workers, threads = workers_at_hand(cores_at_hand(), memory)
     crew, planned = Resources(workers, threads, memory // workers), kind.plan(settings)
     costs = kind.costs(settings, planned)
@@ -188,11 +188,11 @@ def run(
     log: Logs = None,
 ) -> None:
     """Run a job, or as much of it as is not done yet."""
-    from popdask.workflow.pipelines import product
+    from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.runlog import RunLog
 
     settings = load_job(job)
-    kind = product(settings)
+    kind = pipeline_of(settings)
     with stoppable(settings.name, cluster) as (reporter, workers):
         with RunLog(settings, reporter, log, only) as told:
             if only is None:
@@ -311,11 +311,11 @@ def expire(
 @app.command()
 def figures(job: JobFile, cluster: ClusterIfAny = None) -> None:
     """Draw maps and charts of the last finished run."""
-    from popdask.workflow.pipelines import product
+    from popdask.workflow.pipelines import pipeline_of
 
     settings = load_job(job)
     with computing(settings.name, cluster):
-        paths = product(settings).draw(settings, ConsoleReporter(console.out))
+        paths = pipeline_of(settings).draw(settings, ConsoleReporter(console.out))
     for path in paths:
         console.say(str(path))
 

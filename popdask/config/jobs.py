@@ -40,6 +40,10 @@ MOST_SCALES = 6  # as popdask.tracking.flow has them
 Part = Annotated[float, Field(ge=0, le=1)]
 
 
+# ``register`` is a method of the classes of settings, not of settings: nothing is hidden.
+warnings.filterwarnings("ignore", 'Field name "register" in "FramesInput"', UserWarning)
+
+
 class FramesInput(Settings):
     """Where the frames come from, and how they are read."""
 
@@ -60,22 +64,13 @@ class FramesInput(Settings):
     """Edge of the square chunks, in cells."""
     error: Literal["poisson"] | Annotated[float, Field(ge=0)] = "poisson"
     """Error of the data: Poisson's law of counts, or a cell's relative error, as 0.05."""
+    register: Literal["shift"] | None = None
+    """``shift`` moves frames that lie whole cells off to where most of them lie."""
 
     @field_validator("start", "end", mode="before")
     @classmethod
     def _time_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int | date) else value  # TOML has dates, too
-
-
-# ``register`` is a method of the classes of settings, not of settings: nothing is hidden.
-warnings.filterwarnings("ignore", 'Field name "register" in "CommunitiesInput"', UserWarning)
-
-
-class CommunitiesInput(FramesInput):
-    """Where the frames come from, and how they are read."""
-
-    register: Literal["shift"] | None = None
-    """``shift`` moves frames that lie whole cells off to where most of them lie."""
 
 
 class Flow(Settings):
@@ -209,22 +204,6 @@ class CommunitiesOutput(settings.Output):
     """Further formats, written beside the store when the run is finished."""
 
 
-class CommunitiesJob(settings.Job):
-    """A region's frames, and how communities are found and followed in them."""
-
-    pipeline: Literal["communities"] = "communities"
-    """The product."""
-    input: CommunitiesInput
-    flow: Flow = Flow()
-    encoder: Encoder = Encoder()
-    classes: Classes = Classes()
-    domain: Domain = Domain()
-    communities: Communities = Communities()
-    links: Links = Links()
-    tracks: Tracks = Tracks()
-    output: CommunitiesOutput
-
-
 class SettlementRules(Settings):
     """Which cells are a settlement, and what it is called."""
 
@@ -251,6 +230,40 @@ class SettlementRules(Settings):
         return self.names == "geonames"
 
 
+class CommunitiesSettlements(SettlementRules):
+    """The settlements that are found and followed beside the communities."""
+
+    find: bool = True
+    """Whether there are any."""
+
+
+class CommunitiesJob(settings.Job):
+    """A region's frames, and how communities are found and followed in them."""
+
+    pipeline: Literal["communities"] = "communities"
+    """The product."""
+    input: FramesInput
+    flow: Flow = Flow()
+    encoder: Encoder = Encoder()
+    classes: Classes = Classes()
+    domain: Domain = Domain()
+    communities: Communities = Communities()
+    links: Links = Links()
+    tracks: Tracks = Tracks()
+    settlements: CommunitiesSettlements = CommunitiesSettlements()
+    output: CommunitiesOutput
+
+    @property
+    def has_settlements(self) -> bool:
+        """Whether settlements are found, too."""
+        return self.settlements.find
+
+    @property
+    def hold(self) -> float:
+        """How firmly classes are held; models of single frames have no classes in common."""
+        return self.classes.hold if self.encoder.scope == "shared" else 0.0
+
+
 class SettlementLinks(Settings):
     """Links between the settlements of consecutive frames, by the people in common."""
 
@@ -268,6 +281,11 @@ class SettlementsJob(settings.Job):
     links: SettlementLinks = SettlementLinks()
     tracks: Tracks = Tracks()
     output: CommunitiesOutput
+
+    @property
+    def has_settlements(self) -> bool:
+        """Whether settlements are found."""
+        return True
 
 
 class Features(Settings):
@@ -533,6 +551,7 @@ class Follow(Settings):
     domain: Domain = Domain()
     communities: Communities = Communities()
     links: Links = Links()
+    settlements: CommunitiesSettlements = CommunitiesSettlements()
 
 
 class Scenes(Settings):

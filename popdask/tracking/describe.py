@@ -267,6 +267,66 @@ def yearly_growth(tracks: pd.DataFrame, times: Iterable[Any]) -> pd.Series:
     return pd.Series(rate, pd.MultiIndex.from_frame(rows[["time", "community"]]), name="growth")
 
 
+def total_growth(tracks: pd.DataFrame) -> pd.Series:
+    """Give the growth of communities since the first frame of their track, like for like.
+
+    Parameters
+    ----------
+    tracks : pandas.DataFrame
+        The tracks, as :func:`popdask.tracking.tracks.tracks` gives them: time, community, track,
+        event, growth.
+
+    Returns
+    -------
+    pandas.Series
+        By time and community: the product of all steps of the track so far, in per cent; 0 in its
+        first frame.
+
+    Examples
+    --------
+    >>> tracks = pd.DataFrame({"time": [2000, 2001, 2002], "community": 0, "track": 0})
+    >>> total_growth(tracks.assign(event="grow", growth=[np.nan, 0.1, 0.1])).round(2).tolist()
+    [0.0, 10.0, 21.0]
+    """
+    key = ["time", "community"]
+    rows = tracks[tracks["event"] != "vanish"].drop_duplicates(key)
+    rows = rows.sort_values(["track", "time"], kind="stable")
+    steps = 1 + rows["growth"].astype(float).fillna(0.0)
+    total = 100 * (steps.groupby(rows["track"]).cumprod() - 1)
+    return pd.Series(total.to_numpy(), pd.MultiIndex.from_frame(rows[key]), name="growth_total")
+
+
+def with_rates(
+    table: gpd.GeoDataFrame, tracks: pd.DataFrame, times: Iterable[Any]
+) -> gpd.GeoDataFrame:
+    """Add to communities their density, their growth, and where on the globe they lie.
+
+    Parameters
+    ----------
+    table : geopandas.GeoDataFrame
+        The table of :func:`summarize`.
+    tracks, times
+        As for :func:`yearly_growth`.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        With ``density`` (people per km²), ``growth`` (per cent per year, :func:`yearly_growth`),
+        ``growth_total`` (per cent, :func:`total_growth`), ``lon`` and ``lat`` (degrees; NaN without
+        a CRS) of the centroid.
+    """
+    key = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
+    centres = gpd.GeoSeries(table["centroid"], crs=table.crs)
+    globe = None if table.crs is None else centres.to_crs("EPSG:4326")
+    return table.assign(
+        density=table["population"] / table["area_km2"],
+        growth=yearly_growth(tracks, times).reindex(key).to_numpy(),
+        growth_total=total_growth(tracks).reindex(key).to_numpy(),
+        lon=np.nan if globe is None else globe.x,
+        lat=np.nan if globe is None else globe.y,
+    )
+
+
 def _years(times: pd.Series) -> np.ndarray:
     """Write times as decimal calendar years; numbers are years already."""
     if not pd.api.types.is_datetime64_dtype(times):

@@ -53,6 +53,7 @@ __all__ = [
     "verify_tracks",
 ]
 
+OF_MOTION = ("similarity", "mean_similarity", "forward", "backward")  # columns
 RULES = ("cosine", "overlap", "cosine+overlap")  # and "direction", which needs two flows
 
 
@@ -179,6 +180,7 @@ def compare_frames(
     share: float = 0.0,
     memory: int = 0,
     error: float | str | xr.DataArray = "poisson",
+    similarity: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Link communities, and tell who lived where each of them stands, in one pass over the cells.
 
@@ -186,6 +188,10 @@ def compare_frames(
     ----------
     community, population, rule, alpha, iterations, flow, backward, share, memory, error
         As for :func:`link`.
+    similarity : bool, optional
+        Whether to count the cells in common whose people moved, which takes a flow. The rule
+        ``"overlap"`` may go without: the links then lack the columns ``similarity``,
+        ``mean_similarity``, ``forward`` and ``backward``.
 
     Returns
     -------
@@ -219,6 +225,8 @@ def compare_frames(
     2  target          1           20.0           80.0      0.0
     """
     _check(rule, flow, backward, share, memory)
+    if not similarity and rule != "overlap":
+        raise InputError(f"rule is {rule!r} without similarity; only the rule 'overlap' needs none")
     check_labels("community", community)
     population = check_population("population", population, "time", "y", "x")
     times, (labels, people) = frames_of(community, population)
@@ -228,18 +236,20 @@ def compare_frames(
         later, there, similar = _followed(
             labels, people, flow, backward if rule == "direction" else None
         )
-        if similar is None:
+        if similar is None and similarity:
             similar = moving_cells(population, alpha=alpha, iterations=iterations).data
         noise = [errors[:-1], errors[1:]] if errors is not None else []
-        pairs = labels.blocks[:-1], later, people.blocks[:-1], there, similar, *noise
-        tables.append(sum_frames(pair_block, *pairs, moving=True))
+        moving = [] if similar is None else [similar]
+        pairs = labels.blocks[:-1], later, people.blocks[:-1], there, *moving, *noise
+        tables.append(sum_frames(pair_block, *pairs, moving=bool(moving)))
     for step in range(2, min(memory + 2, len(times))):
         noise = [errors[:-step], errors[step:]] if errors is not None else []
         pairs = labels[:-step], labels[step:], people[:-step], people[step:], *noise
         tables.append(sum_frames(pair_block, *pairs, moving=False))
     unit = UNIT if rule == "direction" else 1
     rules = (rule, share, isinstance(error, str), unit)
-    return _joined(list(dask.compute(*tables)), times, rules)
+    links, ends = _joined(list(dask.compute(*tables)), times, rules)
+    return (links if similarity else links.drop(columns=list(OF_MOTION))), ends
 
 
 def _check(rule: str, flow: Any, backward: Any, share: float, memory: int) -> None:
@@ -350,6 +360,25 @@ def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.
         both = argmax_by_group(source, target, *weights) & argmax_by_group(target, source, *weights)
         same = {"time": np.full(both.sum(), time), "old": source[both], "new": target[both]}
         found.append(pd.DataFrame(same))
+    return pd.concat(found, ignore_index=True)
+
+
+def largest_share(
+    source: xr.DataArray, target: xr.DataArray, population: xr.DataArray
+) -> pd.DataFrame:
+    """Find the label of another array, in the same frame, that holds most people of each label."""
+    times, (before, after, people) = frames_of(source, target, population)
+    found = []
+    for table, time in zip(
+        sum_frames(_overlap_block, before, after, people).compute(), times, strict=True
+    ):
+        mine, other = split_keys(table.keys)
+        most = argmax_by_group(mine, other, table.reals(1), table.sums[0])
+        found.append(
+            pd.DataFrame(
+                {"time": np.full(most.sum(), time), "source": mine[most], "target": other[most]}
+            )
+        )
     return pd.concat(found, ignore_index=True)
 
 

@@ -38,7 +38,6 @@ from popdask.tracking import classify as clustering
 from popdask.tracking import diagnostics, encoding
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.encoder import WINDOW, FittedEncoder
-from popdask.workflow.communities_plan import hold_of
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
 
@@ -98,7 +97,7 @@ def charts(
     }
     yield "loss", figures.loss_figure(histories)
     samples = [
-        _sample(found.isel(time=frames), encoder, model, CELLS // len(models), hold_of(job))
+        _sample(found.isel(time=frames), encoder, model, CELLS // len(models), job.hold)
         for encoder, model, frames in models.values()
     ]
     yield "sse", _sse(samples[-1])

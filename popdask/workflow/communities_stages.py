@@ -1,16 +1,22 @@
-"""The stages of the communities job: what each of them reads, computes and stores.
+"""The stages of the communities job: what each of them reads, computes and stores, and its cost.
+
+population → flow → encoder → classifier → classes → communities → summary → links → tracks → export
 
 A stage reads what the ones before it have stored, computes the frames that the plan calls stale,
-and is committed when it is finished.
+and is committed when it is finished. Models are kept, whatever frames are appended, as long as
+their settings are the same and the frames that they were fitted on are still there, unchanged.
+
+What loads torch is loaded by the stages that use it: a plan, and most workers, need none of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from math import ceil
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
@@ -20,36 +26,41 @@ import xarray as xr
 from popdask.blocks import sampling
 from popdask.blocks.sampling import gather_windows, sample_cells
 from popdask.config.jobs import CommunitiesJob
-from popdask.io import grids
-from popdask.io import tables as export
-from popdask.plot.style import CLASSES, number_colours
+from popdask.io import grids, tables
 from popdask.store.content import table_bytes
+from popdask.store.repository import RegionStore
 from popdask.store.transaction import frame_runs
-from popdask.tracking import classify as clustering
-from popdask.tracking import dbscan, describe, encoding, flow, link
+from popdask.tracking import dbscan, describe, flow, link
 from popdask.tracking import tracks as linking
-from popdask.tracking.autoencoder import train, training_windows
-from popdask.tracking.classify import ClassModel, class_flags, classify
 from popdask.tracking.dbscan import remove_small_communities
-from popdask.tracking.encoder import EncoderConfig, FittedEncoder
 from popdask.tracking.events import EventRules
+from popdask.tracking.flow import WIDEST_RIM
 from popdask.tracking.link import compare_frames
-from popdask.workflow.checks import beyond_notes
-from popdask.workflow.communities_outputs import illustrate
-from popdask.workflow.communities_plan import RASTERS, export_names, hold_of
-from popdask.workflow.exports import Exports, cycled, exported, exporting
-from popdask.workflow.frame_stages import (
-    FramesRun,
-    people_left_out,
-    with_left_out,
-    with_work,
-    write_formats,
-)
-from popdask.workflow.frames import displacements, move, on_record, shifts, warnings
+from popdask.workflow import settlements_stages
+from popdask.workflow.exports import cycled, exported
+from popdask.workflow.frame_costs import CLASS, LABEL, MOTION, PEOPLE, CellCost, Work
+from popdask.workflow.frame_exports import Content, Part, export_stage
+from popdask.workflow.frame_stages import POPULATION, FramesRun, link_record, with_left_out
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import on_gpus, on_worker, owner_record
+from popdask.workflow.runner import on_gpus, on_worker
+from popdask.workflow.stage import Basis, Fingerprint, Record, Stage, plain
+
+if TYPE_CHECKING:
+    from popdask.report.page import Picture
+
+#: Settings of the flow as it was before they were there.
+PLAIN_FLOW = (("scales", 1), ("log", False))
+
+#: Tasks of a chunk: of a flow that links follow, and what holding classes adds for each chunk, and
+#: for each frame of several chunks, which waits for the whole one before it.
+FLOW_TASKS, HOLD_TASKS, WAIT_TASKS = 8.0, (0.35, 4.3), 21
+#: Cells that take as long as a window of training, a cell that is classified by, and a cell that is
+#: encoded, beside the cells that a stage reads.
+WINDOW_CELLS, SAMPLED_CELLS, ENCODED_CELLS = 600, 300, 4
+WINDOWS = 1000  # that an epoch of training sees
+KNEE = 19  # numbers of classes that are tried where none is given
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,10 @@ class CommunitiesRun(FramesRun):
     @property
     def features(self) -> xr.DataArray:
         """Population and flow, as the encoder takes them."""
+        from popdask.tracking import encoding
+
         stored = self.work.dataset()
         return encoding.stack_features(stored["population"], stored[["u", "v"]])
-
-    def records(self) -> dict[str, Any]:
-        """The records of the stages that are finished."""
-        return self.work.records()
 
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
@@ -87,86 +96,34 @@ class CommunitiesRun(FramesRun):
         return {self.plan.times[i].replace(":", ""): slice(i, i + 1) for i in stale}
 
 
-def write_exports(run: CommunitiesRun, exports: Exports) -> None:
-    """Write what the job asks for, as far as it is not there."""
-    tracks = cache(lambda: run.work.table("tracks"))  # read only where rasters are written
-    classes = cache(lambda: cycled(CLASSES, _class_count(run)))
-
-    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
-        return {"classes": classes(), "community": _track_colours(tracks(), time)}
-
-    words = "Communities of {}, found in gridded population data and followed through time."
-    write_formats(run, exports, RASTERS, colours, _tables, words, illustrate)
-
-
-def _class_count(run: CommunitiesRun) -> int:
-    names = run.models(range(len(run.plan.times)))
-    models = (run.work.file(f"classifier-{name}.safetensors") for name in names)
-    return max(ClassModel.from_bytes(model).k for model in models)
+def _flow_record(basis: Basis, of: Fingerprint) -> Record:
+    """A frame's flow depends on its neighbours in time, and with a warm start on all before."""
+    population, settings = basis.frames("population"), basis.job.flow
+    times, prints = list(population), dict[str, str]()
+    before, after = (0 if settings.centering[2] == 1 else 1), int(settings.centering[2] != -1)
+    for i, time in enumerate(times):
+        near = [population[t] for t in times[max(i - before, 0) : i + after + 1]]
+        earlier = prints[times[i - 1]] if settings.chained and i else None
+        prints[time] = of([_flow_settings(basis.job)], near, i == 0, earlier)
+    return {"frames": prints}
 
 
-def _track_colours(tracks: pd.DataFrame, time: np.datetime64) -> np.ndarray:
-    """The colour of each community of a frame: that of its track, as in figures."""
-    now = tracks[tracks["time"] == time].drop_duplicates("community")
-    numbers = np.arange(now["community"].max() + 1 if len(now) else 0)
-    numbers[now["community"].to_numpy()] = now["track"].to_numpy()
-    return number_colours(numbers)
+def _flow_settings(job: CommunitiesJob) -> dict[str, Any]:
+    """The settings of the flow; what came later stands among them where it is used."""
+    settings = job.flow.model_dump(mode="json")
+    return {key: value for key, value in settings.items() if (key, value) not in PLAIN_FLOW}
 
 
-def _tables(run: CommunitiesRun, exports: Exports) -> dict[str, Path]:
-    """Write tables as GeoParquet, and what has a place as layers of a GeoPackage."""
-    name, formats = run.job.name, run.job.output.export
-    communities, events, links = map(run.work.table, ("communities", "tracks", "links"))
-    assert isinstance(communities, gpd.GeoDataFrame), "it has outlines"
-    described = export.with_tracks(communities, events)
-    tracks, written = export.track_lines(communities, events), {}
-    if "geoparquet" in formats:
-        tables = {"communities": described, "tracks": tracks, "events": events, "links": links}
-        for kind, table in tables.items():
-            path = exports.folder / f"{name}_{kind}.parquet"
-            written[kind] = export.write_geoparquet(table, path)
-    if "gpkg" in formats:
-        times = run.work.dataset()["time"].values
-        lines = export.link_lines(links, communities, times)
-        layers = {"communities": described, "tracks": tracks, "links": lines}
-        written["layers"] = export.write_gpkg(layers, exports.folder / f"{name}.gpkg")
-    exports.add(*written.values())
-    return written
+def _flow_tasks(work: Work) -> float:
+    settings, several = work.job.flow, work.several
+    if settings.scales > 1:
+        return 6 if several else 4
+    sweeps = ceil(settings.iterations / WIDEST_RIM)
+    each = 5 + 2 * settings.warm_start + 3 * (sweeps - 1) if several else 2 + sweeps
+    return each - 2 * settings.warm_start * several / max(work.frames, 1)
 
 
-@dataclass(frozen=True)
-class CommunityStages(CommunitiesRun):
-    """The stages of one run, ready to be computed."""
-
-    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
-        """Compute what is stale of one stage, and commit it."""
-        COMPUTE[stage.name](self, with_work(stage))
-        if stage.name == "population":
-            for warning in warnings(self.job, displacements(self.job, self.files, self.records())):
-                reporter.note(warning)
-            for text in beyond_notes(self.work.records()):
-                reporter.note(text)
-
-
-def _ingest(run: CommunitiesRun, stage: StagePlan) -> None:
-    lie = displacements(run.job, run.files, run.records())
-    moves = shifts(run.job, lie)
-    source, left = move(run.source[["population"]], moves)
-    record = {
-        **stage.record,
-        "files": dict(run.files),
-        "displacement": on_record(lie),
-        "moved": {
-            time: {"dy": dy, "dx": dx, "beyond": left[time]} for time, (dy, dx) in moves.items()
-        },
-        **owner_record(run.job),
-    }
-    if run.job.input.align:
-        record["beyond"] = people_left_out(run, stage)
-    run.work.write_frames(stage.name, source, stage.stale, record)
-
-
-def _flow(run: CommunitiesRun, stage: StagePlan) -> None:
+def _compute_flow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     settings, start = run.job.flow.model_dump(), min(stage.stale) - 1
     if start < 0 or not run.job.flow.chained:
         arrays = flow.optical_flow(run.population, **settings)
@@ -178,7 +135,55 @@ def _flow(run: CommunitiesRun, stage: StagePlan) -> None:
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 
 
-def _encoder(run: CommunitiesRun, stage: StagePlan) -> None:
+FLOW = Stage(
+    "flow",
+    needs=("population",),
+    wanted=_flow_record,
+    cost=CellCost(
+        read=PEOPLE,
+        written=MOTION,
+        held=40,
+        tasks=_flow_tasks,
+        more=lambda work: work.cells * (work.job.flow.iterations - 1),
+    ),
+    compute=_compute_flow,
+)
+
+
+def _encoder_record(basis: Basis, of: Fingerprint) -> Record:
+    # The device is left out: a model may be trained on a GPU and used without one.
+    job = basis.job
+    domain, network = plain([job.domain, job.encoder.model_copy(update={"device": "auto"})])
+    return _model_record("encoder", of(domain, _flow_settings(job), network), basis, of)
+
+
+def _model_record(stage: str, settings: str, basis: Basis, of: Fingerprint) -> Record:
+    """The record of a stage that fits models: one for all frames, or one for each."""
+    population, flow = basis.frames("population"), basis.frames("flow")
+    if basis.job.encoder.scope == "frame":
+        frames = {t: of(settings, population[t], flow[t]) for t in population}
+        return {"model": settings, "frames": frames}
+    stored = basis.stored.get(stage, {})
+    fitted = stored.get("frames", {})
+    same = fitted and stored.get("settings") == settings
+    if same and all(population.get(time) == print_ for time, print_ in fitted.items()):
+        return {key: stored[key] for key in ("model", "settings", "frames")}
+    frames = dict(population)
+    return {"model": of(settings, frames), "settings": settings, "frames": frames}
+
+
+def _has_one_model(job: CommunitiesJob) -> bool:
+    return job.encoder.scope == "shared"
+
+
+def _models(work: Work) -> int:
+    return 1 if _has_one_model(work.job) else work.frames
+
+
+def _train_encoder(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking.autoencoder import train, training_windows
+    from popdask.tracking.encoder import EncoderConfig
+
     settings = run.job.encoder
     config = EncoderConfig(
         edge=settings.edge, epochs=settings.epochs, seed=settings.seed, latent=settings.latent
@@ -193,20 +198,91 @@ def _encoder(run: CommunitiesRun, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
 
 
-def _classifier(run: CommunitiesRun, stage: StagePlan) -> None:
+ENCODER = Stage(
+    "encoder",
+    needs=("population", "flow"),
+    wanted=_encoder_record,
+    cost=CellCost(
+        read=PEOPLE + MOTION,
+        held=64,
+        tasks=(6.0, 4.5),
+        more=lambda work: WINDOW_CELLS * work.job.encoder.epochs * WINDOWS * _models(work),
+        whole=_has_one_model,
+    ),
+    compute=_train_encoder,
+    anywhere=True,
+)
+
+
+def _classifier_record(basis: Basis, of: Fingerprint) -> Record:
+    encoder = basis.wanted["encoder"]["model"]
+    settings = of([basis.job.classes.model_dump(exclude={"hold"})], encoder)
+    return _model_record("classifier", settings, basis, of)
+
+
+def _sampled(work: Work) -> int:
+    tries = KNEE if work.job.classes.k == "auto" else 1
+    return SAMPLED_CELLS * min(work.job.classes.sample * _models(work), work.settled) * tries
+
+
+def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import classify
+    from popdask.tracking.encoder import FittedEncoder
+
     settings, files = run.job.classes, {}
     for name, frames in run.models(stage.stale).items():
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
         cells = sample_cells(run.domain.isel(time=frames), settings.sample, seed=settings.seed)
         windows = gather_windows(run.features.isel(time=frames), cells, fill=encoder.fill)
         latent = encoder.encode_windows(windows, cells)
-        model = clustering.fit_classes(latent, settings.k, seed=settings.seed)
+        model = classify.fit_classes(latent, settings.k, seed=settings.seed)
         files[f"classifier-{name}.safetensors"] = model.to_bytes()
     run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
 
 
-def _classes(run: CommunitiesRun, stage: StagePlan) -> None:
-    parts, most, hold = [], 0, hold_of(run.job)
+CLASSIFIER = Stage(
+    "classifier",
+    needs=("population", "flow", "encoder"),
+    wanted=_classifier_record,
+    cost=CellCost(
+        read=PEOPLE + MOTION,
+        held=64,
+        tasks=(4.2, 2.4),
+        more=_sampled,
+        whole=_has_one_model,
+    ),
+    compute=_fit_classes,
+    anywhere=True,
+)
+
+
+def _classes_record(basis: Basis, of: Fingerprint) -> Record:
+    model, hold = basis.wanted["classifier"]["model"], basis.job.hold
+    population, flow = basis.frames("population"), basis.frames("flow")
+    classes = {t: of(model, population[t], flow[t]) for t in basis.times}
+    if hold:  # a frame's classes depend on those of all before
+        chained = itertools.accumulate(
+            basis.times, lambda before, t: of([hold], before, classes[t]), initial=""
+        )
+        classes = dict(zip(basis.times, list(chained)[1:], strict=True))
+    return {"frames": classes}
+
+
+def _classes_tasks(work: Work) -> float:
+    tasks = 5.0 if work.several else 3.2
+    if work.job.hold:
+        tasks += (
+            HOLD_TASKS[0 if work.several else 1] + WAIT_TASKS * work.several / work.extent.blocks
+        )
+    return tasks
+
+
+def _classify(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import encoding
+    from popdask.tracking.classify import ClassModel, class_flags, classify
+    from popdask.tracking.encoder import FittedEncoder
+
+    parts, most, hold = [], 0, run.job.hold
     begin = min(stage.stale) if hold else 0  # classes held are those of the frame before, stored
     before = run.work.dataset()["classes"][begin - 1] if begin else None
     if before is not None:
@@ -224,7 +300,33 @@ def _classes(run: CommunitiesRun, stage: StagePlan) -> None:
     run.work.write_frames(stage.name, classes, stage.stale, stage.record)
 
 
-def _communities(run: CommunitiesRun, stage: StagePlan) -> None:
+CLASSES = Stage(
+    "classes",
+    needs=("population", "flow", "encoder", "classifier"),
+    wanted=_classes_record,
+    cost=CellCost(
+        read=PEOPLE + MOTION,
+        written=CLASS,
+        held=110,
+        tasks=_classes_tasks,
+        # Squares with nothing to encode are passed over.
+        more=lambda work: ENCODED_CELLS * round(work.cells * work.extent.encoded),
+        coded=True,
+    ),
+    compute=_classify,
+)
+
+
+def _communities_record(basis: Basis, of: Fingerprint) -> Record:
+    held = [hold] if (hold := basis.job.hold) else []
+    model = basis.wanted["classifier"]["model"]
+    settings = of(plain([basis.job.communities]), model, *held)
+    population, classes = basis.frames("population"), basis.frames("classes")
+    frames = {t: of(settings, classes[t], population[t]) for t in basis.times}
+    return {"frames": frames, "settings": settings}
+
+
+def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     settings = run.job.communities
     eps = grids.in_cells(settings.eps, run.population)
     classes = run.work.dataset()["classes"]
@@ -236,7 +338,27 @@ def _communities(run: CommunitiesRun, stage: StagePlan) -> None:
     )
 
 
-def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
+COMMUNITIES = Stage(
+    "communities",
+    needs=("population", "classes"),
+    wanted=_communities_record,
+    cost=CellCost(
+        read=lambda job: CLASS + (PEOPLE if job.communities.min_people else 0),
+        written=LABEL,
+        held=48,
+        tasks=(5.6, 3.8),
+        coded=True,
+    ),
+    compute=_group,
+)
+
+
+def _summary_record(basis: Basis, of: Fingerprint) -> Record:
+    read = ["communities", "flow", *(["settlements"] if basis.job.has_settlements else [])]
+    return {"frames": {t: of(*(basis.frames(stage)[t] for stage in read)) for t in basis.times}}
+
+
+def _summarize(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     balance = describe.people_balance(*run.frames(stage.stale, "community", "population"))
     describe.check_balance(balance)
     community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
@@ -245,11 +367,44 @@ def _summary(run: CommunitiesRun, stage: StagePlan) -> None:
         {"time": community["time"].values[:0], "community": nothing, "track": nothing}
     )
     table = describe.summarize(community, population, xr.Dataset({"u": u, "v": v}), tracks=unknown)
+    table["settlement"] = _settlement_of(run, stage, table)
     fresh = {"summary": table, "balance": with_left_out(run, balance)}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
-def _links(run: CommunitiesRun, stage: StagePlan) -> None:
+def _settlement_of(run: CommunitiesRun, stage: StagePlan, table: pd.DataFrame) -> np.ndarray:
+    """The settlement in which most people of each community live, by number; −1 for none."""
+    if not run.job.has_settlements:
+        return np.full(len(table), -1)
+    arrays = run.frames(stage.stale, "community", "settlement", "population")
+    shares = link.largest_share(*arrays).set_index(["time", "source"])["target"]
+    rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
+    return shares.reindex(rows, fill_value=-1).to_numpy()
+
+
+SUMMARY = Stage(
+    "summary",
+    version=3,
+    needs=("population", "flow", "communities", "settlements"),
+    wanted=_summary_record,
+    cost=CellCost(
+        read=2 * (PEOPLE + LABEL) + MOTION,
+        held=160,
+        # Some frames of an array are not fused with the reading.
+        tasks=lambda work: 2.5 if work.stage.whole else 8.3,
+        more=lambda work: work.settled,
+    ),
+    compute=_summarize,
+    table=True,
+)
+
+
+def _links_record(basis: Basis, of: Fingerprint) -> Record:
+    rules = {key: value for key, value in basis.job.links.model_dump().items() if value is not None}
+    return link_record(basis, of, basis.frames("communities"), rules)
+
+
+def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
     options: dict[str, Any] = {"rule": job.links.rule, "share": job.links.share}
@@ -280,7 +435,39 @@ def _link_flows(job: CommunitiesJob, population: xr.DataArray) -> dict[str, xr.D
     }
 
 
-def _tracks(run: CommunitiesRun, stage: StagePlan) -> None:
+def _link_tasks(work: Work) -> float:
+    links = work.job.links
+    flows = (1 + (links.rule == "direction")) * (links.flow_scales is not None)
+    return (7.4 if work.several else 6.0) + FLOW_TASKS * flows
+
+
+LINKS = Stage(
+    "links",
+    version=2,
+    needs=("population", "communities"),
+    wanted=_links_record,
+    cost=CellCost(
+        read=2 * (PEOPLE + LABEL),
+        held=64,
+        tasks=_link_tasks,
+        more=lambda work: work.settled,
+        coded=True,
+    ),
+    compute=_link,
+    unit="pairs",
+    table=True,
+)
+
+
+def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
+    job, rules = basis.job, basis.job.tracks.model_dump(exclude={"memory"})
+    read = [basis.frames(stage) for stage in ("summary", "links")]
+    if job.has_settlements:
+        read.append(basis.frames("settlement_tracks"))  # which names settlements
+    return {"frames": {basis.times[-1]: of(rules, job.communities.min_people, *read)}}
+
+
+def _follow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
     known = _known_tracks(run) or {"first_number": 0}
@@ -293,9 +480,22 @@ def _tracks(run: CommunitiesRun, stage: StagePlan) -> None:
     )
     files = {
         "tracks.parquet": table_bytes(tracks),
-        "communities.parquet": table_bytes(describe.follow(described, tracks)),
+        "communities.parquet": table_bytes(_described(run, described, tracks)),
     }
     run.work.write_files(stage.name, files, {**stage.record, "next_number": given})
+
+
+def _described(
+    run: CommunitiesRun, summary: gpd.GeoDataFrame, tracks: pd.DataFrame
+) -> gpd.GeoDataFrame:
+    """The table of communities: with motion, growth, place, and the name of the settlement."""
+    table = describe.follow(summary, tracks)
+    table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
+    if not run.job.has_settlements:
+        return table.assign(settlement="")
+    names = run.work.table("settlements").set_index(["time", "settlement"])["name"]
+    rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "settlement"]]))
+    return table.assign(settlement=names.reindex(rows).fillna("").to_numpy(dtype=object))
 
 
 def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
@@ -329,21 +529,106 @@ def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
     return {"known": known, "first_number": first_number}
 
 
-def _export(run: CommunitiesRun, stage: StagePlan) -> None:
-    names = export_names(run.job, run.plan.times)
-    with exporting(run.work, stage, run.job, names, run.files) as exports:
-        write_exports(run, exports)
+TRACKS = Stage(
+    "tracks",
+    version=3,
+    needs=("population", "communities", "summary", "links", "settlements", "settlement_tracks"),
+    wanted=_tracks_record,
+    cost=CellCost(),
+    compute=_follow,
+    table=True,
+)
 
 
-COMPUTE: Mapping[str, Callable[[CommunitiesRun, StagePlan], None]] = {
-    "population": _ingest,
-    "flow": _flow,
-    "encoder": _encoder,
-    "classifier": _classifier,
-    "classes": _classes,
-    "communities": _communities,
-    "summary": _summary,
-    "links": _links,
-    "tracks": _tracks,
-    "export": _export,
-}
+def _content(run: CommunitiesRun) -> Content:
+    """What of the communities of a run is written."""
+    from popdask.plot.style import CLASSES as COLOURS
+
+    tracks = cache(lambda: run.work.table("tracks"))  # read only where it is written
+    classes = cache(lambda: cycled(COLOURS, _class_count(run)))
+
+    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
+        return {"classes": classes(), "community": _track_colours(tracks(), time)}
+
+    @cache
+    def described() -> dict[str, Any]:
+        communities, events, links = map(run.work.table, ("communities", "tracks", "links"))
+        assert isinstance(communities, gpd.GeoDataFrame), "it has outlines"
+        return {
+            "communities": tables.with_tracks(communities, events),
+            "tracks": tables.track_lines(communities, events),
+            "events": events,
+            "links": links,
+        }
+
+    def layers() -> dict[str, gpd.GeoDataFrame]:
+        times, found = run.work.dataset()["time"].values, described()
+        lines = tables.link_lines(found["links"], run.work.table("communities"), times)
+        return {**{name: found[name] for name in ("communities", "tracks")}, "links": lines}
+
+    return Content(colours, described, layers)
+
+
+def _class_count(run: CommunitiesRun) -> int:
+    from popdask.tracking.classify import ClassModel
+
+    names = run.models(range(len(run.plan.times)))
+    models = (run.work.file(f"classifier-{name}.safetensors") for name in names)
+    return max(ClassModel.from_bytes(model).k for model in models)
+
+
+def _track_colours(tracks: pd.DataFrame, time: np.datetime64) -> np.ndarray:
+    """The colour of each community of a frame: that of its track, as in figures."""
+    from popdask.plot.style import number_colours
+
+    now = tracks[tracks["time"] == time].drop_duplicates("community")
+    numbers = np.arange(now["community"].max() + 1 if len(now) else 0)
+    numbers[now["community"].to_numpy()] = now["track"].to_numpy()
+    return number_colours(numbers)
+
+
+PART = Part(
+    stages=("communities",),
+    tracks="tracks",
+    rasters=("classes", "community"),
+    cell_bytes=CLASS + LABEL,
+    tables=("communities", "tracks", "events", "links"),
+    content=_content,
+)
+
+
+def parts_of(job: CommunitiesJob) -> list[Part]:
+    """What of a job can be exported."""
+    return [PART, *([settlements_stages.PART] if job.has_settlements else [])]
+
+
+def _illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+    """Give the pictures of the report."""
+    from popdask.workflow.communities_outputs import illustrate
+
+    return illustrate(job, region, branch)
+
+
+EXPORT = export_stage(
+    parts_of,
+    needs=(
+        *("population", "classes", "communities", "links", "tracks"),
+        *("degurba", "settlements", "settlement_links", "settlement_tracks"),
+    ),
+    words="Communities of {}, found in gridded population data and followed through time.",
+    illustrate=_illustrate,
+)
+
+STAGES = (
+    POPULATION,
+    *settlements_stages.STAGES,
+    FLOW,
+    ENCODER,
+    CLASSIFIER,
+    CLASSES,
+    COMMUNITIES,
+    SUMMARY,
+    LINKS,
+    TRACKS,
+    EXPORT,
+)

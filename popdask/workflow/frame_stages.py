@@ -1,27 +1,89 @@
-"""What the stages of jobs that begin with frames of people share: their run, tables and exports."""
+"""What jobs have in common that begin with frames of people: input, first stage, run and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.io import export, extents, stac
+from popdask.io import extents, rasters
 from popdask.store.content import table_bytes
-from popdask.store.records import WORK
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow.exports import Exports, Illustrate, write_page
-from popdask.workflow.frames import FramesJob, frame_paths
+from popdask.workflow import frames, runner
+from popdask.workflow.checks import beyond_notes
+from popdask.workflow.exports import without_missing
+from popdask.workflow.frame_costs import PEOPLE, CellCost
+from popdask.workflow.frames import MOST_CELLS, FramesJob, Shift, frame_paths, reading_of
+from popdask.workflow.inputs import file_fingerprint, file_fingerprints
 from popdask.workflow.plan import Plan, StagePlan
+from popdask.workflow.progress import Reporter
+from popdask.workflow.runner import Files, Pipeline
+from popdask.workflow.stage import Basis, Fingerprint, Record, Stage
 
-#: The rasters of every frame, by what they show.
-Rasters = dict[np.datetime64, dict[str, Path]]
+#: Settings of ``[settlements]`` that may name files.
+SURFACES = ("land", "built")
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What is read, as its fingerprints tell."""
+
+    frames: Mapping[str, str]
+    """The frames, by ISO time."""
+    others: Mapping[str, str]
+    """Files of settings, by the setting's name."""
+    shifts: Mapping[str, Shift]
+    """Moves of frames, by ISO time."""
+
+
+def basis(
+    job: FramesJob,
+    versions: Mapping[str, str],
+    records: Mapping[str, Any],
+    shifts: Mapping[str, Shift] | None = None,
+) -> Basis:
+    """What the stages of a job are made from, by the versions of its frames and other files."""
+    others = {name: one for name, one in versions.items() if name in (*SURFACES, "names")}
+    read = {time: one for time, one in versions.items() if time not in others}
+    return Basis(job, tuple(read), Versions(read, others, shifts or {}), records)
+
+
+class FramesPipeline(Pipeline):
+    """A kind of job that begins with frames of people."""
+
+    def files(self, job: FramesJob, records: Mapping[str, Any]) -> Files:
+        """Tell the versions of the frames' files, by ISO time, and of the others by setting."""
+        known = records.get("population", {}).get("files", {})
+        found = file_fingerprints(frame_paths(job), known)
+        for name in (*SURFACES, "names") if job.has_settlements else ():
+            path = getattr(job.settlements, name)
+            if path is not None and not (name == "names" and job.settlements.by_geonames):
+                found[name] = file_fingerprint(path, known.get(name))
+        return found
+
+    def basis(self, job: FramesJob, files: Files, records: Mapping[str, Any]) -> Basis:
+        """What the stages are made from."""
+        versions = {name: rasters.frame_version(file) for name, file in files.items()}
+        moves = {}
+        if job.input.register is not None:
+            moves = frames.shifts(job, frames.displacements(job, files, records))
+        return basis(job, versions, without_missing(records, job, "export"), moves)
+
+    def plan(self, job: FramesJob) -> Plan:
+        """Say what a run would compute, and which frames lie apart."""
+        files, records = runner.read_inputs(self, job)
+        lie = frames.displacements(job, files, records, most_cells=MOST_CELLS)
+        warnings = tuple(frames.warnings(job, lie))
+        return replace(self.decide(job, files, records), warnings=warnings)
+
+    def extent(self, job: FramesJob) -> str:
+        """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
+        return frames.extent(job)
 
 
 @dataclass(frozen=True)
@@ -81,12 +143,6 @@ class FramesRun:
         return files
 
 
-def with_work(stage: StagePlan) -> StagePlan:
-    """Put on record what of a stage is computed."""
-    work = str(stage) if stage.total > 1 else ""
-    return replace(stage, record={**stage.record, "work": work})
-
-
 def people_left_out(run: FramesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
     """People of each frame on another grid, and those of them who lie beyond the job's grid."""
     settings, known = run.job.input, run.work.records().get("population", {}).get("beyond", {})
@@ -120,58 +176,52 @@ def with_left_out(run: FramesRun, balance: pd.DataFrame) -> pd.DataFrame:
     return balance.assign(beyond=left)
 
 
-def write_formats(
-    run: FramesRun,
-    exports: Exports,
-    rasters: Sequence[str],
-    colours: Callable[[np.datetime64], Mapping[str, np.ndarray]],
-    write_tables: Callable[[Any, Exports], Mapping[str, Path]],
-    words: str,
-    illustrate: Illustrate,
-) -> None:
-    """Write what a job asks for, as far as it is not there.
-
-    `colours` gives those of a frame's rasters, `words` describe the catalogue of the job's name.
-    """
-    formats, name = set(run.job.output.export), run.job.name
-    frames = _write_cogs(run, exports, rasters, colours) if "cog" in formats else {}
-    others: dict[str, Path] = {}
-    if "geotiff" in formats:
-        arrays = run.work.dataset()
-        others |= {kind: exports.geotiff(arrays[kind], f"{name}_{kind}") for kind in rasters}
-    if formats & {"geoparquet", "gpkg"}:
-        others |= write_tables(run, exports)
-    if "stac" in formats:
-        exports.fetch(*(path for kinds in frames.values() for path in kinds.values()))
-        written = stac.write_catalog(
-            exports.folder,
-            name,
-            frames,
-            others,
-            description=words.format(name),
-            sha256=exports.sha256,
-        )
-        exports.add(*written)
-    if "report" in formats:
-        page = write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
-        exports.add(page)
+def _population_record(basis: Basis, of: Fingerprint) -> Record:
+    versions: Versions = basis.inputs
+    reading = reading_of(basis.job, versions.frames)
+    moves = {t: [versions.shifts[t]] if t in versions.shifts else [] for t in basis.times}
+    return {"frames": {t: of(versions.frames[t], reading, *moves[t]) for t in basis.times}}
 
 
-def _write_cogs(
-    run: FramesRun,
-    exports: Exports,
-    rasters: Sequence[str],
-    colours: Callable[[np.datetime64], Mapping[str, np.ndarray]],
-) -> Rasters:
-    """Write the rasters of each frame, and the colours of labels and codes beside them."""
-    arrays = run.work.dataset()
-    times = arrays["time"].values
-    frames: Rasters = {time: {} for time in times}
-    for kind in rasters:
-        paths = exports.cogs(arrays[kind], f"{run.job.name}_{kind}")
-        for time, path in zip(times, paths, strict=True):
-            frames[time][kind] = path
-    for time, written in frames.items():
-        for kind, table in colours(time).items():
-            exports.add(export.write_colours(written[kind], table))
-    return frames
+def _read(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    """Store the frames as they are read, moved where that is asked for."""
+    lie = frames.displacements(run.job, run.files, run.records())
+    moves = frames.shifts(run.job, lie)
+    source, left = frames.move(run.source[["population"]], moves)
+    moved = {time: {"dy": dy, "dx": dx, "beyond": left[time]} for time, (dy, dx) in moves.items()}
+    record = {**stage.record, "displacement": frames.on_record(lie), "moved": moved}
+    if run.job.input.align:
+        record["beyond"] = people_left_out(run, stage)
+    run.work.write_frames(stage.name, source, stage.stale, record)
+    for text in (*frames.warnings(run.job, lie), *beyond_notes(run.records())):
+        reporter.note(text)
+
+
+POPULATION = Stage(
+    "population",
+    version=2,
+    needs=(),
+    wanted=_population_record,
+    cost=CellCost(
+        read=2 * PEOPLE,  # once to see how frames lie
+        written=PEOPLE,
+        held=40,
+        tasks=(2.4, 3.6),
+    ),
+    compute=_read,
+    reads_files=True,
+)
+"""The first stage: people per cell, as the files have them."""
+
+
+def link_record(
+    basis: Basis, of: Fingerprint, labels: Mapping[str, str], rules: Mapping[str, Any]
+) -> Record:
+    """What links are made from: a frame's depend on those before it, as far as memory reaches."""
+    times, memory = list(labels), basis.job.tracks.memory
+    settings = [[dict(rules)], memory, basis.job.input.error]
+    near = {
+        t: [labels[u] for u in times[max(i - memory - 1, 0) : i + 1]] for i, t in enumerate(times)
+    }
+    # The first frame has no links, unless it is the only one: an empty table.
+    return {"frames": {t: of(settings, near[t]) for t in times[1:] or times}}

@@ -21,13 +21,14 @@ import xarray as xr
 
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.io import cube as cube_module
-from popdask.io import rasters
+from popdask.io import extents, rasters
 from popdask.io.frames import find_frames
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
 from popdask.tracking.registration import displacement, displacement_warnings, shift_frame
-from popdask.workflow.plan import Plan, fingerprint
+from popdask.workflow.plan import Plan
 from popdask.workflow.runner import Files
+from popdask.workflow.stage import fingerprint
 
 #: Cells that a plan reads to see how frames lie; where there are more, the run tells.
 MOST_CELLS = 600_000_000
@@ -61,14 +62,15 @@ def open_source(job: FramesJob) -> xr.Dataset:
 
 
 def displacements(
-    job: CommunitiesJob,
+    job: FramesJob,
     files: Files,
     records: Mapping[str, Any],
     *,
     most_cells: float = float("inf"),
 ) -> pd.DataFrame:
     """Tell how every frame lies to the one before it, from the record where it is there."""
-    versions = {time: rasters.frame_version(file) for time, file in files.items()}
+    times = [str(time.astype("datetime64[s]")) for time in frame_paths(job)]
+    versions = {time: rasters.frame_version(files[time]) for time in times}
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
     told = records.get("population", {}).get("displacement", [])
     known = {row["key"]: [row[name] for name in COLUMNS] for row in told}
@@ -85,16 +87,14 @@ def displacements(
     return table.astype({"dy": float, "dx": float, "suspicious": bool})
 
 
-def _pair_keys(job: CommunitiesJob, versions: Mapping[str, str]) -> list[str]:
+def _pair_keys(job: FramesJob, versions: Mapping[str, str]) -> list[str]:
     """Make a fingerprint of all that the displacement of each pair of frames depends on."""
     reading = reading_of(job, versions)
     return [fingerprint("displacement", reading, *pair) for pair in pairwise(versions.values())]
 
 
 @lru_cache(maxsize=4)  # a run plans more than once before it has put anything on record
-def _measured(
-    job: CommunitiesJob, keys: tuple[str, ...], known: frozenset[str]
-) -> dict[str, list[Any]]:
+def _measured(job: FramesJob, keys: tuple[str, ...], known: frozenset[str]) -> dict[str, list[Any]]:
     """Measure the pairs of frames that are not known, by their fingerprints."""
     population, found = open_source(job)["population"], {}
     fresh = [position for position, key in enumerate(keys) if key not in known]
@@ -121,7 +121,7 @@ def on_record(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def shifts(job: CommunitiesJob, table: pd.DataFrame) -> dict[str, Shift]:
+def shifts(job: FramesJob, table: pd.DataFrame) -> dict[str, Shift]:
     """Tell by how many cells frames are to be moved."""
     if job.input.register is None or table.empty:
         return {}
@@ -149,7 +149,7 @@ def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, di
     return source.assign(population=xr.concat(frames, "time").chunk(population.chunksizes)), left
 
 
-def warnings(job: CommunitiesJob, table: pd.DataFrame) -> list[str]:
+def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
     if job.input.register is None:
         return [f'{each} ([input] register = "shift")' for each in displacement_warnings(table)]
@@ -168,6 +168,22 @@ def _words(shift: Shift) -> str:
         if cells
     ]
     return " and ".join(moved)
+
+
+def extent(job: FramesJob) -> str:
+    """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
+    # Frames that are to be aligned are read, and who is beyond the grid is told.
+    population = open_source(job)["population"]
+    count, rows, columns = population.shape
+    chunks = population.data.numblocks[1] * population.data.numblocks[2]
+    beyond = extents.people_beyond(frame_paths(job), align=job.input.align, nodata=job.input.nodata)
+    said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
+    return (
+        f"{count} × {rows} × {columns} = {population.size:,} cells, in {chunks:,} "
+        f"chunk{'s' if chunks != 1 else ''} per frame of up to "
+        f"{' × '.join(str(max(sizes)) for sizes in population.data.chunks[1:])}; "
+        f"{population.nbytes / 1e9:.2f} GB of people{said}"
+    )
 
 
 def describe_result(

@@ -31,11 +31,11 @@ from popdask.store.records import MAIN, Finished, Run
 from popdask.store.repository import RegionStore
 from popdask.workflow.checks import beyond_notes
 from popdask.workflow.exports import changed_exports, exported, write_page
-from popdask.workflow.pipelines import product
+from popdask.workflow.pipelines import pipeline_of
 from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runlog import log_name, log_place
-from popdask.workflow.runner import own_store, plan
+from popdask.workflow.runner import own_store, read_inputs
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def status(job: Job) -> Status:
     found = ""
     if runs:
         times = tuple(str(time) for time in store.dataset()["time"].values.astype("datetime64[s]"))
-        found = product(job).found(store)
+        found = pipeline_of(job).found(store)
     return Status(
         store,
         runs[0] if runs else None,
@@ -77,7 +77,7 @@ def status(job: Job) -> Status:
         holder,
         store.unfinished() and holder is None,
         tuple(store.stages_since()),
-        plan(product(job).pipeline, job),
+        pipeline_of(job).decide(job, *read_inputs(pipeline_of(job), job)),
     )
 
 
@@ -126,7 +126,7 @@ def verify(job: Job) -> Verified:
     differences += [f"the group {name} {what}." for name, what in sorted(broken.items()) if what]
     exports = exported(records) if getattr(job.output, "export", ()) else {}
     if not differences:  # what the product promises can be checked in whole arrays only
-        differences += product(job).check(store)
+        differences += pipeline_of(job).check(store)
     changed = list(changed_exports(records, job)) if exports else []
     rewritten = () if differences else dict.fromkeys(stage for stage, _ in changed)
     differences += [difference for _, difference in changed]
@@ -258,4 +258,6 @@ def report(
             "[output] folder another folder."
         )
     with (reporter or Reporter()).stage("report", "to do"):
-        return write_page(job, region, MAIN, place, product(job).illustrate, region.run_record())
+        return write_page(
+            job, region, MAIN, place, pipeline_of(job).illustrate, region.run_record()
+        )

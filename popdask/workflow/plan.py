@@ -1,27 +1,16 @@
 """What a run has to compute, what that costs, and how long the same took before.
 
-What a run has to compute, decided from settings and records alone.
+Costs are tasks, bytes, memory and time, from sizes alone: each stage counts its own, and what they
+share is here, integers in, integers out. No array is opened and no graph is built, so the costs of
+a hundred thousand chunks take no longer than those of one.
 
-Every frame of every stage has a fingerprint of all that it depends on: the settings of the stage,
-the version of its code, and the fingerprints of what it reads. A frame is computed when its
-fingerprint is not the one that is stored. Nothing here opens an array, so a plan costs nothing.
-
-What a run costs, from sizes alone: tasks, bytes, memory and time.
-
-A product counts the work of its stages (``costs`` in its package); the arithmetic that they share
-is here: integers in, integers out. No array is opened and no graph is built, so the costs of a
-hundred thousand chunks take no longer than those of one.
-
-Time is what the same stage took in a finished run, in proportion to how much there is to do.
-
-What the stages of a job took in finished runs: of its own store, else of its neighbours.
+Time is what the same stage took in a finished run, of the job's own store, else of its neighbours,
+in proportion to how much there is to do.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isqrt, log
@@ -30,11 +19,8 @@ from typing import Any
 from popdask._repr_html import html_card
 from popdask.config.settings import Job
 from popdask.errors import InputError
-from popdask.store.records import Run, orphans
+from popdask.store.records import Run
 from popdask.store.repository import RegionStore
-
-#: Stands for the time, in the record of a stage that has no frames.
-WHOLE = "whole"
 
 
 @dataclass(frozen=True)
@@ -117,42 +103,6 @@ class Plan:
 
     def __iter__(self) -> Iterator[StagePlan]:
         return iter(self.stages.values())
-
-
-def decide(
-    times: Sequence[str],
-    wanted: Mapping[str, Mapping[str, Any]],
-    records: Mapping[str, Any],
-    *,
-    needs: Mapping[str, tuple[str, ...]],
-    tables: Sequence[str] = (),
-    units: Mapping[str, str] | None = None,
-) -> Plan:
-    """Compare what the stages shall be made from with what they were made from."""
-    position = {time: i for i, time in enumerate(times)} | {WHOLE: 0}
-    stages = {}
-    for name, record in wanted.items():
-        stored = records.get(name, {})
-        frames, known = record["frames"], stored.get("frames", {})
-        if "model" in record and stored.get("model") != record["model"]:
-            known = {}
-        stale = tuple(position[key] for key in frames if known.get(key) != frames[key])
-        if set(known) - set(frames) and name in tables:
-            stale = stale or (0,)  # frames went away: the tables have rows too many
-        unit = (units or {}).get(name, "frames")
-        stages[name] = StagePlan(name, record, stale, len(frames), unit)
-    return Plan(tuple(times), stages, needs, orphans(records, stages))
-
-
-def fingerprint(*parts: Any) -> str:
-    """Digest of anything that can be written as JSON."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def plain(models: Sequence[Any]) -> list[Any]:
-    """Settings as they can be written as JSON."""
-    return [model.model_dump(mode="json") for model in models]
 
 
 #: Memory of a worker with its libraries loaded, in bytes.

@@ -29,11 +29,13 @@ from popdask.io import export, rasters
 from popdask.io.cube import CHUNK
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, population_inputs, scenes
-from popdask.workflow.communities_plan import Extent, count, plan_communities
+from popdask.workflow.frame_costs import Extent
+from popdask.workflow.frame_stages import basis
 from popdask.workflow.inputs import cell_grid, frame_grid, open_image
 from popdask.workflow.plan import PIXEL_OPERATIONS, Costs, Plan, StageCost, StagePlan
-from popdask.workflow.population_inputs import Sources, covers_other_cells
-from popdask.workflow.population_stages import training_configs
+from popdask.workflow.population_inputs import Sources, covers_other_cells, training_configs
+from popdask.workflow.runner import Pipeline, count
+from popdask.workflow.stage import decide
 
 #: Tasks of an estimate: for each chunk of the mosaic, for each tile, and for a tile with a ring.
 CHUNK_TASKS, TILE_TASKS, RING_TASKS = 3, 5, 18
@@ -78,54 +80,63 @@ class Network:
     """Bytes of the widest layer."""
 
 
-def costs(job: PopulationJob, plan: Plan) -> Costs:
-    """Count what a run costs; of the mosaics the headers are read."""
+@dataclass(frozen=True)
+class ImagesSize:
+    """How much a job's images are."""
+
+    mosaics: list[Images]
+    """Those of each frame."""
+    training: Images
+    """Those that are learned from."""
+    models: Mapping[str, Network]
+    """What each model takes for a cell, by its stage."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of all frames."""
+        return sum(images.chunks for images in self.mosaics)
+
+    square: int | None = None
+    """Chunks are those of the images: the job file cannot choose them."""
+
+
+def read_size(job: PopulationJob) -> ImagesSize:
+    """Tell how much a job is, from the headers of its mosaics."""
     sources = Sources.of(job)
     mosaics = [_images(job, paths) for paths in sources.mosaics.values()]
     folder = job.cells.folder is not None  # a file for each cell: about as many as the mosaic has
     training = mosaics[0] if folder else _labelled(job, sources)
-    models = {
-        name: _network(job, name, mosaics[0])
-        for name in ("presence", "count")
-        if name in plan.stages
-    }
-    stages = {
-        stage.name: _stage(job, stage, mosaics, training, models)
-        for stage in plan
-        if not stage.done
-    }
-    return Costs(stages, sum(images.chunks for images in mosaics))
+    names = ["count"] if job.single_stage else ["presence", "count"]
+    return ImagesSize(mosaics, training, {name: _network(job, name, mosaics[0]) for name in names})
 
 
-def _stage(
-    job: PopulationJob,
-    stage: StagePlan,
-    mosaics: list[Images],
-    training: Images,
-    models: dict[str, Network],
-) -> StageCost:
-    if stage.name in models:
-        return _training(job, stage.name, training, models[stage.name])
-    pixels = training.cells * training.pixels**2
-    size = training.cells * training.cell_bytes
-    if stage.name == "cells":
-        tasks = CHUNK_TASKS * training.chunks + TILE_TASKS * -(-training.cells // BATCH)
-        held = 2 * BATCH * training.cell_bytes
-        return StageCost("cells", tasks, size, size, held, pixels)
-    if stage.name == "estimate":
-        return _estimate(job, [mosaics[i] for i in stage.stale], models)
-    if stage.name == "evaluation":
-        scored = round(training.cells * job.cells.validation)
-        ops = sum(model.operations for model in models.values()) * scored
-        return StageCost("evaluation", amount=ops // PIXEL_OPERATIONS)
+def cells_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
+    """Every labelled cell is cut and stored."""
+    training = size.training
+    tasks = CHUNK_TASKS * training.chunks + TILE_TASKS * -(-training.cells // BATCH)
+    held, total = 2 * BATCH * training.cell_bytes, training.cells * training.cell_bytes
+    return StageCost("cells", tasks, total, total, held, training.cells * training.pixels**2)
+
+
+def evaluation_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
+    """The cells that are scored pass through every model."""
+    scored = round(size.training.cells * job.cells.validation)
+    ops = sum(model.operations for model in size.models.values()) * scored
+    return StageCost("evaluation", amount=ops // PIXEL_OPERATIONS)
+
+
+def grid_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
+    """What goes over the cells of the frames, once estimated."""
+    mosaics = size.mosaics
     cells = sum(mosaics[i].cells for i in stage.stale if i < len(mosaics))
     return StageCost(
         stage.name, read=4 * cells, written=4 * cells, memory=8 * mosaics[0].cells, amount=cells
     )
 
 
-def _estimate(job: PopulationJob, mosaics: list[Images], models: dict[str, Network]) -> StageCost:
+def estimate_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
     """Every cell passes through every model, one tile to a task."""
+    mosaics, models = [size.mosaics[i] for i in stage.stale], size.models
     sets = max(job.cells.folds, 1)
     cells = sum(images.cells for images in mosaics)
     tile_tasks = TILE_TASKS + (RING_TASKS if job.cells.context else 0)
@@ -143,8 +154,9 @@ def _estimate(job: PopulationJob, mosaics: list[Images], models: dict[str, Netwo
     )
 
 
-def _training(job: PopulationJob, name: str, cells: Images, model: Network) -> StageCost:
+def training_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
     """One task trains a model, or each of the folds one, on all threads of the machine."""
+    name, cells, model = stage.name, size.training, size.models[stage.name]
     settings: Training = getattr(job, name)
     if settings.weights is not None:
         return StageCost(name)
@@ -245,19 +257,19 @@ def following(job: PopulationJob, plan: Plan) -> list[Following]:
     form = export.time_form(stamps)
     then, found = job.followed(form), []
     if then is not None and plan["export"].done:
-        found.append(_without_chunks(_planned(communities, then)))
+        found.append(_without_chunks(_planned(communities.PIPELINE, then)))
     elif then is not None:
         read = pd.to_datetime(stamps.strftime(form), format=form)  # as the rasters will tell them
         found.append(_without_chunks(_to_come(job, plan, then, read)))
     if job.grouped is not None:
-        found.append(_planned(scenes, job.grouped))
+        found.append(_planned(scenes.PIPELINE, job.grouped))
     return found
 
 
-def _planned(product: Any, job: Job) -> Following:
+def _planned(pipeline: Pipeline, job: Job) -> Following:
     """Plan a job of which the images or rasters are there."""
-    plan = product.plan(job)
-    return Following(job, plan, product.extent(job), product.costs(job, plan))
+    plan = pipeline.plan(job)
+    return Following(job, plan, pipeline.extent(job), pipeline.costs(job, plan))
 
 
 def _without_chunks(one: Following) -> Following:
@@ -276,7 +288,8 @@ def _to_come(
     for position, stamp in enumerate(stamps):
         time = stamp.strftime("%Y-%m-%dT%H:%M:%S")
         inputs[time] = TO_COME if position in stale else rasters.frame_version(files[time])
-    planned = plan_communities(then, inputs, records)
+    stages = communities.PIPELINE.stages
+    planned = decide(stages, basis(then, inputs, records))
     mosaics = Sources.of(job).mosaics
     grid = cell_grid(job.cells, next(iter(mosaics.values()))[0], job.cells.join)
     sizes = frame_grid(job, mosaics, grid).sizes
@@ -286,4 +299,4 @@ def _to_come(
         f"{len(stamps)} × {sizes['y']} × {sizes['x']} cells; at most, as if people lived in all of "
         "them: the rasters are still to come"
     )
-    return Following(then, planned, said, count(then, planned, extent))
+    return Following(then, planned, said, count(stages, then, planned, extent))

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.config.jobs import Cells, Drawn, PopulationJob, Truth
+from popdask.config.jobs import Cells, Drawn, PopulationJob, Training, Truth
 from popdask.errors import InputError
 from popdask.imagery.cells import coarsen_cells, load_tables, read_cells
 from popdask.imagery.counts import (
@@ -38,6 +38,7 @@ from popdask.imagery.counts import (
 )
 from popdask.imagery.cutting import cut_cells, drop_padding
 from popdask.imagery.grid import CellGrid
+from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.split import GapWarning, fold_cells, select_fold, set_aside, split_cells
 from popdask.imagery.zones import RASTERS
@@ -369,3 +370,15 @@ class PopulationRun:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GapWarning)  # noted when the cells were cut
             return sides_of(self.job, cells)
+
+
+def training_configs(kind: str, settings: Training, other_bands: int = 0) -> list[TrainingConfig]:
+    """The settings of each network's training: those published, and what the job changes."""
+    names = set(Training.model_fields) - {"weights", "preset", "device", "network"}
+    changes = settings.model_dump(include=names, exclude_none=True) | {"other_bands": other_bands}
+    return [
+        TrainingConfig.preset(
+            kind, settings.preset, **changes, **({"network": network} if network else {})
+        )
+        for network in settings.members
+    ]

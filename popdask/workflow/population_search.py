@@ -31,7 +31,7 @@ from popdask.plot import charts, imagery, style
 from popdask.store.records import WORK
 from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs, population_outputs
-from popdask.workflow.population_stages import training_configs
+from popdask.workflow.population_inputs import training_configs
 
 
 def _study(job: PopulationJob, model: str) -> Path:

@@ -1,10 +1,14 @@
-"""The stages of the population job: what each of them reads, computes and stores."""
+"""The stages of the population job: what each of them reads, computes and stores, and its cost.
+
+A trained model is kept as long as the labelled cells and its settings are the same: a mosaic of
+another date costs its own estimates and nothing else. Where it makes the arrays cover other cells,
+census totals and exports of all dates are made anew, and no other estimates.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,37 +18,36 @@ import pandas as pd
 import xarray as xr
 
 from popdask.config.jobs import PopulationJob, Training
+from popdask.config.settings import Settings
 from popdask.errors import InputError
 from popdask.imagery import dasymetric
 from popdask.imagery.cells import cells_grid
 from popdask.imagery.dasymetric import round_to_totals
 from popdask.imagery.estimate import Joining, estimate
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel, mean_of
 from popdask.imagery.split import GapWarning
 from popdask.imagery.training import train
 from popdask.store.content import table_bytes
 from popdask.workflow import evaluation, population_inputs
 from popdask.workflow.evaluation import choose_rules
-from popdask.workflow.inputs import iso, open_image
+from popdask.workflow.inputs import checksums, iso, open_image
 from popdask.workflow.plan import StagePlan
-from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun
+from popdask.workflow.population_costs import (
+    cells_cost,
+    estimate_cost,
+    evaluation_cost,
+    grid_cost,
+    training_cost,
+)
+from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun, training_configs
 from popdask.workflow.population_outputs import export_rasters, export_tables
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import on_gpus, on_worker, owner_record
+from popdask.workflow.runner import on_gpus, on_worker
+from popdask.workflow.stage import WHOLE, Basis, Fingerprint, Record, Stage, fingerprint
 
-
-@dataclass(frozen=True)
-class PopulationStages(PopulationRun):
-    """The stages of one run, ready to be computed."""
-
-    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
-        """Compute what is stale of one stage, and commit it."""
-        work = str(stage) if stage.total > 1 else ""
-        told = {**owner_record(self.job), "files": dict(self.files)}
-        record = {**stage.record, **told, "work": work}
-        COMPUTE[stage.name](self, replace(stage, record=record), reporter)
+#: Settings that change nothing in the result, and places of files, of which the contents count.
+_WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "table"}
 
 
 def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
@@ -232,18 +235,6 @@ def _evaluation(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> Non
     run.work.write_files(stage.name, content, stage.record)
 
 
-def training_configs(kind: str, settings: Training, other_bands: int = 0) -> list[TrainingConfig]:
-    """The settings of each network's training: those published, and what the job changes."""
-    names = set(Training.model_fields) - {"weights", "preset", "device", "network"}
-    changes = settings.model_dump(include=names, exclude_none=True) | {"other_bands": other_bands}
-    return [
-        TrainingConfig.preset(
-            kind, settings.preset, **changes, **({"network": network} if network else {})
-        )
-        for network in settings.members
-    ]
-
-
 def _given(path: str, kind: str) -> TrainedModel:
     model = TrainedModel.load(path)
     if model.kind != kind:
@@ -275,13 +266,197 @@ def _for_store(cells: xr.Dataset) -> xr.Dataset:
     return cells.chunk({"cell": step, "band": -1, "row": -1, "col": -1})
 
 
-COMPUTE: Mapping[str, Callable[[PopulationRun, StagePlan, Reporter], None]] = {
-    "cells": _cells,
-    "presence": _presence,
-    "count": _count,
-    "estimate": _estimate,
-    "census": _census,
-    "evaluation": _evaluation,
-    "export": export_rasters,
-    "tables": export_tables,
-}
+def _reading(basis: Basis) -> dict[str, Any]:
+    """What reading images depends on, beside the images."""
+    job = basis.job
+    sources, files = basis.inputs
+    reading: dict[str, Any] = job.input.model_dump(mode="json", include={"align", "nodata"})
+    if job.input.bands:
+        rules = [band.model_dump(mode="json", exclude={"path"}) for band in job.input.bands]
+        places = [sources.others[f"bands.{number}"] for number in range(len(rules))]
+        reading["bands"] = [rules, checksums(files, places)]
+    return reading
+
+
+def _plain(table: Settings) -> dict[str, Any]:
+    return table.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+
+
+def _learns(job: PopulationJob) -> bool:
+    """Whether there are labelled cells."""
+    return job.cells.folder is not None or job.cells.counts is not None
+
+
+def _cells_print(basis: Basis) -> str:
+    """The fingerprint of the labelled cells, also where none are learned from."""
+    sources, files = basis.inputs
+    labelled = checksums(files, (*sources.training, *sources.counts))
+    cells = _plain(basis.job.cells)
+    return fingerprint(CELLS.name, CELLS.version, labelled, _reading(basis), cells)
+
+
+def _cells_record(basis: Basis, of: Fingerprint) -> Record | None:
+    return {"frames": {WHOLE: _cells_print(basis)}} if _learns(basis.job) else None
+
+
+def _presence_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if basis.job.single_stage:
+        return None
+    return _model_record(basis, "presence", basis.job.presence, None, of)
+
+
+def _count_record(basis: Basis, of: Fingerprint) -> Record:
+    job, gate = basis.job, None
+    if job.count.learns_from == "predicted" and not job.single_stage:
+        gate = basis.wanted["presence"]["model"]
+    return _model_record(basis, "count", job.count, gate, of)
+
+
+def _model_record(
+    basis: Basis, stage: str, training: Training, gate: str | None, of: Fingerprint
+) -> Record:
+    sources, files = basis.inputs
+    if training.weights is not None:
+        model = of(checksums(files, [sources.others[f"{stage}.weights"]]))
+    else:
+        model = of(_cells_print(basis), _plain(training), gate)
+    return {"frames": {WHOLE: model}, "model": model}
+
+
+def _rule(basis: Basis) -> list[Any]:
+    """What estimates depend on beside the images."""
+    job = basis.job
+    grid = job.cells.model_dump(mode="json", include={"grid", "size", "crs", "resolution"})
+    trained = [stage for stage in ("presence", "count") if stage in basis.wanted]
+    models = {stage: basis.wanted[stage]["model"] for stage in trained}
+    return [job.estimate.rule, job.estimate.threshold, grid, models, _reading(basis)]
+
+
+def _estimate_record(basis: Basis, of: Fingerprint) -> Record:
+    sources, files = basis.inputs
+    mosaics = {iso(time): checksums(files, paths) for time, paths in sources.mosaics.items()}
+    return {"frames": {time: of(sums, _rule(basis)) for time, sums in mosaics.items()}}
+
+
+def _census_record(basis: Basis, of: Fingerprint) -> Record | None:
+    sources, files = basis.inputs
+    if basis.job.census is None:
+        return None
+    names = [name for name in sources.others if name.startswith("census.")]
+    places = [sources.others[name] for name in names]
+    zones = [_plain(basis.job.census), names, checksums(files, places)]
+    return {"frames": {t: of(zones, print_) for t, print_ in basis.frames("estimate").items()}}
+
+
+def _evaluation_record(basis: Basis, of: Fingerprint) -> Record | None:
+    job = basis.job
+    sources, files = basis.inputs
+    truth = {iso(time): checksums(files, paths) for time, paths in sources.truth.items()}
+    if not (_learns(job) or truth):
+        return None
+    known = [job.truth and _plain(job.truth), truth, _cells_print(basis)]
+    scored = of(
+        [*known, job.cells.block, _rule(basis)], basis.frames("estimate") if truth else None
+    )
+    return {"frames": {WHOLE: scored}}
+
+
+def _final(basis: Basis) -> Mapping[str, str]:
+    """The fingerprints of the people that are exported."""
+    return basis.frames("census" if "census" in basis.wanted else "estimate")
+
+
+def _export_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if "cog" not in basis.job.output.export:
+        return None
+    return {"frames": {t: of(basis.job.name, print_) for t, print_ in _final(basis).items()}}
+
+
+def _tables_record(basis: Basis, of: Fingerprint) -> Record | None:
+    formats = set(basis.job.output.export) - {"cog"}
+    if not formats:
+        return None
+    scored = basis.wanted.get("evaluation")
+    return {"frames": {WHOLE: of(basis.job.name, sorted(formats), _final(basis), scored)}}
+
+
+CELLS = Stage(
+    "cells",
+    version=3,
+    needs=(),
+    wanted=_cells_record,
+    cost=cells_cost,
+    compute=_cells,
+    anywhere=True,
+    reads_files=True,
+)
+PRESENCE = Stage(
+    "presence",
+    version=3,
+    needs=("cells",),
+    wanted=_presence_record,
+    cost=training_cost,
+    compute=_presence,
+    anywhere=True,
+    reads_files=True,
+)
+COUNT = Stage(
+    "count",
+    version=4,
+    needs=("cells", "presence"),
+    wanted=_count_record,
+    cost=training_cost,
+    compute=_count,
+    anywhere=True,
+    reads_files=True,
+)
+ESTIMATE = Stage(
+    "estimate",
+    version=2,
+    needs=("cells", "presence", "count"),
+    wanted=_estimate_record,
+    cost=estimate_cost,
+    compute=_estimate,
+    reads_files=True,
+)
+CENSUS = Stage(
+    "census",
+    needs=("estimate",),
+    wanted=_census_record,
+    cost=grid_cost,
+    compute=_census,
+    table=True,
+    reads_files=True,
+)
+EVALUATION = Stage(
+    "evaluation",
+    version=2,
+    needs=("cells", "presence", "count", "estimate"),
+    wanted=_evaluation_record,
+    cost=evaluation_cost,
+    compute=_evaluation,
+    table=True,
+    anywhere=True,
+    reads_files=True,
+)
+EXPORT = Stage(
+    "export",
+    version=2,
+    needs=("estimate", "census"),
+    wanted=_export_record,
+    cost=grid_cost,
+    compute=export_rasters,
+    table=True,
+    reads_files=True,
+)
+TABLES = Stage(
+    "tables",
+    version=2,
+    needs=("estimate", "census", "evaluation", "export"),
+    wanted=_tables_record,
+    cost=grid_cost,
+    compute=export_tables,
+    reads_files=True,
+)
+STAGES = (CELLS, PRESENCE, COUNT, ESTIMATE, CENSUS, EVALUATION, EXPORT, TABLES)
+"""The stages of the population job, in their order."""

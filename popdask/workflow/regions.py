@@ -26,7 +26,7 @@ from popdask.io import paths
 from popdask.io.secrets import without_keys
 from popdask.store.content import READ_ERRORS
 from popdask.store.repository import RegionStore
-from popdask.workflow.pipelines import product
+from popdask.workflow.pipelines import pipeline_of
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runlog import Attempt, End, RunLog, read_runs
 from popdask.workflow.runner import Workers
@@ -171,7 +171,7 @@ def _attempt(
     reporter.note(f"{region.name}: {region.file}")
     log = RunLog(region.job, reporter, folder)
     with suppress(Exception), log:
-        product(region.job).run(region.job, log, workers=workers)
+        pipeline_of(region.job).run(region.job, log, workers=workers)
     return Attempt(region.name, log.outcome, log.started, log.seconds, log.error, str(log))
 
 

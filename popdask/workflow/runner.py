@@ -1,24 +1,23 @@
-"""How any job is run, and on which workers.
+"""What pipelines have in common, how any job is run, and on which workers.
 
-Work for certain workers: training runs once, in one place; it and encoding want a GPU.
+files → plan → (workers) → stage, commit, stage, commit, … → tidy → publish
 
-How any job is run: what is stale is computed stage by stage, committed, at the end published.
-
-sources → plan → (workers) → stage, commit, stage, commit, … → tidy → publish
-
-A pipeline says what its stages depend on and how they are computed. Readers of the store see
-nothing of a run until all of its stages are finished.
+A pipeline says what its stages are and what they are made from. Readers of the store see nothing of
+a run until all of its stages are finished. Training runs once, in one place; it and encoding want a
+GPU.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import dask
 from distributed import CancelledError, get_client, get_worker
@@ -31,6 +30,10 @@ from popdask.store.transaction import Transaction
 from popdask.workflow.export_paths import check_exports, paths_of
 from popdask.workflow.plan import Costs, Plan, StagePlan
 from popdask.workflow.progress import Reporter
+from popdask.workflow.stage import Basis, Stage, decide
+
+if TYPE_CHECKING:
+    from popdask.report.page import Picture
 
 T = TypeVar("T")
 
@@ -127,8 +130,8 @@ Workers = Callable[[], AbstractContextManager[Any]]
 Files = Mapping[str, Mapping[str, Any]]
 
 
-class Stages(Protocol):
-    """The stages of one run, ready to be computed."""
+class Running(Protocol):
+    """What the stages of one run share."""
 
     @property
     def work(self) -> Transaction:
@@ -138,30 +141,117 @@ class Stages(Protocol):
     def plan(self) -> Plan:
         """What is to be computed."""
 
-    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
-        """Compute what is stale of one stage, and commit it; the reporter may be told of it."""
-
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
 
 
-class Pipeline(Protocol):
-    """One kind of job: what its stages depend on, and how they are computed."""
+class Size(Protocol):
+    """How much the input of a job is, from which each stage counts what it costs."""
 
+    @property
+    def chunks(self) -> int:
+        """Chunks of all frames."""
+
+    @property
+    def square(self) -> int | None:
+        """Cells along a side of a square as large as a chunk, where the job file can choose it."""
+
+
+class Pipeline(ABC):
+    """One kind of job: its stages, its input, and what is said and drawn of its results."""
+
+    stages: tuple[Stage, ...]
+    """Its stages, in the order in which they run."""
+
+    @abstractmethod
     def files(self, job: Any, records: Mapping[str, Any]) -> Files:
         """Tell the versions of the files that a job reads."""
 
-    def plan(self, job: Any, files: Files, records: Mapping[str, Any]) -> Plan:
-        """Decide what is to be computed."""
+    @abstractmethod
+    def basis(self, job: Any, files: Files, records: Mapping[str, Any]) -> Basis:
+        """What the stages are made from."""
 
-    def costs(self, job: Any, plan: Plan) -> Costs:
-        """Count what that costs."""
+    @abstractmethod
+    def size(self, job: Any) -> Size:
+        """Tell how much the input is, from the headers of files."""
 
+    @abstractmethod
+    def extent(self, job: Any) -> str:
+        """Say that in a few words."""
+
+    @abstractmethod
     def exports(self, job: Any, files: Files) -> Collection[str]:
         """Name the files that a job exports, as far as the settings tell them."""
 
-    def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Stages:
+    @abstractmethod
+    def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Running:
         """Open the inputs, and take up the work where it stands, without the stages to forget."""
+
+    @abstractmethod
+    def result(self, plan: Plan, store: RegionStore) -> Any:
+        """What a run gives: what it did, and what is in the store."""
+
+    @abstractmethod
+    def found(self, store: RegionStore) -> str:
+        """Say in a few words what is in the results."""
+
+    @abstractmethod
+    def check(self, store: RegionStore) -> Iterable[str]:
+        """Say what in whole results breaks the promises."""
+
+    @abstractmethod
+    def draw(self, job: Any, reporter: Reporter | None = None) -> list[Path]:
+        """Draw the results' pictures."""
+
+    @abstractmethod
+    def illustrate(self, job: Any, region: RegionStore, branch: str) -> Iterator[Picture]:
+        """Give the pictures of the report."""
+
+    def decide(self, job: Any, files: Files, records: Mapping[str, Any]) -> Plan:
+        """Decide what is to be computed."""
+        return decide(self.stages, self.basis(job, files, records))
+
+    def plan(self, job: Any) -> Plan:
+        """Say what a run would compute."""
+        return self.decide(job, *read_inputs(self, job))
+
+    def costs(self, job: Any, plan: Plan) -> Costs:
+        """Count what that costs."""
+        return count(self.stages, job, plan, self.size(job))
+
+    def run(
+        self,
+        job: Any,
+        reporter: Reporter | None = None,
+        *,
+        force: bool = False,
+        workers: Workers = nullcontext,
+    ) -> Any:
+        """Run the job, or as much of it as is not done yet."""
+        whole = run(self, job, reporter, force=force, workers=workers)
+        return self.result(whole, RegionStore(job.output.store))
+
+    def run_only(
+        self,
+        job: Any,
+        name: str,
+        reporter: Reporter | None = None,
+        *,
+        force: bool = False,
+        workers: Workers = nullcontext,
+    ) -> Plan:
+        """Compute one stage, if all that it needs is finished."""
+        return run_only(self, job, name, reporter=reporter, force=force, workers=workers)
+
+
+def count(stages: Iterable[Stage], job: Any, plan: Plan, size: Size) -> Costs:
+    """Count what the stages of a plan cost that are to be computed; no file is read."""
+    costs = {
+        stage.name: stage.cost(job, plan[stage.name], size)
+        for stage in stages
+        if stage.name in plan.stages and not plan[stage.name].done
+    }
+    return Costs(costs, size.chunks, size.square)
 
 
 def read_inputs(pipeline: Pipeline, job: Job) -> tuple[Files, Mapping[str, Any]]:
@@ -171,11 +261,6 @@ def read_inputs(pipeline: Pipeline, job: Job) -> tuple[Files, Mapping[str, Any]]
     files = pipeline.files(job, records)
     _check_exports(pipeline, job, files, records)
     return files, records
-
-
-def plan(pipeline: Pipeline, job: Job) -> Plan:
-    """Say what a run would compute."""
-    return pipeline.plan(job, *read_inputs(pipeline, job))
 
 
 def run(
@@ -194,13 +279,13 @@ def run(
         files = pipeline.files(job, {} if force else records)
         _check_exports(pipeline, job, files, records)
         records = {} if force else records
-        whole = pipeline.plan(job, files, records)
+        whole = pipeline.decide(job, files, records)
         if not whole.done or store.unfinished():
             with workers():
-                stages = pipeline.begin(job, store, files, list(whole.stages) if force else [])
-                _note_amounts(pipeline, job, stages)
-                _compute(stages, list(stages.plan), reporter)
-                _publish(stages)
+                running = pipeline.begin(job, store, files, list(whole.stages) if force else [])
+                _note_amounts(pipeline, job, running)
+                _compute(pipeline, job, files, running, list(running.plan), reporter)
+                _publish(running)
     return whole
 
 
@@ -223,19 +308,20 @@ def run_only(
         _check_exports(pipeline, job, files, records)
         if force:
             records = {key: record for key, record in records.items() if key not in names}
-        before = pipeline.plan(job, files, records)
+        before = pipeline.decide(job, files, records)
         _check_only(job, before, names)
         publishable = before.computed and (store.unfinished() or not before.done)
         if all(before[name].done for name in names) and not publishable:
             return before
         with workers():
-            stages = pipeline.begin(job, store, files, names if force else [])
-            _check_only(job, stages.plan, names)  # the grid may be another than the stored one
-            _note_amounts(pipeline, job, stages)
-            _compute(stages, [stages.plan[name] for name in names], reporter)
-            left = pipeline.plan(job, files, stages.work.records())
+            running = pipeline.begin(job, store, files, names if force else [])
+            _check_only(job, running.plan, names)  # the grid may be another than the stored one
+            _note_amounts(pipeline, job, running)
+            todo = [running.plan[name] for name in names]
+            _compute(pipeline, job, files, running, todo, reporter)
+            left = pipeline.decide(job, files, running.work.records())
             if left.computed:
-                _publish(stages)
+                _publish(running)
                 left = replace(left, gone=())
     return left
 
@@ -269,25 +355,36 @@ def own_store(job: Job) -> RegionStore:
     return store
 
 
-def _note_amounts(pipeline: Pipeline, job: Job, stages: Stages) -> None:
+def _note_amounts(pipeline: Pipeline, job: Job, running: Running) -> None:
     """Let the store put down how much each stage does, from which later plans tell times."""
-    if not stages.plan.computed:
-        stages.work.amounts = pipeline.costs(job, stages.plan).amounts
+    if not running.plan.computed:
+        running.work.amounts = pipeline.costs(job, running.plan).amounts
 
 
-def _compute(stages: Stages, todo: Sequence[StagePlan], reporter: Reporter | None) -> None:
+def _compute(
+    pipeline: Pipeline,
+    job: Job,
+    files: Files,
+    running: Running,
+    todo: Sequence[StagePlan],
+    reporter: Reporter | None,
+) -> None:
     """Go through some stages, committing each."""
-    reporter = reporter or Reporter()
-    for stage in todo:
-        if not stage.done:
-            with reporter.stage(stage.name, str(stage)):
-                stages.compute(stage, reporter)
+    reporter, stages = reporter or Reporter(), {stage.name: stage for stage in pipeline.stages}
+    for planned in todo:
+        if not planned.done:
+            stage, told = stages[planned.name], dict(planned.record)
+            if stage.reads_files:
+                told |= {**owner_record(job), "files": dict(files)}
+            told["work"] = str(planned) if planned.total > 1 else ""
+            with reporter.stage(planned.name, str(planned)):
+                stage.compute(running, replace(planned, record=told), reporter)
 
 
-def _publish(stages: Stages) -> None:
+def _publish(running: Running) -> None:
     """Let readers see the results, and nothing else, with the record of the run."""
-    stages.work.tidy(list(stages.plan.stages))
-    stages.work.publish(f"run-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", stages.record())
+    running.work.tidy(list(running.plan.stages))
+    running.work.publish(f"run-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}", running.record())
 
 
 def _check_only(job: Job, plan: Plan, names: Sequence[str]) -> None:

@@ -1,17 +1,9 @@
-"""The scenes job: mosaics in, groups of cells that look alike out.
-
-What the stages of the scenes job cost, counted from the header of its mosaic.
-
-Runs of the scenes job: aerial images in, groups of cells that look alike out.
-
-The report of a scenes job: the map of groups, and how alike cells look.
-"""
+"""The scenes job: mosaics in, groups of cells that look alike out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +37,13 @@ from popdask.workflow.inputs import (
 )
 from popdask.workflow.plan import (
     PIXEL_OPERATIONS,
-    WHOLE,
-    Costs,
     Plan,
     StageCost,
     StagePlan,
-    decide,
-    fingerprint,
-    plain,
 )
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, Workers, on_gpus, owner_record
+from popdask.workflow.runner import Files, Pipeline, on_gpus
+from popdask.workflow.stage import WHOLE, Basis, Fingerprint, Record, Stage, plain
 
 #: Operations of EfficientNet-B3 for an image of 300 × 300 pixels (Tan and Le 2019: 1.8 × 10⁹
 #: multiplications, each with its addition), and the bytes of its widest layers.
@@ -65,47 +53,53 @@ SIDE = 300
 BLOCK_TASKS = 6  # for each block of cells, reading and storing included
 
 
-def costs(job: ScenesJob, plan: Plan) -> Costs:
-    """Count what a run costs; of the mosaic the header is read."""
-    paths = next(iter(by_time(job.input.mosaic, job.input).values()))
-    grid = cell_grid(job.cells, paths[0])
-    image = open_image(job, paths, grid)
-    pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
-    rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
-    cells, side = rows * columns, block_side(pixels)
-    blocks = -(-rows // side) * -(-columns // side)
-    scale, block = (job.features.size / SIDE) ** 2, side**2 * image[:, :pixels, :pixels].nbytes
-    work = cells * pixels**2 + round(cells * OPERATIONS * scale) // PIXEL_OPERATIONS
-    described = 4 * FEATURES * cells
-    known = {
-        "features": StageCost(
-            "features",
-            tasks=BLOCK_TASKS * blocks,
-            read=image.nbytes,
-            written=described,
-            memory=round(LAYERS * scale) + 3 * block,
-            amount=work,
-        ),
-        "groups": StageCost(
-            "groups", read=described, written=8 * cells, memory=2 * described, amount=cells
-        ),
-        "export": StageCost("export", read=8 * cells, written=8 * cells, amount=cells),
-    }
-    stages = {stage.name: known[stage.name] for stage in plan if not stage.done}
-    return Costs(stages, blocks)
+@dataclass(frozen=True)
+class MosaicSize:
+    """How much a mosaic is."""
+
+    cells: int
+    """Cells of the grid."""
+    pixels: int
+    """Pixels of a cell."""
+    image: int
+    """Bytes of the image."""
+    block: int
+    """Bytes of a block of cells."""
+    scale: float
+    """Pixels that the network sees of a cell, beside those that it was made for."""
+    chunks: int
+    """Blocks of cells."""
+    square: int | None = None
+    """Blocks are those of the image: the job file cannot choose them."""
+
+    @property
+    def described(self) -> int:
+        """Bytes of the features of all cells."""
+        return 4 * FEATURES * self.cells
 
 
-#: Version of each stage's code; a stage that computes something else gets the next number.
-VERSIONS = {"features": 2, "groups": 1, "export": 2}
+def _features_cost(job: ScenesJob, stage: StagePlan, size: MosaicSize) -> StageCost:
+    operations = round(size.cells * OPERATIONS * size.scale)
+    return StageCost(
+        "features",
+        tasks=BLOCK_TASKS * size.chunks,
+        read=size.image,
+        written=size.described,
+        memory=round(LAYERS * size.scale) + 3 * size.block,
+        amount=size.cells * size.pixels + operations // PIXEL_OPERATIONS,
+    )
+
+
+def _groups_cost(job: ScenesJob, stage: StagePlan, size: MosaicSize) -> StageCost:
+    memory, cells = 2 * size.described, size.cells
+    return StageCost("groups", 0, size.described, 8 * cells, memory, cells)
+
+
+def _export_cost(job: ScenesJob, stage: StagePlan, size: MosaicSize) -> StageCost:
+    return StageCost("export", read=8 * size.cells, written=8 * size.cells, amount=size.cells)
+
 
 TILE = 8  # cells per side of a stored chunk of features
-
-#: The stages that each stage reads.
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "features": (),
-    "groups": ("features",),
-    "export": ("groups",),
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,7 +124,7 @@ class ScenesResult(ReprMixin):
 
 
 @dataclass(frozen=True)
-class SceneStages:
+class ScenesRun:
     """What the stages of one run share."""
 
     job: ScenesJob
@@ -141,149 +135,17 @@ class SceneStages:
     work: Transaction
     plan: Plan
 
-    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
-        """Compute one stage, and commit it."""
-        told = {**owner_record(self.job), "files": dict(self.files)}
-        record = {**stage.record, **(told if stage.name == "features" else {}), "work": ""}
-        COMPUTE[stage.name](self, replace(stage, record=record))
-
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
         seeds = {"features": self.job.features.seed, "groups": self.job.groups.seed}
         return run_record(self.job, self.files, seeds, exports=exported(self.work.records()))
 
 
-class ScenesPipeline:
-    """What the stages of the scenes job depend on, and how they are computed."""
-
-    def files(self, job: ScenesJob, records: Mapping[str, Any]) -> Files:
-        """Tell the versions of the mosaic's files, and of the weights, by path."""
-        known, weights = records.get("features", {}).get("files", {}), job.features.weights
-        paths = [*_mosaic(job), *([] if weights in (None, "imagenet") else [str(weights)])]
-        return {without_secrets(path): version_of(path, known) for path in paths}
-
-    def plan(self, job: ScenesJob, files: Files, records: Mapping[str, Any]) -> Plan:
-        """Decide what is to be computed."""
-        reading_ = job.input.model_dump(mode="json", include={"align", "nodata"})
-        looking = job.features.model_dump(mode="json", exclude={"batch_size", "device", "weights"})
-        named = job.features.weights if job.features.weights == "imagenet" else None
-        sums = [checksums(files, files), reading_, plain([job.cells]), looking, named]
-        features = fingerprint("features", VERSIONS["features"], sums)
-        groups = fingerprint("groups", VERSIONS["groups"], features, plain([job.groups]))
-        prints = {"features": features, "groups": groups}
-        if job.output.export:
-            told = [groups, job.name, job.output.export]
-            prints["export"] = fingerprint("export", VERSIONS["export"], told)
-        wanted = {name: {"frames": {WHOLE: print_}} for name, print_ in prints.items()}
-        return decide([], wanted, without_missing(records, job, "export"), needs=NEEDS)
-
-    def costs(self, job: ScenesJob, plan: Plan) -> Costs:
-        """Count what that costs."""
-        return costs(job, plan)
-
-    def exports(self, job: ScenesJob, files: Files) -> list[str]:
-        """Name the files that a job exports, but for the rasters: those are of the groups found."""
-        return _table_names(job)
-
-    def begin(
-        self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
-    ) -> SceneStages:
-        """Open the mosaic, and take up the work where it stands, without the stages to forget."""
-        mosaics = by_time(job.input.mosaic, job.input)
-        first = dict([next(iter(mosaics.items()))])
-        (paths,) = first.values()
-        grid = cell_grid(job.cells, paths[0])
-        work = store.begin(frame_grid(job, first, grid))
-        work.forget(forget)
-        image = open_image(job, paths, grid)
-        plan = self.plan(job, files, work.records())
-        return SceneStages(job, grid, image, files, store, work, plan)
-
-
-PIPELINE = ScenesPipeline()
-
-
-def plan(job: ScenesJob) -> Plan:
-    """Say what a run would compute; see :func:`popdask.workflow.runner.plan`."""
-    return runner.plan(PIPELINE, job)
-
-
-def extent(job: ScenesJob) -> str:
-    """Say how much a job is, from the headers of its mosaic: cells and pixels."""
-    paths = _mosaic(job)
-    grid = cell_grid(job.cells, paths[0])
-    image = open_image(job, paths, grid)
-    pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
-    rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
-    return f"{rows} × {columns} cells of {grid.label}, {pixels} × {pixels} pixels each"
-
-
-def run(
-    job: ScenesJob,
-    reporter: Reporter | None = None,
-    *,
-    force: bool = False,
-    workers: Workers = nullcontext,
-) -> ScenesResult:
-    """Run the job, or as much of it as is not done yet."""
-    whole = runner.run(PIPELINE, job, reporter, force=force, workers=workers)
-    store = RegionStore(job.output.store)
-    return ScenesResult(whole, store.table("scenes"), store)
-
-
-def run_only(
-    job: ScenesJob,
-    name: str,
-    reporter: Reporter | None = None,
-    *,
-    force: bool = False,
-    workers: Workers = nullcontext,
-) -> Plan:
-    """Compute one stage; see :func:`popdask.workflow.runner.run_only`."""
-    return runner.run_only(PIPELINE, job, name, reporter=reporter, force=force, workers=workers)
-
-
-def found(store: RegionStore) -> str:
-    """Say in a few words what the last finished run has found."""
-    table = store.table("scenes")
-    kinds = [name for name in map(str, table) if name.startswith(("kmeans", "hdbscan"))]
-    groups = ", ".join(f"{name} {table[name].max() + 1}" for name in kinds)
-    return f"{len(table):,} cells, in groups: {groups}"
-
-
-def check(store: RegionStore) -> Iterator[str]:
-    """Compare the table with the map: each cell is in the groups that the map shows."""
-    table, shown = store.table("scenes"), store.group("groups")
-    for name in shown.data_vars:
-        if shown[name].dtype.kind == "i":
-            on_map = int((shown[name] >= 0).sum())
-            if on_map != int((table[name] >= 0).sum()):
-                yield f"{name} has {on_map} cells on the map, another number in the table."
-
-
-def draw(job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw the map of groups, and the plot of how alike cells look with example images."""
-    folder, groups = job.export_folder / "figures", runner.own_store(job).group("groups")
-    paths = _mosaic(job)
-    grid = cell_grid(job.cells, paths[0])
-    groups = groups.load()
-    with (reporter or Reporter()).stage("figures", "to do"):
-        examples = scene_examples(groups, open_image(job, paths, grid))
-        pictures = {
-            "scene_map": imagery.scene_map_figure(groups),
-            "scene_plot": imagery.scene_plot_figure(groups, examples),
-        }
-        return [
-            style.save_figure(figure, folder / f"{job.name}_{name}.png")
-            for name, figure in pictures.items()
-        ]
-
-
 def _mosaic(job: ScenesJob) -> tuple[str, ...]:
     return next(iter(by_time(job.input.mosaic, job.input).values()))
 
 
-def _features(run: SceneStages, stage: StagePlan) -> None:
+def _features(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
     with on_gpus():
         described = scene_features(
             run.image, cell_size=run.grid, **run.job.features.model_dump(exclude_none=True)
@@ -292,7 +154,7 @@ def _features(run: SceneStages, stage: StagePlan) -> None:
     run.work.write_group(stage.name, "features", dataset, stage.record)
 
 
-def _groups(run: SceneStages, stage: StagePlan) -> None:
+def _groups(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
     described = run.work.group("features")["features"]
     groups = scene_map(scene_groups(described, **run.job.groups.model_dump()))
     run.work.write_group("map", "groups", groups.chunk(), {"frames": {}, "of": stage.name})
@@ -305,7 +167,7 @@ def _table_names(job: ScenesJob) -> list[str]:
     return [name for kind, name in by_format.items() if kind in job.output.export]
 
 
-def _export(run: SceneStages, stage: StagePlan) -> None:
+def _export(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
     job, groups = run.job, run.work.group("groups")
     labels = [str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"]
     labels = labels if "cog" in job.output.export else []
@@ -320,18 +182,11 @@ def _export(run: SceneStages, stage: StagePlan) -> None:
             exports.add(tables.write_geoparquet(run.work.table("scenes"), path))
         if "report" in job.output.export:
             exports.add(
-                write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
+                write_page(run.job, run.store, WORK, exports.folder, _illustrate, run.record())
             )
 
 
-COMPUTE: Mapping[str, Callable[[SceneStages, StagePlan], None]] = {
-    "features": _features,
-    "groups": _groups,
-    "export": _export,
-}
-
-
-def illustrate(job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+def _illustrate(job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw the plot of cells by how alike they look, with examples."""
     groups = region.group("groups", branch).load()
     paths = next(iter(by_time(job.input.mosaic, job.input).values()))
@@ -341,3 +196,158 @@ def illustrate(job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Pic
         "Every dot is a cell: near ones look alike. The pictures are examples.",
         imagery.scene_plot_figure(groups, examples),
     )
+
+
+def _features_record(basis: Basis, of: Fingerprint) -> Record:
+    job, files = basis.job, basis.inputs
+    reading = job.input.model_dump(mode="json", include={"align", "nodata"})
+    looking = job.features.model_dump(mode="json", exclude={"batch_size", "device", "weights"})
+    named = job.features.weights if job.features.weights == "imagenet" else None
+    sums = [checksums(files, files), reading, plain([job.cells]), looking, named]
+    return {"frames": {WHOLE: of(sums)}}
+
+
+def _groups_record(basis: Basis, of: Fingerprint) -> Record:
+    features = basis.frames("features")[WHOLE]
+    return {"frames": {WHOLE: of(features, plain([basis.job.groups]))}}
+
+
+def _export_record(basis: Basis, of: Fingerprint) -> Record | None:
+    job = basis.job
+    if not job.output.export:
+        return None
+    told = [basis.frames("groups")[WHOLE], job.name, job.output.export]
+    return {"frames": {WHOLE: of(told)}}
+
+
+STAGES = (
+    Stage(
+        "features",
+        version=2,
+        needs=(),
+        wanted=_features_record,
+        cost=_features_cost,
+        compute=_features,
+        reads_files=True,
+    ),
+    Stage(
+        "groups",
+        needs=("features",),
+        wanted=_groups_record,
+        cost=_groups_cost,
+        compute=_groups,
+    ),
+    Stage(
+        "export",
+        version=2,
+        needs=("groups",),
+        wanted=_export_record,
+        cost=_export_cost,
+        compute=_export,
+    ),
+)
+
+
+class ScenesPipeline(Pipeline):
+    """Groups of cells that look alike."""
+
+    stages = STAGES
+
+    def files(self, job: ScenesJob, records: Mapping[str, Any]) -> Files:
+        """Tell the versions of the mosaic's files, and of the weights, by path."""
+        known, weights = records.get("features", {}).get("files", {}), job.features.weights
+        paths = [*_mosaic(job), *([] if weights in (None, "imagenet") else [str(weights)])]
+        return {without_secrets(path): version_of(path, known) for path in paths}
+
+    def basis(self, job: ScenesJob, files: Files, records: Mapping[str, Any]) -> Basis:
+        """What the stages are made from."""
+        return Basis(job, (), files, without_missing(records, job, "export"))
+
+    def size(self, job: ScenesJob) -> MosaicSize:
+        """Tell how much the mosaic is, from its header."""
+        paths = _mosaic(job)
+        grid = cell_grid(job.cells, paths[0])
+        image = open_image(job, paths, grid)
+        pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+        rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
+        side = block_side(pixels)
+        return MosaicSize(
+            cells=rows * columns,
+            pixels=pixels**2,
+            image=image.nbytes,
+            block=side**2 * image[:, :pixels, :pixels].nbytes,
+            scale=(job.features.size / SIDE) ** 2,
+            chunks=-(-rows // side) * -(-columns // side),
+        )
+
+    def extent(self, job: ScenesJob) -> str:
+        """Say how much a job is, from the headers of its mosaic: cells and pixels."""
+        paths = _mosaic(job)
+        grid = cell_grid(job.cells, paths[0])
+        image = open_image(job, paths, grid)
+        pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+        rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
+        return f"{rows} × {columns} cells of {grid.label}, {pixels} × {pixels} pixels each"
+
+    def exports(self, job: ScenesJob, files: Files) -> list[str]:
+        """Name the files that a job exports, but for the rasters: those are of the groups found."""
+        return _table_names(job)
+
+    def begin(
+        self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
+    ) -> ScenesRun:
+        """Open the mosaic, and take up the work where it stands, without the stages to forget."""
+        mosaics = by_time(job.input.mosaic, job.input)
+        first = dict([next(iter(mosaics.items()))])
+        (paths,) = first.values()
+        grid = cell_grid(job.cells, paths[0])
+        work = store.begin(frame_grid(job, first, grid))
+        work.forget(forget)
+        image = open_image(job, paths, grid)
+        plan = self.decide(job, files, work.records())
+        return ScenesRun(job, grid, image, files, store, work, plan)
+
+    def result(self, plan: Plan, store: RegionStore) -> ScenesResult:
+        """What a run gives."""
+        return ScenesResult(plan, store.table("scenes"), store)
+
+    def found(self, store: RegionStore) -> str:
+        """Say in a few words what the last finished run has found."""
+        table = store.table("scenes")
+        kinds = [name for name in map(str, table) if name.startswith(("kmeans", "hdbscan"))]
+        groups = ", ".join(f"{name} {table[name].max() + 1}" for name in kinds)
+        return f"{len(table):,} cells, in groups: {groups}"
+
+    def check(self, store: RegionStore) -> Iterator[str]:
+        """Compare the table with the map: each cell is in the groups that the map shows."""
+        table, shown = store.table("scenes"), store.group("groups")
+        for name in shown.data_vars:
+            if shown[name].dtype.kind == "i":
+                on_map = int((shown[name] >= 0).sum())
+                if on_map != int((table[name] >= 0).sum()):
+                    yield f"{name} has {on_map} cells on the map, another number in the table."
+
+    def draw(self, job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
+        """Draw the map of groups, and the plot of how alike cells look with example images."""
+        folder, groups = job.export_folder / "figures", runner.own_store(job).group("groups")
+        paths = _mosaic(job)
+        grid = cell_grid(job.cells, paths[0])
+        groups = groups.load()
+        with (reporter or Reporter()).stage("figures", "to do"):
+            examples = scene_examples(groups, open_image(job, paths, grid))
+            pictures = {
+                "scene_map": imagery.scene_map_figure(groups),
+                "scene_plot": imagery.scene_plot_figure(groups, examples),
+            }
+            return [
+                style.save_figure(figure, folder / f"{job.name}_{name}.png")
+                for name, figure in pictures.items()
+            ]
+
+    def illustrate(self, job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+        """Give the pictures of the report."""
+        return _illustrate(job, region, branch)
+
+
+PIPELINE = ScenesPipeline()
+plan, run, run_only = PIPELINE.plan, PIPELINE.run, PIPELINE.run_only

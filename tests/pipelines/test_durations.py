@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from popdask.cli import commands
 from popdask.store import Finished, RegionStore, Run
-from popdask.workflow import communities, communities_plan, population, population_costs
+from popdask.workflow import communities, population
 from popdask.workflow.plan import measured_stages, stages_of
 from tests.pipelines import dots, small
 
@@ -24,7 +24,7 @@ def finished(tmp_path_factory):
 
 def planned(job):
     """What stages are to be computed, and what they took before."""
-    costs = communities_plan.costs(job, communities.plan(job))
+    costs = communities.PIPELINE.costs(job, communities.plan(job))
     return costs, measured_stages(job, costs.amounts)
 
 
@@ -114,7 +114,7 @@ def test_runs_of_images_are_measured_too(tmp_path):
     dots.write_world(tmp_path)
     job = dots.job(tmp_path, tmp_path / "dots.icechunk")
     population.run(job)
-    names = population_costs.costs(job, population.plan(job)).stages
+    names = population.PIPELINE.costs(job, population.plan(job)).stages
     assert names == {}
     known = {stage.stage for stage in RegionStore(job.output.store).history()[0].stages}
     assert set(measured_stages(job, dict.fromkeys(known, 1))) == known

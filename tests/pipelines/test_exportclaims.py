@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from popdask.errors import InputError
 from popdask.store import RegionStore
 from popdask.workflow import communities
-from popdask.workflow.communities_plan import export_names
 from popdask.workflow.export_paths import Claims, export_place, file_sum
 from popdask.workflow.operations import report
 from tests.pipelines.small import job
@@ -45,7 +44,7 @@ def sums(folder):
 
 
 def test_all_that_is_written_was_named_before(finished):
-    named = export_names(finished, ["2000-01-01", "2001-01-01"])
+    named = communities.PIPELINE.exports(finished, {})
     written = {path.name for path in finished.export_folder.iterdir()}
     assert set(named) == {name for name in written if not name.endswith(".aux.xml")}
 

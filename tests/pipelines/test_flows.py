@@ -9,7 +9,9 @@ from popdask.config import CommunitiesJob
 from popdask.tracking.flow import optical_flow
 from popdask.tracking.link import compare_frames
 from popdask.workflow import communities
-from popdask.workflow.communities_plan import plan_communities
+from popdask.workflow.communities import PIPELINE
+from popdask.workflow.frame_stages import basis
+from popdask.workflow.stage import decide
 from tests.pipelines import small
 
 FAR = {"scales": 2, "log": True}
@@ -86,8 +88,10 @@ def test_flow_coarse_to_fine_does_not_chain_the_frames(frames):
     def stale(**flow):
         settings = small.job(frames, "nowhere.icechunk", flow=flow)
         years = {f"{year}-01-01T00:00:00": str(year) for year in range(2000, 2006)}
-        records = {one.name: one.record for one in plan_communities(settings, years, {})}
+        records = {
+            one.name: one.record for one in decide(PIPELINE.stages, basis(settings, years, {}))
+        }
         changed = years | {"2001-01-01T00:00:00": "another"}
-        return plan_communities(settings, changed, records)["flow"].stale
+        return decide(PIPELINE.stages, basis(settings, changed, records))["flow"].stale
 
     assert stale() == (0, 1, 2, 3, 4, 5) and stale(scales=2) == (0, 1, 2)

@@ -3,7 +3,16 @@
 import pytest
 
 from popdask.config import CommunitiesJob
-from popdask.workflow.communities_plan import VERSIONS, plan_communities
+from popdask.workflow.communities import PIPELINE
+from popdask.workflow.frame_stages import basis
+from popdask.workflow.stage import decide
+
+STAGES = [stage.name for stage in PIPELINE.stages]
+SETTLED = [
+    "degurba",
+    "settlements",
+    *(f"settlement_{one}" for one in ("summary", "links", "tracks")),
+]
 
 YEARS = [f"{year}-01-01T00:00:00" for year in range(2000, 2006)]
 
@@ -34,14 +43,19 @@ def stale(plan):
 
 def replan(first, second, before=None, after=None):
     """The plan of a job after another was run to its end."""
-    return plan_communities(
-        second, after or inputs(), records(plan_communities(first, before or inputs(), {}))
+    return decide(
+        PIPELINE.stages,
+        basis(
+            second,
+            after or inputs(),
+            records(decide(PIPELINE.stages, basis(first, before or inputs(), {}))),
+        ),
     )
 
 
 def test_a_first_run_computes_every_stage():
-    plan = plan_communities(job(), inputs(), {})
-    assert set(stale(plan)) == set(VERSIONS)
+    plan = decide(PIPELINE.stages, basis(job(), inputs(), {}))
+    assert set(stale(plan)) == set(STAGES)
     assert str(plan["flow"]) == "all 6 frames" and str(plan["links"]) == "all 5 pairs"
     assert not plan.done
 
@@ -70,11 +84,15 @@ def test_a_second_run_of_an_unchanged_job_has_nothing_to_do():
     ],
 )
 def test_a_changed_setting_recomputes_what_depends_on_it(tables, first):
-    order = list(VERSIONS)
+    own = [stage for stage in STAGES if stage not in SETTLED]
     found = list(stale(replan(job(), job(**tables))))
-    wanted = order[order.index(first) :]
+    wanted = own[own.index(first) :]
     if first in ("links", "tracks"):
         wanted = [stage for stage in wanted if stage in ("links", "tracks", "export")]
+    settled = {"population": SETTLED, "links": SETTLED[-2:], "tracks": SETTLED[-1:]}.get(first, [])
+    if tables.get("links", {}).get("rule"):
+        settled = []  # settlements are linked by the people in common
+    wanted = [stage for stage in STAGES if stage in (*wanted, *settled)]
     assert found == wanted
 
 
@@ -85,10 +103,17 @@ def test_where_and_how_a_job_runs_recomputes_nothing(tables):
     assert replan(job(), job(**tables)).done
 
 
+def test_without_settlements_there_is_nothing_of_them():
+    plan = replan(job(), job(settlements={"find": False}))
+    assert set(stale(plan)) == {"summary", "tracks", "export"}
+    assert set(STAGES) - {stage.name for stage in plan} == set(SETTLED)
+
+
 def test_an_appended_frame_costs_one_frame_and_the_one_before_it():
     plan = replan(job(), job(), before=inputs(YEARS[:-1]))
     assert stale(plan) == {
         "population": [2005],
+        **{stage: [2005] for stage in SETTLED},
         "flow": [2004, 2005],
         "classes": [2004, 2005],
         "communities": [2004, 2005],
@@ -153,7 +178,7 @@ def test_a_removed_last_frame_leaves_no_rows_behind():
 
 
 def test_the_order_of_the_stages_is_the_order_of_the_versions():
-    assert [stage.name for stage in plan_communities(job(), inputs(), {})] == list(VERSIONS)
+    assert [stage.name for stage in decide(PIPELINE.stages, basis(job(), inputs(), {}))] == STAGES
 
 
 def test_aligned_frames_follow_the_grid_of_the_first():

@@ -18,7 +18,7 @@ from popdask.errors import InputError
 from popdask.store import WORK, RegionStore
 from popdask.workflow import settlements
 from popdask.workflow.operations import status, verify
-from popdask.workflow.pipelines import product
+from popdask.workflow.pipelines import pipeline_of
 from popdask.workflow.progress import Reporter
 
 TABLES = ("settlements", "settlement_tracks", "settlement_links", "settlement_ends", "balance")
@@ -87,7 +87,7 @@ def test_a_run_leaves_places_with_name_kind_and_growth(finished):
     table = finished.settlements
     assert list(table) == [
         *("time", "settlement", "track", "name", "kind", "population", "cells", "area_km2"),
-        *("density", "growth", "lon", "lat", "geometry"),
+        *("density", "growth", "growth_total", "lon", "lat", "geometry"),
     ]
     last = table[table["time"] == "2003"].set_index("name")
     assert last["kind"].tolist() == ["city", "town", "village"]
@@ -96,6 +96,7 @@ def test_a_run_leaves_places_with_name_kind_and_growth(finished):
     assert last["track"].tolist() == [0, 1, 2]
     town = last.loc["Småby"]
     assert town["growth"] == pytest.approx(100 * (GROWTH - 1), abs=1e-4)
+    assert town["growth_total"] == pytest.approx(100 * (GROWTH**3 - 1), abs=1e-4)
     assert town["density"] == pytest.approx(4 * 300 * GROWTH**3)
     assert (town["area_km2"], town["cells"]) == (9, 36)
     here = gpd.GeoSeries.from_xy([town["lon"]], [town["lat"]], crs=4326).to_crs("EPSG:3035")[0]
@@ -150,7 +151,7 @@ def test_a_changed_label_is_found(folder, tmp_path):
     repository.reset_branch("main", repository.lookup_branch(WORK))
     (difference,) = verify(settings).differences
     assert difference.startswith("settlement of 2002-01-01 is not what")
-    broken = list(settlements.check(RegionStore(settings.output.store)))
+    broken = list(settlements.PIPELINE.check(RegionStore(settings.output.store)))
     assert any(one.startswith("people inside of 2002-01-01 are") for one in broken)
 
 
@@ -166,7 +167,7 @@ class Stopped(Reporter):
         return super().stage(name, work)
 
 
-@pytest.mark.parametrize("stage", ["settlements", "links", "tracks"])
+@pytest.mark.parametrize("stage", ["settlements", "settlement_links", "settlement_tracks"])
 def test_a_stopped_run_goes_on_and_ends_the_same(finished, folder, tmp_path, stage):
     settings = job(folder, tmp_path / "stopped.icechunk")
     with pytest.raises(KeyboardInterrupt):
@@ -238,7 +239,7 @@ def test_without_the_package_of_names_a_sentence_says_what_to_install(
 
 def test_pictures(folder, finished, tmp_path):
     settings = job(folder, finished.store.path, output={"folder": str(tmp_path / "drawn")})
-    drawn = [path.name for path in product(settings).draw(settings)]
+    drawn = [path.name for path in pipeline_of(settings).draw(settings)]
     assert drawn == ["country_settlements.png", "country_change.png"]
 
 
@@ -255,7 +256,7 @@ def test_torch_is_not_loaded(folder, tmp_path):
 
 def test_the_kind_is_known_to_operators(finished, folder):
     settings = job(folder, finished.store.path)
-    kind = product(settings)
+    kind = pipeline_of(settings)
     assert kind.plan(settings).done
     assert "60 × 72" in kind.extent(settings)
     assert kind.found(finished.store).startswith("1 city, 1 town, 1 village in")
@@ -271,8 +272,8 @@ def test_exports(folder, tmp_path):
     table = gpd.read_parquet(place / "country_settlements.parquet")
     assert list(table.drop(columns="bbox", errors="ignore")) == list(outcome.settlements)
     layers = gpd.list_layers(place / "country.gpkg")["name"].tolist()
-    assert layers == ["settlements", "tracks", "links"]
-    tracks = gpd.read_file(place / "country.gpkg", layer="tracks").set_index("name")
+    assert layers == ["settlements", "settlement_tracks", "settlement_links"]
+    tracks = gpd.read_file(place / "country.gpkg", layer="settlement_tracks").set_index("name")
     assert tracks.loc["Småby", "frames"] == 4
     with rasterio.open(place / "country_degurba_2003.tif") as file:
         assert file.colormap(1)[30][:3] == (255, 0, 0) and 30 in file.read(1)
@@ -301,6 +302,19 @@ def test_who_lies_beyond_the_grid_is_refused_or_told(tmp_path):
     assert RegionStore(asked.output.store).dataset().sizes["x"] == 72
 
 
-def test_a_setting_that_settlements_do_not_heed_is_unknown():
-    with pytest.raises(ValueError, match="register"):
-        job("somewhere", "nowhere.icechunk", input={"register": "shift"})
+def test_a_frame_that_lies_off_is_told_and_moved(tmp_path):
+    for year in (2000, 2001, 2002):
+        people = np.roll(country(year), 4, axis=1) if year == 2001 else country(year)
+        write_raster(tmp_path / f"pop_{year}.tif", people)
+
+    def settings(store, **how):
+        return job(tmp_path, tmp_path / store, settlements={"names": None}, input=how)
+
+    (*told,) = settlements.plan(settings("as_it_is.icechunk")).warnings
+    assert len(told) == 2 and "2000 lies 4.0 cells west of 2001" in told[0]
+    moved = settings("moved.icechunk", register="shift")
+    (text,) = settlements.plan(moved).warnings
+    assert text == "2001 is moved by 4 cells west, to where most frames lie"
+    outcome = settlements.run(moved)
+    assert set(outcome.tracks["event"]) == {"appear", "continue"}
+    assert verify(moved).differences == ()

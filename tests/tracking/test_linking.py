@@ -19,7 +19,7 @@ from popdask.synthetic import moving_cities
 from popdask.tracking.describe import summarize
 from popdask.tracking.events import EventRules
 from popdask.tracking.flow import optical_flow
-from popdask.tracking.link import RULES, link, match
+from popdask.tracking.link import OF_MOTION, RULES, compare_frames, largest_share, link, match
 from popdask.tracking.tracks import tracks, verify_tracks
 
 YEARS = pd.to_datetime(["2000-01-01", "2005-01-01", "2010-01-01", "2011-01-01"])
@@ -162,6 +162,43 @@ def test_links_are_one_pass_over_the_blocks() -> None:
         link(noted("community").astype(np.int32), noted("population"))
     blocks = product(["community", "population"], range(3), range(2), range(3))
     assert passes == [dict.fromkeys(blocks, 1)]
+
+
+@given(community=hnp.arrays(np.int32, (3, 6, 7), elements=st.integers(-1, 3)), people=st.data())
+@settings(max_examples=20, deadline=None)
+def test_without_similarity_all_else_is_the_same(
+    community: np.ndarray, people: st.DataObject
+) -> None:
+    counts = people.draw(
+        hnp.arrays(np.float32, (3, 6, 7), elements=st.sampled_from([0, 1, 2.5, 40, np.nan]))
+    )
+    arrays = stack(community, (1, 4, 5)), stack(counts, (1, 4, 5))
+    whole, parts = (
+        compare_frames(*arrays, rule="overlap", memory=1, similarity=each) for each in (True, False)
+    )
+    pd.testing.assert_frame_equal(whole[0].drop(columns=list(OF_MOTION)), parts[0])
+    pd.testing.assert_frame_equal(whole[1], parts[1])
+    with pytest.raises(InputError, match="only the rule 'overlap' needs none"):
+        compare_frames(*arrays, rule="cosine", similarity=False)
+
+
+@given(labels=hnp.arrays(np.int32, (2, 2, 5, 6), elements=st.integers(-1, 3)), seed=st.integers(0))
+@settings(max_examples=20, deadline=None)
+def test_the_largest_share_is_that_of_a_plain_count(labels: np.ndarray, seed: int) -> None:
+    people = np.random.default_rng(seed).integers(0, 4, (2, 5, 6)).astype(np.float32)
+    arrays = [stack(each, (1, 3, 4)) for each in (*labels, people)]
+    found = largest_share(*arrays)
+    wanted = []
+    for frame in range(2):
+        mine, other = labels[:, frame]
+        for one in np.unique(mine[(mine >= 0) & (other >= 0)]):
+            here = (mine == one) & (other >= 0)
+            keys = [
+                (people[frame][here & (other == k)].sum(), (here & (other == k)).sum(), -k)
+                for k in np.unique(other[here])
+            ]
+            wanted.append((one, -max(keys)[2]))
+    assert list(zip(found["source"], found["target"], strict=True)) == wanted
 
 
 def test_empty_frames_give_no_links_but_the_same_columns() -> None:

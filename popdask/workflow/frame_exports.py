@@ -1,0 +1,243 @@
+"""Exports of jobs that begin with frames of people: one stage, and one entry for each format.
+
+A part of a job (its communities, its settlements) says which of its arrays are rasters, which of
+its tables are files and which are layers; a format says what its files are called and writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+from popdask.io import export, stac, tables
+from popdask.io import paths as files_io
+from popdask.store.records import WORK
+from popdask.workflow.exports import Exports, Illustrate, exporting, write_page
+from popdask.workflow.frame_costs import CellCost, rasters_of
+from popdask.workflow.frame_stages import FramesRun
+from popdask.workflow.frames import FramesJob
+from popdask.workflow.plan import StagePlan
+from popdask.workflow.progress import Reporter
+from popdask.workflow.stage import Basis, Fingerprint, Record, Stage
+
+
+@dataclass(frozen=True)
+class Content:
+    """What of the results of a run is written, read when it is asked for."""
+
+    colours: Callable[[np.datetime64], Mapping[str, np.ndarray]]
+    """The colours of a frame's rasters, by name."""
+    tables: Callable[[], Mapping[str, pd.DataFrame]]
+    """Tables by name."""
+    layers: Callable[[], Mapping[str, gpd.GeoDataFrame]]
+    """What of them has a place, as layers by name."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a job can be exported: its communities, or its settlements."""
+
+    stages: tuple[str, ...]
+    """The stages that compute it."""
+    tracks: str
+    """The stage that follows it through time, and makes its tables."""
+    rasters: tuple[str, ...]
+    """Arrays that are exported as rasters, beside the population."""
+    cell_bytes: int
+    """Bytes of a cell of those."""
+    tables: tuple[str, ...]
+    """Names of its tables."""
+    content: Callable[[Any], Content]
+    """What a run has of it."""
+    credits: Callable[[FramesJob], str | None] = lambda job: None
+    """Whom it owes credit."""
+
+
+Parts = Callable[[Any], Sequence[Part]]
+"""Gives the parts of a job."""
+
+
+def rasters(parts: Iterable[Part]) -> list[str]:
+    """Name the arrays that are exported as rasters."""
+    return ["population", *(name for part in parts for name in part.rasters)]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is written so far."""
+
+    run: FramesRun
+    exports: Exports
+    parts: Mapping[Part, Content]
+    words: str
+    illustrate: Illustrate
+    frames: dict[np.datetime64, dict[str, Path]] = field(default_factory=dict)
+    """The rasters of each frame, by what they show."""
+    others: dict[str, Path] = field(default_factory=dict)
+    """Files of all frames, by what they are."""
+
+    @property
+    def name(self) -> str:
+        """The job's name, with which that of every file begins."""
+        return self.run.job.name
+
+    def add(self, kind: str, path: Path) -> None:
+        """Put a file of all frames on record."""
+        self.exports.add(path)
+        self.others[kind] = path
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exports."""
+
+    files: Callable[[Sequence[Part], Sequence[str]], list[str]]
+    """What its files are called after the job's name, from the stamps of frames."""
+    write: Callable[[Written], None]
+    """Writes them, as far as they are not there."""
+
+
+def _write_cogs(written: Written) -> None:
+    """Write the rasters of each frame, and the colours of labels and codes beside them."""
+    arrays, exports = written.run.work.dataset(), written.exports
+    times = arrays["time"].values
+    written.frames.update({time: {} for time in times})
+    for kind in rasters(written.parts):
+        paths = exports.cogs(arrays[kind], f"{written.name}_{kind}")
+        for time, path in zip(times, paths, strict=True):
+            written.frames[time][kind] = path
+    for content in written.parts.values():
+        for time in times:
+            for kind, colours in content.colours(time).items():
+                exports.add(export.write_colours(written.frames[time][kind], colours))
+
+
+def _write_geotiffs(written: Written) -> None:
+    arrays = written.run.work.dataset()
+    for kind in rasters(written.parts):
+        written.others[kind] = written.exports.geotiff(arrays[kind], f"{written.name}_{kind}")
+
+
+def _write_geoparquet(written: Written) -> None:
+    for content in written.parts.values():
+        for kind, table in content.tables().items():
+            path = written.exports.folder / f"{written.name}_{kind}.parquet"
+            written.add(kind, tables.write_geoparquet(table, path))
+
+
+def _write_gpkg(written: Written) -> None:
+    layers: dict[str, gpd.GeoDataFrame] = {}
+    for content in written.parts.values():
+        layers |= content.layers()
+    path = written.exports.folder / f"{written.name}.gpkg"
+    written.add("layers", tables.write_gpkg(layers, path))
+
+
+def _write_stac(written: Written) -> None:
+    exports = written.exports
+    exports.fetch(*(path for kinds in written.frames.values() for path in kinds.values()))
+    items = stac.write_catalog(
+        exports.folder,
+        written.name,
+        written.frames,
+        written.others,
+        description=written.words,
+        sha256=exports.sha256,
+    )
+    exports.add(*items)
+
+
+def _write_report(written: Written) -> None:
+    run, folder = written.run, written.exports.folder
+    page = write_page(run.job, run.store, WORK, folder, written.illustrate, run.record())
+    written.exports.add(page)
+
+
+FORMATS: Mapping[str, Format] = {
+    "cog": Format(
+        lambda parts, stamps: [
+            f"_{kind}_{stamp}.tif" for kind in rasters(parts) for stamp in stamps
+        ],
+        _write_cogs,
+    ),
+    "geotiff": Format(
+        lambda parts, stamps: [f"_{kind}.tif" for kind in rasters(parts)], _write_geotiffs
+    ),
+    "geoparquet": Format(
+        lambda parts, stamps: [f"_{kind}.parquet" for part in parts for kind in part.tables],
+        _write_geoparquet,
+    ),
+    "gpkg": Format(lambda parts, stamps: [".gpkg"], _write_gpkg),
+    "stac": Format(
+        lambda parts, stamps: [f"_{what}.json" for what in ("collection", *stamps)], _write_stac
+    ),
+    "report": Format(lambda parts, stamps: ["_report.html"], _write_report),
+}
+"""The formats, in the order in which they are written: a catalogue tells of those before it."""
+
+
+def export_names(
+    job: FramesJob, parts: Sequence[Part], times: Iterable[np.datetime64 | str]
+) -> list[str]:
+    """Name the files that a job exports, within their folder."""
+    asked, stamps = job.output.export, export.stamps(times)
+    formats = [one for name, one in FORMATS.items() if name in asked]
+    names = [f"{job.name}{end}" for one in formats for end in one.files(parts, stamps)]
+    credits = asked and any(part.credits(job) for part in parts)
+    return [*names, f"{job.name}_CREDITS.txt"] if credits else names
+
+
+def _write(
+    run: FramesRun, exports: Exports, parts: Sequence[Part], words: str, illustrate: Illustrate
+) -> None:
+    """Write what a job asks for, as far as it is not there."""
+    job = run.job
+    credits = [text for part in parts if (text := part.credits(job))]
+    words = " ".join([words.format(job.name), *(f"{text}." for text in credits)])
+    if credits:
+        text = "".join(f"{each}\n" for each in credits)
+        exports.add(files_io.write_text(exports.folder / f"{job.name}_CREDITS.txt", text))
+    contents = {part: part.content(run) for part in parts}
+    written = Written(run, exports, contents, words, illustrate)
+    for name, one in FORMATS.items():
+        if name in job.output.export:
+            one.write(written)
+
+
+def export_stage(parts: Parts, needs: tuple[str, ...], words: str, illustrate: Illustrate) -> Stage:
+    """The last stage of a job: `words` describe the catalogue of the job's name."""
+
+    def wanted(basis: Basis, of: Fingerprint) -> Record | None:
+        job, formats = basis.job, basis.job.output.export
+        if not formats:
+            return None
+        drawn = ["population", *(stage for part in parts(job) for stage in part.stages)]
+        told = [job.name, "cog" in formats]
+        frames = {t: of(told, *(basis.frames(stage)[t] for stage in drawn)) for t in basis.times}
+        rows = [basis.frames(part.tracks) for part in parts(job)]
+        last = of(frames, sorted(formats), rows)  # and what tells of all frames
+        return {"frames": {**frames, basis.times[-1]: last}, "rasters": frames}
+
+    def compute(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+        mine = parts(run.job)
+        names = export_names(run.job, mine, run.plan.times)
+        with exporting(run.work, stage, run.job, names, run.files) as exports:
+            _write(run, exports, mine, words, illustrate)
+
+    def bytes_of(job: Any) -> int:
+        return rasters_of(job) * (4 + sum(part.cell_bytes for part in parts(job)))
+
+    cost = CellCost(
+        read=bytes_of,
+        written=bytes_of,
+        held=24,
+        tasks=lambda work: rasters_of(work.job) * len(rasters(parts(work.job))),
+        more=lambda work: work.cells * rasters_of(work.job),
+    )
+    return Stage("export", version=3, needs=needs, wanted=wanted, cost=cost, compute=compute)

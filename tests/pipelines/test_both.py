@@ -1,0 +1,100 @@
+"""A communities job finds settlements, too, and its communities are told by their names."""
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from popdask.config import CommunitiesJob
+from popdask.workflow import communities, settlements
+from popdask.workflow.operations import status, verify
+from tests.pipelines import test_settlements as alone
+
+FORMATS = ("cog", "geoparquet", "gpkg", "stac", "report")
+
+
+def job(folder, store, **tables):
+    found = {
+        "name": "country",
+        "input": {"frames": f"{folder}/pop_{{time:%Y}}.tif"},
+        "encoder": {"epochs": 3},
+        "classes": {"k": 3, "sample": 2000},
+        "communities": {"eps": 2, "min_samples": 4},
+        "settlements": {"names": f"{folder}/places.gpkg", "column": "navn"},
+        "output": {"store": str(store), "export": FORMATS},
+    }
+    for name, table in tables.items():
+        found[name] = found.get(name, {}) | table
+    return CommunitiesJob.model_validate(found)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("country")
+    for year in range(2000, 2003):
+        alone.write_raster(folder / f"pop_{year}.tif", alone.country(year))
+    points = gpd.points_from_xy([4_329_000, 4_328_500], [3_201_000, 3_188_500], crs="EPSG:3035")
+    named = {"navn": ["Storby", "Småby"], "population": [250_000, 9_000]}
+    gpd.GeoDataFrame(named, geometry=points).to_file(folder / "places.gpkg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    return communities.run(job(folder, tmp_path_factory.mktemp("both") / "country.icechunk"))
+
+
+def test_the_settlements_are_those_of_a_settlements_job(finished, folder, tmp_path):
+    other = settlements.run(alone.job(folder, tmp_path / "alone.icechunk")).store
+    names = ["population", "degurba", "settlement"]
+    both, single = (store.dataset()[names].compute() for store in (finished.store, other))
+    for name in names:
+        xr.testing.assert_identical(both[name], single[name])
+    for name in alone.TABLES[:-1]:
+        pd.testing.assert_frame_equal(finished.store.table(name), other.table(name))
+    balance = finished.store.table("settlement_balance")
+    pd.testing.assert_frame_equal(balance, other.table("balance"))
+
+
+def test_a_community_names_its_settlement(finished):
+    arrays, table = finished.store.dataset().compute(), finished.communities
+    named = finished.store.table("settlements").set_index(["time", "settlement"])["name"]
+    assert set(table["settlement"]) & {"Storby", "Småby"}
+    for row in table.itertuples():
+        now = arrays.sel(time=row.time)
+        here = (now["community"] == row.community).values & (now["settlement"] >= 0).values
+        people = np.bincount(now["settlement"].values[here], now["population"].values[here])
+        assert row.settlement == (named[row.time, people.argmax()] if people.size else "")
+
+
+def test_both_are_exported_reported_and_verified(finished, folder):
+    settings = job(folder, finished.store.path)
+    place = settings.export_folder
+    written = {path.name for path in place.iterdir() if not path.name.endswith(".aux.xml")}
+    assert written == set(communities.PIPELINE.exports(settings, {}))
+    layers = gpd.list_layers(place / "country.gpkg")["name"].tolist()
+    one = ["communities", "tracks", "links"]
+    assert layers == [*one, "settlements", "settlement_tracks", "settlement_links"]
+    assert verify(settings).differences == ()
+    assert "1 city, 1 town, 1 village" in status(settings).found
+
+
+def test_an_appended_frame_costs_the_settlements_one_frame(folder, tmp_path):
+    store, few = tmp_path / "grown.icechunk", {"end": "2001"}
+    communities.run(job(folder, store, input=few))
+    outcome = communities.run(job(folder, store))
+    stale = {stage.name: stage.stale for stage in outcome.plan}
+    assert all(stale[name] == (2,) for name in stale if name.startswith("settlement")), stale
+
+
+def test_without_settlements_theirs_are_taken_away(folder, tmp_path):
+    store = tmp_path / "none.icechunk"
+    communities.run(job(folder, store))
+    outcome = communities.run(job(folder, store, settlements={"find": False}))
+    assert set(outcome.store.dataset().data_vars).isdisjoint({"degurba", "settlement"})
+    assert set(outcome.communities["settlement"]) == {""}
+    with pytest.raises(KeyError):
+        outcome.store.table("settlements")
+    folder = job(folder, store).export_folder
+    assert not list(folder.glob("*settlement*")) and list(folder.glob("*community*"))
