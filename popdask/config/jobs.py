@@ -211,6 +211,8 @@ class SettlementRules(Settings):
     """People per km² of land from which a cell of 1 km belongs to a settlement."""
     min_people: Annotated[float, Field(ge=0)] = 500.0
     """People of a settlement."""
+    centres: bool = False
+    """Number and follow urban centres, too, as a layer of their own."""
     hold: bool = True
     """Hold cells and settlements from frame to frame, so that noise is no event."""
     land: PlaceName | None = None

@@ -40,7 +40,14 @@ from popdask.workflow import settlements_stages
 from popdask.workflow.exports import cycled, exported
 from popdask.workflow.frame_costs import CLASS, LABEL, MOTION, PEOPLE, CellCost, Work
 from popdask.workflow.frame_exports import Content, Part, export_stage
-from popdask.workflow.frame_stages import POPULATION, FramesRun, link_record, with_left_out
+from popdask.workflow.frame_stages import (
+    POPULATION,
+    FramesRun,
+    known_tracks,
+    link_record,
+    next_number,
+    with_left_out,
+)
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
@@ -470,19 +477,18 @@ def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
 def _follow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
-    known = _known_tracks(run) or {"first_number": 0}
+    known = known_tracks(run, "community", "communities", "tracks")
     settings = run.job.tracks.model_dump()
     options = {"memory": settings.pop("memory"), "ends": run.work.table("link_ends")}
     rules = EventRules(**settings, min_people=run.job.communities.min_people)
     tracks = linking.tracks(links, described, rules=rules, times=times, **options, **known)
-    given = max(
-        known["first_number"], int(tracks["track"].max(skipna=True)) + 1 if len(tracks) else 0
-    )
     files = {
         "tracks.parquet": table_bytes(tracks),
         "communities.parquet": table_bytes(_described(run, described, tracks)),
     }
-    run.work.write_files(stage.name, files, {**stage.record, "next_number": given})
+    run.work.write_files(
+        stage.name, files, {**stage.record, "next_number": next_number(tracks, known)}
+    )
 
 
 def _described(
@@ -496,37 +502,6 @@ def _described(
     names = run.work.table("settlements").set_index(["time", "settlement"])["name"]
     rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "settlement"]]))
     return table.assign(settlement=names.reindex(rows).fillna("").to_numpy(dtype=object))
-
-
-def _known_tracks(run: CommunitiesRun) -> dict[str, Any] | None:
-    """The track numbers that the last finished run of the same analysis gave: they stay."""
-    # Communities of a frame that was labelled anew take the numbers of those that they share most
-    # people with. A damaged table tells none.
-    before, now = run.store.records(), run.work.records()
-    then = before.get("communities", {})
-    if "tracks" not in before or then.get("settings") != now["communities"]["settings"]:
-        return None
-    for name, sha256 in before["tracks"].get("sha256", {}).items():
-        if run.store.file_problem(name, sha256):
-            return None
-    arrays, older = run.work.dataset(), run.store.dataset()
-    if not (older["x"].equals(arrays["x"]) and older["y"].equals(arrays["y"])):
-        return None
-    old = run.store.table("tracks")[["time", "community", "track"]].drop_duplicates()
-    given = int(old["track"].max(skipna=True)) + 1 if len(old) else 0
-    first_number = max(given, before["tracks"].get("next_number", 0))
-    both = set(then["frames"]) & set(run.plan.times)
-    anew = [t for t in both if then["frames"][t] != now["communities"]["frames"][t]]
-    known = old[old["time"].isin([np.datetime64(t) for t in both.difference(anew)])]
-    if anew:
-        times = sorted(np.datetime64(t, "ns") for t in anew)
-        now_there = arrays.sel(time=times)
-        pairs = link.match(
-            older["community"].sel(time=times), now_there["community"], now_there["population"]
-        )
-        moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
-        known = pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
-    return {"known": known, "first_number": first_number}
 
 
 TRACKS = Stage(
@@ -599,7 +574,7 @@ PART = Part(
 
 def parts_of(job: CommunitiesJob) -> list[Part]:
     """What of a job can be exported."""
-    return [PART, *([settlements_stages.PART] if job.has_settlements else [])]
+    return [PART, *settlements_stages.parts_of(job)]
 
 
 def _illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
@@ -613,7 +588,7 @@ EXPORT = export_stage(
     parts_of,
     needs=(
         *("population", "classes", "communities", "links", "tracks"),
-        *("degurba", "settlements", "settlement_links", "settlement_tracks"),
+        *settlements_stages.EXPORTED,
     ),
     words="Communities of {}, found in gridded population data and followed through time.",
     illustrate=_illustrate,

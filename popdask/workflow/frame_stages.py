@@ -14,6 +14,7 @@ from popdask.io import extents, rasters
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
+from popdask.tracking import link
 from popdask.workflow import frames, runner
 from popdask.workflow.checks import beyond_notes
 from popdask.workflow.exports import without_missing
@@ -225,3 +226,43 @@ def link_record(
     }
     # The first frame has no links, unless it is the only one: an empty table.
     return {"frames": {t: of(settings, near[t]) for t in times[1:] or times}}
+
+
+def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[str, Any]:
+    """The track numbers that the last finished run of the same analysis gave: they stay.
+
+    Labels of a frame that was labelled anew take the numbers of those that they share most people
+    with. A damaged table tells none.
+    """
+    before, now = run.store.records(), run.work.records()
+    then = before.get(labels, {})
+    if tracks not in before or then.get("settings") != now[labels]["settings"]:
+        return {"first_number": 0}
+    for name, sha256 in before[tracks].get("sha256", {}).items():
+        if run.store.file_problem(name, sha256):
+            return {"first_number": 0}
+    arrays, older = run.work.dataset(), run.store.dataset()
+    if not (older["x"].equals(arrays["x"]) and older["y"].equals(arrays["y"])):
+        return {"first_number": 0}
+    old = run.store.table(tracks).rename(columns={array: "community"})
+    old = old[["time", "community", "track"]].drop_duplicates()
+    first_number = max(_highest(old), before[tracks].get("next_number", 0))
+    both = set(then["frames"]) & set(run.plan.times)
+    anew = [time for time in both if then["frames"][time] != now[labels]["frames"][time]]
+    known = old[old["time"].isin([np.datetime64(time) for time in both.difference(anew)])]
+    if anew:
+        times = sorted(np.datetime64(time, "ns") for time in anew)
+        there = arrays.sel(time=times)
+        pairs = link.match(older[array].sel(time=times), there[array], there["population"])
+        moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
+        known = pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
+    return {"known": known, "first_number": first_number}
+
+
+def next_number(tracks: pd.DataFrame, known: Mapping[str, Any]) -> int:
+    """The first track number that was never given: none is given twice."""
+    return max(known["first_number"], _highest(tracks))
+
+
+def _highest(tracks: pd.DataFrame) -> int:
+    return int(tracks["track"].max(skipna=True)) + 1 if len(tracks) else 0

@@ -23,7 +23,7 @@ from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, own_store
-from popdask.workflow.settlements_stages import PART, STAGES, check_inputs
+from popdask.workflow.settlements_stages import EXPORTED, STAGES, check_inputs, parts_of
 
 if TYPE_CHECKING:
     from popdask.report.page import Picture
@@ -79,8 +79,8 @@ def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterat
 
 
 EXPORT = export_stage(
-    lambda job: [PART],
-    needs=("population", "degurba", "settlements", "settlement_links", "settlement_tracks"),
+    parts_of,
+    needs=("population", *EXPORTED),
     words="Settlements of {}, found in gridded population data and followed through time.",
     illustrate=_illustrate,
 )
@@ -97,7 +97,7 @@ class SettlementsPipeline(FramesPipeline):
 
     def exports(self, job: SettlementsJob, files: Files) -> list[str]:
         """Name the files that a job exports."""
-        return export_names(job, [PART], frame_paths(job))
+        return export_names(job, parts_of(job), frame_paths(job))
 
     def begin(
         self, job: SettlementsJob, store: RegionStore, files: Files, forget: Sequence[str]

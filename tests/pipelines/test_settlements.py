@@ -318,3 +318,44 @@ def test_a_frame_that_lies_off_is_told_and_moved(tmp_path):
     outcome = settlements.run(moved)
     assert set(outcome.tracks["event"]) == {"appear", "continue"}
     assert verify(moved).differences == ()
+
+
+def test_urban_centres_are_a_layer_with_tracks_of_their_own(finished, folder, tmp_path):
+    formats, rules = ("cog", "geoparquet", "gpkg", "stac"), {"centres": True}
+    settings = job(folder, tmp_path / "c.icechunk", settlements=rules, output={"export": formats})
+    outcome = settlements.run(settings)
+    arrays = outcome.store.dataset().compute()
+    assert ((arrays["urban_centre"] >= 0) == (arrays["degurba"] == 30)).all()
+    table = outcome.store.table("urban_centres")
+    assert list(table)[1:5] == ["urban_centre", "track", "name", "kind"]
+    assert table["name"].tolist() == ["Storby"] * 4 and set(table["track"]) == {0}
+    assert set(outcome.store.table("urban_centre_tracks")["event"]) == {"appear", "continue"}
+    pd.testing.assert_frame_equal(outcome.settlements, finished.settlements)
+    assert verify(settings).differences == ()
+    assert set(settlements.PIPELINE.exports(settings, {})) == {
+        path.name for path in settings.export_folder.iterdir() if not path.name.endswith(".aux.xml")
+    }
+
+
+def test_a_replaced_frame_keeps_the_numbers_and_gives_none_twice(folder, tmp_path):
+    def frame(year, *corner):
+        people = country(year)
+        for row, column in corner:
+            people[row : row + 4, column : column + 4] = 100
+        write_raster(tmp_path / f"pop_{year}.tif", people)
+
+    frame(2000)
+    frame(2001)
+    frame(2002, (4, 60))  # a village that had never been
+    settings = job(tmp_path, tmp_path / "edited.icechunk", settlements={"names": None})
+    before = settlements.run(settings).tracks
+    assert before["track"].max() == 3
+    frame(2002)
+    frame(2003, (4, 40))
+    after = settlements.run(settings)
+    assert after.tracks["track"].max() == 4, "the number 3 was given once"
+    kept = [
+        table[table["time"] < "2002"].reset_index(drop=True) for table in (before, after.tracks)
+    ]
+    pd.testing.assert_frame_equal(*kept)
+    assert verify(settings).differences == ()
