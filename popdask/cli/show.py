@@ -55,24 +55,15 @@ def show_outcome(outcome: CommunitiesResult) -> None:
 
     if outcome.plan.done:
         say("nothing to do")
-    communities = outcome.communities.groupby("time").size()
-    rows = [
-        (
-            f"{row.time:%Y-%m-%d}",
-            f"{communities.get(row.time, 0):,}",
-            f"{row.inside:,.0f}",
-            f"{row.outside:,.0f}",
-            f"{row.raster:,.0f}",
-        )
-        for row in outcome.balance.itertuples()
-    ]
+    if outcome.settled is not None:
+        _show_settled(outcome.settled)
     say("")
-    show_table(["frame", "communities", "people in them", "outside", "in the raster"], rows)
+    _show_balance("communities", outcome.communities, outcome.balance)
     for sentence in _unusual(outcome.balance):
         say(sentence)
     events = outcome.tracks["event"].value_counts()
     say(
-        f"\n{count(outcome.tracks['track'].nunique(), 'track')}: "
+        f"\n{count(outcome.tracks['track'].nunique(), 'track')} of communities: "
         + ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
     )
     if splits := events.get("split", 0):
@@ -122,15 +113,20 @@ def show_estimates(outcome: Estimates) -> None:
 
 #: Settlements that are listed, and what of them.
 LARGEST = 10
-COLUMNS = ["settlement", "kind", "people", "people per km²", "growth per year"]
+COLUMNS = ["settlement", "kind", "people", "per km²", "growth per year", "since the start"]
 
 
 def show_settlements(outcome: SettlementsResult) -> None:
     """Print what a run has found: the largest settlements, those of each frame, events."""
-    from popdask.tracking.events import EVENTS
-
     if outcome.plan.done:
         say("nothing to do")
+    _show_settled(outcome)
+    say(f"results: {outcome.store.path}")
+
+
+def _show_settled(outcome: SettlementsResult) -> None:
+    from popdask.tracking.events import EVENTS
+
     table, balance = outcome.settlements, outcome.balance
     last = table[table["time"] == balance["time"].iloc[-1]]
     largest = last.sort_values("population", ascending=False).head(LARGEST)
@@ -140,12 +136,26 @@ def show_settlements(outcome: SettlementsResult) -> None:
             str(row.kind),
             f"{row.population:,.0f}",
             f"{row.density:,.0f}",
-            "–" if row.growth != row.growth else f"{row.growth:+.1f} %",
+            _percent(row.growth),
+            _percent(row.growth_total),
         )
         for row in largest.drop(columns="geometry").itertuples(index=False)
     ]
     say("")
     show_table(COLUMNS, rows)
+    say("")
+    _show_balance("settlements", table, balance)
+    events = outcome.tracks["event"].value_counts()
+    told = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
+    say(f"\n{count(outcome.tracks['track'].nunique(), 'track')} of settlements: {told}")
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{value:+.1f} %"
+
+
+def _show_balance(kind: str, table: pd.DataFrame, balance: pd.DataFrame) -> None:
+    """Print how many there are in each frame, and how many people live in them and outside."""
     there = table.groupby("time").size()
     frames = [
         (
@@ -157,12 +167,7 @@ def show_settlements(outcome: SettlementsResult) -> None:
         )
         for row in balance.itertuples()
     ]
-    say("")
-    show_table(["frame", "settlements", "people in them", "outside", "in the raster"], frames)
-    events = outcome.tracks["event"].value_counts()
-    told = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
-    say(f"\n{count(outcome.tracks['track'].nunique(), 'track')}: {told}")
-    say(f"results: {outcome.store.path}")
+    show_table(["frame", kind, "people in them", "outside", "in the raster"], frames)
 
 
 def show_scenes(outcome: Groups) -> None:

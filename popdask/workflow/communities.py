@@ -25,6 +25,7 @@ from popdask.workflow.frames import describe_result, displacements, frame_paths,
 from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Workers
+from popdask.workflow.settlements import SettlementsResult
 
 if TYPE_CHECKING:
     from popdask.report.page import Picture
@@ -45,12 +46,19 @@ class CommunitiesResult(ReprMixin):
     the frame took beyond the grid, and the share of cells without data."""
     store: RegionStore
     """The results."""
+    settled: SettlementsResult | None = None
+    """The settlements that were found beside the communities; None where none were asked for."""
 
     def summary(self) -> dict[str, str]:
         """What was computed and found, in a few words."""
-        return describe_result(
+        told = describe_result(
             "communities", self.communities, self.plan, self.tracks, self.balance, self.store
         )
+        if self.settled is None:
+            return told
+        results = told.pop("results")
+        found = settlements.found(self.store)
+        return {**told, "settlements": found, "results": results}
 
 
 class CommunitiesPipeline(FramesPipeline):
@@ -103,7 +111,8 @@ class CommunitiesPipeline(FramesPipeline):
         """What a run gives."""
         tables = map(store.table, ("communities", "tracks", "balance"))
         communities, tracks, balance = tables
-        return CommunitiesResult(plan, communities, tracks, balance, store)
+        settled = settlements.result(plan, store) if _has_settlements(store) else None
+        return CommunitiesResult(plan, communities, tracks, balance, store, settled)
 
     def found(self, store: RegionStore) -> str:
         """Say in a few words what the last finished run has found."""
@@ -115,7 +124,7 @@ class CommunitiesPipeline(FramesPipeline):
         """Count everyone again, in communities and settlements; check tracks by links."""
         yield from check(store)
         if _has_settlements(store):
-            yield from settlements.check(store, "settlement_balance")
+            yield from settlements.check(store)
 
     def draw(self, job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
         """Draw all pictures of a job's last finished run."""

@@ -113,9 +113,7 @@ class SettlementsPipeline(FramesPipeline):
 
     def result(self, plan: Plan, store: RegionStore) -> SettlementsResult:
         """What a run gives."""
-        tables = map(store.table, ("settlements", "settlement_tracks", "balance"))
-        settlements, tracks, balance = tables
-        return SettlementsResult(plan, settlements, tracks, balance, store)
+        return result(plan, store)
 
     def found(self, store: RegionStore) -> str:
         """Say in a few words what the last finished run has found."""
@@ -123,7 +121,7 @@ class SettlementsPipeline(FramesPipeline):
 
     def check(self, store: RegionStore) -> Iterator[str]:
         """Count everyone again; check the tracks by the links."""
-        return check(store, "balance")
+        return check(store)
 
     def draw(self, job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
         """Draw the settlements of a job's last finished run, and how people have changed."""
@@ -146,11 +144,23 @@ def found(store: RegionStore) -> str:
     return f"{told} in the last frame, {table['track'].nunique():,} tracks"
 
 
-def check(store: RegionStore, balance: str) -> Iterator[str]:
+def result(plan: Plan, store: RegionStore) -> SettlementsResult:
+    """What a run gives of settlements, of which kind the job may be."""
+    tables = map(store.table, ("settlements", "settlement_tracks", _balance(store)))
+    settlements, tracks, balance = tables
+    return SettlementsResult(plan, settlements, tracks, balance, store)
+
+
+def _balance(store: RegionStore) -> str:
+    """Name the table of people in settlements: a communities job has one of its own."""
+    return "settlement_balance" if "communities" in store.records() else "balance"
+
+
+def check(store: RegionStore) -> Iterator[str]:
     """Count everyone again and compare with the stored balance; check the tracks by the links."""
     arrays = store.dataset()
     tracks = store.table("settlement_tracks").rename(columns={"settlement": "community"})
-    links, then = store.table("settlement_links"), store.table(balance)
+    links, then = store.table("settlement_links"), store.table(_balance(store))
     yield from check_labels(arrays["settlement"], arrays["population"], then, tracks, links)
 
 
