@@ -17,6 +17,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -129,6 +130,7 @@ def map_figure(
     *,
     outlines: xr.DataArray | None = None,
     tracks: pd.DataFrame | None = None,
+    places: gpd.GeoDataFrame | None = None,
     title: str | None = None,
     size: float = 8.0,
     max_cells: int = 1000,
@@ -146,6 +148,9 @@ def map_figure(
         Communities (y, x) to outline on top.
     tracks
         The table of :func:`popdask.tracking.tracks.tracks`, to colour communities by their track.
+    places
+        Name, population and geometry of places of that frame, in the CRS of the raster: their names
+        are written, those of the largest first, where there is room.
     title
         Written above; by default what it is and when.
     size
@@ -185,6 +190,8 @@ def map_figure(
             lines = panels.borders(at["outlines"]) * panels.pixel(at["outlines"], grid)
             lines[..., 1] = grid.size[1] - lines[..., 1] if grid.upright else lines[..., 1]
             ax.add_collection(LineCollection(list(lines), colors=INK, linewidths=0.5))
+        if places is not None:
+            panels.write_names(ax, grid, places)
         ax.set_title(title or f"{name} {year(time)}".strip(), loc="left", fontweight="bold")
         panels.key(figure, [ax], name, norm, panels.class_count([at]), tracks is not None)
         panels.scale_bar(ax, grid, at["population"])

@@ -16,8 +16,10 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import dask.array as da
+import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -28,6 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from popdask.plot.style import (
@@ -236,6 +239,24 @@ def draw_paths(ax: Axes, paths: Paths, time: Any) -> None:
         linewidths=0.6,
         zorder=3,
     )
+
+
+def write_names(ax: Axes, grid: Grid, places: gpd.GeoDataFrame, most: int = 25) -> None:
+    """Write the names of the largest places at their middle, where they do not cover another."""
+    largest = places.sort_values("population", ascending=False, kind="stable").head(most)
+    x, y = grid.place(shapely.centroid(largest.geometry.to_numpy()))
+    high = 0.018 * grid.size[1]  # of a line, in kilometres
+    taken: list[tuple[float, float, float]] = []
+    for name, left, low in zip(largest["name"].astype(str), x + high / 2, y, strict=True):
+        wide = 0.55 * high * len(name)
+        free = all(
+            abs(low - other) > high or left > end or left + wide < start
+            for start, end, other in taken
+        )
+        if free and left + wide < grid.size[0]:
+            taken.append((left, left + wide, low))
+            text = ax.annotate(name, (left, low), va="center", fontsize=7.5, color=INK_ON_MAP)
+            text.set_path_effects([withStroke(linewidth=2.2, foreground="white", alpha=0.85)])
 
 
 def borders(labels: np.ndarray) -> np.ndarray:

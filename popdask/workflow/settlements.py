@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import pandas as pd
+import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
@@ -26,6 +27,8 @@ from popdask.workflow.runner import Files, own_store
 from popdask.workflow.settlements_stages import EXPORTED, STAGES, check_inputs, parts_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from popdask.report.page import Picture
 
 
@@ -169,20 +172,33 @@ def _draw(job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
     from popdask.plot import maps, style
 
     region = own_store(job)
-    found, tracks = region.dataset(), region.table("settlement_tracks")
+    found = region.dataset()
     first, last = found.isel(time=0), found.isel(time=-1)
     folder = job.export_folder / "figures"
     with (reporter or Reporter()).stage("figures", "to do"):
-        labels, people = last["settlement"], last["population"]
-        title = f"settlements {style.year(labels['time'].values)}"
-        tracks = tracks.rename(columns={"settlement": "community"})
-        drawn = {"settlements": maps.map_figure(labels, people, tracks=tracks, title=title)}
+        drawn = {"settlements": settlements_map(region, last)}
         if found.sizes["time"] > 1:
-            drawn["change"] = maps.change_figure(first["population"], people)
+            drawn["change"] = maps.change_figure(first["population"], last["population"])
         return [
             style.save_figure(figure, folder / f"{job.name}_{name}.png", dpi=150)
             for name, figure in drawn.items()
         ]
+
+
+def settlements_map(region: RegionStore, frame: xr.Dataset) -> Figure:
+    """Draw the settlements of a frame with the names of the largest."""
+    from popdask.plot import maps, style
+
+    time = frame["time"].values
+    tracks = region.table("settlement_tracks").rename(columns={"settlement": "community"})
+    table = region.table("settlements")
+    return maps.map_figure(
+        frame["settlement"],
+        frame["population"],
+        tracks=tracks,
+        places=table[table["time"] == time],
+        title=f"settlements {style.year(time)}",
+    )
 
 
 PIPELINE = SettlementsPipeline()
