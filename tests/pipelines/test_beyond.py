@@ -49,7 +49,7 @@ def test_who_lies_beyond_is_told_everywhere(frames):
         communities.run(settings(align=True))
     assert not RegionStore(frames / "out.icechunk").latest_records()
     asked, notes = settings(align=True, max_beyond=0.9), Notes()
-    assert text in communities.extent(asked)
+    assert text in communities.PIPELINE.extent(asked)
     outcome = communities.run(asked, notes)
     assert [note for note in notes.said if text in note]
     assert outcome.balance["beyond"].tolist() == [0.0, beyond]

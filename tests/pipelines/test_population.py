@@ -185,7 +185,7 @@ def test_a_date_that_covers_more_leaves_the_estimates_of_the_others(world, tmp_p
     plan = population.plan(both)
     assert plan["estimate"].stale == (1,) and plan["export"].stale == (0, 1)
     assert all(plan[name].done for name in ("cells", "presence", "count", "evaluation"))
-    assert "the last run had other cells" in population.extent(both)
+    assert "the last run had other cells" in population.PIPELINE.extent(both)
     population.run(both, Listener())
     assert any(text.endswith("which had other cells: 2015-01-01") for text in told)
     after = arrays(store)

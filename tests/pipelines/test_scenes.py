@@ -64,7 +64,7 @@ def test_every_cell_has_its_groups_and_its_place_in_the_plot(finished):
     assert set(table["kmeans_2"]) == {0, 1}
     store = finished[1].store
     assert store.group("groups")["kmeans_2"].shape == (SIDE, SIDE)
-    assert f"{SIDE * SIDE} cells, in groups: kmeans_2 2" in scenes.found(store)
+    assert f"{SIDE * SIDE} cells, in groups: kmeans_2 2" in scenes.PIPELINE.found(store)
 
 
 def test_a_finished_job_has_nothing_to_do_and_verifies(finished):
@@ -112,7 +112,7 @@ def test_the_same_job_gives_the_same_groups(finished, world, tmp_path):
 
 
 def test_pictures_of_the_map_and_the_plot(finished):
-    written = scenes.draw(finished[0])
+    written = scenes.PIPELINE.draw(finished[0])
     assert [path.name for path in written] == ["dots_scene_map.png", "dots_scene_plot.png"]
     assert all(path.stat().st_size > 5_000 for path in written)
 
