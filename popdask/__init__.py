@@ -70,6 +70,7 @@ _HOMES = {
         "settlements",
         "settlement_kinds",
     ),
+    "popdask.tracking.units": ("classify_units",),
     "popdask.tracking.names": (
         "name_settlements",
         "read_places",

@@ -331,6 +331,36 @@ def report(job: JobFile, cluster: ClusterIfAny = None) -> None:
     console.say(str(path))
 
 
+@app.command()
+def units(
+    job: JobFile,
+    zones: Annotated[
+        Path, typer.Option(metavar="FILE", help="Polygons of units, such as municipalities.")
+    ],
+    name: Annotated[
+        str, typer.Option("--id", metavar="COLUMN", help="The column with their names or codes.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the table goes: Parquet or CSV, by its name."),
+    ] = None,
+    cluster: ClusterIfAny = None,
+) -> None:
+    """Classify municipalities or other units by where their people live, year by year.
+
+    The class of a unit is that of the Degree of Urbanisation (Eurostat, 2021); cells that a border
+    cuts are shared by area.
+    """
+    from popdask.workflow import operations
+
+    settings = load_job(job)
+    with computing(settings.name, cluster):
+        table = operations.classify_units(settings, zones, name, output)
+    show.show_units(table, each=output is None)
+    if output is not None:
+        console.say(f"\n{output}: {len(table):,} rows, one for each unit and frame")
+
+
 for command in (train, tune, evaluate, explain):
     app.command()(command)
 

@@ -206,6 +206,29 @@ SCORES = {
 }
 
 
+def show_units(table: pd.DataFrame, *, each: bool) -> None:
+    """Print how many units and people there are of each class in the last frame, or every unit."""
+    last = table[table["time"] == table["time"].max()].assign(units=1)
+    last = last.sort_values("population", ascending=False, kind="stable")
+    say(f"{count(len(last), 'unit')}, {str(last['time'].max())[:10]}")
+    if each:
+        rows = last[["unit", "class", "population", "change", "covered"]].to_numpy().tolist()
+        cells = [
+            [str(unit), str(kind), f"{people:,.0f}", written(change, "+,.0f"), f"{covered:.0%}"]
+            for unit, kind, people, change, covered in rows
+        ]
+        show_table(["unit", "class", "people", "change", "with data"], cells)
+        say("")
+    sums = last.groupby("class", sort=False)[["units", "population"]].sum()
+    sums = sums.sort_values("population", ascending=False)
+    total = max(sums["population"].sum(), 1)
+    kinds = [
+        [str(kind), f"{units:,.0f}", f"{people:,.0f}", f"{people / total:.1%}"]
+        for kind, (units, people) in zip(sums.index, sums.to_numpy(), strict=True)
+    ]
+    show_table(["class", "units", "people", "share"], kinds)
+
+
 def _how(column: pd.Series) -> str:
     return ", ".join(f"{zones:,} {how}" for how, zones in column.value_counts().items())
 

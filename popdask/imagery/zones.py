@@ -34,6 +34,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.features import rasterize
 
+from popdask.blocks.area_shares import check_names, check_polygons
 from popdask.blocks.sums import LIMIT, from_fixed, pair
 from popdask.errors import InputError
 from popdask.io.grids import describe_grid, grid_of, same_grid
@@ -189,14 +190,7 @@ def _from_polygons(
             )
     names = pd.Series(zones[name] if name else zones.index)
     people = _checked(names, pd.Series(zones[totals]))
-    if zones.crs is None:
-        raise InputError("the zones have no CRS; expected one: set it with set_crs")
-    wrong = ~zones.geom_type.isin(["Polygon", "MultiPolygon"]) | zones.is_empty
-    if wrong.any():
-        raise InputError(
-            f"the zone {names[wrong.to_numpy()].iloc[0]} is not a polygon but "
-            f"{zones.geometry[wrong].iloc[0]!s:.40}; expected polygons: leave it out"
-        )
+    check_polygons(zones, names)
     polygons, grid = np.asarray(zones.to_crs(like.rio.crs).geometry), grid_of(like)
     chunks = _as_dask(like, like).chunks
     y, x = (like[axis].to_numpy().astype(np.float64) for axis in "yx")
@@ -299,14 +293,7 @@ def _table(totals: object, name: str) -> pd.DataFrame:
 
 def _checked(names: pd.Series, totals: pd.Series) -> NDArray[np.float64]:
     """Return the totals, one non-negative number for each zone."""
-    if not len(names):
-        raise InputError("there are no zones; expected at least one: check the file of zones")
-    twice = names[names.duplicated() | names.isna()]
-    if len(twice):
-        raise InputError(
-            f"the zone {twice.iloc[0]} comes {names.isin(twice[:1]).sum()} times; each was "
-            "expected to have a name of its own: join its rows (GeoDataFrame.dissolve)"
-        )
+    check_names(names)
     people = pd.to_numeric(totals, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     wrong = ~(people >= 0) | np.isinf(people)
     if wrong.any():

@@ -1,6 +1,6 @@
 """What stored arrays say of themselves, by the CF conventions: axes, codes and where they are from.
 
-Attributes alone: no value changes, and no checksum sees them.
+Attributes alone: no value changes, and no checksum sees them. Times are read as years here too.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import rioxarray  # noqa: F401 - the accessor
 import xarray as xr
+from numpy.typing import NDArray
 
 CONVENTIONS = "CF-1.11"
 
@@ -56,3 +59,18 @@ def result_attributes(
         "source": software,
         "history": "\n".join(history),
     }
+
+
+def decimal_years(times: pd.Series) -> NDArray[np.float64]:
+    """Write times as decimal calendar years; numbers are years already.
+
+    Examples
+    --------
+    >>> decimal_years(pd.Series(pd.to_datetime(["2001-01-01T00", "2002-07-02T12"]))).tolist()
+    [2001.0, 2002.5]
+    """
+    if not pd.api.types.is_datetime64_dtype(times):
+        return times.to_numpy(dtype=np.float64)
+    begin = times.dt.to_period("Y").dt.start_time
+    length = np.where(times.dt.is_leap_year, 366, 365)
+    return (times.dt.year + (times - begin) / pd.Timedelta(days=1) / length).to_numpy()

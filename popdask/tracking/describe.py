@@ -56,6 +56,7 @@ from popdask.blocks.sums import (
     to_fixed,
 )
 from popdask.io.arrays import check_population
+from popdask.io.conventions import decimal_years
 from popdask.io.grids import grid_of, pixel_area_km2
 from popdask.validate import check_flow, check_labels
 
@@ -218,7 +219,7 @@ def move(communities: gpd.GeoDataFrame, origin: np.ndarray) -> gpd.GeoDataFrame:
     rows = np.flatnonzero(origin >= 0)
     origin = origin[rows]
     x, y = shapely.get_coordinates(communities["centroid"].to_numpy()).T
-    years = _years(communities["time"])
+    years = decimal_years(communities["time"])
     crs = communities.crs
     if crs.is_geographic:
         azimuth, _, metres = crs.get_geod().inv(x[origin], y[origin], x[rows], y[rows])
@@ -260,7 +261,7 @@ def yearly_growth(tracks: pd.DataFrame, times: Iterable[Any]) -> pd.Series:
     frames = pd.Series(list(times))
     here = pd.Index(frames).get_indexer(pd.Index(rows["time"]))
     before = here - 1 - rows["gap"].to_numpy()
-    years = _years(frames)
+    years = decimal_years(frames)
     with np.errstate(divide="ignore", invalid="ignore"):
         span = np.where(before >= 0, years[here] - years[before], np.nan)
         rate = 100 * ((1 + rows["growth"].to_numpy(dtype=float)) ** (1 / span) - 1)
@@ -325,15 +326,6 @@ def with_rates(
         lon=np.nan if globe is None else globe.x,
         lat=np.nan if globe is None else globe.y,
     )
-
-
-def _years(times: pd.Series) -> np.ndarray:
-    """Write times as decimal calendar years; numbers are years already."""
-    if not pd.api.types.is_datetime64_dtype(times):
-        return times.to_numpy(dtype=np.float64)
-    begin = times.dt.to_period("Y").dt.start_time
-    length = np.where(times.dt.is_leap_year, 366, 365)
-    return (times.dt.year + (times - begin) / pd.Timedelta(days=1) / length).to_numpy()
 
 
 _OUTSIDE, _RASTER, _MISSING = -1, -2, -3  # keys beside those of communities

@@ -11,6 +11,8 @@ with what was recorded when it was computed.
 Keeping a region in order: back to an earlier run, and old runs and logs away.
 
 The report of a job: what it shows, where it lies, and whom it credits.
+
+The classes of municipalities or other units by the people of a job.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dask
+import pandas as pd
 import zarr
 from dask import delayed
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
+from popdask.io import tables
+from popdask.io.paths import write_text
 from popdask.store.content import READ_ERRORS, stored_checksum
 from popdask.store.lock import Owner
 from popdask.store.records import MAIN, Finished, Run
@@ -261,3 +266,28 @@ def report(
         return write_page(
             job, region, MAIN, place, pipeline_of(job).illustrate, region.run_record()
         )
+
+
+def classify_units(job: Job, zones: Path, name: str, output: Path | None = None) -> pd.DataFrame:
+    """Classify units by the people and codes that readers see; write the table where asked to."""
+    from popdask.tracking import units
+
+    suffix = "" if output is None else output.suffix.lower()
+    if output is not None and suffix not in (*tables.PARQUET, ".csv"):
+        raise InputError(
+            f"{output} ends with {suffix or 'nothing'}; expected .parquet or .csv: give the table "
+            "another name."
+        )
+    region = own_store(job)
+    held = region.dataset()
+    if not {"population", "degurba"} <= set(held):
+        raise InputError(
+            f"{region.location} has no Degree of Urbanisation; it has {', '.join(map(str, held))}: "
+            "run a job with settlements first."
+        )
+    table = units.classify_units(held["population"], held["degurba"], zones, name=name)
+    if output is not None and suffix == ".csv":
+        write_text(output, table.to_csv(index=False))
+    elif output is not None:
+        tables.write_geoparquet(table, output)
+    return table

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import shapely
 import xarray as xr
 import zarr
 from rasterio.transform import from_origin
+from typer.testing import CliRunner
 
+from popdask.cli.commands import app
 from popdask.config import SettlementsJob, load_job
 from popdask.errors import InputError
 from popdask.store import WORK, RegionStore
@@ -359,3 +362,34 @@ def test_a_replaced_frame_keeps_the_numbers_and_gives_none_twice(folder, tmp_pat
     ]
     pd.testing.assert_frame_equal(*kept)
     assert verify(settings).differences == ()
+
+
+def test_the_command_of_units_writes_a_table_and_tells_of_the_classes(folder, finished, tmp_path):
+    text = f"""
+    name = "country"
+    pipeline = "settlements"
+    input.frames = "{folder}/pop_{{time:%Y}}.tif"
+    output.store = "{finished.store.path}"
+    """
+    toml, zones = tmp_path / "country.toml", tmp_path / "zones.gpkg"
+    toml.write_text(text)
+    west, south, east, north = rasterio.transform.array_bounds(60, 72, TRANSFORM)
+    halves = [shapely.box(west, south, west + 15_250, north)]
+    halves.append(shapely.box(west + 15_250, south, east, north))
+    named = gpd.GeoDataFrame({"code": ["west", "east"]}, geometry=halves, crs="EPSG:3035")
+    named.to_crs(4326).to_file(zones)
+    words = ["units", str(toml), "--zones", str(zones), "--id", "code"]
+    truth = [country(year).sum(dtype=np.float64) for year in range(2000, 2004)]
+    for name, read in (("units.csv", pd.read_csv), ("units.parquet", pd.read_parquet)):
+        done = CliRunner().invoke(app, [*words, "--output", str(tmp_path / name)])
+        assert done.exit_code == 0 and name in done.stdout, done.stdout
+        table = read(tmp_path / name)
+        assert table["unit"].tolist() == ["west"] * 4 + ["east"] * 4
+        assert table["class"].tolist() == ["city"] * 4 + ["mostly uninhabited area"] * 4
+        people = table["population"].to_numpy().reshape(2, 4)
+        np.testing.assert_allclose(people.sum(axis=0), truth, rtol=1e-4)  # straight in degrees
+        np.testing.assert_allclose(table["change"][1:4], np.diff(people[0]))
+    shown = CliRunner().invoke(app, words).stdout
+    assert "west" in shown and f"{people[0, -1]:,.0f}" in shown
+    with pytest.raises(InputError, match=r"units.txt ends with .txt; expected .parquet or .csv"):
+        CliRunner().invoke(app, [*words, "--output", "units.txt"], catch_exceptions=False)
