@@ -170,8 +170,8 @@ class Layer:
     """Its name within the store."""
     title: str
     """What the page calls it."""
-    kind: Literal["amount", "label", "community"]
-    """Amounts have a colour scale, labels a colour each, communities that of their track."""
+    kind: Literal["amount", "label", "places"]
+    """Amounts have a colour scale, labels a colour each, places that of their track."""
     note: str
     """What one sees, in a sentence or two."""
     told: str = "#"
@@ -280,8 +280,10 @@ class Content:
     """What else the template shows."""
     tables: Mapping[str, Any] = field(default_factory=dict)
     """Tables for the script."""
-    colours: Mapping[str, str] = field(default_factory=dict)
-    """The colour of each track."""
+    colours: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The colour of each track, by the layer of places."""
+    followed: list[dict[str, str]] = field(default_factory=list)
+    """The layers of places that are followed through time, and what ``one`` and ``many`` are."""
 
 
 def cell_words(grid: Grid, factor: int) -> str:

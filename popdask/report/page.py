@@ -43,15 +43,12 @@ from popdask.report.maps import (
     pyramid,
     themes,
 )
-from popdask.report.products import (
-    communities_content,
-    population_content,
-    scenes_content,
-    settlements_content,
-)
+from popdask.report.places import places_content
+from popdask.report.products import population_content, scenes_content
 from popdask.report.tables import latest_stages, record_tables
 from popdask.store.records import MAIN, Finished
 from popdask.store.repository import RegionStore
+from popdask.tracking.names import GEONAMES_CREDIT
 
 #: What the template says of itself.
 _GENERATOR = b'<meta name="generator" content="popdask">'
@@ -173,10 +170,10 @@ def _inlined(text: str, number: int) -> str:
 
 MOST_BYTES = 20_000_000
 CONTENTS = {
-    "communities": communities_content,
+    "communities": places_content,
     "population": population_content,
     "scenes": scenes_content,
-    "settlements": settlements_content,
+    "settlements": places_content,
 }
 PARTS = {
     "map": "Map",
@@ -194,10 +191,8 @@ EXPORTS = ("export", "tables")
 
 #: What a page shows nothing of, unless its content says otherwise.
 EMPTY: Mapping[str, Any] = {
-    "communities": False,
-    "one": "community",
-    "many": "communities",
-    "lanes": "",
+    "followed": [],
+    "sizes": [],
     "balance": None,
     "scores": None,
     "analysis": "How good the analysis is",
@@ -252,7 +247,7 @@ def write_report(
     pipeline = record.get("settings", {}).get("pipeline", "communities")
     content = CONTENTS[pipeline](region, branch)
     filling = {**EMPTY, **content.filling}
-    filling["credits"] = list(credits)
+    filling["credits"] = [*credits, *_credits_of_names(record)]
     stages = _stages(region)
     filling["record"] = record_tables(record, stages)
     filling["record_note"] = _record_note(stages)
@@ -277,10 +272,16 @@ def write_report(
     return write_text(path, fill(maps))
 
 
+def _credits_of_names(record: Mapping[str, Any]) -> list[str]:
+    """Whom to credit for the names of places."""
+    settings = record.get("settings", {}).get("settlements") or {}
+    return [GEONAMES_CREDIT + "."] if settings.get("names") == "geonames" else []
+
+
 def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overview) -> str:
     """Fill the page with all that it shows."""
     cell = cell_words(content.grid, maps.factor)
-    shown = {"timeline", "tables"} if filling.get("communities") else set()
+    shown = {"timeline", "tables"} if filling["followed"] else set()
     shown |= {"map", "record"} | ({"people"} if filling.get("balance") else set())
     shown |= {"scores"} if filling["scores"] else set()
     shown |= {"analysis"} if filling["pictures"] else set()
@@ -319,7 +320,8 @@ def _setup(content: Content, maps: Overview, cell: str) -> dict[str, Any]:
             "amounts": "population",
         },
         "themes": themes(),
-        "colours": dict(content.colours),
+        "colours": {name: dict(each) for name, each in content.colours.items()},
+        "followed": content.followed,
     }
 
 

@@ -50,6 +50,7 @@ models: Any = bokeh.models
 DATES: Any = {"years": "%Y", "months": "%b %Y", "days": "%d %b %Y"}
 MAIN, QUIET = "#4477aa", "#bbbbbb"  # of Paul Tol's "bright" scheme
 BAR = "#7a828c"  # seen on a light map and on a dark one
+NAMED = 130  # pixels for the names of places
 LEFT = 66  # pixels for the labels of a vertical axis: charts above one another share their years
 
 
@@ -86,6 +87,7 @@ def map_plot(grid: Grid) -> Any:
         models.ScaleBar(
             range=plot.x_range,
             unit="km",
+            dimensional=models.MetricLength(include=["m", "km"]),
             location="bottom_left",
             name="scale",
             background_fill_alpha=0,
@@ -101,13 +103,15 @@ def map_plot(grid: Grid) -> Any:
     return plot
 
 
-def curve_plots(times: np.ndarray) -> list[Any]:
-    """Make the curves of a community's people, area and velocity; the script fills them."""
+def curve_plots(times: np.ndarray, *, moving: bool = True) -> list[Any]:
+    """Make the curves of a place's people, area and velocity; the script fills them."""
     names = ["time", *CURVES]
     source = Source({name: [] for name in names}, name="curve")
     span = milliseconds(times)
     plots: list[Any] = []
     for name, title in CURVES.items():
+        if name == "velocity" and not moving:
+            continue  # every plot needs its place on the page
         plot = chart(name, times, height=130, title=title)
         plot.x_range = plots[0].x_range if plots else plot.x_range
         plot.y_range = Range(0, 1)
@@ -121,8 +125,8 @@ def curve_plots(times: np.ndarray) -> list[Any]:
     return plots
 
 
-def balance_plot(balance: pd.DataFrame) -> Any:
-    """Draw the people in communities and outside them, frame by frame."""
+def balance_plot(balance: pd.DataFrame, many: str = "communities") -> Any:
+    """Draw the people in communities or settlements and outside them, frame by frame."""
     times = balance["time"].to_numpy("datetime64[ns]")
     data = {"time": milliseconds(times)}
     data |= {name: balance[name].to_numpy(float).tolist() for name in ("inside", "outside")}
@@ -131,10 +135,10 @@ def balance_plot(balance: pd.DataFrame) -> Any:
     source = Source(data)
     plot.vbar_stack(["inside", "outside"], x="time", width=width, color=[MAIN, QUIET],
                     source=source, line_alpha=0,
-                    legend_label=["in communities", "outside them"])  # fmt: skip
+                    legend_label=[f"in {many}", "outside them"])  # fmt: skip
     plot.y_range.start = 0
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
-    rows = [("in communities", "@inside{0,0}"), ("outside", "@outside{0,0}")]
+    rows = [(f"in {many}", "@inside{0,0}"), ("outside", "@outside{0,0}")]
     plot.add_tools(hover([("", "@time{%F}"), *rows], mode="mouse"))
     legend_above(plot)
     plot.add_layout(now("balance", data["time"][0]))
@@ -243,29 +247,45 @@ class _Turn(NamedTuple):
 
 
 def timeline_plots(
-    communities: Columns, events: Columns, colours: Mapping[str, str], times: np.ndarray
+    communities: Columns,
+    events: Columns,
+    colours: Mapping[str, str],
+    times: np.ndarray,
+    layer: str = "community",
 ) -> list[Any]:
     """Draw how often tracks began, ended, split and merged, and the lanes of the largest."""
     news, there = pd.DataFrame(events), pd.DataFrame(communities)
-    counts = _count_plot(news, times)
+    counts = _count_plot(news, times, layer)
     turns = _turns(news)
     lanes = _lanes(there, turns)
     if not lanes:
         return [counts]
-    plot = chart("lanes", times, height=60 + 15 * len(lanes))
+    plot = chart(f"lanes-{layer}", times, height=60 + 15 * len(lanes))
     plot.x_range = counts.x_range
     plot.y_range = Range(len(lanes) - 0.4, -0.6)
-    ticks(plot.yaxis[0], {lane: f"track {track}" for track, lane in lanes.items()})
+    called = _track_names(there)
+    ticks(plot.yaxis[0], {lane: called[track] for track, lane in lanes.items()})
+    plot.min_border_left = counts.min_border_left = NAMED if "name" in there else LEFT
     plot.ygrid.visible = False
     _draw_joints(plot, turns, lanes, colours, milliseconds(times))
-    _draw_lanes(plot, there, lanes, colours, milliseconds(times))
-    plot.add_layout(now("lanes", milliseconds(times)[0]))
+    _draw_lanes(
+        plot, there.assign(called=there["track"].map(called)), lanes, colours, milliseconds(times)
+    )
+    plot.add_layout(now(f"lanes-{layer}", milliseconds(times)[0]))
     plot.js_on_event(Tap, CustomJS(code="report.lane(cb_obj.x, Math.round(cb_obj.y))"))
     plot.tags = [list(lanes)]
     return [counts, plot]
 
 
-def _count_plot(news: pd.DataFrame, times: np.ndarray) -> Any:
+def _track_names(there: pd.DataFrame) -> Mapping[int, str]:
+    """What each track is called: a settlement's by name, a community's by number."""
+    if "name" in there:
+        rows = there.drop_duplicates("track")
+        return dict(zip(rows["track"].tolist(), rows["name"].tolist(), strict=True))
+    return {track: f"track {track}" for track in there["track"].unique().tolist()}
+
+
+def _count_plot(news: pd.DataFrame, times: np.ndarray, layer: str) -> Any:
     """Count the events of every frame; that everything appears in the first one is no news."""
     happened = {event: (news["event"] == event).to_numpy() for event in EVENTS}
     happened["split"] = split_off(news["event"], news["track"], news["parents"])
@@ -274,7 +294,7 @@ def _count_plot(news: pd.DataFrame, times: np.ndarray) -> Any:
         event: np.bincount(news["frame"][rows], minlength=len(times)).tolist()
         for event, rows in happened.items()
     }
-    plot = chart("events", times, height=210)
+    plot = chart(f"events-{layer}", times, height=210)
     source = Source({"time": milliseconds(times), **counts})
     labels = {"split": "split off", "merge": "merged", "appear": "appeared", "vanish": "vanished"}
     plot.vbar_stack(list(EVENTS), x="time", width=bar_width(times), source=source,
@@ -284,7 +304,7 @@ def _count_plot(news: pd.DataFrame, times: np.ndarray) -> Any:
     rows = [(labels[event], f"@{event}") for event in EVENTS]
     plot.add_tools(hover([("", "@time{%F}"), *rows], mode="mouse"))
     legend_above(plot)
-    plot.add_layout(now("events", milliseconds(times)[0]))
+    plot.add_layout(now(f"events-{layer}", milliseconds(times)[0]))
     return plot
 
 
@@ -335,15 +355,14 @@ def _draw_lanes(
         "width": (2.5 + 9 * np.sqrt(rows["people"].to_numpy(float) / most)).round(2).tolist(),
         "colour": [colours[str(track)] for track in rows["track"]],
         "time": [at[frame] for frame in rows["frame"]],
-        "track": rows["track"].tolist(),
+        "called": rows["called"].tolist(),
         "community": rows["community"].tolist(),
         "people": rows["people"].tolist(),
     }
     drawn = plot.segment("x0", "lane", "x1", "lane", source=Source(data),
                          line_width="width", line_color="colour")  # fmt: skip
     told = [
-        ("", "@time{%F}, track @track"),
-        ("community", "@community"),
+        ("", "@time{%F}, @called"),
         ("people", "@people{0,0}"),
     ]
     plot.add_tools(HoverTool(renderers=[drawn], tooltips=told, formatters={"@time": "datetime"}))

@@ -20,6 +20,7 @@ import shapely
 from pydantic import BaseModel
 
 from popdask.config.load import JOBS, table_of
+from popdask.io.conventions import decimal_years
 from popdask.plot.style import Grid, number_colours
 from popdask.store.records import Finished
 
@@ -53,20 +54,33 @@ def settlement_columns(settlements: pd.DataFrame, times: np.ndarray, grid: Grid)
     """List every settlement of every frame, by name."""
     table = settlements.sort_values(["time", "settlement"], ignore_index=True)
     x, y = grid.place(shapely.centroid(np.asarray(table["geometry"])))
-    unknown: list[Any] = [None] * len(table)
     return {
         "frame": _frames(table["time"], times),
         "community": table["settlement"].tolist(),
         "track": table["track"].tolist(),
         "name": table["name"].tolist(),
+        "kind": table["kind"].tolist(),
         "people": plain(table["population"]),
         "cells": table["cells"].tolist(),
         "area": plain(table["area_km2"]),
         "x": plain(x.round(3)),
         "y": plain(y.round(3)),
-        "velocity": unknown,
-        "heading": unknown,
+        "growth": plain(table["growth"].round(2)),
+        "rate": plain(_rates(table).round(2)),
     }
+
+
+def _rates(settlements: pd.DataFrame) -> np.ndarray:
+    """Growth per year since the first frame of each track, like for like, in per cent."""
+    years = pd.Series(decimal_years(settlements["time"]), settlements.index)
+    steps = years.groupby(settlements["track"]).diff()
+    # Each frame's growth is that since the frame in which the track was seen before.
+    grown = np.log1p(settlements["growth"] / 100) * steps
+    by_track = grown.groupby(settlements["track"])
+    since = years - years.groupby(settlements["track"]).transform("first")
+    sums = by_track.cumsum().where(since > 0)
+    rates: np.ndarray = (100 * np.expm1(sums / since)).to_numpy()
+    return rates
 
 
 def link_columns(links: pd.DataFrame, times: np.ndarray) -> Columns:

@@ -108,10 +108,10 @@ def test_tables_sort_and_search(browser, written, region):
     now = region.table("communities")
     now = now[now["time"] == now["time"].max()]
     with opened(browser, written, **DESK) as page:
-        rows = page.locator("#table-communities tbody tr")
+        rows = page.locator("#table-places tbody tr")
         people = [float(text.replace(",", "")) for text in column(rows, 2)]
         assert people == sorted(now["population"], reverse=True)[: len(people)]
-        page.locator("#table-communities th button", has_text="people").first.click()
+        page.locator("#table-places th button", has_text="people").first.click()
         people = [float(text.replace(",", "")) for text in column(rows, 2)]
         assert people == sorted(now["population"])[: len(people)]
         page.locator("#table-events input").fill("appear 2000")

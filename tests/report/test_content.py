@@ -19,7 +19,7 @@ def page(written):
 
 def test_communities_are_those_of_the_store(page, region):
     table = region.table("communities").sort_values(["time", "community"])
-    found = page.tables["communities"]
+    found = page.tables["community"]["places"]
     times = region.dataset()["time"].values
     np.testing.assert_array_equal(times[found["frame"]], table["time"])
     assert found["community"] == table["community"].tolist()
@@ -31,9 +31,9 @@ def test_communities_are_those_of_the_store(page, region):
 
 
 def test_tracks_links_and_events_are_those_of_the_store(page, region):
-    tracks, links, found = region.table("tracks"), region.table("links"), page.tables
+    tracks, links, found = region.table("tracks"), region.table("links"), page.tables["community"]
     numbers = tracks.drop_duplicates(["time", "community"])
-    assert found["communities"]["track"] == numbers["track"].tolist()
+    assert found["places"]["track"] == numbers["track"].tolist()
     for name in ("source", "target", "people"):
         assert found["links"][name] == links[name].tolist()
     news = tracks[tracks["event"] != "continue"]

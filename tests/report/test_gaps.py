@@ -6,7 +6,7 @@ import pytest
 import rasterio
 
 from popdask.config import load_job
-from popdask.report.products import _balance
+from popdask.report.places import _balance
 from popdask.workflow import communities
 from tests.pipelines.small import small_world, write_job
 from tests.report.reading import Page
@@ -52,9 +52,13 @@ def test_frames_that_are_whole_need_no_column():
     people = {"inside": [1.0], "outside": [2.0], "total": [3.0], "raster": [3.0]}
     balance = pd.DataFrame({"time": pd.to_datetime(["2001"]), **people})
     whole = balance.assign(difference=0.0, missing=0.0, beyond=0.0)
-    shown, before = _balance(whole, ["2001"]), _balance(balance.assign(difference=0.0), ["2001"])
+    words = "community", "communities"
+    shown, before = (
+        _balance(whole, ["2001"], *words),
+        _balance(balance.assign(difference=0.0), ["2001"], *words),
+    )
     assert shown == before and len(shown["head"]) == len(shown["rows"][0]) == 6
-    moved = _balance(whole.assign(beyond=[12.0], missing=[0.25]), ["2001"])
+    moved = _balance(whole.assign(beyond=[12.0], missing=[0.25]), ["2001"], *words)
     assert moved["head"][-2:] == ("cells without data", "beyond the grid")
     assert moved["rows"][0][-2:] == ("25.0%", "12.0") and "lie beyond the grid" in moved["note"]
     assert "has no data" not in moved["note"], "sea is sea in every frame"

@@ -22,7 +22,7 @@ def exported(job_file):
 def test_a_run_leaves_its_report(exported, region):
     page = Page(exported.read_text(encoding="utf-8"))
     assert page.texts("h1") == ["small"]
-    assert len(page.tables["communities"]["people"]) == len(region.table("communities"))
+    assert len(page.tables["community"]["places"]["people"]) == len(region.table("communities"))
     captions = [text for text in page.texts("b") if text.endswith(".")]
     assert "How many classes." in captions and "How the encoder learned." in captions
     assert len(captions) == 7

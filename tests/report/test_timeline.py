@@ -73,10 +73,10 @@ def test_a_quiet_world_has_no_lanes(story):
     columns, events, colours = story
     quiet = {name: values[:2] for name, values in events.items()}
     assert [plot.name for plot in plots.timeline_plots(columns, quiet, colours, TIMES)] == [
-        "events"
+        "events-community"
     ]
 
 
 def test_ids_count_from_one_whatever_was_drawn_before(story):
     one, other = (plots.document(plots.timeline_plots(*story, TIMES)) for _ in range(2))
-    assert one == other and set(one["roots"]) == {"events", "lanes"}
+    assert one == other and set(one["roots"]) == {"events-community", "lanes-community"}

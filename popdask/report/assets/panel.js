@@ -1,12 +1,12 @@
 "use strict";
-// What is said of the community that somebody picked.
+// What is said of the settlement or community that somebody picked.
 
 const TOLD = {
   appear: "It appears in this frame.",
   grow: "It has grown by more than 5 % since the frame before.",
   shrink: "It has shrunk by more than 5 % since the frame before.",
-  split: "It is a part of a community that split.",
-  merge: "It was made by communities that merged.",
+  split: "It is a part of one that split.",
+  merge: "Several merged into it.",
   vanish: "It is seen here for the last time.",
 };
 const DIRECTIONS = ["north", "north-east", "east", "south-east", "south", "south-west", "west",
@@ -21,18 +21,41 @@ function nameOf(row) {
 }
 
 function anchor(row, labels) {
-  return `#${encodeURIComponent(labels[row.frame])}/${row.community}`;
+  return `#${encodeURIComponent(labels[row.frame])}/${row.community}${row.name === undefined ? "/community" : ""}`;
+}
+
+function signed(number) {
+  return number === null ? "–" : `${number > 0 ? "+" : number < 0 ? "−" : ""}${Math.abs(number).toFixed(1)} %`;
+}
+
+// The largest, and those that grow and shrink fastest, as lists to click on.
+function rankings(place, world, frame, least) {
+  const {labels} = world, floor = Math.max(least, 5000);
+  const list = (title, rows, text) => rows.length === 0 ? [] : [make("h3", {}, title),
+    make("ol", {}, ...rows.map((row) => make("li", {}, make("a", {href: anchor(row, labels)}, nameOf(row)),
+      make("span", {class: "quiet"}, text(row)))))];
+  const rate = (row) => row.rate ?? null, fall = (row) => rate(row) === null ? null : -rate(row);
+  const from = `of ${count(floor)} people or more, per year`;
+  place.replaceChildren(
+    ...list(`Largest in ${labels[frame]}`, world.ranked(frame, (row) => row.people, least, 8), (row) => count(row.people)),
+    ...list(`Growing fastest since ${labels[0]}, ${from}`,
+      world.ranked(frame, rate, floor, 8).filter((row) => row.rate > 0), (row) => signed(row.rate)),
+    ...list(`Shrinking fastest since ${labels[0]}, ${from}`,
+      world.ranked(frame, fall, floor, 5).filter((row) => row.rate < 0), (row) => signed(row.rate)),
+  );
 }
 
 function facts(row, factor) {
-  const speed = row.velocity === null ? "not known in its first frame"
+  const speed = (row.velocity ?? null) === null ? "not known in its first frame"
     : `${decimals(row.velocity, 2)} km per year${direction(row.heading)}`;
   const told = [
     ["people", count(row.people)],
     ["area", `${decimals(row.area, 1)} km²`],
     ["density", `${count(row.people / row.area)} people per km²`],
     ["cells", count(row.cells)],
-    ...(row.name === undefined ? [["moves", speed]] : []),
+    ...(row.name === undefined ? [["moves", speed]]
+      : [["kind", row.kind], ["growth", `${signed(row.growth)} per year`],
+        ["since its first frame", `${signed(row.rate)} per year`]]),
   ];
   return make("dl", {}, ...told.flatMap(([name, text]) =>
     [make("dt", {}, name), make("dd", {"data-fact": name}, text)]));
@@ -51,9 +74,10 @@ function describe(place, row, track, world, frame) {
   const {labels} = world, life = world.byTrack.get(track);
   const span = `Track ${track} is followed from ${labels[life[0].frame]} to ` +
     `${labels[life[life.length - 1].frame]}.`;
+  const called = world.named ? world.trackName(track) : `Track ${track}`;
   if (row === null) {
     const last = [...life].reverse().find((there) => there.frame < frame) ?? life[0];
-    place.replaceChildren(make("h3", {}, `Track ${track}`),
+    place.replaceChildren(make("h3", {}, called),
       make("p", {}, `It is not there in ${labels[frame]}. ${span} `,
         make("a", {href: anchor(last, labels)}, `See it in ${labels[last.frame]}`)));
     return;

@@ -3,18 +3,18 @@
 
 const report = (() => {
   const setup = JSON.parse(document.getElementById("setup").textContent);
-  const {labels, map, layers, colours} = setup;
+  const {labels, map, layers, followed} = setup;
   const frames = new Frames(setup.frames);
-  const state = {frame: labels.length - 1, layer: layers[0].name, track: null, tracks: true, step: 0};
-  const hasCommunities = frames.has("community");
+  const state = {frame: labels.length - 1, layer: layers[0].name, track: null, tracks: true, step: 0,
+    names: true, size: 0, places: followed[0]?.name ?? null};
   const $ = (id) => document.getElementById(id);
-  let bokeh, plot, charts, world, theme, playing = null, drawing = 0;
-  const tables = {};
+  let bokeh, plot, charts, world, colours, theme, playing = null, drawing = 0, fitted = true, moving = false;
+  const tables = {}, worlds = {};
 
   async function start() {
     theme = readTheme();
     const data = await unpackJson($("tables").textContent);
-    world = hasCommunities ? new World(data, labels) : null;
+    for (const {name} of followed) worlds[name] = new World(data[name], labels);
     const item = await unpackJson($("bokeh").textContent);
     const elements = Object.entries(item.roots).filter(([name]) => $(`plot-${name}`));
     await Bokeh.embed.embed_items(
@@ -25,10 +25,12 @@ const report = (() => {
     plot = bokeh.get_model_by_name("map");
     charts = elements.map(([name]) => name).filter((name) => bokeh.get_model_by_name(`now-${name}`));
     for (const side of ["inner_width", "inner_height"]) plot.properties[side].change.connect(keepShape);
-    plot.x_range.properties.start.change.connect(look);
+    for (const range of [plot.x_range, plot.y_range]) {
+      for (const end of ["start", "end"]) range.properties[end].change.connect(look);
+    }
     wire();
     writeInInk();
-    if (world) makeTables();
+    follow();
     whole();
     go();
     document.body.dataset.ready = "yes";
@@ -43,7 +45,10 @@ const report = (() => {
     for (const choice of document.querySelectorAll("input[name=layer]")) {
       choice.addEventListener("change", () => show({layer: choice.value}));
     }
-    $("tracks")?.addEventListener("change", (event) => show({tracks: event.target.checked}));
+    for (const name of ["tracks", "names"]) {
+      $(name)?.addEventListener("change", (event) => show({[name]: event.target.checked}));
+    }
+    $("size")?.addEventListener("change", (event) => show({size: Number(event.target.value)}));
     $("closer").addEventListener("click", () => zoom(0.6));
     $("farther").addEventListener("click", () => zoom(1 / 0.6));
     $("whole").addEventListener("click", whole);
@@ -53,13 +58,32 @@ const report = (() => {
     $("close")?.addEventListener("click", () => { location.hash = labels[state.frame]; });
   }
 
-  // The address says what is looked at: #2010 a frame, #2010/12 a community of it.
+  // The address says what is looked at: #2010 a frame, #2010/12 a settlement of it, and
+  // #2010/12/community a community.
   function go() {
-    const [label, community] = decodeURIComponent(location.hash.slice(1)).split("/");
+    const [label, number, named] = decodeURIComponent(location.hash.slice(1)).split("/");
     const frame = labels.indexOf(label);
     if (frame < 0) return show({});
-    const row = community && world ? world.byFrame[frame].get(Number(community)) : null;
-    return show({frame, track: row ? row.track : null});
+    const places = named ?? (number ? followed[0]?.name : state.places);
+    const row = number && worlds[places] ? worlds[places].byFrame[frame].get(Number(number)) : null;
+    const shown = layers.find(({name}) => name === state.layer);
+    const layer = row && shown.kind === "places" ? places : state.layer;
+    return show({frame, layer, places, track: row ? row.track : null});
+  }
+
+  // Let tables, lists and timeline be those of the settlements, or of the communities.
+  function follow() {
+    world = worlds[state.places] ?? null;
+    colours = setup.colours[state.places];
+    if (world === null) return;
+    const {one, many} = followed.find(({name}) => name === state.places);
+    for (const element of document.querySelectorAll("[data-one]")) element.textContent = one;
+    for (const element of document.querySelectorAll("[data-many]")) element.textContent = many;
+    for (const element of document.querySelectorAll("[data-followed]")) {
+      element.hidden = element.dataset.followed !== state.places;
+    }
+    if ($("plot-velocity")) $("plot-velocity").hidden = world.named;
+    makeTables(many);
   }
 
   function pick(row, toMap = true) {
@@ -70,7 +94,13 @@ const report = (() => {
   }
 
   async function show(change) {
+    const before = state.places;
     Object.assign(state, change);
+    if (change.layer in worlds) state.places = change.layer;
+    if (state.places !== before) {
+      if (!("track" in change)) state.track = null;
+      follow();
+    }
     const label = labels[state.frame];
     if ($("frame")) {
       $("frame").value = state.frame;
@@ -80,7 +110,7 @@ const report = (() => {
     for (const name of charts) bokeh.get_model_by_name(`now-${name}`).location = setup.milliseconds[state.frame];
     for (const choice of document.querySelectorAll("input[name=layer]")) choice.checked = choice.value === state.layer;
     legend();
-    if (world) { paths(); fillTables(); panel(); }
+    if (world) { paths(); names(); fillTables(); panel(); }
     await raster();
   }
 
@@ -95,10 +125,10 @@ const report = (() => {
     const [shown, people, groups] = await Promise.all([
       frames.get(layer, frame),
       kind === "amount" || !frames.has(map.amounts) ? null : frames.get(map.amounts, frame),
-      chosen ? frames.get("community", frame) : null,
+      chosen ? frames.get(state.places, frame) : null,
     ]);
     if (turn !== drawing) return; // somebody moved on
-    const shades = kind === "community" ? 8 : 1;
+    const shades = kind === "places" ? 8 : 1;
     const {pixels, height, width} = paint({
       shape: [map.rows, map.cols], step: state.step, values: shown.codes, theme,
       amounts: people ? people.codes : null, groups: groups ? groups.codes : null, chosen,
@@ -122,9 +152,9 @@ const report = (() => {
   }
 
   function labelRgb(layer, kind, frame) {
-    if (kind === "community") {
+    if (kind === "places") {
       const found = [];
-      for (const [community, row] of world.byFrame[frame]) found[community] = rgb(colours[row.track]);
+      for (const [community, row] of world.byFrame[frame]) found[community] = row.people < state.size ? theme.nobody : rgb(colours[row.track]);
       return Array.from(found, (colour) => colour ?? theme.nobody);
     }
     const {palette} = layers.find(({name}) => name === layer);
@@ -139,6 +169,8 @@ const report = (() => {
 
   let looked = null;
   function look() {
+    if (!moving) fitted = false; // somebody dragged or scrolled
+    requestAnimationFrame(names);
     clearTimeout(looked);
     looked = setTimeout(() => { if (stepNow() !== state.step) raster(); }, 150);
   }
@@ -146,35 +178,40 @@ const report = (() => {
   function whole() {
     const [width, height] = map.size;
     setView(width / 2, height / 2, Math.max(width / plot.inner_width, height / plot.inner_height));
+    fitted = true;
   }
 
   function zoom(by) {
     const {x_range: x, y_range: y} = plot;
+    fitted = false;
     setView((x.start + x.end) / 2, (y.start + y.end) / 2, by * (x.end - x.start) / plot.inner_width);
   }
 
   function setView(x, y, kilometres) {
     if (!isFinite(kilometres)) return;
     const [w, h] = [kilometres * plot.inner_width / 2, kilometres * plot.inner_height / 2];
+    moving = true;
     plot.x_range.setv({start: x - w, end: x + w});
     plot.y_range.setv({start: y - h, end: y + h});
-    keepShape.width = plot.inner_width;
+    moving = false;
   }
 
+  // In a window of another size: the whole map, or all that was looked at.
   function keepShape() {
     const {x_range: x, y_range: y} = plot;
-    if (keepShape.width === undefined) return;
-    const every = Math.max((x.end - x.start) / keepShape.width, 0);
-    setView((x.start + x.end) / 2, (y.start + y.end) / 2, every);
+    if (fitted) return whole();
+    const every = Math.max((x.end - x.start) / plot.inner_width, (y.end - y.start) / plot.inner_height);
+    return setView((x.start + x.end) / 2, (y.start + y.end) / 2, every);
   }
 
   function paths() {
     const none = {xs: [], ys: [], colour: []};
-    const {trails, joints} = state.tracks ? world.paths(state.frame, colours, world.family(state.track)) : {trails: none, joints: none};
+    const {trails, joints} = state.tracks ? world.paths(state.frame, colours, world.family(state.track), state.size) : {trails: none, joints: none};
     const all = [...world.byFrame[state.frame].values()];
     const most = Math.max(...all.map((row) => row.people), 1);
     const family = world.family(state.track);
-    const rows = state.tracks ? all.filter((row) => !family || family.has(row.track)) : [];
+    const rows = state.tracks ? all.filter((row) =>
+      row.people >= state.size && (!family || family.has(row.track))) : [];
     bokeh.get_model_by_name("joints").data = joints;
     bokeh.get_model_by_name("trails").data = trails;
     bokeh.get_model_by_name("spots").data = {
@@ -182,6 +219,29 @@ const report = (() => {
       size: rows.map((row) => 4 + 12 * Math.sqrt(row.people / most)),
       colour: rows.map((row) => colours[row.track]),
     };
+  }
+
+  // Names as far as they have room, the largest places first: so there are more when one zooms in.
+  function names() {
+    const place = $("called");
+    if (!place) return;
+    const {x_range: x, y_range: y, inner_width: width, inner_height: height} = plot;
+    const taken = [], written = [];
+    const rows = state.names && world?.named ? world.ranked(state.frame, (row) => row.people, state.size, Infinity) : [];
+    for (const row of rows) {
+      const left = (row.x - x.start) / (x.end - x.start) * width + 7;
+      const top = (y.end - row.y) / (y.end - y.start) * height - 8;
+      const box = [left, top, left + 7.5 * row.name.length + 4, top + 16];
+      if (left < 0 || top < 0 || left > width || top > height) continue;
+      const free = taken.every(([l, t, r, b]) => box[0] > r || box[2] < l || box[1] > b || box[3] < t);
+      if (!free || row.name.startsWith(`${row.kind} at `)) continue; // a kind and coordinates are no name
+      taken.push(box);
+      const span = make("span", {class: row.kind}, row.name);
+      span.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
+      written.push(span);
+      if (written.length === 80) break;
+    }
+    place.replaceChildren(...written);
   }
 
   function cellAt(x, y) {
@@ -193,7 +253,7 @@ const report = (() => {
   async function communityAt(x, y, reach) {
     const at = cellAt(x, y);
     if (at === null || world === null) return null;
-    const {codes} = await frames.get("community", state.frame);
+    const {codes} = await frames.get(state.places, state.frame);
     let best = null, nearest = (reach + 0.5) ** 2;
     for (let row = Math.max(0, at[0] - reach); row <= Math.min(map.rows - 1, at[0] + reach); row++) {
       for (let col = Math.max(0, at[1] - reach); col <= Math.min(map.cols - 1, at[1] + reach); col++) {
@@ -215,7 +275,7 @@ const report = (() => {
   async function hover({x, y, sx, sy}) {
     const at = cellAt(x, y), tip = $("tip");
     if (at === null) return leave();
-    const told = await Promise.all(layers.filter(({kind}) => kind !== "community").map(async (layer) => {
+    const told = await Promise.all(layers.filter(({kind}) => kind !== "places").map(async (layer) => {
       const found = await frames.get(layer.name, state.frame);
       const code = found.codes[at[0] * map.cols + at[1]];
       if (layer.kind !== "amount") return code ? `${layer.one} ${code - 1}` : null;
@@ -254,12 +314,14 @@ const report = (() => {
     return undefined;
   }
 
-  // ------------------------------------------------------------------ the community
+  // ------------------------------------------------------------------ the place
 
   function panel() {
     const track = state.track;
     $("hint").hidden = track !== null;
     $("chosen").hidden = track === null;
+    if (track === null && world.named) rankings($("rankings"), world, state.frame, state.size);
+    else if (!world.named) $("rankings").replaceChildren();
     const life = track === null ? [] : world.byTrack.get(track);
     if (track !== null) describe($("about"), world.at(state.frame, track), track, world, state.frame);
     bokeh.get_model_by_name("curve").data = {
@@ -267,45 +329,52 @@ const report = (() => {
       area: life.map((row) => row.area), velocity: life.map((row) => row.velocity ?? NaN),
     };
     for (const name of ["people", "area", "velocity"]) {
+      if (!$(`plot-${name}`)) continue;
       const most = Math.max(...life.map((row) => row[name] ?? 0));
       bokeh.get_model_by_name(name).y_range.end = 1.1 * most || 1;
     }
   }
 
   function lane(time, lane) {
-    const track = bokeh.get_model_by_name("lanes").tags[0][lane];
+    const track = bokeh.get_model_by_name(`lanes-${state.places}`).tags[0][lane];
     const rows = world.byTrack.get(track) ?? [];
     const far = (row) => Math.abs(setup.milliseconds[row.frame] - time);
     if (rows.length) pick(rows.reduce((one, other) => (far(other) < far(one) ? other : one)));
   }
 
-  function makeTables() {
+  function makeTables(many) {
+    for (const name of ["places", "events"]) $(`table-${name}`).replaceChildren();
     const number = (title, value, text) => ({title, value, text, number: true});
-    const named = world.byFrame.some((rows) => [...rows.values()].some((row) => row.name !== undefined));
+    const {named} = world;
     const called = named ? {title: "settlement", value: nameOf, text: nameOf}
       : number("community", (row) => row.community, (row) => String(row.community));
-    tables.communities = new Table($("table-communities"), [
+    tables.places = new Table($("table-places"), [
       called,
-      number("track", (row) => row.track, (row) => String(row.track)),
+      ...(named ? [{title: "kind", value: (row) => row.kind, text: (row) => row.kind}]
+        : [number("track", (row) => row.track, (row) => String(row.track))]),
       number("people", (row) => row.people, (row) => count(row.people)),
+      ...(named ? [number("growth per year", (row) => row.growth, (row) => signed(row.growth)),
+        number("since its first frame", (row) => row.rate, (row) => signed(row.rate))] : []),
       number("area, km²", (row) => row.area, (row) => decimals(row.area, 1)),
       number("people per km²", (row) => row.people / row.area, (row) => count(row.people / row.area)),
       ...(named ? [] : [number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2))]),
       {title: "what happened", value: (row) => row.events.join(", "), text: (row) => row.events.join(", ")},
-    ], {pick, word: named ? "settlements" : "communities", sort: 2});
+    ], {pick, word: many, sort: 2});
     tables.events = new Table($("table-events"), [
       {title: "frame", value: (row) => row.frame, text: (row) => labels[row.frame]},
       {title: "what happened", value: (row) => row.event, text: (row) => row.event},
-      number("track", (row) => row.track, (row) => String(row.track)),
+      ...(named ? [] : [number("track", (row) => row.track, (row) => String(row.track))]),
       called,
       number("people", (row) => row.people, (row) => count(row.people)),
-      {title: "from tracks", value: (row) => row.parents.length, text: (row) => row.parents.join(", ")},
+      {title: named ? "from" : "from tracks", value: (row) => row.parents.length,
+        text: (row) => row.parents.map((track) => named ? world.trackName(track) : track).join(", ")},
     ], {pick, word: "events", sort: 0});
     tables.events.fill(world.events);
   }
 
   function fillTables() {
-    tables.communities.fill([...world.byFrame[state.frame].values()], (row) => row.track === state.track);
+    const rows = [...world.byFrame[state.frame].values()].filter((row) => row.people >= state.size);
+    tables.places.fill(rows, (row) => row.track === state.track);
   }
 
   // ------------------------------------------------------------------ light and dark

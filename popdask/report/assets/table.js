@@ -38,11 +38,8 @@ class Table {
   turn(by) {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const texts = (row) => this.columns.map((column) => column.text(row)).join(" ").toLowerCase();
-    const plain = (text) => text.replaceAll(",", "");
-    const shown = words.length === 0 ? [...this.rows] : this.rows.filter((row) => {
-      const text = texts(row);
-      return words.every((word) => text.includes(word) || plain(text).includes(word));
-    });
+    const shown = words.length === 0 ? [...this.rows]
+      : this.rows.filter((row) => words.every(finder(texts(row))));
     const {value} = this.columns[this.sort];
     const sign = this.down ? -1 : 1;
     shown.sort((one, other) => sign * compare(value(one), value(other)));
@@ -69,6 +66,13 @@ class Table {
     this.back.disabled = this.first === 0;
     this.on.disabled = upTo === shown.length;
   }
+}
+
+// Whether a word is in a text: parts of words are found, but a number by the whole of it alone.
+function finder(text) {
+  const plain = (number) => number.replaceAll(",", "");
+  const numbers = new Set((text.match(/\d[\d,.]*/g) ?? []).map((number) => plain(number.replace(/[,.]+$/, ""))));
+  return (word) => /^[\d,.]+$/.test(word) ? numbers.has(plain(word)) : text.includes(word);
 }
 
 // Numbers by size, texts by alphabet; what there is not of goes below everything.

@@ -1,12 +1,13 @@
 "use strict";
-// Who is where, and who came from whom: the tables of communities, links and events, looked up.
+// Who is where, and who came from whom: the tables of places, links and events, looked up.
 
 class World {
-  constructor({communities, links, events}, labels) {
+  constructor({places, links, events}, labels) {
     this.labels = labels;
+    this.named = "name" in places;
     this.byFrame = labels.map(() => new Map());
     this.byTrack = new Map();
-    for (const row of rowsOf(communities)) {
+    for (const row of rowsOf(places)) {
       this.byFrame[row.frame].set(row.community, row);
       if (!this.byTrack.has(row.track)) this.byTrack.set(row.track, []);
       this.byTrack.get(row.track).push(row);
@@ -22,12 +23,24 @@ class World {
     for (const event of this.events) {
       const row = this.byFrame[event.frame].get(event.community);
       row.events.push(event.event);
-      event.people = row.people;
+      Object.assign(event, {people: row.people, ...(this.named && {name: row.name})});
     }
   }
 
   at(frame, track) {
     return (this.byTrack.get(track) ?? []).find((row) => row.frame === frame) ?? null;
+  }
+
+  // The name of a track: that of its settlement, or its number.
+  trackName(track) {
+    return this.byTrack.get(track)?.[0].name ?? `track ${track}`;
+  }
+
+  // The first of the places of a frame by some number, those without one left out.
+  ranked(frame, number, least, most) {
+    const rows = [...this.byFrame[frame].values()].filter((row) =>
+      row.people >= least && (number(row) ?? null) !== null);
+    return rows.sort((one, other) => number(other) - number(one)).slice(0, most);
   }
 
   // A track with those that it came from and those that came from it; null for no track.
@@ -38,11 +51,12 @@ class World {
   }
 
   // The paths of tracks up to a frame, and the steps from one track to another.
-  paths(frame, colours, family) {
+  paths(frame, colours, family, least = 0) {
     const trails = {xs: [], ys: [], colour: []}, joints = {xs: [], ys: [], colour: []};
     for (const [track, rows] of this.byTrack) {
       if (family && !family.has(track)) continue;
       const past = rows.filter((row) => row.frame <= frame);
+      if (!past.some((row) => row.people >= least)) continue;
       if (past.length > 1) add(trails, past, colours[track]);
       for (const row of past) {
         for (const {row: parent} of row.parents) {

@@ -1,0 +1,291 @@
+"""What the report of settlements and communities shows: places that are followed through time.
+
+A job of one kind leaves settlements, one of the other communities, or both. The report asks the
+store for what it has: where there are settlements it opens with them, and communities are a layer
+that one can switch to. Each has tables, a timeline and colours of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from popdask.blocks.sums import LabelSums, frames_of, sum_frames, tabulate, to_fixed
+from popdask.plot.style import Grid, year
+from popdask.report import plots, tables
+from popdask.report.maps import Content, Layer
+from popdask.report.plots import LANES, timeline_plots
+from popdask.store.repository import RegionStore
+from popdask.tracking.describe import data_gaps
+from popdask.tracking.tracks import split_off
+
+INHABITANTS = Layer(
+    "population",
+    "Population",
+    "amount",
+    "People in each square of {cell}, on a logarithmic scale: a step from 10 to 100 looks like one "
+    "from 100 to 1,000.",
+    told="about # people in {cell}",
+)
+SETTLEMENTS = Layer(
+    "settlement",
+    "Settlements",
+    "places",
+    "Neighbouring cells of 1 km that are densely lived in make a settlement. It has the colour of "
+    "its track, the same in every frame, and it is the fuller the more people live in a cell.",
+)
+COMMUNITIES = Layer(
+    "community",
+    "Communities",
+    "places",
+    "Neighbouring cells of one class make a community. It has the colour of its track, the same in "
+    "every frame, and it is the fuller the more people live in a cell.",
+)
+_SIZES = (5_000, 20_000, 50_000, 100_000, 500_000)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Settlements or communities, as the page shows them."""
+
+    layer: Layer
+    """Their layer of the map."""
+    one: str
+    """What one of them is called."""
+    many: str
+    """What several are called."""
+    places: tables.Columns
+    """One row per place and frame."""
+    links: tables.Columns
+    """Which place of a frame leads to which of the next."""
+    events: tables.Columns
+    """What happened to them."""
+    colours: Mapping[str, str]
+    """The colour of each track."""
+    timeline: list[Any]
+    """The plots of what happened, and of the tracks that split or merged if there are any."""
+
+    @property
+    def name(self) -> str:
+        """The name of their array."""
+        return self.layer.name
+
+    @property
+    def lanes(self) -> str:
+        """What the lanes of the timeline show, in a sentence; nothing where there are none."""
+        shown = len(self.timeline[1].tags[0]) if len(self.timeline) > 1 else 0
+        if not shown:
+            return ""
+        those = f"The {shown} with most people" if shown == LANES else f"All {shown}"
+        return f"{those} among the tracks of {self.many} that split or merged."
+
+
+def places_content(region: RegionStore, branch: str) -> Content:
+    """Gather what the report of a settlements or a communities job shows."""
+    found = region.dataset(branch)
+    grid, times = Grid.of(found["population"]), found["time"].values
+    balance, span = region.table("balance", branch), [year(time) for time in times]
+    followed, numbers = [], _numbers(balance)
+    if "settlement" in found:
+        followed.append(_settlements(region, branch, grid, times))
+        numbers += _settlement_numbers(region, branch, balance)
+    if "community" in found:
+        followed.append(_communities(region, branch, grid, times))
+        numbers += _community_numbers(region, branch, balance)
+    labels = [each.layer for each in followed]
+    layers = [labels[0], INHABITANTS, *labels[1:]]
+    if "classes" in found:
+        layers.append(_classes(found.isel(time=-1)))
+    counted = followed[-1]  # by the stage that both kinds of jobs share: the last of them
+    timelines = [plot for each in followed for plot in each.timeline]
+    drawn = [
+        plots.map_plot(grid),
+        *plots.curve_plots(times, moving="community" in found),
+        *timelines,
+    ]
+    return Content(
+        lead=_lead(span, followed[0]),
+        numbers=numbers,
+        map_note="Move the slider through the years; drag to move the map, scroll or pinch to "
+        f"zoom, click a {followed[0].one} to follow it.",
+        layers=layers,
+        rasters={layer.name: found[layer.name] for layer in layers},
+        grid=grid,
+        times=span,
+        milliseconds=plots.milliseconds(times),
+        plots=[*drawn, plots.balance_plot(balance, counted.many)],
+        tables={
+            each.name: {"places": each.places, "links": each.links, "events": each.events}
+            for each in followed
+        },
+        colours={each.name: each.colours for each in followed},
+        followed=[{"name": e.name, "one": e.one, "many": e.many} for e in followed],
+        filling={
+            "followed": [
+                {"name": e.name, "one": e.one, "many": e.many, "lanes": e.lanes} for e in followed
+            ],
+            "sizes": _sizes(followed),
+            "balance": _balance(balance, span, counted.one, counted.many),
+        },
+    )
+
+
+def _settlements(region: RegionStore, branch: str, grid: Grid, times: np.ndarray) -> Followed:
+    described, tracks, links = (
+        region.table(name, branch)
+        for name in ("settlements", "settlement_tracks", "settlement_links")
+    )
+    there = tables.settlement_columns(described, times, grid)
+    tracks = tracks.rename(columns={"settlement": "community"})
+    return _followed(SETTLEMENTS, ("settlement", "settlements"), there, links, tracks, times)
+
+
+def _communities(region: RegionStore, branch: str, grid: Grid, times: np.ndarray) -> Followed:
+    described, tracks, links = (
+        region.table(name, branch) for name in ("communities", "tracks", "links")
+    )
+    there = tables.community_columns(described, tracks, times, grid)
+    return _followed(COMMUNITIES, ("community", "communities"), there, links, tracks, times)
+
+
+def _followed(
+    layer: Layer,
+    words: tuple[str, str],
+    there: tables.Columns,
+    links: pd.DataFrame,
+    tracks: pd.DataFrame,
+    times: np.ndarray,
+) -> Followed:
+    events, colours = tables.event_columns(tracks, times), tables.track_colours(tracks)
+    timeline = timeline_plots(there, events, colours, times, layer.name)
+    led = tables.link_columns(links, times)
+    return Followed(layer, *words, there, led, events, colours, timeline)
+
+
+def _sizes(followed: list[Followed]) -> list[dict[str, Any]]:
+    """People from which places can be shown; none that no place reaches."""
+    most = max((max(e.places["people"], default=0) for e in followed), default=0)
+    return [{"people": size, "text": f"≥ {size:,}"} for size in _SIZES if size <= most]
+
+
+def _lead(span: list[str], first: Followed) -> str:
+    years = span[0] if len(span) == 1 else f"{span[0]}–{span[-1]}"
+    return (
+        f"{first.many.capitalize()} found in gridded population data, {years}, in {len(span)} "
+        f"frames, and followed through time as {len(first.colours):,} tracks."
+    )
+
+
+def _numbers(balance: pd.DataFrame) -> list[dict[str, str]]:
+    now = year(balance["time"].to_numpy()[-1])
+    return [{"what": f"people in {now}", "value": f"{balance['raster'].iloc[-1]:,.0f}"}]
+
+
+def _settlement_numbers(
+    region: RegionStore, branch: str, balance: pd.DataFrame
+) -> list[dict[str, str]]:
+    last, now = balance.iloc[-1], year(balance["time"].to_numpy()[-1])
+    described = region.table("settlements", branch)
+    there = described[described["time"] == last["time"]]
+    kinds, events = there["kind"].value_counts(), region.table("settlement_tracks", branch)["event"]
+    share = there["population"].sum() / last["raster"] if last["raster"] else 0.0
+    told = {
+        "of them live in settlements": f"{share:.1%}",
+        f"cities in {now}": f"{kinds.get('city', 0):,}",
+        f"towns in {now}": f"{kinds.get('town', 0):,}",
+        f"villages in {now}": f"{kinds.get('village', 0):,}",
+        "times settlements merged": f"{(events == 'merge').sum():,}",
+    }
+    return [{"what": what, "value": value} for what, value in told.items()]
+
+
+def _community_numbers(
+    region: RegionStore, branch: str, balance: pd.DataFrame
+) -> list[dict[str, str]]:
+    last, now = balance.iloc[-1], year(balance["time"].to_numpy()[-1])
+    communities, tracks = (region.table(name, branch) for name in ("communities", "tracks"))
+    share = last["inside"] / last["raster"] if last["raster"] else 0.0
+    pieces = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
+    told = {
+        "of them live in communities": f"{share:.1%}",
+        f"communities in {now}": f"{(communities['time'] == last['time']).sum():,}",
+        "tracks of communities": f"{tracks['track'].nunique():,}",
+        "times a part split off": f"{pieces:,}",
+        "times communities merged": f"{(tracks['event'] == 'merge').sum():,}",
+    }
+    return [{"what": what, "value": value} for what, value in told.items()]
+
+
+def _classes(last: xr.Dataset) -> Layer:
+    return Layer(
+        "classes",
+        "Classes",
+        "label",
+        "Kinds of places: cells of a class have like surroundings, in how many people live "
+        f"there and how that changes. Means are those of {year(last['time'].values)}.",
+        one="class",
+        meanings=_class_means(last),
+    )
+
+
+def _class_means(frame: xr.Dataset) -> dict[int, str]:
+    """Say how many people live in a cell of each class."""
+    labels, people = (frame[name].expand_dims("time") for name in ("classes", "population"))
+    _, arrays = frames_of(labels, people)
+    (table,) = sum_frames(_sum_classes, *arrays).compute()
+    means = table.reals(1) / table.sums[0]
+    return {
+        int(key): f": {mean:,.0f} people a cell" if mean >= 10 else f": {mean:.2g} people a cell"
+        for key, mean in zip(table.keys, means, strict=True)
+    }
+
+
+def _sum_classes(labels: np.ndarray, people: np.ndarray) -> LabelSums:
+    inside = (labels >= 0) & ~np.isnan(people)
+    numbers = labels[inside].astype(np.int64)
+    return tabulate(numbers, [np.ones(numbers.size, dtype=np.int64), *to_fixed(people[inside])])
+
+
+def _balance(balance: pd.DataFrame, span: list[str], one: str, many: str) -> dict[str, Any]:
+    worst = float(balance["difference"].abs().max())
+    names = ["inside", "outside", "total", "raster"]
+    counts = balance[names].to_numpy(float).tolist()
+    rows: list[tuple[str, ...]] = [
+        (label, *(f"{people:,.1f}" for people in row), f"{difference:.1e}")
+        for label, row, difference in zip(span, counts, balance["difference"], strict=True)
+    ]
+    beyond = float(balance["beyond"].sum()) if "beyond" in balance else 0.0
+    lost = f"{beyond:,.1f} people lie beyond the grid, and are left out. " if beyond else ""
+    note = (
+        f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
+        f"were counted apart from the raster; they differ by {worst:.0e} of it at most."
+        if worst
+        else f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
+        "were counted apart from the raster, and add up to it exactly in every frame."
+    )
+    head: tuple[str, ...]
+    head = ("frame", f"in {many}", "outside", "together", "in the raster", "difference")
+    if "missing" in balance and balance["missing"].any():  # an older run has not counted
+        rows = _with(rows, [f"{share:.1%}" for share in balance["missing"]])
+        note, head = " ".join([note, *_sentences(balance)]), (*head, "cells without data")
+    if "beyond" in balance and balance["beyond"].any():
+        rows = _with(rows, [f"{people:,.1f}" for people in balance["beyond"]])
+        head = (*head, "beyond the grid")
+    return {"note": note, "head": head, "rows": rows}
+
+
+def _with(rows: list[tuple[str, ...]], column: list[str]) -> list[tuple[str, ...]]:
+    """Put one more cell at the end of each row."""
+    return [(*row, cell) for row, cell in zip(rows, column, strict=True)]
+
+
+def _sentences(balance: pd.DataFrame) -> list[str]:
+    """Say which frames lack data, and that it is told apart from nobody."""
+    gaps = data_gaps(balance)
+    why = ["Where a frame has no data, nothing appears, vanishes, grows or shrinks for it."]
+    return [f"{gap}." for gap in gaps] + (why if gaps else [])

@@ -1,0 +1,167 @@
+"""The report of a settlements job in a browser: places by name, ranked, filtered and followed."""
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from popdask.config import SettlementsJob
+from popdask.report import write_report
+from popdask.workflow import settlements
+from tests.report.browsing import DESK, PHONE, opened
+from tests.report.reading import Page
+
+TRANSFORM = from_origin(4_000_000, 3_300_000, 1000, 1000)
+PLACES = {"Storby": (105, 104), "Nærby": (112, 105), "Fjernby": (200, 220)}  # column, row
+
+
+def country(frame):
+    """A city, a suburb that grows and joins it in the last frame, and a town far away."""
+    people = np.zeros((300, 300), np.float32)
+    people[100:108, 100:108] = 2000
+    people[104:107, 111:114] = 1500 * 1.1**frame
+    people[219:222, 199:202] = 1200 * 0.9**frame
+    if frame == 2:
+        people[105, 108:111] = 900
+    return people
+
+
+@pytest.fixture(scope="module")
+def region(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("country")
+    profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "crs": "EPSG:3035"}
+    profile |= {"height": 300, "width": 300, "transform": TRANSFORM}
+    for frame in range(3):
+        with rasterio.open(folder / f"pop_{2000 + frame}.tif", "w", **profile) as file:
+            file.write(country(frame), 1)
+    x, y = np.array([TRANSFORM @ at for at in PLACES.values()]).T
+    points = gpd.GeoDataFrame(
+        {"name": list(PLACES), "population": [90_000, 9_000, 9_000]},
+        geometry=gpd.points_from_xy(x, y, crs="EPSG:3035"),
+    )
+    points.to_file(folder / "places.gpkg")
+    tables = {
+        "name": "country",
+        "input": {"frames": f"{folder}/pop_{{time:%Y}}.tif"},
+        "settlements": {"names": f"{folder}/places.gpkg"},
+        "output": {"store": str(folder / "country.icechunk")},
+    }
+    return settlements.run(SettlementsJob.model_validate(tables)).store
+
+
+@pytest.fixture(scope="module")
+def page(region, tmp_path_factory):
+    return write_report(region, tmp_path_factory.mktemp("page") / "country_report.html")
+
+
+def names(page):
+    return set(page.locator("#called span").all_inner_texts())
+
+
+def wait_for_names(page, expected):
+    page.wait_for_function(
+        "([...names]) => {const found = new Set([...document.querySelectorAll('#called span')]"
+        ".map((span) => span.textContent));"
+        "return found.size === names.length && names.every((name) => found.has(name));}",
+        arg=list(expected),
+    )
+
+
+def test_names_come_with_room_and_with_people(browser, page):
+    with opened(browser, page, **DESK) as shown:
+        assert shown.locator(".layers input:checked").input_value() == "settlement"
+        shown.evaluate("location.hash = '2000'")
+        wait_for_names(shown, ["Storby", "Fjernby"])  # no room for what lies beside the city
+        shown.evaluate(
+            "() => {const {x_range: x, y_range: y} = report.map();"
+            "x.setv({start: 90, end: 130}); y.setv({start: 180, end: 214});}"
+        )
+        wait_for_names(shown, ["Storby", "Nærby"])
+        shown.locator("#size").select_option("20000")
+        wait_for_names(shown, ["Storby"])
+        rows = shown.locator("#table-places tbody tr")
+        assert rows.count() == 1 and "Storby" in rows.first.inner_text()
+        shown.locator("#names").uncheck()
+        wait_for_names(shown, [])
+
+
+def test_rankings_lead_to_places(browser, page, region):
+    table = region.table("settlements")
+    now = table[table["time"] == table["time"].max()].set_index("name")["population"]
+    with opened(browser, page, **DESK) as shown:
+        lists = shown.locator("#rankings ol")
+        largest = [text.split("\n")[0] for text in lists.nth(0).locator("li").all_inner_texts()]
+        assert largest == now.sort_values(ascending=False).index.tolist() == ["Storby", "Fjernby"]
+        assert "Shrinking fastest since 2000" in shown.locator("#rankings").inner_text()
+        assert lists.last.inner_text().split() == ["Fjernby", "−10.0", "%"]
+        lists.last.locator("a").click()
+        shown.wait_for_selector("#about h3:has-text('Fjernby of 2002')")
+        assert shown.locator("dd[data-fact='people']").inner_text() == f"{now['Fjernby']:,.0f}"
+        assert shown.locator("dd[data-fact='growth']").inner_text() == "−10.0 % per year"
+
+
+def test_what_merged_is_told_by_name(browser, page):
+    with opened(browser, page, **DESK) as shown:
+        shown.locator("#table-events input").fill("merge")
+        (row,) = shown.locator("#table-events tbody tr").all()
+        assert "Storby" in row.inner_text() and "Nærby" in row.inner_text()
+        lanes = shown.evaluate(
+            "Bokeh.documents[0].get_model_by_name('lanes-settlement')"
+            ".left[0].major_label_overrides instanceof Map ? "
+            "[...Bokeh.documents[0].get_model_by_name('lanes-settlement').left[0]"
+            ".major_label_overrides.values()] : null"
+        )
+        assert set(lanes) == {"Storby", "Nærby"}
+
+
+def test_a_number_is_found_whole(browser, page):
+    with opened(browser, page, **DESK) as shown:
+        find, rows = shown.locator("#table-events input"), shown.locator("#table-events tbody tr")
+        everything = rows.count()
+        find.fill("00")
+        assert everything > 0 and rows.count() == 0
+        find.fill("2000")
+        assert 0 < rows.count() < everything
+        people = rows.first.locator("td").nth(3).inner_text()
+        find.fill(people)
+        assert rows.count() > 0
+        find.fill(people.replace(",", ""))
+        assert rows.count() > 0
+
+
+@pytest.mark.parametrize("how", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_map_fits_its_window_and_has_a_scale_in_km(browser, page, how):
+    inside = """() => {
+      const {x_range: x, y_range: y, inner_width, inner_height} = report.map();
+      const [wide, high] = report.grid.size;
+      const square = (x.end - x.start) / inner_width - (y.end - y.start) / inner_height;
+      const whole = x.start <= 0.1 && y.start <= 0.1 && x.end >= wide - 0.1 && y.end >= high - 0.1;
+      const tight = Math.min((x.end - x.start) / wide, (y.end - y.start) / high) < 1.01;
+      return whole && tight && Math.abs(square) < 1e-6;
+    }"""
+    with opened(browser, page, **how) as shown:
+        shown.wait_for_function(inside)
+        size = shown.viewport_size
+        shown.set_viewport_size({"width": size["width"] * 3 // 4, "height": size["height"] // 2})
+        shown.wait_for_function(inside)
+        shown.locator("#closer").click()
+        assert not shown.evaluate(inside)
+        shown.set_viewport_size(size)
+        shown.locator("#whole").click()
+        shown.wait_for_function(inside)
+        scale = "Bokeh.documents[0].get_model_by_name('scale')"
+        assert shown.evaluate(f"[{scale}.unit, ...{scale}.dimensional.include]") == [
+            "km",
+            "m",
+            "km",
+        ]
+
+
+def test_geonames_is_credited_where_its_names_are(page, region, tmp_path):
+    assert "GeoNames" not in " ".join(Page(page.read_text("utf-8")).texts("p"))
+    record = region.run_record()
+    record["settings"]["settlements"]["names"] = "geonames"
+    credited = write_report(region, tmp_path / "credited.html", record=record)
+    (credit,) = [text for text in Page(credited.read_text("utf-8")).texts("p") if "Geo" in text]
+    assert credit.strip() == "Names of places: GeoNames (https://www.geonames.org), CC BY 4.0."
