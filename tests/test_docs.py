@@ -10,7 +10,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import geopandas as gpd
 import pytest
+import shapely
 import typer
 from sphinx.util.inventory import InventoryFile
 
@@ -19,8 +21,9 @@ from popdask._cluster_file import ClusterFile, load_spec
 from popdask.cli.commands import app
 from popdask.config import CommunitiesJob, load_job
 from popdask.config.load import JOBS, table_of
-from popdask.workflow import communities
+from popdask.workflow import communities, settlements
 from tests.pipelines import small
+from tests.report import test_settlements
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -177,6 +180,14 @@ def finished(tmp_path_factory):
     settings = small.settings(folder / "frames", oslo, output=output) | {"name": "oslo"}
     communities.run(CommunitiesJob.model_validate(settings))
     shutil.copytree(oslo, other)
+    test_settlements.write_country(folder / "frames")
+    norway = folder / "out" / "norway.icechunk"
+    output = {"export": ["geoparquet"]}
+    settings = test_settlements.job(folder / "frames", norway, name="norway", output=output)
+    settlements.run(settings)
+    halves = [shapely.box(4e6, 3e6, 4.15e6, 3.3e6), shapely.box(4.15e6, 3e6, 4.3e6, 3.3e6)]
+    units = gpd.GeoDataFrame({"code": ["W", "E"]}, geometry=halves, crs="EPSG:3035")
+    units.to_file(folder / "municipalities.gpkg")
     return folder
 
 

@@ -33,7 +33,11 @@ def community_columns(
     """List every community of every frame, with the track that it belongs to."""
     key = ["time", "community"]
     numbers = tracks.drop_duplicates(key)[[*key, "track"]]
-    table = pd.DataFrame(communities).merge(numbers, on=key, how="left")
+    table = (
+        pd.DataFrame(communities)
+        .drop(columns="track", errors="ignore")
+        .merge(numbers, on=key, how="left")
+    )
     table = table.sort_values(key, ignore_index=True)
     x, y = grid.place(np.asarray(table["centroid"]))
     return {

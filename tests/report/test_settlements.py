@@ -27,9 +27,8 @@ def country(frame):
     return people
 
 
-@pytest.fixture(scope="module")
-def region(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("country")
+def write_country(folder):
+    """The frames, and the places that settlements are called after."""
     profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "crs": "EPSG:3035"}
     profile |= {"height": 300, "width": 300, "transform": TRANSFORM}
     for frame in range(3):
@@ -41,13 +40,26 @@ def region(tmp_path_factory):
         geometry=gpd.points_from_xy(x, y, crs="EPSG:3035"),
     )
     points.to_file(folder / "places.gpkg")
-    tables = {
+
+
+def job(folder, store, **tables):
+    """The job on that country."""
+    found = {
         "name": "country",
         "input": {"frames": f"{folder}/pop_{{time:%Y}}.tif"},
         "settlements": {"names": f"{folder}/places.gpkg"},
-        "output": {"store": str(folder / "country.icechunk")},
+        "output": {"store": str(store)},
     }
-    return settlements.run(SettlementsJob.model_validate(tables)).store
+    for name, table in tables.items():
+        found[name] = found[name] | table if isinstance(table, dict) else table
+    return SettlementsJob.model_validate(found)
+
+
+@pytest.fixture(scope="module")
+def region(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("country")
+    write_country(folder)
+    return settlements.run(job(folder, folder / "country.icechunk")).store
 
 
 @pytest.fixture(scope="module")
