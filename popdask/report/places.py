@@ -39,6 +39,13 @@ SETTLEMENTS = Layer(
     "Neighbouring cells of 1 km that are densely lived in make a settlement. It has the colour of "
     "its track, the same in every frame, and it is the fuller the more people live in a cell.",
 )
+CENTRES = Layer(
+    "urban_centre",
+    "Urban centres",
+    "places",
+    "The dense core of a city, with 50,000 people or more, as the Degree of Urbanisation defines "
+    "it, in the colour of its track.",
+)
 COMMUNITIES = Layer(
     "community",
     "Communities",
@@ -93,6 +100,8 @@ def places_content(region: RegionStore, branch: str) -> Content:
     followed, numbers = [], _numbers(balance)
     if "settlement" in found:
         followed.append(_settlements(region, branch, grid, times))
+        if "urban_centre" in found:
+            followed.append(_settlements(region, branch, grid, times, CENTRES))
         numbers += _settlement_numbers(region, branch, balance)
     if "community" in found:
         followed.append(_communities(region, branch, grid, times))
@@ -101,7 +110,8 @@ def places_content(region: RegionStore, branch: str) -> Content:
     layers = [labels[0], INHABITANTS, *labels[1:]]
     if "classes" in found:
         layers.append(_classes(found.isel(time=-1)))
-    counted = followed[-1]  # by the stage that both kinds of jobs share: the last of them
+    # The balance is that of what the job is named after.
+    counted = followed[-1] if "community" in found else followed[0]
     timelines = [plot for each in followed for plot in each.timeline]
     drawn = [
         plots.map_plot(grid),
@@ -135,14 +145,21 @@ def places_content(region: RegionStore, branch: str) -> Content:
     )
 
 
-def _settlements(region: RegionStore, branch: str, grid: Grid, times: np.ndarray) -> Followed:
+def _settlements(
+    region: RegionStore,
+    branch: str,
+    grid: Grid,
+    times: np.ndarray,
+    layer: Layer = SETTLEMENTS,
+) -> Followed:
+    """Settlements or urban centres, which have the same tables."""
+    name, one = layer.name, layer.name.replace("_", " ")
     described, tracks, links = (
-        region.table(name, branch)
-        for name in ("settlements", "settlement_tracks", "settlement_links")
+        region.table(table, branch) for table in (f"{name}s", f"{name}_tracks", f"{name}_links")
     )
-    there = tables.settlement_columns(described, times, grid)
-    tracks = tracks.rename(columns={"settlement": "community"})
-    return _followed(SETTLEMENTS, ("settlement", "settlements"), there, links, tracks, times)
+    there = tables.settlement_columns(described, times, grid, name)
+    tracks = tracks.rename(columns={name: "community"})
+    return _followed(layer, (one, f"{one}s"), there, links, tracks, times)
 
 
 def _communities(region: RegionStore, branch: str, grid: Grid, times: np.ndarray) -> Followed:

@@ -40,7 +40,7 @@ def community_columns(
     )
     table = table.sort_values(key, ignore_index=True)
     x, y = grid.place(np.asarray(table["centroid"]))
-    return {
+    found = {
         "frame": _frames(table["time"], times),
         "community": table["community"].tolist(),
         "track": table["track"].fillna(-1).astype(int).tolist(),
@@ -52,15 +52,19 @@ def community_columns(
         "velocity": plain(table["velocity"]),
         "heading": plain(table["heading"].round(1)),
     }
+    named = "settlement" in table and table["settlement"].astype(bool).any()
+    return {**found, "settlement": table["settlement"].tolist()} if named else found
 
 
-def settlement_columns(settlements: pd.DataFrame, times: np.ndarray, grid: Grid) -> Columns:
-    """List every settlement of every frame, by name."""
-    table = settlements.sort_values(["time", "settlement"], ignore_index=True)
+def settlement_columns(
+    settlements: pd.DataFrame, times: np.ndarray, grid: Grid, number: str = "settlement"
+) -> Columns:
+    """List every settlement, or urban centre, of every frame by name."""
+    table = settlements.sort_values(["time", number], ignore_index=True)
     x, y = grid.place(shapely.centroid(np.asarray(table["geometry"])))
     return {
         "frame": _frames(table["time"], times),
-        "community": table["settlement"].tolist(),
+        "community": table[number].tolist(),
         "track": table["track"].tolist(),
         "name": table["name"].tolist(),
         "kind": table["kind"].tolist(),
@@ -77,13 +81,9 @@ def settlement_columns(settlements: pd.DataFrame, times: np.ndarray, grid: Grid)
 def _rates(settlements: pd.DataFrame) -> np.ndarray:
     """Growth per year since the first frame of each track, like for like, in per cent."""
     years = pd.Series(decimal_years(settlements["time"]), settlements.index)
-    steps = years.groupby(settlements["track"]).diff()
-    # Each frame's growth is that since the frame in which the track was seen before.
-    grown = np.log1p(settlements["growth"] / 100) * steps
-    by_track = grown.groupby(settlements["track"])
-    since = years - years.groupby(settlements["track"]).transform("first")
-    sums = by_track.cumsum().where(since > 0)
-    rates: np.ndarray = (100 * np.expm1(sums / since)).to_numpy()
+    since = years - years.groupby(settlements["track"]).transform("min")
+    total = 1 + settlements["growth_total"].where(since > 0) / 100
+    rates: np.ndarray = (100 * (total ** (1 / since.where(since > 0)) - 1)).to_numpy()
     return rates
 
 

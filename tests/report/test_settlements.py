@@ -6,9 +6,9 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from popdask.config import SettlementsJob
+from popdask.config import CommunitiesJob, SettlementsJob
 from popdask.report import write_report
-from popdask.workflow import settlements
+from popdask.workflow import communities, settlements
 from tests.report.browsing import DESK, PHONE, opened
 from tests.report.reading import Page
 
@@ -177,3 +177,39 @@ def test_geonames_is_credited_where_its_names_are(page, region, tmp_path):
     credited = write_report(region, tmp_path / "credited.html", record=record)
     (credit,) = [text for text in Page(credited.read_text("utf-8")).texts("p") if "Geo" in text]
     assert credit.strip() == "Names of places: GeoNames (https://www.geonames.org), CC BY 4.0."
+
+
+def test_communities_and_centres_are_layers_that_one_switches_to(browser, region, tmp_path):
+    write_country(tmp_path)
+    tables = job(tmp_path, tmp_path / "both.icechunk").model_dump(exclude_unset=True)
+    tables |= {
+        "settlements": {**tables["settlements"], "centres": True},
+        "encoder": {"epochs": 2},
+        "classes": {"k": 3, "sample": 2000},
+        "communities": {"eps": 2, "min_samples": 4},
+    }
+    tables["pipeline"] = "communities"
+    store = communities.run(CommunitiesJob.model_validate(tables)).store
+    path = write_report(store, tmp_path / "both.html")
+    with opened(browser, path, **DESK) as shown:
+        offered = shown.locator(".layers span").all_inner_texts()
+        assert offered == ["Settlements", "Population", "Urban centres", "Communities", "Classes"]
+        assert shown.locator("#rankings li").count() > 0
+        for layer, many in (("community", "communities"), ("urban_centre", "urban centres")):
+            shown.locator(f".layers input[value={layer}]").check(force=True)
+            shown.wait_for_function(f"report.drawn === '{layer}-2'")
+            assert (
+                shown.locator("#table-places input")
+                .get_attribute("placeholder")
+                .endswith(f"Find in {many} …")
+            )
+            assert shown.locator(f"#plot-events-{layer}").is_visible()
+            assert not shown.locator("#plot-events-settlement").is_visible()
+            shown.locator("#table-places tbody tr").first.click()
+            shown.wait_for_selector("#chosen:not([hidden])")
+            assert shown.evaluate("location.hash").endswith(f"/{layer}")
+            assert shown.locator("#plot-velocity").is_visible() == (layer == "community")
+            assert shown.locator("#about h3").inner_text().endswith(" of 2002")
+        shown.evaluate("location.hash = '2000/0'")
+        shown.wait_for_selector("#about h3:has-text('Storby of 2000')")
+        shown.wait_for_function("report.drawn === 'settlement-0'")

@@ -21,7 +21,7 @@ function nameOf(row) {
 }
 
 function anchor(row, labels) {
-  return `#${encodeURIComponent(labels[row.frame])}/${row.community}${row.name === undefined ? "/community" : ""}`;
+  return `#${encodeURIComponent(labels[row.frame])}/${row.community}${row.of === null ? "" : `/${row.of}`}`;
 }
 
 function signed(number) {
@@ -53,6 +53,7 @@ function facts(row, factor) {
     ["area", `${decimals(row.area, 1)} km²`],
     ["density", `${count(row.people / row.area)} people per km²`],
     ["cells", count(row.cells)],
+    ...(row.settlement ? [["in the settlement", row.settlement]] : []),
     ...(row.name === undefined ? [["moves", speed]]
       : [["kind", row.kind], ["growth", `${signed(row.growth)} per year`],
         ["since its first frame", `${signed(row.rate)} per year`]]),

@@ -14,7 +14,7 @@ const report = (() => {
   async function start() {
     theme = readTheme();
     const data = await unpackJson($("tables").textContent);
-    for (const {name} of followed) worlds[name] = new World(data[name], labels);
+    followed.forEach(({name}, i) => { worlds[name] = new World(data[name], labels, i === 0 ? null : name); });
     const item = await unpackJson($("bokeh").textContent);
     const elements = Object.entries(item.roots).filter(([name]) => $(`plot-${name}`));
     await Bokeh.embed.embed_items(
@@ -58,8 +58,8 @@ const report = (() => {
     $("close")?.addEventListener("click", () => { location.hash = labels[state.frame]; });
   }
 
-  // The address says what is looked at: #2010 a frame, #2010/12 a settlement of it, and
-  // #2010/12/community a community.
+  // The address says what is looked at: #2010 a frame, #2010/12 one of its places, and
+  // #2010/12/community one of another layer than the first.
   function go() {
     const [label, number, named] = decodeURIComponent(location.hash.slice(1)).split("/");
     const frame = labels.indexOf(label);
@@ -346,13 +346,15 @@ const report = (() => {
     for (const name of ["places", "events"]) $(`table-${name}`).replaceChildren();
     const number = (title, value, text) => ({title, value, text, number: true});
     const {named} = world;
-    const called = named ? {title: "settlement", value: nameOf, text: nameOf}
+    const {one} = followed.find(({name}) => name === state.places);
+    const called = named ? {title: one, value: nameOf, text: nameOf}
       : number("community", (row) => row.community, (row) => String(row.community));
     tables.places = new Table($("table-places"), [
       called,
       ...(named ? [{title: "kind", value: (row) => row.kind, text: (row) => row.kind}]
         : [number("track", (row) => row.track, (row) => String(row.track))]),
       number("people", (row) => row.people, (row) => count(row.people)),
+      ...(world.settled ? [{title: "in the settlement", value: (row) => row.settlement, text: (row) => row.settlement}] : []),
       ...(named ? [number("growth per year", (row) => row.growth, (row) => signed(row.growth)),
         number("since its first frame", (row) => row.rate, (row) => signed(row.rate))] : []),
       number("area, km²", (row) => row.area, (row) => decimals(row.area, 1)),

@@ -2,16 +2,18 @@
 // Who is where, and who came from whom: the tables of places, links and events, looked up.
 
 class World {
-  constructor({places, links, events}, labels) {
+  // In addresses the rows are those `of` a layer, where that is not the first.
+  constructor({places, links, events}, labels, of = null) {
     this.labels = labels;
     this.named = "name" in places;
+    this.settled = "settlement" in places;
     this.byFrame = labels.map(() => new Map());
     this.byTrack = new Map();
     for (const row of rowsOf(places)) {
       this.byFrame[row.frame].set(row.community, row);
       if (!this.byTrack.has(row.track)) this.byTrack.set(row.track, []);
       this.byTrack.get(row.track).push(row);
-      Object.assign(row, {parents: [], children: [], events: []});
+      Object.assign(row, {parents: [], children: [], events: [], of});
     }
     this.links = rowsOf(links);
     for (const {frame, source, target, people} of this.links) {
@@ -23,7 +25,7 @@ class World {
     for (const event of this.events) {
       const row = this.byFrame[event.frame].get(event.community);
       row.events.push(event.event);
-      Object.assign(event, {people: row.people, ...(this.named && {name: row.name})});
+      Object.assign(event, {people: row.people, of, ...(this.named && {name: row.name})});
     }
   }
 
