@@ -281,7 +281,7 @@ def test_exports(folder, tmp_path):
     with rasterio.open(place / "country_degurba_2003.tif") as file:
         assert file.colormap(1)[30][:3] == (255, 0, 0) and 30 in file.read(1)
     page = (place / "country_report.html").read_text(encoding="utf-8")
-    assert "Settlements of <span" in page
+    assert "<span data-many>settlements</span> of <span" in page
     assert (place / "country_collection.json").exists()
     assert settlements.plan(settings).done and verify(settings).differences == ()
 

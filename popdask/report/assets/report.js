@@ -227,8 +227,7 @@ const report = (() => {
     if (!place) return;
     const {x_range: x, y_range: y, inner_width: width, inner_height: height} = plot;
     const taken = [], written = [];
-    const rows = state.names && world?.named ? world.ranked(state.frame, (row) => row.people, state.size, Infinity) : [];
-    for (const row of rows) {
+    for (const row of state.names && world?.named ? largest() : []) {
       const left = (row.x - x.start) / (x.end - x.start) * width + 7;
       const top = (y.end - row.y) / (y.end - y.start) * height - 8;
       const box = [left, top, left + 7.5 * row.name.length + 4, top + 16];
@@ -242,6 +241,15 @@ const report = (() => {
       if (written.length === 80) break;
     }
     place.replaceChildren(...written);
+  }
+
+  let sorted = {};
+  function largest() {
+    const what = `${state.places} ${state.frame} ${state.size}`;
+    if (sorted.what !== what) {
+      sorted = {what, rows: world.ranked(state.frame, (row) => row.people, state.size, Infinity)};
+    }
+    return sorted.rows;
   }
 
   function cellAt(x, y) {
