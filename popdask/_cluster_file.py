@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from dask.utils import parse_timedelta
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from popdask.config.load import expand, nearest, read_toml
+from popdask.config.load import as_written, expand, nearest, read_toml
 from popdask.errors import InputError
 
 #: The address of a scheduler.
@@ -141,7 +141,7 @@ def _complaint(problem: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         known = [info.alias or key for key, info in ClusterFile.model_fields.items()]
         return f"it has no setting {name!r} ({nearest(name, known)})"
-    return f"{name} is {problem['input']!r}: {reason[:1].lower()}{reason[1:]}"
+    return f"{name} is {as_written(problem['input'])}: {reason[:1].lower()}{reason[1:]}"
 
 
 def _with_files(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from popdask.config import load_job, settings_rows
+from popdask.config.load import load_job_with
 from popdask.errors import InputError
 
 JOB = """
@@ -73,9 +74,9 @@ def test_urls_are_left_alone(tmp_path):
         ("[flow]\ncentering = [0, 0, 2]", r"\[flow\] centering is 2: .*-1, 0 or 1"),
         ("[flow]\ncentering = [0, 0]", r"\[flow\] centering is \[0, 0\]: a value is missing"),
         ("[classes]\nk = 1", r"\[classes\] k is 1: "),
-        ('[communities]\neps = "0 km"', r"\[communities\] eps is '0 km': .*\"2.5 km\""),
-        ('[communities]\neps = "2 miles"', r"\[communities\] eps is '2 miles': .*\"2.5 km\""),
-        ('[links]\nrule = "cos"', r"\[links\] rule is 'cos': .*'cosine\+overlap'"),
+        ('[communities]\neps = "0 km"', r'\[communities\] eps is "0 km": .*"2.5 km"'),
+        ('[communities]\neps = "2 miles"', r'\[communities\] eps is "2 miles": .*"2.5 km"'),
+        ('[links]\nrule = "cos"', r'\[links\] rule is "cos": .*cosine\+overlap'),
     ],
 )
 def test_a_wrong_setting_gets_one_sentence(job_file, lines, message):
@@ -178,6 +179,50 @@ def test_overrides_replace_settings(job_file):
     assert job.classes.k == "auto"
 
 
+def test_settings_of_the_command_line_are_read_as_toml(job_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = {
+        "classes.k=6": ("classes", "k", 6),
+        "classes.k = auto": ("classes", "k", "auto"),
+        'communities.eps="2.5 km"': ("communities", "eps", "2.5 km"),
+        "communities.eps=2.5 km": ("communities", "eps", "2.5 km"),
+        "flow.log=true": ("flow", "log", True),
+        "flow.centering=[0, 0, 1]": ("flow", "centering", (0, 0, 1)),
+        "input.end=2010": ("input", "end", "2010"),
+        "output.store=elsewhere": ("output", "store", str(tmp_path / "elsewhere")),
+    }
+    for line, (table, name, value) in lines.items():
+        assert getattr(getattr(load_job_with(job_file, [line]), table), name) == value
+    job = load_job_with(job_file, ["classes.k=6", "classes.seed=3", "classes.k=7"])
+    assert (job.classes.k, job.classes.seed) == (7, 3)
+
+
+def test_another_pipeline_on_the_command_line_has_settings_of_its_own(job_file):
+    job = load_job_with(job_file, ["pipeline=settlements", "settlements.density=50"])
+    assert (job.pipeline, job.settlements.density) == ("settlements", 50)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("clases.k=6", r"a job has no setting 'clases' \(did you mean 'classes'"),
+        ("classes.k=six", r'\[classes\] k is "six": '),
+        ("classes=6", "classes is 6: "),
+        ("classes.k", "--set 'classes.k' sets nothing; expected a setting and its value"),
+        ("output.store=${NOT_SET}", r"--set: \[output\] store uses \$\{NOT_SET\}"),
+    ],
+)
+def test_a_wrong_setting_of_the_command_line_is_named_as_in_the_file(job_file, line, message):
+    with pytest.raises(InputError, match=message):
+        load_job_with(job_file, [line])
+
+
+@pytest.mark.parametrize("text", ['"geopackage"', '["gpkg"]', '["geopackage"]', '"gpkg"'])
+def test_a_geopackage_has_two_names(job_file, text):
+    job_file.write_text(job_file.read_text() + f"export = {text}\n")
+    assert load_job(job_file).output.export == ("gpkg",)
+
+
 def test_every_setting_is_listed_with_its_meaning(job_file):
     rows = settings_rows(load_job(job_file))
     names = [name for name, _, _ in rows]
@@ -239,5 +284,5 @@ def test_every_setting_of_tables_within_tables_is_shown(tmp_path, monkeypatch):
 
 
 def test_an_unknown_pipeline_is_told_with_those_that_are_there(tmp_path):
-    with pytest.raises(InputError, match="pipeline is 'photos': expected one of 'communities', "):
+    with pytest.raises(InputError, match='pipeline is "photos": expected one of "communities", '):
         load_job(write(tmp_path, 'name = "x"\npipeline = "photos"\n'))

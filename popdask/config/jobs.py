@@ -24,6 +24,7 @@ from popdask.config.settings import (
     Above0,
     Band,
     Device,
+    Formats,
     Grid,
     Input,
     PlaceName,
@@ -200,7 +201,7 @@ CommunitiesFormat = Literal["cog", "geotiff", "geoparquet", "gpkg", "stac", "rep
 class CommunitiesOutput(settings.Output):
     """Where the results go."""
 
-    export: tuple[CommunitiesFormat, ...] = ()
+    export: Annotated[tuple[CommunitiesFormat, ...], Formats] = ()
     """Further formats, written beside the store when the run is finished."""
 
 
@@ -339,7 +340,7 @@ ScenesFormat = Literal["cog", "parquet", "report"]
 class ScenesOutput(settings.Output):
     """Where the results go."""
 
-    export: tuple[ScenesFormat, ...] = ("cog",)
+    export: Annotated[tuple[ScenesFormat, ...], Formats] = ("cog",)
     """Further formats, written beside the store when the run is finished."""
 
 
@@ -545,7 +546,7 @@ class Follow(Settings):
 
     store: PlaceName
     """Its repository, a folder."""
-    export: tuple[CommunitiesFormat, ...] = ()
+    export: Annotated[tuple[CommunitiesFormat, ...], Formats] = ()
     """Its exports."""
     flow: Flow = Flow()
     encoder: Encoder = Encoder()
@@ -561,7 +562,7 @@ class Scenes(Settings):
 
     store: PlaceName
     """Its repository, a folder."""
-    export: tuple[ScenesFormat, ...] = ()
+    export: Annotated[tuple[ScenesFormat, ...], Formats] = ()
     """Its exports."""
     features: Features = Features()
     groups: Groups = Groups()
@@ -570,7 +571,9 @@ class Scenes(Settings):
 class PopulationOutput(settings.Output):
     """Where the results go."""
 
-    export: tuple[Literal["cog", "parquet", "zarr", "stac", "report"], ...] = ("cog",)
+    export: Annotated[tuple[Literal["cog", "parquet", "zarr", "stac", "report"], ...], Formats] = (
+        "cog",
+    )
     """Further formats, written beside the store when the run is finished."""
 
 

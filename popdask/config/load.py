@@ -8,10 +8,12 @@ Job files, read into typed settings.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -68,6 +70,17 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
 
+def as_written(value: Any) -> str:
+    """Write a value as it stands in a file of settings, so that a text shows its quotes.
+
+    Examples
+    --------
+    >>> as_written("3"), as_written(3), as_written([True, "a"])
+    ('"3"', '3', '[true, "a"]')
+    """
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 #: The kinds of job, by pipeline.
 JOBS: Mapping[str, type[Job]] = {
     "communities": CommunitiesJob,
@@ -112,24 +125,100 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Jo
     >>> job.classes.k, job.encoder.epochs, Path(job.input.frames).name
     ('auto', 200, 'pop_{year}.tif')
     """
-    path = Path(path)
-    tables = read_toml(path, "job file")
-    model = _model(tables, path)
-    _resolve(tables, model, path)
+    tables: dict[str, Any] = {}
     for name, value in (overrides or {}).items():
-        _set(tables, name, value)
+        *above, key = name.split(".")
+        _merge(tables, reduce(lambda inner, table: {table: inner}, reversed(above), {key: value}))
+    return _read_job(Path(path), tables)
+
+
+def load_job_with(path: str | Path, assignments: Sequence[str]) -> Job:
+    """Read a job file, with settings that a command line gives in place of the file's.
+
+    Parameters
+    ----------
+    path
+        The TOML file.
+    assignments
+        Settings as TOML writes them in one line, such as ``classes.k=6``. A text needs no quotes,
+        and a path is relative to the working directory.
+
+    Returns
+    -------
+    Job
+        As `load_job` gives it.
+
+    Raises
+    ------
+    InputError
+        As `load_job`, and if an assignment is none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = '''
+    ... name = "oslo"
+    ... input.frames = "pop_{year}.tif"
+    ... output.store = "oslo.icechunk"
+    ... '''
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     length = Path(folder, "oslo.toml").write_text(text)
+    ...     job = load_job_with(f"{folder}/oslo.toml", ["classes.k=6", "input.end=2010"])
+    >>> job.classes.k, job.input.end
+    (6, '2010')
+    """
+    tables: dict[str, Any] = {}
+    for assignment in assignments:
+        _merge(tables, _assigned(assignment))
+    return _read_job(Path(path), tables, base=Path("--set"))
+
+
+def _read_job(path: Path, overrides: dict[str, Any], base: Path | None = None) -> Job:
+    """Read and check a file; paths in the overrides are relative to that of `base`, if given."""
+    tables = read_toml(path, "job file")
+    model = _model(tables | overrides, path)
+    _resolve(tables, model, path)
+    if base is not None:
+        _resolve(overrides, model, base)
+    _merge(tables, overrides)
     try:
         return model.model_validate(tables)
     except ValidationError as error:
         raise InputError(f"{path}: {_sentence(error, model)}") from None
 
 
+def _assigned(text: str) -> dict[str, Any]:
+    """Read ``table.name=value`` as TOML; a value that is none is a text whose quotes are gone."""
+    name, equals, value = text.partition("=")
+    for written in (text, f"{name} = {json.dumps(value.strip())}"):
+        try:
+            tables = tomllib.loads(written)
+        except tomllib.TOMLDecodeError:
+            continue
+        if tables and equals:
+            return tables
+    raise InputError(
+        f"--set {text!r} sets nothing; expected a setting and its value such as classes.k=6; "
+        "correct it"
+    )
+
+
+def _merge(tables: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Put settings in place of others, in place; tables are gone into."""
+    for key, value in overrides.items():
+        held = tables.get(key)
+        if isinstance(held, dict) and isinstance(value, dict):
+            _merge(held, value)
+        else:
+            tables[key] = value
+
+
 def _model(tables: Mapping[str, Any], path: Path) -> type[Job]:
     """The kind of job that a file describes."""
     pipeline = tables.get("pipeline", "communities")
     if not isinstance(pipeline, str) or pipeline not in JOBS:
-        known = ", ".join(map(repr, JOBS))
-        raise InputError(f"{path}: pipeline is {pipeline!r}: expected one of {known}.")
+        known = ", ".join(map(as_written, JOBS))
+        raise InputError(f"{path}: pipeline is {as_written(pipeline)}: expected one of {known}.")
     return JOBS[pipeline]
 
 
@@ -187,13 +276,6 @@ def _is_url(text: str) -> bool:
     return "://" in text
 
 
-def _set(tables: dict[str, Any], name: str, value: Any) -> None:
-    *parents, key = name.split(".")
-    for parent in parents:
-        tables = tables.setdefault(parent, {})
-    tables[key] = value
-
-
 def _sentence(error: ValidationError, model: type[Job]) -> str:
     """All that is wrong with a job, as one sentence."""
     problems = (_complaint(dict(problem), model) for problem in error.errors())
@@ -208,11 +290,12 @@ def _complaint(problem: dict[str, Any], model: type[Job]) -> str:
         return str(problem["msg"]).removeprefix("Value error, ")
     names = _names_within(problem["loc"], model)
     if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
-        return f"{_setting(names)} is {problem['input']!r}: a value is missing"
+        return f"{_setting(names)} is {as_written(problem['input'])}: a value is missing"
     if problem["type"] == "missing":
         return f"the setting {'.'.join(_missing(names, model))} is missing"
     reason = problem["msg"].removeprefix("Value error, ")
-    return f"{_setting(names)} is {problem['input']!r}: {reason[:1].lower()}{reason[1:]}"
+    found = as_written(problem["input"])
+    return f"{_setting(names)} is {found}: {reason[:1].lower()}{reason[1:]}"
 
 
 def _missing(names: Sequence[str], model: type[Job]) -> list[str]:

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from popdask._repr_html import html_card
 from popdask.io.paths import bucket_and_key, is_object
@@ -24,6 +24,19 @@ class Place:
 
 #: A path or URL, or a pattern of them.
 PlaceName = Annotated[str, Place()]
+
+
+def _formats(value: Any) -> Any:
+    """A single format is a list of one, and GeoPackages have two names."""
+    given = [value] if isinstance(value, str) else value
+    names = {"geopackage": "gpkg"}
+    if not isinstance(given, list | tuple):
+        return given
+    return [names.get(one, one) if isinstance(one, str) else one for one in given]
+
+
+#: Marks a list of formats, which may be written as one text.
+Formats = BeforeValidator(_formats)
 
 
 class Settings(BaseModel):

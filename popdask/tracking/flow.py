@@ -71,7 +71,9 @@ class _Scheme:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.iterations, Integral) and self.iterations >= 1):
-            raise InputError(f"iterations is {self.iterations}, expected a whole number from 1 up")
+            raise InputError(
+                f"iterations is {self.iterations!r}, expected a whole number from 1 up"
+            )
         if not 1e-9 <= self.alpha <= 1e9:  # Its square must fit into float32.
             raise InputError(f"alpha is {self.alpha}, expected people between 1e-9 and 1e9, as 10")
         if len(self.centering) != 3 or not set(self.centering) <= set(OFFSETS):
@@ -80,7 +82,7 @@ class _Scheme:
             )
         if not (isinstance(self.scales, Integral) and 1 <= self.scales <= MOST_SCALES):
             raise InputError(
-                f"scales is {self.scales}, expected a whole number from 1 to {MOST_SCALES}; 3 "
+                f"scales is {self.scales!r}, expected a whole number from 1 to {MOST_SCALES}; 3 "
                 "finds motions of up to 16 cells per frame"
             )
 

@@ -169,7 +169,7 @@ def shift_frame(population: xr.DataArray, *, dy: int = 0, dx: int = 0) -> Shifte
     for axis, cells in (("y", dy), ("x", dx)):
         if not isinstance(cells, Integral) or abs(cells) >= population.sizes[axis]:
             raise InputError(
-                f"d{axis} is {cells}; expected whole cells, fewer than the "
+                f"d{axis} is {cells!r}; expected whole cells, fewer than the "
                 f"{population.sizes[axis]} of the grid; round the shift"
             )
     moved = population.shift(y=int(dy), x=int(dx), fill_value=np.nan)
