@@ -18,13 +18,22 @@ from popdask import __version__
 from popdask.cli import console, fetch, show
 from popdask.cli.console import computing, stoppable
 from popdask.config.jobs import PopulationJob
-from popdask.config.load import load_job
+from popdask.config.load import load_job_with, setting_names
 from popdask.errors import InputError
 from popdask.workflow.progress import ConsoleReporter
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
 JobFiles = Annotated[
     list[Path], typer.Argument(metavar="JOB…", help="Job files, and folders of them.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting in place of the file's, as classes.k=6; may be given several times.",
+        autocompletion=setting_names,
+    ),
 ]
 Logs = Annotated[
     Path | None,
@@ -49,13 +58,14 @@ ClusterIfAny = Annotated[
 
 def train(
     job: JobFile,
+    set_: Assignments = None,
     cluster: Cluster = "local",
     force: Annotated[bool, typer.Option("--force", help="Train finished models again.")] = False,
 ) -> None:
     """Cut the labelled cells of a population job and train its models."""
     from popdask.workflow import population
 
-    settings = _population_job(job)
+    settings = _population_job(job, set_)
     with stoppable(settings.name, cluster) as (reporter, workers):
         left = population.train(settings, reporter, force=force, workers=workers)
         show.show_left(left)
@@ -64,6 +74,7 @@ def train(
 def tune(
     job: JobFile,
     model: Annotated[str, typer.Argument(help="presence or count")],
+    set_: Assignments = None,
     trials: Annotated[
         int | None,
         typer.Option(help="Settings to try in all; by default 40 for presence, 100 for count."),
@@ -74,7 +85,7 @@ def tune(
     """Search for better settings of a population job's model; a stopped search goes on."""
     from popdask.workflow import population_search
 
-    settings = _population_job(job)
+    settings = _population_job(job, set_)
     with stoppable(settings.name, cluster, "search again to go on") as (_, workers), workers():
         found = population_search.tune(
             settings, model, trials, epochs=epochs, progress=show.show_trial
@@ -107,19 +118,20 @@ def evaluate(
 
 def explain(
     job: JobFile,
+    set_: Assignments = None,
     cells: Annotated[int, typer.Option(help="Best, typical and worst cells, so many each.")] = 4,
 ) -> None:
     """Draw what in the images speaks for people (Grad-CAM)."""
     from popdask.workflow import population_outputs
 
-    settings = _population_job(job)
+    settings = _population_job(job, set_)
     console.say(
         str(population_outputs.explain(settings, ConsoleReporter(console.out), cells=cells))
     )
 
 
-def _population_job(path: Path) -> PopulationJob:
-    settings = load_job(path)
+def _population_job(path: Path, assignments: list[str] | None = None) -> PopulationJob:
+    settings = load_job_with(path, assignments or ())
     if not isinstance(settings, PopulationJob):
         raise InputError(
             f"{path}: pipeline is {settings.pipeline!r}, expected 'population' for this command."
@@ -129,7 +141,6 @@ def _population_job(path: Path) -> PopulationJob:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(fetch.app, name="fetch")
@@ -154,29 +165,28 @@ def _popdask(
 
 
 @app.command()
-def plan(job: JobFile) -> None:
-    """Print every setting of a job, what a run of it would compute, and what that costs here."""
-    from popdask._local_cluster import cores_at_hand, memory_at_hand, workers_at_hand
-    from popdask.workflow.pipelines import pipeline_of
-    from popdask.workflow.plan import Resources, measured_stages
+def plan(
+    job: JobFile,
+    set_: Assignments = None,
+    cluster: Cluster = "local",
+    json: Annotated[
+        bool, typer.Option("--json", help="Settings, stages and costs, for programs to read.")
+    ] = False,
+) -> None:
+    """Print every setting of a job, what a run of it would compute, and what that costs."""
+    from popdask.cli import planning
 
-    settings = load_job(job)
-    kind, memory = pipeline_of(settings), memory_at_hand()
-    workers, threads = workers_at_hand(cores_at_hand(), memory)
-    crew, planned = Resources(workers, threads, memory // workers), kind.plan(settings)
-    costs = kind.costs(settings, planned)
-    measured = measured_stages(settings, costs.amounts)
-    show.show_plan(settings, planned, kind.extent(settings), costs, measured, crew)
-    if isinstance(settings, PopulationJob):
-        from popdask.workflow.population_costs import following
-
-        for one in following(settings, planned):
-            show.show_following(one, measured_stages(one.job, one.costs.amounts), crew)
+    parts = planning.planned(load_job_with(job, set_ or ()), cluster)
+    if json:
+        console.say_json(planning.plan_record(*parts))
+    else:
+        planning.show_plan(parts)
 
 
 @app.command()
 def run(
     job: JobFile,
+    set_: Assignments = None,
     cluster: Cluster = "local",
     only: Annotated[
         str | None,
@@ -191,7 +201,7 @@ def run(
     from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.runlog import RunLog
 
-    settings = load_job(job)
+    settings = load_job_with(job, set_ or ())
     kind = pipeline_of(settings)
     with stoppable(settings.name, cluster) as (reporter, workers):
         with RunLog(settings, reporter, log, only) as told:
@@ -234,6 +244,7 @@ def schedule(
 @app.command()
 def status(
     jobs: JobFiles,
+    set_: Assignments = None,
     json: Annotated[
         bool, typer.Option("--json", help="A list of regions, for programs to read.")
     ] = False,
@@ -247,8 +258,10 @@ def status(
     from popdask.workflow.regions import find_regions, status_table
 
     if len(jobs) == 1 and not jobs[0].is_dir() and not json:
-        show.show_status(status(load_job(jobs[0])))
+        show.show_status(status(load_job_with(jobs[0], set_ or ())))
         return
+    if set_:
+        raise InputError("--set is for one job, and this is a table of many; leave it out")
     regions = find_regions(jobs)
     found = status_table(regions, log)
     (show.show_json if json else show.show_standings)(found)
@@ -257,11 +270,11 @@ def status(
 
 
 @app.command()
-def verify(job: JobFile, cluster: Cluster = "local") -> None:
+def verify(job: JobFile, set_: Assignments = None, cluster: Cluster = "local") -> None:
     """Compare the finished results with what was recorded when they were computed."""
     from popdask.workflow.operations import verify
 
-    settings = load_job(job)
+    settings = load_job_with(job, set_ or ())
     with stoppable(settings.name, cluster, "nothing was changed") as (_, workers), workers():
         verified = verify(settings)
     show.show_verified(verified)
@@ -270,11 +283,11 @@ def verify(job: JobFile, cluster: Cluster = "local") -> None:
 
 
 @app.command()
-def history(job: JobFile) -> None:
+def history(job: JobFile, set_: Assignments = None) -> None:
     """List the finished runs: when, how long, and what they computed."""
     from popdask.store.repository import RegionStore
 
-    store = RegionStore(load_job(job).output.store)
+    store = RegionStore(load_job_with(job, set_ or ()).output.store)
     show.show_history(store.history(), store.kept_runs())
 
 
@@ -284,16 +297,18 @@ def rollback(
     tag: Annotated[
         str | None, typer.Argument(metavar="TAG", help="The run; by default, the one before.")
     ] = None,
+    set_: Assignments = None,
 ) -> None:
     """Let readers see an earlier run again; the runs in between are kept."""
     from popdask.workflow.operations import roll_back
 
-    show.show_rollback(roll_back(load_job(job), tag))
+    show.show_rollback(roll_back(load_job_with(job, set_ or ()), tag))
 
 
 @app.command()
 def expire(
     job: JobFile,
+    set_: Assignments = None,
     keep: Annotated[
         int | None, typer.Option(metavar="N", help="Keep the last N runs at most.")
     ] = None,
@@ -305,15 +320,15 @@ def expire(
     """Take old runs and their logs away; what readers see stays."""
     from popdask.workflow.operations import expire
 
-    show.show_expired(expire(load_job(job), keep, older_than, log))
+    show.show_expired(expire(load_job_with(job, set_ or ()), keep, older_than, log))
 
 
 @app.command()
-def figures(job: JobFile, cluster: ClusterIfAny = None) -> None:
+def figures(job: JobFile, set_: Assignments = None, cluster: ClusterIfAny = None) -> None:
     """Draw maps and charts of the last finished run."""
     from popdask.workflow.pipelines import pipeline_of
 
-    settings = load_job(job)
+    settings = load_job_with(job, set_ or ())
     with computing(settings.name, cluster):
         paths = pipeline_of(settings).draw(settings, ConsoleReporter(console.out))
     for path in paths:
@@ -321,11 +336,11 @@ def figures(job: JobFile, cluster: ClusterIfAny = None) -> None:
 
 
 @app.command()
-def report(job: JobFile, cluster: ClusterIfAny = None) -> None:
+def report(job: JobFile, set_: Assignments = None, cluster: ClusterIfAny = None) -> None:
     """Write the report of the last finished run: one HTML file that explains itself, offline."""
     from popdask.workflow import operations
 
-    settings = load_job(job)
+    settings = load_job_with(job, set_ or ())
     with computing(settings.name, cluster):
         path = operations.report(settings, ConsoleReporter(console.out))
     console.say(str(path))

@@ -9,6 +9,7 @@ The end of a run in order: Ctrl-C and SIGTERM unwind it, and what is finished is
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import isnan
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -117,6 +118,20 @@ err = Console(stderr=True)
 def say(text: str) -> None:
     """Print one line, as it is but for secrets."""
     out.print(without_keys(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def say_json(value: Any) -> None:
+    """Print what programs read: plain, in one piece, and without secrets."""
+    text = json.dumps(_clean(value), indent=1, ensure_ascii=False, allow_nan=False)
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _clean(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(inner) for inner in value]
+    return without_keys(value) if isinstance(value, str) else value
 
 
 def complain(problem: object) -> None:

@@ -2,8 +2,6 @@
 
 What a run has found: communities and people, estimates and their scores, groups of cells.
 
-Before a run: its settings, what is to be computed, what that costs, and what is left.
-
 How regions stand, and how the runs of many have ended.
 
 Finished runs: whether they are still what was computed, which there are, and which went.
@@ -23,14 +21,12 @@ from popdask.cli.console import (
     age,
     complain,
     count,
-    duration,
     say,
+    say_json,
     show_table,
-    size_of,
     span,
     written,
 )
-from popdask.config.settings import Job, settings_rows, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +35,8 @@ if TYPE_CHECKING:
     from popdask.store.records import Run
     from popdask.workflow.communities import CommunitiesResult
     from popdask.workflow.operations import Status, Upkeep, Verified
-    from popdask.workflow.plan import Costs, Measured, Plan, Resources
+    from popdask.workflow.plan import Plan
     from popdask.workflow.population import PopulationResult as Estimates
-    from popdask.workflow.population_costs import Following
     from popdask.workflow.regions import Standing
     from popdask.workflow.runlog import Attempt
     from popdask.workflow.scenes import ScenesResult as Groups
@@ -242,82 +237,6 @@ SHOW: Mapping[str, Callable[[Any], None]] = {
 }
 
 
-def show_plan(
-    job: Job,
-    plan: Plan,
-    extent: str,
-    costs: Costs,
-    measured: Mapping[str, Measured],
-    crew: Resources,
-) -> None:
-    """Print every setting, how much the job is, what a run would compute, and what that costs."""
-    from popdask.io.secrets import without_keys
-
-    rows = [
-        (name, without_keys(shown(value)), meaning.replace("``", ""))
-        for name, value, meaning in settings_rows(job)
-    ]
-    show_table(["setting", "value", "meaning"], rows)
-    show_work(plan, extent, costs, measured, crew)
-
-
-def show_following(one: Following, measured: Mapping[str, Measured], crew: Resources) -> None:
-    """Print what a job that a run begins at its end would compute, and what that costs."""
-    say(f"\nthen {one.job.name}, in {one.job.output.store}:")
-    show_work(one.plan, one.extent, one.costs, measured, crew)
-
-
-def show_work(
-    plan: Plan, extent: str, costs: Costs, measured: Mapping[str, Measured], crew: Resources
-) -> None:
-    """Print how much a job is, what a run of it would compute, and what that costs."""
-    say(f"\n{span(plan.times)}" if plan.times else "")
-    say(f"{extent}\n")
-    for warning in plan.warnings:
-        complain(warning)
-    seconds = costs.seconds(measured)
-    stages = [(stage.name, str(stage), *_cost(costs, stage.name, seconds)) for stage in plan]
-    show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)
-    if costs.stages:
-        _show_costs(costs, crew)
-        say(_time(seconds, measured))
-        if advice := costs.advice(crew):
-            complain(advice)
-
-
-def _cost(costs: Costs, name: str, seconds: Mapping[str, float | None]) -> tuple[str, ...]:
-    cost = costs.stages.get(name)
-    if cost is None:
-        return ("",) * 5
-    sizes = [size_of(size) if size else "" for size in (cost.read, cost.written, cost.memory)]
-    time = seconds[name]
-    return (f"{cost.tasks:,}", *sizes, "" if time is None else duration(time))
-
-
-def _show_costs(costs: Costs, crew: Resources) -> None:
-    """Print what a run costs as a whole."""
-    say(
-        f"\n{count(costs.chunks, 'chunk')}, {count(costs.tasks, 'task')}; {size_of(costs.read)} "
-        f"read and {size_of(costs.written)} written, uncompressed"
-    )
-    say(
-        f"up to {size_of(costs.peak(crew))} of memory in a worker, of {size_of(crew.memory)}: "
-        f"{count(crew.workers, 'worker')} here, {count(crew.threads, 'thread')} each"
-    )
-
-
-def _time(seconds: Mapping[str, float | None], measured: Mapping[str, Measured]) -> str:
-    """Say how long a run takes, and which runs that is known from."""
-    unknown = [name for name, time in seconds.items() if time is None]
-    if len(unknown) == len(seconds):
-        return "time is not known: neither this store nor one beside it has a finished run"
-    known = [measured[name] for name in seconds if name not in unknown]
-    runs = sorted({f"{one.run} in {one.store}" for one in known})
-    total = duration(sum(time or 0.0 for time in seconds.values()))
-    rest = f", and {', '.join(unknown)}, of which no time is known" if unknown else ""
-    return f"about {total}{rest}, by what was taken on its workers by {' and '.join(runs)}"
-
-
 def show_left(left: Plan) -> None:
     """Print what is left to compute after a stage was computed alone."""
     todo = ", ".join(stage.name for stage in left if not stage.done)
@@ -365,12 +284,14 @@ def show_attempts(attempts: Sequence[Attempt], left_out: int) -> None:
             attempt.region,
             str(attempt.outcome),
             f"{attempt.seconds:,.1f} s" if attempt.started else "",
-            attempt.log if attempt.error else "",
         )
         for attempt in attempts
     ]
     say("")
-    show_table(["region", "outcome", "time", "see"], rows)
+    show_table(["region", "outcome", "time"], rows)
+    for attempt in attempts:
+        if attempt.error and attempt.log:
+            say(f"{attempt.region}: see {attempt.log}")
     if left_out:
         say(f"{left_out} left out: their last run ended well")
 
@@ -397,7 +318,7 @@ def show_standings(standings: Sequence[Standing]) -> None:
 
 def show_json(standings: Sequence[Standing]) -> None:
     """Print how many regions stand, as JSON."""
-    say(json.dumps([asdict(one) for one in standings], indent=1, ensure_ascii=False))
+    say_json([asdict(one) for one in standings])
 
 
 def show_verified(verified: Verified) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import islice
 from pathlib import Path
@@ -211,6 +211,27 @@ def _merge(tables: dict[str, Any], overrides: Mapping[str, Any]) -> None:
             _merge(held, value)
         else:
             tables[key] = value
+
+
+def setting_names(begin: str = "") -> list[str]:
+    """List the settings of every kind of job that begin so, as a shell completes them.
+
+    Examples
+    --------
+    >>> setting_names("classes.k"), setting_names("settlements.d")
+    (['classes.k='], ['settlements.density='])
+    """
+    names = dict.fromkeys(f"{name}=" for model in JOBS.values() for name in _names_in(model))
+    return [name for name in names if name.startswith(begin)]
+
+
+def _names_in(model: type[BaseModel], *above: str) -> Iterator[str]:
+    for key, field in model.model_fields.items():
+        table = table_of(field)
+        if table is None:
+            yield ".".join((*above, key))
+        else:
+            yield from _names_in(table, *above, key)
 
 
 def _model(tables: Mapping[str, Any], path: Path) -> type[Job]:

@@ -128,6 +128,8 @@ class Resources:
     """Threads of each."""
     memory: int
     """Memory of each, in bytes."""
+    where: str = "here"
+    """Where they are, in a few words."""
 
     @property
     def cores(self) -> int:
