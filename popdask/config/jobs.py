@@ -50,6 +50,9 @@ class FramesInput(Settings):
 
     frames: PlaceName
     """Pattern of the frames' files, such as ``pop_{time:%Y}.tif``."""
+    times: tuple[str, ...] | None = None
+    """Times of a raster whose name tells none, such as ``["2020"]``; several are those of its first
+    bands."""
     start: str | None = None
     """First time to use, such as ``"2002"``; without it, the first that is found."""
     end: str | None = None
@@ -72,6 +75,27 @@ class FramesInput(Settings):
     @classmethod
     def _time_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int | date) else value  # TOML has dates, too
+
+    @field_validator("times", mode="before")
+    @classmethod
+    def _times_as_text(cls, value: Any) -> Any:
+        given = [value] if isinstance(value, str | int | date) else value
+        if not isinstance(given, list | tuple):
+            return given
+        return tuple(str(one) if isinstance(one, int | date) else one for one in given)
+
+    @model_validator(mode="after")
+    def _times_once(self) -> FramesInput:
+        if self.times is not None and "{" in self.frames:
+            raise ValueError(
+                f'[input] times are given, and frames is "{self.frames}", whose name tells them: '
+                "leave one of them out"
+            )
+        if self.times is not None and (not self.times or self.start or self.end):
+            raise ValueError(
+                "[input] times names all times there are: give them, without start or end"
+            )
+        return self
 
 
 class Flow(Settings):

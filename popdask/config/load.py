@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 from popdask.config.jobs import CommunitiesJob, PopulationJob, ScenesJob, SettlementsJob
 from popdask.config.settings import Job, Place
 from popdask.errors import InputError
+from popdask.io.names import rebased
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -284,7 +285,7 @@ def _is_place(field: FieldInfo) -> bool:
 
 def _absolute(value: str, path: Path, setting: str) -> str:
     text = expand(value, path, setting)
-    return text if _is_url(text) else os.path.normpath(path.parent.resolve() / text)
+    return text if _is_url(text) else rebased(text, path.parent.resolve())
 
 
 def _setting(names: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ from popdask.io.conventions import CONVENTIONS, with_axes
 from popdask.io.extents import target_grid
 from popdask.io.frames import Time, find_frames, frame_time
 from popdask.io.grids import describe_grid, grid_of, same_grid, share_out, source_window, turns
+from popdask.io.names import file_of
 from popdask.io.paths import Path_, atomic_path, fsspec_options
 from popdask.io.rasters import read_counts, read_grid
 
@@ -292,7 +293,8 @@ def _lazy_frame(
     nodata: float | None,
 ) -> da.Array:
     aligned = None if same_grid(source, target) else (source, target)
-    stat = Path(path).stat() if Path(path).exists() else None
+    file = Path(file_of(path))
+    stat = file.stat() if file.exists() else None
     version = stat and (stat.st_size, stat.st_mtime_ns)
     return da.map_blocks(
         _read_block,

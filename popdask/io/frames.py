@@ -10,15 +10,24 @@ from __future__ import annotations
 import glob
 import re
 import string
+import warnings
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from rasterio.errors import NotGeoreferencedWarning
 
 from popdask.errors import InputError
+from popdask.io.names import members, split_band, split_file
 from popdask.io.paths import failures, file_system
-from popdask.io.rasters import is_remote
+from popdask.io.rasters import is_remote, use_raster
+
+#: GPW's list of years: "Population Count, v4.11 (2000, 2005, 2010): 30 arc-minutes".
+_YEARS = re.compile(r"\(\d{4}(?:, ?\d{4})+\)")
 
 Time = str | int | date | np.datetime64
 
@@ -60,7 +69,9 @@ def find_frames(
     pattern : str
         A path or URL with ``{year}`` or ``{time:FORMAT}`` where the time stands, FORMAT as in
         `datetime.strptime`; ``*`` matches anything within a name, except a digit directly
-        beside a time.
+        beside a time. The time may also stand in the name of a subdataset
+        (``NETCDF:"pop.nc":pop_{year}``), of a file in an archive (``/vsizip/pop.zip/{year}.tif``),
+        or of a band (``pop.tif#pop_{year}``, ``gpw.nc#{year}``).
     start, end : str, int, date, or numpy.datetime64, optional
         The first and last time wanted, both included: an end of "2019" takes in all of 2019.
 
@@ -85,7 +96,7 @@ def find_frames(
     """
     wildcard, expression, formats = _parse_pattern(pattern)
     found: dict[np.datetime64, str] = {}
-    for path in sorted(_list_files(wildcard)):
+    for path in sorted(_list_names(wildcard)):
         time = _time_in(path, expression, formats)
         if time is None:
             continue
@@ -100,7 +111,7 @@ def find_frames(
     first = None if start is None else _period(start).start_time
     last = None if end is None else _period(end).end_time
     wanted = {
-        time: found[time]
+        time: _band_of(found[time])
         for time in sorted(found)
         if (first is None or time >= first) and (last is None or time <= last)
     }
@@ -113,6 +124,25 @@ def find_frames(
             "widen start and end"
         )
     return wanted
+
+
+def frames_of_times(name: str, times: Iterable[Time]) -> dict[np.datetime64, str]:
+    """Give the frames of one raster whose name tells no time; several are its first bands.
+
+    Examples
+    --------
+    >>> [*frames_of_times("pop.tif", ["2000", "2010"]).values()]
+    ['pop.tif#band=1', 'pop.tif#band=2']
+    """
+    stamps = [frame_time(time) for time in times]
+    if any(later <= earlier for earlier, later in pairwise(stamps)):
+        raise InputError(
+            f"[input] times are {', '.join(map(_day, stamps))}; expected each once, and in order; "
+            "correct them"
+        )
+    if len(stamps) == 1:
+        return {stamps[0]: name}
+    return {stamp: f"{name}#band={band}" for band, stamp in enumerate(stamps, 1)}
 
 
 def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
@@ -147,7 +177,7 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
     if not formats:
         raise InputError(
             f"the pattern {pattern!r} has no time in it; expected {{year}} or {{time:FORMAT}} "
-            "where the files differ; put it there"
+            "where the files, or the bands behind a #, differ; put it there, or give [input] times"
         )
     directives = re.findall("%(.)", " ".join(formats).replace("%%", ""))
     for twice in {name for name in directives if directives.count(name) > 1}:
@@ -180,6 +210,77 @@ def _form(form: str) -> str:
     return "(?i:" + re.sub(r"%(.)|\s+|.", expression, form) + ")"
 
 
+def _list_names(wildcard: str) -> list[str]:
+    """List the rasters of a wildcard: files, and bands, subdatasets and archived files in them."""
+    base, band = split_band(wildcard)
+    split = split_file(base)
+    if split is None:
+        files = _list_files(base)
+    else:
+        begin, file, end = split
+        found = _list_files(file.strip('"{}'))
+        names = [(f'"{each}"' if file[0] == '"' else each) for each in found]
+        files = [begin + each + end for each in names]
+        if "*" in end:
+            files = [
+                inner
+                for name, own in zip(names, found, strict=True)
+                for inner in _inside(begin + name, own)
+            ]
+    if band is None:
+        return files
+    return [f"{file}#{name}" for file in files for name in band_names(file) if name]
+
+
+def _inside(name: str, file: str) -> list[str]:
+    """List what a file holds: files of an archive, or subdatasets."""
+    if name.startswith("/vsizip/"):
+        return [f"{name}/{member}" for member in members(file)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # what holds others has no place
+        found = use_raster(file, lambda source: list(source.subdatasets), "a file of subdatasets")
+    variables = [each.partition(Path(file).name)[2].lstrip('":') for each in found]
+    return [f"{name}:{variable}" for variable in variables]
+
+
+def band_names(path: str) -> list[str]:
+    """What the bands of a raster say of themselves: a name, a year, or a day; empty where nothing.
+
+    A band is named by its description. GPW names the years of its first bands all together, in the
+    name of the variable; CF conventions give each band a time.
+    """
+    return use_raster(path, _band_names, "a raster")
+
+
+def _band_names(source: Any) -> list[str]:
+    found = []
+    for band in range(1, source.count + 1):
+        tags = source.tags(band)
+        years = _YEARS.search(f"{tags.get('NETCDF_VARNAME', '')} {tags.get('long_name', '')}")
+        listed = re.findall(r"\d{4}", years[0]) if years else []
+        described = source.descriptions[band - 1] or _day_of(tags, source.tags())
+        found.append(listed[band - 1] if band <= len(listed) else described)
+    return found
+
+
+def _day_of(tags: Mapping[str, str], dataset: Mapping[str, str]) -> str:
+    """The day of a band of a netCDF file with a time axis."""
+    units = re.fullmatch(r"(days|hours|seconds) since (.+)", dataset.get("time#units", ""))
+    if units is None or "NETCDF_DIM_time" not in tags:
+        return ""
+    try:
+        passed = float(tags["NETCDF_DIM_time"]) * pd.Timedelta(f"1 {units[1]}")
+        return (pd.Timestamp(units[2]) + passed).strftime("%Y-%m-%d")
+    except (ValueError, OverflowError):
+        return ""
+
+
+def _band_of(path: str) -> str:
+    """Name a band by its number instead of what it says of itself."""
+    base, name = split_band(path)
+    return path if name is None else f"{base}#band={band_names(base).index(name) + 1}"
+
+
 def _list_files(wildcard: str) -> list[str]:
     if not is_remote(wildcard):
         return glob.glob(wildcard)  # noqa: PTH207  the text before the wildcard stays as written
@@ -206,6 +307,8 @@ def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> np.d
 
 def _nothing_found(pattern: str, wildcard: str) -> str:
     folder = Path(wildcard).parent
+    if held := _held_in(wildcard):
+        return f"the pattern {pattern!r} finds no frame: {held}; expected one per time; correct it"
     if is_remote(wildcard) or "*" in str(folder):
         held = "nothing there matches"
     elif not folder.is_dir():
@@ -215,6 +318,18 @@ def _nothing_found(pattern: str, wildcard: str) -> str:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         held = f"the folder {folder} holds {len(names)} files" + (f" ({shown})" if names else "")
     return f"the pattern {pattern!r} finds no frame: {held}; expected one file per time; correct it"
+
+
+def _held_in(wildcard: str) -> str:
+    """Say which bands, subdatasets or archived files there are in the one file of a wildcard."""
+    base, band = split_band(wildcard)
+    begin, file, end = split_file(base) or ("", base, "")
+    if "*" in file or not (band or end):
+        return ""
+    name = begin + file
+    names = band_names(base) if band else _inside(name, file.strip('"{}'))
+    shown = ", ".join([each.removeprefix(name).lstrip(":/") for each in names if each][:5])
+    return f"{file} holds {shown}" if shown else f"the {len(names)} bands of {file} have no names"
 
 
 def _period(time: Time) -> pd.Period:

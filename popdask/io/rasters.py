@@ -39,6 +39,7 @@ from rasterio.windows import Window
 
 from popdask.errors import InputError
 from popdask.io.densities import check_whole_people, is_density_name
+from popdask.io.names import parse_name
 from popdask.io.paths import failures, file_system, gdal_options, gdal_path
 
 #: No integer type holds more: 1e20, 9.97e36 and 3.4e38 are fill values, in a single cell too.
@@ -64,16 +65,17 @@ def check_largest_file(
     source: rasterio.DatasetReader,
     path: str,
     nodata: float | None = None,
+    band: int = 1,
 ) -> None:
     """Refuse a raster that holds its type's largest value in several cells, undeclared."""
     largest = largest_value(values.dtype)
     held = count_largest(values, largest)
     if not held or nodata == largest:
         return
-    declared = nodata is not None or source.mask_flag_enums[0] != [MaskFlags.all_valid]
+    declared = nodata is not None or source.mask_flag_enums[band - 1] != [MaskFlags.all_valid]
     if declared and largest < _PLAUSIBLE:
         return
-    if held > 1 or _held_in(source, largest) > 1:
+    if held > 1 or _held_in(source, largest, band) > 1:
         raise undeclared_error(path, values.dtype, largest)
 
 
@@ -108,11 +110,11 @@ def undeclared_error(source: str, dtype: np.dtype[Any], largest: float) -> Input
     )
 
 
-def _held_in(source: rasterio.DatasetReader, largest: float) -> int:
+def _held_in(source: rasterio.DatasetReader, largest: float, band: int) -> int:
     """Count the cells of a whole raster that hold a value, block by block, up to two."""
     held = 0
-    for _, window in source.block_windows(1):
-        held += count_largest(source.read(1, window=window, masked=True), largest)
+    for _, window in source.block_windows(band):
+        held += count_largest(source.read(band, window=window, masked=True), largest)
         if held > 1:
             break
     return held
@@ -162,11 +164,12 @@ def read_counts(
     window = Window.from_slices(rows, columns)
 
     def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
-        values = source.read(1, window=window, masked=True)
-        check_largest_file(values, source, path, nodata)
-        if not _PER_CELL.search(_units(source).lower()):
-            check_whole_people(values, path, Path(path).stem)
-        return values, source.scales[0], source.offsets[0]
+        band = _band(source, path)
+        values = source.read(band, window=window, masked=True)
+        check_largest_file(values, source, path, nodata, band)
+        if not _PER_CELL.search(_units(source, band).lower()):
+            check_whole_people(values, path, Path(parse_name(path).opened).stem)
+        return values, source.scales[band - 1], source.offsets[band - 1]
 
     values, scale, offset = use_raster(path, read, FRAME)
     counts = clean_counts(values.astype("float64").filled(np.nan), nodata=nodata)
@@ -229,13 +232,16 @@ def is_remote(path: str) -> bool:
 @contextmanager
 def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
     """Open a raster, in a folder or behind a URL, as it is now."""
-    if not is_remote(path):
-        with rasterio.open(path) as source:
+    name = parse_name(path)
+    if not is_remote(name.file):
+        # GDAL would leave a file of its own beside every .gz.
+        local = rasterio.Env(CPL_VSIL_GZIP_WRITE_PROPERTIES="NO")
+        with local, rasterio.open(name.opened) as source:
             yield source
         return
     # GDAL finds the credentials itself; rasterio's own session would ask for boto3.
     settings = rasterio.Env(session=DummySession(), **gdal_options())
-    with settings, rasterio.open(gdal_path(path)) as source:
+    with settings, rasterio.open(gdal_path(name.opened)) as source:
         yield source
 
 
@@ -248,8 +254,9 @@ def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expec
     Traceback (most recent call last):
     popdask.errors.InputError: nowhere.tif does not exist; expected an image; correct the path
     """
-    if not is_remote(path) and not Path(path).exists():
-        raise missing_file(path, expected)
+    file = parse_name(path).file
+    if not is_remote(file) and not Path(file).exists():
+        raise missing_file(path if file == path else file, expected)
     try:
         with open_raster(path) as source:
             return use(source)
@@ -268,7 +275,7 @@ def missing_file(path: str, expected: str) -> InputError:
 
 
 def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
-    _check_form(source, path)
+    band = _band(source, path)
     transform, crs = source.transform, source.crs
     if crs is None or transform.is_identity:
         raise InputError(
@@ -280,33 +287,49 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
             f"{path} has a rotated grid ({tuple(transform)[:6]}); expected rows along y and "
             "columns along x; warp it, for example with gdalwarp"
         )
-    names = [Path(path).stem, source.descriptions[0] or "", *_telling(source).values()]
-    check_is_count(path, _units(source), names)
+    told = _telling(source, band).values()
+    names = [Path(parse_name(path).opened).stem, source.descriptions[band - 1] or "", *told]
+    check_is_count(path, _units(source, band), names)
     return GeoBox(source.shape, transform, crs)
 
 
-def _telling(source: rasterio.DatasetReader) -> dict[str, str]:
+def _telling(source: rasterio.DatasetReader, band: int) -> dict[str, str]:
     """The tags of a raster that may say what its values are."""
-    tags = source.tags() | source.tags(1)
+    tags = source.tags() | source.tags(band)
     return {key: text for key, text in tags.items() if key.lower() in _TELLING_TAGS}
 
 
-def _units(source: rasterio.DatasetReader) -> str:
-    telling = _telling(source)
-    return source.units[0] or telling.get("units") or telling.get("unit") or ""
+def _units(source: rasterio.DatasetReader, band: int) -> str:
+    telling = _telling(source, band)
+    return source.units[band - 1] or telling.get("units") or telling.get("unit") or ""
 
 
-def _check_form(source: rasterio.DatasetReader, path: str) -> None:
-    if source.count != 1:
+def _band(source: rasterio.DatasetReader, path: str) -> int:
+    """The band of people that a name means, checked."""
+    band = parse_name(path).band
+    if band is None and source.count == 0 and source.subdatasets:
+        shown = "; ".join(source.subdatasets[:4])
         raise InputError(
-            f"{path} has {source.count} bands; expected one band of people per cell; write the "
-            "wanted band to its own file, for example with gdal_translate -b 1"
+            f"{path} holds {len(source.subdatasets)} rasters; expected one; name the one that is "
+            f"wanted: {shown}"
         )
-    if source.dtypes[0].startswith("complex"):
+    if band is None and source.count != 1:
         raise InputError(
-            f"{path} holds {source.dtypes[0]} values; expected whole or real numbers of "
+            f"{path} has {source.count} bands; expected one band of people per cell; name it, as "
+            f"in {path}#band=1, or give [input] times, one for each of the first bands"
+        )
+    if band is not None and not 1 <= band <= source.count:
+        raise InputError(
+            f"{path} names band {band}; expected one of the {source.count} that there are; correct "
+            "it"
+        )
+    band = band or 1
+    if source.dtypes[band - 1].startswith("complex"):
+        raise InputError(
+            f"{path} holds {source.dtypes[band - 1]} values; expected whole or real numbers of "
             "people; convert it, for example with gdal_translate -ot Float32"
         )
+    return band
 
 
 def frame_fingerprint(path: str, expected: str = "a file that you may read") -> dict[str, Any]:
@@ -325,6 +348,7 @@ def frame_fingerprint(path: str, expected: str = "a file that you may read") -> 
         ``size`` in bytes; ``mtime``, the last change as an ISO time in UTC (None where a server
         does not tell); and one of ``sha256`` of the contents in hexadecimal, for files and what has
         no other mark; ``etag``, the server's; or neither, where size and time are the mark.
+        ``part`` says which band, subdataset or file of an archive it is, where there may be more.
 
     Raises
     ------
@@ -339,15 +363,17 @@ def frame_fingerprint(path: str, expected: str = "a file that you may read") -> 
     ...     frame_fingerprint(f"{folder}/pop.tif")["size"]
     6
     """
+    name = parse_name(path)
     try:
-        return _told_by_server(path) or _read(path)
+        told = _told_by_server(name.file) or _read(name.file)
     except FileNotFoundError as error:
-        raise missing_file(path, expected) from error
+        raise missing_file(name.file, expected) from error
     except failures() as error:
         raise InputError(
             f"{path} cannot be read ({error}); expected {expected}; check its kind and its "
             "permissions"
         ) from error
+    return told | ({"part": name.part} if name.part else {})
 
 
 def frame_version(fingerprint: Mapping[str, Any]) -> str:
@@ -368,10 +394,11 @@ def frame_version(fingerprint: Mapping[str, Any]) -> str:
     >>> frame_version({"size": 6, "mtime": "2026-01-01T00:00:00+00:00", "etag": '"9e107d9d"'})
     'etag "9e107d9d" of 6 bytes'
     """
+    part = f" {fingerprint['part']}" if "part" in fingerprint else ""
     if "sha256" in fingerprint:
-        return str(fingerprint["sha256"])
+        return f"{fingerprint['sha256']}{part}"
     mark = f"etag {fingerprint['etag']}" if "etag" in fingerprint else fingerprint["mtime"]
-    return f"{mark} of {fingerprint['size']} bytes"
+    return f"{mark} of {fingerprint['size']} bytes{part}"
 
 
 def _told_by_server(path: str) -> dict[str, Any] | None:

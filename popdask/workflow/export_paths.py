@@ -26,6 +26,7 @@ from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.io import paths as object_store
 from popdask.io.export import colours_path
+from popdask.io.names import file_of
 from popdask.io.paths import sweep
 from popdask.store.location import StoreError
 
@@ -104,7 +105,7 @@ class _Folder:
 
     def is_one_of(self, name: str, others: Collection[str]) -> bool:
         path = self._path / name
-        found = (Path(other) for other in others if "://" not in other)
+        found = (Path(file_of(other)) for other in others if "://" not in other)
         return any(other.exists() and path.samefile(other) for other in found)
 
     def is_marked(self, name: str) -> bool:

@@ -22,7 +22,7 @@ import xarray as xr
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.io import cube as cube_module
 from popdask.io import extents, rasters
-from popdask.io.frames import find_frames
+from popdask.io.frames import find_frames, frames_of_times
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
 from popdask.tracking.registration import displacement, displacement_warnings, shift_frame
@@ -44,7 +44,10 @@ COLUMNS = ("dy", "dx", "response", "suspicious")
 
 def frame_paths(job: FramesJob) -> dict[np.datetime64, str]:
     """Find the files of a job's frames, by time."""
-    return find_frames(job.input.frames, job.input.start, job.input.end)
+    settings = job.input
+    if settings.times is not None:
+        return frames_of_times(settings.frames, settings.times)
+    return find_frames(settings.frames, settings.start, settings.end)
 
 
 def reading_of(job: FramesJob, versions: Mapping[str, str]) -> dict[str, Any]:

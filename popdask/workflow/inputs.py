@@ -37,6 +37,7 @@ from popdask.imagery.image_files import open_sheet
 from popdask.imagery.mosaic import open_mosaic
 from popdask.io import frames, rasters
 from popdask.io.frames import frame_time
+from popdask.io.names import file_of
 from popdask.io.secrets import without_secrets
 
 #: What the numbers of a result may depend on.
@@ -68,8 +69,9 @@ def file_fingerprints(
 
 def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Tell the version of one file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``."""
-    if known and known.get("path") == path and Path(path).exists():
-        stat = Path(path).stat()
+    file = Path(file_of(path))
+    if known and known.get("path") == path and file.exists():
+        stat = file.stat()
         modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
         if (known["size"], known["mtime"]) == (stat.st_size, modified):
             return dict(known)
@@ -284,7 +286,7 @@ TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "li
 
 def credits_of(record: Mapping[str, Any]) -> list[str]:
     """List the credits of a run's input files, each once."""
-    paths = [Path(str(file.get("path", ""))) for file in record.get("inputs", {}).values()]
+    paths = [Path(file_of(str(file.get("path", "")))) for file in record.get("inputs", {}).values()]
     return list(dict.fromkeys(credit for path in paths if path.is_file() for credit in _of(path)))
 
 

@@ -1,0 +1,230 @@
+"""Rasters whose names are no paths: archives, subdatasets, bands, and the years that they tell."""
+
+import gzip
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from popdask.config import load_job
+from popdask.errors import InputError
+from popdask.io import find_frames, frame_fingerprint, frame_version, open_frames
+from popdask.io.names import file_of, parse_name, rebased
+from tests.cube.raster_files import write_raster
+
+YEARS = (2000, 2005, 2010)
+VALUES = {year: np.full((3, 4), year - 1990, "float32") for year in YEARS}
+
+
+def people(frames, **options):
+    """The people of each year."""
+    cube = open_frames(frames, **options)["population"]
+    return dict(zip(cube["time"].dt.year.values.tolist(), cube.sum(("y", "x")).values, strict=True))
+
+
+EXPECTED = {year: float(values.sum()) for year, values in VALUES.items()}
+
+
+@pytest.fixture
+def rasters(tmp_path):
+    for year, values in VALUES.items():
+        write_raster(tmp_path / f"pop_{year}.tif", values)
+    return tmp_path
+
+
+@pytest.fixture
+def bands(tmp_path):
+    """One file with a band for each year, described as in `form`."""
+
+    def write(form="pop_{}"):
+        path = tmp_path / "bands.tif"
+        write_raster(path, np.stack(list(VALUES.values())))
+        with rasterio.open(path, "r+") as file:
+            file.descriptions = [form.format(year) for year in YEARS]
+        return path
+
+    return write
+
+
+def degrees(north, east):
+    """Axes in degrees, and the variable of their CRS, as CF conventions want them."""
+    axes = {
+        "latitude": ("latitude", north, {"units": "degrees_north"}),
+        "longitude": ("longitude", east, {"units": "degrees_east"}),
+    }
+    return axes, xr.DataArray(0, attrs={"crs_wkt": rasterio.crs.CRS.from_epsg(4326).to_wkt()})
+
+
+@pytest.fixture
+def gpw(tmp_path):
+    """A netCDF file as GPW v4.11 is published: twenty layers, of which five are of people."""
+    layers = np.stack([np.full((3, 4), layer, "float32") for layer in range(1, 21)])
+    name = "Population Count, v4.11 (2000, 2005, 2010, 2015, 2020): 30 arc-minutes"
+    axes, crs = degrees([59.75, 59.25, 58.75], [10.25, 10.75, 11.25, 11.75])
+    axes["raster"] = np.arange(1, 21)
+    dims = ("raster", "latitude", "longitude")
+    array = xr.DataArray(layers, dims=dims, coords=axes, attrs={"units": "Persons"})
+    array.attrs["grid_mapping"] = "crs"
+    path = tmp_path / "gpw_v4_population_count_rev11_30_min.nc"
+    xr.Dataset({name: array, "crs": crs}).to_netcdf(path)
+    return path
+
+
+def test_archives_are_opened_as_they_are_downloaded(rasters):
+    for year in YEARS:
+        tif = rasters / f"pop_{year}.tif"
+        with zipfile.ZipFile(rasters / f"pop_{year}.zip", "w") as file:
+            file.write(tif, f"GHS/pop_{year}.tif")
+            file.writestr("readme.txt", "whom to credit")
+        with tif.open("rb") as source, gzip.open(f"{tif}.gz", "wb") as packed:
+            shutil.copyfileobj(source, packed)
+        tif.unlink()
+    before = sorted(rasters.iterdir())
+    for name in ("pop_{year}.zip", "pop_{year}.tif.gz", "*{year}.zip"):
+        assert people(f"{rasters}/{name}") == EXPECTED
+    assert people(f"/vsizip/{rasters}/pop_{{year}}.zip/GHS/pop_{{year}}.tif") == EXPECTED
+    assert people(f"/vsigzip/{rasters}/pop_{{year}}.tif.gz") == EXPECTED
+    assert sorted(rasters.iterdir()) == before  # GDAL would leave files beside
+
+
+def test_files_of_one_archive_are_frames(rasters):
+    with zipfile.ZipFile(rasters / "all.zip", "w") as file:
+        for year in YEARS:
+            file.write(rasters / f"pop_{year}.tif", f"pop_{year}.tif")
+    assert people(f"/vsizip/{rasters}/all.zip/pop_{{year}}.tif") == EXPECTED
+    with pytest.raises(InputError, match=r"holds 3 rasters \(pop_2000.tif, .*/vsizip/"):
+        open_frames([f"{rasters}/all.zip"], times=["2000"])
+
+
+def test_an_archive_that_is_none_is_named(tmp_path):
+    (tmp_path / "pop_2000.zip").write_text("<html>please log in</html>")
+    with pytest.raises(InputError, match="expected a ZIP archive"):
+        open_frames(f"{tmp_path}/pop_{{year}}.zip")
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [("pop_{}", "pop_{year}"), ("{}", "{year}"), ("E{}_m", "*{year}*"), ("{}-07", "{time:%Y-%m}")],
+)
+def test_the_bands_of_one_file_are_years(bands, form, pattern):
+    path = bands(form)
+    assert people(f"{path}#{pattern}") == EXPECTED
+    found = find_frames(f"{path}#{pattern}", start=2005)
+    assert list(found.values()) == [f"{path}#band=2", f"{path}#band=3"]
+
+
+def test_bands_are_told_apart_and_the_file_is_on_record(bands):
+    path = bands()
+    first, second = (frame_fingerprint(f"{path}#band={band}") for band in (1, 2))
+    assert first["sha256"] == second["sha256"] == frame_fingerprint(str(path))["sha256"]
+    assert frame_version(first) != frame_version(second)
+
+
+def test_several_bands_without_a_choice_say_how_to_choose(bands):
+    path = bands()
+    with pytest.raises(InputError, match=r"3 bands; .*#band=1, or give \[input\] times") as caught:
+        open_frames([path], times=["2000"])
+    assert "gdal_translate" not in str(caught.value)
+    for name, message in (("#band=4", "one of the 3"), ("#people", "expected its number")):
+        with pytest.raises(InputError, match=message):
+            open_frames([f"{path}{name}"], times=["2000"])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_subdatasets_are_frames(tmp_path):
+    axes, crs = degrees([59.75, 59.25], [10.25, 10.75])
+    arrays = {
+        f"pop_{year}": xr.DataArray(
+            values[:2, :2],
+            dims=("latitude", "longitude"),
+            coords=axes,
+            attrs={"grid_mapping": "crs"},
+        )
+        for year, values in VALUES.items()
+    }
+    path = tmp_path / "pop.nc"
+    xr.Dataset(arrays | {"crs": crs}).to_netcdf(path)
+    expected = {year: float(values[:2, :2].sum()) for year, values in VALUES.items()}
+    assert people(f'NETCDF:"{path}":pop_{{year}}') == expected
+    assert people({"2000": f'NETCDF:"{path}":pop_2000'}) == {2000: expected[2000]}
+    with pytest.raises(InputError, match=r"holds \d rasters; expected one; name the one"):
+        open_frames([path], times=["2000"])
+
+
+def test_the_twenty_layers_of_gpw_are_five_years(gpw):
+    cells = 12
+    years = {2000 + 5 * band: float((band + 1) * cells) for band in range(5)}
+    assert people(f"{gpw}#{{year}}") == years
+    with zipfile.ZipFile(gpw.with_suffix(".zip"), "w") as file:
+        file.write(gpw, gpw.name)
+    gpw.unlink()
+    assert people(f"{gpw.with_suffix('.zip')}#{{year}}") == years
+
+
+JOB = """
+name = "small"
+pipeline = "settlements"
+[input]
+{input}
+[output]
+store = "out.icechunk"
+"""
+
+
+def test_times_of_a_job_are_those_of_a_name_without_any(bands, tmp_path):
+    from popdask.workflow.frames import frame_paths
+
+    path, file = bands(), tmp_path / "job.toml"
+    for times, expected in (('["2020"]', [str(path)]), ("2020", [str(path)])):
+        file.write_text(JOB.format(input=f'frames = "bands.tif"\ntimes = {times}'))
+        assert list(frame_paths(load_job(file)).values()) == expected
+    file.write_text(JOB.format(input='frames = "bands.tif"\ntimes = [2000, 2005, 2010]'))
+    frames = frame_paths(load_job(file))
+    assert people(frames) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('frames = "p_{year}.tif"\ntimes = ["2020"]', "whose name tells them: leave one"),
+        ('frames = "p.tif"\ntimes = []', "names all times"),
+        ('frames = "p.tif"\ntimes = ["2020"]\nend = "2021"', "without start or end"),
+    ],
+)
+def test_times_beside_what_they_replace_are_refused(tmp_path, lines, message):
+    file = tmp_path / "job.toml"
+    file.write_text(JOB.format(input=lines))
+    with pytest.raises(InputError, match=message):
+        load_job(file)
+
+
+def test_names_in_a_job_are_relative_to_it(tmp_path):
+    file = tmp_path / "job.toml"
+    for name, expected in {
+        "pop_{year}.tif": f"{tmp_path}/pop_{{year}}.tif",
+        'NETCDF:"gpw.nc":pop_{year}': f'NETCDF:"{tmp_path}/gpw.nc":pop_{{year}}',
+        "/vsizip/a.zip/{year}.tif": f"/vsizip/{tmp_path}/a.zip/{{year}}.tif",
+        "/vsizip//data/a.zip/{year}.tif": "/vsizip//data/a.zip/{year}.tif",
+        "gpw.nc#{year}": f"{tmp_path}/gpw.nc#{{year}}",
+    }.items():
+        file.write_text(JOB.format(input=f"frames = '{name}'"))
+        assert load_job(file).input.frames == expected
+
+
+WORDS = st.text("abcXYZ019 #_-.[]", min_size=1, max_size=12).filter(lambda text: text.strip(". "))
+
+
+@given(WORDS, st.integers(1, 40), st.sampled_from(["{}", 'NETCDF:"{}":people', "/vsigzip/{}.gz"]))
+def test_the_file_of_a_name_is_found_whatever_it_is_called(word, band, form):
+    file = f"/nowhere/{word}.tif"
+    name = form.format(file)
+    held = f"{file}.gz" if form.endswith(".gz") else file
+    assert file_of(name) == held and file_of(f"{name}#band={band}") == held
+    assert parse_name(f"{name}#band={band}").band == band
+    assert rebased(name, Path("/elsewhere")) == name
