@@ -122,6 +122,10 @@ def fit_autoencoder(
     return train(training_windows(features, config, mask=mask), config, device=device)
 
 
+class NobodyError(InputError):
+    """There is no cell to train on: nobody lives in the raster."""
+
+
 def training_windows(
     features: DataArray, config: EncoderConfig, *, mask: DataArray | None = None
 ) -> TrainingSet:
@@ -130,7 +134,7 @@ def training_windows(
     features = features.transpose(..., "channel", "y", "x")
     scaling, cells = _survey(features, config, mask)
     if len(cells) < config.batch_size:
-        raise InputError(
+        raise (InputError if len(cells) else NobodyError)(
             f"training has {len(cells)} cells with data in its mask, expected at least one batch "
             f"of {config.batch_size}; widen the mask ([domain] cells of a job), or give a larger "
             "raster"

@@ -129,6 +129,11 @@ class ClassModel:
     curve: pd.Series | None = None
     """The `sse` of every k that was tried, where k was chosen by the knee."""
 
+    @classmethod
+    def of_nobody(cls, latents: int) -> ClassModel:
+        """Make the one class of a raster in which no cell is to be classified."""
+        return cls(np.zeros(latents), np.ones(latents), np.zeros((1, latents)), 0.0)
+
     @property
     def k(self) -> int:
         """Number of classes."""

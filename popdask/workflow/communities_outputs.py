@@ -99,10 +99,13 @@ def charts(
         name.removesuffix("T000000"): encoder.loss_history for name, (encoder, *_) in models.items()
     }
     yield "loss", figures.loss_figure(histories)
-    samples = [
+    drawn = [
         _sample(found.isel(time=frames), encoder, model, CELLS // len(models), job.hold)
         for encoder, model, frames in models.values()
     ]
+    samples = [sample for sample in drawn if sample is not None]
+    if not samples:  # nobody lives there
+        return
     yield "sse", _sse(samples[-1])
     yield "silhouettes", _silhouettes(samples[-1])
     true = np.concatenate([sample.features for sample in samples])
@@ -166,9 +169,11 @@ class _Sample:
 
 def _sample(
     found: xr.Dataset, encoder: FittedEncoder, model: ClassModel, n: int, hold: float
-) -> _Sample:
+) -> _Sample | None:
     """Draw cells, read the windows around them, encode and decode these."""
     cells = sample_cells(found["classes"] >= 0, n)
+    if not len(cells):
+        return None
     features = encoding.stack_features(found["population"], found[["u", "v"]])
     windows = gather_windows(features, cells, fill=encoder.fill)
     batches = [slice(i, i + BATCH) for i in range(0, len(cells), BATCH)]

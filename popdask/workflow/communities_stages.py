@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -172,7 +172,8 @@ def _model_record(stage: str, settings: str, basis: Basis, of: Fingerprint) -> R
         return {"model": settings, "frames": frames}
     stored = basis.stored.get(stage, {})
     fitted = stored.get("frames", {})
-    same = fitted and stored.get("settings") == settings
+    came = stored.get("nobody") and population.keys() - fitted.keys()  # where nobody lived
+    same = fitted and not came and stored.get("settings") == settings
     if same and all(population.get(time) == print_ for time, print_ in fitted.items()):
         return {key: stored[key] for key in ("model", "settings", "frames")}
     frames = dict(population)
@@ -188,21 +189,24 @@ def _models(work: Work) -> int:
 
 
 def _train_encoder(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
-    from popdask.tracking.autoencoder import train, training_windows
+    from popdask.tracking.autoencoder import NobodyError, train, training_windows
     from popdask.tracking.encoder import EncoderConfig
 
     settings = run.job.encoder
     config = EncoderConfig(
         edge=settings.edge, epochs=settings.epochs, seed=settings.seed, latent=settings.latent
     )
-    fits = {}
+    fits, record = {}, dict(stage.record)
     for name, frames in run.models(stage.stale).items():
-        windows = training_windows(
-            run.features.isel(time=frames), config, mask=run.domain.isel(time=frames)
-        )
-        fits[name] = on_worker(train, windows, config, device=settings.device)
+        features, each = run.features.isel(time=frames), config
+        try:
+            windows = training_windows(features, each, mask=run.domain.isel(time=frames))
+        except NobodyError:  # a model is wanted all the same: of empty land, until people come
+            each, record = replace(config, epochs=1), record | {"nobody": True}
+            windows = training_windows(features, each)
+        fits[name] = on_worker(train, windows, each, device=settings.device)
     files = {f"encoder-{name}.safetensors": fit().to_bytes() for name, fit in fits.items()}
-    run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
+    run.work.write_files(stage.name, files, record, anew=stage.whole)
 
 
 ENCODER = Stage(
@@ -240,9 +244,12 @@ def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> N
     for name, frames in run.models(stage.stale).items():
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
         cells = sample_cells(run.domain.isel(time=frames), settings.sample, seed=settings.seed)
-        windows = gather_windows(run.features.isel(time=frames), cells, fill=encoder.fill)
-        latent = encoder.encode_windows(windows, cells)
-        model = classify.fit_classes(latent, settings.k, seed=settings.seed)
+        if len(cells):
+            windows = gather_windows(run.features.isel(time=frames), cells, fill=encoder.fill)
+            latent = encoder.encode_windows(windows, cells)
+            model = classify.fit_classes(latent, settings.k, seed=settings.seed)
+        else:
+            model = classify.ClassModel.of_nobody(run.job.encoder.latent)
         files[f"classifier-{name}.safetensors"] = model.to_bytes()
     run.work.write_files(stage.name, files, stage.record, anew=stage.whole)
 
