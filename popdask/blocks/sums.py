@@ -38,6 +38,7 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from popdask.errors import InputError
+from popdask.io.frames import time_text
 
 WORD = 2.0**28
 LIMIT = 2.0**34  # what the cells of one chunk may add up to
@@ -361,5 +362,5 @@ def _as_dask(data: Any) -> da.Array:
 
 def _extent(stack: xr.DataArray) -> str:
     frames, rows, columns = stack.shape
-    times = ", ".join(str(time)[:10] for time in stack["time"].to_numpy())
+    times = ", ".join(time_text(time) for time in stack["time"].to_numpy())
     return f"{frames} frames ({times}) of {rows} × {columns} cells"

@@ -100,6 +100,19 @@ def written(number: float, form: str) -> str:
     return "–" if isnan(number) else format(number, form)
 
 
+def day(time: Any) -> str:
+    """Write the time of a frame as a date, with the hour where it is not midnight.
+
+    Examples
+    --------
+    >>> day("2020-05-01T06:00")
+    '2020-05-01 06:00'
+    """
+    from popdask.io.frames import time_text  # which loads more than --help needs
+
+    return time_text(time)
+
+
 def span(times: Sequence[str]) -> str:
     """Tell how many frames there are, and from when to when.
 
@@ -108,7 +121,7 @@ def span(times: Sequence[str]) -> str:
     >>> span(["2000-01-01T00:00:00", "2001-01-01T00:00:00"])
     '2 frames, from 2000-01-01 to 2001-01-01'
     """
-    return f"{count(len(times), 'frame')}, from {times[0][:10]} to {times[-1][:10]}"
+    return f"{count(len(times), 'frame')}, from {day(times[0])} to {day(times[-1])}"
 
 
 out = Console()

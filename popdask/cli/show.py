@@ -21,6 +21,7 @@ from popdask.cli.console import (
     age,
     complain,
     count,
+    day,
     say,
     say_json,
     show_table,
@@ -78,7 +79,7 @@ def _unusual(balance: pd.DataFrame) -> list[str]:
     gaps = data_gaps(balance) if "missing" in balance else []  # an older run has not counted
     moved = balance[balance["beyond"] > 0] if "beyond" in balance else balance[:0]
     return gaps + [
-        f"{frame.time:%Y-%m-%d} was moved, and {frame.beyond:,.0f} people lie beyond the grid"
+        f"{day(frame.time)} was moved, and {frame.beyond:,.0f} people lie beyond the grid"
         for frame in moved.itertuples()
     ]
 
@@ -88,7 +89,7 @@ def show_estimates(outcome: Estimates) -> None:
     if outcome.plan.done:
         say("nothing to do")
     rows = [
-        (f"{row.time:%Y-%m-%d}", f"{row.people:,.0f}", f"{row.inhabited:,}", f"{row.cells:,}")
+        (day(row.time), f"{row.people:,.0f}", f"{row.inhabited:,}", f"{row.cells:,}")
         for row in outcome.people.itertuples()
     ]
     say("")
@@ -154,7 +155,7 @@ def _show_balance(kind: str, table: pd.DataFrame, balance: pd.DataFrame) -> None
     there = table.groupby("time").size()
     frames = [
         (
-            f"{row.time:%Y-%m-%d}",
+            day(row.time),
             f"{there.get(row.time, 0):,}",
             f"{row.inside:,.0f}",
             f"{row.outside:,.0f}",

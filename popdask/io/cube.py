@@ -28,7 +28,7 @@ from popdask.errors import InputError
 from popdask.io.arrays import check_population
 from popdask.io.conventions import CONVENTIONS, with_axes
 from popdask.io.extents import target_grid
-from popdask.io.frames import Time, find_frames, frame_time
+from popdask.io.frames import Time, find_frames, frame_time, time_text
 from popdask.io.grids import describe_grid, grid_of, same_grid, share_out, source_window, turns
 from popdask.io.names import file_of
 from popdask.io.paths import Path_, atomic_path, fsspec_options
@@ -254,7 +254,7 @@ def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetim
         time = frame_time(key)
         if time in found:
             raise InputError(
-                f"{found[time]} and {path} are both of {str(time)[:10]}; expected one frame per "
+                f"{found[time]} and {path} are both of {time_text(time)}; expected one frame per "
                 "time; correct the times"
             )
         found[time] = path

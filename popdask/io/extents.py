@@ -17,7 +17,7 @@ import pandas as pd
 from odc.geo.geobox import GeoBox
 
 from popdask.errors import InputError
-from popdask.io.frames import frame_time
+from popdask.io.frames import frame_time, time_text
 from popdask.io.grids import carry, describe_grid, same_grid, share_out, source_window, turns
 from popdask.io.rasters import read_counts, read_grid
 
@@ -83,9 +83,9 @@ def people_beyond(
 def beyond_texts(table: pd.DataFrame) -> Iterable[str]:
     """Say of each frame how many people lie beyond the grid, where some do."""
     for _, row in table[table["beyond"] > 0].iterrows():
-        day, total, beyond = pd.Timestamp(row["time"]), row["raster"], row["beyond"]
+        day, total, beyond = time_text(row["time"]), row["raster"], row["beyond"]
         yield (
-            f"{beyond:,.1f} of the {total:,.1f} people of {day:%Y-%m-%d} ({beyond / total:.2%}) "
+            f"{beyond:,.1f} of the {total:,.1f} people of {day} ({beyond / total:.2%}) "
             "lie beyond the grid of the first frame"
         )
 

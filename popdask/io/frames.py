@@ -29,6 +29,9 @@ from popdask.io.rasters import is_remote, use_raster
 #: GPW's list of years: "Population Count, v4.11 (2000, 2005, 2010): 30 arc-minutes".
 _YEARS = re.compile(r"\(\d{4}(?:, ?\d{4})+\)")
 
+#: Years that nanoseconds in 64 bits do not hold, or not to their end.
+_FIRST_YEAR, _LAST_YEAR = 1677, 2262
+
 Time = str | int | date | np.datetime64
 
 #: What `datetime.strptime` takes for directives that read digits.
@@ -52,11 +55,33 @@ def frame_time(time: Time) -> np.datetime64:
         if isinstance(time, float | np.floating) or stamp is pd.NaT:
             raise TypeError("neither a date nor a year")
         return stamp.as_unit("ns").to_datetime64()
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise InputError(
+            f"{time!r} is not the time of a frame: expected one from 1678 to 2262, which "
+            "nanoseconds in 64 bits hold; leave such frames out, by [input] start and end"
+        ) from error
     except (ValueError, TypeError) as error:
         raise InputError(
             f"{time!r} is not the time of a frame: expected a year such as 2006 or a date such as "
             "2006-05-01; correct it"
         ) from error
+
+
+def time_text(time: Any) -> str:
+    """Write the time of a frame as a date, with the hour where it is not midnight.
+
+    Examples
+    --------
+    >>> time_text(np.datetime64("2020-05-01")), time_text("2020-05-01T06:00")
+    ('2020-05-01', '2020-05-01 06:00')
+    """
+    if not isinstance(time, str | date | np.datetime64):
+        return str(time)
+    stamp = pd.Timestamp(time)
+    day = stamp.strftime("%Y-%m-%d")
+    if stamp == stamp.normalize():
+        return day
+    return f"{day} {stamp.strftime('%H:%M:%S').removesuffix(':00')}"
 
 
 def find_frames(
@@ -97,13 +122,14 @@ def find_frames(
     wildcard, expression, formats = _parse_pattern(pattern)
     found: dict[np.datetime64, str] = {}
     for path in sorted(_list_names(wildcard)):
-        time = _time_in(path, expression, formats)
-        if time is None:
+        moment = _time_in(path, expression, formats)
+        if moment is None or _is_left_out(moment, start, end):
             continue
+        time = frame_time(moment)
         if time in found:
             raise InputError(
                 f"the pattern {pattern!r} finds both {found[time]} and {path} for "
-                f"{_day(time)}; expected one file per time; narrow the pattern"
+                f"{time_text(time)}; expected one file per time; narrow the pattern"
             )
         found[time] = path
     if not found:
@@ -119,8 +145,8 @@ def find_frames(
         raise InputError(f"start={start!r} is later than end={end!r}; exchange them")
     if not wanted:
         raise InputError(
-            f"the pattern {pattern!r} finds {len(found)} frames from {_day(min(found))} to "
-            f"{_day(max(found))}, none of them within start={start!r} and end={end!r}; "
+            f"the pattern {pattern!r} finds {len(found)} frames from {time_text(min(found))} to "
+            f"{time_text(max(found))}, none of them within start={start!r} and end={end!r}; "
             "widen start and end"
         )
     return wanted
@@ -137,8 +163,8 @@ def frames_of_times(name: str, times: Iterable[Time]) -> dict[np.datetime64, str
     stamps = [frame_time(time) for time in times]
     if any(later <= earlier for earlier, later in pairwise(stamps)):
         raise InputError(
-            f"[input] times are {', '.join(map(_day, stamps))}; expected each once, and in order; "
-            "correct them"
+            f"[input] times are {', '.join(map(time_text, stamps))}; expected each once, and in "
+            "order; correct them"
         )
     if len(stamps) == 1:
         return {stamps[0]: name}
@@ -294,15 +320,21 @@ def _list_files(wildcard: str) -> list[str]:
         ) from error
 
 
-def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> np.datetime64 | None:
+def _is_left_out(moment: datetime, start: Time | None, end: Time | None) -> bool:
+    """Whether a time that nanoseconds cannot hold is before the start or after the end."""
+    if _FIRST_YEAR < moment.year < _LAST_YEAR:
+        return False
+    return (start if moment.year <= _FIRST_YEAR else end) is not None
+
+
+def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> datetime | None:
     match = expression.fullmatch(path)
     if match is None:
         return None
     try:
-        time = datetime.strptime(" ".join(match.groups()), " ".join(formats))
+        return datetime.strptime(" ".join(match.groups()), " ".join(formats))
     except ValueError:
         return None  # another file whose name begins and ends alike: pop_2006_draft.tif
-    return frame_time(time)
 
 
 def _nothing_found(pattern: str, wildcard: str) -> str:
@@ -338,7 +370,3 @@ def _period(time: Time) -> pd.Period:
         frame_time(time)
         return pd.Period(time if isinstance(time, str) else str(int(time)))
     return pd.Period(pd.Timestamp(time), freq="ns")
-
-
-def _day(time: np.datetime64) -> str:
-    return str(time)[:10]

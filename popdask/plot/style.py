@@ -35,6 +35,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from popdask.io.frames import time_text
 from popdask.io.paths import atomic_path
 
 INK, NOBODY, NO_DATA = "#3b3f45", "#f5f4f0", "#d5e0e8"
@@ -143,8 +144,7 @@ def year(time: Any) -> str:
     """Write a time as a year, or as a date where it is not the first of January."""
     if not isinstance(time, np.datetime64) and np.asarray(time).dtype.kind != "M":
         return "" if time is None else str(time)
-    day = pd.Timestamp(time)
-    return str(day.year) if day.day_of_year == 1 else str(day.date())
+    return time_text(time).removesuffix("-01-01")
 
 
 def when(raster: xr.DataArray) -> str:

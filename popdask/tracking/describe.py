@@ -57,6 +57,7 @@ from popdask.blocks.sums import (
 )
 from popdask.io.arrays import check_population
 from popdask.io.conventions import decimal_years
+from popdask.io.frames import time_text
 from popdask.io.grids import grid_of, pixel_area_km2
 from popdask.validate import check_flow, check_labels
 
@@ -493,7 +494,7 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
     """
     least = balance["missing"].min()
     lacking = balance[balance["missing"] > least]
-    frames = [str(time)[:10].removesuffix("-01-01") for time in lacking["time"]]
+    frames = [time_text(time).removesuffix("-01-01") for time in lacking["time"]]
     parts = [
         f" in {100 * share:.3g} % of its cells, {100 * least:.3g} % in the one with most"
         if share < 1

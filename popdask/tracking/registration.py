@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from popdask.blocks.sums import from_fixed, sum_frames, to_fixed
 from popdask.errors import InputError
+from popdask.io.frames import time_text
 from popdask.validate import check_array
 
 TILE = 256  # cells: shifts up to a quarter of it are found
@@ -285,5 +286,5 @@ def _bearing(dy: float, dx: float) -> str:
 def _when(time: Any) -> str:
     """Write a frame's time, as a year where it is the first of January."""
     if isinstance(time, (np.datetime64, pd.Timestamp)):
-        return str(time)[:10].removesuffix("-01-01")
+        return time_text(time).removesuffix("-01-01")
     return str(time)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from popdask.errors import InputError
 from popdask.io.extents import beyond_texts
+from popdask.io.frames import time_text
 from popdask.store.repository import RegionStore
 from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
 from popdask.tracking.tracks import verify_tracks
@@ -42,7 +43,7 @@ def check_labels(
         same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
         for row in np.flatnonzero(~same):
             yield (
-                f"people {name} of {now['time'][row]:%Y-%m-%d} are {now[name][row]:,.1f}, "
+                f"people {name} of {time_text(now['time'][row])} are {now[name][row]:,.1f}, "
                 f"{then[name][row]:,.1f} were recorded."
             )
     try:

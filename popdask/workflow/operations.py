@@ -29,6 +29,7 @@ from dask import delayed
 from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.io import tables
+from popdask.io.frames import time_text
 from popdask.io.paths import write_text
 from popdask.store.content import READ_ERRORS, stored_checksum
 from popdask.store.lock import Owner
@@ -116,12 +117,13 @@ def verify(job: Job) -> Verified:
     }
     found = _checksums(store, times)
     differences = [
-        f"{name} of {time[:10]} {_difference(checksum, recorded.get((time, name)))}."
+        f"{name} of {time_text(time)} {_difference(checksum, recorded.get((time, name)))}."
         for (time, name), checksum in found.items()
         if checksum != recorded.get((time, name))
     ]
     differences += [
-        f"{name} of {time[:10]} is not there." for time, name in recorded.keys() - found.keys()
+        f"{name} of {time_text(time)} is not there."
+        for time, name in recorded.keys() - found.keys()
     ]
     files = {k: v for record in records.values() for k, v in record.get("sha256", {}).items()}
     problems = {name: store.file_problem(name, sha256) for name, sha256 in sorted(files.items())}

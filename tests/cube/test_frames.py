@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from popdask.errors import InputError
-from popdask.io.frames import find_frames, frame_time
+from popdask.io.frames import find_frames, frame_time, time_text
 from popdask.io.rasters import frame_fingerprint
 
 
@@ -49,6 +49,29 @@ def test_a_year_may_be_a_whole_float():
 def test_what_is_not_a_time_is_refused(time):
     with pytest.raises(InputError, match="is not the time of a frame: expected a year"):
         frame_time(time)
+
+
+@pytest.mark.parametrize("time", ["1500", 1677, "3000", datetime(100, 1, 1), "2262-05"])
+def test_a_time_that_cannot_be_held_is_told_with_the_limit(time):
+    with pytest.raises(InputError, match="expected one from 1678 to 2262"):
+        frame_time(time)
+
+
+def test_years_that_cannot_be_held_are_left_out_by_start_and_end(tmp_path):
+    touch(tmp_path, *(f"popc_{year}AD.tif" for year in ("1600", "1700", "2000", "2300")))
+    pattern = f"{tmp_path}/popc_{{year}}AD.tif"
+    found = find_frames(pattern, start="1690", end="2100")
+    assert list(names(found)) == ["1700-01-01", "2000-01-01"]
+    for limits in ({}, {"start": "1700"}, {"end": "2000"}):
+        with pytest.raises(InputError, match=r"from 1678 to 2262, .* by \[input\] start and end"):
+            find_frames(pattern, **limits)
+
+
+def test_frames_of_hours_are_told_apart():
+    hours = [f"2020-05-01T{hour:02d}:00" for hour in range(24)] + ["2020-05-01T06:30:05"]
+    told = [time_text(np.datetime64(hour)) for hour in hours]
+    assert len(set(told)) == 25
+    assert told[0] == "2020-05-01" and told[-2:] == ["2020-05-01 23:00", "2020-05-01 06:30:05"]
 
 
 def test_a_year_pattern_finds_years_in_order(tmp_path):
