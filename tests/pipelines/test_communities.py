@@ -21,6 +21,7 @@ from popdask.tracking.tracks import tracks, verify_tracks
 from popdask.workflow import communities, communities_outputs, operations
 from popdask.workflow.operations import report
 from popdask.workflow.progress import Reporter
+from tests.cube.raster_files import write_raster
 from tests.pipelines.small import assert_same, job, small_world
 
 
@@ -363,3 +364,24 @@ def test_histories_that_are_edited_are_whole_and_no_number_is_given_twice(frames
             "ever": given.get("ever", set()) | set(outcome.tracks["track"]),
         }
         assert outcome.store.records()["tracks"]["next_number"] == max(given["ever"]) + 1
+
+
+def test_a_region_without_people_has_empty_results_until_they_come(tmp_path):
+    for year in (2000, 2001):
+        write_raster(tmp_path / f"world_{year}.tif", np.zeros((40, 40), "float32"))
+    output = {"export": ["geoparquet", "gpkg"]}
+    settings = job(tmp_path, tmp_path / "nobody.icechunk", output=output)
+    result = communities.run(settings)
+    assert result.balance["raster"].tolist() == [0, 0]
+    assert result.communities.empty and result.tracks.empty
+    assert (result.store.dataset()["classes"] == -1).all()
+    found = result.store.dataset()
+    assert [name for name, _ in communities_outputs.charts(settings, result.store, found)] == [
+        "loss"
+    ]
+    assert communities.run(settings).plan.done
+    town = np.zeros((40, 40), "float32")
+    town[10:25, 10:25] = np.random.default_rng(0).poisson(500, (15, 15))
+    write_raster(tmp_path / "world_2002.tif", town)
+    later = communities.run(settings)
+    assert later.plan["encoder"].whole and later.balance["inside"].iloc[-1] > 50_000
