@@ -1,6 +1,7 @@
 """The sentences that the page on troubleshooting explains are those that are said."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from popdask import RegionStore, open_frames, optical_flow
 from popdask.cluster import connect
 from popdask.config import CommunitiesJob, load_job
 from popdask.config.jobs import Links
+from popdask.config.load import load_job_with
+from popdask.config.propose import propose_job
 from popdask.errors import InputError
 from popdask.io import find_frames, in_cells
 from popdask.store import RegionBusyError
 from popdask.workflow import communities
+from tests.cube.raster_files import write_raster
 from tests.pipelines import small
 
 PAGE = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
@@ -45,6 +49,8 @@ def wrong_jobs(folder):
     yield lambda: load_job(written(folder / "2.toml", f"{JOB}[flow]\nalpa = 1\n"))
     yield lambda: load_job(written(folder / "3.toml", JOB.replace("frames", "nodata")))
     yield lambda: load_job(written(folder / "4.toml", JOB.replace("pop_", "${POPDASK_DATA}/")))
+    yield lambda: load_job(written(folder / "5.toml", f'{JOB}[classes]\nk = "six"\n'))
+    yield lambda: load_job_with(written(folder / "6.toml", JOB), ["classes.k"])
     yield lambda: connect("slrum").__enter__()
 
 
@@ -52,6 +58,15 @@ def wrong_frames(folder):
     raster(folder / "men_2002.tif")
     raster(folder / "women_2002.tif")
     yield lambda: open_frames(str(folder / "none_{year}.tif"))
+    yield lambda: open_frames(str(folder / "men.tif"))
+    yield lambda: propose_job(folder)
+    yield lambda: open_frames({"1500": folder / "men_2002.tif"})
+    with zipfile.ZipFile(folder / "both.zip", "w") as archive:
+        archive.write(folder / "men_2002.tif", "men_2002.tif")
+        archive.write(folder / "women_2002.tif", "women_2002.tif")
+    yield lambda: open_frames({"2002": folder / "both.zip"})
+    write_raster(folder / "bands.tif", np.ones((2, 3, 3), "float32"))
+    yield lambda: open_frames({"2002": folder / "bands.tif"})
     yield lambda: find_frames(str(folder / "men_{year}.tif"), start="2010")
     yield lambda: find_frames(str(folder / "men_{year}.tif"), start="2010", end="2002")
     yield lambda: open_frames(str(folder / "*_{year}.tif"))
