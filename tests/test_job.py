@@ -217,6 +217,16 @@ def test_a_wrong_setting_of_the_command_line_is_named_as_in_the_file(job_file, l
         load_job_with(job_file, [line])
 
 
+def test_the_new_name_of_a_setting_is_offered(tmp_path, monkeypatch):
+    monkeypatch.setenv("HERE", "counts")
+    text = POPULATION.replace("[follow]", 'absent = "nobody"\n[follow]', 1)
+    with pytest.raises(
+        InputError, match=r"\[cells\] has no setting 'absent' \(it is 'missing' now"
+    ):
+        load_job(write(tmp_path, text))
+    assert load_job(write(tmp_path, text.replace('absent = "nobody"', 'missing = "zero"')))
+
+
 @pytest.mark.parametrize("text", ['"geopackage"', '["gpkg"]', '["geopackage"]', '"gpkg"'])
 def test_a_geopackage_has_two_names(job_file, text):
     job_file.write_text(job_file.read_text() + f"export = {text}\n")

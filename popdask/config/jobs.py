@@ -358,7 +358,7 @@ class Groups(Settings):
 
 
 #: Further formats: rasters of the groupings, a table of the cells, a page.
-ScenesFormat = Literal["cog", "parquet", "report"]
+ScenesFormat = Literal["cog", "geoparquet", "report"]
 
 
 class ScenesOutput(settings.Output):
@@ -422,7 +422,7 @@ class Cells(Grid):
     """Column of the people in a table, or the weight of points."""
     share: bool = False
     """Share the people of a raster on another grid among the cells, by area."""
-    absent: Literal["unknown", "nobody"] = "unknown"
+    missing: Literal["unknown", "zero"] = "unknown"
     """What cells are that the counts do not list."""
     folder: PlaceName | None = None
     """A folder with a file for each cell, instead of mosaic and counts."""
@@ -546,7 +546,7 @@ class Census(Settings):
     """Probability from which cells take people where nobody was estimated."""
     unzoned: Literal["keep", "drop"] = "keep"
     """Cells in no zone keep their estimate, or have no data."""
-    partial: Literal["error", "leave", "fit"] = "error"
+    partial: Literal["raise", "skip", "scale"] = "raise"
     """Zones that reach beyond the mosaic are refused, left out, or fitted to their whole total."""
     whole: bool = False
     """In whole people, by largest remainder."""
@@ -561,7 +561,7 @@ class Truth(Settings):
     """Column of the people in a table, or the weight of points."""
     share: bool = False
     """Share the people of a raster on another grid among the cells, by area."""
-    absent: Literal["unknown", "nobody"] = "unknown"
+    missing: Literal["unknown", "zero"] = "unknown"
     """What cells are that the counts do not list."""
 
 
@@ -595,9 +595,9 @@ class Scenes(Settings):
 class PopulationOutput(settings.Output):
     """Where the results go."""
 
-    export: Annotated[tuple[Literal["cog", "parquet", "zarr", "stac", "report"], ...], Formats] = (
-        "cog",
-    )
+    export: Annotated[
+        tuple[Literal["cog", "geoparquet", "zarr", "stac", "report"], ...], Formats
+    ] = ("cog",)
     """Further formats, written beside the store when the run is finished."""
 
 

@@ -82,6 +82,9 @@ def as_written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
+#: Settings that had another name before.
+RENAMED: Mapping[str, str] = {"absent": "missing"}
+
 #: The kinds of job, by pipeline.
 JOBS: Mapping[str, type[Job]] = {
     "communities": CommunitiesJob,
@@ -347,6 +350,8 @@ def _unknown_setting(tables: Sequence[str], name: str, model: type[Job]) -> str:
     here: type[BaseModel] = model
     for table in _names_within(tables, model):
         here = table_of(here.model_fields[table]) or here
-    hint = nearest(name, list(here.model_fields))
+    known = list(here.model_fields)
+    now = RENAMED.get(name)
+    hint = f"it is {now!r} now" if now in known else nearest(name, known)
     where = f"[{'.'.join(tables)}] has no setting" if tables else "a job has no setting"
     return f"{where} {name!r} ({hint})"

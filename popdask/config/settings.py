@@ -27,9 +27,9 @@ PlaceName = Annotated[str, Place()]
 
 
 def _formats(value: Any) -> Any:
-    """A single format is a list of one, and GeoPackages have two names."""
+    """A single format is a list of one, and some formats have two names."""
     given = [value] if isinstance(value, str) else value
-    names = {"geopackage": "gpkg"}
+    names = {"geopackage": "gpkg", "parquet": "geoparquet"}
     if not isinstance(given, list | tuple):
         return given
     return [names.get(one, one) if isinstance(one, str) else one for one in given]

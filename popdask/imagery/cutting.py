@@ -190,7 +190,7 @@ def cut_cells(
     *,
     context: int = 0,
     labelled: bool = False,
-    absent: float = np.nan,
+    missing: float = np.nan,
     outside: Literal["error", "drop"] = "error",
 ) -> xr.Dataset:
     """Cut an image into the cells of a grid.
@@ -208,7 +208,7 @@ def cut_cells(
         beyond the mosaic has no data.
     labelled : bool, optional
         Only cells with known counts.
-    absent : float, optional
+    missing : float, optional
         People of cells that `counts` does not have: NaN for unknown, 0 where it lists every
         inhabited cell.
     outside : {"error", "drop"}, optional
@@ -248,7 +248,7 @@ def cut_cells(
     _check_context(context)
     lattice = find_lattice(image, known_grid)
     north, east = lattice.whole_cells()
-    people = _people(counts, known_grid, north, east, absent, outside)
+    people = _people(counts, known_grid, north, east, missing, outside)
     if labelled:
         chosen = np.isfinite(people)
         north, east, people = north[chosen], east[chosen], people[chosen]
@@ -324,7 +324,7 @@ def _people(
     grid: CellGrid,
     north: NDArray[np.int64],
     east: NDArray[np.int64],
-    absent: float,
+    missing: float,
     outside: str,
 ) -> NDArray[np.float64]:
     if counts is None:
@@ -333,7 +333,7 @@ def _people(
     if isinstance(counts, xr.DataArray):
         counts = counts_from_raster(counts, grid)
     people = people_of_cells(counts, grid, north, east, drop_others=drop)
-    return np.where(np.isnan(people), absent, people)
+    return np.where(np.isnan(people), missing, people)
 
 
 def _has_empty_edge(images: NDArray, ring: int, nodata: Any) -> NDArray[np.bool_]:

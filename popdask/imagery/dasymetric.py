@@ -54,7 +54,7 @@ class _Rules:
             raise InputError(
                 f"inhabited_from is {self.inhabited_from}, expected a probability above 0, as 0.1"
             )
-        for name, words in {"unzoned": "keep drop", "partial": "error leave fit"}.items():
+        for name, words in {"unzoned": "keep drop", "partial": "raise skip scale"}.items():
             if getattr(self, name) not in words.split():
                 found, known = getattr(self, name), ", ".join(words.split())
                 raise InputError(f"{name} is {found!r}, expected one of {known}")
@@ -69,7 +69,7 @@ def adjust_to_totals(
     name: str | None = None,
     inhabited_from: float = 0.1,
     unzoned: Literal["keep", "drop"] = "keep",
-    partial: Literal["error", "leave", "fit"] = "error",
+    partial: Literal["raise", "skip", "scale"] = "raise",
 ) -> xr.Dataset:
     """Scale estimates so that each zone's sum equals its known total.
 
@@ -93,7 +93,7 @@ def adjust_to_totals(
         is estimated. It is low because that people live there is known.
     unzoned : {"keep", "drop"}, optional
         Cells in no zone keep their estimate (the default), or become NaN.
-    partial : {"error", "leave", "fit"}, optional
+    partial : {"raise", "skip", "scale"}, optional
         What to do with zones that reach beyond the raster by more than a cell, or have no cell
         with data: refuse them (the default), leave them out (their cells are then treated as in no
         zone), or put all their people on the part that is there.
@@ -226,16 +226,16 @@ def _kept(
 def _left_out(zones: Zones, rules: _Rules) -> NDArray[np.bool_]:
     """Tell which zones are left out because the raster has only a part of them."""
     cut = zones.beyond > 0
-    if rules.partial == "error" and cut.any():
+    if rules.partial == "raise" and cut.any():
         pairs = zip(zones.names[cut], zones.beyond[cut], strict=True)
         named = [f"{name} ({share:.0%} of its area)" for name, share in pairs]
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         raise InputError(
             f"the zones {', '.join(named[:3])}{more} reach beyond the raster; a total can be kept "
-            'only where the raster has all of a zone: leave them out (partial="leave"), or put '
-            'all their people on the part that is there (partial="fit")'
+            'only where the raster has all of a zone: leave them out (partial="skip"), or put '
+            'all their people on the part that is there (partial="scale")'
         )
-    return cut & (rules.partial == "leave")
+    return cut & (rules.partial == "skip")
 
 
 def _plan(
@@ -245,11 +245,11 @@ def _plan(
     # The last column is that of the cells in no zone.
     people, presence = Sums(before), Sums(weights)
     empty = (people.cells == 0) & (totals > 0) & ~left
-    if empty.any() and rules.partial != "leave":
+    if empty.any() and rules.partial != "skip":
         raise InputError(
             f"the zone {names[empty][0]} has the total {totals[empty][0]:g} but no cell with data "
             "whose centre lies in it; at least one was expected: leave such zones out "
-            '(partial="leave"), or join it with a neighbour'
+            '(partial="skip"), or join it with a neighbour'
         )
     ways = {
         LEFT_OUT: (left | empty, 1.0),

@@ -216,7 +216,7 @@ def _labelled(job: PopulationJob, sources: Sources) -> Images:
         return images
     grid = cell_grid(job.cells, sources.training[0])
     people = population_inputs.read_counts(job.cells.counts, grid, job.cells)["people"]
-    known = images.cells if job.cells.absent == "nobody" else int(people.notna().sum())
+    known = images.cells if job.cells.missing == "zero" else int(people.notna().sum())
     cells, inhabited = min(known, images.cells), int((people > 0).sum())
     return replace(images, cells=cells, inhabited=min(inhabited, cells))
 

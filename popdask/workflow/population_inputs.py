@@ -146,7 +146,7 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
             grid,
             context=settings.context,
             labelled=True,
-            absent=_absent(settings),
+            missing=_missing(settings),
             outside="drop",
         )
         outside = int(counts_beyond(counts, cells["north"].values, cells["east"].values).sum())
@@ -193,7 +193,7 @@ def read_truth(job: PopulationJob, paths: Sequence[str], grid: CellGrid) -> pd.D
         return counts
     places = counts.assign(north=counts["north"] // join, east=counts["east"] // join)
     sums = places.groupby(["north", "east"], as_index=False)["people"].agg(["sum", "count"])
-    whole = sums[(sums["count"] == join**2) | (job.truth.absent == "nobody")]
+    whole = sums[(sums["count"] == join**2) | (job.truth.missing == "zero")]
     return whole.rename(columns={"sum": "people"})[["north", "east", "people"]]
 
 
@@ -209,14 +209,14 @@ def true_cells(
         grid,
         context=job.cells.context,
         labelled=True,
-        absent=_absent(job.truth),
+        missing=_missing(job.truth),
         outside="drop",
     )
     return drop_padding(cells)[0]
 
 
-def _absent(settings: Cells | Truth) -> float:
-    return 0.0 if settings.absent == "nobody" else np.nan
+def _missing(settings: Cells | Truth) -> float:
+    return 0.0 if settings.missing == "zero" else np.nan
 
 
 TRAINING_PLACE = (600_000.0, 6_200_000.0)

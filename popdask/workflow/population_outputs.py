@@ -59,7 +59,7 @@ def table_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> lis
     """Name the other files that a job exports, within their folder, for the times of its frames."""
     name, formats = job.name, set(job.output.export)
     by_format = {
-        "parquet": [f"{name}_{kind}.parquet" for kind in (*SCORES, "zones")],
+        "geoparquet": [f"{name}_{kind}.parquet" for kind in (*SCORES, "zones")],
         "zarr": [f"{name}.zarr"],
         "stac": [f"{name}_{what}.json" for what in ("collection", *stamps(times))],
         "report": [f"{name}_report.html"],
@@ -81,7 +81,7 @@ def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
     job, formats = run.job, run.job.output.export
     names = table_names(job, run.plan.times)
     with exporting(run.work, stage, job, names, run.files) as exports:
-        tables = _tables(run, exports) if "parquet" in formats else {}
+        tables = _tables(run, exports) if "geoparquet" in formats else {}
         if "zarr" in formats:
             exports.add(_cube(run, exports.folder / f"{job.name}.zarr"))
         if "stac" in formats:

@@ -163,7 +163,7 @@ def _groups(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 
 def _table_names(job: ScenesJob) -> list[str]:
-    by_format = {"parquet": f"{job.name}_scenes.parquet", "report": f"{job.name}_report.html"}
+    by_format = {"geoparquet": f"{job.name}_scenes.parquet", "report": f"{job.name}_report.html"}
     return [name for kind, name in by_format.items() if kind in job.output.export]
 
 
@@ -177,7 +177,7 @@ def _export(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
             (path,) = export.write_cogs(groups[label], exports.folder, f"{job.name}_{label}")
             count = int(groups[label].max()) + 1
             exports.add(path, export.write_colours(path, cycled(GROUPS, count)))
-        if "parquet" in job.output.export:
+        if "geoparquet" in job.output.export:
             path = exports.folder / f"{job.name}_scenes.parquet"
             exports.add(tables.write_geoparquet(run.work.table("scenes"), path))
         if "report" in job.output.export:

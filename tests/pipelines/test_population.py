@@ -217,16 +217,16 @@ def test_dates_of_one_column_keep_to_their_own_cells(world, tmp_path):
     assert found.count(("y", "x")).values.tolist() == [SIDE, 3]
 
 
-@pytest.mark.parametrize("absent", ["unknown", "nobody"])
-def test_counts_beyond_the_mosaic_are_told(world, tmp_path, absent):
+@pytest.mark.parametrize("missing", ["unknown", "zero"])
+def test_counts_beyond_the_mosaic_are_told(world, tmp_path, missing):
     inside, outside = GRID.code(SOUTH, WEST), GRID.code(SOUTH + 500, WEST)
     table = pd.DataFrame({"cell": [inside, GRID.code(SOUTH + 1, WEST), outside], "people": 3})
     table.to_csv(tmp_path / "people.csv", index=False)
-    cells = {"counts": f"{tmp_path}/people.csv", "absent": absent}
+    cells = {"counts": f"{tmp_path}/people.csv", "missing": missing}
     settings = job(world, tmp_path / "x.icechunk", cells=cells)
     cells, dropped, beyond = labelled_cells(settings, Sources.of(settings))
     assert (dropped, beyond) == (0, 1)
-    assert cells.sizes["cell"] == (2 if absent == "unknown" else SIDE**2)
+    assert cells.sizes["cell"] == (2 if missing == "unknown" else SIDE**2)
 
 
 def test_a_date_that_went_away_is_taken_away(world, tmp_path):

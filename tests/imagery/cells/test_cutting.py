@@ -195,8 +195,8 @@ def test_people_come_from_a_table_or_a_raster():
     assert people[61391, 6772] == 0
     assert np.isnan(people[61391, 6771])
     assert cut_cells(image, counts, GRID, labelled=True).sizes["cell"] == 2
-    assert float(cut_cells(image, counts, GRID, absent=0).people.sum()) == 5
-    assert np.isfinite(cut_cells(image, counts, GRID, absent=0).people).all()
+    assert float(cut_cells(image, counts, GRID, missing=0).people.sum()) == 5
+    assert np.isfinite(cut_cells(image, counts, GRID, missing=0).people).all()
     box = GRID.geobox(range(61380, 61400), range(6771, 6772))
     raster = xr.DataArray(
         np.arange(20.0)[:, None], dims=("y", "x"), coords=xr_coords(box, dims=("y", "x"))

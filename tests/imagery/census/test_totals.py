@@ -166,17 +166,17 @@ def test_zones_beyond_the_raster_are_refused_left_or_fitted():
     people, zones = on_grid(np.ones((10, 8))), strips((30, 12, 7))
     with pytest.raises(InputError, match=r"zones 1 \(40% of its area\), 2 \(100%"):
         adjust_to_totals(people, zones, "people")
-    left = adjust_to_totals(people, zones, "people", partial="leave")
+    left = adjust_to_totals(people, zones, "people", partial="skip")
     assert zone_report(left)["how"].tolist() == ["scaled", "left out", "left out"]
     assert float(left.population[:, :5].sum()) == pytest.approx(30)
     assert (left.population[:, 5:] == 1).all()
     assert zone_report(left)["adjusted"].tolist() == pytest.approx([30, 30, 0])
-    dropped = adjust_to_totals(people, zones, "people", partial="leave", unzoned="drop")
+    dropped = adjust_to_totals(people, zones, "people", partial="skip", unzoned="drop")
     assert np.isnan(dropped.population[:, 5:]).all()
-    fitted = adjust_to_totals(people, zones[:2], "people", partial="fit")
+    fitted = adjust_to_totals(people, zones[:2], "people", partial="scale")
     assert fitted.adjusted.values == pytest.approx([30, 12])
     with pytest.raises(InputError, match="zone 2 has the total 7 but no cell with data"):
-        adjust_to_totals(people, zones, "people", partial="fit")
+        adjust_to_totals(people, zones, "people", partial="scale")
 
 
 def test_a_zone_without_data_is_refused_or_left():
@@ -184,7 +184,7 @@ def test_a_zone_without_data_is_refused_or_left():
     with pytest.raises(InputError, match="zone 2 has the total 5 but no cell with data"):
         adjust_to_totals(people, number, {1: 4, 2: 5})
     assert adjust_to_totals(people, number, {1: 4, 2: 0}).adjusted.values.tolist() == [4, 0]
-    left = adjust_to_totals(people, number, {1: 4, 2: 5}, partial="leave")
+    left = adjust_to_totals(people, number, {1: 4, 2: 5}, partial="skip")
     assert zone_report(left)["how"].tolist() == ["scaled", "left out"]
 
 
@@ -205,7 +205,7 @@ def test_building_reads_nothing():
     ("given", "message"),
     [
         ({"unzoned": "lose"}, "unzoned is 'lose', expected one of keep, drop"),
-        ({"partial": "maybe"}, "partial is 'maybe', expected one of error, leave, fit"),
+        ({"partial": "maybe"}, "partial is 'maybe', expected one of raise, skip, scale"),
         ({"inhabited_from": 0}, "inhabited_from is 0, expected a probability above 0"),
         ({"presence": xr.DataArray(np.zeros((3, 3)), dims=("y", "x"))}, "presence has {'y': 3"),
         ({"population": on_grid(np.full((10, 10), -2.0))}, "a cell of -2; people per cell"),
