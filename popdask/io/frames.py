@@ -121,8 +121,8 @@ def find_frames(
     """
     wildcard, expression, formats = _parse_pattern(pattern)
     found: dict[np.datetime64, str] = {}
-    for path in sorted(_list_names(wildcard)):
-        moment = _time_in(path, expression, formats)
+    for name, path in sorted(_list_names(wildcard)):
+        moment = _time_in(name, expression, formats)
         if moment is None or _is_left_out(moment, start, end):
             continue
         time = frame_time(moment)
@@ -137,7 +137,7 @@ def find_frames(
     first = None if start is None else _period(start).start_time
     last = None if end is None else _period(end).end_time
     wanted = {
-        time: _band_of(found[time])
+        time: found[time]
         for time in sorted(found)
         if (first is None or time >= first) and (last is None or time <= last)
     }
@@ -236,8 +236,11 @@ def _form(form: str) -> str:
     return "(?i:" + re.sub(r"%(.)|\s+|.", expression, form) + ")"
 
 
-def _list_names(wildcard: str) -> list[str]:
-    """List the rasters of a wildcard: files, and bands, subdatasets and archived files in them."""
+def _list_names(wildcard: str) -> list[tuple[str, str]]:
+    """List the rasters of a wildcard: files, and bands, subdatasets and archived files in them.
+
+    Each with the name that it is opened by, in which a band is a number.
+    """
     base, band = split_band(wildcard)
     split = split_file(base)
     if split is None:
@@ -254,8 +257,13 @@ def _list_names(wildcard: str) -> list[str]:
                 for inner in _inside(begin + name, own)
             ]
     if band is None:
-        return files
-    return [f"{file}#{name}" for file in files for name in band_names(file) if name]
+        return [(file, file) for file in files]
+    return [
+        (f"{file}#{name}", f"{file}#band={number}")
+        for file in files
+        for number, name in enumerate(band_names(file), 1)
+        if name
+    ]
 
 
 def _inside(name: str, file: str) -> list[str]:
@@ -299,12 +307,6 @@ def _day_of(tags: Mapping[str, str], dataset: Mapping[str, str]) -> str:
         return (pd.Timestamp(units[2]) + passed).strftime("%Y-%m-%d")
     except (ValueError, OverflowError):
         return ""
-
-
-def _band_of(path: str) -> str:
-    """Name a band by its number instead of what it says of itself."""
-    base, name = split_band(path)
-    return path if name is None else f"{base}#band={band_names(base).index(name) + 1}"
 
 
 def _list_files(wildcard: str) -> list[str]:

@@ -119,6 +119,11 @@ def test_the_bands_of_one_file_are_years(bands, form, pattern):
     assert list(found.values()) == [f"{path}#band=2", f"{path}#band=3"]
 
 
+def test_two_bands_of_one_year_are_refused(bands):
+    with pytest.raises(InputError, match=r"finds both .*#band=1 and .*#band=2 for 2000-01-01"):
+        find_frames(f"{bands('people in 2000')}#people in {{year}}")
+
+
 def test_bands_are_told_apart_and_the_file_is_on_record(bands):
     path = bands()
     first, second = (frame_fingerprint(f"{path}#band={band}") for band in (1, 2))
