@@ -408,6 +408,7 @@ def units(
         Path | None,
         typer.Option(metavar="FILE", help="Where the table goes: Parquet or CSV, by its name."),
     ] = None,
+    set_: Assignments = None,
     cluster: ClusterIfAny = None,
 ) -> None:
     """Classify municipalities or other units by where their people live, year by year.
@@ -417,7 +418,7 @@ def units(
     """
     from popdask.workflow import operations
 
-    settings = load_job(job)
+    settings = load_job_with(job, set_ or ())
     with computing(settings.name, cluster):
         table = operations.classify_units(settings, zones, name, output)
     show.show_units(table, each=output is None)
