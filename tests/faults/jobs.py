@@ -6,7 +6,7 @@ from popdask.workflow import communities
 STAGES = [
     stage.name
     for stage in communities.PIPELINE.stages
-    if stage.name != "degurba" and not stage.name.startswith("settlement")
+    if not stage.name.startswith(("degurba", "settlement", "urban_centre"))
 ]
 
 

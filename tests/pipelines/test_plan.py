@@ -7,7 +7,8 @@ from popdask.workflow.communities import PIPELINE
 from popdask.workflow.frame_stages import basis
 from popdask.workflow.stage import decide
 
-STAGES = [stage.name for stage in PIPELINE.stages]
+#: Of a job that does not ask for urban centres.
+STAGES = [stage.name for stage in PIPELINE.stages if not stage.name.startswith("urban_centre")]
 SETTLED = [
     "degurba",
     "settlements",
