@@ -211,13 +211,11 @@ def _settlement_numbers(
     there = described[described["time"] == last["time"]]
     kinds, events = there["kind"].value_counts(), region.table("settlement_tracks", branch)["event"]
     share = there["population"].sum() / last["raster"] if last["raster"] else 0.0
-    told = {
-        "of them live in settlements": f"{share:.1%}",
-        f"cities in {now}": f"{kinds.get('city', 0):,}",
-        f"towns in {now}": f"{kinds.get('town', 0):,}",
-        f"villages in {now}": f"{kinds.get('village', 0):,}",
-        "times settlements merged": f"{(events == 'merge').sum():,}",
-    }
+    told = {"of them live in settlements": f"{share:.1%}"}
+    for one, many in (("city", "cities"), ("town", "towns"), ("village", "villages")):
+        found = kinds.get(one, 0)
+        told[f"{one if found == 1 else many} in {now}"] = f"{found:,}"
+    told["times settlements merged"] = f"{(events == 'merge').sum():,}"
     return [{"what": what, "value": value} for what, value in told.items()]
 
 
