@@ -97,30 +97,16 @@ def places_content(region: RegionStore, branch: str) -> Content:
     found = region.dataset(branch)
     grid, times = Grid.of(found["population"]), found["time"].values
     balance, span = region.table("balance", branch), [year(time) for time in times]
-    followed, numbers = [], _numbers(balance)
-    if "settlement" in found:
-        followed.append(_settlements(region, branch, grid, times))
-        if "urban_centre" in found:
-            followed.append(_settlements(region, branch, grid, times, CENTRES))
-        numbers += _settlement_numbers(region, branch, balance)
-    if "community" in found:
-        followed.append(_communities(region, branch, grid, times))
-        numbers += _community_numbers(region, branch, balance)
-    labels = [each.layer for each in followed]
-    layers = [labels[0], INHABITANTS, *labels[1:]]
-    if "classes" in found:
-        layers.append(_classes(found.isel(time=-1)))
+    followed = _all_followed(region, branch, found)
+    layers = _layers(followed, found)
     # The balance is that of what the job is named after.
     counted = followed[-1] if "community" in found else followed[0]
     timelines = [plot for each in followed for plot in each.timeline]
-    drawn = [
-        plots.map_plot(grid),
-        *plots.curve_plots(times, moving="community" in found),
-        *timelines,
-    ]
+    curves = plots.curve_plots(times, moving="community" in found)
+    words = [{"name": e.name, "one": e.one, "many": e.many} for e in followed]
     return Content(
         lead=_lead(span, followed[0]),
-        numbers=numbers,
+        numbers=_numbers(region, branch, balance, found),
         map_note="Move the slider through the years; drag to move the map, scroll or pinch to "
         f"zoom, click a {followed[0].one} to follow it.",
         layers=layers,
@@ -128,21 +114,43 @@ def places_content(region: RegionStore, branch: str) -> Content:
         grid=grid,
         times=span,
         milliseconds=plots.milliseconds(times),
-        plots=[*drawn, plots.balance_plot(balance, counted.many)],
+        plots=[
+            plots.map_plot(grid),
+            *curves,
+            *timelines,
+            plots.balance_plot(balance, counted.many),
+        ],
         tables={
             each.name: {"places": each.places, "links": each.links, "events": each.events}
             for each in followed
         },
         colours={each.name: each.colours for each in followed},
-        followed=[{"name": e.name, "one": e.one, "many": e.many} for e in followed],
+        followed=words,
         filling={
-            "followed": [
-                {"name": e.name, "one": e.one, "many": e.many, "lanes": e.lanes} for e in followed
-            ],
+            "followed": [w | {"lanes": e.lanes} for w, e in zip(words, followed, strict=True)],
             "sizes": _sizes(followed),
             "balance": _balance(balance, span, counted.one, counted.many),
         },
     )
+
+
+def _all_followed(region: RegionStore, branch: str, found: xr.Dataset) -> list[Followed]:
+    """What the store has of places that are followed, the first of which is shown first."""
+    grid, times = Grid.of(found["population"]), found["time"].values
+    followed = [
+        _settlements(region, branch, grid, times, layer)
+        for layer in (SETTLEMENTS, CENTRES)
+        if layer.name in found
+    ]
+    if "community" in found:
+        followed.append(_communities(region, branch, grid, times))
+    return followed
+
+
+def _layers(followed: list[Followed], found: xr.Dataset) -> list[Layer]:
+    first, *others = (each.layer for each in followed)
+    classes = [_classes(found.isel(time=-1))] if "classes" in found else []
+    return [first, INHABITANTS, *others, *classes]
 
 
 def _settlements(
@@ -150,7 +158,7 @@ def _settlements(
     branch: str,
     grid: Grid,
     times: np.ndarray,
-    layer: Layer = SETTLEMENTS,
+    layer: Layer,
 ) -> Followed:
     """Settlements or urban centres, which have the same tables."""
     name, one = layer.name, layer.name.replace("_", " ")
@@ -198,9 +206,16 @@ def _lead(span: list[str], first: Followed) -> str:
     )
 
 
-def _numbers(balance: pd.DataFrame) -> list[dict[str, str]]:
-    now = year(balance["time"].to_numpy()[-1])
-    return [{"what": f"people in {now}", "value": f"{balance['raster'].iloc[-1]:,.0f}"}]
+def _numbers(
+    region: RegionStore, branch: str, balance: pd.DataFrame, found: xr.Dataset
+) -> list[dict[str, str]]:
+    now, people = year(balance["time"].to_numpy()[-1]), balance["raster"].iloc[-1]
+    numbers = [{"what": f"people in {now}", "value": f"{people:,.0f}"}]
+    if "settlement" in found:
+        numbers += _settlement_numbers(region, branch, balance)
+    if "community" in found:
+        numbers += _community_numbers(region, branch, balance)
+    return numbers
 
 
 def _settlement_numbers(

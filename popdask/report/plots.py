@@ -83,24 +83,27 @@ def map_plot(grid: Grid) -> Any:
                         line_alpha=alpha, line_join="round")  # fmt: skip
     spots = Source({"x": [], "y": [], "size": [], "colour": []}, name="spots")
     plot.scatter("x", "y", source=spots, size="size", color="colour", line_color="#ffffff")
-    plot.add_layout(
-        models.ScaleBar(
-            range=plot.x_range,
-            unit="km",
-            dimensional=models.MetricLength(include=["m", "km"]),
-            location="bottom_left",
-            name="scale",
-            background_fill_alpha=0,
-            border_line_alpha=0,
-            margin=4,
-            bar_line_color=BAR,
-            bar_line_width=3,
-        )
-    )
+    plot.add_layout(_scale_bar(plot.x_range))
     plot.js_on_event(Tap, CustomJS(code="report.tap(cb_obj.x, cb_obj.y)"))
     plot.js_on_event(MouseMove, CustomJS(code="report.hover(cb_obj)"))
     plot.js_on_event(MouseLeave, CustomJS(code="report.leave()"))
     return plot
+
+
+def _scale_bar(across: Any) -> Any:
+    """Make a scale in m or km: never in Mm, which nobody reads."""
+    return models.ScaleBar(
+        range=across,
+        unit="km",
+        dimensional=models.MetricLength(include=["m", "km"]),
+        location="bottom_left",
+        name="scale",
+        background_fill_alpha=0,
+        border_line_alpha=0,
+        margin=4,
+        bar_line_color=BAR,
+        bar_line_width=3,
+    )
 
 
 def curve_plots(times: np.ndarray, *, moving: bool = True) -> list[Any]:
