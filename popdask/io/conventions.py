@@ -1,6 +1,11 @@
-"""What stored arrays say of themselves, by the CF conventions: axes, codes and where they are from.
+"""What stored arrays say of themselves: by CF what they are, by GeoZarr where their cells lie.
 
 Attributes alone: no value changes, and no checksum sees them. Times are read as years here too.
+
+References
+----------
+CF conventions 1.11. Zarr conventions ``proj`` and ``spatial`` 0.1, of which GeoZarr is made:
+https://github.com/zarr-conventions.
 """
 
 from __future__ import annotations
@@ -14,9 +19,26 @@ import rioxarray  # noqa: F401 - the accessor
 import xarray as xr
 from numpy.typing import NDArray
 
+from popdask.io.grids import grid_of
+
 CONVENTIONS = "CF-1.11"
 
-_TIME = {"axis": "T", "standard_name": "time", "long_name": "time"}
+# Days of these times have 86,400 seconds each.
+_TIME = {
+    "axis": "T",
+    "standard_name": "time",
+    "long_name": "time",
+    "units_metadata": "leap_seconds: none",
+}
+#: What UDUNITS has no name for: numbers of people and of cells.
+_COUNTS = ("people", "people per cell", "cells per frame")
+_IN_WORDS = "counted in "
+
+_ZARR_CONVENTIONS = "zarr_conventions"
+_UUIDS = {
+    "proj": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+    "spatial": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+}
 
 
 def with_axes(coordinates: xr.Dataset) -> xr.Dataset:
@@ -24,7 +46,69 @@ def with_axes(coordinates: xr.Dataset) -> xr.Dataset:
     described = coordinates.rio.write_coordinate_system()
     if "time" in described.coords:
         described["time"].attrs |= _TIME
+    if "spatial_ref" in described.coords:
+        named = described["spatial_ref"].assign_attrs(long_name="coordinate reference system")
+        described = described.assign_coords(spatial_ref=named)
     return described
+
+
+def grid_attributes(grid: xr.Dataset) -> dict[str, Any]:
+    """Say where cells lie, by GeoZarr's conventions ``proj`` and ``spatial``."""
+    cells = xr.DataArray(0, {name: grid[name] for name in ("y", "x", "spatial_ref")}, ("y", "x"))
+    box = grid_of(cells)
+    epsg = grid["spatial_ref"].rio.crs.to_epsg()
+    wkt = {"proj:wkt2": grid["spatial_ref"].attrs["crs_wkt"]}
+    return {
+        _ZARR_CONVENTIONS: [_declared(name) for name in _UUIDS],
+        **({"proj:code": f"EPSG:{epsg}"} if epsg else wkt),
+        "spatial:dimensions": ["y", "x"],
+        "spatial:shape": [int(side) for side in box.shape],
+        "spatial:transform": [float(number) for number in box.transform[:6]],
+        "spatial:bbox": [float(number) for number in box.boundingbox.bbox],
+    }
+
+
+def is_grid_attribute(name: str) -> bool:
+    """Tell whether an attribute is one of GeoZarr's, which speak of a Zarr group alone."""
+    return name == _ZARR_CONVENTIONS or name.startswith(("proj:", "spatial:"))
+
+
+def _declared(name: str) -> dict[str, str]:
+    return {
+        "uuid": _UUIDS[name],
+        "name": name,
+        "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v0.1/"
+        "schema.json",
+        "spec_url": f"https://github.com/zarr-conventions/{name}/blob/v0.1/README.md",
+    }
+
+
+def in_cf_units(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Say by the units of CF that something is a number, and in words of what.
+
+    Examples
+    --------
+    >>> in_cf_units({"units": "people per cell"})
+    {'units': '1', 'comment': 'counted in people per cell'}
+    """
+    units = attributes.get("units")
+    told = {"units": "1", "comment": f"{_IN_WORDS}{units}"} if units in _COUNTS else {}
+    return {str(key): value for key, value in attributes.items()} | told
+
+
+def in_own_units(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Say again in words what :func:`in_cf_units` has said as CF wants it.
+
+    Examples
+    --------
+    >>> in_own_units(in_cf_units({"units": "cells per frame"}))
+    {'units': 'cells per frame'}
+    """
+    comment = str(attributes.get("comment", ""))
+    units = comment.removeprefix(_IN_WORDS)
+    if units not in _COUNTS or units == comment:
+        return dict(attributes)
+    return {key: value for key, value in attributes.items() if key != "comment"} | {"units": units}
 
 
 def label_attributes(array: xr.DataArray) -> dict[str, Any]:
@@ -40,6 +124,9 @@ def flags(values: Sequence[int], meanings: Sequence[str]) -> dict[str, Any]:
     }
 
 
+_ABOUT = ("title", "institution", "license")
+
+
 def result_attributes(
     before: Mapping[str, Any], about: Mapping[str, Any], software: str, entry: str
 ) -> dict[str, Any]:
@@ -52,7 +139,7 @@ def result_attributes(
     ('CF-1.11', 'oslo', ['2026 …', '2027 …'])
     """
     history = [line for line in (before.get("history"), entry) if line]
-    named = {key: str(about[key]) for key in ("title", "institution") if about.get(key)}
+    named = {key: str(about[key]) for key in _ABOUT if about.get(key)}
     return {
         "Conventions": CONVENTIONS,
         **named,

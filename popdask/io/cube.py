@@ -26,7 +26,7 @@ from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.io.arrays import check_population
-from popdask.io.conventions import CONVENTIONS, with_axes
+from popdask.io.conventions import CONVENTIONS, grid_attributes, in_cf_units, with_axes
 from popdask.io.extents import target_grid
 from popdask.io.frames import Time, find_frames, frame_time, time_text
 from popdask.io.grids import describe_grid, grid_of, same_grid, share_out, source_window, turns
@@ -226,7 +226,11 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
         cube[["population"]].assign(population=people).chunk({"time": 1, "y": CHUNK, "x": CHUNK})
     )
     blocks["population"].encoding = {"grid_mapping": "spatial_ref"}
-    write_group(with_axes(blocks).assign_attrs(Conventions=CONVENTIONS), path, "the cube")
+    for axis in ("y", "x"):
+        blocks[axis].encoding["_FillValue"] = None
+    blocks["population"].attrs = in_cf_units(blocks["population"].attrs)
+    about = {"Conventions": CONVENTIONS, **grid_attributes(blocks)}
+    write_group(with_axes(blocks).assign_attrs(about), path, "the cube")
 
 
 def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetime64, str]:

@@ -42,6 +42,7 @@ import zarr
 from icechunk import IcechunkError
 
 from popdask.errors import InputError
+from popdask.io.conventions import in_own_units, is_grid_attribute
 
 
 @numba.njit(cache=True, nogil=True)
@@ -193,6 +194,8 @@ def open_arrays(
     )
     for variable in opened.variables.values():
         variable.attrs.pop("_FillValue", None)  # which would say that they are masked yet to be
+        variable.attrs = in_own_units(variable.attrs)
+    opened.attrs = {key: said for key, said in opened.attrs.items() if not is_grid_attribute(key)}
     return opened
 
 

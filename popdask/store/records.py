@@ -31,7 +31,7 @@ import xarray as xr
 import zarr
 from icechunk import ConflictError, IcechunkError, Repository
 
-from popdask.io.conventions import with_axes
+from popdask.io.conventions import grid_attributes, is_grid_attribute, with_axes
 from popdask.store.content import drop_results, root_group, write_records
 
 #: Records beside a stage's that do not name it in stores of earlier versions.
@@ -102,6 +102,8 @@ def outside(records: Records) -> dict[str, Any]:
 
 
 TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+# A coordinate is missing nowhere, and CF wants it to say so.
+_ENCODING = {"time": TIME_ENCODING, "y": {"_FillValue": None}, "x": {"_FillValue": None}}
 
 
 def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
@@ -112,10 +114,10 @@ def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[s
     for name in list(root.array_keys()):
         del root[name]
     # xarray drops what the group says of itself, and says anew which variables are coordinates.
-    said = {key: value for key, value in root.attrs.items() if key != "coordinates"}
-    xr.Dataset(coords=with_axes(grid).coords, attrs=said).to_zarr(
-        session.store, mode="a", consolidated=False, encoding={"time": TIME_ENCODING}
-    )
+    told = {"coordinates", *filter(is_grid_attribute, root.attrs)}
+    said = {key: value for key, value in root.attrs.items() if key not in told}
+    coordinates = xr.Dataset(coords=with_axes(grid).coords, attrs=said | grid_attributes(grid))
+    coordinates.to_zarr(session.store, mode="a", consolidated=False, encoding=_ENCODING)
     write_records(session.store, records)
 
 

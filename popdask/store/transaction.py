@@ -29,7 +29,7 @@ import xarray as xr
 import zarr
 from dask.array.optimization import optimize
 
-from popdask.io.conventions import label_attributes, result_attributes
+from popdask.io.conventions import in_cf_units, label_attributes, result_attributes
 from popdask.store import records as commits
 from popdask.store.content import (
     block_checksum,
@@ -161,7 +161,7 @@ def _store_chunks(
 
 def _attributes(array: xr.DataArray) -> dict[str, Any]:
     grid = {"coordinates": "spatial_ref", "grid_mapping": "spatial_ref"}
-    return {str(key): value for key, value in array.attrs.items()} | grid | label_attributes(array)
+    return in_cf_units(array.attrs) | grid | label_attributes(array)
 
 
 def _describe_arrays(root: zarr.Group, arrays: xr.Dataset) -> None:
@@ -442,6 +442,7 @@ class Transaction:
         about = {
             "title": settings.get("title") or record.get("name"),
             "institution": settings.get("institution"),
+            "license": "\n".join(record.get("credits", ())),
         }
         entry = f"{run.finished} {software}: {stages}"
         attributes.update(result_attributes(dict(attributes), about, software, entry))

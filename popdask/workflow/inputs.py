@@ -87,6 +87,7 @@ def run_record(
         "settings": _clean(job.model_dump(mode="json")),
         "seeds": dict(seeds),
         "inputs": dict(files),
+        "credits": credits_of({"inputs": files}),
         "versions": versions(),
         "machine": _machine(),
         **told,

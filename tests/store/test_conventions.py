@@ -2,16 +2,23 @@
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 import zarr
+import zarr_cm
+from compliance_checker.suite import CheckSuite
+from pyproj import CRS
 
+from popdask.config import SettlementsJob
 from popdask.errors import InputError
 from popdask.io import open_cube, open_frames, write_cube
+from popdask.io.conventions import grid_attributes, with_axes
+from popdask.io.grids import grid_of
 from popdask.store import NoResultError, RegionStore
 from popdask.store.content import stored_checksum
 from popdask.store.xarray_backend import PopdaskBackend
 from popdask.tracking.urbanisation import degree_of_urbanisation
-from popdask.workflow import communities
+from popdask.workflow import communities, settlements
 from tests.pipelines import small
 
 
@@ -25,6 +32,14 @@ def job(frames, tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(job):
     return communities.run(job).store
+
+
+@pytest.fixture(scope="module")
+def towns(frames, tmp_path_factory):
+    """The store of a settlements job."""
+    tables = {"input": {"frames": f"{frames}/world_{{time:%Y}}.tif"}}
+    tables["output"] = {"store": str(tmp_path_factory.mktemp("towns") / "towns.icechunk")}
+    return settlements.run(SettlementsJob.model_validate({"name": "towns", **tables})).store
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +123,7 @@ def test_xarray_opens_a_store_by_its_engine(store):
     assert opened.attrs["history"] and opened["community"].dtype == np.int32
     assert all(opened[name].chunks is None for name in opened.data_vars)
     opened.attrs.pop("history")
-    xr.testing.assert_identical(opened.load(), held.load())
+    xr.testing.assert_equal(opened.load(), held.load())
 
 
 def test_xarray_gives_the_chunks_and_variables_that_are_asked_for(store):
@@ -138,3 +153,92 @@ def test_a_title_is_not_needed(frames, tmp_path):
     outcome = communities.run(small.job(frames, tmp_path / "small.icechunk"))
     attributes = RegionStore(outcome.store.path).dataset().attrs
     assert attributes["title"] == "small" and "institution" not in attributes
+
+
+def errors_of(path):
+    """What compliance-checker finds, by the name of the check."""
+    suite = CheckSuite()
+    suite.load_all_available_checkers()
+    found = suite.run_all(suite.load_dataset(str(path)), ["cf:1.11"], skip_checks=[])
+    (results, failures) = found["cf:1.11"]
+    assert len(results) > 20 and not failures
+    return {result.name: result.msgs for result in results if not passed(result.value)}
+
+
+def passed(value):
+    """Whether a check found nothing: some tell how many of how many were right."""
+    return value[0] == value[1] if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["whole numbers", "masked"])
+@pytest.mark.parametrize("labels", ["community", "settlement"])
+def test_a_store_passes_the_checker_of_cf(store, towns, tmp_path, labels, masked):
+    held = store if labels == "community" else towns
+    found = xr.open_dataset(held.path, engine="popdask", mask_and_scale=masked)
+    found.to_netcdf(tmp_path / "store.nc")
+    assert errors_of(tmp_path / "store.nc") == {}
+    with xr.open_dataset(tmp_path / "store.nc") as read:
+        np.testing.assert_array_equal(read[labels].isnull(), held.dataset()[labels] < 0)
+
+
+def test_the_checker_finds_what_is_wrong(store, tmp_path):
+    found = xr.open_dataset(store.path, engine="popdask")
+    found["population"].attrs["units"] = "people per cell"
+    found.to_netcdf(tmp_path / "store.nc")
+    assert any("people per cell" in str(told) for told in errors_of(tmp_path / "store.nc").values())
+
+
+def test_the_store_says_where_its_cells_lie_by_geozarr(plain, store):
+    attributes = zarr.open_group(store.session().store, mode="r").attrs.asdict()
+    said = {"zarr_conventions": attributes["zarr_conventions"]}
+    said |= {name: attributes[name] for name in attributes if name.startswith(("proj", "spatial"))}
+    assert set(zarr_cm.detect_revisions(said)) == {"proj", "spatial"}
+    zarr_cm.validate_all(said)
+    declared = [zarr_cm.proj.CMO, zarr_cm.spatial.CMO]
+    for one, other in zip(said["zarr_conventions"], declared, strict=True):
+        assert one == {key: other[key] for key in one} and {"uuid", "schema_url"} <= set(one)
+    grid = grid_of(store.dataset()["population"])
+    assert CRS.from_user_input(said["proj:code"]) == CRS.from_user_input(plain.rio.crs)
+    assert said["spatial:transform"] == list(grid.transform)[:6]
+    assert said["spatial:shape"] == [plain.sizes["y"], plain.sizes["x"]]
+    left, bottom, right, top = said["spatial:bbox"]
+    assert (left, top) == (grid.transform.c, grid.transform.f)
+    assert (right - left, top - bottom) == (1000 * plain.sizes["x"], 1000 * plain.sizes["y"])
+    assert not [name for name in store.dataset().attrs if name in said]
+
+
+def test_counts_are_numbers_to_cf_and_people_to_popdask(plain, store):
+    assert {plain[name].attrs["units"] for name in ("population", "u", "v")} == {"1"}
+    assert plain["population"].attrs["comment"] == "counted in people per cell"
+    held = store.dataset()
+    assert held["population"].attrs["units"] == "people per cell"
+    assert held["u"].attrs["units"] == "cells per frame"
+
+
+def test_a_tree_has_the_people_at_its_root_and_a_layer_for_each_stage(store):
+    tree = xr.open_datatree(store.path, engine="popdask")
+    assert list(tree.data_vars) == ["population"] and tree.attrs["title"] == "Two towns"
+    layers = {name: set(map(str, layer.dataset.data_vars)) for name, layer in tree.children.items()}
+    assert layers == {"flow": {"u", "v"}, "classes": {"classes"}, "communities": {"community"}}
+    flat = xr.open_dataset(store.path, engine="popdask")
+    for name, variables in layers.items():
+        for variable in variables:
+            xr.testing.assert_identical(tree[name][variable], flat[variable])
+
+
+def test_the_licence_of_the_data_is_told(tmp_path):
+    folder = tmp_path / "frames"
+    small.small_world().write(folder)
+    for path in folder.glob("*.tif"):
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(licence="CC BY 4.0, the office of numbers")
+    held = communities.run(small.job(folder, tmp_path / "s.icechunk")).store.dataset()
+    assert held.attrs["license"] == "CC BY 4.0, the office of numbers"
+
+
+def test_a_crs_without_a_number_is_told_in_full():
+    crs = CRS.from_proj4("+proj=laea +lat_0=12 +lon_0=34 +datum=WGS84")
+    cells = small.small_world().population["population"][0].rio.write_crs(crs)
+    said = grid_attributes(with_axes(cells.to_dataset()))
+    zarr_cm.validate_all(said)
+    assert "proj:code" not in said and CRS.from_wkt(said["proj:wkt2"]) == crs
