@@ -138,7 +138,11 @@ def _coded_labels(labels: np.ndarray) -> dict[str, Any]:
     codes = np.maximum(labels.astype(np.int64), -1) + 1
     dtype = np.min_scalar_type(int(codes.max(initial=0)))
     content = codes.astype(dtype.newbyteorder("<")).tobytes()
-    return {"codes": pack(content), "dtype": dtype.name, "labels": int(codes.max(initial=0))}
+    told = {"codes": pack(content), "dtype": dtype.name, "labels": int(codes.max(initial=0))}
+    return told | {
+        "cells": int((codes > 0).sum()),
+        "shown": f"{len(np.unique(codes[codes > 0])):,}",
+    }
 
 
 def _coded_amounts(values: np.ndarray) -> dict[str, Any]:
@@ -151,7 +155,12 @@ def _coded_amounts(values: np.ndarray) -> dict[str, Any]:
     codes[values <= 0] = NOBODY_CODE
     some = values > 0
     codes[some] = FIRST + np.round(STEPS * steps[some]).astype(np.uint8)
-    return {"codes": pack(codes.tobytes()), "dtype": "uint8", "low": low, "high": high}
+    most = np.nanmax(values, initial=0)
+    told = {"codes": pack(codes.tobytes()), "dtype": "uint8", "low": low, "high": high}
+    return told | {
+        "cells": int(some.sum()),
+        "shown": f"{most:,.4g}" if most < 1000 else f"{most:,.0f}",
+    }
 
 
 #: Few people are near to the page's own colour, many stand out from it.
@@ -221,6 +230,19 @@ def layer_key(layer: Layer, maps: Overview, cell: str) -> dict[str, Any]:
             for number in numbers
         ]
     return key
+
+
+def map_table(layers: Sequence[Layer], maps: Overview, span: Sequence[str]) -> dict[str, Any]:
+    """Put what the map shows into a table: a row for each layer and frame."""
+    rows = [
+        (layer.title, label, f"{maps.rows * maps.cols:,}", f"{frame['cells']:,}", frame["shown"])
+        for layer in layers
+        for label, frame in zip(span, maps.frames[layer.name], strict=True)
+    ]
+    return {
+        "head": ("layer", "frame", "cells of the map", "coloured", "most, or kinds"),
+        "rows": rows,
+    }
 
 
 def themes() -> dict[str, dict[str, Any]]:

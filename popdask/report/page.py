@@ -25,7 +25,7 @@ from typing import Any
 
 from bokeh.resources import Resources
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -39,13 +39,14 @@ from popdask.report.maps import (
     finest,
     layer_key,
     layer_setup,
+    map_table,
     pack,
     pyramid,
     themes,
 )
 from popdask.report.places import places_content
 from popdask.report.products import population_content, scenes_content
-from popdask.report.tables import latest_stages, record_tables
+from popdask.report.tables import figure_table, latest_stages, record_tables
 from popdask.store.records import MAIN, Finished
 from popdask.store.repository import RegionStore
 from popdask.tracking.names import GEONAMES_CREDIT
@@ -136,7 +137,7 @@ def markup(picture: Picture, number: int) -> str:
     text = _svg(picture.figure)
     if len(text) > LARGE:
         text = min(text, *_with_pixels(picture.figure), key=len)
-    return _inlined(text, number)
+    return _inlined(text, number, picture.title)
 
 
 def _svg(figure: Figure) -> str:
@@ -158,14 +159,15 @@ def _with_pixels(figure: Figure) -> Iterator[str]:
     yield _svg(figure)
 
 
-def _inlined(text: str, number: int) -> str:
+def _inlined(text: str, number: int, title: str) -> str:
     """Cut what a page does not need, and let ink and ids be the page's."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = text.replace(INK, "currentColor").replace("#000000", "currentColor")
     text = text.replace(MAIN_COLOUR, "var(--main)")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", text)
-    return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
 MOST_BYTES = 20_000_000
@@ -260,6 +262,7 @@ def write_report(
             "text": each.text,
             "markup": page.Markup(markup(each, number)),
             "wide": each.wide,
+            "table": figure_table(each.figure),
         }
         for number, each in enumerate(pictures)
     ]
@@ -292,6 +295,7 @@ def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overvi
         map_note=content.map_note,
         parts=[{"id": f"part-{part}", "title": PARTS[part]} for part in PARTS if part in shown],
         layers=[layer_key(layer, maps, cell) for layer in content.layers],
+        map_table=map_table(content.layers, maps, content.times),
         labels=content.times,
         frames=layer_elements(maps.frames),
         setup=inline_json(_setup(content, maps, cell)),

@@ -19,7 +19,7 @@ from popdask.blocks.sums import LabelSums, frames_of, sum_frames, tabulate, to_f
 from popdask.plot.style import Grid, year
 from popdask.report import plots, tables
 from popdask.report.maps import Content, Layer
-from popdask.report.plots import LANES, timeline_plots
+from popdask.report.plots import LANES, timeline_plots, timeline_tables
 from popdask.store.repository import RegionStore
 from popdask.tracking.describe import data_gaps
 from popdask.tracking.tracks import split_off
@@ -127,7 +127,10 @@ def places_content(region: RegionStore, branch: str) -> Content:
         colours={each.name: each.colours for each in followed},
         followed=words,
         filling={
-            "followed": [w | {"lanes": e.lanes} for w, e in zip(words, followed, strict=True)],
+            "followed": [
+                one | {"lanes": e.lanes, "timeline": timeline_tables(e.places, e.events, span)}
+                for one, e in zip(words, followed, strict=True)
+            ],
             "sizes": _sizes(followed),
             "balance": _balance(balance, span, counted.one, counted.many),
         },

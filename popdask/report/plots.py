@@ -36,7 +36,7 @@ from bokeh.models import (
     WheelZoomTool,
 )
 
-from popdask.plot.style import Grid
+from popdask.plot.style import INK, Grid
 from popdask.report.tables import Columns
 from popdask.tracking.tracks import split_off
 
@@ -78,11 +78,12 @@ def map_plot(grid: Grid) -> Any:
     plot.image_rgba(source=raster, origin="top_left" if grid.upright else "bottom_left",
                     anchor="top_left" if grid.upright else "bottom_left")  # fmt: skip
     for name, width, alpha in (("joints", 1, 0.5), ("trails", 2, 1)):
-        source = Source({"xs": [], "ys": [], "colour": []}, name=name)
+        source = Source({"xs": [], "ys": [], "colour": [], "dash": []}, name=name)
         plot.multi_line("xs", "ys", source=source, line_color="colour", line_width=width,
-                        line_alpha=alpha, line_join="round")  # fmt: skip
-    spots = Source({"x": [], "y": [], "size": [], "colour": []}, name="spots")
-    plot.scatter("x", "y", source=spots, size="size", color="colour", line_color="#ffffff")
+                        line_alpha=alpha, line_join="round", line_dash="dash")  # fmt: skip
+    spots = Source({"x": [], "y": [], "size": [], "colour": [], "mark": []}, name="spots")
+    plot.scatter("x", "y", source=spots, size="size", color="colour", line_color="#ffffff",
+                 marker="mark")  # fmt: skip
     plot.add_layout(_scale_bar(plot.x_range))
     plot.js_on_event(Tap, CustomJS(code="report.tap(cb_obj.x, cb_obj.y)"))
     plot.js_on_event(MouseMove, CustomJS(code="report.hover(cb_obj)"))
@@ -137,7 +138,7 @@ def balance_plot(balance: pd.DataFrame, many: str = "communities") -> Any:
     width = bar_width(times)
     source = Source(data)
     plot.vbar_stack(["inside", "outside"], x="time", width=width, color=[MAIN, QUIET],
-                    source=source, line_alpha=0,
+                    source=source, line_alpha=0, hatch_pattern=["blank", "dot"], hatch_color=INK,
                     legend_label=[f"in {many}", "outside them"])  # fmt: skip
     plot.y_range.start = 0
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
@@ -238,6 +239,15 @@ def ticks(axis: Any, labels: Mapping[int, str]) -> None:
 
 LANES = 40
 EVENTS = {"split": "#ee6677", "merge": "#4477aa", "appear": "#228833", "vanish": "#aa3377"}
+EVENT_WORDS = {
+    "split": "split off",
+    "merge": "merged",
+    "appear": "appeared",
+    "vanish": "vanished",
+}
+# So that colours are told apart by more than colour.
+HATCHES = ["right_diagonal_line", "blank", "dot", "horizontal_line"]
+MARKS = {"split": "triangle", "merge": "inverted_triangle"}
 
 
 class _Turn(NamedTuple):
@@ -288,23 +298,58 @@ def _track_names(there: pd.DataFrame) -> Mapping[int, str]:
     return {track: f"track {track}" for track in there["track"].unique().tolist()}
 
 
-def _count_plot(news: pd.DataFrame, times: np.ndarray, layer: str) -> Any:
+def timeline_tables(communities: Columns, events: Columns, span: list[str]) -> dict[str, Any]:
+    """Give what the timeline shows as tables: events of every frame, and the lanes."""
+    news, there = pd.DataFrame(events), pd.DataFrame(communities)
+    counts = _event_counts(news, len(span))
+    rows = [
+        (label, *(f"{counts[event][frame]:,}" for event in EVENTS))
+        for frame, label in enumerate(span)
+    ]
+    turns, names = _turns(news), _track_names(there)
+    lanes = there[there["track"].isin(list(_lanes(there, turns)))].sort_values("frame")
+    lives = [
+        (
+            names[track],
+            f"{span[life['frame'].iloc[0]]} to {span[life['frame'].iloc[-1]]}",
+            f"{life['people'].iloc[0]:,.0f}",
+            f"{life['people'].iloc[-1]:,.0f}",
+            *(
+                ", ".join(span[turn.frame] for turn in turns if turn[1:3] == (event, track)) or "–"
+                for event in MARKS
+            ),
+        )
+        for track in sorted(set(lanes["track"].tolist()))
+        for life in [lanes[lanes["track"] == track]]
+    ]
+    head = ("track", "followed", "people, first", "people, last", "a part of a split", "merged")
+    return {
+        "events": {"head": ("frame", *EVENT_WORDS.values()), "rows": rows},
+        "lanes": {"head": head, "rows": lives},
+    }
+
+
+def _event_counts(news: pd.DataFrame, frames: int) -> dict[str, list[int]]:
     """Count the events of every frame; that everything appears in the first one is no news."""
     happened = {event: (news["event"] == event).to_numpy() for event in EVENTS}
     happened["split"] = split_off(news["event"], news["track"], news["parents"])
     happened["appear"] = happened["appear"] & (news["frame"] > 0).to_numpy()
-    counts = {
-        event: np.bincount(news["frame"][rows], minlength=len(times)).tolist()
+    return {
+        event: np.bincount(news["frame"][rows], minlength=frames).tolist()
         for event, rows in happened.items()
     }
+
+
+def _count_plot(news: pd.DataFrame, times: np.ndarray, layer: str) -> Any:
+    """Draw how many events every frame has."""
+    counts = _event_counts(news, len(times))
     plot = chart(f"events-{layer}", times, height=210)
     source = Source({"time": milliseconds(times), **counts})
-    labels = {"split": "split off", "merge": "merged", "appear": "appeared", "vanish": "vanished"}
     plot.vbar_stack(list(EVENTS), x="time", width=bar_width(times), source=source,
-                    color=list(EVENTS.values()), line_alpha=0,
-                    legend_label=[labels[event] for event in EVENTS])  # fmt: skip
+                    color=list(EVENTS.values()), line_alpha=0, hatch_pattern=HATCHES,
+                    hatch_color="#ffffff", legend_label=list(EVENT_WORDS.values()))  # fmt: skip
     plot.y_range.start = 0
-    rows = [(labels[event], f"@{event}") for event in EVENTS]
+    rows = [(words, f"@{event}") for event, words in EVENT_WORDS.items()]
     plot.add_tools(hover([("", "@time{%F}"), *rows], mode="mouse"))
     legend_above(plot)
     plot.add_layout(now(f"events-{layer}", milliseconds(times)[0]))
@@ -380,7 +425,8 @@ def _draw_joints(
 ) -> None:
     """Draw a line between the lane of a parent and that of what became of it."""
     borders = _borders(at)
-    joints: dict[str, list[Any]] = {"x": [], "y0": [], "y1": [], "colour": [], "mark": []}
+    joints: dict[str, list[Any]] = {"x": [], "y0": [], "y1": [], "colour": [], "mark": [],
+                                    "shape": []}  # fmt: skip
     for turn in turns:
         began = turn.track not in turn.parents  # else the track goes on, as its largest piece
         for parent in turn.parents:
@@ -391,9 +437,11 @@ def _draw_joints(
                 joints["y1"].append(lanes[turn.track])
                 joints["colour"].append(colours[str(turn.track if began else parent)])
                 joints["mark"].append(EVENTS[turn.event])
+                joints["shape"].append(MARKS[turn.event])
     source = Source(joints)
     plot.segment("x", "y0", "x", "y1", source=source, line_color="colour", line_width=1.5)
-    plot.scatter("x", "y1", source=source, color="mark", size=7, line_color="#ffffff")
+    plot.scatter("x", "y1", source=source, color="mark", size=9, line_color="#ffffff",
+                 marker="shape")  # fmt: skip
 
 
 def _borders(at: list[float]) -> list[float]:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import shapely
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from pydantic import BaseModel
 
 from popdask.config.load import JOBS, table_of
@@ -119,6 +121,54 @@ def track_colours(tracks: pd.DataFrame) -> Mapping[str, str]:
         str(number): "#{:02x}{:02x}{:02x}".format(*colour)
         for number, colour in zip(numbers.tolist(), colours.tolist(), strict=True)
     }
+
+
+MOST_MARKS = 60  # of a series, that are listed one by one
+
+
+def figure_table(figure: Figure) -> dict[str, Any]:
+    """Put what a figure shows into a table: a row for each mark, or one for a series of many."""
+    rows = [
+        (panel, series, *pair)
+        for number, axes in enumerate(figure.axes, 1)
+        for panel in [axes.get_title() or axes.get_ylabel() or f"panel {number}"]
+        for series, x, y in _series(axes)
+        for pair in _pairs(axes, np.asarray(x), np.asarray(y))
+    ]
+    return {"head": ("panel", "series", "x", "y"), "rows": rows}
+
+
+def _series(axes: Axes) -> Iterator[tuple[str, Any, Any]]:
+    """The marks of a panel: lines, bars, dots and the cells of images."""
+    for line in axes.lines:
+        yield _label(line, "line"), *line.get_data()
+    for bars in axes.containers:
+        patches = getattr(bars, "patches", ())
+        middles = [bar.get_x() + bar.get_width() / 2 for bar in patches]
+        yield _label(bars, "bars"), middles, [bar.get_height() for bar in patches]
+    for dots in axes.collections:
+        if len(places := np.ma.getdata(dots.get_offsets())):
+            yield _label(dots, "dots"), places[:, 0], places[:, 1]
+    for image in axes.images:
+        cells = np.asarray(image.get_array())[..., :1].astype(float)
+        yield f"image of {cells.shape[0]} × {cells.shape[1]} cells", [0], [cells.size]
+
+
+def _label(mark: Any, otherwise: str) -> str:
+    label = str(mark.get_label())
+    return otherwise if label.startswith("_") else label
+
+
+def _pairs(axes: Axes, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, ...]]:
+    if len(x) > MOST_MARKS:
+        some = [np.asarray(values)[np.isfinite(values)] for values in (x, y)]
+        yield tuple(f"{len(x):,}: {v.min():.4g} to {v.max():.4g}" for v in some)
+        return
+    for place in zip(x, y, strict=True):
+        yield tuple(
+            str(axis.get_major_formatter().format_data_short(value))
+            for axis, value in zip((axes.xaxis, axes.yaxis), place, strict=True)
+        )
 
 
 def plain(values: Any) -> list[Any]:

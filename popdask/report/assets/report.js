@@ -205,7 +205,7 @@ const report = (() => {
   }
 
   function paths() {
-    const none = {xs: [], ys: [], colour: []};
+    const none = {xs: [], ys: [], colour: [], dash: []};
     const {trails, joints} = state.tracks ? world.paths(state.frame, colours, world.family(state.track), state.size) : {trails: none, joints: none};
     const all = [...world.byFrame[state.frame].values()];
     const most = Math.max(...all.map((row) => row.people), 1);
@@ -218,6 +218,7 @@ const report = (() => {
       x: rows.map((row) => row.x), y: rows.map((row) => row.y),
       size: rows.map((row) => 4 + 12 * Math.sqrt(row.people / most)),
       colour: rows.map((row) => colours[row.track]),
+      mark: rows.map((row) => markOf(row.track)),
     };
   }
 
@@ -336,6 +337,9 @@ const report = (() => {
       time: life.map((row) => setup.milliseconds[row.frame]), people: life.map((row) => row.people),
       area: life.map((row) => row.area), velocity: life.map((row) => row.velocity ?? NaN),
     };
+    $("curve-numbers").replaceChildren(plainTable(
+      ["frame", "people", "area, km²", "velocity, km per year"],
+      life.map((row) => [labels[row.frame], count(row.people), decimals(row.area, 1), decimals(row.velocity, 2)])));
     for (const name of ["people", "area", "velocity"]) {
       if (!$(`plot-${name}`)) continue;
       const most = Math.max(...life.map((row) => row[name] ?? 0));

@@ -15,7 +15,8 @@ class Table {
     this.pages = make("span", {class: "pages"}, this.back, this.on);
     place.append(
       make("div", {class: "find"}, this.search, this.found, this.pages),
-      make("div", {class: "scroll"}, make("table", {}, make("thead", {}, this.head), this.body)),
+      make("div", {class: "scroll", role: "region", tabindex: 0, "aria-label": `Table of ${word}`},
+        make("table", {}, make("thead", {}, this.head), this.body)),
     );
     this.heads = columns.map((column, i) => make("th",
       {scope: "col", class: column.number ? "number" : null},
@@ -54,7 +55,8 @@ class Table {
   draw(shown) {
     const page = shown.slice(this.first, this.first + this.size);
     this.body.replaceChildren(...page.map((row) => make("tr",
-      {class: this.isChosen(row) ? "chosen" : null, onclick: () => this.pick(row)},
+      {class: this.isChosen(row) ? "chosen" : null, tabindex: 0, onclick: () => this.pick(row),
+        onkeydown: (event) => { if (event.key === "Enter") this.pick(row); }},
       ...this.columns.map((column) =>
         make("td", {class: column.number ? "number" : null}, column.text(row))))));
     this.heads.forEach((head, i) => head.setAttribute("aria-sort",
@@ -73,6 +75,14 @@ function finder(text) {
   const plain = (number) => number.replaceAll(",", "");
   const numbers = new Set((text.match(/\d[\d,.]*/g) ?? []).map((number) => plain(number.replace(/[,.]+$/, ""))));
   return (word) => /^[\d,.]+$/.test(word) ? numbers.has(plain(word)) : text.includes(word);
+}
+
+// What a picture shows, as a plain table.
+function plainTable(head, rows) {
+  const cells = (tag, row, more) => make("tr", {}, ...row.map((text, i) =>
+    make(tag, {class: i > 0 ? "number" : null, ...more}, text)));
+  return make("table", {}, make("thead", {}, cells("th", head, {scope: "col"})),
+    make("tbody", {}, ...rows.map((row) => cells("td", row, {}))));
 }
 
 // Numbers by size, texts by alphabet; what there is not of goes below everything.

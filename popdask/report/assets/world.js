@@ -54,12 +54,13 @@ class World {
 
   // The paths of tracks up to a frame, and the steps from one track to another.
   paths(frame, colours, family, least = 0) {
-    const trails = {xs: [], ys: [], colour: []}, joints = {xs: [], ys: [], colour: []};
+    const trails = {xs: [], ys: [], colour: [], dash: []};
+    const joints = {xs: [], ys: [], colour: [], dash: []};
     for (const [track, rows] of this.byTrack) {
       if (family && !family.has(track)) continue;
       const past = rows.filter((row) => row.frame <= frame);
       if (!past.some((row) => row.people >= least)) continue;
-      if (past.length > 1) add(trails, past, colours[track]);
+      if (past.length > 1) add(trails, past, colours[track], dashOf(track));
       for (const row of past) {
         for (const {row: parent} of row.parents) {
           const known = !family || family.has(parent.track);
@@ -74,10 +75,17 @@ class World {
   }
 }
 
-function add(lines, rows, colour) {
+// Tracks of like colours differ in their lines and marks: who sees no colours tells them apart.
+const DASHES = [[], [8, 3], [3, 3], [8, 3, 2, 3], [14, 4]];
+const MARKS = ["circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star"];
+const dashOf = (track) => DASHES[track % DASHES.length];
+const markOf = (track) => MARKS[track % MARKS.length];
+
+function add(lines, rows, colour, dash = []) {
   lines.xs.push(rows.map((row) => row.x));
   lines.ys.push(rows.map((row) => row.y));
   lines.colour.push(colour);
+  lines.dash.push(dash);
 }
 
 function rowsOf(columns) {
