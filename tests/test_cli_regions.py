@@ -4,7 +4,10 @@ import json
 import re
 import time
 
+import geopandas as gpd
 import pytest
+import rasterio
+import shapely
 from distributed import LocalCluster
 
 from popdask.cli import entry
@@ -87,6 +90,29 @@ def test_a_schedule_from_its_first_night_to_a_failure_and_its_mending(
     code, said, _ = popdask("schedule", jobs, "--retry")
     assert code == 0 and "bergen: nothing to do" in said
     assert "oslo" not in said and "1 left out: their last run ended well" in said
+
+
+def test_regions_lie_where_their_frames_do_whether_planned_or_run(
+    popdask, jobs, frames, scheduler, tmp_path
+):
+    assert popdask("run", jobs / "oslo.toml", "--cluster", scheduler)[0] == 0
+    write(jobs, "lost", tmp_path / "nowhere")
+    told = json.loads(popdask("status", jobs, "--geojson")[1])
+    by_name = {each["properties"]["region"]: each for each in told["features"]}
+    states = {name: each["properties"]["state"] for name, each in by_name.items()}
+    assert states == {"bergen": "never run", "lost": "never run", "oslo": "done"}
+    assert by_name["lost"]["geometry"] is None
+    (tmp_path / "regions.geojson").write_text(json.dumps(told))
+    found = gpd.read_file(tmp_path / "regions.geojson").set_index("region").to_crs(3035)
+    with rasterio.open(next(frames.glob("*.tif"))) as file:
+        box = shapely.box(*file.bounds)
+    for name in ("bergen", "oslo"):
+        outline = found.geometry[name]
+        assert outline.symmetric_difference(box).area < 1e-3 * box.area
+        assert by_name[name]["bbox"] == pytest.approx(
+            shapely.bounds(gpd.GeoSeries([box.segmentize(1000)], crs=3035).to_crs(4326)[0]),
+            abs=0.01,
+        )
 
 
 def test_regions_that_others_hold_leave_with_75(popdask, jobs, tmp_path):

@@ -297,6 +297,9 @@ def status(
     json: Annotated[
         bool, typer.Option("--json", help="A list of regions, for programs to read.")
     ] = False,
+    geojson: Annotated[
+        bool, typer.Option("--geojson", help="Where the regions lie, too, for maps to show.")
+    ] = False,
     log: Logs = None,
 ) -> None:
     """Tell what is finished, what is under way, and what a run would compute; change nothing.
@@ -304,16 +307,18 @@ def status(
     Several jobs are a table: what readers see, how old it is, and runs that failed since.
     """
     from popdask.workflow.operations import status
-    from popdask.workflow.regions import find_regions, status_table
+    from popdask.workflow.regions import find_regions, regions_geojson, status_table
 
-    if len(jobs) == 1 and not jobs[0].is_dir() and not json:
+    if len(jobs) == 1 and not jobs[0].is_dir() and not (json or geojson):
         show.show_status(status(load_job_with(jobs[0], set_ or ())))
         return
     if set_:
         raise InputError("--set is for one job, and this is a table of many; leave it out")
     regions = find_regions(jobs)
-    found = status_table(regions, log)
-    (show.show_json if json else show.show_standings)(found)
+    if geojson:
+        show.show_geojson(regions_geojson(regions, log))
+    else:
+        (show.show_json if json else show.show_standings)(status_table(regions, log))
     if any(region.job is None for region in regions):
         raise typer.Exit(2)
 

@@ -322,6 +322,11 @@ def show_json(standings: Sequence[Standing]) -> None:
     say_json([asdict(one) for one in standings])
 
 
+def show_geojson(features: Mapping[str, Any]) -> None:
+    """Print where regions lie and how they stand."""
+    say(json.dumps(features, indent=1, ensure_ascii=False))
+
+
 def show_verified(verified: Verified) -> None:
     """Print what differs from what was computed, or that nothing does."""
     for note in verified.notes:

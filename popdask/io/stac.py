@@ -7,7 +7,7 @@ table. Links are relative, so the folder can be moved and put behind a web serve
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def _collection(
 def _item(name: str, stamp: pd.Timestamp, rasters: Mapping[str, Path], sha256: Sums) -> pystac.Item:
     """Tell of a frame where and when it is, and which rasters it has."""
     with rasterio.open(next(iter(rasters.values()))) as file:
-        geometry, bbox = _footprint(file)
+        geometry, bbox = footprint(file.crs, _bounds(file))
         item = pystac.Item(name, geometry, bbox, _utc(stamp), {})
         code = file.crs.to_epsg()
         ProjectionExtension.ext(item, add_if_missing=True).apply(
@@ -210,20 +210,20 @@ def _colours(file: rasterio.DatasetReader) -> dict[int, str]:
     return hexadecimal if len(hexadecimal) <= 256 else {}
 
 
-def _footprint(file: rasterio.DatasetReader) -> tuple[dict[str, Any], list[float]]:
-    """Outline of a raster in WGS 84, and its bounds."""
-    west, south, east, north = _bounds(file)
+def footprint(crs: Any, bounds: Sequence[float]) -> tuple[dict[str, Any], list[float]]:
+    """Outline in WGS 84 of what lies west, south, east and north, and its bounds there."""
+    west, south, east, north = bounds
     x, y = np.linspace(west, east, _CORNERS), np.linspace(south, north, _CORNERS)
     ring: list[Any] = [(x, south), (east, y), (x[::-1], north), (west, y[::-1])]
     points = np.concatenate([np.column_stack(np.broadcast_arrays(*side))[:-1] for side in ring])
     corners = [tuple(map(float, point)) for point in [*points, points[0]]]
     outline = {"type": "Polygon", "coordinates": [corners]}
     geometry = rasterio.warp.transform_geom(
-        file.crs, "OGC:CRS84", outline, antimeridian_cutting=True, precision=_DIGITS
+        crs, "OGC:CRS84", outline, antimeridian_cutting=True, precision=_DIGITS
     )
-    bounds = rasterio.warp.transform_bounds(file.crs, "OGC:CRS84", west, south, east, north)
-    geometry, bounds = _turned(geometry, bounds)
-    return geometry, [round(bound, _DIGITS) for bound in bounds]
+    ends = rasterio.warp.transform_bounds(crs, "OGC:CRS84", west, south, east, north)
+    geometry, ends = _turned(geometry, ends)
+    return geometry, [round(end, _DIGITS) for end in ends]
 
 
 def _turned(

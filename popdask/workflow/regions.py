@@ -5,7 +5,8 @@ Many regions in one run, one after the other: what is stale of each, on one clus
 Each region has its own job file, lock, store and log. One that fails, or whose job file is wrong,
 leaves the others running.
 
-How many regions stand, one line for each: the last good run, its age, and failures since.
+How many regions stand, one line for each: the last good run, its age, and failures since; and
+where they lie, as GeoJSON.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +24,12 @@ from popdask.config.load import load_job
 from popdask.config.settings import Job
 from popdask.errors import ClusterError, InputError
 from popdask.io import paths
+from popdask.io.grids import grid_of
 from popdask.io.secrets import without_keys
+from popdask.io.stac import footprint
 from popdask.store.content import READ_ERRORS
 from popdask.store.repository import RegionStore
+from popdask.workflow.frames import FramesJob, open_source
 from popdask.workflow.pipelines import pipeline_of
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runlog import Attempt, End, RunLog, read_runs
@@ -271,3 +275,32 @@ def _seen(store: RegionStore) -> tuple[str | None, str | None, int]:
     except KeyError:  # published before runs were put on record
         return None, None, frames
     return record["tag"], record["finished"], frames
+
+
+def regions_geojson(regions: Sequence[Region], folder: str | Path | None = None) -> dict[str, Any]:
+    """Tell how regions stand and where they lie: a feature each, without geometry if unknown."""
+    features = []
+    for region, standing in zip(regions, status_table(regions, folder), strict=True):
+        place = None if region.job is None else _place(region.job)
+        geometry, bounds = place or (None, None)
+        feature = {"type": "Feature", "properties": asdict(standing), "geometry": geometry}
+        features.append(feature | ({"bbox": bounds} if bounds else {}))
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _place(job: Job) -> tuple[dict[str, Any], list[float]] | None:
+    """The outline of what readers see, else of the frames that a run would read."""
+    unreadable: tuple[type[Exception], ...] = (InputError, *READ_ERRORS, *paths.failures())
+    store = RegionStore(job.output.store)
+    try:
+        if store.history():
+            seen = store.dataset()
+        elif isinstance(job, FramesJob):
+            seen = open_source(job)
+        else:
+            return None  # a mosaic's place is known when its cells are
+        grid = grid_of(seen[next(iter(seen.data_vars))])
+    except unreadable:
+        return None  # how the region stands says why
+    west, south, east, north = grid.boundingbox.bbox
+    return footprint(grid.crs, (west, south, east, north))
