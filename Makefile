@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 PEERS := .venv-peers
+SCHEDULERS := .venv-schedulers
 export POPDASK_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: install demo docs test test-faults test-slurm lint bench clean
+.PHONY: install demo docs test test-faults test-slurm test-schedulers lint bench clean
 
 install: $(READY)
 
@@ -33,6 +34,16 @@ test-faults: $(READY)
 test-slurm: $(READY)
 	$(BIN)/python -m pytest -q tests/slurm
 
+# Prefect and Airflow want other versions of the same libraries: each has an environment of its own.
+test-schedulers: $(READY) $(SCHEDULERS)/.installed
+	$(BIN)/python -m pytest -q tests/schedulers
+
+$(SCHEDULERS)/.installed:
+	for name in prefect airflow; do $(PYTHON) -m venv $(SCHEDULERS)/$$name || exit 1; done
+	$(SCHEDULERS)/prefect/bin/python -m pip install -q 'prefect>=3.4'
+	$(SCHEDULERS)/airflow/bin/python -m pip install -q 'apache-airflow>=3.1'
+	touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,5 +60,5 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) out build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(SCHEDULERS) out build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,7 +48,13 @@ Bounds = Annotated[tuple[int, int], BeforeValidator(_bounds)]
 
 
 class ClusterFile(BaseModel):
-    """Where a job runs; without ``class`` and ``address`` it is this machine."""
+    """Where a job runs; without ``class`` and ``address`` it is this machine.
+
+    Examples
+    --------
+    >>> ClusterFile(address="tcp://head:8786", needed=4).needed
+    4
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True

@@ -60,19 +60,43 @@ EXTRAS = {"dask_jobqueue": "hpc", "dask_kubernetes": "kubernetes", "dask_gateway
 
 
 class NoWorkersError(ClusterError):
-    """The workers that a run needs did not come; the message says what the queue says."""
+    """The workers that a run needs did not come; the message says what the queue says.
+
+    Examples
+    --------
+    >>> issubclass(NoWorkersError, ClusterError)
+    True
+    """
 
 
 class LostSchedulerError(ClusterError):
-    """The scheduler of a run has ended, and its workers are lost with it."""
+    """The scheduler of a run has ended, and its workers are lost with it.
+
+    Examples
+    --------
+    >>> issubclass(LostSchedulerError, ClusterError)
+    True
+    """
 
 
 class LostWorkersError(ClusterError):
-    """Work of a run found no worker for longer than the cluster file allows."""
+    """Work of a run found no worker for longer than the cluster file allows.
+
+    Examples
+    --------
+    >>> issubclass(LostWorkersError, ClusterError)
+    True
+    """
 
 
 class VersionError(ClusterError):
-    """The scheduler or a worker has another popdask or Python than the run."""
+    """The scheduler or a worker has another popdask or Python than the run.
+
+    Examples
+    --------
+    >>> issubclass(VersionError, ClusterError)
+    True
+    """
 
 
 @dataclass(frozen=True)

@@ -29,4 +29,10 @@ class ClusterError(RuntimeError):
     """A run has no cluster, or none any more: no fault of the job's, and worth another try.
 
     The message is one sentence. Its kinds are in `popdask.cluster`.
+
+    Examples
+    --------
+    >>> raise ClusterError("no worker came within 5 min")
+    Traceback (most recent call last):
+    popdask.errors.ClusterError: no worker came within 5 min
     """

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from html import unescape
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +27,8 @@ from tests.pipelines import small
 from tests.report import test_settlements
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+api_reference = import_module("api_reference")
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
@@ -119,6 +122,14 @@ def test_every_public_name_has_a_place_that_can_be_linked(site):
     known = {name for kind, names in inventory.items() if kind.startswith("py:") for name in names}
     homes = {f"{popdask._HOME_OF[name]}.{name}" for name in popdask.__all__ if name[0] != "_"}
     assert homes and not homes - known
+
+
+def test_the_reference_lists_public_names_alone(site):
+    with (site / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, path: path)
+    listed = {name for kind in ("py:function", "py:class") for name in inventory[kind]}
+    public = {f"{module}.{name}" for module, name in api_reference.public()}
+    assert len(listed) > 100 and not listed - public
 
 
 def test_every_link_within_the_site_leads_somewhere(pages):

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import inspect
+from importlib import import_module
 from itertools import pairwise
 
 import pytest
@@ -85,6 +86,44 @@ def test_it_has_an_example(name):
     assert examples
     assert not all(example.options.get(doctest.SKIP) for example in examples)
     assert any(name in example.source + example.want for example in examples)
+
+
+ROOMS = (
+    "cluster",
+    "config",
+    "datasets",
+    "imagery",
+    "io",
+    "metrics",
+    "plot",
+    "report",
+    "store",
+    "synthetic",
+    "tracking",
+)
+
+
+def offered():
+    """What packages offer beside the verbs: (package, name, the thing)."""
+    for room in ROOMS:
+        package = import_module(f"popdask.{room}")
+        for name in getattr(package, "__all__", ()):
+            found = getattr(package, name)
+            if inspect.isroutine(found) or inspect.isclass(found):
+                yield room, name, found
+
+
+def test_what_packages_offer_has_an_example_too():
+    told, parser = list(offered()), doctest.DocTestParser()
+    lacking = [
+        f"{room}.{name}"
+        for room, name, found in told
+        if all(
+            example.options.get(doctest.SKIP)
+            for example in parser.get_examples(inspect.getdoc(found) or "")
+        )
+    ]
+    assert len(told) > 100 and lacking == []
 
 
 def test_the_rooms_are_there_without_an_import_of_their_own():

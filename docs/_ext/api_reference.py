@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import re
+from functools import cache
 from importlib import import_module
 from itertools import groupby
 from types import ModuleType
@@ -35,17 +36,64 @@ def first_line(what: Any) -> str:
     return (what.__doc__ or "").strip().splitlines()[0]
 
 
+#: Packages that offer public names of their own.
+PACKAGES = (
+    "cluster",
+    "config",
+    "datasets",
+    "errors",
+    "imagery",
+    "io",
+    "metrics",
+    "plot",
+    "report",
+    "store",
+    "synthetic",
+    "tracking",
+)
+
+
+#: What public functions take and give beside, or are made for.
+BESIDE = frozenset(
+    {
+        ("popdask.blocks.sampling", "gather_cells"),
+        ("popdask.blocks.sampling", "sample_cells"),
+        ("popdask.imagery.evaluation", "scores_by_density"),
+        ("popdask.imagery.model", "Normalisation"),
+        ("popdask.imagery.networks", "Network"),
+        ("popdask.imagery.scenes", "scene_examples"),
+        ("popdask.imagery.training", "Progress"),
+        ("popdask.tracking.encoder", "EncoderConfig"),
+        ("popdask.tracking.encoder", "Scaling"),
+        ("popdask.tracking.registration", "ShiftedFrame"),
+    }
+)
+
+
+@cache
+def public() -> frozenset[tuple[str, str]]:
+    """Every public function and class: the module that has it, and its name there."""
+    offered = [(popdask, name) for name in homes()]
+    for package in map(import_module, (f"popdask.{name}" for name in PACKAGES)):
+        offered += [(package, name) for name in getattr(package, "__all__", ())]
+    found = ((name, getattr(package, name)) for package, name in offered)
+    told = ((what.__module__, name) for name, what in found if hasattr(what, "__module__"))
+    return BESIDE.union(told)
+
+
 def members(module: ModuleType) -> list[str]:
-    """List the functions and classes that a module offers.
+    """List the public functions and classes of a module, or of a package that offers them.
 
     Models of settings are left out: the references of job files and cluster files describe them.
     """
-    own = [name for name, what in vars(module).items() if _is_own(name, what, module)]
-    return [name for name in getattr(module, "__all__", own) if _is_code(getattr(module, name))]
+    offered = getattr(module, "__all__", vars(module))
+    named = [name for name in offered if _is_public(name, getattr(module, name), module)]
+    return [name for name in named if _is_code(getattr(module, name))]
 
 
-def _is_own(name: str, what: Any, module: ModuleType) -> bool:
-    return not name.startswith("_") and getattr(what, "__module__", None) == module.__name__
+def _is_public(name: str, what: Any, module: ModuleType) -> bool:
+    home = getattr(what, "__module__", "")
+    return (home, name) in public() and (home == module.__name__ or hasattr(module, "__all__"))
 
 
 def _is_code(what: Any) -> bool:
@@ -84,6 +132,8 @@ class Modules(SphinxDirective):
         found = {home for home in homes().values() if home.startswith(packages) == wanted}
         lines: list[str] = []
         for name in sorted(found | set(self.content)):
+            if not members(import_module(name)):
+                continue
             lines += [name, "-" * len(name), "", f".. automodule:: {name}"]
             lines += [f"   :members: {', '.join(members(import_module(name)))}", ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)

@@ -265,7 +265,15 @@ class CommunitiesSettlements(SettlementRules):
 
 
 class CommunitiesJob(settings.Job):
-    """A region's frames, and how communities are found and followed in them."""
+    """A region's frames, and how communities are found and followed in them.
+
+    Examples
+    --------
+    >>> output = {"store": "out/oslo.icechunk"}
+    >>> job = CommunitiesJob(name="oslo", input={"frames": "pop_{time:%Y}.tif"}, output=output)
+    >>> job.communities.eps
+    10.0
+    """
 
     pipeline: Literal["communities"] = "communities"
     """The product."""
@@ -299,7 +307,15 @@ class SettlementLinks(Settings):
 
 
 class SettlementsJob(settings.Job):
-    """A region's frames, and the settlements that are followed in them."""
+    """A region's frames, and the settlements that are followed in them.
+
+    Examples
+    --------
+    >>> output = {"store": "out/oslo.icechunk"}
+    >>> job = SettlementsJob(name="oslo", input={"frames": "pop_{time:%Y}.tif"}, output=output)
+    >>> job.pipeline
+    'settlements'
+    """
 
     pipeline: Literal["settlements"] = "settlements"
     """The product."""
@@ -369,7 +385,15 @@ class ScenesOutput(settings.Output):
 
 
 class ScenesJob(settings.Job):
-    """A region's aerial images, and how their cells are grouped."""
+    """A region's aerial images, and how their cells are grouped.
+
+    Examples
+    --------
+    >>> output = {"store": "out/town.icechunk"}
+    >>> job = ScenesJob(name="town", input={"mosaic": "town.tif"}, output=output)
+    >>> job.pipeline
+    'scenes'
+    """
 
     pipeline: Literal["scenes"] = "scenes"
     """The product."""
@@ -602,7 +626,16 @@ class PopulationOutput(settings.Output):
 
 
 class PopulationJob(settings.Job):
-    """A region's aerial images, and how people are estimated in them."""
+    """A region's aerial images, and how people are estimated in them.
+
+    Examples
+    --------
+    >>> output = {"store": "out/town.icechunk"}
+    >>> cells = {"counts": "people.tif"}
+    >>> job = PopulationJob(name="town", input={"mosaic": "town.tif"}, cells=cells, output=output)
+    >>> job.single_stage
+    False
+    """
 
     pipeline: Literal["population"] = "population"
     """The product."""

@@ -55,7 +55,13 @@ class Output(Settings):
 
 
 class Job(Settings):
-    """One region and one product."""
+    """One region and one product.
+
+    Examples
+    --------
+    >>> Job(name="oslo", pipeline="settlements", output={"store": "out/oslo.icechunk"}).name
+    'oslo'
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """The region's name, of letters, digits, ``_``, ``.`` and ``-``."""
@@ -130,6 +136,12 @@ def settings_rows(job: Job) -> list[tuple[str, Any, str]]:
     -------
     list of (name, value, meaning)
         Dotted names, such as ``flow.alpha``.
+
+    Examples
+    --------
+    >>> job = Job(name="oslo", pipeline="settlements", output={"store": "out/oslo.icechunk"})
+    >>> [name for name, _, _ in settings_rows(job)][:2]
+    ['name', 'title']
     """
     return list(_rows(job))
 

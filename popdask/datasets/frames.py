@@ -37,7 +37,14 @@ CC_BY_URL = "https://creativecommons.org/licenses/by/4.0/"
 
 @dataclass(frozen=True)
 class Credit:
-    """The credit that a data set asks for."""
+    """The credit that a data set asks for.
+
+    Examples
+    --------
+    >>> credit = Credit("WorldPop", "WorldPop (2025).", "https://www.worldpop.org")
+    >>> credit.licence_url.rpartition("/licenses/")[2]
+    'by/4.0/'
+    """
 
     title: str
     """Its name."""
@@ -123,7 +130,14 @@ MANIFEST, CREDITS = "fetched.json", "CREDITS.txt"
 
 @dataclass(frozen=True)
 class Fetched:
-    """Frames that were fetched."""
+    """Frames that were fetched.
+
+    Examples
+    --------
+    >>> credit = Credit("WorldPop", "WorldPop (2025).", "https://www.worldpop.org")
+    >>> print(Fetched({}, "data/lux_{time:%Y}.tif", credit, new=0).setting)
+    frames = "data/lux_{time:%Y}.tif"
+    """
 
     frames: dict[int, Path]
     """File of each year."""

@@ -34,7 +34,13 @@ _TILE = re.compile(r"R([1-9]\d?)_C([1-9]\d?)")
 
 @dataclass(frozen=True)
 class TileGrid:
-    """Where the tiles of one projection lie."""
+    """Where the tiles of one projection lie.
+
+    Examples
+    --------
+    >>> TileGrid("EPSG:4326", -180.0, 90.0, 10.0, rows=18, columns=36).columns
+    36
+    """
 
     crs: str
     """The projection."""

@@ -146,7 +146,14 @@ Tell = Callable[[str], None]
 
 
 class FetchError(Exception):
-    """A file could not be fetched; the message is one sentence."""
+    """A file could not be fetched; the message is one sentence.
+
+    Examples
+    --------
+    >>> raise FetchError("the server does not answer")
+    Traceback (most recent call last):
+    popdask.datasets.transfer.FetchError: the server does not answer
+    """
 
 
 class MissingFileError(FetchError):
@@ -155,7 +162,13 @@ class MissingFileError(FetchError):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for."""
+    """How long a server is waited for.
+
+    Examples
+    --------
+    >>> Patience(attempts=2).wait
+    1.0
+    """
 
     attempts: int = 6
     """Attempts in a row that bring nothing new, before a transfer is given up."""

@@ -84,7 +84,13 @@ def write_colours(raster: Path_, colours: np.ndarray) -> Path:
 
 
 def colours_path(raster: Path_) -> Path:
-    """Name the file beside a raster in which GDAL keeps what the format has no room for."""
+    """Name the file beside a raster in which GDAL keeps what the format has no room for.
+
+    Examples
+    --------
+    >>> colours_path("out/classes.tif").name
+    'classes.tif.aux.xml'
+    """
     raster = Path(raster)
     return raster.with_name(f"{raster.name}.aux.xml")
 

@@ -66,6 +66,15 @@ def people_beyond(
     ------
     InputError
         If a frame is missing, or holds impossible counts.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from popdask.synthetic import moving_cities
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     first, second = moving_cities(frames=6).write(folder)[:2]
+    ...     len(people_beyond({"2000": first, "2001": second}))  # none is on another grid
+    0
     """
     times = {frame_time(time): str(path) for time, path in frames.items()}
     paths = {time: times[time] for time in sorted(times)}
@@ -81,7 +90,15 @@ def people_beyond(
 
 
 def beyond_texts(table: pd.DataFrame) -> Iterable[str]:
-    """Say of each frame how many people lie beyond the grid, where some do."""
+    """Say of each frame how many people lie beyond the grid, where some do.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> told = {"time": [pd.Timestamp(2006, 1, 1)], "raster": [200.0], "beyond": [3.0]}
+    >>> list(beyond_texts(pd.DataFrame(told)))
+    ['3.0 of the 200.0 people of 2006-01-01 (1.50%) lie beyond the grid of the first frame']
+    """
     for _, row in table[table["beyond"] > 0].iterrows():
         day, total, beyond = time_text(row["time"]), row["raster"], row["beyond"]
         yield (
@@ -97,6 +114,12 @@ def check_beyond(table: pd.DataFrame, most: float) -> None:
     ------
     InputError
         If it is more than `most` of a frame's people.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> told = {"time": [pd.Timestamp(2006, 1, 1)], "raster": [200.0], "beyond": [3.0]}
+    >>> check_beyond(pd.DataFrame(told), most=0.02)
     """
     over = table[table["beyond"] > most * table["raster"]]
     if len(over):

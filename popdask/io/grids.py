@@ -49,6 +49,13 @@ def grid_of(array: xr.DataArray) -> GeoBox:
     ------
     InputError
         If there is no CRS or no regular grid.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> frame = xr_zeros(GeoBox.from_bbox((0, 0, 4, 2), "EPSG:3035", resolution=1))
+    >>> grid_of(frame[:, 1:]).boundingbox.bbox
+    (1.0, 0.0, 4.0, 2.0)
     """
     grid = array.odc.geobox
     if grid is None or grid.crs is None:

@@ -199,6 +199,14 @@ def with_tracks(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoD
     -------
     GeoDataFrame
         With ``track`` (int64) after ``community``, in the order of ``communities``.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> key = {"time": pd.to_datetime(["2006-01-01"]), "community": [0]}
+    >>> found = gpd.GeoDataFrame(key, geometry=[shapely.box(0, 0, 1, 1)], crs=3035)
+    >>> with_tracks(found, pd.DataFrame({**key, "track": [7]}))["track"].tolist()
+    [7]
     """
     key = ["time", "community"]
     numbers = tracks.drop_duplicates(key).set_index(key)["track"]
@@ -279,6 +287,17 @@ def link_lines(
     GeoDataFrame
         The links with ``until``, the time of the target, after ``time``; ``geometry`` (LineString,
         or Point where the two centroids are one).
+
+    Examples
+    --------
+    >>> import shapely
+    >>> times = pd.to_datetime(["2006-01-01", "2007-01-01"])
+    >>> boxes = [shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)]
+    >>> found = gpd.GeoDataFrame({"time": times, "community": [0, 0]}, geometry=boxes, crs=3035)
+    >>> found["centroid"] = found.centroid
+    >>> links = pd.DataFrame({"time": times[:1], "source": [0], "target": [0], "people": [5.0]})
+    >>> link_lines(links, found).length.tolist()
+    [2.0]
     """
     stamps = pd.DatetimeIndex(np.unique(communities["time"] if times is None else times))
     following = pd.Series(stamps[1:], index=stamps[:-1])

@@ -81,6 +81,14 @@ def match_cities(
     pandas.DataFrame
         One row per time and community that shares people with a city: time, community, city,
         people (shared with that city), core (whether it stands for the city in that frame).
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> world = moving_cities(frames=6)
+    >>> match = match_cities(world.labels, world.labels, world.population.population)
+    >>> bool((match["community"] == match["city"]).all())
+    True
     """
     if not 0 < heart <= 1:
         raise InputError(f"heart is {heart}, but it is a share of a city's people: give 0 to 1")
@@ -141,6 +149,14 @@ def city_events(tracks: pd.DataFrame, match: pd.DataFrame) -> pd.DataFrame:
         what is not judged: ``"rings"``, events of other communities of a city; ``"within"``,
         splits and mergers of a core with rings; and ``"elsewhere"``, events of communities that
         share nobody with any city.
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> world = moving_cities(frames=6)
+    >>> match = match_cities(world.labels, world.labels, world.population.population)
+    >>> len(city_events(world.truth, match)) > 0
+    True
     """
     rows = tracks.merge(match[["time", "community", "city", "core"]], how="left")
     cores = rows[rows["core"].eq(True)].astype({"city": np.int64})

@@ -49,7 +49,15 @@ def known_cells(**arrays: Any) -> list[NDArray[np.float64]]:
 
 @dataclass(frozen=True)
 class CountScores:
-    """How well estimated people agree with the truth, cell by cell and in total."""
+    """How well estimated people agree with the truth, cell by cell and in total.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from popdask.metrics import count_scores
+    >>> count_scores(np.array([10.0, 0.0]), np.array([8.0, 0.0])).mae
+    1.0
+    """
 
     cells: int
     """Cells that were compared."""
@@ -160,7 +168,15 @@ def _mean(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class PresenceScores:
-    """How well inhabited cells are told from empty ones."""
+    """How well inhabited cells are told from empty ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from popdask.metrics import presence_scores
+    >>> presence_scores(np.array([1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0])).recall
+    1.0
+    """
 
     cells: int
     """Cells that were compared."""

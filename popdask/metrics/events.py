@@ -23,7 +23,14 @@ KINDS = ("grow", "shrink", "appear", "vanish", "merge", "split")
 
 @dataclass(frozen=True, eq=False)
 class PlantedScores:
-    """Reported events against planted ones."""
+    """Reported events against planted ones.
+
+    Examples
+    --------
+    >>> empty = pd.DataFrame({"planted": [], "found": []})
+    >>> PlantedScores(empty, empty, empty, steps=100).steps
+    100
+    """
 
     kinds: pd.DataFrame
     """Indexed by event: ``planted``, ``found`` (counts), ``recall`` (NaN where none was planted),

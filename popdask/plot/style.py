@@ -243,6 +243,14 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 120) -> Path:
     -------
     Path
         The file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from matplotlib.figure import Figure
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_figure(Figure(), f"{folder}/maps/empty.png").name
+    'empty.png'
     """
     with atomic_path(path) as unfinished:
         figure.savefig(unfinished, dpi=dpi)

@@ -73,7 +73,13 @@ def render(**filling: Any) -> str:
 
 
 def is_page(path: Path) -> bool:
-    """Tell whether a file is a page of popdask's."""
+    """Tell whether a file is a page of popdask's.
+
+    Examples
+    --------
+    >>> is_page(Path("out/nowhere.html"))
+    False
+    """
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -120,7 +126,14 @@ LARGE = 400_000  # bytes, from which a figure may be smaller with its map or its
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of a report, with the words that go with it."""
+    """A figure of a report, with the words that go with it.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> Picture("How many classes", "The bend is where more do not help.", Figure()).wide
+    False
+    """
 
     title: str
     """What it shows."""
@@ -244,6 +257,12 @@ def write_report(
     Notes
     -----
     Uses the current Dask client, if there is one, else Dask's default scheduler.
+
+    Examples
+    --------
+    >>> write_report(RegionStore("out/nowhere.icechunk"), "out/report.html")
+    Traceback (most recent call last):
+    popdask.errors.InputError: out/nowhere.icechunk holds no results yet: run the job first.
     """
     record = region.run_record() if record is None else record
     pipeline = record.get("settings", {}).get("pipeline", "communities")

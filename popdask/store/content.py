@@ -123,7 +123,13 @@ def join_checksums(parts: Iterable[np.uint64]) -> str:
 
 
 def file_checksum(content: bytes) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Examples
+    --------
+    >>> file_checksum(b"people")[:8]
+    'c9022680'
+    """
     return hashlib.sha256(content).hexdigest()
 
 
@@ -135,7 +141,14 @@ READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
 
 
 class NoResultError(InputError, KeyError):
-    """A store has no result of that name; the message says which it has."""
+    """A store has no result of that name; the message says which it has.
+
+    Examples
+    --------
+    >>> raise NoResultError.of("table", "link", ["links"])
+    Traceback (most recent call last):
+    popdask.store.content.NoResultError: the store has no table 'link'; expected one of these: links
+    """
 
     __str__ = Exception.__str__  # a KeyError's puts the sentence into quotes
 
@@ -154,14 +167,26 @@ class NoResultError(InputError, KeyError):
 
 
 def table_bytes(frame: pd.DataFrame) -> bytes:
-    """Write a table, with or without geometry, as the bytes of a (Geo)Parquet file."""
+    """Write a table, with or without geometry, as the bytes of a (Geo)Parquet file.
+
+    Examples
+    --------
+    >>> table_bytes(pd.DataFrame({"people": [3]}))[:4]
+    b'PAR1'
+    """
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 
 def read_table(content: bytes) -> pd.DataFrame:
-    """Read a table from the bytes of a Parquet file; a GeoDataFrame where it has geometry."""
+    """Read a table from the bytes of a Parquet file; a GeoDataFrame where it has geometry.
+
+    Examples
+    --------
+    >>> read_table(table_bytes(pd.DataFrame({"people": [3]})))["people"].tolist()
+    [3]
+    """
     import geopandas
     import pyarrow.parquet
 

@@ -38,6 +38,12 @@ class StoreError(RuntimeError):
     """The store cannot be read or written: a full disk, lost permissions, a server out of reach.
 
     What was committed is whole, and readers see the last finished run.
+
+    Examples
+    --------
+    >>> raise StoreError("the disk is full")
+    Traceback (most recent call last):
+    popdask.store.location.StoreError: the disk is full
     """
 
 

@@ -48,12 +48,25 @@ _log = logging.getLogger(__name__)
 
 
 class RegionBusyError(RuntimeError):
-    """Another run holds the region."""
+    """Another run holds the region.
+
+    Examples
+    --------
+    >>> raise RegionBusyError("another run holds the region")
+    Traceback (most recent call last):
+    popdask.store.lock.RegionBusyError: another run holds the region
+    """
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a region."""
+    """Who holds a region.
+
+    Examples
+    --------
+    >>> print(Owner("ada", "node7", 4711, "2026-01-01T00:00:00+00:00"))
+    ada on node7, process 4711, since 2026-01-01T00:00:00+00:00
+    """
 
     user: str
     host: str

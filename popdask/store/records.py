@@ -168,7 +168,13 @@ MAIN, WORK = "main", "work"
 
 @dataclass(frozen=True)
 class Finished:
-    """A stage that was computed and committed."""
+    """A stage that was computed and committed.
+
+    Examples
+    --------
+    >>> Finished("flow", "1 of 18 frames", "2026-01-01T00:00:00+00:00", 3.0, 10).seconds
+    3.0
+    """
 
     stage: str
     """Its name."""
@@ -188,7 +194,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """A finished run.
+
+    Examples
+    --------
+    >>> stage = Finished("flow", "1 of 18 frames", "2026-01-01T00:00:00+00:00", 3.0, 10)
+    >>> Run("run-1", stage.started, stage.started, (stage, stage), {}).seconds
+    6.0
+    """
 
     tag: str
     """Its tag in the repository."""

@@ -65,7 +65,13 @@ ASIDE = "rollback"
 
 @dataclass(frozen=True)
 class Expired:
-    """What was taken away."""
+    """What was taken away.
+
+    Examples
+    --------
+    >>> Expired(("run-20260101T000000.000000Z",), 4096).bytes
+    4096
+    """
 
     runs: tuple[str, ...]
     """Tags of the runs, the newest first."""

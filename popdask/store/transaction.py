@@ -211,6 +211,21 @@ class Transaction:
     ----------
     amounts : Mapping of int
         How much there is to do in each stage, to be put down beside the time that it takes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from popdask.store import RegionStore
+    >>> from popdask.synthetic import moving_cities
+    >>> people = moving_cities(frames=6).population[["population"]].isel(time=[0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     region = RegionStore(f"{folder}/drawn.icechunk")
+    ...     with region.lock():
+    ...         work = region.begin(people.coords.to_dataset())
+    ...         work.write_frames("population", people.chunk(), [0], {"work": "1 frame"})
+    ...         work.publish("run-1")
+    ...     list(region.dataset())
+    ['population']
     """
 
     def __init__(

@@ -39,7 +39,13 @@ CHANGE = 0.05
 
 @dataclass(frozen=True)
 class City:
-    """One city's life, a step per frame."""
+    """One city's life, a step per frame.
+
+    Examples
+    --------
+    >>> City(0, ((10.0, 10.0), (10.0, 12.0)), (900, 950), ((3.0, 3.0),) * 2).people
+    (900, 950)
+    """
 
     track: int
     """Its number, which is also its label in the true label maps."""

@@ -283,7 +283,13 @@ def _sun(year: int, salt: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class OrthophotoWorld:
-    """A window of the drawn country in one year: its picture, its houses, its people."""
+    """A window of the drawn country in one year: its picture, its houses, its people.
+
+    Examples
+    --------
+    >>> OrthophotoWorld((0.2, 0.1), seed=1).shape_km
+    (0.2, 0.1)
+    """
 
     shape_km: tuple[float, float]
     """Extent northward and eastward."""
