@@ -19,6 +19,7 @@ extensions = [
     "api_reference",
     "command_reference",
     "mathml",
+    "picture",
     "settings_reference",
 ]
 exclude_patterns = ["_build", "_ext"]
@@ -59,7 +60,15 @@ html_static_path = ["_static"]
 html_css_files = ["popdask.css"]
 html_show_sourcelink = False
 # Pages by themselves have nothing beside them to go to.
-_ALONE = ("index", "first-hour", "compare", "troubleshooting", "architecture", "checklist")
+_ALONE = (
+    "index",
+    "first-hour",
+    "gallery",
+    "compare",
+    "troubleshooting",
+    "architecture",
+    "checklist",
+)
 html_sidebars: dict[str, list[str]] = {page: [] for page in _ALONE}
 html_theme_options = {
     "show_toc_level": 2,
