@@ -337,9 +337,11 @@ const report = (() => {
       time: life.map((row) => setup.milliseconds[row.frame]), people: life.map((row) => row.people),
       area: life.map((row) => row.area), velocity: life.map((row) => row.velocity ?? NaN),
     };
+    const moves = life.some((row) => row.velocity !== undefined);
     $("curve-numbers").replaceChildren(plainTable(
-      ["frame", "people", "area, km²", "velocity, km per year"],
-      life.map((row) => [labels[row.frame], count(row.people), decimals(row.area, 1), decimals(row.velocity, 2)])));
+      ["frame", "people", "area, km²", ...(moves ? ["velocity, km per year"] : [])],
+      life.map((row) => [labels[row.frame], count(row.people), decimals(row.area, 1),
+        ...(moves ? [decimals(row.velocity ?? null, 2)] : [])])));
     for (const name of ["people", "area", "velocity"]) {
       if (!$(`plot-${name}`)) continue;
       const most = Math.max(...life.map((row) => row[name] ?? 0));
