@@ -16,10 +16,12 @@ origin, whatever the chunks are, so that the sum is the same to the bit, and mem
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from numbers import Integral
 from typing import Any, NamedTuple
 
+import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -38,6 +40,7 @@ FLOOR = 1.0  # power below this share of the mean counts for less
 WIDTH = 0.8  # cells, the standard deviation of the peak
 LEAST_SHIFT = 0.5  # cells
 LEAST_RISE = 0.01  # of the peak above the correlation at rest
+SURE = 16.0  # noises of the surface that it must rise by; 14 were seen where all is noise
 
 Spectrum = NDArray[np.complexfloating]
 
@@ -54,7 +57,7 @@ class ShiftedFrame(NamedTuple):
 def displacement(population: xr.DataArray) -> pd.DataFrame:
     """Measure by how many cells every frame lies away from the one before it.
 
-    Eager: one pass over the cells, one call of :func:`dask.compute`.
+    Eager: one pass over the cells, and another over frames that seem to lie apart.
 
     Parameters
     ----------
@@ -67,7 +70,8 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
         One row per pair of successive frames: ``time`` and ``next``; ``dy`` and ``dx`` (cells by
         which the next lies further down and to the right, NaN where one of them is empty);
         ``response`` (the share of the frames' common power that agrees on this shift, 0 to 1);
-        ``suspicious`` (half a cell or more, and clearly better than no shift).
+        ``suspicious`` (half a cell or more, better than no shift beyond what chance does, and
+        more cells fit it than do not: otherwise some towns have moved, not the frame).
 
     Raises
     ------
@@ -103,23 +107,17 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
     check_array("population", population, "time", "y", "x")
     cube = population.transpose("time", "y", "x")
     times = cube["time"].to_numpy()
-    peaks = np.empty((0, 4))
+    peaks = np.empty((0, 5))
     if len(times) > 1:
         frames = da.asarray(cube.data).rechunk((1, BLOCK, BLOCK))
-        spectra = sum_frames(_cross_spectrum, frames[:-1], frames[1:], add=_added, finish=_peak)
+        finish = partial(_peak, shape=frames.shape[1:])
+        spectra = sum_frames(_cross_spectrum, frames[:-1], frames[1:], add=_added, finish=finish)
         peaks = np.array(spectra.compute().tolist())
-    dy, dx, response, at_rest = peaks.T
-    far = np.hypot(dy, dx) >= LEAST_SHIFT
-    return pd.DataFrame(
-        {
-            "time": times[:-1],
-            "next": times[1:],
-            "dy": dy,
-            "dx": dx,
-            "response": response,
-            "suspicious": far & (response - at_rest >= LEAST_RISE),
-        }
-    )
+    dy, dx, response, at_rest, noise = peaks.T
+    least = np.maximum(LEAST_RISE, SURE * noise)
+    suspicious = (np.hypot(dy, dx) >= LEAST_SHIFT) & (response - at_rest >= least)
+    places = {"time": times[:-1], "next": times[1:], "dy": dy, "dx": dx, "response": response}
+    return pd.DataFrame({**places, "suspicious": _agreed(cube, dy, dx, suspicious)})
 
 
 def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
@@ -247,10 +245,12 @@ def _spectrum(tile: NDArray) -> Spectrum:
     return scipy.fft.rfft2(levels.astype(np.float32), s=(TILE, TILE)).astype(np.complex128)
 
 
-def _peak(spectrum: Spectrum | None) -> tuple[float, float, float, float]:
-    """Find the shift (dy, dx), the correlation there and that at rest, each up to 1."""
+def _peak(
+    spectrum: Spectrum | None, shape: Sequence[int]
+) -> tuple[float, float, float, float, float]:
+    """Find the shift (dy, dx), the correlation there and that at rest, each up to 1, and noise."""
     if spectrum is None:
-        return np.nan, np.nan, 0.0, 0.0
+        return np.nan, np.nan, 0.0, 0.0, 0.0
     down, right = scipy.fft.fftfreq(TILE)[:, None], scipy.fft.rfftfreq(TILE)
     low = np.exp(-2 * (np.pi * WIDTH) ** 2 * (down**2 + right**2))
     power = np.abs(spectrum)
@@ -262,7 +262,16 @@ def _peak(spectrum: Spectrum | None) -> tuple[float, float, float, float]:
         (place + _vertex(line[[place - 1, place, (place + 1) % TILE]]) + TILE / 2) % TILE - TILE / 2
         for place, line in ((row, surface[:, column]), (column, surface[row]))
     )
-    return float(dy), float(dx), float(surface[row, column]), float(surface[0, 0])
+    found = dy, dx, surface[row, column], surface[0, 0], _noise(surface, shape)
+    return tuple(map(float, found))  # type: ignore[return-value]
+
+
+def _noise(surface: NDArray, shape: Sequence[int]) -> float:
+    """Estimate the standard deviation of the correlation where no shift is meant, by the median."""
+    rows, columns = (
+        np.arange(-(min(size, TILE) // 2), (min(size, TILE) + 1) // 2) for size in shape
+    )
+    return float(np.median(np.abs(surface[np.ix_(rows, columns)])) / 0.6745)
 
 
 def _vertex(values: NDArray) -> float:
@@ -270,6 +279,23 @@ def _vertex(values: NDArray) -> float:
     left, middle, right = np.log(np.maximum(values, 1e-6 * values[1]))
     bend = left - 2 * middle + right
     return float((left - right) / (2 * bend)) if bend else 0.0
+
+
+def _agreed(
+    cube: xr.DataArray, dy: NDArray, dx: NDArray, suspicious: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Keep those shifts that more cells fit than not: a few large towns may move by themselves."""
+    whole = {i: (round(dy[i]), round(dx[i])) for i in np.flatnonzero(suspicious).tolist()}
+    levels = xr.ufuncs.log1p(cube.clip(0).astype(np.float64))
+    votes = []
+    for i, (down, right) in whole.items():
+        before, after = levels[i].drop_vars("time", errors="ignore"), levels[i + 1]
+        at_rest, moved = abs(after - before), abs(after - before.shift(y=down, x=right))
+        votes.append((moved < at_rest).sum().data - (moved > at_rest).sum().data)
+    found = suspicious.copy()
+    for (i, shift), votes_for in zip(whole.items(), dask.compute(*votes), strict=True):
+        found[i] = votes_for > 0 or not any(shift)  # less than half a cell each way: no whole shift
+    return found
 
 
 def _bearing(dy: float, dx: float) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from popdask.errors import InputError
+from popdask.synthetic import moving_cities
 from popdask.tracking.registration import displacement, displacement_warnings, shift_frame
 from tests.tracking.worlds import country, moved
 
@@ -155,3 +156,34 @@ def test_oslo_lies_still_and_a_year_that_does_not_is_named():
     frames[3] = moved(frames[3], 0, 4)
     first, second = displacement_warnings(displacement(cube(*frames[2:5])))
     assert "lies 4.0 cells west" in first and "lies 4.0 cells east" in second
+
+
+@pytest.mark.parametrize("side", [16, 40, 100, 270])
+def test_draws_of_even_land_are_not_called_displaced(side):
+    """Nothing but noise has a highest peak, too."""
+    land = np.full((side, side + 10), 8.0)
+    found = displacement(cube(*(redrawn(land, draw) for draw in range(8))))
+    assert np.hypot(found["dy"], found["dx"]).max() > 1
+    assert not found["suspicious"].any()
+
+
+def test_a_few_towns_on_a_small_map_stand_still_and_move():
+    """The texture of towns is wide and their noise is fine: the peak may be anywhere near."""
+    rng = np.random.default_rng(7)
+    land = np.full((64, 64), 2.0)
+    for row, column in rng.integers(4, 55, (4, 2)):
+        land[row : row + 5, column : column + 5] = 600
+    still = displacement(cube(*(redrawn(land, draw) for draw in range(8))))
+    assert not still["suspicious"].any()
+    (row,) = displacement(cube(redrawn(land, 1), redrawn(moved(land, 3, -2), 2))).itertuples()
+    assert row.suspicious and [round(row.dy), round(row.dx)] == [3, -2]
+
+
+def test_towns_that_move_displace_no_country():
+    """Two of eleven cities move by 3 cells a year, and are the largest of this one."""
+    population = moving_cities(seed=5).population["population"]
+    assert (displacement(population)["dx"] > 1).all()
+    assert not displacement(population)["suspicious"].any()
+    there = population.copy()
+    there[1:] = population[1:].shift(x=4)
+    assert displacement(there[:2])["suspicious"].all()
