@@ -24,6 +24,7 @@ from popdask.errors import InputError
 
 EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
 TINY = 1e-6  # people that a difference of sums may be off by
+BETWEEN = 0.2  # part by which people between the pieces of a split or merger must change
 MOST = 0.5  # part of a community's cells that may lack data before nothing is said of it
 SUMS = ("people_source", "people_target", "variance", "missing")
 
@@ -54,8 +55,9 @@ class EventRules:
     """What held fewer people than this part of `min_people` (of the community's people, where that
     is 0) was not there: it is born, or dead. With 1 every community without a link is."""
     changed: bool = True
-    """Whether a split or merger needs people that came or went, by `sigma`, in one of the pieces or
-    in what lies between them; if not, communities whose border noise has moved split, too."""
+    """Whether a split or merger needs people that came or went, by `sigma` and a fifth, in what
+    lies between the pieces; if not, communities split, too, whose border noise has moved, or whose
+    class a change of their people."""
 
     def __post_init__(self) -> None:
         for name in ("growth", "sigma", "min_people"):
@@ -185,18 +187,13 @@ def pieces(
 
 
 def _changed(whole: np.ndarray, parts: np.ndarray, of: np.ndarray, sigma: float) -> np.ndarray:
-    """Tell of what has other people than before, beyond the noise, in a part or between them."""
-    rest = whole - [np.bincount(of, weights=part, minlength=whole.shape[1]) for part in parts]
-
-    def beyond(sums: np.ndarray) -> np.ndarray:
-        before, after, variance = sums
-        found: np.ndarray = ~(
-            np.abs(after - before) <= sigma * np.sqrt(np.maximum(variance, 0)) + TINY
-        )
-        return found
-
-    found = beyond(rest)
-    found[of[beyond(parts)]] = True
+    """Tell of what has other people than before, beyond noise, between its parts."""
+    before, after, variance = whole - [
+        np.bincount(of, weights=part, minlength=whole.shape[1]) for part in parts
+    ]
+    noise = sigma * np.sqrt(np.maximum(variance, 0))
+    least = np.maximum(noise, BETWEEN * np.maximum(before, after)) + TINY
+    found: np.ndarray = ~(np.abs(after - before) <= least)  # where it is not known, too
     return found
 
 

@@ -112,10 +112,14 @@ def test_pieces_part_and_join_where_people_came_or_went(between):
     assert ("split" in set(table["event"])) == (between == 400)
 
 
-def test_a_piece_that_grows_parts_from_the_rest():
+def test_a_piece_that_grows_out_of_the_rest_has_grown_and_nothing_has_split():
     population = people(world("0" * 8, "0" * 8))
     population[1, 0, 5:] = 1400.0
     table = history(world("00000000", "00000111"), population)
+    assert table["event"].tolist() == ["appear", "grow", "grow"]
+    assert table["track"].tolist() == [0, 0, 1] and table["parent"][2] == [0]
+    rules = EventRules(changed=False)
+    table = history(world("00000000", "00000111"), population, rules=rules)
     assert table["event"].tolist().count("split") == 2
 
 
