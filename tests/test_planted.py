@@ -213,11 +213,17 @@ def test_pieces_of_one_split_are_one_event():
 
 def test_a_community_sees_what_is_large_beside_it():
     mean = np.repeat([[[2000.0, 2000.0, 0.0, 100.0]]], 3, axis=0)
-    mean[1:, 0, 0] = 2500  # of 4000 people: 12.5 %
+    mean[1:, 0, 0] = 2600  # of 4000 people: 15 %, and 6.5 standard deviations
     mean[1:, 0, 3] = 125  # 25 %, but 1.7 standard deviations
     expected = LABELS.copy(data=mean)
-    events = pd.DataFrame({"frame": [1, 1], "event": "grow", "place": [0, 1]})
-    assert visible_events(LABELS, expected, events, PLACES).tolist() == [True, False]
+    events = pd.DataFrame({"frame": [1, 1], "event": "appear", "place": [0, 1]}, index=[7, 8])
+    (seen,) = visible_events(LABELS, expected, events, PLACES).to_dict("records")
+    assert seen == {"frame": 1, "event": "grow", "place": 0, "planted": 7, "sure": True}
+    mean[1:, 0, 1] = 1800  # 400 people more: 4.4 standard deviations
+    (seen,) = visible_events(LABELS, expected, events, PLACES).to_dict("records")
+    assert not seen["sure"]
+    mean[1:, 0, 1] = 1400  # others leave
+    assert visible_events(LABELS, expected, events, PLACES).empty
 
 
 def test_a_time_that_is_no_frame_is_refused():
