@@ -24,6 +24,7 @@ NAMES = (
     "quality",
     "regions",
     "events",
+    "moves",
     "planet",
 )
 ABOUT = """\

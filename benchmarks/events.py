@@ -209,9 +209,9 @@ def by_settlements(world: PlantedWorld) -> Told:
     labels = settlements(population, min_people=TOWN).compute()
     links, ends = compare_frames(labels.chunk(time=1), population, rule="overlap", memory=MEMORY)
     rules = EventRules(min_people=TOWN)
-    listed = _listed(labels, world.population)
+    table = listed(labels, world.population)
     when = labels["time"].values
-    return tracks(links, listed, rules=rules, ends=ends, memory=MEMORY, times=when), labels
+    return tracks(links, table, rules=rules, ends=ends, memory=MEMORY, times=when), labels
 
 
 def by_communities(world: PlantedWorld) -> Told:
@@ -223,13 +223,18 @@ def by_communities(world: PlantedWorld) -> Told:
 
 
 def _run(world: PlantedWorld, folder: Path) -> CommunitiesResult:
-    """Write the frames and a job without settings, and run it."""
-    for frame in world.population:
+    """Run a job without settings on the frames."""
+    return run(load_job(write_job(world.population, folder)))
+
+
+def write_job(population: xr.DataArray, folder: Path) -> Path:
+    """Write frames, and a communities job without settings."""
+    for frame in population:
         year = frame["time"].dt.year.item()
         frame.drop_vars("time").rio.to_raster(folder / f"world_{year}.tif")
     path = folder / "job.toml"
     path.write_text(_JOB)
-    return run(load_job(path))
+    return path
 
 
 def by_models(world: PlantedWorld, encoder: FittedEncoder, model: ClassModel) -> Told:
@@ -244,9 +249,9 @@ def by_models(world: PlantedWorld, encoder: FittedEncoder, model: ClassModel) ->
     memory = defaults[2].pop("memory")
     chosen = {"rule": defaults[1].rule, "share": defaults[1].share, "memory": memory}
     links, ends = compare_frames(labels.chunk(time=1), population, **chosen)
-    listed, when = _listed(labels, world.population), labels["time"].values
+    table, when = listed(labels, world.population), labels["time"].values
     rules = EventRules(**defaults[2])
-    return tracks(links, listed, rules=rules, ends=ends, memory=memory, times=when), labels
+    return tracks(links, table, rules=rules, ends=ends, memory=memory, times=when), labels
 
 
 def by_plain_rule(world: PlantedWorld) -> Told:
@@ -304,7 +309,7 @@ def _overlaps(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return found
 
 
-def _listed(labels: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
+def listed(labels: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
     """The people of every label of every frame."""
     tables = []
     for label, people in zip(labels, population, strict=True):
