@@ -3,8 +3,9 @@
 ``python -m benchmarks.trackers NAME cube.npy result.json`` measures one of them. It is also run by
 an interpreter that knows nothing of popdask, so everything is imported where it is used.
 
-A tracker does all of its work when it is called, and returns a function that reads its events as
-(frame, event, row, column); how events are read out of a peer's own words is said there.
+A tracker does all of its work when it is called, and returns two functions: one reads its events as
+(frame, event, row, column), one its objects as a cube of their numbers through time, 0 = none; how
+both are read out of a peer's own words is said there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from benchmarks.machine import measured
 THRESHOLD = 50
 SQUARE = np.ones((3, 3))  # cells that touch at a corner belong together
 Events = Iterator[tuple[int, str, float, float]]
-Read = Callable[[], Events]
+Read = tuple[Callable[[], Events], Callable[[], np.ndarray]]
 
 
 def popdask(cube: np.ndarray) -> Read:
@@ -57,7 +58,15 @@ def popdask(cube: np.ndarray) -> Read:
             for event, place in zip(rows["event"], places, strict=True):
                 yield frame, event, *place
 
-    return read
+    def numbers() -> np.ndarray:
+        cells = np.zeros(cube.shape, np.int64)
+        for frame, rows in found.groupby("time"):
+            own = np.zeros(labels[frame].max() + 2, np.int64)  # the last is of −1
+            own[rows["community"]] = rows["track"] + 1
+            cells[frame] = own[labels[frame]]
+        return cells
+
+    return read, numbers
 
 
 def plain(cube: np.ndarray) -> Read:
@@ -96,7 +105,11 @@ def plain(cube: np.ndarray) -> Read:
                 # a split is dated by its pieces
                 yield from ((at + (event == "split"), event, *place) for place in places)
 
-    return read
+    def numbers() -> np.ndarray:
+        owners = (np.append(0, track + 1) for track in tracks)
+        return np.stack([own[cells] for own, cells in zip(owners, labels, strict=True)])
+
+    return read, numbers
 
 
 def tobac(cube: np.ndarray) -> Read:
@@ -114,7 +127,7 @@ def tobac(cube: np.ndarray) -> Read:
     grid = {"time": times, "y": np.arange(cube.shape[1]) * 1e3, "x": np.arange(cube.shape[2]) * 1e3}
     field = xr.DataArray(cube, grid, ("time", "y", "x"), name="people")
     features = peer.feature_detection_multithreshold(field, dxy=1e3, threshold=[THRESHOLD])
-    _, features = peer.segmentation_2D(features, field, dxy=1e3, threshold=THRESHOLD)
+    mask, features = peer.segmentation_2D(features, field, dxy=1e3, threshold=THRESHOLD)
     cells = peer.linking_trackpy(features, None, dt=86_400.0, dxy=1e3, d_max=1e4)
     family = peer.merge_split.merge_split_MEST(cells, dxy=1e3, distance=2e4, frame_len=len(cube))
 
@@ -126,7 +139,14 @@ def tobac(cube: np.ndarray) -> Read:
         )
         yield from _changes(present.reset_index(), len(cube))
 
-    return read
+    def numbers() -> np.ndarray:
+        own = np.zeros(int(cells["feature"].max()) + 1, np.int64)
+        own[cells["feature"]] = np.where(cells["cell"] > 0, cells["cell"], 0)
+        alone = cells["feature"][cells["cell"] <= 0].to_numpy()  # linked to none
+        own[alone] = own.max() + 1 + np.arange(len(alone))
+        return own[mask.values]
+
+    return read, numbers
 
 
 def marex(cube: np.ndarray) -> Read:
@@ -177,7 +197,7 @@ def marex(cube: np.ndarray) -> Read:
             city = where.loc[int(found["ID"][position]), int(frame)]
             yield int(frame), "merge", city["row"], city["column"]
 
-    return read
+    return read, lambda: found["ID_field"].values.astype(np.int64)
 
 
 def _changes(present: pd.DataFrame, frames: int) -> Events:
@@ -210,7 +230,8 @@ def main(name: str, cube: str, result: str) -> None:
     """Measure one tracker, once it is compiled, and write what it found."""
     people = np.load(cube)
     TRACKERS[name](people[:4, :96, :96])
-    read, spent = measured(lambda: TRACKERS[name](people))
+    (read, numbers), spent = measured(lambda: TRACKERS[name](people))
+    np.save(Path(result).with_suffix(".numbers.npy"), numbers().astype(np.int32))
     events = [(int(frame), event, float(row), float(x)) for frame, event, row, x in read()]
     told = {"cpu": spent.cpu, "wall": spent.wall, "peak": spent.peak, "events": events}
     Path(result).write_text(json.dumps(told))

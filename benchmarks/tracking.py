@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.identities import Objects, scores
 from benchmarks.machine import Machine, Row, duration, times
+from benchmarks.trackers import THRESHOLD
 from popdask.synthetic import City, World
 
 HOME = Path(__file__).resolve().parent.parent
@@ -43,9 +45,10 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
             peers = ("tobac", "marex") if PEERS.exists() else ()
             peers = peers[:1] if side > 600 else peers  # marEx: half a minute at 600 already
             told = {name: track(name, cube) for name in ("popdask", "plain", *peers)}
+            kept = {name: identities(world, told[name], cube) for name in told}
         true = truth(world)
         ours = told.pop("popdask")
-        verdict = judge(ours["events"], true)
+        verdict = judge(ours["events"], true) + kept["popdask"]
         for name, theirs in told.items():
             yield Row(
                 "tracking",
@@ -54,7 +57,8 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
                 f"{NAMES[name]} {duration(theirs['cpu'])}",
                 times(theirs["cpu"] / ours["cpu"]),
                 also=f"{verdict}, {ours['peak'] / 2**20:.0f} MiB; "
-                f"peer {judge(theirs['events'], true)}, {theirs['peak'] / 2**20:.0f} MiB",
+                f"peer {judge(theirs['events'], true)}{kept[name]}, "
+                f"{theirs['peak'] / 2**20:.0f} MiB",
             )
 
 
@@ -66,7 +70,15 @@ def track(name: str, cube: Path) -> dict[str, Any]:
     done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} failed:\n{done.stderr[-2000:]}")
-    return json.loads(result.read_text())
+    return json.loads(result.read_text()) | {"numbers": result.with_suffix(".numbers.npy")}
+
+
+def identities(world: World, told: dict[str, Any], cube: Path) -> str:
+    """Score the numbers of a tracker's objects, in words."""
+    dense = np.load(cube) > THRESHOLD
+    true = Objects.of(np.where(dense, world.labels.values + 1, 0), truth(world), SLOT)
+    found = Objects.of(np.load(told["numbers"]), happened(told["events"]), SLOT)
+    return "".join(f", {name} {score:.3f}" for name, score in scores(true, found).items())
 
 
 def judge(found: list[Any], truth: set[Any]) -> str:
