@@ -28,9 +28,9 @@ _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_compiled
-def _people(cell: float) -> float:
-    """Read no data as nobody."""
-    return np.float64(cell) if cell == cell else 0.0
+def _people(cell: float, other: float) -> float:
+    """Read no data as what the other frame has there: as nobody where neither knows."""
+    return np.float64(cell) if cell == cell else np.float64(other) if other == other else 0.0
 
 
 @_compiled
@@ -50,8 +50,10 @@ def _gradient_row(
     lower_before, lower_after = before[lower], after[lower]
     total, downward, gain = rows[0, 1:], rows[1, 1:], rows[2, 1:]
     for x in range(width):
-        a, b = _people(upper_before[x]), _people(upper_after[x])
-        c, d = _people(lower_before[x]), _people(lower_after[x])
+        a = _people(upper_before[x], upper_after[x])
+        b = _people(upper_after[x], upper_before[x])
+        c = _people(lower_before[x], lower_after[x])
+        d = _people(lower_after[x], lower_before[x])
         total[x] = (a + b) + (c + d)
         downward[x] = (c + d) - (a + b)
         gain[x] = (b - a) + (d - c)

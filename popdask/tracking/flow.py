@@ -154,7 +154,8 @@ def _flow(
     frames = frames.rechunk({0: 1})
     if scheme.log:
         levels = {"dtype": np.float32, "meta": np.empty((0, 0, 0), np.float32)}
-        frames = da.map_blocks(_logarithms, frames, **levels)
+        missing = np.nan if scheme.scales == 1 else 0.0
+        frames = da.map_blocks(_logarithms, frames, missing=missing, **levels)
     if scheme.scales > 1:
         return _far_flow(frames, scheme, times, first)
     frames = merge_thin_chunks(frames, scheme.rim)
@@ -196,16 +197,17 @@ def _far_flow(
 
 
 @numba.njit(cache=True, nogil=True)
-def _log_cells(people: NDArray, levels: NDArray) -> None:
+def _log_cells(people: NDArray, levels: NDArray, missing: float) -> None:
     # Not NumPy's: the same cell gives the same bits wherever it lies in a block.
     for i in range(people.size):
-        levels[i] = np.log1p(max(np.float64(people[i]), 0.0)) if people[i] == people[i] else 0.0
+        known = people[i] == people[i]
+        levels[i] = np.log1p(max(np.float64(people[i]), 0.0)) if known else missing
 
 
-def _logarithms(people: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Log(1 + people); no data is nobody."""
+def _logarithms(people: NDArray[np.floating], missing: float) -> NDArray[np.float32]:
+    """Log(1 + people), and what no data is to be."""
     levels = np.empty(people.shape, np.float32)
-    _log_cells(np.ascontiguousarray(people).reshape(-1), levels.reshape(-1))
+    _log_cells(np.ascontiguousarray(people).reshape(-1), levels.reshape(-1), missing)
     return levels
 
 
@@ -288,7 +290,8 @@ def optical_flow(
     Parameters
     ----------
     population : DataArray of float, (time, y, x)
-        People per cell, NumPy or Dask; NaN (no data) is read as nobody.
+        People per cell, NumPy or Dask. NaN (no data) is read as nobody, and with one scale as what
+        the other of the two frames has there, so that nobody moves for a year that is missing.
     iterations : int, optional
         Updates of the whole field, at least 1. Each carries the motion one cell further into
         places where nothing changes, and makes a block borrow one more cell from its neighbours.

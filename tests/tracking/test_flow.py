@@ -28,13 +28,17 @@ def shifted(a, dt, dy, dx):
 
 
 def plain_gradient(frames, centering):
-    """E_x, E_y and E_t of all frames, each the sum over the eight corners of a cube."""
+    """E_x, E_y and E_t of all frames, each the sum over the eight corners of a cube.
+
+    A corner without data is the one of the other frame, and 0 where that has none either.
+    """
     x_offsets, y_offsets, t_offsets = (OFFSETS[c] for c in centering)
     gradient = np.zeros((3, *frames.shape))
     for (k, dt), (j, dy), (i, dx) in product(
         enumerate(t_offsets), enumerate(y_offsets), enumerate(x_offsets)
     ):
-        corner = shifted(frames, dt, dy, dx) / 4
+        cell, other = (shifted(frames, t, dy, dx) for t in (dt, t_offsets[1 - k]))
+        corner = np.nan_to_num(np.where(np.isnan(cell), other, cell)) / 4
         gradient[0] += corner * (2 * i - 1) / (x_offsets[1] - x_offsets[0])
         gradient[1] += corner * (2 * j - 1) / (y_offsets[1] - y_offsets[0])
         gradient[2] += corner * (2 * k - 1) / (t_offsets[1] - t_offsets[0])
@@ -51,7 +55,7 @@ def plain_mean(field):
 
 def plain_flow(people, iterations=1, alpha=10.0, centering=(0, 0, 0), warm_start=True):
     """The formula of the docstring, frame by frame in float64."""
-    gradient = plain_gradient(np.nan_to_num(people.astype(float), nan=0.0), centering)
+    gradient = plain_gradient(people.astype(float), centering)
     u, v = np.zeros((2, *people.shape))
     for t, (e_x, e_y, e_t) in enumerate(gradient.swapaxes(0, 1)):
         if warm_start and t > 0:
@@ -90,6 +94,20 @@ def test_equals_the_formula_in_every_centering(centering):
     people = invent((3, 9, 11))
     flow = optical_flow(cube(people), centering=centering)
     assert_matches_formula(flow, people, centering=centering)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_nobody_moves_for_a_year_that_is_missing(log):
+    """What has no data in one of two frames is the same in both; what never has is nobody."""
+    people = invent((4, 12, 14), empty=0.0)
+    people[1:], people[:, :, :3] = people[0], np.nan
+    settings = {"iterations": 3, "log": log}
+    still = optical_flow(cube(people), **settings)
+    people[2] = np.nan
+    missing = optical_flow(cube(people), **settings)
+    for t in (0, 1, 3):
+        np.testing.assert_array_equal(missing.u[t], still.u[t])
+        np.testing.assert_array_equal(missing.v[t], still.v[t])
 
 
 @pytest.mark.parametrize("warm_start", [True, False])
