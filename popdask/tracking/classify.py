@@ -205,11 +205,13 @@ def _classes_block(blocks: list[NDArray], **settings: NDArray) -> NDArray[np.int
 
 
 def _held_block(
-    latents: NDArray | list[NDArray], before: NDArray[np.int16], *, hold: float, **model: NDArray
+    latents: NDArray | list[NDArray], *past: NDArray[np.int16], hold: float, **model: NDArray
 ) -> NDArray[np.int16]:
-    """Classify a block (y, x, latent) of one frame, given the classes of the frame before."""
+    """Classify a block (y, x, latent) of one frame, given the classes of the frames before."""
     (block,) = latents if isinstance(latents, list) else (latents,)
-    rows = np.ascontiguousarray(block).reshape(-1, block.shape[-1])
+    rows, before = np.ascontiguousarray(block).reshape(-1, block.shape[-1]), past[-1]
+    for older in past[-2::-1]:
+        before = np.where(before >= 0, before, older)
     classes = held(rows, np.ascontiguousarray(before).reshape(-1), hold=hold, **model)
     return classes.reshape(block.shape[:-1])
 
@@ -229,9 +231,10 @@ def classify(
         How firmly a cell holds its class: it keeps that of the frame before unless another centre
         is nearer by more than this, in distances of standardised latents. Counts are noisy, and a
         cell half way between two centres changes class for no reason; 0.5 is enough to stop that.
-        With 0 frames do not know of each other. A cell without data has no class to keep.
-    first : DataArray of int, (y, x), optional
-        The classes of the frame before the first, where frames are appended.
+        With 0 frames do not know of each other. A cell that has no data for a frame keeps its class
+        behind it, and lets go of it after two.
+    first : DataArray of int, (y, x) or (time, y, x), optional
+        The classes of the frame before the first, or of the two before, where frames are appended.
 
     Returns
     -------
@@ -300,24 +303,35 @@ def _hold(
     if lazy:
         array = array.rechunk({-1: -1} if latent.ndim == 3 else {0: 1, -1: -1})
     frames = array[None] if latent.ndim == 3 else array
-    before: Any = np.full(frames.shape[1:3], -1, np.int16) if first is None else first.data
-    before = before.astype(np.int16)
-    if lazy:
-        before = da.asarray(before).rechunk(frames.chunks[1:3])
+    past = _past(frames, first)
     meta: NDArray = np.empty((0, 0), np.int16)
     found: list[Any] = []
     for frame in frames:
         if lazy:
-            frame = _after(frame, before) if found else frame
-            before = da.blockwise(
-                _held_block, "yx", frame, "yxl", before, "yx", dtype=np.int16, meta=meta,
+            frame = _after(frame, past[-1]) if found else frame
+            known = [part for classes in past for part in (classes, "yx")]
+            classes = da.blockwise(
+                _held_block, "yx", frame, "yxl", *known, dtype=np.int16, meta=meta,
                 hold=hold, **model,
             )  # fmt: skip
         else:
-            before = _held_block(frame, before, hold=hold, **model)
-        found.append(before)
+            classes = _held_block(frame, *past, hold=hold, **model)
+        found.append(classes)
+        past = [*past, classes][-REMEMBERED:]
     classes = da.stack(found) if lazy else np.stack(found)
     return classes[0] if latent.ndim == 3 else classes
+
+
+def _past(frames: Any, first: DataArray | None) -> list[Any]:
+    """List the classes (y, x) before the first of the frames (time, y, x, latent)."""
+    if first is None:
+        known: Any = np.full((1, *frames.shape[1:3]), -1, np.int16)
+    else:
+        known = first.transpose(..., "y", "x").data.astype(np.int16)
+        known = known[None] if first.ndim == 2 else known
+    if isinstance(frames, da.Array):
+        known = da.asarray(known).rechunk((1, *frames.chunks[1:3]))
+    return [*known][-REMEMBERED:]
 
 
 def _after(frame: da.Array, before: da.Array) -> da.Array:
@@ -339,13 +353,17 @@ def _check_hold(latent: DataArray, first: DataArray | None, hold: float) -> None
             f"latent has the dimensions {latent.dims}; expected (time, y, x, latent), for classes "
             "are held from frame to frame; transpose it, or give hold=0"
         )
-    if first is not None and (first.dims != ("y", "x") or first.shape != latent.shape[-3:-1]):
+    if first is not None and (
+        first.dims not in (("y", "x"), ("time", "y", "x"))
+        or first.shape[-2:] != latent.shape[-3:-1]
+    ):
         raise InputError(
             f"first has (dimensions, shape) {first.dims, first.shape}; expected ('y', 'x') and "
-            f"{latent.shape[-3:-1]}: give the classes of the one frame before"
+            f"{latent.shape[-3:-1]}: give the classes of the one frame before, or of two"
         )
 
 
+REMEMBERED = 2  # frames that a cell looks back for its class: one may lack data
 ROWS = 10_000
 STARTS = 10
 

@@ -144,6 +144,7 @@ def _compute_flow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> 
 
 FLOW = Stage(
     "flow",
+    version=2,
     needs=("population",),
     wanted=_flow_record,
     cost=CellCost(
@@ -293,12 +294,12 @@ def _classes_tasks(work: Work) -> float:
 
 def _classify(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import encoding
-    from popdask.tracking.classify import ClassModel, class_flags, classify
+    from popdask.tracking.classify import REMEMBERED, ClassModel, class_flags, classify
     from popdask.tracking.encoder import FittedEncoder
 
     parts, most, hold = [], 0, run.job.hold
-    begin = min(stage.stale) if hold else 0  # classes held are those of the frame before, stored
-    before = run.work.dataset()["classes"][begin - 1] if begin else None
+    begin = min(stage.stale) if hold else 0  # classes held are those of the frames before, stored
+    before = run.work.dataset()["classes"][max(begin - REMEMBERED, 0) : begin] if begin else None
     if before is not None:
         parts.append(run.work.dataset()["classes"][:begin])
     for name, every in run.models(range(len(run.plan.times))).items():
@@ -316,6 +317,7 @@ def _classify(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None
 
 CLASSES = Stage(
     "classes",
+    version=2,
     needs=("population", "flow", "encoder", "classifier"),
     wanted=_classes_record,
     cost=CellCost(
@@ -513,7 +515,7 @@ def _described(
 
 TRACKS = Stage(
     "tracks",
-    version=3,
+    version=4,
     needs=("population", "communities", "summary", "links", "settlements", "settlement_tracks"),
     wanted=_tracks_record,
     cost=CellCost(),

@@ -373,6 +373,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         ),
         Stage(
             layer.stage("tracks"),
+            version=2,
             needs=("population", layer.table, summary, links),
             wanted=partial(_tracks_record, layer),
             cost=CellCost(),

@@ -31,7 +31,8 @@ def plain(latent, hold, before):
         if np.isnan(z).any():
             continue
         distance = np.sqrt(((z - MODEL.centers) ** 2).sum(1))
-        best, kept = distance.argmin(), before[y, x] if t == 0 else found[t - 1, y, x]
+        best, past = distance.argmin(), [*before, *found[:t]][-2:]
+        kept = next((classes[y, x] for classes in past[::-1] if classes[y, x] >= 0), -1)
         keeps = kept >= 0 and distance[kept] - distance[best] <= hold
         found[t, y, x] = kept if keeps else best
     return found
@@ -40,7 +41,7 @@ def plain(latent, hold, before):
 @given(st.integers(0, 2**31), st.sampled_from([0.1, 0.5, 2.0]))
 @settings(max_examples=20, deadline=None)
 def test_classes_are_held_by_the_rule(seed, hold):
-    latent, nothing = walk(seed), np.full((7, 9), -1)
+    latent, nothing = walk(seed), np.full((1, 7, 9), -1)
     np.testing.assert_array_equal(classify(latent, MODEL, hold=hold), plain(latent, hold, nothing))
 
 
@@ -72,17 +73,24 @@ def test_an_appended_frame_goes_on_from_the_last(lazy):
     latent = walk(2).chunk(y=4) if lazy else walk(2)
     whole = classify(latent, MODEL, hold=0.5)
     xr.testing.assert_equal(classify(latent[:3], MODEL, hold=0.5), whole[:3])
-    rest = classify(latent[3:], MODEL, hold=0.5, first=whole[2])
+    rest = classify(latent[3:], MODEL, hold=0.5, first=whole[1:3])
     xr.testing.assert_equal(rest, whole[3:])
-    one = classify(latent[3], MODEL, hold=0.5, first=whole[2])
+    one = classify(latent[3], MODEL, hold=0.5, first=whole[1:3])
     xr.testing.assert_equal(one, whole[3])
+    (known,) = np.nonzero((whole[2] >= 0).values.ravel())[:1]
+    alone = classify(latent[3], MODEL, hold=0.5, first=whole[2])
+    np.testing.assert_array_equal(alone.values.flat[known], whole[3].values.flat[known])
 
 
-def test_a_cell_without_data_has_no_class_to_keep():
-    latent = walk(3).where(xr.DataArray([True, False, True, True, True], dims="time"))
-    found = classify(latent, MODEL, hold=0.5)
-    assert (found[1] == -1).all()
-    xr.testing.assert_equal(found[2], classify(latent[2], MODEL))
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_class_is_held_over_a_year_without_data_and_not_over_two(lazy):
+    latent = walk(3, frames=6)
+    there = latent.where(xr.DataArray([True, False, True, False, False, True], dims="time"))
+    found = classify(there.chunk(time=1, y=3) if lazy else there, MODEL, hold=0.5)
+    assert (found[[1, 3, 4]] == -1).all()
+    xr.testing.assert_equal(found[2], classify(latent[2], MODEL, hold=0.5, first=found[0]))
+    xr.testing.assert_equal(found[5], classify(latent[5], MODEL))
+    assert (found[2] != classify(latent[2], MODEL)).any()
 
 
 def test_noise_changes_no_class_and_a_true_change_does():
