@@ -66,8 +66,9 @@ class FramesInput(Settings):
     """Share of a frame's people that may lie beyond the grid, and be left out, with ``align``."""
     chunks: Literal["auto"] | Positive = "auto"
     """Edge of the square chunks, in cells."""
-    error: Literal["poisson"] | Annotated[float, Field(ge=0)] = "poisson"
-    """Error of the data: Poisson's law of counts, or a cell's relative error, as 0.05."""
+    error: Literal["poisson"] | Annotated[float, Field(ge=0)] | PlaceName = "poisson"
+    """Error of the data: Poisson's law of counts, a cell's relative error, as 0.05, or a raster of
+    such errors on the grid of the frames."""
     register: Literal["shift"] | None = None
     """``shift`` moves frames that lie whole cells off to where most of them lie."""
 
@@ -96,6 +97,11 @@ class FramesInput(Settings):
                 "[input] times names all times there are: give them, without start or end"
             )
         return self
+
+    @property
+    def error_file(self) -> str | None:
+        """The raster of errors, if there is one."""
+        return self.error if isinstance(self.error, str) and self.error != "poisson" else None
 
 
 class Flow(Settings):

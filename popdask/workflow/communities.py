@@ -20,7 +20,7 @@ from popdask.workflow.checks import check
 from popdask.workflow.communities_stages import STAGES, CommunitiesRun, parts_of
 from popdask.workflow.frame_costs import Extent, read_extent
 from popdask.workflow.frame_exports import export_names
-from popdask.workflow.frame_stages import FramesPipeline
+from popdask.workflow.frame_stages import FramesPipeline, error_of
 from popdask.workflow.frames import describe_result, displacements, frame_paths, open_source
 from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
@@ -80,6 +80,7 @@ class CommunitiesPipeline(FramesPipeline):
         """Open the frames, and take up the work where it stands, without the stages to forget."""
         source = open_source(job)
         grids.in_cells(job.communities.eps, source["population"])  # refused now, not after 5 stages
+        error_of(job, source["population"])
         if job.has_settlements:
             settlements_stages.check_inputs(job, source["population"])
         work = store.begin(source, keep=[stage.name for stage in STAGES if stage.anywhere])

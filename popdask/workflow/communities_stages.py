@@ -43,6 +43,7 @@ from popdask.workflow.frame_exports import Content, Part, export_stage
 from popdask.workflow.frame_stages import (
     POPULATION,
     FramesRun,
+    error_of,
     known_tracks,
     link_record,
     next_number,
@@ -424,7 +425,7 @@ def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
     options: dict[str, Any] = {"rule": job.links.rule, "share": job.links.share}
-    options |= {"memory": memory, "error": job.input.error}
+    options |= {"memory": memory, "error": error_of(job, run.population)}
     for first, last in frame_runs(stage.stale):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
         flows: dict[str, Any] = _link_flows(job, frames["population"])

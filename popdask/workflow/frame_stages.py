@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from popdask.errors import InputError
 from popdask.io import extents, rasters
+from popdask.io.cube import open_frames
+from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
@@ -28,6 +31,7 @@ from popdask.workflow.stage import Basis, Fingerprint, Record, Stage
 
 #: Settings of ``[settlements]`` that may name files.
 SURFACES = ("land", "built")
+OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the frames
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def basis(
     shifts: Mapping[str, Shift] | None = None,
 ) -> Basis:
     """What the stages of a job are made from, by the versions of its frames and other files."""
-    others = {name: one for name, one in versions.items() if name in (*SURFACES, "names")}
+    others = {name: one for name, one in versions.items() if name in OTHERS}
     read = {time: one for time, one in versions.items() if time not in others}
     return Basis(job, tuple(read), Versions(read, others, shifts or {}), records)
 
@@ -65,6 +69,8 @@ class FramesPipeline(Pipeline):
             path = getattr(job.settlements, name)
             if path is not None and not (name == "names" and job.settlements.by_geonames):
                 found[name] = file_fingerprint(path, known.get(name))
+        if job.input.error_file is not None:
+            found["error"] = file_fingerprint(job.input.error_file, known.get("error"))
         return found
 
     def basis(self, job: FramesJob, files: Files, records: Mapping[str, Any]) -> Basis:
@@ -220,12 +226,28 @@ def link_record(
 ) -> Record:
     """What links are made from: a frame's depend on those before it, as far as memory reaches."""
     times, memory = list(labels), basis.job.tracks.memory
-    settings = [[dict(rules)], memory, basis.job.input.error]
+    error = basis.inputs.others.get("error", basis.job.input.error)
+    settings = [[dict(rules)], memory, error]
     near = {
         t: [labels[u] for u in times[max(i - memory - 1, 0) : i + 1]] for i, t in enumerate(times)
     }
     # The first frame has no links, unless it is the only one: an empty table.
     return {"frames": {t: of(settings, near[t]) for t in times[1:] or times}}
+
+
+def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:
+    """The error of the data as links take it: a raster of it lies on the grid of the population."""
+    place = job.input.error_file
+    if place is None:
+        return job.input.error
+    frame = open_frames([place], times=["2000"], chunks=job.input.chunks)["population"]
+    error, (ours, theirs) = frame[0].drop_vars("time"), map(grid_of, (population, frame))
+    if ours.shape != theirs.shape or not same_grid(ours, theirs):
+        raise InputError(
+            f"[input] error, {place}, has the grid {describe_grid(theirs)} but the frames have "
+            f"{describe_grid(ours)}; expected the same; reproject it first"
+        )
+    return error.assign_coords(y=population["y"], x=population["x"])
 
 
 def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from popdask.workflow.frame_exports import Content, Part
 from popdask.workflow.frame_stages import (
     SURFACES,
     FramesRun,
+    error_of,
     known_tracks,
     link_record,
     next_number,
@@ -71,6 +72,7 @@ def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
     _codes(job, population[:1])
     _settlements(job, population[:1], None)
     _places(job)
+    error_of(job, population)
 
 
 def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
@@ -285,7 +287,7 @@ def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) ->
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
     options: dict[str, Any] = {"rule": "overlap", "similarity": False, "memory": memory}
-    options |= {"share": job.links.share, "error": job.input.error}
+    options |= {"share": job.links.share, "error": error_of(job, run.population)}
     for first, last in _batches(stage.stale):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
         found = compare_frames(frames[layer.array], frames["population"], **options)

@@ -214,6 +214,24 @@ def test_bad_input_is_told_in_one_sentence(folder, tmp_path, rules, said):
     assert "\n" not in str(caught.value)
 
 
+def test_the_error_of_the_data_may_be_a_raster(folder, tmp_path):
+    """What is a share for all cells is the same as a raster of it; one of another file is not."""
+    shape, found = country(2000).shape, {}
+    write_raster(tmp_path / "error.tif", np.full(shape, 0.25, np.float32))
+    for name, error in (("share", 0.25), ("raster", str(tmp_path / "error.tif"))):
+        settings = job(folder, tmp_path / f"{name}.icechunk", input={"error": error})
+        found[name] = settlements.run(settings).tracks
+    pd.testing.assert_frame_equal(found["raster"], found["share"])
+    write_raster(tmp_path / "error.tif", np.full(shape, 0.5, np.float32))
+    again = settlements.run(settings)
+    assert [stage.name for stage in again.plan if not stage.done and "links" in stage.name]
+    half = again.tracks["sigma"].to_numpy()
+    np.testing.assert_allclose(half, found["share"]["sigma"].to_numpy() / 2, rtol=1e-6)
+    write_raster(tmp_path / "error.tif", np.ones((9, 9), np.float32))
+    with pytest.raises(InputError, match=r"\[input\] error, .*error.tif, has the grid"):
+        settlements.run(settings)
+
+
 def test_geonames_is_a_word_and_files_are_paths(tmp_path):
     text = """
     name = "here"
