@@ -19,6 +19,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "silhouette_figure",
             "sse_figure",
         ],
+        "comparisons": [
+            "assignment_figure",
+            "class_panels_figure",
+            "reconstruction_figure",
+        ],
         "imagery": [
             "agreement_figure",
             "error_map_figure",
@@ -33,6 +38,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "map_figure",
             "means_figure",
             "world_figure",
+        ],
+        "motion": [
+            "field_figure",
+            "speed_error_figure",
+            "speed_figure",
         ],
         "panels": [
             "reduced",

@@ -169,13 +169,15 @@ def silhouette_figure(
     return figure
 
 
-def error_figure(table: pd.DataFrame) -> Figure:
-    """Draw the squared error of reconstructed people by population, beside that of a constant.
+def error_figure(table: pd.DataFrame, *, measure: str = "squared error, people²") -> Figure:
+    """Draw the error of reconstructed people by population, beside that of a constant.
 
     Parameters
     ----------
     table
         As from :func:`popdask.tracking.diagnostics.error_by_population`.
+    measure
+        What the error is.
 
     Returns
     -------
@@ -208,7 +210,7 @@ def error_figure(table: pd.DataFrame) -> Figure:
             align="edge",
             color=MAIN_COLOUR,
         )
-        for ax, label in ((above, "squared error, people²"), (middle, "ratio"), (below, "cells")):
+        for ax, label in ((above, measure), (middle, "ratio"), (below, "cells")):
             ax.set_ylabel(label)
             if ax.dataLim.ymax > 0:
                 ax.set_yscale("log")

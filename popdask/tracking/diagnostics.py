@@ -8,7 +8,7 @@ cells would tell of empty land alone, so errors are told by population and cosin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -68,10 +68,22 @@ def silhouettes(points: ArrayLike, classes: ArrayLike) -> NDArray[np.float64]:
         return silhouette_samples(points, classes)
 
 
+Measure = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+"""An error of each cell, from the truth and what is remembered of it."""
+
+
+def _squared(truth: NDArray[np.float64], guess: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (truth - guess) ** 2
+
+
 def error_by_population(
-    population: ArrayLike, reconstruction: ArrayLike, *, bins: int = 200
+    population: ArrayLike,
+    reconstruction: ArrayLike,
+    *,
+    bins: int = 200,
+    measure: Measure = _squared,
 ) -> pd.DataFrame:
-    """Measure the squared error of reconstructed people by the people who live there.
+    """Measure the error of reconstructed people by the people who live there.
 
     Parameters
     ----------
@@ -81,14 +93,16 @@ def error_by_population(
         What the encoder remembers of them.
     bins : int, optional
         Number of population levels, of equal width, from 0 to the most populous cell.
+    measure : callable, optional
+        The error of each cell, from truth and reconstruction (n,); by default its square.
 
     Returns
     -------
     DataFrame
         One row per level that has cells: ``low`` and ``high`` (people per cell), ``cells``,
-        ``error`` (mean squared error, people²), ``median_error`` (that of the median of all cells
-        as a constant prediction), and ``ratio`` of the two (below 1 = better than the constant; NaN
-        where the constant has no error).
+        ``error`` (the mean, by default in people²), ``median_error`` (that of the median of all
+        cells as a constant prediction), and ``ratio`` of the two (below 1 = better than the
+        constant; NaN where the constant has no error).
 
     Raises
     ------
@@ -109,10 +123,10 @@ def error_by_population(
         raise InputError(f"bins is {bins}, expected at least 1 level of population")
     most = truth.max(initial=0)
     edges = np.linspace(0, most if most > 0 else 1, bins + 1)
-    squared = (truth - guess) ** 2
-    constant = (truth - np.median(truth)) ** 2 if len(truth) else squared
+    errors = measure(truth, guess)
+    constant = measure(truth, np.full_like(truth, np.median(truth))) if len(truth) else errors
     rows = [
-        (low, high, len(cells), squared[cells].mean(), constant[cells].mean())
+        (low, high, len(cells), errors[cells].mean(), constant[cells].mean())
         for low, high, cells in _levels(truth, edges)
     ]
     table = pd.DataFrame(rows, columns=["low", "high", "cells", "error", "median_error"])
@@ -170,6 +184,61 @@ def cosine_by_speed(flow: ArrayLike, reconstruction: ArrayLike, *, bins: int = 4
         for low, high, cells in _levels(speed, edges)
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def error_by_speed(flow: ArrayLike, reconstruction: ArrayLike, *, bins: int = 40) -> pd.DataFrame:
+    """Measure the squared error of the reconstructed flow, by the speed of the true one.
+
+    Parameters
+    ----------
+    flow : array_like of float, (n, 2)
+        True u and v of some cells, cells per frame.
+    reconstruction : array_like of float, (n, 2)
+        What the encoder remembers of them.
+    bins : int, optional
+        Number of speeds, in equal ratios, over four decades up to the fastest of both.
+
+    Returns
+    -------
+    DataFrame
+        One row per speed, empty where nothing moves: ``low`` and ``high`` (cells per frame),
+        ``cells`` (whose true speed this is), ``reconstructed`` (cells whose reconstructed speed
+        this is), ``error`` (mean of |Δu|² + |Δv|², NaN without cells) and ``rest_error`` (that of
+        nothing moving, which is the speed squared).
+
+    Raises
+    ------
+    InputError
+        If the lengths differ or `bins` is not positive.
+
+    Examples
+    --------
+    >>> table = error_by_speed([[1.0, 0.0], [0.0, 0.01]], [[0.9, 0.0], [0.0, 0.0]], bins=4)
+    >>> table[["cells", "reconstructed", "error", "rest_error"]].round(4)
+       cells  reconstructed   error  rest_error
+    0      0              0     NaN         NaN
+    1      0              0     NaN         NaN
+    2      1              0  0.0001      0.0001
+    3      1              1  0.0100      1.0000
+    """
+    true, guess = np.asarray(flow, np.float64), np.asarray(reconstruction, np.float64)
+    _check_lengths(true, guess)
+    if bins < 1:
+        raise InputError(f"bins is {bins}, expected at least 1 speed")
+    speeds = [np.hypot(*cells.reshape(-1, 2).T) for cells in (true, guess)]
+    columns = ["low", "high", "cells", "reconstructed", "error", "rest_error"]
+    fastest = max(speed.max(initial=0) for speed in speeds)
+    if not fastest > 0:
+        return pd.DataFrame(columns=columns)
+    edges = np.geomspace(fastest / 10**DECADES, fastest, bins + 1)
+    edges[-1] = fastest
+    counts = [np.histogram(speed, edges)[0] for speed in speeds]
+    sums = [
+        np.histogram(speeds[0], edges, weights=squares)[0]
+        for squares in (((true - guess) ** 2).reshape(-1, 2).sum(axis=1), speeds[0] ** 2)
+    ]
+    means = [np.where(counts[0] > 0, total / np.maximum(counts[0], 1), np.nan) for total in sums]
+    return pd.DataFrame(dict(zip(columns, (edges[:-1], edges[1:], *counts, *means), strict=True)))
 
 
 def community_means(communities: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from popdask.blocks.torch import fixed_arithmetic
 from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
 from popdask.plot import charts as figures
-from popdask.plot import maps, style
+from popdask.plot import comparisons, maps, motion, reduced, style
 from popdask.report.page import Picture
 from popdask.store.records import MAIN
 from popdask.store.repository import RegionStore
@@ -38,6 +38,7 @@ from popdask.tracking import classify as clustering
 from popdask.tracking import diagnostics, encoding
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.encoder import WINDOW, FittedEncoder
+from popdask.tracking.growth import divergence, laplacian
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
 from popdask.workflow.settlements import settlements_map
@@ -47,6 +48,7 @@ CURVE_CELLS = 20_000  # grouped into 2…20 classes
 SILHOUETTE_CELLS = 5_000  # compared with each other
 KS = range(2, 21)
 BATCH = 10_000  # cells that are encoded at once
+CLOSE = 256  # cells along the side of what is drawn beside its reconstruction
 
 
 def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
@@ -76,15 +78,25 @@ def _maps(region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]
         yield "settlements", settlements_map(region, last)
     yield "population", maps.map_figure(last["population"])
     yield "flow", maps.flow_figure(last["population"], last[["u", "v"]])
+    yield "speed", motion.speed_figure(last["population"], last[["u", "v"]])
+    yield "divergence", motion.field_figure(divergence(last[["u", "v"]]))
+    yield "laplacian", motion.field_figure(laplacian(last["population"]))
     yield "classes", maps.map_figure(last["classes"], last["population"])
     labels = last["community"]
     yield "communities", maps.map_figure(labels, last["population"], tracks=tracks)
+    yield (
+        "class_panels",
+        comparisons.class_panels_figure(last["classes"], labels, last["population"]),
+    )
     yield (
         "tracks",
         maps.journey_figure(found["population"], found["community"], communities, tracks),
     )
     if found.sizes["time"] > 1:
         yield "change", maps.change_figure(first["population"], last["population"])
+        links = region.table("links")
+        latest = links[(links["next"] == links["next"].max()) & (links["gap"] == 0)]
+        yield "assignment", comparisons.assignment_figure(latest)
     numbers = tracks.drop_duplicates(["time", "community"])[["time", "community", "track"]]
     means = diagnostics.community_means(communities).merge(numbers, on=["time", "community"])
     yield "means", maps.means_figure(means, last["population"])
@@ -114,6 +126,10 @@ def charts(
     yield "error", figures.error_figure(errors)
     cosines = diagnostics.cosine_by_speed(true[:, 1:], remembered[:, 1:])
     yield "direction", figures.cosine_figure(cosines)
+    speeds = diagnostics.error_by_speed(true[:, 1:], remembered[:, 1:])
+    yield "speed_error", motion.speed_error_figure(speeds)
+    encoder, _, frames = list(models.values())[-1]
+    yield "reconstruction", _reconstruction(found.isel(time=frames).isel(time=-1), encoder)
 
 
 def _models(
@@ -189,6 +205,20 @@ def _sample(
     return _Sample(model, true, latent, np.concatenate(remembered), before, hold)
 
 
+def _reconstruction(last: xr.Dataset, encoder: FittedEncoder) -> Figure:
+    """Draw the surroundings of the most populous place beside what codes remember of them."""
+    side = max(last["classes"].shape)
+    parts = -(-side // CLOSE)
+    people, square = reduced(last["population"], parts, by="sum"), -(-side // parts)
+    place = np.unravel_index(int(np.nan_to_num(people).argmax()), people.shape)
+    y, x = (slice(int(at) * square, (int(at) + 1) * square) for at in place)
+    features = encoding.stack_features(last["population"], last[["u", "v"]])
+    codes = encoding.reconstruct(features, encoder, mask=last["classes"] >= 0, device="cpu")
+    told, true = codes.isel(channel=0, y=y, x=x), last["population"].isel(y=y, x=x)
+    told = told.clip(min=0).fillna(0).where(true.notnull())  # noqa: PD004
+    return comparisons.reconstruction_figure(true, told)
+
+
 def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[np.int16]:
     """Read the classes of cells (time, y, x) in the frame before each; −1 before the first."""
     before = np.full(len(cells), -1, np.int16)
@@ -252,6 +282,16 @@ WORDS = {
         "What the description keeps of motion",
         "Near 1, the direction of motion read back from a cell's description is the true one; by "
         "how fast the motion is.",
+    ),
+    "speed_error": (
+        "What the description keeps of speed",
+        "How far the motion read back from a cell's description is from the true one, beside what "
+        "it would be if nothing moved; and how many cells are how fast, truly and as read back.",
+    ),
+    "reconstruction": (
+        "A place as it is described",
+        "The surroundings of the most populous place, and what the descriptions of its cells keep "
+        "of their people.",
     ),
 }
 
