@@ -79,13 +79,11 @@ def _tracks(present: pd.DataFrame, happened: dict[tuple[int, int, int], str]) ->
 
 
 def scores(true: Objects, found: Objects) -> dict[str, float]:
-    """Score found objects: HOTA, TRA, BC; none where the packages are not installed."""
-    try:
-        from ctc_metrics.metrics import bc, raw_division_metrics, tra
-        from ctc_metrics.utils.representations import count_acyclic_graph_correction_operations
-        from trackeval.metrics import HOTA
-    except ModuleNotFoundError:  # pip install popdask[bench]
-        return {}
+    """Score found objects: HOTA, TRA, BC."""
+    from ctc_metrics.metrics import bc, raw_division_metrics, tra  # of the extra "bench"
+    from ctc_metrics.utils.representations import count_acyclic_graph_correction_operations
+    from trackeval.metrics import HOTA
+
     shared = [_shared(*pair) for pair in zip(true.cells, found.cells, strict=True)]
     hota = HOTA().eval_sequence(_sequence(shared))["HOTA"].mean()
     lists = [[[*ids] for ids in side] for side in zip(*(pair[:2] for pair in shared), strict=True)]

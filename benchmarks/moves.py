@@ -3,7 +3,7 @@
 *Displaced*: a year of Norway at 1 km and the next, which is laid some whole cells aside. It is told
 how far, how many cells with people find the way (to a quarter of a cell), whether settlements are
 linked as they are in place, and which share of the change is movement. The peers are dense flows of
-OpenCV on log(1 + people), where it is installed. *Towns*: two that move differently, on a drawn
+OpenCV on log(1 + people). *Towns*: two that move differently, on a drawn
 world. *Gaps*: frames of Oslo in which there is no data; tracks that were there before and behind
 the gap keep their numbers. *Cost*: the communities job with and without classes that are held,
 memory and like for like.
@@ -114,11 +114,9 @@ def near(flow: NDArray, shift: tuple[int, int], where: NDArray[np.bool_]) -> flo
 
 
 def others(people: xr.DataArray) -> Iterator[tuple[str, NDArray]]:
-    """Compute the dense flows of OpenCV (v, u), where it is installed."""
-    try:
-        import cv2
-    except ModuleNotFoundError:  # it is no requirement
-        return
+    """Compute the dense flows of OpenCV (v, u)."""
+    import cv2  # of the extra "bench", with trackeval
+
     levels = np.log1p(people.values)
     grey = [np.uint8(255 * frame / levels.max()) for frame in levels]
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import machine, tracking
+from benchmarks.identities import Objects, scores
 
 HOME = Path(__file__).parent.parent
 
@@ -28,6 +29,19 @@ def test_trackers_find_every_event_and_invent_none(tmp_path):
     assert {event for _, event, *_ in truth} == set(tracking.EVENTS)
     for name in ("popdask", "plain"):
         assert tracking.happened(tracking.track(name, cube)["events"]) == truth
+
+
+def test_identities_are_cut_where_objects_part_and_scored():
+    """One object parts in two in frame 2; whoever leaves both one number is wrong about it."""
+    cube = np.zeros((4, 6, 20), np.int64)
+    cube[:2, 1:5, 2:18], cube[2:, 1:5, 2:9], cube[2:, 1:5, 12:18] = 5, 5, 7
+    true = Objects.of(cube, [(2, "split", 0, 0)], (6, 20))
+    assert true.tracks.tolist() == [[1, 0, 1, 0], [2, 2, 3, 1], [3, 2, 3, 1]]
+    assert [np.unique(frame).tolist() for frame in true.cells] == [[0, 1]] * 2 + [[0, 2, 3]] * 2
+    kept = Objects.of(np.where(cube > 0, 5, 0), [(2, "split", 0, 0)], (6, 20))
+    assert kept.tracks.tolist() == [[1, 0, 1, 0], [2, 2, 3, 1]]
+    assert scores(true, true) == {"HOTA": 1.0, "TRA": 1.0, "BC": 1.0}
+    assert scores(true, kept)["HOTA"] < 0.9 and scores(true, kept)["BC"] == 0
 
 
 def test_an_invented_and_a_missed_event_are_told():

@@ -16,8 +16,9 @@ from popdask.tracking.encoding import reconstruct, stack_features
 from popdask.workflow import communities, communities_outputs
 
 EVERY = [
-    *("world", "population", "flow", "classes", "communities", "tracks", "change", "means"),
-    *("loss", "sse", "silhouettes", "error", "direction"),
+    *("world", "population", "flow", "speed", "divergence", "laplacian", "classes", "communities"),
+    *("class_panels", "tracks", "change", "assignment", "means"),
+    *("loss", "sse", "silhouettes", "error", "direction", "speed_error", "reconstruction"),
 ]
 
 
@@ -78,7 +79,7 @@ def test_the_same_run_gives_the_same_pictures(finished, drawn, tmp_path):
 @pytest.mark.parametrize(
     "frames, tables, missing",
     [
-        (1, {}, {"change"}),
+        (1, {}, {"change", "assignment"}),
         (2, {"encoder": {"epochs": 4, "scope": "frame"}, "classes": {"k": "auto"}}, set()),
         (2, {"communities": {"eps": 1, "min_samples": 5000}}, set()),
     ],
