@@ -16,8 +16,8 @@ from popdask.tracking.encoding import reconstruct, stack_features
 from popdask.workflow import communities, communities_outputs
 
 EVERY = [
-    *("world", "population", "flow", "speed", "divergence", "laplacian", "classes", "communities"),
-    *("class_panels", "tracks", "change", "assignment", "means"),
+    *("world", "settlements", "population", "flow", "speed", "divergence", "laplacian"),
+    *("classes", "communities", "class_panels", "tracks", "change", "assignment", "means"),
     *("loss", "sse", "silhouettes", "error", "direction", "speed_error", "reconstruction"),
 ]
 
