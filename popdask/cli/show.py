@@ -335,9 +335,11 @@ def show_verified(verified: Verified) -> None:
         complain(difference)
     checked = f"{count(verified.frames, 'frame')} of arrays and {count(verified.files, 'file')}"
     differences = f"{count(len(verified.differences), 'difference')} in {checked}"
-    if verified.exports:
+    if verified.exports and not verified.others:
         commands = " and ".join(f"`popdask run JOB --only {s} --force`" for s in verified.exports)
         complain(f"{differences}, in exported files only: {commands} writes them again.")
+    elif verified.others == verified.differences != ():
+        complain(f"{differences}, none in the results of the last run: see each for what helps.")
     elif verified.differences:
         complain(f"{differences}: `popdask run JOB --force` computes them anew.")
     else:

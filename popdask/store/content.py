@@ -136,6 +136,9 @@ def file_checksum(content: bytes) -> str:
 #: Groups that are no result: the files lie in one, the records on the other.
 OWN_GROUPS = ("files", "provenance")
 
+#: The file that tells of the run that a state was published by.
+RUN_FILE = "run.json"
+
 #: What reading a damaged or lost chunk may end in.
 READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
 
@@ -352,6 +355,17 @@ def group_checksum(store: Any, name: str) -> str:
     """Checksum of a group as it is stored."""
     root = zarr.open_group(store, mode="r")
     return _joined((key, _chunk_sums(array)) for key, array in _arrays(root[name]))
+
+
+def group_problem(store: Any, name: str, checksum: str) -> str | None:
+    """Say what is wrong with a group of which the checksum is known; None if nothing is."""
+    try:
+        found = group_checksum(store, name)
+    except KeyError:
+        return "is not there"
+    except READ_ERRORS as error:
+        return f"cannot be read: {str(error).splitlines()[0].strip()}"
+    return None if found == checksum else "is not what was computed"
 
 
 def _is_lazy(array: xr.Variable) -> bool:

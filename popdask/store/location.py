@@ -125,6 +125,9 @@ class Location(Protocol):
     def bytes(self) -> int:
         """Add up what is stored there."""
 
+    def files(self) -> dict[str, int]:
+        """List what is stored there, by names within it, with sizes in bytes."""
+
     def hold(self) -> AbstractContextManager[Guard]:
         """Hold the region that lies there, for one run."""
 
@@ -180,7 +183,12 @@ class Folder:
 
     def bytes(self) -> int:
         """Add up the sizes of the files."""
-        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+        return sum(self.files().values())
+
+    def files(self) -> dict[str, int]:
+        """List the files, by their paths within the folder, with their sizes."""
+        inside = (path for path in self.path.rglob("*") if path.is_file())
+        return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in inside}
 
     def hold(self) -> AbstractContextManager[Guard]:
         """Hold the region by the operating system's lock."""
@@ -204,7 +212,7 @@ class Prefix:
     def check(self) -> None:
         """Refuse a bucket that cannot be reached, and a prefix with other objects."""
         try:
-            other = next(self._sizes(), None) is not None and not self.exists()
+            other = next(self._objects(), None) is not None and not self.exists()
         except paths.failures() as error:
             raise self._out_of_reach(error) from error
         except icechunk.IcechunkError as error:
@@ -236,7 +244,11 @@ class Prefix:
 
     def bytes(self) -> int:
         """Add up the sizes of the objects, as they are listed."""
-        return sum(self._sizes())
+        return sum(self.files().values())
+
+    def files(self) -> dict[str, int]:
+        """List the objects, by their keys under the prefix, with their sizes."""
+        return dict(self._objects())
 
     def hold(self) -> AbstractContextManager[Guard]:
         """Hold the region by an object beside it."""
@@ -253,11 +265,11 @@ class Prefix:
             "the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials."
         )
 
-    def _sizes(self) -> Iterator[int]:
+    def _objects(self) -> Iterator[tuple[str, int]]:
         pages = paths.client().get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=f"{self.key}/"):
             for item in page.get("Contents", ()):
-                yield int(item["Size"])
+                yield item["Key"][len(self.key) + 1 :], int(item["Size"])
 
 
 def locate(place: Any) -> Location:

@@ -19,8 +19,9 @@ writer at a time, so here what was done is compared with what was wanted.
 from __future__ import annotations
 
 import itertools
+import logging
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +34,8 @@ from icechunk import ConflictError, IcechunkError, Repository
 
 from popdask.io.conventions import grid_attributes, is_grid_attribute, with_axes
 from popdask.store.content import drop_results, root_group, write_records
+
+_log = logging.getLogger(__name__)
 
 #: Records beside a stage's that do not name it in stores of earlier versions.
 _BESIDE = {"zones": "census", "map": "groups"}
@@ -228,7 +231,7 @@ def finished_stages(repository: icechunk.Repository) -> list[Finished]:
         return []
     published = repository.lookup_branch(MAIN)
     commits = itertools.takewhile(
-        lambda commit: commit.id != published, repository.ancestry(branch=WORK)
+        lambda commit: commit.id != published, _ancestry(repository, WORK)
     )
     told = [commit.metadata["finished"] for commit in commits if "finished" in commit.metadata]
     return [Finished(**finished) for finished in reversed(told)]
@@ -236,8 +239,48 @@ def finished_stages(repository: icechunk.Repository) -> list[Finished]:
 
 def finished_runs(repository: icechunk.Repository) -> list[Run]:
     """List the finished runs, the newest first."""
-    runs = (run_of(commit) for commit in repository.ancestry(branch=MAIN))
+    runs = (run_of(commit) for commit in _ancestry(repository, MAIN))
     return [run for run in runs if run is not None]
+
+
+def _ancestry(repository: icechunk.Repository, branch: str) -> Iterator[icechunk.SnapshotInfo]:
+    """The commits of a branch, the newest first, as far back as they can be read."""
+    commits = repository.ancestry(branch=branch)
+    while True:
+        try:
+            commit = next(commits, None)
+        except IcechunkError as error:
+            _log.warning("the history has a gap (%s): `popdask verify` says more", _first(error))
+            return
+        if commit is None:
+            return
+        yield commit
+
+
+def readable(repository: icechunk.Repository, tag: str) -> icechunk.SnapshotInfo | None:
+    """Look up the commit that a tag names; None, with a warning, where it is lost."""
+    try:
+        return repository.lookup_snapshot(repository.lookup_tag(tag))
+    except IcechunkError as error:
+        _log.warning("the run %s is lost: it cannot be read (%s)", tag, _first(error))
+        return None
+
+
+def has_work(repository: icechunk.Repository) -> bool:
+    """Tell whether a run can go on from the branch ``work``; one that is lost is dropped."""
+    if WORK not in repository.list_branches():
+        return False
+    try:
+        repository.lookup_snapshot(repository.lookup_branch(WORK))
+    except IcechunkError as error:
+        _log.warning("what a stopped run has finished is lost (%s): it begins anew", _first(error))
+        repository.delete_branch(WORK)
+        return False
+    return True
+
+
+def _first(error: Exception) -> str:
+    return " ".join(str(error).strip().splitlines()[0].split()).removeprefix("x ")
 
 
 def run_of(commit: icechunk.SnapshotInfo) -> Run | None:

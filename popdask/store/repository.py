@@ -29,13 +29,14 @@ import xarray as xr
 from popdask._repr_html import html_card
 from popdask.errors import InputError
 from popdask.io.grids import describe_grid, grid_of
-from popdask.store import records
+from popdask.store import integrity, records
 from popdask.store.content import (
-    READ_ERRORS,
+    RUN_FILE,
     NoResultError,
+    file_checksum,
     file_names,
     file_problem,
-    group_checksum,
+    group_problem,
     is_empty,
     open_arrays,
     open_group,
@@ -45,7 +46,7 @@ from popdask.store.content import (
     read_table,
     write_files,
 )
-from popdask.store.location import Folder, Guard, damage_told, locate, store_errors
+from popdask.store.location import Folder, Guard, StoreError, damage_told, locate, store_errors
 from popdask.store.lock import Owner
 from popdask.store.records import (
     MAIN,
@@ -57,7 +58,7 @@ from popdask.store.records import (
     run_of,
     utc_now,
 )
-from popdask.store.transaction import RUN_FILE, Transaction
+from popdask.store.transaction import Transaction
 
 #: The branch on which the entry of a rollback is made, until it is whole.
 ASIDE = "rollback"
@@ -107,7 +108,12 @@ def expire(
     stay = {kept.run.tag: kept for kept in runs[:keep_last] if _is_young(kept.run, older_than)}
     stay.setdefault(runs[0].run.tag, runs[0])
     gone = [kept.run.tag for kept in runs if kept.run.tag not in stay]
+    if keep_last is not None:  # runs that are lost are none to keep
+        tags = sorted(repository.list_tags())
+        gone += [tag for tag in tags if records.readable(repository, tag) is None]
     guard()
+    if gone and (gap := integrity.history_gap(repository)):
+        raise StoreError(f"no run can be expired: {gap}.")
     for tag in gone:
         records.delete_tag(repository, tag)
     if gone:
@@ -153,8 +159,10 @@ def _make_entry(repository: icechunk.Repository, target: _Kept, before: str) -> 
     )
     session = repository.writable_session(ASIDE)
     record = json.loads(read_file(session.store, RUN_FILE)) | asdict(entry)
-    write_files(session.store, {RUN_FILE: json.dumps(record, indent=1).encode()})
-    return entry, records.commit(repository, session, entry.note, {"run": asdict(entry)})
+    content = json.dumps(record, indent=1).encode()
+    write_files(session.store, {RUN_FILE: content})
+    told = {"run": asdict(entry), "sha256": file_checksum(content)}
+    return entry, records.commit(repository, session, entry.note, told)
 
 
 def _kept(repository: icechunk.Repository) -> list[_Kept]:
@@ -162,8 +170,8 @@ def _kept(repository: icechunk.Repository) -> list[_Kept]:
     shown = repository.lookup_branch(MAIN)
     found = []
     for tag in repository.list_tags():
-        snapshot = repository.lookup_snapshot(repository.lookup_tag(tag))
-        if (run := run_of(snapshot)) is not None:
+        snapshot = records.readable(repository, tag)
+        if snapshot is not None and (run := run_of(snapshot)) is not None:
             found.append(_Kept(run, snapshot.id, snapshot.written_at))
     return sorted(found, key=lambda kept: (kept.snapshot == shown, kept.written), reverse=True)
 
@@ -342,13 +350,30 @@ class RegionStore:
 
     def group_problem(self, name: str, checksum: str) -> str | None:
         """Say what is wrong with a group of the last finished run; None if nothing is."""
-        try:
-            found = group_checksum(self.repository().readonly_session(MAIN).store, name)
-        except KeyError:
-            return "is not there"
-        except READ_ERRORS as error:
-            return f"cannot be read: {str(error).splitlines()[0].strip()}"
-        return None if found == checksum else "is not what was computed"
+        return group_problem(self.repository().readonly_session(MAIN).store, name, checksum)
+
+    def frame_checksums(self) -> dict[tuple[str, str], str]:
+        """Checksums of what readers see, by (time, array), or why it cannot be read."""
+        return integrity.frame_checksums(self.repository().readonly_session(MAIN))
+
+    def run_problems(self) -> list[str]:
+        """Say what of the last run's coordinates and record is not as it was written."""
+        repository = self.repository()
+        return list(integrity.run_problems(repository, repository.lookup_branch(MAIN)))
+
+    def other_problems(self, *, whole: bool = True) -> list[str]:
+        """Say what is wrong with all else that readers can reach, and what helps.
+
+        That is Icechunk's own files (snapshots and manifests of all branches, tags and the
+        history), and the results of earlier runs that the last one does not share. The work is
+        done by the current Dask client, if there is one.
+
+        Returns
+        -------
+        list of str
+            Sentences without their full stops; none if all is well.
+        """
+        return integrity.other_problems(self.repository(), self.location.files, whole=whole)
 
     def records(self, branch: str = MAIN) -> dict[str, Any]:
         """Read what each stage of a branch was made from."""
@@ -489,7 +514,7 @@ class RegionStore:
             if not self.exists():
                 records.create(self.location.storage())
             repository = self.repository()
-            if WORK not in repository.list_branches():
+            if not records.has_work(repository):
                 records.create_branch(repository, WORK, repository.lookup_branch(MAIN))
         work = Transaction(repository, self.location, self._guard)
         work.lay_out(grid, keep)

@@ -32,6 +32,7 @@ from dask.array.optimization import optimize
 from popdask.io.conventions import in_cf_units, label_attributes, result_attributes
 from popdask.store import records as commits
 from popdask.store.content import (
+    RUN_FILE,
     block_checksum,
     drop_results,
     file_checksum,
@@ -48,6 +49,7 @@ from popdask.store.content import (
     write_files,
     write_records,
 )
+from popdask.store.integrity import coordinate_checksums
 from popdask.store.location import Guard, Location, damage_told, store_errors
 from popdask.store.records import (
     MAIN,
@@ -172,10 +174,6 @@ def _describe_arrays(root: zarr.Group, arrays: xr.Dataset) -> None:
             said.put(attributes)
 
 
-#: The file that tells of the run that a state was published by.
-RUN_FILE = "run.json"
-
-
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -235,6 +233,7 @@ class Transaction:
         self.location = location
         self._guard = guard
         self.amounts: Mapping[str, int] = {}
+        self._coordinates: Mapping[str, str] = {}
         self._since = time.perf_counter()
         self._bytes = location.bytes()
 
@@ -290,6 +289,7 @@ class Transaction:
     @_storing
     def lay_out(self, grid: xr.Dataset, keep: Sequence[str]) -> None:
         """Make room for the frames of ``grid``; what is stored for the same frames stays."""
+        self._coordinates = coordinate_checksums(grid)
         session = self._repository.writable_session(WORK)
         stored = open_arrays(session) if "y" in root_group(session.store) else None
         if stored is None or not same_place(grid, stored):
@@ -444,10 +444,12 @@ class Transaction:
         started = stages[0].started if stages else now
         run = Run(tag, started, now, tuple(stages), record.get("versions", {}))
         session = self._repository.writable_session(WORK)
-        content = json.dumps(asdict(run) | dict(record), indent=1, default=str).encode()
+        told = asdict(run) | dict(record) | {"coordinates": self._coordinates}
+        content = json.dumps(told, indent=1, default=str).encode()
         write_files(session.store, {RUN_FILE: content})
         self._describe(session, run, record)
-        self._write(session, "finish the run", {"run": asdict(run)})
+        sha256 = file_checksum(content)
+        self._write(session, "finish the run", {"run": asdict(run), "sha256": sha256})
 
     def _describe(self, session: icechunk.Session, run: Run, record: Mapping[str, Any]) -> None:
         """Let the arrays say what they are, by the CF conventions."""

@@ -21,17 +21,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import dask
 import pandas as pd
-import zarr
-from dask import delayed
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.io import tables
 from popdask.io.frames import time_text
 from popdask.io.paths import write_text
-from popdask.store.content import READ_ERRORS, stored_checksum
+from popdask.store.integrity import recorded_frames, results_of
 from popdask.store.lock import Owner
 from popdask.store.records import MAIN, Finished, Run
 from popdask.store.repository import RegionStore
@@ -101,21 +98,17 @@ class Verified:
     """The stages that write the files again, where only exported files differ; else none."""
     notes: tuple[str, ...] = ()
     """What is as it was computed, and should be known: who was left out."""
+    others: tuple[str, ...] = ()
+    """Those of the differences that are not of the last run's results; each says what helps."""
 
 
 def verify(job: Job) -> Verified:
     """Compare the last finished results with what was recorded when they were computed."""
     # Nothing is changed. The work is done by the current Dask client, if there is one.
     store = RegionStore(job.output.store)
-    times = [str(time) for time in store.dataset()["time"].values.astype("datetime64[s]")]
+    store.dataset()  # which says what is wrong where nothing can be read
     records = store.records()
-    recorded = {
-        (time, name): checksum
-        for record in records.values()
-        for time, frame in record.get("checksums", {}).items()
-        for name, checksum in frame.items()
-    }
-    found = _checksums(store, times)
+    recorded, found = recorded_frames(records), store.frame_checksums()
     differences = [
         f"{name} of {time_text(time)} {_difference(checksum, recorded.get((time, name)))}."
         for (time, name), checksum in found.items()
@@ -125,41 +118,24 @@ def verify(job: Job) -> Verified:
         f"{name} of {time_text(time)} is not there."
         for time, name in recorded.keys() - found.keys()
     ]
-    files = {k: v for record in records.values() for k, v in record.get("sha256", {}).items()}
+    files = results_of(records, "sha256")
     problems = {name: store.file_problem(name, sha256) for name, sha256 in sorted(files.items())}
     differences += [f"the file {name} {what}." for name, what in problems.items() if what]
-    groups = {k: v for record in records.values() for k, v in record.get("groups", {}).items()}
+    groups = results_of(records, "groups")
     broken = {name: store.group_problem(name, checksum) for name, checksum in groups.items()}
     differences += [f"the group {name} {what}." for name, what in sorted(broken.items()) if what]
+    differences += [f"{problem}." for problem in store.run_problems()]
     exports = exported(records) if getattr(job.output, "export", ()) else {}
     if not differences:  # what the product promises can be checked in whole arrays only
         differences += pipeline_of(job).check(store)
+    others = tuple(f"{problem}." for problem in store.other_problems(whole=not differences))
     changed = list(changed_exports(records, job)) if exports else []
     rewritten = () if differences else dict.fromkeys(stage for stage, _ in changed)
     differences += [difference for _, difference in changed]
     compared = len(files) + len(groups) + len(exports)
     notes = tuple(beyond_notes(records))
-    return Verified(len(found), compared, tuple(differences), tuple(rewritten), notes)
-
-
-def _checksums(store: RegionStore, times: list[str]) -> dict[tuple[str, str], str]:
-    """Checksum of each frame of each array as it is stored, or why it cannot be read."""
-    root = zarr.open_group(store.repository().readonly_session(MAIN).store, mode="r")
-    tasks = {
-        (time, name): delayed(_read_checksum)(array, position)
-        for name, array in sorted(root.arrays())
-        if array.ndim == 3
-        for position, time in enumerate(times)
-    }
-    (found,) = dask.compute(tasks)
-    return dict(found)
-
-
-def _read_checksum(array: zarr.Array, frame: int) -> str:
-    try:
-        return stored_checksum(array, frame)
-    except READ_ERRORS as error:
-        return f"cannot be read: {str(error).splitlines()[0].strip()}"
+    every = (*differences, *others)
+    return Verified(len(found), compared, every, tuple(rewritten), notes, others)
 
 
 def _difference(found: str, recorded: str | None) -> str:

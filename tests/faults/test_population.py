@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from popdask.store import RegionStore
-from popdask.store.transaction import RUN_FILE
+from popdask.store.content import RUN_FILE
 from popdask.workflow import population
 from tests.faults.process import finish, running
 from tests.pipelines.dots import job, settings, write_world

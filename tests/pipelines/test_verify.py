@@ -1,5 +1,6 @@
 """Whatever differs from what was computed is found and named."""
 
+import json
 import shutil
 
 import pytest
@@ -24,12 +25,12 @@ def settings(finished, frames, tmp_path):
     return job(frames, shutil.copytree(finished.path, tmp_path / "copy.icechunk"))
 
 
-def tamper(settings, change):
+def tamper(settings, change, said=None):
     """Change the stored results behind the back of their records, and let readers see it."""
     repository = RegionStore(settings.output.store).repository()
     session = repository.writable_session(WORK)
     change(session.store)
-    session.commit("tamper")
+    session.commit("tamper", said)
     repository.reset_branch("main", repository.lookup_branch(WORK))
 
 
@@ -58,6 +59,10 @@ def test_a_chunk_that_is_gone_is_found_and_mended(settings, finished, place):
     (difference,) = verify(settings).differences
     assert "cannot be read" in difference and "not found" in difference
     communities.run(settings, force=True)
+    verified = verify(settings)
+    assert verified.differences == verified.others  # the run before still lacks its chunk
+    assert "bytes of chunks are not there" in verified.others[0]
+    store.expire(keep_last=1)
     assert verify(settings).differences == ()
     assert_same(store, finished)
 
@@ -119,3 +124,43 @@ def test_a_track_that_skips_a_frame_is_found(settings):
     tamper(settings, change)
     (difference,) = verify(settings).differences
     assert "absent from a frame between" in difference
+
+
+def test_a_map_that_moved_is_found_and_mended(settings, finished):
+    """By a coordinate, of which no frame's checksum knows."""
+    store = RegionStore(settings.output.store)
+    said = store.repository().lookup_snapshot(store.repository().lookup_branch("main")).metadata
+
+    def change(session):
+        axis = zarr.open_group(session, mode="r+")["x"]
+        axis[:] = axis[:] + 8000
+
+    tamper(settings, change, said)
+    verified = verify(settings)
+    assert verified.differences == ("the coordinate x is not what was computed.",)
+    assert verified.others == ()
+    communities.run(settings, force=True)
+    assert verify(settings).differences == ()
+    assert_same(store, finished)
+
+
+def test_what_only_earlier_runs_need_is_no_fault_of_the_last(settings):
+    cosine = settings.model_copy(
+        update={"links": settings.links.model_copy(update={"rule": "cosine"})}
+    )
+    store = communities.run(cosine).store
+    manifests = {
+        run.tag: {part["id"] for part in inspected(store, run.tag)["manifests"]}
+        for run in store.kept_runs()
+    }
+    last, before = (manifests[run.tag] for run in store.kept_runs())
+    for manifest in before - last:
+        (store.path / "manifests" / manifest).unlink()
+    verified = verify(cosine)
+    assert len(verified.differences) == len(before - last) > 0
+    assert verified.others == verified.differences
+
+
+def inspected(store, tag):
+    repository = store.repository()
+    return json.loads(repository.inspect_snapshot(repository.lookup_tag(tag)))

@@ -21,7 +21,7 @@ def finish_runs(store, *values):
     """Finish a run for each value, which is in all that it stores."""
     for value in values:
         work = store.begin(grid(2))
-        work.write_frames("communities", arrays(2, value), FRAMES, {"v": value})
+        work.write_frames("communities", arrays(2, value), FRAMES, {"frames": {}, "v": value})
         work.write_files("links", {"links": b"%d" % value}, {"v": value})
         work.publish(f"run-{value}", {"value": value})
 

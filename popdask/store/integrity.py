@@ -1,0 +1,292 @@
+"""Whether all that readers of a repository can reach is there, and is what was written.
+
+Checksums of frames and files tell of results. Beside them a reader goes by the coordinates, by the
+record of the run, and by Icechunk's own files: the snapshots of branches, tags and the history, and
+the manifests that say where chunks lie. Each of them can be lost or damaged by itself, so each is
+read. The coordinates' checksums are those of the grid that the run was given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import dask
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+from dask import delayed
+
+from popdask.store.content import (
+    READ_ERRORS,
+    RUN_FILE,
+    file_problem,
+    group_problem,
+    open_arrays,
+    read_file,
+    read_records,
+    stored_checksum,
+)
+from popdask.store.records import MAIN, WORK, iso_times, seconds_of
+
+#: What to do about earlier runs that cannot be read: they are not needed by later ones.
+_EARLIER = "readers of the last run do not need it; `popdask expire JOB --keep 1` drops such runs"
+
+#: What to do about the last run itself.
+_ANEW = "`popdask run JOB --force` computes anew what it held"
+
+#: What to do about a history with a gap: Icechunk neither fills nor skips it.
+_GAP = (
+    "the history ends there, and old runs cannot be expired; results are read and computed as "
+    "before; for a whole history, move the store away and run the job anew"
+)
+
+
+def coordinate_checksums(grid: xr.Dataset) -> dict[str, str]:
+    """Checksums of what says where and when the cells of a region lie, by name.
+
+    Parameters
+    ----------
+    grid : Dataset
+        With the coordinates ``time, y, x`` and a CRS.
+
+    Returns
+    -------
+    dict of str
+        SHA-256 in hexadecimal of ``time``, ``y``, ``x`` and ``crs``.
+    """
+    values = {axis: np.ascontiguousarray(grid[axis], np.float64) for axis in ("y", "x")}
+    values["time"] = seconds_of(grid)
+    sums = {name: hashlib.sha256(part.tobytes()).hexdigest() for name, part in values.items()}
+    crs = grid.rio.crs
+    return sums | {"crs": hashlib.sha256((crs.to_wkt() if crs else "").encode()).hexdigest()}
+
+
+def run_problems(repository: icechunk.Repository, snapshot: str) -> Iterator[str]:
+    """Say what of a finished run's own record, and of its coordinates, is not as it was written."""
+    session = repository.readonly_session(snapshot_id=snapshot)
+    sha256 = repository.lookup_snapshot(snapshot).metadata.get("sha256")
+    problem = file_problem(session.store, RUN_FILE, sha256) if sha256 else None
+    if problem:
+        yield f"the file {RUN_FILE} {problem}"
+        return
+    then = json.loads(read_file(session.store, RUN_FILE)).get("coordinates", {})
+    now = coordinate_checksums(open_arrays(session)) if then else {}
+    yield from (
+        f"the coordinate {name} is not what was computed"
+        for name in sorted(then)
+        if now[name] != then[name]
+    )
+
+
+def frame_checksums(session: icechunk.Session) -> dict[tuple[str, str], str]:
+    """Checksum of each frame of each array as it is stored, by (time, name), or why it has none."""
+    root = zarr.open_group(session.store, mode="r")
+    times = iso_times(open_arrays(session))
+    return _read_frames(
+        {
+            (time, name): partial(_read_checksum, array, position)
+            for name, array in sorted(root.arrays())
+            if array.ndim == 3
+            for position, time in enumerate(times)
+        }
+    )
+
+
+def _read_frames(wanted: Mapping[tuple[str, str], partial[str]]) -> dict[tuple[str, str], str]:
+    """Read checksums, on the workers of the present client where there is one."""
+    (found,) = dask.compute({key: delayed(read)() for key, read in wanted.items()})
+    return dict(found)
+
+
+def _read_checksum(array: zarr.Array, frame: int) -> str:
+    try:
+        return stored_checksum(array, frame)
+    except READ_ERRORS as error:
+        return f"cannot be read: {reason_of(error)}"
+
+
+def recorded_frames(records: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Checksum of each frame of each array as it was computed, by (time, name)."""
+    return {
+        (time, name): checksum
+        for record in records.values()
+        for time, frame in record.get("checksums", {}).items()
+        for name, checksum in frame.items()
+    }
+
+
+def results_of(records: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Checksums of files (``"sha256"``) or groups (``"groups"``) as they were computed."""
+    return {name: told for record in records.values() for name, told in record.get(key, {}).items()}
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What is reached from branches and tags."""
+
+    snapshots: dict[str, Any] = field(default_factory=dict)
+    """What is told in those that can be read, by id."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Why others cannot be, by id."""
+    heads: dict[str, str] = field(default_factory=dict)
+    """Snapshots that branches and tags point to."""
+
+    def manifests(self, snapshots: set[str]) -> dict[str, int]:
+        """Sizes of the manifests of some snapshots, by id."""
+        held = (self.snapshots[one]["manifests"] for one in snapshots if one in self.snapshots)
+        return {part["id"]: part["size_bytes"] for parts in held for part in parts}
+
+
+def _walk(repository: icechunk.Repository) -> _Walk:
+    walk = _Walk()
+    for branch in sorted(repository.list_branches()):
+        walk.heads[branch] = repository.lookup_branch(branch)
+    for tag in sorted(repository.list_tags()):
+        walk.heads[tag] = repository.lookup_tag(tag)
+    for head in walk.heads.values():
+        snapshot: str | None = head
+        while snapshot and snapshot not in walk.snapshots and snapshot not in walk.lost:
+            try:
+                walk.snapshots[snapshot] = json.loads(repository.inspect_snapshot(snapshot))
+            except READ_ERRORS as error:
+                walk.lost[snapshot] = reason_of(error)
+                break
+            snapshot = walk.snapshots[snapshot].get("parent_id")  # the first has none
+    return walk
+
+
+def other_problems(
+    repository: icechunk.Repository, files: Callable[[], Mapping[str, int]], *, whole: bool = True
+) -> list[str]:
+    """Say what is lost or damaged of all but the last run's results, and what to do about each.
+
+    Parameters
+    ----------
+    repository : icechunk.Repository
+        All that its branches and tags reach is looked at.
+    files : callable
+        Lists the files that there are, by their names within the repository, with their bytes.
+    whole : bool, default True
+        Whether the last run's results are: bytes that are missing are then of earlier runs.
+
+    Returns
+    -------
+    list of str
+        Sentences without their full stops; none if all is well.
+    """
+    walk = _walk(repository)
+    sizes = files()  # after the walk: a run may be adding to them
+    # Where snapshots or manifests are lost, what hangs on them is lost with them.
+    lost = [*_lost_snapshots(walk), *_lost_manifests(walk, sizes)]
+    lost = lost or [*_earlier_problems(repository)]
+    return lost if lost or not whole else [*_unreadable(repository, sizes)]
+
+
+def history_gap(repository: icechunk.Repository) -> str | None:
+    """Say that the history has a gap, and what helps; None if it has none."""
+    return next((told for told in _lost_snapshots(_walk(repository)) if told.endswith(_GAP)), None)
+
+
+def _lost_snapshots(walk: _Walk) -> Iterator[str]:
+    parents = {told.get("parent_id") for told in walk.snapshots.values()}
+    for snapshot, reason in walk.lost.items():
+        heads = [name for name, head in walk.heads.items() if head == snapshot]
+        whose = f"the run {heads[0]}" if heads else "the history"
+        help_ = _GAP if snapshot in parents else _EARLIER
+        yield f"the snapshot {snapshot} of {whose} cannot be read ({reason}): {help_}"
+
+
+def _lost_manifests(walk: _Walk, sizes: Mapping[str, int]) -> Iterator[str]:
+    now = {walk.heads[name] for name in (MAIN, WORK) if name in walk.heads}
+    current = walk.manifests(now)
+    for manifest, size in walk.manifests(set(walk.snapshots)).items():
+        found = sizes.get(f"manifests/{manifest}")
+        if found != size:
+            state = "is not there" if found is None else f"has {found} bytes instead of {size}"
+            help_ = (
+                "`popdask run JOB --force` computes anew what it held"
+                if manifest in current
+                else _EARLIER
+            )
+            yield f"the manifest {manifest} {state}: {help_}"
+
+
+def _unreadable(repository: icechunk.Repository, sizes: Mapping[str, int]) -> Iterator[str]:
+    """Read every manifest, and add up the chunks that they tell of."""
+    try:
+        wanted = repository.chunk_storage_stats().native_bytes
+    except READ_ERRORS as error:
+        yield f"a manifest cannot be read ({reason_of(error)}): restore the store from a copy"
+        return
+    there = sum(size for name, size in sizes.items() if name.startswith("chunks/"))
+    if there < wanted:  # more of them may be what stopped runs left
+        yield f"{wanted - there:,} bytes of chunks are not there: {_EARLIER}"
+
+
+def _earlier_problems(repository: icechunk.Repository) -> Iterator[str]:
+    """Say what of earlier runs is not what was computed; what the last run shares is not read."""
+    main = repository.lookup_branch(MAIN)
+    known = _results(repository.readonly_session(MAIN))
+    for tag in sorted(repository.list_tags()):
+        snapshot = repository.lookup_tag(tag)
+        if snapshot == main:
+            continue
+        try:
+            session = repository.readonly_session(tag=tag)
+            results = _results(session)
+            fresh = {key: told for key, told in results.items() if known.get(key) != told}
+            known |= fresh
+            problems = [*_differing(session, fresh), *run_problems(repository, snapshot)]
+        except READ_ERRORS as error:
+            problems = [f"cannot be read: {reason_of(error)}"]
+        for problem in problems:
+            yield f"of the earlier run {tag}, {problem}: {_EARLIER}"
+
+
+Key = tuple[str, str, str]
+
+
+def _results(session: icechunk.Session) -> dict[Key, str]:
+    """Checksums of all results, as they were computed, by (kind, time, name)."""
+    records = read_records(session.store)
+    frames = recorded_frames(records)
+    found = {("frame", time, name): checksum for (time, name), checksum in frames.items()}
+    for kind in ("sha256", "groups"):
+        found |= {(kind, "", name): told for name, told in results_of(records, kind).items()}
+    return found
+
+
+def _differing(session: icechunk.Session, wanted: Mapping[Key, str]) -> Iterator[str]:
+    """Say which of some results cannot be read as they were computed."""
+    root = zarr.open_group(session.store, mode="r")
+    positions = {time: i for i, time in enumerate(iso_times(open_arrays(session)))}
+    frames = {(time, name): told for (kind, time, name), told in wanted.items() if kind == "frame"}
+    reads = {
+        (time, name): partial(_read_checksum, array, positions[time])
+        for name, array in root.arrays()
+        for time in positions
+        if (time, name) in frames
+    }
+    found = _read_frames(reads)
+    for (time, name), told in frames.items():
+        now = found.get((time, name), "is not there")
+        if now != told:
+            yield f"{name} of {time[:10]} {now if ' ' in now else 'is not what was computed'}"
+    for (kind, _, name), told in wanted.items():
+        if kind != "frame":
+            check = file_problem if kind == "sha256" else group_problem
+            if problem := check(session.store, name, told):
+                yield f"{'the file' if kind == 'sha256' else 'the group'} {name} {problem}"
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of Icechunk's, or of the system, says first."""
+    text = str(error).strip()
+    lines = text.splitlines() or [type(error).__name__]
+    return " ".join(lines[0].split()).removeprefix("x ")
