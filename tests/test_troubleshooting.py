@@ -17,7 +17,8 @@ from popdask.config.jobs import Links
 from popdask.config.load import load_job_with
 from popdask.config.propose import propose_job
 from popdask.errors import InputError
-from popdask.io import find_frames, in_cells
+from popdask.io import find_frames, frame_fingerprint, in_cells
+from popdask.io.tables import read_features
 from popdask.store import RegionBusyError
 from popdask.workflow import communities
 from tests.cube.raster_files import write_raster
@@ -94,9 +95,23 @@ def wrong_frames(folder):
     yield lambda: open_frames(str(folder / "nowhere_{year}.tif"))
     written(folder / "broken_2002.tif", "nothing")
     yield lambda: open_frames(str(folder / "broken_{year}.tif"))
+    yield from wrong_kinds(folder)
     raster(folder / "degrees_2002.tif", crs="EPSG:4326")
     degrees = open_frames(str(folder / "degrees_{year}.tif"))["population"]
     yield lambda: in_cells("2.5 km", degrees)
+
+
+def wrong_kinds(folder):
+    """Files that only tell of others, under names of their own and of others."""
+    source = "<SimpleSource><SourceFilename>{}</SourceFilename></SimpleSource>"
+    vrt = (
+        '<VRTDataset rasterXSize="2" rasterYSize="2"><VRTRasterBand dataType="Byte" band="1">'
+        f"{source.format(folder / 'gone.tif')}</VRTRasterBand></VRTDataset>"
+    )
+    planted = written(folder / "planted_2002.tif", vrt)
+    yield lambda: open_frames([str(planted)], times=["2002"])
+    yield lambda: frame_fingerprint(str(written(folder / "lost_2002.vrt", vrt)))
+    yield lambda: read_features(written(folder / "zones.gpkg", "<OGRVRTDataSource/>"))
 
 
 def wrong_regions(folder):

@@ -9,6 +9,7 @@ The commands, one per verb of an operator.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -244,16 +245,25 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Compute what is finished again, models too.")
     ] = False,
+    check_content: Annotated[
+        bool,
+        typer.Option(
+            "--check-content",
+            help="Read input files anew, also those whose size and time are as they were.",
+        ),
+    ] = False,
     log: Logs = None,
 ) -> None:
     """Run a job, or as much of it as is not done yet."""
+    from popdask.workflow.inputs import content_read
     from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.runlog import RunLog
 
     settings = load_job_with(job, set_ or ())
     kind = pipeline_of(settings)
     with stoppable(settings.name, cluster) as (reporter, workers):
-        with RunLog(settings, reporter, log, only) as told:
+        reading = content_read() if check_content else nullcontext()
+        with RunLog(settings, reporter, log, only) as told, reading:
             if only is None:
                 outcome = kind.run(settings, told, force=force, workers=workers)
             else:

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import pooch  # type: ignore[import-untyped]
-import rasterio
 from filelock import FileLock
 from rasterio.errors import RasterioError
 
 from popdask.datasets.transfer import FetchError
 from popdask.errors import InputError
+from popdask.io.kinds import open_raster
 from popdask.io.paths import write_text
 
 CC_BY = "Creative Commons Attribution 4.0 International (CC BY 4.0)"
@@ -264,7 +264,8 @@ def link(source: Path, target: Path) -> None:
 def check_raster(path: Path, name: str) -> None:
     """Raise what is wrong if a file is not a raster."""
     try:
-        rasterio.open(path).close()
+        with open_raster(str(path)):
+            pass
     except RasterioError as error:
         raise FetchError(
             f"{name} is not a raster that GDAL can open: the server sent something else; it is not "

@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import rasterio
 from affine import Affine
 from pyproj import Transformer
 from rasterio.errors import RasterioError
@@ -26,6 +25,7 @@ from rasterio.merge import merge
 
 from popdask.datasets.transfer import FetchError
 from popdask.errors import InputError
+from popdask.io.kinds import open_raster
 
 Bounds = tuple[float, float, float, float]
 
@@ -148,7 +148,7 @@ def join(tiles: Sequence[Path], bounds: Bounds, target: Path) -> None:
     # whole, and what no tile covers is nodata. A strip of the result is in memory at a time.
     try:
         with ExitStack() as stack:
-            sources = [stack.enter_context(rasterio.open(tile)) for tile in tiles]
+            sources = [stack.enter_context(open_raster(str(tile))) for tile in tiles]
             first = sources[0]
             merge(
                 sources,

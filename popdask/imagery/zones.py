@@ -38,6 +38,7 @@ from popdask.blocks.area_shares import check_names, check_polygons
 from popdask.blocks.sums import LIMIT, from_fixed, pair
 from popdask.errors import InputError
 from popdask.io.grids import describe_grid, grid_of, same_grid
+from popdask.io.kinds import open_raster
 from popdask.io.paths import Path_
 from popdask.io.rasters import missing_file
 from popdask.io.tables import read_features, read_table
@@ -169,7 +170,9 @@ def _open(path: Path) -> gpd.GeoDataFrame | xr.DataArray:
     if not path.exists():
         raise missing_file(str(path), "a raster of zone numbers")
     try:
-        raster = rioxarray.open_rasterio(path, masked=False)
+        with open_raster(str(path)) as source:  # by the drivers of its name alone
+            driver = source.driver
+        raster = rioxarray.open_rasterio(path, masked=False, driver=driver)
     except RasterioError as error:
         raise InputError(
             f"{path} cannot be read ({error}); expected a raster of zone numbers; it may be "

@@ -22,9 +22,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,13 +33,21 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
-from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from popdask.errors import InputError
 from popdask.io.densities import check_whole_people, is_density_name
+from popdask.io.kinds import (
+    drivers_of,
+    is_elsewhere,
+    is_put_together,
+    open_raster,
+    size_and_time,
+    sources_of,
+)
 from popdask.io.names import parse_name
-from popdask.io.paths import failures, file_system, gdal_options, gdal_path
+from popdask.io.paths import failures, file_system
+from popdask.io.secrets import without_secrets
 
 #: No integer type holds more: 1e20, 9.97e36 and 3.4e38 are fill values, in a single cell too.
 BEYOND_PEOPLE = 2.0**64
@@ -226,23 +233,7 @@ def is_remote(path: str) -> bool:
     >>> is_remote("s3://bucket/pop.tif"), is_remote("pop.tif")
     (True, False)
     """
-    return "://" in path or path.startswith("/vsi")
-
-
-@contextmanager
-def open_raster(path: str) -> Iterator[rasterio.DatasetReader]:
-    """Open a raster, in a folder or behind a URL, as it is now."""
-    name = parse_name(path)
-    if not is_remote(name.file):
-        # GDAL would leave a file of its own beside every .gz.
-        local = rasterio.Env(CPL_VSIL_GZIP_WRITE_PROPERTIES="NO")
-        with local, rasterio.open(name.opened) as source:
-            yield source
-        return
-    # GDAL finds the credentials itself; rasterio's own session would ask for boto3.
-    settings = rasterio.Env(session=DummySession(), **gdal_options())
-    with settings, rasterio.open(gdal_path(name.opened)) as source:
-        yield source
+    return is_elsewhere(path)
 
 
 def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expected: str) -> Result:
@@ -262,6 +253,8 @@ def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expec
             return use(source)
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")
+    if "not recognized" in reason and len(drivers_of(path)) == 1:
+        reason += f", by {drivers_of(path)[0]}, which its name stands for"
     # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
     raise InputError(
         f"{path} cannot be read ({reason}); expected {expected} that GDAL opens; it may be "
@@ -349,6 +342,8 @@ def frame_fingerprint(path: str, expected: str = "a file that you may read") -> 
         does not tell); and one of ``sha256`` of the contents in hexadecimal, for files and what has
         no other mark; ``etag``, the server's; or neither, where size and time are the mark.
         ``part`` says which band, subdataset or file of an archive it is, where there may be more.
+        Of a VRT, whose ``sha256`` is also that of the files that it is put together from,
+        ``sources`` has the same of each of them, by its path.
 
     Raises
     ------
@@ -365,7 +360,7 @@ def frame_fingerprint(path: str, expected: str = "a file that you may read") -> 
     """
     name = parse_name(path)
     try:
-        told = _told_by_server(name.file) or _read(name.file)
+        own = _told_by_server(name.file) or _read(name.file)
     except FileNotFoundError as error:
         raise missing_file(name.file, expected) from error
     except failures() as error:
@@ -373,7 +368,41 @@ def frame_fingerprint(path: str, expected: str = "a file that you may read") -> 
             f"{path} cannot be read ({error}); expected {expected}; check its kind and its "
             "permissions"
         ) from error
-    return told | ({"part": name.part} if name.part else {})
+    own |= {"part": name.part} if name.part else {}
+    return _with_sources(own, path) if is_put_together(path) else own
+
+
+def _with_sources(own: dict[str, Any], path: str) -> dict[str, Any]:
+    """The version of a file, and of those that it is put together from, as one."""
+    found: dict[str, dict[str, Any]] = {}
+    listed = [path]
+    for place in listed:  # which grows by the sources of sources
+        if place != path:
+            found[place] = _told_by_server(place) or _read_source(place, path)
+        if is_put_together(place):
+            listed += [one for one in _listed(place) if one not in listed]
+    marks = [frame_version(told) for told in (own, *found.values())]
+    sources = {without_secrets(place): told for place, told in found.items()}
+    sha256 = hashlib.sha256("\n".join(marks).encode()).hexdigest()
+    return {**own, "sha256": sha256, "sources": sources}
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        return sources_of(path)
+    except RasterioError as error:
+        reason = str(error.__cause__ or error).strip().rstrip(".")
+    raise InputError(f"{path} cannot be read ({reason}); expected {FRAME}; correct it")
+
+
+def _read_source(place: str, path: str) -> dict[str, Any]:
+    try:
+        return _read(place)
+    except OSError as error:
+        raise InputError(
+            f"{place}, of which {path} is put together, cannot be read ({error.strerror}); "
+            "expected a raster; bring it back, or correct the list"
+        ) from error
 
 
 def frame_version(fingerprint: Mapping[str, Any]) -> str:
@@ -428,7 +457,7 @@ def _read(path: str) -> dict[str, Any]:
         size = stream.tell()
     mtime = None
     if not is_remote(path):
-        mtime = datetime.fromtimestamp(Path(path).stat().st_mtime, UTC).isoformat()
+        _, mtime = size_and_time(path)
     return {"size": size, "mtime": mtime, "sha256": digest.hexdigest()}
 
 

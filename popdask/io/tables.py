@@ -33,6 +33,7 @@ import shapely
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
+from popdask.io.kinds import check_tables
 from popdask.io.paths import Path_, atomic_path
 from popdask.io.rasters import is_remote, missing_file
 
@@ -81,6 +82,7 @@ def read_table(
 
 def read_features(path: Path_, expected: str = "features") -> gpd.GeoDataFrame:
     """Read features with geometry from a file."""
+    check_tables(os.fspath(path))
     with _readable(path, expected):
         features = gpd.read_parquet(path) if _is_parquet(path) else gpd.read_file(path)
     if not isinstance(features, gpd.GeoDataFrame):

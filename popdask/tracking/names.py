@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
+from popdask.io.kinds import check_tables
 from popdask.validate import check_table
 
 __all__ = [
@@ -73,6 +74,7 @@ def read_places(source: str | Path, *, column: str = "name") -> gpd.GeoDataFrame
     if source == "geonames":
         return _geonames().copy()
     path = Path(source)
+    check_tables(str(source))
     try:
         parquet = path.suffix in (".parquet", ".geoparquet")
         table = gpd.read_parquet(path) if parquet else gpd.read_file(path)

@@ -13,21 +13,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import rasterio
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from rasterio.errors import RasterioError
 
 from popdask.config.jobs import PopulationJob, ScenesJob
 from popdask.config.settings import Band, Grid, Input, Job
@@ -37,8 +39,11 @@ from popdask.imagery.image_files import open_sheet
 from popdask.imagery.mosaic import open_mosaic
 from popdask.io import frames, rasters
 from popdask.io.frames import frame_time
+from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
 from popdask.io.names import file_of
 from popdask.io.secrets import without_secrets
+
+_log = logging.getLogger(__name__)
 
 #: What the numbers of a result may depend on.
 LIBRARIES = (
@@ -59,6 +64,20 @@ LIBRARIES = (
 )
 
 
+#: Whether files are read, though their size and time are those on record.
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
+
+
+@contextmanager
+def content_read() -> Iterator[None]:
+    """Tell versions of files by their content, whatever size and time they have."""
+    token = _reading.set(True)
+    try:
+        yield
+    finally:
+        _reading.reset(token)
+
+
 def file_fingerprints(
     frames: Mapping[np.datetime64, str], known: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
@@ -69,11 +88,11 @@ def file_fingerprints(
 
 def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Tell the version of one file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``."""
-    file = Path(file_of(path))
-    if known and known.get("path") == path and file.exists():
-        stat = file.stat()
-        modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
-        if (known["size"], known["mtime"]) == (stat.st_size, modified):
+    known = {} if _reading.get() else known
+    file = file_of(path)
+    if known and known.get("path") == path and Path(file).exists():
+        same = (known["size"], known["mtime"]) == size_and_time(file)
+        if same and unchanged_sources(known, path):
             return dict(known)
     return {"path": without_secrets(path), **rasters.frame_fingerprint(path)}
 
@@ -292,19 +311,37 @@ def credits_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def _of(path: Path) -> list[str]:
+    """Whom to credit for one file; whom that is cannot be told of what is damaged or another's."""
+    try:
+        return _fetched(path) or _tagged(path)
+    except (RasterioError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # A report is not to end with what lies beside its inputs.
+        _log.warning("whom to credit for %s cannot be told (%s)", path, type(error).__name__)
+        return []
+
+
+def _fetched(path: Path) -> list[str]:
+    """Whom the record of `popdask fetch` beside a file credits, if it is one and tells of it."""
     from popdask.datasets.frames import (
         MANIFEST,
         Credit,  # fetching imports much that reading does not need
     )
 
     manifest = path.with_name(MANIFEST)
-    if manifest.exists():
-        told = json.loads(manifest.read_text(encoding="utf-8"))
-        title = told["files"].get(path.name, {}).get("credit")
-        if title is not None:
-            return [str(Credit(**told["credits"][title]))]
+    if not manifest.exists():
+        return []
+    told = json.loads(manifest.read_text(encoding="utf-8"))
+    files = told.get("files") if isinstance(told, dict) else None
+    entry = files.get(path.name) if isinstance(files, dict) else None
+    if not isinstance(entry, dict) or "credit" not in entry:
+        return []  # a file of that name which is somebody else's
+    return [str(Credit(**told["credits"][entry["credit"]]))]
+
+
+def _tagged(path: Path) -> list[str]:
+    """Whom the tags of a raster credit."""
     if path.suffix.lower() not in (".tif", ".tiff", ".vrt"):
         return []
-    with rasterio.open(path) as file:
+    with open_raster(str(path)) as file:
         tags = {name.lower(): text.strip() for name, text in file.tags().items()}
     return [tags[name] for name in TAGS if tags.get(name)]

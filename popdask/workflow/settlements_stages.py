@@ -23,7 +23,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask.io import cube, tables
-from popdask.io.rasters import open_raster
+from popdask.io.kinds import open_raster
 from popdask.store.content import table_bytes
 from popdask.store.transaction import frame_runs
 from popdask.tracking import describe

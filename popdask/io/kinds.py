@@ -1,0 +1,204 @@
+"""What kind of file a raster is: which drivers may open it, and which other files it reads.
+
+GDAL tries every driver on a file, whatever its name. Some of its formats are no rasters but notes
+of where rasters lie: a VRT called ``pop_2020.tif`` would let any file of the machine be read as
+population, and any server be asked. A file is therefore opened with the drivers that its name
+stands for; a format that points elsewhere, only where the name says that it is one.
+
+What a file reads from others belongs to its version: a VRT stays the same when its sources change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import rasterio
+from rasterio.io import DatasetReader
+from rasterio.session import DummySession
+
+from popdask.errors import InputError
+from popdask.io.names import file_of, parse_name, split_band, split_file
+from popdask.io.paths import SCHEME, gdal_options, gdal_path, is_object
+
+#: Drivers of the names that stand for few; files of other names are opened by all but `_POINTING`.
+_DRIVERS = {
+    ".tif": ("GTiff",),
+    ".tiff": ("GTiff",),
+    ".vrt": ("VRT",),
+    ".gti": ("GTI",),
+    ".asc": ("AAIGrid", "GRASSASCIIGrid", "ISG"),
+    ".png": ("PNG",),
+    ".jpg": ("JPEG",),
+    ".jpeg": ("JPEG",),
+    ".jp2": ("JP2OpenJPEG", "JP2ECW", "JP2KAK", "JP2MrSID", "JPEG2000"),
+    ".nc": ("netCDF", "HDF5", "HDF5Image"),
+}
+
+#: Drivers of formats that tell of other files, or of servers, to read from.
+_POINTING = {
+    *("DAAS", "DERIVED", "EEDAI", "GTI", "HTTP", "MRF", "OGCAPI", "PLMOSAIC"),
+    *("STACIT", "STACTA", "VRT", "WCS", "WMS", "WMTS"),
+}
+
+#: Names of files that tell of others.
+_PUT_TOGETHER = (".vrt", ".gti")
+
+#: How OGR's notes of where tables lie begin, in a file or on a server.
+_TABLES_ELSEWHERE = re.compile(rb"<OGR(VRT|WFS)(DataSource|Layer)|<OGRVRTUnionLayer")
+
+
+def suffix_of(path: str) -> str:
+    """Tell the ending of a file's name that stands for its kind, in lower case.
+
+    Examples
+    --------
+    >>> suffix_of("https://example.org/POP.TIF?token=1"), suffix_of("/vsigzip/pop.tif.gz")
+    ('.tif', '.tif')
+    """
+    name = Path(urlsplit(path).path if "://" in path else split_band(path)[0])
+    return Path(name.stem if name.suffix.lower() == ".gz" else name.name).suffix.lower()
+
+
+def drivers_of(path: str) -> tuple[str, ...]:
+    """Name the drivers of GDAL that may open a file of some name.
+
+    Examples
+    --------
+    >>> drivers_of("data/pop_2020.tif"), "VRT" in drivers_of("data/pop_2020.img")
+    (('GTiff',), False)
+    """
+    part = split_file(path)
+    if part and not part[0].startswith("/vsi"):  # such as NETCDF:"gpw.nc":people
+        return _others()
+    return _DRIVERS.get(suffix_of(path)) or _others()
+
+
+@cache
+def _others() -> tuple[str, ...]:
+    with rasterio.Env() as environment:
+        return tuple(sorted(environment.drivers().keys() - _POINTING))
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[DatasetReader]:
+    """Open a raster, in a folder or behind a URL, as it is now, by the drivers of its name.
+
+    Parameters
+    ----------
+    path : str
+        A file, a URL, a path of GDAL's virtual file systems, or the name of a part of a file.
+
+    Yields
+    ------
+    rasterio.io.DatasetReader
+
+    Raises
+    ------
+    rasterio.errors.RasterioIOError
+        If none of the drivers opens it.
+    """
+    name = parse_name(path)
+    # GDAL would leave a file of its own beside every .gz; and it finds credentials itself, where
+    # rasterio's own session would ask for boto3.
+    local: dict[str, Any] = {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO"}
+    options = gdal_options() if is_elsewhere(name.file) else local
+    settings = rasterio.Env(session=DummySession(), **options)
+    driver = list(drivers_of(name.opened))
+    with settings, DatasetReader(gdal_path(name.opened), driver=driver) as source:
+        yield source
+
+
+def is_elsewhere(path: str) -> bool:
+    """Tell a URL, or a path of GDAL's virtual file systems, from a local path."""
+    return "://" in path or path.startswith("/vsi")
+
+
+def is_put_together(path: str) -> bool:
+    """Tell whether a raster is read from other files, as its name says.
+
+    Examples
+    --------
+    >>> is_put_together("mosaic.vrt"), is_put_together("mosaic.tif")
+    (True, False)
+    """
+    return suffix_of(path) in _PUT_TOGETHER
+
+
+def sources_of(path: str) -> list[str]:
+    """List the files that a raster is put together from, in its order, as popdask names them.
+
+    Parameters
+    ----------
+    path : str
+        A raster of which `is_put_together` says so.
+
+    Returns
+    -------
+    list of str
+        Paths and URLs; of an archive, the archive itself.
+
+    Raises
+    ------
+    rasterio.errors.RasterioIOError
+        If it cannot be opened.
+    """
+    with open_raster(path) as source:
+        names = source.files
+    own = {path, parse_name(path).opened, gdal_path(path)}
+    own |= {f"{name}{end}" for name in tuple(own) for end in (".aux.xml", ".ovr", ".msk")}
+    return list(dict.fromkeys(_place(name) for name in names if name not in own))
+
+
+def _place(name: str) -> str:
+    """The file of a source, as a path or URL that is no name of GDAL's."""
+    if name.startswith("/vsis3/"):
+        return SCHEME + name.removeprefix("/vsis3/")
+    if name.startswith("/vsicurl/"):
+        return name.removeprefix("/vsicurl/")
+    return file_of(name)
+
+
+def unchanged_sources(known: Mapping[str, Any], path: str) -> bool:
+    """Tell, without reading them, whether what a raster is put together from is as it was."""
+    if not is_put_together(path):
+        return True
+    told = known.get("sources")
+    return told is not None and all(_as_it_was(place, then) for place, then in told.items())
+
+
+def _as_it_was(place: str, then: Mapping[str, Any]) -> bool:
+    if is_elsewhere(place) or is_object(place) or not Path(place).is_file():
+        return False  # whose server is to be asked
+    return (then.get("size"), then.get("mtime")) == size_and_time(place)
+
+
+def size_and_time(path: str) -> tuple[int, str]:
+    """Tell the size of a file of this machine, and when it was last changed, as ISO time in UTC."""
+    stat = Path(path).stat()
+    return stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
+
+
+def check_tables(path: str) -> None:
+    """Refuse a file of shapes or tables that only tells of others, under another name.
+
+    Raises
+    ------
+    InputError
+        If it does.
+    """
+    place = Path(path)
+    if is_elsewhere(path) or not place.is_file() or place.suffix.lower() == ".vrt":
+        return
+    with place.open("rb") as file:
+        if _TABLES_ELSEWHERE.search(file.read(1024)):
+            raise InputError(
+                f"{path} is a note of where tables lie (OGR VRT), not a file of them; expected "
+                "what its name says; give the file itself, or call it .vrt if it is meant"
+            )
