@@ -45,7 +45,17 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, Tim
 
 from popdask import __version__
 from popdask.errors import InputError
+from popdask.io.paths import open_own, read_own, write_text
 from popdask.io.secrets import without_secrets
+
+
+def _as_note(content: bytes) -> dict[str, Any]:
+    """What a note tells; nothing after a power cut, or where it is another's."""
+    try:
+        told = json.loads(content)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 class Part:
@@ -65,8 +75,8 @@ class Part:
     def note(self) -> dict[str, Any]:
         """Validator, size and checksum of the file; without them, nothing is known."""
         try:
-            return json.loads(self._beside.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):  # the latter after a power cut
+            return _as_note(read_own(self._beside))
+        except FileNotFoundError:
             return {}
 
     def size(self) -> int:
@@ -91,12 +101,12 @@ class Part:
 
     def describe(self, note: dict[str, Any]) -> None:
         """Write the note."""
-        self._beside.write_text(json.dumps(note), encoding="utf-8")
+        write_text(self._beside, json.dumps(note))
 
     @contextmanager
     def opened(self) -> Iterator[IO[bytes]]:
         """Open the part for what comes next; what has come is on the disk at the end."""
-        with self.path.open("ab") as file:
+        with open_own(self.path, "ab") as file:
             try:
                 yield file
             finally:
@@ -445,7 +455,7 @@ class Downloads:
                     "bytes": path.stat().st_size,
                     "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
-                self._note_path(name).write_text(json.dumps(note, indent=1), encoding="utf-8")
+                write_text(self._note_path(name), json.dumps(note, indent=1))
         return Download(path, shown(url), note["sha256"])
 
     def has(self, url: str) -> bool:
@@ -496,8 +506,8 @@ class Downloads:
 
     def _note(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads(self._note_path(name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):  # the latter after a power cut
+            return _as_note(read_own(self._note_path(name)))
+        except FileNotFoundError:
             return {}
 
 

@@ -26,6 +26,7 @@ import filecmp
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from popdask.errors import InputError
@@ -80,6 +81,29 @@ def write_bytes(path: Path_, data: bytes) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return Path(path)
+
+
+def read_own(path: Path_) -> bytes:
+    """Read a small file of popdask's own; a link, a pipe or a folder is an `OSError`."""
+    with open_own(path, "rb") as file:
+        return bytes(file.read(1 << 20))
+
+
+def open_own(path: Path_, mode: str) -> IO[Any]:
+    """Open a file that popdask keeps beside results or in its cache, and no other through a link.
+
+    In a folder that others may write to, such a link would let them have any file of the user's
+    read or written.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no file, but a device, a pipe or a folder", name)
+
+    return open(path, mode, opener=opener)
 
 
 def sweep(path: Path_) -> None:

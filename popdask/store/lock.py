@@ -18,6 +18,7 @@ out before it commits anything, and ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import getpass
 import json
@@ -43,6 +44,9 @@ from popdask.io import paths
 
 #: A status command holds the lock for an instant; a run that begins just then waits for it.
 PATIENCE_SECONDS = 1.0
+
+#: What the system says of a lock that is no file: a link, a folder, a pipe.
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.EINVAL)
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +92,13 @@ def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
     except Timeout:
         who = _noted(region) or "its owner is just starting or leaving"
         raise RegionBusyError(f"another run holds {region}: {who}.") from None
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise InputError(
+            f"{lock.lock_file} is a link or a folder; expected the lock of {region}, a file of its "
+            "own; somebody has put it there: take it away"
+        ) from error
     note = _owner_file(region)
     try:
         if dead := _noted(region):
@@ -96,7 +107,7 @@ def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
                 region,
                 dead,
             )
-        note.write_text(json.dumps(asdict(myself())))
+        paths.write_text(note, json.dumps(asdict(myself())))
         yield lambda: None
     finally:
         note.unlink(missing_ok=True)
@@ -107,28 +118,36 @@ def holder_of_folder(region: Path) -> Owner | None:
     """Tell who holds a region, without disturbing; None where nobody does."""
     # The note of a run that was killed counts for nothing: the lock decides.
     try:
-        with _lock_file(region).open("rb") as file:
+        with paths.open_own(_lock_file(region), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _noted(region) or Owner("somebody", "an unknown host", 0, "just now")
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
     return None
 
 
 def _lock_file(region: Path) -> Path:
-    return Path(f"{region}.lock")
+    return _beside(region, "lock")
 
 
 def _owner_file(region: Path) -> Path:
-    return Path(f"{region}.owner")
+    return _beside(region, "owner")
+
+
+def _beside(region: Path, kind: str) -> Path:
+    """A file beside a region, the same one by whatever links the region is reached."""
+    return Path(f"{os.path.realpath(region)}.{kind}")
 
 
 def _noted(region: Path) -> Owner | None:
     try:
-        return Owner(**json.loads(_owner_file(region).read_text()))
-    except (FileNotFoundError, TypeError, ValueError):
-        return None  # it is just being written, or taken away, or not of this version
+        return Owner(**json.loads(paths.read_own(_owner_file(region))))
+    except (OSError, TypeError, ValueError):
+        return None  # it is just being written, or taken away, or not of this version, or a link
 
 
 def myself() -> Owner:

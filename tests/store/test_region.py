@@ -304,6 +304,35 @@ def test_a_note_that_tells_no_owner_counts_for_nothing(store, note):
         assert store.holder().process == os.getpid()
 
 
+@pytest.mark.parametrize("kind", ["lock", "owner"])
+@pytest.mark.parametrize("plant", [os.symlink, lambda _, place: os.mkfifo(place)])
+def test_planted_links_and_pipes_are_not_followed(store, tmp_path, kind, plant):
+    victim = tmp_path / "thesis.txt"
+    victim.write_text("years of work")
+    place = tmp_path / f"{store.path.name}.{kind}"
+    plant(victim, place)
+    assert store.holder() is None
+    if kind == "lock" and place.is_symlink():
+        with pytest.raises(InputError, match=r"\.lock is a link or a folder"), store.lock():
+            pytest.fail("a run holds somebody's file")
+    else:
+        with store.lock():
+            assert store.holder() is None or store.holder().process == os.getpid()
+    assert victim.read_text() == "years of work"
+
+
+def test_a_region_that_is_reached_by_two_names_has_one_lock(store, tmp_path):
+    store.path.mkdir()
+    (tmp_path / "maps").symlink_to(tmp_path)
+    (tmp_path / "again.icechunk").symlink_to(store.path)
+    others = [tmp_path / "maps" / store.path.name, tmp_path / "again.icechunk"]
+    with store.lock():
+        for other in map(RegionStore, others):
+            assert other.holder().process == os.getpid()
+            with pytest.raises(RegionBusyError), other.lock():
+                pytest.fail("two runs hold one region")
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.docx").write_text("years of work")
     with pytest.raises(InputError, match="holds other files"):
