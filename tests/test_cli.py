@@ -1,10 +1,12 @@
 """The command line: what it says, what it changes, and its exit codes."""
 
+import errno
 import io
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from distributed import LocalCluster
 
@@ -214,6 +216,23 @@ def test_failures_that_one_sentence_tells_are_told_from_bugs():
     assert known_failure(RegionBusyError("another run holds it.")) == 75
     assert known_failure(ZeroDivisionError()) is None
     assert known_failure(FileNotFoundError(2, "No such file", "style.css")) is None
+
+
+def test_what_a_machine_has_no_more_of_is_one_sentence():
+    with pytest.raises(MemoryError) as memory:
+        np.empty(2**58)
+    errors = {
+        "the memory does not suffice (Unable to allocate": memory.value,
+        "the memory does not suffice (no more": MemoryError(),
+        "the memory does not suffice ([Errno 12]": OSError(errno.ENOMEM, "Cannot allocate memory"),
+        "too many files are open": OSError(errno.EMFILE, "Too many open files", "pop.tif"),
+        "no more threads or processes": RuntimeError("can't start new thread"),
+        "no more threads or processes can": BlockingIOError(errno.EAGAIN, "Resource temporarily"),
+    }
+    for begin, error in errors.items():
+        assert known_failure(error) == 1
+        sentence = entry._sentence(error)
+        assert sentence.startswith(begin) and sentence.endswith("is kept.")
 
 
 def test_a_terminal_without_its_signs_is_no_failure(monkeypatch, place):

@@ -21,6 +21,7 @@ from popdask.io import find_frames, frame_fingerprint, in_cells
 from popdask.io.tables import read_features
 from popdask.store import RegionBusyError
 from popdask.workflow import communities
+from tests.cube.claims import tiff_of_claims
 from tests.cube.raster_files import write_raster
 from tests.pipelines import small
 
@@ -110,6 +111,8 @@ def wrong_kinds(folder):
     )
     planted = written(folder / "planted_2002.tif", vrt)
     yield lambda: open_frames([str(planted)], times=["2002"])
+    hollow = tiff_of_claims(folder / "hollow_2002.tif", 10**6)
+    yield lambda: open_frames([str(hollow)], times=["2002"])
     yield lambda: frame_fingerprint(str(written(folder / "lost_2002.vrt", vrt)))
     yield lambda: read_features(written(folder / "zones.gpkg", "<OGRVRTDataSource/>"))
 
@@ -126,6 +129,8 @@ def wrong_regions(folder):
     yield lambda: RegionStore(folder / "region").table("lanks")
     with RegionStore(folder / "region").lock():
         yield lambda: communities.run(job)
+    (folder / "linked.lock").symlink_to(folder / "other")
+    yield lambda: RegionStore(folder / "linked").lock().__enter__()
     (folder / "other").mkdir()
     written(folder / "other" / "file", "")
     yield from wrong_exports(folder)

@@ -42,10 +42,36 @@ def known_failure(error: Exception) -> int | None:
 
     if isinstance(error, RegionBusyError):
         return 75
+    if exhausted(error):
+        return 1
     if isinstance(error, OSError):  # of the disk, or of a file where a folder is wanted
         return 1 if error.errno in OF_THE_STORE | {errno.EEXIST, errno.ENOTDIR} else None
     told = (StoreError, LostPeopleError, KilledWorker, ClusterError, TrainingError, IcechunkError)
     return 1 if isinstance(error, told) else None
+
+
+def exhausted(error: Exception) -> str | None:
+    """Say what the machine, or the user's share of it, has no more of, and what helps."""
+    code = error.errno if isinstance(error, OSError) else None
+    reason = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, MemoryError) or code == errno.ENOMEM:
+        return (
+            f"the memory does not suffice ({reason or 'no more is to be had'}): take smaller "
+            "[input] chunks, fewer workers or threads, or a machine with more; what is finished is "
+            "kept."
+        )
+    if code in (errno.EMFILE, errno.ENFILE):
+        return (
+            "too many files are open at once: raise the limit (`ulimit -n 4096`), or take fewer "
+            "workers; what is finished is kept."
+        )
+    if "can't start new thread" in reason or code == errno.EAGAIN:
+        return (
+            f"no more threads or processes can be started ({reason}): raise the limit (`ulimit "
+            "-u`, or that of the container or unit), or take fewer workers; what is finished is "
+            "kept."
+        )
+    return None
 
 
 def _sentence(error: Exception) -> str:
@@ -53,6 +79,8 @@ def _sentence(error: Exception) -> str:
 
     from popdask.store.location import damaged
 
+    if told := exhausted(error):
+        return told
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'} cannot be read or written ({error.strerror})."
     if isinstance(error, IcechunkError):

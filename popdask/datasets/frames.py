@@ -227,14 +227,20 @@ class FrameFolder:
 
     def _manifest(self) -> dict[str, Any]:
         try:
-            return json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            told = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            if not isinstance(told, dict):
+                raise TypeError("it is no table")
+            for part in ("credits", "files"):
+                if not all(isinstance(entry, dict) for entry in told[part].values()):
+                    raise TypeError(f"its {part} are none")
         except FileNotFoundError:
             return {"credits": {}, "files": {}}
-        except json.JSONDecodeError as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self.path / MANIFEST} is not what popdask writes ({error}); move it and the "
                 "frames away, and fetch again."
             ) from error
+        return told
 
     def _record(self, name: str, entry: dict[str, Any], credit: Credit) -> None:
         manifest = self._manifest()

@@ -55,6 +55,10 @@ _CODES = {
 }
 
 
+#: An archive may unpack to so many bytes, or to so many times its own.
+LARGE, RATIO = 256 << 20, 100
+
+
 @dataclass(frozen=True)
 class Product:
     """GHS-POP in one projection and resolution."""
@@ -176,6 +180,7 @@ def _check_zip(path: Path, member: str) -> None:
     name = f"{member.removesuffix('.tif')}.zip"
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_unpacked(archive, name)
             broken, held = archive.testzip(), archive.namelist()
     except (zipfile.BadZipFile, zlib.error) as error:
         raise FetchError(f"{name} is not a sound zip archive ({error}); it is not kept.") from error
@@ -184,6 +189,17 @@ def _check_zip(path: Path, member: str) -> None:
     if member not in held:
         shown = ", ".join(map(repr, held[:5])) or "nothing"
         raise FetchError(f"{name} holds {shown}; expected {member}; it is not kept.")
+
+
+def _check_unpacked(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse, before it is unpacked, what is far larger than a compressed raster can be."""
+    packed = sum(entry.compress_size for entry in archive.infolist())
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > max(LARGE, RATIO * packed):
+        raise FetchError(
+            f"{name} would unpack from {packed:,} bytes to {unpacked:,}, which a raster does not: "
+            "the server sent something else; it is not kept."
+        )
 
 
 def _product(projection: str, resolution: str) -> Product:

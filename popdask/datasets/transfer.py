@@ -27,6 +27,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -172,7 +173,7 @@ class MissingFileError(FetchError):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for.
+    """How long a server is waited for, and how much of it is borne.
 
     Examples
     --------
@@ -190,6 +191,10 @@ class Patience:
     """Seconds for a connection to be made."""
     read: float = 120.0
     """Seconds without a byte, after which a connection counts as broken."""
+    redirects: int = 5
+    """How often a server may send to another place, in one request."""
+    most: int = 64 << 30
+    """Bytes of a file, at most; those that are known have less than a tenth of it."""
 
 
 class _BrokenError(Exception):
@@ -227,7 +232,7 @@ class ResumingDownloader:
 
     def __call__(self, url: str, output_file: str | IO[Any], fetcher: object) -> None:
         """Bring `url` to `output_file`, as pooch asks for it."""
-        with requests.Session() as session:
+        with _session(self._patience) as session:
             self._bring(session, url)
         told = self._part.note.get("checksum")
         if not hash_matches(str(self._part.path), told):
@@ -244,6 +249,8 @@ class ResumingDownloader:
             had = self._part.size()
             try:
                 self._attempt(session, url)
+            except (requests.TooManyRedirects, requests.exceptions.InvalidSchema) as trouble:
+                raise _astray(url, self._patience) from trouble
             except (requests.RequestException, HTTPError, _BrokenError) as trouble:
                 failures = 1 if self._part.size() > had else failures + 1
                 self._wait(url, trouble, failures)
@@ -254,9 +261,11 @@ class ResumingDownloader:
         with session.get(url, headers=headers, stream=True, timeout=patience) as answer:
             self._begin(answer, url)
             size = self._part.note["size"]
+            self._check_room(url, size)
             with self._part.opened() as file:
                 # not iter_content: a break drops the bytes of its unfinished block
                 while block := answer.raw.read1(BLOCK, decode_content=False):
+                    self._check_size(url, file.tell() + len(block))
                     file.write(block)
                     if self._watch:
                         self._watch(url.rsplit("/", 1)[-1], file.tell(), size)
@@ -267,6 +276,25 @@ class ResumingDownloader:
             if came > size:
                 self._part.discard()
             raise _BrokenError(f"{came:,} of {size:,} bytes came")
+
+    def _check_room(self, url: str, size: int | None) -> None:
+        """Refuse a file, before it comes, that is too large or for which there is no room."""
+        to_come = (size or 0) - self._part.size()
+        free = shutil.disk_usage(self._part.path.parent).free
+        if to_come > free:
+            raise FetchError(
+                f"{shown(url)} has {size:,} bytes, and {free:,} bytes are free in "
+                f"{self._part.path.parent}: make room, or set POPDASK_CACHE to another folder."
+            )
+        self._check_size(url, size or 0)
+
+    def _check_size(self, url: str, size: int) -> None:
+        if size > self._patience.most:
+            self._part.discard()
+            raise FetchError(
+                f"{shown(url)} is larger than {self._patience.most:,} bytes, which no file of the "
+                "source is: the server sent something else; it is not kept."
+            )
 
     def _begin(self, answer: requests.Response, url: str) -> None:
         """Make the part fit for what an answer brings."""
@@ -309,11 +337,39 @@ class ResumingDownloader:
         time.sleep(pause)
 
 
+class _Session(requests.Session):
+    """A session that is sent on a few times only, and from https to nothing less."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Where an answer sends to."""
+        target = super().get_redirect_target(resp)
+        told = urlsplit(target or "").scheme
+        if told and told != "https" and (told != "http" or urlsplit(resp.url).scheme == "https"):
+            raise requests.exceptions.InvalidSchema(f"sent to {told}", response=resp)
+        return target
+
+
+def _session(patience: Patience) -> requests.Session:
+    session = _Session()
+    session.max_redirects = patience.redirects
+    return session
+
+
+def _astray(url: str, patience: Patience) -> FetchError:
+    return FetchError(
+        f"{shown(url)} sends on more than {patience.redirects} times, or to a place that is less "
+        "safe than its own (https to http): check the URL, or give that of another mirror."
+    )
+
+
 def is_there(url: str, patience: Patience) -> bool:
     """Tell whether a server has a file."""
     seconds = (patience.connect, patience.read)
     try:
-        return requests.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
+        with _session(patience) as session:
+            return session.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
+    except (requests.TooManyRedirects, requests.exceptions.InvalidSchema) as trouble:
+        raise _astray(url, patience) from trouble
     except requests.RequestException as trouble:
         raise FetchError(f"{shown(url)} cannot be asked for: {_cause(trouble, url)}.") from trouble
 

@@ -28,6 +28,7 @@ from rasterio.windows import Window
 
 from popdask.errors import InputError
 from popdask.io.grids import carry, grid_of
+from popdask.io.kinds import check_extent
 from popdask.io.paths import fsspec_options
 from popdask.io.rasters import is_remote, missing_file, use_raster
 
@@ -89,6 +90,7 @@ def open_sheet(path: str | os.PathLike[str], nodata: float | None = None) -> Ras
 
 
 def _raster_sheet(source: rasterio.DatasetReader, path: str, nodata: float | None) -> RasterFile:
+    check_extent(source, path)
     _check_place(path, source.crs, source.transform)
     colours = source.colorinterp
     bands = tuple(i for i, c in zip(source.indexes, colours, strict=True) if c != ColorInterp.alpha)

@@ -47,6 +47,9 @@ _POINTING = {
     *("STACIT", "STACTA", "VRT", "WCS", "WMS", "WMTS"),
 }
 
+#: Cells for each byte of a file: empty tiles cost some, and compression has its limits.
+MOST_CELLS = 100_000_000
+
 #: Names of files that tell of others.
 _PUT_TOGETHER = (".vrt", ".gti")
 
@@ -113,6 +116,32 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
     driver = list(drivers_of(name.opened))
     with settings, DatasetReader(gdal_path(name.opened), driver=driver) as source:
         yield source
+
+
+def check_extent(source: DatasetReader, path: str) -> None:
+    """Refuse a raster whose header claims far more cells than its file can hold.
+
+    Parameters
+    ----------
+    source : rasterio.io.DatasetReader
+        The raster.
+    path : str
+        Its name. Only files of this machine are looked at, and none that is put together.
+
+    Raises
+    ------
+    InputError
+        If it has more than `MOST_CELLS` cells for each of its bytes.
+    """
+    if is_elsewhere(path) or is_put_together(path) or not Path(path).is_file():
+        return
+    size = Path(path).stat().st_size
+    if source.width * source.height > MOST_CELLS * size:
+        raise InputError(
+            f"{path} claims {source.width:,} × {source.height:,} cells in a file of {size:,} "
+            "bytes, which cannot hold so many; expected a whole raster; its header is damaged or "
+            "made up: copy or download it again"
+        )
 
 
 def is_elsewhere(path: str) -> bool:

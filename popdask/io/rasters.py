@@ -38,6 +38,7 @@ from rasterio.windows import Window
 from popdask.errors import InputError
 from popdask.io.densities import check_whole_people, is_density_name
 from popdask.io.kinds import (
+    check_extent,
     drivers_of,
     is_elsewhere,
     is_put_together,
@@ -299,6 +300,7 @@ def _units(source: rasterio.DatasetReader, band: int) -> str:
 
 def _band(source: rasterio.DatasetReader, path: str) -> int:
     """The band of people that a name means, checked."""
+    check_extent(source, path)
     band = parse_name(path).band
     if band is None and source.count == 0 and source.subdatasets:
         shown = "; ".join(source.subdatasets[:4])

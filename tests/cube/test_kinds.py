@@ -19,6 +19,7 @@ from popdask.io.rasters import frame_fingerprint, frame_version, read_counts
 from popdask.io.tables import read_features
 from popdask.tracking.names import read_places
 from popdask.workflow.inputs import content_read, credits_of, file_fingerprint
+from tests.cube.claims import tiff_of_claims
 
 POINTING = {
     "vrt": '<VRTDataset rasterXSize="2" rasterYSize="2"><SRS>EPSG:25833</SRS>'
@@ -166,3 +167,20 @@ def test_content_is_read_where_size_and_time_tell_nothing(tmp_path):
         with content_read():
             assert file_fingerprint(path, known)["sha256"] != known["sha256"]
         source.write_bytes(content)
+
+
+@given(st.integers(200_000, 10**9))
+def test_a_header_that_claims_more_than_its_file_holds_is_refused(tmp_path_factory, size):
+    path = tiff_of_claims(tmp_path_factory.mktemp("claims") / "pop_2020.tif", size)
+    for open_it in (lambda: open_frames([str(path)], times=["2020"]), lambda: open_sheet(path)):
+        with pytest.raises(InputError, match=rf"claims {size:,} × {size:,} cells in a file of"):
+            open_it()
+
+
+def test_a_raster_of_nothing_but_empty_tiles_is_one(tmp_path):
+    profile = {"width": 40_000, "height": 40_000, "count": 1, "dtype": "float32", "tiled": True}
+    profile |= {"crs": "EPSG:25833", "transform": rasterio.transform.from_origin(0, 2, 1, 1)}
+    with rasterio.open(tmp_path / "sea.tif", "w", "GTiff", sparse_ok=True, **profile):
+        pass
+    assert (tmp_path / "sea.tif").stat().st_size < 1 << 19
+    assert open_sheet(tmp_path / "sea.tif").grid.shape == (40_000, 40_000)

@@ -29,6 +29,8 @@ class Site:
     lengths: bool = True
     digest: str | None = None
     wait: threading.Event | None = None
+    #: Where the next answers send to instead.
+    redirects: list[str] = field(default_factory=list)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     sent: int = 0
     url: str = ""
@@ -62,6 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
         site.requests.append((self.command, self.path, self.headers.get("Range", "")))
         if site.wait and send:
             site.wait.wait(30)
+        if site.redirects:
+            return self._say(302, site.redirects.pop(0))
         body = site.files.get(self.path)
         if send and site.statuses:
             return self._say(site.statuses.pop(0))
@@ -118,8 +122,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _say(self, status):
+    def _say(self, status, place=None):
         self.send_response(status)
+        if place:
+            self.send_header("Location", place)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

@@ -1,6 +1,7 @@
 """GHS-POP: tiles fetched from a server with the layout of the Joint Research Centre's."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import rasterio
 from pyproj import Transformer
 
 import popdask
-from popdask.datasets import FetchError, fetch_ghspop
+from popdask.datasets import FetchError, fetch_ghspop, ghspop
 from popdask.datasets.tiles import MOLLWEIDE
 from popdask.errors import InputError
 from tests.fetch.rasters import publish_tile, tile, zipped
@@ -187,3 +188,16 @@ def test_what_is_asked_for_wrongly(site, downloads, tmp_path, options, said):
     with pytest.raises(InputError, match=said):
         fetch(site, downloads, tmp_path, **options)
     assert not site.requests
+
+
+def test_an_archive_that_swells_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "tile.zip"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("tile.tif", "w") as member,
+    ):
+        for _ in range(300):
+            member.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(FetchError, match=r"tile\.zip would unpack from .* to 314,572,800"):
+        ghspop._check_zip(path, "tile.tif")

@@ -2,12 +2,14 @@
 
 import hashlib
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import requests
 
-from popdask.datasets import Downloads, FetchError, Patience
-from popdask.datasets.transfer import MissingFileError
+from popdask.datasets import Downloads, FetchError, Patience, transfer
+from popdask.datasets.transfer import MissingFileError, Part
 from tests.fetch.conftest import HASTE
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
@@ -203,3 +205,55 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert Downloads().folder == tmp_path / "named"
     monkeypatch.delenv("POPDASK_CACHE")
     assert Downloads().folder.name == "popdask"
+
+
+@pytest.mark.parametrize("sends", [1, 5])
+def test_a_server_may_send_elsewhere_a_few_times(site, url, downloads, sends):
+    site.redirects = [url] * sends
+    assert downloads.get(url).path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("places", [["/big.tif"] * 20, ["file:///etc/passwd"], ["ftp://x.org/a"]])
+def test_a_server_that_sends_astray_is_left_at_once(site, url, downloads, places):
+    for ask in (downloads.get, downloads.has):
+        site.redirects, site.requests = list(places), []
+        with pytest.raises(FetchError, match=r"big\.tif sends on more than 5 times, or to a place"):
+            ask(url)
+        assert len(site.requests) == min(len(places), 6)
+    assert kept(downloads) == []
+
+
+def test_nobody_is_sent_from_https_to_http():
+    answer = requests.Response()
+    answer.status_code, answer.url = 302, "https://example.org/pop.tif"
+    answer.headers["Location"] = "http://example.org/pop.tif"
+    with pytest.raises(requests.exceptions.InvalidSchema):
+        transfer._session(HASTE).get_redirect_target(answer)
+    answer.headers["Location"] = "https://mirror.example.org/pop.tif"
+    assert transfer._session(HASTE).get_redirect_target(answer) == answer.headers["Location"]
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_file_that_is_too_large_does_not_come(site, url, tmp_path, lengths):
+    site.lengths = lengths
+    strict = Downloads(tmp_path / "cache", patience=replace(HASTE, most=1_000_000))
+    with pytest.raises(FetchError, match=r"is larger than 1,000,000 bytes, .* it is not kept"):
+        strict.get(url)
+    assert kept(strict) == [] and len(site.requests) == 1
+
+
+def test_a_file_for_which_there_is_no_room_does_not_come(site, url, tmp_path):
+    huge = Part(tmp_path / "big.part")
+    bring = transfer.ResumingDownloader(huge.path, HASTE)
+    with pytest.raises(FetchError, match=r"has 1,000(,000){5} bytes, and .* bytes are free"):
+        bring._check_room(url, 10**18)
+
+
+def test_links_in_the_cache_are_not_written_through(site, url, downloads, tmp_path):
+    victim = tmp_path / "thesis.txt"
+    victim.write_text("years of work")
+    downloads.folder.mkdir()
+    name = f"{hashlib.md5(url.encode()).hexdigest()}-big.tif"
+    (downloads.folder / f"{name}.part").symlink_to(victim)
+    assert downloads.get(url).path.read_bytes() == BODY
+    assert victim.read_text() == "years of work"
