@@ -289,6 +289,19 @@ def turns(source: GeoBox, target: GeoBox) -> list[GeoBox]:
     return [GeoBox(source.shape, transform, source.crs) for transform in shifts]
 
 
+def goes_around(grid: GeoBox) -> bool:
+    """Tell whether the columns of a grid go once around the Earth, so that its sides meet.
+
+    Examples
+    --------
+    >>> from odc.geo.geobox import GeoBox
+    >>> world = GeoBox.from_bbox((-180, -60, 180, 80), "EPSG:4326", resolution=1)
+    >>> goes_around(world), goes_around(world[:, 1:])
+    (True, False)
+    """
+    return grid.shape[1] > _turn(grid) - 0.5
+
+
 def _turn(grid: GeoBox) -> float:
     """Columns once around the Earth; infinite where coordinates are not geographic."""
     assert grid.crs is not None, "grids without a CRS are refused where they are read"

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from popdask.errors import InputError
 from popdask.io.extents import beyond_texts
 from popdask.io.frames import time_text
+from popdask.io.grids import goes_around, grid_of
 from popdask.store.repository import RegionStore
 from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
 from popdask.tracking.tracks import verify_tracks
@@ -57,3 +59,66 @@ def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
     told = records.get("population", {}).get("beyond", {})
     rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(told.items())]
     yield from beyond_texts(pd.DataFrame(rows, columns=["time", "raster", "beyond"]))
+
+
+def seam_notes(
+    labels: xr.DataArray, reach: float, what: str, classes: xr.DataArray | None = None
+) -> Iterator[str]:
+    """Say which groups are two because a global raster is cut there, frame by frame.
+
+    Labels are found on the plane of rows and columns, of which the first and the last column are
+    neighbours where they go around the Earth.
+
+    Parameters
+    ----------
+    labels : DataArray
+        Numbers of the groups, -1 where there is none, int (time, y, x).
+    reach : float
+        How far cells of one group may lie apart, in cells.
+    what : str
+        What the groups are called.
+    classes : DataArray, optional
+        What cells of one group have in common, on the same grid.
+
+    Yields
+    ------
+    str
+        A sentence without its full stop, for each frame that has such groups.
+    """
+    if not goes_around(grid_of(labels)):
+        return
+    wide = max(1, int(reach))
+    sides = [slice(0, wide), slice(-wide, None)]
+    for time in labels["time"].values:
+        west, east = (labels.sel(time=time).isel(x=side).values for side in sides)
+        kinds = [np.zeros_like(west), np.zeros_like(east)]
+        if classes is not None:
+            kinds = [classes.sel(time=time).isel(x=side).values for side in sides]
+        if count := len(_meeting((west, east), (kinds[0], kinds[1]), reach)):
+            yield (
+                f"{count:,} {what} of {str(time)[:10]} go on at the other side of the raster's "
+                "seam, where its columns come round, and are counted as two each; move the seam "
+                "to where nobody lives, such as 169° W (gdalwarp --config CENTER_LONG 11 -te -169 "
+                "-90 191 90), if they are to be one"
+            )
+
+
+Sides = tuple[NDArray, NDArray]
+
+
+def _meeting(labels: Sides, kinds: Sides, reach: float) -> set[tuple[int, int]]:
+    """Pairs of labels of the first and the last columns with cells of a kind within reach."""
+    (west, east), (of_west, of_east) = labels, kinds
+    found: set[tuple[int, int]] = set()
+    for i, j in np.ndindex(west.shape[1], east.shape[1]):
+        apart = i + 1 + j  # the last column lies beside the first
+        if apart > reach:
+            continue
+        most = min(int((reach**2 - apart**2) ** 0.5), len(west) - 1)
+        for down in range(-most, most + 1):
+            here = slice(max(down, 0), len(west) + min(down, 0))
+            there = slice(max(-down, 0), len(west) + min(-down, 0))
+            a, b = west[here, i], east[there, -1 - j]
+            same = (a >= 0) & (b >= 0) & (of_west[here, i] == of_east[there, -1 - j])
+            found |= set(zip(a[same].tolist(), b[same].tolist(), strict=True))
+    return {(a, b) for a, b in found if a != b}

@@ -37,6 +37,7 @@ from popdask.tracking.events import EventRules
 from popdask.tracking.flow import WIDEST_RIM
 from popdask.tracking.link import compare_frames
 from popdask.workflow import settlements_stages
+from popdask.workflow.checks import seam_notes
 from popdask.workflow.exports import cycled, exported
 from popdask.workflow.frame_costs import CLASS, LABEL, MOTION, PEOPLE, CellCost, Work
 from popdask.workflow.frame_exports import Content, Part, export_stage
@@ -353,6 +354,9 @@ def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     run.work.write_frames(
         stage.name, community.to_dataset(name="community"), stage.stale, stage.record
     )
+    found = run.work.dataset().isel(time=list(stage.stale))
+    for text in seam_notes(found["community"], eps, "communities", found["classes"]):
+        reporter.note(text)
 
 
 COMMUNITIES = Stage(

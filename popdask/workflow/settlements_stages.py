@@ -34,6 +34,7 @@ from popdask.tracking.link import compare_frames
 from popdask.tracking.names import GEONAMES_CREDIT, name_settlements, read_places
 from popdask.tracking.settlements import settlement_kinds, settlements
 from popdask.tracking.urbanisation import OFFICIAL, degree_of_urbanisation, urban_centres
+from popdask.workflow.checks import seam_notes
 from popdask.workflow.frame_costs import CODE, LABEL, PEOPLE, CellCost
 from popdask.workflow.frame_exports import Content, Part
 from popdask.workflow.frame_stages import (
@@ -213,6 +214,9 @@ def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
         labels = xr.concat([stored, labels], "time", coords="minimal", compat="override")
     arrays = labels.to_dataset(name="settlement")
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+    found = run.work.dataset()["settlement"].isel(time=list(stage.stale))
+    for text in seam_notes(found, 2**0.5, "settlements"):
+        reporter.note(text)
 
 
 SETTLEMENTS = Stage(
