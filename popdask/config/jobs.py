@@ -447,7 +447,7 @@ class Cells(Grid):
     mosaic: PlaceName | tuple[PlaceName, ...] | None = None
     """Files to cut labelled cells from; without it, the first mosaic of the input."""
     counts: PlaceName | None = None
-    """People by cell: a raster, a table (cell, people) in Parquet or CSV, or points."""
+    """People by cell: a raster, a table (cell, people) in Parquet or text, squares, or points."""
     column: str = "people"
     """Column of the people in a table, or the weight of points."""
     share: bool = False

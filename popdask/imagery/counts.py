@@ -24,6 +24,9 @@ from popdask.io.paths import Path_
 from popdask.io.rasters import read_counts, read_grid
 from popdask.io.tables import read_features, read_table
 
+#: Part of a cell by which the corners of its square may be off: files are rounded and reprojected.
+_SLACK = 0.02
+
 COLUMNS = ["north", "east", "people"]
 
 
@@ -59,23 +62,96 @@ def counts_from_table(
     rows = table
     if not isinstance(rows, pd.DataFrame):
         rows = read_table(rows, "a table of cells and people", dtype={cell: str})
-    positions = {"north", "east"} <= set(rows.columns) and cell not in rows.columns
-    for column in (people, *(() if positions else (cell,))):
-        if column not in rows.columns:
-            raise InputError(
-                f"{name} has the columns {', '.join(map(str, rows.columns))}; expected {cell} and "
-                f"{people}; name them with cell= and people="
-            )
+    if not len(rows):
+        raise InputError(f"{name} has no rows; expected a table of cells and people")
+    codes = cell if cell in rows.columns else None
+    positions = codes is None and {"north", "east"} <= set(rows.columns)
+    if not positions:
+        codes = codes or _codes_column(rows, grid)
+    if people not in rows.columns or not (positions or codes):
+        raise InputError(
+            f"{name} has the columns {', '.join(map(str, rows.columns))}; expected {cell} and "
+            f"{people}; name them with cell= and people="
+        )
     numbers = _as_people(rows[people], name)
     if positions:
         north, east = (_as_places(rows[axis], name) for axis in ("north", "east"))
     else:
         try:
-            cells = np.array([grid.parse(code) for code in rows[cell]], np.int64).reshape(-1, 2)
+            cells = np.array([grid.parse(code) for code in rows[codes]], np.int64).reshape(-1, 2)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
         north, east = cells[:, 0], cells[:, 1]
     counts = _table(north, east, numbers)
+    refuse_doubles(counts, grid, name)
+    return counts
+
+
+def _codes_column(rows: pd.DataFrame, grid: CellGrid) -> str | None:
+    """Find the column that holds codes of cells, as its first value tells; None if none does."""
+    for column in map(str, rows.columns):
+        first = rows[column].dropna()
+        try:
+            grid.parse(first.iloc[0] if len(first) else "")
+        except InputError:
+            continue
+        return column
+    return None
+
+
+def counts_from_features(
+    features: gpd.GeoDataFrame | Path_, grid: CellGrid, *, people: str = "people"
+) -> pd.DataFrame:
+    """Read the people of cells from squares or points of a file of features.
+
+    Parameters
+    ----------
+    features : GeoDataFrame or path
+        The cells as polygons, one each, or points, such as addresses.
+    grid : CellGrid
+        The cells.
+    people : str, default "people"
+        Column of the people; with points, of their weights.
+
+    Returns
+    -------
+    DataFrame
+        north, east (int64) and people (float64).
+
+    Raises
+    ------
+    InputError
+        If polygons are not the cells of the grid, or as `counts_from_points`.
+    """
+    name = "the features" if isinstance(features, gpd.GeoDataFrame) else str(features)
+    found = features if isinstance(features, gpd.GeoDataFrame) else read_features(features, "cells")
+    if not len(found):
+        raise InputError(f"{name} has no features; expected cells or points with people")
+    if not found.geom_type.isin(["Polygon", "MultiPolygon"]).all():
+        return counts_from_points(found, grid, weight=people)
+    rows = pd.DataFrame(found.drop(columns=found.geometry.name))
+    if _codes_column(rows, grid):
+        return counts_from_table(rows, grid, people=people)
+    if people not in found.columns:
+        raise InputError(
+            f"{name} has the columns {', '.join(map(str, found.columns))}; expected {people}; name "
+            "the column of the people"
+        )
+    if found.crs is None:
+        raise InputError(f"{name} have no CRS; expected one, to find their cells; set it")
+    bounds = found.to_crs(grid.crs).bounds.to_numpy()
+    middle = (bounds[:, :2] + bounds[:, 2:]) / 2
+    north, east = grid.cells_at(middle[:, 0], middle[:, 1])
+    corners = np.stack([grid.origin[0] + east * grid.size, grid.origin[1] + north * grid.size], 1)
+    off = np.abs(np.hstack([bounds[:, :2] - corners, bounds[:, 2:] - corners - grid.size])).max(1)
+    if (off > _SLACK * grid.size).any():
+        row = int(np.argmax(off))
+        raise InputError(
+            f"{name} has {int((off > _SLACK * grid.size).sum())} shapes that are no cells of "
+            f"{grid.label} in {grid.crs}, first in row {row}; expected its squares; name the grid "
+            "that they are of, or add a column of codes"
+        )
+    counts = _table(north, east, _as_people(found[people], name))
     refuse_doubles(counts, grid, name)
     return counts
 

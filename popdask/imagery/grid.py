@@ -31,6 +31,7 @@ BLOCK_CELLS = 8  # per side of a block of cells, at most
 BLOCK_PIXELS = 2048  # per side of a block, at most, unless one cell has more
 
 _INSPIRE = re.compile(r"CRS(?P<crs>\d+)RES(?P<size>\d+)mN(?P<north>-?\d+)E(?P<east>-?\d+)")
+_GEOSTAT = re.compile(r"(?P<size>\d+)(?P<unit>k?m)N(?P<north>-?\d+)E(?P<east>-?\d+)")
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ class CellGrid:
         Parameters
         ----------
         code : str
-            As `code` gives it, or in the form of INSPIRE, ``CRS3035RES1000mN3124000E3814000``.
+            As `code` gives it, in the form of INSPIRE, ``CRS3035RES1000mN3124000E3814000``, or in
+            that of GEOSTAT, ``1kmN3124E3814``; blanks around it do not matter.
 
         Returns
         -------
@@ -172,13 +174,19 @@ class CellGrid:
         --------
         >>> CellGrid.preset("eu_1km").parse("CRS3035RES1000mN3124000E3814000")
         (3124, 3814)
+        >>> CellGrid.preset("eu_1km").parse("1kmN3124E3814")
+        (3124, 3814)
         """
-        own = re.fullmatch(rf"{re.escape(self.label)}_(-?\d+)_(-?\d+)", str(code))
+        code = str(code).strip()
+        own = re.fullmatch(rf"{re.escape(self.label)}_(-?\d+)_(-?\d+)", code)
         if own:
             return int(own[1]), int(own[2])
-        inspire = _INSPIRE.fullmatch(str(code))
+        inspire = _INSPIRE.fullmatch(code)
         if inspire and self._is_inspire(inspire):
             return int(inspire["north"]) // int(self.size), int(inspire["east"]) // int(self.size)
+        short = _GEOSTAT.fullmatch(code)
+        if short and (found := self._geostat(short)):
+            return found
         raise InputError(
             f"{code!r} is not the code of a cell of {self.label} in {self.crs}; expected a code "
             f"such as {self.code(61397, 6775)}; correct it, or name the grid that it belongs to"
@@ -188,6 +196,15 @@ class CellGrid:
         same_crs = pyproj.CRS.from_user_input(self.crs).to_epsg() == int(code["crs"])
         corner = int(code["north"]) % self.size == 0 == int(code["east"]) % self.size
         return same_crs and corner and self.size == int(code["size"]) and self.origin == (0, 0)
+
+    def _geostat(self, code: re.Match[str]) -> tuple[int, int] | None:
+        """The cell of a code without its CRS, in metres without the zeros that all sizes end in."""
+        size = int(code["size"]) * (1000 if code["unit"] == "km" else 1)
+        if size != self.size or self.origin != (0, 0):
+            return None
+        zeros = 10 ** (len(str(size)) - len(str(size).rstrip("0")))
+        north, east = (int(code[axis]) * zeros for axis in ("north", "east"))
+        return None if north % size or east % size else (north // size, east // size)
 
     def corner(self, north: int, east: int) -> tuple[float, float]:
         """Give (x, y) of a cell's lower-left corner."""

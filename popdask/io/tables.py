@@ -36,6 +36,7 @@ from popdask.errors import InputError
 from popdask.io.kinds import check_tables
 from popdask.io.paths import Path_, atomic_path
 from popdask.io.rasters import is_remote, missing_file
+from popdask.io.text_tables import read_text_table
 
 PARQUET = {".parquet", ".pq"}
 UNREADABLE = (OSError, ValueError, RuntimeError, pyarrow.ArrowException, ShapelyError)
@@ -49,11 +50,12 @@ def read_table(
     Parameters
     ----------
     path : path or URL
-        Parquet, where it is called .parquet or .pq, or else CSV.
+        Parquet, where it is called .parquet or .pq, or a folder of such files; or else text, such
+        as CSV, with its separators, decimals and encoding as they are.
     expected : str, optional
         What the file should be, for the words of an error.
     dtype : mapping, optional
-        Types of columns of CSV; others are found out.
+        Types of columns of text; others are found out.
 
     Returns
     -------
@@ -75,16 +77,35 @@ def read_table(
     0  007       5
     """
     with _readable(path, expected):
-        if _is_parquet(path):
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dtype)
+        if parts := parts_of(path):
+            table = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+        elif _is_parquet(path):
+            table = pd.read_parquet(path)
+        else:
+            table = read_text_table(path, dtype)
+    if table.empty:
+        raise InputError(
+            f"{path} has no rows; expected {expected}; it may have been cut off, or filtered away: "
+            "write it again"
+        )
+    return table
+
+
+def parts_of(path: Path_) -> list[Path]:
+    """List the Parquet files of a folder; none where it is a file, or has none."""
+    place = Path(path)
+    files = sorted(place.rglob("*")) if place.is_dir() else []
+    return [file for file in files if file.suffix.lower() in PARQUET and file.name[0] not in "._"]
 
 
 def read_features(path: Path_, expected: str = "features") -> gpd.GeoDataFrame:
     """Read features with geometry from a file."""
     check_tables(os.fspath(path))
     with _readable(path, expected):
-        features = gpd.read_parquet(path) if _is_parquet(path) else gpd.read_file(path)
+        if parts := parts_of(path):
+            features = pd.concat([gpd.read_parquet(part) for part in parts], ignore_index=True)
+        else:
+            features = gpd.read_parquet(path) if _is_parquet(path) else gpd.read_file(path)
     if not isinstance(features, gpd.GeoDataFrame):
         raise InputError(
             f"{path} has no geometry; expected {expected}; give a file of features, not a table"
@@ -95,7 +116,8 @@ def read_features(path: Path_, expected: str = "features") -> gpd.GeoDataFrame:
 def has_geometry(path: Path_) -> bool:
     """Tell GeoParquet from a Parquet file without geometry, by its header."""
     with _readable(path, "a Parquet file"):
-        return b"geo" in (pyarrow.parquet.read_schema(path).metadata or {})
+        part = next(iter(parts_of(path)), path)
+        return b"geo" in (pyarrow.parquet.read_schema(part).metadata or {})
 
 
 def _is_parquet(path: Path_) -> bool:

@@ -31,7 +31,7 @@ from popdask.errors import InputError
 from popdask.imagery.cells import coarsen_cells, load_tables, read_cells
 from popdask.imagery.counts import (
     counts_beyond,
-    counts_from_points,
+    counts_from_features,
     counts_from_raster,
     counts_from_table,
     refuse_doubles,
@@ -44,7 +44,7 @@ from popdask.imagery.split import GapWarning, fold_cells, select_fold, set_aside
 from popdask.imagery.zones import RASTERS
 from popdask.io import export
 from popdask.io.secrets import without_secrets
-from popdask.io.tables import has_geometry
+from popdask.io.tables import PARQUET, has_geometry, parts_of
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.synthetic.orthophoto import OrthophotoWorld, drawn_orthophoto
@@ -62,6 +62,9 @@ from popdask.workflow.inputs import (
 )
 from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
+
+#: Names of tables that are text.
+TEXTS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip")
 
 
 @dataclass(frozen=True)
@@ -173,13 +176,14 @@ def sides_of(job: PopulationJob, cells: xr.Dataset) -> list[xr.Dataset]:
 
 
 def read_counts(path: str, grid: CellGrid, settings: Cells | Truth) -> pd.DataFrame:
-    """Read people by cell from a raster, a table or points, by what the file is."""
+    """Read people by cell from a raster, a table, squares or points, by what the file is."""
     kind = Path(path).suffix.lower()
     if kind in (".tif", ".tiff", ".vrt", ".nc"):
         return counts_from_raster(path, grid, share=settings.share)
-    if kind == ".csv" or (kind in (".parquet", ".pq") and not has_geometry(path)):
+    parquet = kind in PARQUET or bool(parts_of(path))
+    if kind in TEXTS or (parquet and not has_geometry(path)):
         return counts_from_table(path, grid, people=settings.column)
-    return counts_from_points(path, grid, weight=settings.column)
+    return counts_from_features(path, grid, people=settings.column)
 
 
 def read_truth(job: PopulationJob, paths: Sequence[str], grid: CellGrid) -> pd.DataFrame:

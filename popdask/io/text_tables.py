@@ -1,0 +1,224 @@
+"""Tables as text, as statistical offices write them: how they are written is found out.
+
+Commas or semicolons, decimal points or commas, UTF-8, UTF-16 or Latin-1, blanks around names and
+values: a file says none of it. What separates is what the header has most of; a comma is a decimal
+one where something else separates and numbers have it; text that is no UTF-8 is that of Windows in
+western Europe, which has the letters of Latin-1.
+
+A compressed table is unpacked up to a bound, since a small archive can hold any number of zeros.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from popdask.errors import InputError
+from popdask.io.kinds import is_elsewhere
+from popdask.io.paths import Path_, fsspec_options
+
+#: What may stand between columns, the likeliest first.
+SEPARATORS = (";", "\t", "|", ",")
+
+#: A compressed table may unpack to so many bytes, or to so many times its own.
+LARGE, RATIO = 256 << 20, 200
+
+#: Lines from which is told how numbers are written.
+_LINES = 2000
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # which begins like that of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+#: What sets thousands apart, beside a point where the decimals have a comma.
+_APART = "\u00a0\u202f' \t"
+
+_DECIMAL = re.compile(rf"[-+]?\d[\d.{_APART}]*,\d+")
+_POINT = re.compile(r"[-+]?\d[\d.]*\.\d+")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a table is written."""
+
+    encoding: str
+    """Its encoding, as Python calls it."""
+    separator: str
+    """What stands between its columns."""
+    decimal: str
+    """What stands before the decimals of its numbers."""
+    columns: tuple[str, ...]
+    """Names of its columns, without blanks around them."""
+
+
+def read_text_table(path: Path_, dtype: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Read a table of text, however it is written.
+
+    Parameters
+    ----------
+    path : path or URL
+        The file; compressed where its name ends in .gz, .bz2, .xz or .zip.
+    dtype : mapping, optional
+        Types of columns; others are found out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Without blanks around names and texts.
+
+    Raises
+    ------
+    InputError
+        If a compressed table is far larger than a table can be.
+    ValueError
+        If it is no table.
+    """
+    content = _content(os.fspath(path))
+    form = form_of(content)
+    table = pd.read_csv(
+        io.BytesIO(content),
+        sep=form.separator,
+        decimal=form.decimal,
+        encoding=form.encoding,
+        names=list(form.columns),
+        header=0,
+        index_col=False,
+        skipinitialspace=True,
+        dtype=dict(dtype or {}),
+    )
+    for column in table.select_dtypes(include=["object", "string"]):
+        table[column] = _tidy(table[column], form, keep=column in (dtype or {}))
+    return table
+
+
+def form_of(content: bytes) -> Form:
+    r"""Tell how a table is written.
+
+    Parameters
+    ----------
+    content : bytes
+        All of it.
+
+    Returns
+    -------
+    Form
+
+    Raises
+    ------
+    ValueError
+        If it has no header.
+
+    Examples
+    --------
+    >>> form_of(b"celle ;personer\n1kmN1E2; 3,5\n")
+    Form(encoding='utf-8', separator=';', decimal=',', columns=('celle', 'personer'))
+    """
+    encoding = _encoding(content)
+    lines = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
+    told = [line for line in itertools.islice(lines, _LINES) if line.strip()]
+    if not told:
+        raise ValueError("it is empty")
+    separator = max(SEPARATORS, key=lambda mark: told[0].count(mark))
+    rows = csv.reader(told, delimiter=separator, skipinitialspace=True)
+    columns = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(next(rows)))
+    texts = [text.strip() for row in rows for text in row]
+    decimal = "." if separator == "," else _decimal(texts)
+    return Form(encoding, separator, decimal, columns)
+
+
+def _decimal(texts: list[str]) -> str:
+    """Tell what stands before decimals, where commas do not separate columns."""
+    if any(_DECIMAL.fullmatch(text) for text in texts):
+        return ","
+    points = [text for text in texts if _POINT.fullmatch(text)]
+    if not points or not all(_THOUSANDS.fullmatch(text) for text in points):
+        return "."
+    if any(text.count(".") > 1 for text in points):
+        return ","
+    raise ValueError(
+        f"{points[0]} may be {points[0].replace('.', '')} or have decimals, and no other number "
+        "tells: write thousands without points"
+    )
+
+
+def _encoding(content: bytes) -> str:
+    for mark, name in _MARKS:
+        if content.startswith(mark):
+            return name
+    head = content[:2000]
+    if head.count(0) > len(head) // 4:  # letters of two bytes, of which one is mostly 0
+        return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+    for name in ("utf-8", "cp1252"):
+        try:
+            content.decode(name)
+        except UnicodeDecodeError:
+            continue
+        return name
+    return "latin-1"
+
+
+def _content(path: str) -> bytes:
+    """The bytes of a file, unpacked where its name says that it is compressed."""
+    import fsspec  # type: ignore[import-untyped]
+
+    options = fsspec_options(path) if is_elsewhere(path) else {}
+    with fsspec.open(path, "rb", compression="infer", **options) as file:
+        if is_elsewhere(path) or not _is_compressed(path):
+            return bytes(file.read())
+        size = Path(path).stat().st_size
+        most = max(LARGE, RATIO * size)
+        content = bytes(file.read(most + 1))
+    if len(content) > most:
+        raise InputError(
+            f"{path} unpacks from {size:,} bytes to more than {most:,}, which a table does not; "
+            "expected a table; unpack it yourself, if it is one"
+        )
+    return content
+
+
+def _is_compressed(path: str) -> bool:
+    return Path(path).suffix.lower() in (".gz", ".bz2", ".xz", ".zip", ".lzma", ".zst")
+
+
+def _tidy(column: pd.Series, form: Form, *, keep: bool) -> pd.Series:
+    """Take blanks away, and read numbers whose thousands are set apart; `keep` leaves them text."""
+    texts = column.map(lambda value: value.strip() if isinstance(value, str) else value)
+    given = [text for text in texts if isinstance(text, str) and text]
+    if keep or not given or not all(_numbers(given, form)):
+        return texts
+    blank = str.maketrans(dict.fromkeys(_apart(form)))
+    plain = texts.map(lambda value: _plain(value, blank, form) if isinstance(value, str) else value)
+    return pd.to_numeric(plain)
+
+
+def _plain(text: str, blank: Mapping[int, None], form: Form) -> str:
+    return text.translate(blank).replace(form.decimal, ".")
+
+
+def _apart(form: Form) -> str:
+    return _APART + ("." if form.decimal == "," else "")
+
+
+def _numbers(texts: list[str], form: Form) -> Iterator[bool]:
+    """Tell of each text whether it is a number, its thousands set apart or not."""
+    decimals = rf"(?:{re.escape(form.decimal)}\d+)?"
+    plain = re.compile(rf"[-+]?\d+{decimals}")
+    grouped = re.compile(
+        rf"[-+]?\d{{1,3}}(?P<mark>[{_apart(form)}])\d{{3}}(?:(?P=mark)\d{{3}})*{decimals}"
+    )
+    for text in texts:
+        yield bool(plain.fullmatch(text) or grouped.fullmatch(text))

@@ -1,0 +1,175 @@
+"""Tables of statistical offices: however the same table is written, the same people are read."""
+
+import gzip
+import zipfile
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely.geometry import Point, box
+
+from popdask.config.jobs import Cells
+from popdask.errors import InputError
+from popdask.imagery.counts import counts_from_features, counts_from_table
+from popdask.imagery.grid import CellGrid
+from popdask.io import text_tables
+from popdask.io.tables import read_features, read_table
+from popdask.io.text_tables import read_text_table
+from popdask.workflow.population_inputs import read_counts
+
+GRID = CellGrid.preset("eu_1km")
+CELLS = [(3124, 3814), (3124, 3815), (3125, 3814)]
+PEOPLE = [1234567.5, 0.0, 12.25]
+CODES = ["1kmN3124E3814", "CRS3035RES1000mN3124000E3815000", "1km_3125_3814"]
+EXPECTED = [[north, east, people] for (north, east), people in zip(CELLS, PEOPLE, strict=True)]
+
+
+def number(value, decimal, mark):
+    """As an office writes it, thousands set apart by a mark."""
+    return f"{value:,.2f}".replace(",", "_").replace(".", decimal).replace("_", mark)
+
+
+def written(separator, decimal, mark, blank, quote, end):
+    rows = [("GRD_ID", "Größe", "TOT_P")]
+    rows += [
+        (code, "Tromsø", number(people, decimal, mark))
+        for code, people in zip(CODES, PEOPLE, strict=True)
+    ]
+    return end.join(
+        separator.join(f"{blank}{quote}{text}{quote}{blank}" for text in row) for row in rows
+    )
+
+
+FORMS = st.one_of(
+    st.tuples(st.just(","), st.just("."), st.sampled_from(["", "\u00a0", "'"])),
+    st.tuples(
+        st.sampled_from([";", "\t", "|"]),
+        st.just(","),
+        st.sampled_from(["", ".", " ", "\u00a0", "'"]),
+    ),
+    st.tuples(st.sampled_from([";", "\t", "|"]), st.just("."), st.sampled_from(["", " ", "'"])),
+)
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
+
+
+@given(
+    FORMS,
+    st.sampled_from(ENCODINGS),
+    st.sampled_from(["", " ", "  "]),
+    st.sampled_from(["", '"']),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_a_table_is_read_however_it_is_written(tmp_path_factory, form, encoding, blank, quote, end):
+    path = tmp_path_factory.mktemp("office") / "people.csv"
+    text = written(*form, blank=blank if not quote else "", quote=quote, end=end)
+    path.write_bytes(text.encode(encoding))
+    counts = counts_from_table(path, GRID, people="TOT_P")
+    assert counts.to_numpy().tolist() == EXPECTED
+    assert read_table(path).columns.tolist() == ["GRD_ID", "Größe", "TOT_P"]
+    assert set(read_table(path)["Größe"]) == {"Tromsø"}
+
+
+def test_numbers_and_codes_stay_what_they_are(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("cell; people;share;name\n 007 ;5;1,25;1,2,3\n 008;6;,5;4\n")
+    found = read_table(path, dtype={"cell": str})
+    assert found.cell.tolist() == ["007", "008"] and found.people.tolist() == [5, 6]
+    assert found.share.tolist() == [1.25, 0.5] and found.people.dtype == np.int64
+    path.write_text("zone,total\n1,1.234\n2,5\n")  # three decimals are no thousands
+    assert read_table(path)["total"].tolist() == [1.234, 5]
+
+
+def test_points_may_set_thousands_apart(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("zone;total\n1;1.234.567\n2;5\n3;1.250\n")
+    assert read_table(path)["total"].tolist() == [1_234_567, 5, 1250]
+    path.write_text("zone;total\n1;1.234\n2;0.5\n")
+    assert read_table(path)["total"].tolist() == [1.234, 0.5]
+    path.write_text("zone;total\n1;1.234\n2;5\n")
+    with pytest.raises(InputError, match=r"1\.234 may be 1234"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "size"),
+    [("100mN31240E38140", 100), ("250mN312400E381400", 250), ("1kmN3124E3814", 1000)],
+)
+def test_codes_of_geostat_are_those_of_every_size(code, size):
+    north, east = CellGrid(size, "EPSG:3035").parse(f" {code} ")
+    assert (north * size, east * size) == (3_124_000, 3_814_000)
+    with pytest.raises(InputError, match="is not the code of a cell"):
+        CellGrid(500, "EPSG:3035").parse(code)
+
+
+@pytest.mark.parametrize("name", ["cells.gpkg", "cells.shp", "cells.geojson", "cells.parquet"])
+@pytest.mark.parametrize("codes", [True, False])
+@pytest.mark.parametrize("crs", ["EPSG:3035", "EPSG:4326"])
+def test_squares_are_cells(tmp_path, name, codes, crs):
+    squares = [box(1000 * e, 1000 * n, 1000 * (e + 1), 1000 * (n + 1)) for n, e in CELLS]
+    table = gpd.GeoDataFrame({"TOT_P": PEOPLE}, geometry=squares, crs="EPSG:3035")
+    table = table.assign(GRD_ID=CODES) if codes else table
+    table = table.to_crs(crs)
+    path = tmp_path / name
+    table.to_parquet(path) if name.endswith("parquet") else table.to_file(path)
+    counts = read_counts(str(path), GRID, Cells(column="TOT_P"))
+    assert counts.to_numpy().tolist() == EXPECTED
+
+
+def test_shapes_that_are_no_cells_are_refused():
+    shapes = gpd.GeoDataFrame({"people": [3]}, geometry=[box(0, 0, 1500, 1000)], crs="EPSG:3035")
+    with pytest.raises(InputError, match="1 shapes that are no cells of 1km"):
+        counts_from_features(shapes, GRID)
+    points = gpd.GeoDataFrame({"people": [3]}, geometry=[Point(500, 1500)], crs="EPSG:3035")
+    assert counts_from_features(points, GRID).to_numpy().tolist() == [[1, 0, 3]]
+
+
+@pytest.mark.parametrize("geometry", [True, False])
+def test_a_folder_of_parts_is_a_table(tmp_path, geometry):
+    table = pd.DataFrame({"cell": CODES, "people": PEOPLE})
+    if geometry:
+        places = [Point(1000 * e + 1, 1000 * n + 1) for n, e in CELLS]
+        table = gpd.GeoDataFrame(table, geometry=places, crs="EPSG:3035")
+    folder = tmp_path / "people.parquet"
+    (folder / "year=2020").mkdir(parents=True)
+    (folder / "_SUCCESS").touch()
+    (folder / "._part.parquet").write_bytes(b"")
+    table[:2].to_parquet(folder / "part-0.parquet")
+    table[2:].to_parquet(folder / "year=2020" / "part-1.parquet")
+    assert read_counts(str(folder), GRID, Cells()).to_numpy().tolist() == EXPECTED
+
+
+def test_a_table_without_rows_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("cell,people\n")
+    pd.DataFrame({"cell": [], "people": []}).to_parquet(tmp_path / "t.parquet")
+    empty = gpd.GeoDataFrame({"people": []}, geometry=[], crs="EPSG:3035")
+    empty.to_file(tmp_path / "t.gpkg")
+    for name in ("t.csv", "t.parquet", "t.gpkg"):
+        with pytest.raises(InputError, match=r"has no (rows|features)"):
+            read_counts(str(tmp_path / name), GRID, Cells())
+    with pytest.raises(InputError, match="has no rows"):
+        counts_from_table(pd.DataFrame({"cell": [], "people": []}), GRID)
+    (tmp_path / "parts").mkdir()
+    with pytest.raises(InputError):
+        read_features(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.zip"])
+def test_a_compressed_table_is_read_up_to_a_bound(tmp_path, name, monkeypatch):
+    path = tmp_path / name
+
+    def pack(text):
+        if name.endswith("gz"):
+            path.write_bytes(gzip.compress(text))
+            return
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("t.csv", text)
+
+    pack(b"cell;people\n1kmN3124E3814;3\n")
+    assert read_counts(str(path), GRID, Cells()).people.tolist() == [3]
+    monkeypatch.setattr(text_tables, "LARGE", 1 << 20)
+    pack(b"cell;people\n" + b"0" * (4 << 20))
+    with pytest.raises(InputError, match=r"unpacks from .* to more than 1,048,576"):
+        read_text_table(path)
