@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -169,6 +170,22 @@ def test_a_damaged_result_is_found_and_computed_anew(popdask, finished_place, fi
     assert popdask("run", file, "--force")[0] == 0
     assert popdask("verify", file)[0] == 0
     assert_same(store, finished)
+
+
+def test_content_is_read_where_size_and_time_tell_nothing(
+    popdask, finished_place, frames, tmp_path
+):
+    file, store = finished_place
+    folder = shutil.copytree(frames, tmp_path / "frames")
+    write_job(file, folder, store.path)
+    assert popdask("run", file)[0] == 0
+    changed, other = folder / "world_2001.tif", folder / "world_2002.tif"
+    stat = changed.stat()
+    content = other.read_bytes()
+    changed.write_bytes(content[: stat.st_size].ljust(stat.st_size, b"\0"))
+    os.utime(changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert "population" not in popdask("run", file)[1]
+    assert "population   1 of 4 frames" in popdask("run", file, "--check-content")[1]
 
 
 def test_a_frame_is_appended(popdask, place, frames, finished):

@@ -76,7 +76,13 @@ def run_problems(repository: icechunk.Repository, snapshot: str) -> Iterator[str
         yield f"the file {RUN_FILE} {problem}"
         return
     then = json.loads(read_file(session.store, RUN_FILE)).get("coordinates", {})
-    now = coordinate_checksums(open_arrays(session)) if then else {}
+    try:
+        arrays = open_arrays(session)
+        arrays.coords.to_dataset().load()
+    except READ_ERRORS as error:
+        yield f"the coordinates cannot be read ({reason_of(error)})"
+        return
+    now = coordinate_checksums(arrays) if then else {}
     yield from (
         f"the coordinate {name} is not what was computed"
         for name in sorted(then)
@@ -186,6 +192,17 @@ def other_problems(
     lost = [*_lost_snapshots(walk), *_lost_manifests(walk, sizes)]
     lost = lost or [*_earlier_problems(repository)]
     return lost if lost or not whole else [*_unreadable(repository, sizes)]
+
+
+def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[str, int]]) -> bool:
+    """Tell whether Icechunk's files are damaged, so that commits on top of them may fail."""
+    if any(_ANEW in told for told in _lost_manifests(_walk(repository), files())):
+        return True
+    try:
+        repository.chunk_storage_stats()
+    except READ_ERRORS:
+        return True
+    return False
 
 
 def history_gap(repository: icechunk.Repository) -> str | None:

@@ -257,6 +257,12 @@ def _ancestry(repository: icechunk.Repository, branch: str) -> Iterator[icechunk
         yield commit
 
 
+def first_commit(repository: icechunk.Repository) -> str:
+    """The commit that a repository begins with, which holds nothing."""
+    *_, first = repository.ancestry(branch=MAIN)
+    return str(first.id)
+
+
 def readable(repository: icechunk.Repository, tag: str) -> icechunk.SnapshotInfo | None:
     """Look up the commit that a tag names; None, with a warning, where it is lost."""
     try:

@@ -31,6 +31,7 @@ from popdask.errors import InputError
 from popdask.io.grids import describe_grid, grid_of
 from popdask.store import integrity, records
 from popdask.store.content import (
+    READ_ERRORS,
     RUN_FILE,
     NoResultError,
     file_checksum,
@@ -45,6 +46,7 @@ from popdask.store.content import (
     read_records,
     read_table,
     write_files,
+    write_records,
 )
 from popdask.store.location import Folder, Guard, StoreError, damage_told, locate, store_errors
 from popdask.store.lock import Owner
@@ -361,6 +363,14 @@ class RegionStore:
         repository = self.repository()
         return list(integrity.run_problems(repository, repository.lookup_branch(MAIN)))
 
+    def has_coordinates(self) -> bool:
+        """Tell whether the coordinates of the last finished run can be read."""
+        try:
+            open_arrays(self.session(MAIN)).coords.to_dataset().load()
+        except READ_ERRORS:  # `popdask verify` says what they are
+            return False
+        return True
+
     def other_problems(self, *, whole: bool = True) -> list[str]:
         """Say what is wrong with all else that readers can reach, and what helps.
 
@@ -494,6 +504,30 @@ class RegionStore:
     def holder(self) -> Owner | None:
         """Tell who holds the region; None where nobody does."""
         return self.location.holder()
+
+    def mend(self) -> None:
+        """Let the next run begin from nothing where files of Icechunk's are lost or damaged.
+
+        A commit takes over what the one before it has, and fails where that is not there. Which
+        files were written outside the store stays on record, and finished runs keep their tags.
+        The caller holds the lock.
+        """
+        if not self.exists():
+            return
+        repository = self.repository()
+        if not integrity.is_unwritable(repository, self.location.files):
+            return
+        kept = records.outside(self.latest_records())
+        with store_errors(self.location):
+            self._guard()
+            first = records.first_commit(repository)
+            if records.has_work(repository):
+                records.move_branch(repository, WORK, first)
+            else:
+                records.create_branch(repository, WORK, first)
+            session = repository.writable_session(WORK)
+            write_records(session.store, kept)
+            records.commit(repository, session, "begin anew, because files of the store are lost")
 
     def begin(self, grid: xr.Dataset, keep: Sequence[str] = ()) -> Transaction:
         """Begin a run, or go on with one that was stopped; the caller holds the lock.

@@ -254,7 +254,7 @@ def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[s
     """The track numbers that the last finished run of the same analysis gave: they stay.
 
     Labels of a frame that was labelled anew take the numbers of those that they share most people
-    with. A damaged table tells none.
+    with. A damaged table, or one of arrays that are damaged, tells none.
     """
     before, now = run.store.records(), run.work.records()
     then = before.get(labels, {})
@@ -263,6 +263,8 @@ def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[s
     for name, sha256 in before[tracks].get("sha256", {}).items():
         if run.store.file_problem(name, sha256):
             return {"first_number": 0}
+    if not run.store.has_coordinates():
+        return {"first_number": 0}
     arrays, older = run.work.dataset(), run.store.dataset()
     if not (older["x"].equals(arrays["x"]) and older["y"].equals(arrays["y"])):
         return {"first_number": 0}

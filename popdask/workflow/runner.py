@@ -282,6 +282,8 @@ def run(
         whole = pipeline.decide(job, files, records)
         if not whole.done or store.unfinished():
             with workers():
+                if force:
+                    store.mend()
                 running = pipeline.begin(job, store, files, list(whole.stages) if force else [])
                 _note_amounts(pipeline, job, running)
                 _compute(pipeline, job, files, running, list(running.plan), reporter)

@@ -144,6 +144,26 @@ def test_a_map_that_moved_is_found_and_mended(settings, finished):
     assert_same(store, finished)
 
 
+@pytest.mark.parametrize("array", ["spatial_ref", "community"])
+def test_a_manifest_that_is_gone_is_found_and_mended(settings, finished, array):
+    """Commits that build on it would fail, so a run by force begins from nothing."""
+    store = RegionStore(settings.output.store)
+    (node,) = (
+        node
+        for node in inspected(store, store.kept_runs()[0].tag)["nodes"]
+        if node["path"] == f"/{array}"
+    )
+    manifest = node["manifest_refs"][0]["id"]
+    (store.path / "manifests" / manifest).unlink()
+    assert f"the manifest {manifest} is not there" in verify(settings).others[0]
+    communities.run(settings, force=True)
+    verified = verify(settings)
+    assert verified.differences == verified.others and len(verified.others) == 1
+    store.expire(keep_last=1)
+    assert verify(settings).differences == ()
+    assert_same(store, finished)
+
+
 def test_what_only_earlier_runs_need_is_no_fault_of_the_last(settings):
     cosine = settings.model_copy(
         update={"links": settings.links.model_copy(update={"rule": "cosine"})}

@@ -1,6 +1,7 @@
 """All that readers of a store can reach is read, and what is lost of it is named with a remedy."""
 
 import json
+import shutil
 
 import dask.array as da
 import numpy as np
@@ -63,6 +64,26 @@ def test_every_manifest_that_is_lost_is_named(store):
         )
         file.write_bytes(content)
     assert problems(RegionStore(store.path)) == []
+
+
+def test_a_run_by_force_mends_what_the_last_one_lost(store, tmp_path):
+    last, manifests = reached(store)
+    for number, manifest in enumerate(manifests[last]):
+        copy = shutil.copytree(store.path, tmp_path / f"copy-{number}")
+        (copy / "manifests" / manifest).write_bytes(b"")
+        damaged = RegionStore(copy)
+        damaged.mend()
+        finish_runs(RegionStore(copy), 4)
+        again = RegionStore(copy)
+        assert shown(again) == 4 and again.run_problems() == []
+        again.expire(keep_last=1)
+        assert problems(again) == []
+
+
+def test_what_is_whole_needs_no_mending(store):
+    before = store.repository().lookup_branch(WORK)
+    store.mend()
+    assert store.repository().lookup_branch(WORK) == before
 
 
 def test_earlier_runs_that_cannot_be_read_are_dropped_by_expire(store):
