@@ -2,11 +2,12 @@
 
 Estimate the cells of one tile: the array kernel under `popdask.imagery.estimate`.
 
-The trick is that cells pass one by one. Which kernel torch takes for a row of a batch, and so the
-last bits of its answer, follows from the shape of the batch and the place in it (measured: answers
-differ in batches of 5 or 7), and a cell at p = 0.5 hangs on the last bit. On a CPU one image at a
-time is also the quicker way where cells are large: what passes between two layers of 200 × 200
-pixels then stays in the cache. A GPU wants batches; there they are all of one shape.
+The trick is that cells pass in batches of one shape. Which kernel torch takes for a row of a batch,
+and so the last bits of its answer, follows from the shape of the batch and the place in it
+(measured: answers differ in batches of 5 or 7, and do not in filled ones of 16, 32 or 64), and a
+cell at p = 0.5 hangs on the last bit. So a batch on a CPU is a power of two that follows from the
+size of a cell alone: 64 cells of 25 × 25 pixels, and one of 200 × 200, since what passes between
+two layers has to stay in the cache.
 
 How presence and counts make one estimate: by a gate, or as what is to be expected.
 
@@ -51,6 +52,8 @@ from popdask.imagery.networks import Network
 
 CALL_BYTES = 2**24  # of pixels given to a model at once
 BATCH_PIXELS = 1024**2  # of one band: keeps a GPU busy; more would leave more of a batch empty
+CPU_PIXELS = 200**2  # of one band: what passes between two layers stays in the cache
+CPU_BATCH = 64  # cells, at most
 
 FEATURE_BATCH = 64  # of plain features: each cell is described by itself, whatever comes with it
 
@@ -140,18 +143,20 @@ def _predict(
 
 
 def batch_of(model: TrainedModel, batch_size: int, device: str) -> int:
-    """Say how many cells make a batch: one on a CPU, what keeps it busy on a GPU.
+    """Say how many cells make a batch: what stays in the cache of a CPU, or keeps a GPU busy.
 
     Examples
     --------
-    >>> model = TrainedModel.untrained("count", {"network": "CountCNN"}, pixels=100)
-    >>> batch_of(model, 64, "cpu")
-    1
+    >>> network = {"network": "CountCNN", "blocks": 4}
+    >>> models = (TrainedModel.untrained("count", network, pixels=side) for side in (25, 50, 200))
+    >>> [batch_of(model, 64, "cpu") for model in models]
+    [64, 16, 1]
     """
     if model.config["network"] == FEATURES_NETWORK:
         return FEATURE_BATCH
     if pick_device(device).type == "cpu":
-        return 1
+        room = max(1, min(CPU_BATCH, batch_size, CPU_PIXELS // model.pixels**2))
+        return 1 << (int(room).bit_length() - 1)
     return max(1, min(batch_size, BATCH_PIXELS // model.pixels**2))
 
 
@@ -226,7 +231,8 @@ def estimate(
         Of the gate: cells with a higher probability of presence are counted, the others have 0
         people.
     batch_size : int, optional
-        Cells that pass through a GPU at once, at most. On a CPU they pass one by one.
+        Cells that pass through a model at once, at most; on a CPU 64 or fewer, so many that their
+        pixels stay in its cache.
     device : str, optional
         A torch device, or "auto": a GPU where the worker has one.
 

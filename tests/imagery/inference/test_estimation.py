@@ -19,7 +19,7 @@ from odc.geo.xr import xr_coords
 from popdask.errors import InputError
 from popdask.imagery import estimate as estimation
 from popdask.imagery.cutting import cut_cells, drop_padding
-from popdask.imagery.estimate import estimate, tile_cells
+from popdask.imagery.estimate import batch_of, estimate, tile_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import Normalisation, TrainedModel
@@ -85,7 +85,9 @@ def by_cell(image, presence, count, threshold=0.5):
         answers[name] = np.full(shape, np.nan, np.float32)
         if trained is not None:
             cells = cut_cells(image, None, GRID, context=trained.context)
-            answers[name][at] = trained.predict(cells.images.values, batch_size=1)
+            answers[name][at] = trained.predict(
+                cells.images.values, batch_size=batch_of(trained, 64, "cpu")
+            )
     if presence is not None and count is not None:
         answers["population"][answers["presence"] <= threshold] = 0
     return answers
