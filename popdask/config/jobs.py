@@ -448,8 +448,11 @@ class Cells(Grid):
     """Files to cut labelled cells from; without it, the first mosaic of the input."""
     counts: PlaceName | None = None
     """People by cell: a raster, a table (cell, people) in Parquet or text, squares, or points."""
+    totals: PlaceName | Annotated[int, Field(ge=2)] | None = None
+    """Learn from sums alone: polygons with known people in ``column``; or cells per side of squares
+    in which the counts are added up, to try it."""
     column: str = "people"
-    """Column of the people in a table, or the weight of points."""
+    """Column of the people in a table or of polygons, or the weight of points."""
     share: bool = False
     """Share the people of a raster on another grid among the cells, by area."""
     missing: Literal["unknown", "zero"] = "unknown"
@@ -482,7 +485,22 @@ class Cells(Grid):
                 f"context is {self.context} and join {self.join}, and joined cells show no "
                 "neighbours: leave one of them out, or cut the larger cells from the mosaic"
             )
+        if self.totals is not None and self.folder is not None:
+            raise ValueError(
+                f"totals is {self.totals} and folder {self.folder}, of which each file tells the "
+                "people of its cell: leave one of them out"
+            )
+        if isinstance(self.totals, int) and self.counts is None:
+            raise ValueError(
+                f"totals is {self.totals}, squares in which counts are added up, and there are no "
+                "counts: give counts, or a file of zones with their people"
+            )
         return self
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are cells or zones of known people."""
+        return any(one is not None for one in (self.folder, self.counts, self.totals))
 
 
 class Training(Settings):
@@ -582,6 +600,17 @@ class Census(Settings):
     """In whole people, by largest remainder."""
 
 
+class Intervals(Settings):
+    """How sure the estimates are: intervals learned from errors on cells that no model has seen."""
+
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Share of the truths that intervals are to hold."""
+    bins: Positive = 10
+    """Bins of predicted density, at most."""
+    square: Annotated[int, Field(ge=2)] = 10
+    """Cells per side of squares whose sums have intervals of their own."""
+
+
 class Truth(Settings):
     """Known people of the mosaics' cells, which the estimates are compared with."""
 
@@ -653,6 +682,7 @@ class PopulationJob(settings.Job):
     count: Count = Count()
     estimate: Estimate = Estimate()
     census: Census | None = None
+    intervals: Intervals | None = None
     truth: Truth | None = None
     follow: Follow | None = None
     scenes: Scenes | None = None
@@ -713,10 +743,15 @@ class PopulationJob(settings.Job):
                 f"[output] export is {list(self.output.export)}, and [follow] reads the estimates "
                 'as COGs: add "cog"'
             )
-        if self.cells.folder is None and self.cells.counts is None and not self._trained:
+        if not self.cells.labelled and not self._trained:
             raise ValueError(
-                "[cells] has no counts to learn from: give counts, a folder of cells, or the "
-                "weights of trained models in [presence] and [count]"
+                "[cells] has no counts to learn from: give counts, totals, a folder of cells, or "
+                "the weights of trained models in [presence] and [count]"
+            )
+        if self.intervals and self.cells.folder is None and self.cells.counts is None:
+            raise ValueError(
+                "[intervals] are learned from errors on cells of known people, and [cells] has no "
+                "counts: give counts or a folder of cells, or leave [intervals] out"
             )
         if self.cells.folder is not None and self.cells.context:
             raise ValueError(

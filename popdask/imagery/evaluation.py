@@ -42,7 +42,7 @@ from popdask.io.tables import read_table
 from popdask.metrics.estimates import CountScores, block_intervals, count_scores, presence_scores
 
 COLUMNS = ("cell", "prediction", "truth")
-OTHERS = ("presence", "count")  # that a table may have
+OTHERS = ("presence", "count", "low", "high")  # that a table may have
 
 
 def prediction_table(
@@ -97,7 +97,8 @@ def read_predictions(path: Path_) -> pd.DataFrame:
     path : path
         Parquet, where it is called .parquet or .pq, or else CSV, with the columns
         ``cell`` (a code or a number), ``prediction`` and ``truth`` (people), and perhaps
-        ``presence`` (a probability) and ``count`` (people). Others are ignored.
+        ``presence`` (a probability), ``count`` (people), ``low`` and ``high`` (the ends of an
+        interval of the prediction). Others are ignored.
 
     Returns
     -------
@@ -243,7 +244,9 @@ def evaluate(
         within_2). With `block`, the ends of the intervals as well, such as ``r2_low`` and
         ``r2_high`` (:func:`popdask.metrics.block_intervals`; ``people_low`` and ``people_high`` are
         the true total with the ends of its relative error); NaN where cells are not called by
-        their north and east. NaN where a score is not defined.
+        their north and east. NaN where a score is not defined. Where a table has ``low`` and
+        ``high``, ``coverage`` is the share of the cells whose truth they enclose, and ``width``
+        the mean of high − low.
 
     Raises
     ------
@@ -266,8 +269,56 @@ def evaluate(
         presence, limit = _presence(table, threshold)
         scores = asdict(presence_scores(presence, table["truth"], threshold=limit))
         scores |= asdict(count_scores(table["prediction"], table["truth"]))
+        scores |= interval_scores(table)
         rows[name] = scores | ({} if block is None else _intervals(table, scores, limit, block))
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def interval_scores(table: pd.DataFrame) -> dict[str, float]:
+    """How many truths lie within the intervals of a table, and how wide those are."""
+    if not {"low", "high"} <= set(table):
+        return {}
+    held = (table["low"] <= table["truth"]) & (table["truth"] <= table["high"])
+    return {"coverage": float(held.mean()), "width": float((table["high"] - table["low"]).mean())}
+
+
+def worst_cells(
+    predictions: pd.DataFrame | Mapping[str, pd.DataFrame], count: int = 10
+) -> pd.DataFrame:
+    """List the cells with the largest errors.
+
+    Parameters
+    ----------
+    predictions : DataFrame, or mapping of them
+        As for `evaluate`.
+    count : int, optional
+        Cells of each model, at most.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per model and cell, the worst first, of equal errors the first: model, cell,
+        prediction, truth, error (prediction − truth, people).
+
+    Raises
+    ------
+    InputError
+        As `evaluate`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"cell": [1, 2, 3], "prediction": [0, 4, 9], "truth": [0, 5, 7]})
+    >>> worst_cells(table, 2)[["cell", "error"]].values.tolist()
+    [[3, 2], [2, -1]]
+    """
+    rows = []
+    for name, table in on_common_cells(predictions).items():
+        errors = table.assign(error=table["prediction"] - table["truth"]).reset_index()
+        order = np.argsort(-errors["error"].abs().to_numpy(), kind="stable")[:count]
+        columns = ["cell", "prediction", "truth", "error"]
+        rows.append(errors.loc[order, columns].assign(model=name))
+    worst = pd.concat(rows, ignore_index=True)
+    return worst[["model", "cell", "prediction", "truth", "error"]]
 
 
 def regressor_scores(

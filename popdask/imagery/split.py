@@ -206,11 +206,22 @@ def draw_groups(cells: xr.Dataset, kind: Kind, block: int, seed: int) -> NDArray
             f"none of the {cells.sizes['cell']} cells has known people; expected some to split; "
             "give counts where they are cut"
         )
+    if "zone" in cells.coords:  # whole zones are drawn, where their middles lie
+        places = _middles(places, cells["zone"].values)
     if kind == "blocks":
         places = places // block
     groups = np.full(cells.sizes["cell"], NEITHER, np.int64)
     groups[labelled] = np.unique(places[:, labelled], axis=1, return_inverse=True)[1].ravel()
     return groups
+
+
+def _middles(places: NDArray[np.int64], zone: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The places (2, cell) of cells, moved to the middle of their zone; those in none stay."""
+    number = np.where(zone >= 0, zone, 0)
+    there = np.bincount(number, zone >= 0).clip(1)
+    sums = [np.bincount(number, np.where(zone >= 0, axis, 0)) for axis in places]
+    middles = np.floor(np.stack(sums) / there).astype(np.int64)
+    return np.where(zone >= 0, middles[:, number], places)
 
 
 def draw(groups: NDArray[np.int64], target: float, seed: int) -> NDArray[np.int64]:

@@ -67,6 +67,7 @@ def _options(path: Path_) -> dict[str, Any]:
 
 
 CHUNK = 1024
+ENDS = ("population_low", "population_high")  # of intervals, beside the population
 DIMENSIONS = ("time", "y", "x")
 Chunks = str | int | tuple[Any, ...] | Mapping[str, Any]
 
@@ -196,7 +197,8 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
     Parameters
     ----------
     cube : Dataset
-        With ``population(time, y, x)``; it is written in blocks of 1 × 1024 × 1024.
+        With ``population(time, y, x)``, and perhaps ``population_low`` and ``population_high``, the
+        ends of its intervals; they are written in blocks of 1 × 1024 × 1024.
     path : path or URL
         A new folder. Behind a URL, an interrupted write leaves part of a group.
 
@@ -222,13 +224,13 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
             "one of an array with array.to_dataset(name='population')"
         )
     people = check_population("the cube's population", cube["population"])
-    blocks = (
-        cube[["population"]].assign(population=people).chunk({"time": 1, "y": CHUNK, "x": CHUNK})
-    )
-    blocks["population"].encoding = {"grid_mapping": "spatial_ref"}
+    names = ["population", *(name for name in ENDS if name in cube)]
+    blocks = cube[names].assign(population=people).chunk({"time": 1, "y": CHUNK, "x": CHUNK})
+    for name in names:
+        blocks[name].encoding = {"grid_mapping": "spatial_ref"}
+        blocks[name].attrs = in_cf_units(blocks[name].attrs)
     for axis in ("y", "x"):
         blocks[axis].encoding["_FillValue"] = None
-    blocks["population"].attrs = in_cf_units(blocks["population"].attrs)
     about = {"Conventions": CONVENTIONS, **grid_attributes(blocks)}
     write_group(with_axes(blocks).assign_attrs(about), path, "the cube")
 

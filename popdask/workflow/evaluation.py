@@ -28,9 +28,12 @@ from popdask.imagery.evaluation import (
     fit_baselines,
     regressor_scores,
     scores_by_density,
+    worst_cells,
 )
+from popdask.imagery.intervals import deal_squares
 from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
 from popdask.imagery.split import SELECTION
+from popdask.imagery.totals import sums_of_zones
 from popdask.workflow import population_inputs
 from popdask.workflow.inputs import iso, open_image
 from popdask.workflow.population_inputs import PopulationRun
@@ -203,6 +206,7 @@ def score(told: Judged, threshold: float, block: int) -> dict[str, pd.DataFrame]
         "scores": _stacked(scores),
         "scores_by_density": _stacked(by_density),
         "regressor": _stacked(alone),
+        "worst": _stacked({where: worst_cells(tables) for where, tables in told.items()}),
         "predictions": pd.concat(rows, ignore_index=True),
     }
 
@@ -225,15 +229,27 @@ def _of_validation(
     """Predictions of validation cells, each by models and baselines that have not seen it."""
     parts: dict[str, list[pd.DataFrame]] = {}
     settings = run.job.estimate
-    for one in judges:
+    for number, one in enumerate(judges):
         assert one.cells is not None and one.count is not None
         held_out = one.cells.isel(cell=np.flatnonzero(one.cells["split"].values == 1))
         _tell_leakage(reporter, held_out, "validation", one)
         joint = HurdleModel(one.presence, one.count, settings.threshold, settings.device, one.rule)
         estimators: dict[str, Estimator] = {"popdask": joint, **(one.baselines or {})}
+        group = _groups(run, held_out, number)
         for name, table in predictions(held_out, estimators).items():
-            parts.setdefault(name, []).append(table)
+            known = table.assign(group=group)
+            if run.job.cells.counts is None and "zone" in held_out:
+                known = sums_of_zones(table, held_out["zone"].values)
+            parts.setdefault(name, []).append(known)
     return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+
+
+def _groups(run: PopulationRun, cells: xr.Dataset, fold: int) -> Any:
+    """The fold of cells; without folds, groups of their squares."""
+    if run.job.cells.folds:
+        return fold
+    places = (cells["north"].values, cells["east"].values)
+    return deal_squares(*places, run.job.cells.block, run.job.cells.seed)
 
 
 def _of_mosaic(

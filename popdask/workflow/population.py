@@ -199,6 +199,11 @@ class PopulationPipeline(Pipeline):
         for name in ("population", "census_population"):
             if name in arrays and bool((arrays[name] < 0).any()):
                 yield f"{name} has cells with less than nobody."
+        if "population_low" in arrays:
+            population, low, high = (arrays[f"population{end}"] for end in ("", "_low", "_high"))
+            beyond = (low > population * (1 + 1e-6)) | (population > high * (1 + 1e-6))
+            if bool(beyond.any()):
+                yield "population has cells outside of their intervals."
         zones = _table(store, "zones")
         if zones is not None:
             kept = zones[zones["how"] != "left out"]
@@ -228,7 +233,7 @@ def train(
 ) -> Plan:
     """Cut the labelled cells and train the models, without estimating anything yet."""
     _draw(job, reporter)
-    names = [name for name in ("cells", "presence", "count") if name in plan(job).stages]
+    names = [name for name in ("cells", "totals", "presence", "count") if name in plan(job).stages]
     return runner.run_only(PIPELINE, job, *names, reporter=reporter, force=force, workers=workers)
 
 

@@ -41,6 +41,7 @@ from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.split import GapWarning, fold_cells, select_fold, set_aside, split_cells
+from popdask.imagery.totals import add_zones, keep_whole_zones, spread_totals
 from popdask.imagery.zones import RASTERS
 from popdask.io import export
 from popdask.io.secrets import without_secrets
@@ -97,6 +98,7 @@ class Sources:
         others = {
             "presence.weights": job.presence.weights,
             "count.weights": job.count.weights,
+            "cells.totals": job.cells.totals if isinstance(job.cells.totals, str) else None,
             "census.zones": job.census and job.census.zones,
             "census.table": job.census and job.census.table,
             **{f"bands.{number}": band.path for number, band in enumerate(job.input.bands)},
@@ -133,6 +135,9 @@ def _days(times: Times) -> str:
     return ", ".join(iso(time)[:10] for time in times)
 
 
+HELD = 2**29  # bytes of images that workers hold until they are stored
+
+
 def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int, int]:
     """Cut the cells of known people, without those that lack pixels, and split them."""
     settings, outside = job.cells, 0
@@ -142,25 +147,31 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
     else:
         grid = cell_grid(settings, sources.training[0])
         image = open_image(job, sources.training, grid)
-        counts = read_counts(str(settings.counts), grid, settings)
+        counts = None if settings.counts is None else read_counts(settings.counts, grid, settings)
         cells = cut_cells(
             image,
             counts,
             grid,
             context=settings.context,
-            labelled=True,
+            labelled=counts is not None,
             missing=_missing(settings),
             outside="drop",
         )
-        outside = int(counts_beyond(counts, cells["north"].values, cells["east"].values).sum())
+        if counts is not None:
+            there = (cells["north"].values, cells["east"].values)
+            outside = int(counts_beyond(counts, *there).sum())
     if settings.join > 1:
         cells = coarsen_cells(cells, settings.join)
+    if cells["images"].nbytes <= HELD:  # looked at, and then stored: cut once for both
+        cells["images"] = cells["images"].persist()
     cells, dropped = drop_padding(cells)
     if not cells.sizes["cell"]:
         raise InputError(
             f"all {dropped} labelled cells lack pixels at an edge or within; expected some that "
             "the mosaic covers: check the place, the grid and nodata"
         )
+    if settings.totals is not None:
+        cells = add_zones(cells, settings.totals, settings.column)
     how: dict[str, Any] = settings.model_dump(include={"block", "gap", "seed"})
     how["kind"] = settings.split
     if settings.folds:
@@ -172,7 +183,23 @@ def sides_of(job: PopulationJob, cells: xr.Dataset) -> list[xr.Dataset]:
     """The split of the labelled cells, or that of each fold, with the cells to choose by."""
     folds = range(job.cells.folds)
     splits = [select_fold(cells, fold) for fold in folds] if folds else [cells]
-    return [set_aside(split, job.cells.selection) for split in splits]
+    return [set_aside(keep_whole_zones(split), job.cells.selection) for split in splits]
+
+
+def shared_totals(job: PopulationJob, cells: xr.Dataset) -> pd.DataFrame:
+    """The people of cells as they are learned with, where totals are known: a column per split."""
+    return pd.DataFrame(
+        {
+            str(number): spread_totals(side, seed=job.cells.seed)
+            for number, side in enumerate(sides_of(job, cells))
+        }
+    )
+
+
+def _with_labels(cells: xr.Dataset, shared: pd.Series) -> xr.Dataset:
+    """Take shared totals for the people of the cells that are learned from."""
+    people = np.where(shared.isna(), cells["people"].values, shared)
+    return cells.assign(people=("cell", people, cells["people"].attrs))
 
 
 def read_counts(path: str, grid: CellGrid, settings: Cells | Truth) -> pd.DataFrame:
@@ -373,7 +400,11 @@ class PopulationRun:
         cells = load_tables(self.work.group("cells"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GapWarning)  # noted when the cells were cut
-            return sides_of(self.job, cells)
+            sides = sides_of(self.job, cells)
+        if self.job.cells.totals is None:
+            return sides
+        shared = self.work.table("shared")
+        return [_with_labels(side, shared[str(number)]) for number, side in enumerate(sides)]
 
 
 def training_configs(kind: str, settings: Training, other_bands: int = 0) -> list[TrainingConfig]:

@@ -30,6 +30,7 @@ from popdask.imagery.split import select_fold
 from popdask.io import cube, stac
 from popdask.io import export as export_module
 from popdask.io import tables as export
+from popdask.io.cube import ENDS
 from popdask.io.export import stamps
 from popdask.io.paths import atomic_path
 from popdask.plot import charts, imagery, style
@@ -45,7 +46,8 @@ from popdask.workflow.population_inputs import PopulationRun, Sources
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
 
-SCORES = ("scores", "scores_by_density", "regressor", "predictions")
+SCORES = ("scores", "scores_by_density", "regressor", "worst", "predictions")
+SURE = ("intervals", "coverage")
 
 
 def raster_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> list[str]:
@@ -59,7 +61,7 @@ def table_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> lis
     """Name the other files that a job exports, within their folder, for the times of its frames."""
     name, formats = job.name, set(job.output.export)
     by_format = {
-        "geoparquet": [f"{name}_{kind}.parquet" for kind in (*SCORES, "zones")],
+        "geoparquet": [f"{name}_{kind}.parquet" for kind in (*SCORES, *SURE, "squares", "zones")],
         "zarr": [f"{name}.zarr"],
         "stac": [f"{name}_{what}.json" for what in ("collection", *stamps(times))],
         "report": [f"{name}_report.html"],
@@ -96,6 +98,9 @@ def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
     """Write the tables that the job has."""
     evaluated = "evaluation" in run.plan.stages
     names = [*SCORES] if evaluated else []
+    if run.job.intervals is not None:
+        learned = set(run.work.table("intervals")["of"])
+        names += [*SURE, *(["squares"] if "squares" in learned else [])]
     tables: dict[str, Path] = {}
     for name in [*names, *(["zones"] if run.job.census is not None else [])]:
         path = exports.folder / f"{run.job.name}_{name}.parquet"
@@ -105,11 +110,16 @@ def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
 
 
 def _cube(run: PopulationRun, path: Path) -> Path:
-    """Write the people that count as a plain Zarr group."""
-    counted = run.work.dataset()[run.job.counted].astype("float32").rename("population")
-    counted.attrs.pop("grid_mapping", None)  # which xarray writes by itself
+    """Write the people that count, and the ends of their intervals, as a plain Zarr group."""
+    stored = run.work.dataset()
+    arrays = stored[run.job.counted].astype("float32").to_dataset(name="population")
+    # The intervals are those of the estimate, not of people that keep known totals.
+    for name in ENDS if run.job.intervals is not None and run.job.census is None else []:
+        arrays[name] = stored[name]
+    for array in arrays.data_vars.values():
+        array.attrs.pop("grid_mapping", None)  # which xarray writes by itself
     with atomic_path(path) as unfinished:
-        cube.write_cube(counted.to_dataset(), unfinished)
+        cube.write_cube(arrays, unfinished)
     return path
 
 
@@ -136,6 +146,7 @@ def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -
 def _rasters(job: PopulationJob) -> list[str]:
     """The arrays that are exported as rasters."""
     names = ["population", *(["presence"] if not job.single_stage else [])]
+    names += [*ENDS] if job.intervals is not None else []
     return [*names, *(["census_population"] if job.census is not None else [])]
 
 
@@ -245,6 +256,8 @@ def why_figure(
     job: PopulationJob, region: RegionStore, branch: str = MAIN, *, cells: int = 4
 ) -> Figure | None:
     """Draw Grad-CAM of the best, typical and worst validation cells, by the stored predictions."""
+    if job.cells.totals is not None and job.cells.counts is None:
+        return None  # no people of single cells are known
     models, held_out = _models(region, branch), _validation_cells(job, region, branch)
     true, said = held_out["people"].values, _estimates(held_out, region, branch)
     chosen = telling_cells(said, true, cells)

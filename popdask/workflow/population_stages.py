@@ -21,7 +21,7 @@ from popdask.config.jobs import PopulationJob, Training
 from popdask.config.settings import Settings
 from popdask.errors import InputError
 from popdask.imagery import dasymetric
-from popdask.imagery.cells import cells_grid
+from popdask.imagery.cells import cells_grid, load_tables
 from popdask.imagery.dasymetric import round_to_totals
 from popdask.imagery.estimate import Joining, estimate
 from popdask.imagery.grid import CellGrid
@@ -41,6 +41,7 @@ from popdask.workflow.population_costs import (
     training_cost,
 )
 from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun, training_configs
+from popdask.workflow.population_intervals import add_intervals, lay_intervals
 from popdask.workflow.population_outputs import export_rasters, export_tables
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
@@ -64,6 +65,20 @@ def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
         reporter.note(f"  {sentence}")
     record = {**stage.record, "dropped": dropped, "outside": outside}
     run.work.write_group(stage.name, "cells", _for_store(cells), record)
+
+
+def _totals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
+    cells = load_tables(run.work.group("cells"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GapWarning)  # noted when the cells were cut
+        shared = population_inputs.shared_totals(run.job, cells)
+    zone = cells["zone"].values
+    counts = [len(np.unique(zone[column.notna()])) for _, column in shared.items()]
+    reporter.note(
+        f"  {len(np.unique(zone[zone >= 0])):,} whole zones, of which models learn from "
+        f"{' or '.join(f'{number:,}' for number in sorted(set(counts)))}"
+    )
+    run.work.write_files(stage.name, {"shared.parquet": table_bytes(shared)}, stage.record)
 
 
 def _presence(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
@@ -229,8 +244,9 @@ def _old_reports(run: PopulationRun, stage: StagePlan) -> list[pd.DataFrame]:
 
 
 def _evaluation(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    judged, job = evaluation.judge(run, reporter), run.job
-    tables = evaluation.score(judged, job.estimate.threshold, job.cells.block)
+    judged, learned = add_intervals(run, evaluation.judge(run, reporter), reporter)
+    settings = run.job.estimate
+    tables = {**evaluation.score(judged, settings.threshold, run.job.cells.block), **learned}
     content = {f"{name}.parquet": table_bytes(table) for name, table in tables.items()}
     run.work.write_files(stage.name, content, stage.record)
 
@@ -282,21 +298,24 @@ def _plain(table: Settings) -> dict[str, Any]:
     return table.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
 
 
-def _learns(job: PopulationJob) -> bool:
-    """Whether there are labelled cells."""
-    return job.cells.folder is not None or job.cells.counts is not None
-
-
 def _cells_print(basis: Basis) -> str:
     """The fingerprint of the labelled cells, also where none are learned from."""
     sources, files = basis.inputs
     labelled = checksums(files, (*sources.training, *sources.counts))
     cells = _plain(basis.job.cells)
+    if isinstance(cells["totals"], str):
+        cells["totals"] = checksums(files, [sources.others["cells.totals"]])
     return fingerprint(CELLS.name, CELLS.version, labelled, _reading(basis), cells)
 
 
 def _cells_record(basis: Basis, of: Fingerprint) -> Record | None:
-    return {"frames": {WHOLE: _cells_print(basis)}} if _learns(basis.job) else None
+    return {"frames": {WHOLE: _cells_print(basis)}} if basis.job.cells.labelled else None
+
+
+def _totals_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if basis.job.cells.totals is None:
+        return None
+    return {"frames": {WHOLE: of(_cells_print(basis))}}
 
 
 def _presence_record(basis: Basis, of: Fingerprint) -> Record | None:
@@ -319,7 +338,8 @@ def _model_record(
     if training.weights is not None:
         model = of(checksums(files, [sources.others[f"{stage}.weights"]]))
     else:
-        model = of(_cells_print(basis), _plain(training), gate)
+        shared = [basis.wanted["totals"]["frames"]] if "totals" in basis.wanted else []
+        model = of(_cells_print(basis), _plain(training), gate, *shared)
     return {"frames": {WHOLE: model}, "model": model}
 
 
@@ -352,13 +372,25 @@ def _evaluation_record(basis: Basis, of: Fingerprint) -> Record | None:
     job = basis.job
     sources, files = basis.inputs
     truth = {iso(time): checksums(files, paths) for time, paths in sources.truth.items()}
-    if not (_learns(job) or truth):
+    if not (job.cells.labelled or truth):
         return None
     known = [job.truth and _plain(job.truth), truth, _cells_print(basis)]
-    scored = of(
-        [*known, job.cells.block, _rule(basis)], basis.frames("estimate") if truth else None
-    )
-    return {"frames": {WHOLE: scored}}
+    known += [job.cells.block, _rule(basis), *_sure(basis)]
+    return {"frames": {WHOLE: of(known, basis.frames("estimate") if truth else None)}}
+
+
+def _sure(basis: Basis) -> list[Any]:
+    """The settings of intervals, where there are any."""
+    settings = basis.job.intervals
+    return [] if settings is None else [_plain(settings)]
+
+
+def _intervals_record(basis: Basis, of: Fingerprint) -> Record | None:
+    cells = basis.job.cells
+    if basis.job.intervals is None:
+        return None
+    learned = [_sure(basis), _cells_print(basis), cells.block, cells.seed, _rule(basis)]
+    return {"frames": {t: of(learned, print_) for t, print_ in basis.frames("estimate").items()}}
 
 
 def _final(basis: Basis) -> Mapping[str, str]:
@@ -369,7 +401,8 @@ def _final(basis: Basis) -> Mapping[str, str]:
 def _export_record(basis: Basis, of: Fingerprint) -> Record | None:
     if "cog" not in basis.job.output.export:
         return None
-    return {"frames": {t: of(basis.job.name, print_) for t, print_ in _final(basis).items()}}
+    told = [basis.job.name, *_sure(basis)]
+    return {"frames": {t: of(*told, print_) for t, print_ in _final(basis).items()}}
 
 
 def _tables_record(basis: Basis, of: Fingerprint) -> Record | None:
@@ -390,10 +423,19 @@ CELLS = Stage(
     anywhere=True,
     reads_files=True,
 )
+TOTALS = Stage(
+    "totals",
+    needs=("cells",),
+    wanted=_totals_record,
+    cost=cells_cost,
+    compute=_totals,
+    anywhere=True,
+    reads_files=True,
+)
 PRESENCE = Stage(
     "presence",
     version=3,
-    needs=("cells",),
+    needs=("cells", "totals"),
     wanted=_presence_record,
     cost=training_cost,
     compute=_presence,
@@ -403,7 +445,7 @@ PRESENCE = Stage(
 COUNT = Stage(
     "count",
     version=4,
-    needs=("cells", "presence"),
+    needs=("cells", "totals", "presence"),
     wanted=_count_record,
     cost=training_cost,
     compute=_count,
@@ -412,7 +454,7 @@ COUNT = Stage(
 )
 ESTIMATE = Stage(
     "estimate",
-    version=2,
+    version=3,
     needs=("cells", "presence", "count"),
     wanted=_estimate_record,
     cost=estimate_cost,
@@ -430,7 +472,7 @@ CENSUS = Stage(
 )
 EVALUATION = Stage(
     "evaluation",
-    version=2,
+    version=3,
     needs=("cells", "presence", "count", "estimate"),
     wanted=_evaluation_record,
     cost=evaluation_cost,
@@ -439,10 +481,18 @@ EVALUATION = Stage(
     anywhere=True,
     reads_files=True,
 )
+INTERVALS = Stage(
+    "intervals",
+    needs=("estimate", "evaluation"),
+    wanted=_intervals_record,
+    cost=grid_cost,
+    compute=lay_intervals,
+    table=True,
+)
 EXPORT = Stage(
     "export",
     version=2,
-    needs=("estimate", "census"),
+    needs=("estimate", "intervals", "census"),
     wanted=_export_record,
     cost=grid_cost,
     compute=export_rasters,
@@ -452,11 +502,13 @@ EXPORT = Stage(
 TABLES = Stage(
     "tables",
     version=2,
-    needs=("estimate", "census", "evaluation", "export"),
+    needs=("estimate", "evaluation", "intervals", "census", "export"),
     wanted=_tables_record,
     cost=grid_cost,
     compute=export_tables,
     reads_files=True,
 )
-STAGES = (CELLS, PRESENCE, COUNT, ESTIMATE, CENSUS, EVALUATION, EXPORT, TABLES)
+STAGES = (
+    CELLS, TOTALS, PRESENCE, COUNT, ESTIMATE, EVALUATION, INTERVALS, CENSUS, EXPORT, TABLES
+)  # fmt: skip
 """The stages of the population job, in their order."""
