@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 def show_outcome(outcome: CommunitiesResult) -> None:
     """Print what a run has found: communities and people of each frame, events of the tracks."""
+    from popdask.tracking.describe import doubts
     from popdask.tracking.events import EVENTS
     from popdask.tracking.tracks import split_off
 
@@ -55,7 +56,8 @@ def show_outcome(outcome: CommunitiesResult) -> None:
         _show_settled(outcome.settled)
     say("")
     _show_balance("communities", outcome.communities, outcome.balance)
-    for sentence in _unusual(outcome.balance):
+    told = doubts(outcome.communities, outcome.tracks, outcome.balance)
+    for sentence in (*_unusual(outcome.balance), *told):
         say(sentence)
     events = outcome.tracks["event"].value_counts()
     say(
@@ -114,9 +116,13 @@ COLUMNS = ["settlement", "kind", "people", "per km²", "growth per year", "since
 
 def show_settlements(outcome: SettlementsResult) -> None:
     """Print what a run has found: the largest settlements, those of each frame, events."""
+    from popdask.tracking.describe import doubts
+
     if outcome.plan.done:
         say("nothing to do")
     _show_settled(outcome)
+    for sentence in doubts(outcome.settlements[:0], outcome.tracks, outcome.balance):
+        say(sentence)
     say(f"results: {outcome.store.path}")
 
 

@@ -329,6 +329,10 @@ def with_rates(
     )
 
 
+#: What is doubted: a community with more than this part of all cells, fewer tracks than this part
+#: that live through, people that differ by more than this part from the frames around.
+VAST, FEW, JUMP = 0.1, 0.5, 0.05
+
 _OUTSIDE, _RASTER, _MISSING = -1, -2, -3  # keys beside those of communities
 
 
@@ -502,6 +506,68 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
         for share in lacking["missing"]
     ]
     return [f"{frame} has no data{part}" for frame, part in zip(frames, parts, strict=True)]
+
+
+def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFrame) -> list[str]:
+    """Say what of a result should be looked at before it is believed.
+
+    Parameters
+    ----------
+    communities : pandas.DataFrame
+        A row per community and frame: time, cells.
+    tracks : pandas.DataFrame
+        The table of :func:`popdask.tracking.tracks.tracks`.
+    balance : pandas.DataFrame
+        The table of :func:`people_balance`.
+
+    Returns
+    -------
+    list of str
+        A sentence where a community has more than a tenth of the cells of all in the last frame,
+        where fewer than half of the tracks of the first frame live to the last, and for each frame
+        of which the people differ by more than 5 % from what the frames before and after suggest.
+
+    Examples
+    --------
+    >>> years = pd.to_datetime(["2001", "2002", "2003"])
+    >>> balance = pd.DataFrame({"time": years, "raster": [100.0, 60.0, 100.0]})
+    >>> one = pd.DataFrame({"time": years, "cells": 5, "track": [0, 1, 2], "event": "appear"})
+    >>> for sentence in doubts(one, one, balance):
+    ...     print(sentence)
+    the largest community of 2003 has 100 % of the cells of all: read it as the land between places
+    0 of the 1 track of 2001 live to 2003: look at how the frames lie, and at what they count
+    the people of 2002 are 40 % fewer than the frames around it suggest: look at its coverage
+    """
+    frames = [time_text(time).removesuffix("-01-01") for time in balance["time"]]
+    found = []
+    last = communities[communities["time"] == balance["time"].iloc[-1]]["cells"]
+    if len(last) and (share := last.max() / last.sum()) > VAST:
+        found.append(
+            f"the largest community of {frames[-1]} has {100 * share:.0f} % of the cells of all: "
+            "read it as the land between places"
+        )
+    alive = [
+        set(tracks[(tracks["time"] == time) & (tracks["event"] != "vanish")]["track"])
+        for time in balance["time"].iloc[[0, -1]]
+    ]
+    both = len(alive[0] & alive[1])
+    if alive[0] and both < FEW * len(alive[0]):
+        found.append(
+            f"{both} of the {len(alive[0])} track{'s' if len(alive[0]) > 1 else ''} of {frames[0]} "
+            f"live to {frames[-1]}: look at how the frames lie, and at what they count"
+        )
+    people = balance["raster"].to_numpy(dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = people[1:-1] / np.sqrt(people[:-2] * people[2:]) - 1
+    size = np.pad(np.nan_to_num(np.abs(change)), 1)
+    near = np.maximum(size[:-2], size[2:])  # which a jump makes look like jumps, too
+    for frame in np.flatnonzero((size[1:-1] > JUMP) & (size[1:-1] > near)):
+        found.append(
+            f"the people of {frames[frame + 1]} are {100 * abs(change[frame]):.0f} % "
+            f"{'more' if change[frame] > 0 else 'fewer'} than the frames around it suggest: look "
+            "at its coverage"
+        )
+    return found
 
 
 def check_balance(balance: pd.DataFrame, *, tolerance: float = 1e-9) -> None:

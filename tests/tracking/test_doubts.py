@@ -1,0 +1,43 @@
+"""What is said of a result before it is believed."""
+
+import pandas as pd
+import pytest
+
+from popdask.tracking.describe import doubts
+
+YEARS = pd.to_datetime(["2000", "2001", "2002", "2003"])
+
+
+def told(cells=(5,) * 20, tracks=tuple(range(8)), people=(100.0, 101.0, 102.0, 103.0)):
+    """The sentences on a result: cells of the last frame, tracks that live through, people."""
+    communities = pd.DataFrame({"time": YEARS[-1], "cells": list(cells)})
+    rows = [(YEARS[0], track, "appear") for track in range(10)]
+    rows += [(YEARS[-1], track, "continue") for track in tracks]
+    events = pd.DataFrame(rows, columns=["time", "track", "event"])
+    return doubts(communities, events, pd.DataFrame({"time": YEARS, "raster": people}))
+
+
+def test_a_sound_result_gives_no_doubt():
+    assert told() == []
+
+
+def test_a_community_of_a_tenth_of_all_cells_is_named():
+    (sentence,) = told(cells=(12, *(5,) * 19))
+    assert sentence.startswith("the largest community of 2003 has 11 % of the cells of all")
+
+
+def test_a_vanished_track_does_not_live_through():
+    (sentence,) = told(tracks=range(4))
+    assert sentence.startswith("4 of the 10 tracks of 2000 live to 2003")
+
+
+@pytest.mark.parametrize(("people", "word"), [(90.0, "11 % fewer"), (112.0, "11 % more")])
+def test_a_frame_that_jumps_is_named(people, word):
+    (sentence,) = told(people=(100.0, people, 102.0, 103.0))
+    assert f"the people of 2001 are {word} than" in sentence
+
+
+def test_one_frame_and_none_found():
+    balance = pd.DataFrame({"time": YEARS[:1], "raster": [0.0]})
+    empty = pd.DataFrame({"time": YEARS[:0], "cells": [], "track": [], "event": []})
+    assert doubts(empty, empty, balance) == []
