@@ -490,6 +490,13 @@ class Cells(Grid):
                 f"totals is {self.totals} and folder {self.folder}, of which each file tells the "
                 "people of its cell: leave one of them out"
             )
+        known = self.counts is None or self.missing == "zero"
+        if isinstance(self.totals, str) and not known:
+            raise ValueError(
+                f"totals is {self.totals} and counts {self.counts}, where cells that are not "
+                "counted are unknown, so that no zone with one of them could be learned from: set "
+                'missing = "zero" if nobody lives in them, or leave counts out'
+            )
         if isinstance(self.totals, int) and self.counts is None:
             raise ValueError(
                 f"totals is {self.totals}, squares in which counts are added up, and there are no "

@@ -58,12 +58,21 @@ def pair_block(
         yield from to_fixed(here)
         yield from to_fixed(there)
         if errors:
-            before, after = (np.where(known, error[some], 0).astype(np.float64) for error in errors)
-            yield from to_fixed((np.square(before * here) + np.square(after * there)) / SQUARES)
+            variance = sum(
+                _variance(error[some].astype(np.float64), people)
+                for error, people in zip(errors, (here, there), strict=True)
+            )
+            yield from to_fixed(np.where(known, variance, 0) / SQUARES)
         else:
             yield from (nothing, nothing)  # Poisson's variance is the people themselves
 
     return tabulate(keys, sums())
+
+
+def _variance(error: np.ndarray, people: np.ndarray) -> np.ndarray:
+    """The variance of counts by their relative error; Poisson's where that is not known."""
+    found: np.ndarray = np.where(np.isnan(error), people, np.square(error * people))
+    return found
 
 
 @dataclass(frozen=True)

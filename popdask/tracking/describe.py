@@ -249,8 +249,8 @@ def yearly_growth(tracks: pd.DataFrame, times: Iterable[Any]) -> pd.Series:
     -------
     pandas.Series
         By time and community: the constant rate at which its people, compared on the same cells,
-        came from those of the frame in which its track was seen before. NaN where that is not
-        known, as in the first frame.
+        came from those of the frame in which its track was seen before; where a track begins, from
+        those who lived on its cells in the frame before. NaN in the first of all frames.
 
     Examples
     --------
@@ -286,14 +286,15 @@ def total_growth(tracks: pd.DataFrame) -> pd.Series:
 
     Examples
     --------
-    >>> tracks = pd.DataFrame({"time": [2000, 2001, 2002], "community": 0, "track": 0})
-    >>> total_growth(tracks.assign(event="grow", growth=[np.nan, 0.1, 0.1])).round(2).tolist()
+    >>> tracks = pd.DataFrame({"time": [2001, 2002, 2003], "community": 0, "track": 0})
+    >>> total_growth(tracks.assign(event="grow", growth=[2.5, 0.1, 0.1])).round(2).tolist()
     [0.0, 10.0, 21.0]
     """
     key = ["time", "community"]
     rows = tracks[tracks["event"] != "vanish"].drop_duplicates(key)
     rows = rows.sort_values(["track", "time"], kind="stable")
     steps = 1 + rows["growth"].astype(float).fillna(0.0)
+    steps[~rows["track"].duplicated()] = 1.0  # before that its people were of no track
     total = 100 * (steps.groupby(rows["track"]).cumprod() - 1)
     return pd.Series(total.to_numpy(), pd.MultiIndex.from_frame(rows[key]), name="growth_total")
 

@@ -112,7 +112,7 @@ def link(
     error : "poisson", float or DataArray (y, x) or (time, y, x), optional
         The error of the data, which `variance` is made of: Poisson's law, under which the variance
         of a count is the count, or the relative standard error of every cell, independent of the
-        other cells' (0.05 = 5 %).
+        other cells' (0.05 = 5 %); where it is NaN, Poisson's law again.
 
     Returns
     -------
@@ -374,11 +374,8 @@ def largest_share(
     ):
         mine, other = split_keys(table.keys)
         most = argmax_by_group(mine, other, table.reals(1), table.sums[0])
-        found.append(
-            pd.DataFrame(
-                {"time": np.full(most.sum(), time), "source": mine[most], "target": other[most]}
-            )
-        )
+        columns = {"time": np.full(most.sum(), time), "source": mine[most], "target": other[most]}
+        found.append(pd.DataFrame({**columns, "people": table.reals(1)[most]}))
     return pd.concat(found, ignore_index=True)
 
 

@@ -286,10 +286,10 @@ def _agreed(
 ) -> NDArray[np.bool_]:
     """Keep those shifts that more cells fit than not: a few large towns may move by themselves."""
     whole = {i: (round(dy[i]), round(dx[i])) for i in np.flatnonzero(suspicious).tolist()}
-    levels = xr.ufuncs.log1p(cube.clip(0).astype(np.float64))
     votes = []
     for i, (down, right) in whole.items():
-        before, after = levels[i].drop_vars("time", errors="ignore"), levels[i + 1]
+        before, after = (xr.ufuncs.log1p(cube[j].clip(0).astype(np.float64)) for j in (i, i + 1))
+        before = before.drop_vars("time", errors="ignore")
         at_rest, moved = abs(after - before), abs(after - before.shift(y=down, x=right))
         votes.append((moved < at_rest).sum().data - (moved > at_rest).sum().data)
     found = suspicious.copy()

@@ -11,7 +11,8 @@ Eurostat's manual "Applying the Degree of Urbanisation" (2021), chapter 7:
 - and rural areas by where most of the people of their rural cells live: 13 village, 12 dispersed
   rural or 11 mostly uninhabited.
 
-The manual is silent on ties; here the denser class takes them. Where nobody lives, land is counted
+The manual is silent on ties; here the denser class takes them, but for that of suburban cells with
+dense and semi-dense clusters together, which is 21. Where nobody lives, land is counted
 instead of people. (In 2024 the online manual got other rules for level 2, which are not these.)
 
 A cell that a border cuts is shared by area, so its people are nowhere counted twice: units that
@@ -104,7 +105,8 @@ def classify_units(
         ``population``, and by the class of their cells ``urban_centre``, ``dense_cluster``,
         ``semidense_cluster``, ``suburban``, ``rural_cluster``, ``low_density`` and
         ``very_low_density``; ``change``, in people since the frame before, and ``growth``, in per
-        cent per year since then, NaN in the first. ``covered``: the share of the unit's area that
+        cent per year since then, NaN in the first and where the two frames cover another part of
+        the unit, or nothing of it: no data is not nobody. ``covered``: the share of the unit's area that
         lies in cells with data; where it is less than 1, people may be missing.
 
     Raises
@@ -289,8 +291,12 @@ def _since_before(table: pd.DataFrame, times: NDArray) -> pd.DataFrame:
     years = np.diff(decimal_years(pd.Series(times)), prepend=np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = 100 * ((people / before) ** (1 / years) - 1)
-    growth = np.where(before > 0, growth, np.nan)
+    covered = table["covered"].to_numpy().reshape(units, -1)
+    last = np.concatenate([np.full((units, 1), np.nan), covered[:, :-1]], axis=1)
+    same = np.isclose(covered, last, rtol=0, atol=1e-9) & (covered > 0)  # no data is not nobody
+    growth = np.where(same & (before > 0), growth, np.nan)
+    change = np.where(same, people - before, np.nan)
     table.insert(0, "time", np.tile(times, units))
-    table.insert(len(table.columns) - 1, "change", (people - before).reshape(-1))
+    table.insert(len(table.columns) - 1, "change", change.reshape(-1))
     table.insert(len(table.columns) - 1, "growth", growth.reshape(-1))
     return table.reset_index(drop=True)

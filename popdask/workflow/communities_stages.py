@@ -394,13 +394,15 @@ def _summarize(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> Non
 
 
 def _settlement_of(run: CommunitiesRun, stage: StagePlan, table: pd.DataFrame) -> np.ndarray:
-    """The settlement in which most people of each community live, by number; −1 for none."""
+    """The settlement in which more than half of a community's people live, by number; else −1."""
     if not run.job.has_settlements:
         return np.full(len(table), -1)
     arrays = run.frames(stage.stale, "community", "settlement", "population")
-    shares = link.largest_share(*arrays).set_index(["time", "source"])["target"]
+    shares = link.largest_share(*arrays).set_index(["time", "source"])
     rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
-    return shares.reindex(rows, fill_value=-1).to_numpy()
+    found = shares.reindex(rows)
+    most = found["people"].to_numpy() > 0.5 * table["population"].to_numpy()
+    return np.where(most, found["target"].fillna(-1).to_numpy(np.int64), -1)
 
 
 SUMMARY = Stage(

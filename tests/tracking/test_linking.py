@@ -182,6 +182,15 @@ def test_without_similarity_all_else_is_the_same(
         compare_frames(*arrays, rule="cosine", similarity=False)
 
 
+def test_where_the_error_is_not_known_it_is_that_of_counts() -> None:
+    community = stack(np.zeros((2, 2, 3), np.int32))
+    population = stack(np.array([[[100.0] * 3] * 2, [[110.0] * 3] * 2], np.float32))
+    partly = xr.DataArray([[0.1, 0.2, np.nan], [np.nan, np.nan, np.nan]], dims=("y", "x"))
+    (variance,) = link(community, population, error=partly)["variance"]
+    known = sum((error * people) ** 2 for error in (0.1, 0.2) for people in (100, 110))
+    assert variance == pytest.approx(known + 4 * (100 + 110), rel=1e-6)
+
+
 @given(labels=hnp.arrays(np.int32, (2, 2, 5, 6), elements=st.integers(-1, 3)), seed=st.integers(0))
 @settings(max_examples=20, deadline=None)
 def test_the_largest_share_is_that_of_a_plain_count(labels: np.ndarray, seed: int) -> None:

@@ -171,6 +171,22 @@ def test_a_unit_without_people_is_what_its_land_is_and_one_without_land_is_nothi
     assert found["covered"].tolist() == [0.5, 0.5, 0.25, 0]
 
 
+def test_a_year_without_data_is_no_change():
+    grid, times = grid_of((4, 4)), pd.date_range("2001", periods=4, freq="YS")
+    people = np.full((4, 4, 4), 100.0, np.float32)
+    people[1] = np.nan
+    people[2, 0] = np.nan  # a quarter of the unit
+    found = popdask.classify_units(
+        wrap_xr(people, grid, time=times),
+        wrap_xr(np.full((4, 4, 4), 21, np.int8), grid, time=times),
+        gpd.GeoDataFrame({"code": ["u"]}, geometry=[shapely.box(*grid.boundingbox)], crs=3035),
+        name="code",
+    )
+    assert found["population"].tolist() == [1600, 0, 1200, 1600]
+    assert found["covered"].tolist() == [1, 0, 0.75, 1]
+    assert found["change"].isna().all() and found["growth"].isna().all()
+
+
 def test_units_in_another_crs_lie_where_they_are():
     rng, grid = np.random.default_rng(1), grid_of((40, 50))
     people = wrap_xr(rng.gamma(0.3, 500, (40, 50)).astype("float32"), grid)

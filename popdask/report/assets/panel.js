@@ -3,8 +3,8 @@
 
 const TOLD = {
   appear: "It appears in this frame.",
-  grow: "It has grown by more than 5 % since the frame before.",
-  shrink: "It has shrunk by more than 5 % since the frame before.",
+  grow: "It has grown since the frame before, beyond the job's threshold and the noise of counts.",
+  shrink: "It has shrunk since the frame before, beyond the job's threshold and the noise of counts.",
   split: "It is a part of one that split.",
   merge: "Several merged into it.",
   vanish: "It is seen here for the last time.",
@@ -38,9 +38,9 @@ function rankings(place, world, frame, least) {
   const from = `of ${count(floor)} people or more, per year`;
   place.replaceChildren(
     ...list(`Largest in ${labels[frame]}`, world.ranked(frame, (row) => row.people, least, 8), (row) => count(row.people)),
-    ...list(`Growing fastest since ${labels[0]}, ${from}`,
+    ...list(`Growing fastest since their first frame, ${from}`,
       world.ranked(frame, rate, floor, 8).filter((row) => row.rate > 0), (row) => signed(row.rate)),
-    ...list(`Shrinking fastest since ${labels[0]}, ${from}`,
+    ...list(`Shrinking fastest since their first frame, ${from}`,
       world.ranked(frame, fall, floor, 5).filter((row) => row.rate < 0), (row) => signed(row.rate)),
   );
 }

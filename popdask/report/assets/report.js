@@ -370,7 +370,7 @@ const report = (() => {
       number("people", (row) => row.people, (row) => count(row.people)),
       ...(world.settled ? [{title: "in the settlement", value: (row) => row.settlement, text: (row) => row.settlement}] : []),
       ...(named ? [number("growth per year", (row) => row.growth, (row) => signed(row.growth)),
-        number("since its first frame", (row) => row.rate, (row) => signed(row.rate))] : []),
+        number("per year since its first frame", (row) => row.rate, (row) => signed(row.rate))] : []),
       number("area, km²", (row) => row.area, (row) => decimals(row.area, 1)),
       number("people per km²", (row) => row.people / row.area, (row) => count(row.people / row.area)),
       ...(named ? [] : [number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2))]),
