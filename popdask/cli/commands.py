@@ -249,7 +249,8 @@ def run(
         bool,
         typer.Option(
             "--check-content",
-            help="Read input files anew, also those whose size and time are as they were.",
+            help="Read input files anew, also those whose size and time are as they were. Parts of "
+            "folders and shapefiles are known by their names, sizes and times alone.",
         ),
     ] = False,
     log: Logs = None,

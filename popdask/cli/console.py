@@ -10,6 +10,7 @@ The end of a run in order: Ctrl-C and SIGTERM unwind it, and what is finished is
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 import threading
@@ -144,6 +145,8 @@ def _clean(value: Any) -> Any:
         return {key: _clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # which JSON cannot write
     return without_keys(value) if isinstance(value, str) else value
 
 

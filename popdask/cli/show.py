@@ -75,13 +75,13 @@ def show_outcome(outcome: CommunitiesResult) -> None:
 
 
 def _unusual(balance: pd.DataFrame) -> list[str]:
-    """Say which frames lack data, and whom a move of a frame took beyond the grid."""
+    """Say which frames lack data, and who lies beyond the grid, aligned or moved."""
     from popdask.tracking.describe import data_gaps
 
     gaps = data_gaps(balance) if "missing" in balance else []  # an older run has not counted
     moved = balance[balance["beyond"] > 0] if "beyond" in balance else balance[:0]
     return gaps + [
-        f"{day(frame.time)} was moved, and {frame.beyond:,.0f} people lie beyond the grid"
+        f"{frame.beyond:,.0f} people of {day(frame.time)} lie beyond the grid"
         for frame in moved.itertuples()
     ]
 

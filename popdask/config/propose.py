@@ -337,7 +337,7 @@ def _job_text(
     if frames.times:
         lines.append(f"times = {json.dumps(list(frames.times))}")
     if nodata is not None:
-        lines.append(f"nodata = {nodata:g}")
+        lines.append(f"nodata = {nodata!r}")
     if population.attrs["align"]:
         lines.append('align = "cover"        # frames lie on several grids')
     lines += [

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from popdask._repr_html import html_card
 from popdask.io.paths import bucket_and_key, is_object
+from popdask.io.secrets import without_keys
 
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
@@ -66,16 +67,17 @@ class Job(Settings):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """The region's name, of letters, digits, ``_``, ``.`` and ``-``."""
     title: str | None = None
-    """What the results say they are; without it, the name."""
+    """What the results say they are; without it, the name. A change shows with the next run that
+    has something to compute."""
     institution: str | None = None
-    """Who the results say made them."""
+    """Who the results say made them; a change shows as that of the title."""
     pipeline: str
     """The product."""
     output: Output
 
     def _repr_html_(self) -> str:
         """Every setting, as a notebook shows it."""
-        told = {name: shown(value) for name, value, _ in settings_rows(self)}
+        told = {name: without_keys(shown(value)) for name, value, _ in settings_rows(self)}
         return html_card(type(self).__name__, told)
 
     @property

@@ -224,6 +224,8 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
             "one of an array with array.to_dataset(name='population')"
         )
     people = check_population("the cube's population", cube["population"])
+    if cube.rio.grid_mapping not in ("spatial_ref", *cube.dims) and cube.rio.crs is not None:
+        cube = cube.drop_vars(cube.rio.grid_mapping).rio.write_crs(cube.rio.crs)
     names = ["population", *(name for name in ENDS if name in cube)]
     blocks = cube[names].assign(population=people).chunk({"time": 1, "y": CHUNK, "x": CHUNK})
     for name in names:

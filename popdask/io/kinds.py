@@ -32,7 +32,6 @@ _DRIVERS = {
     ".tif": ("GTiff",),
     ".tiff": ("GTiff",),
     ".vrt": ("VRT",),
-    ".gti": ("GTI",),
     ".asc": ("AAIGrid", "GRASSASCIIGrid", "ISG"),
     ".png": ("PNG",),
     ".jpg": ("JPEG",),
@@ -51,7 +50,7 @@ _POINTING = {
 MOST_CELLS = 100_000_000
 
 #: Names of files that tell of others.
-_PUT_TOGETHER = (".vrt", ".gti")
+_PUT_TOGETHER = (".vrt",)
 
 #: How OGR's notes of where tables lie begin, in a file or on a server.
 _TABLES_ELSEWHERE = re.compile(rb"<OGR(VRT|WFS)(DataSource|Layer)|<OGRVRTUnionLayer")

@@ -152,7 +152,9 @@ def _packed(name: str, band: int | None) -> RasterName:
     """The one raster of an archive."""
     if name.lower().endswith(".gz"):
         return RasterName(name, f"/vsigzip/{os.path.abspath(name)}", band)  # noqa: PTH100
-    inside = [each for each in members(name) if each.lower().endswith(RASTERS)]
+    # A VRT may lead out of its archive, and is opened where it is named alone.
+    plain = tuple(end for end in RASTERS if end != ".vrt")
+    inside = [each for each in members(name) if each.lower().endswith(plain)]
     if len(inside) != 1:
         shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
         raise InputError(

@@ -14,8 +14,12 @@ A line goes from centroid to centroid. One that stays where it is has no length,
 
 from __future__ import annotations
 
+import csv
 import itertools
+import lzma
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +43,10 @@ from popdask.io.rasters import is_remote, missing_file
 from popdask.io.text_tables import read_text_table
 
 PARQUET = {".parquet", ".pq"}
-UNREADABLE = (OSError, ValueError, RuntimeError, pyarrow.ArrowException, ShapelyError)
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, RuntimeError, pyarrow.ArrowException, ShapelyError),
+    *(csv.Error, zlib.error, zipfile.BadZipFile, lzma.LZMAError),
+)
 
 
 def read_table(

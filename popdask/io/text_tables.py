@@ -16,6 +16,8 @@ import io
 import itertools
 import os
 import re
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,7 @@ _APART = "\u00a0\u202f' \t"
 
 _DECIMAL = re.compile(rf"[-+]?\d[\d.{_APART}]*,\d+")
 _POINT = re.compile(r"[-+]?\d[\d.]*\.\d+")
+_COMMAS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+")
 
 
@@ -89,17 +92,22 @@ def read_text_table(path: Path_, dtype: Mapping[str, Any] | None = None) -> pd.D
     """
     content = _content(os.fspath(path))
     form = form_of(content)
-    table = pd.read_csv(
-        io.BytesIO(content),
-        sep=form.separator,
-        decimal=form.decimal,
-        encoding=form.encoding,
-        names=list(form.columns),
-        header=0,
-        index_col=False,
-        skipinitialspace=True,
-        dtype=dict(dtype or {}),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # it would cut rows off
+        try:
+            table = pd.read_csv(
+                io.BytesIO(content),
+                sep=form.separator,
+                decimal=form.decimal,
+                encoding=form.encoding,
+                names=list(form.columns),
+                header=0,
+                index_col=False,
+                skipinitialspace=True,
+                dtype=dict(dtype or {}),
+            )
+        except pd.errors.ParserWarning as error:
+            raise ValueError("it has rows of more columns than its header") from error
     for column in table.select_dtypes(include=["object", "string"]):
         table[column] = _tidy(table[column], form, keep=column in (dtype or {}))
     return table
@@ -133,16 +141,26 @@ def form_of(content: bytes) -> Form:
     if not told:
         raise ValueError("it is empty")
     separator = max(SEPARATORS, key=lambda mark: told[0].count(mark))
-    rows = csv.reader(told, delimiter=separator, skipinitialspace=True)
-    columns = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(next(rows)))
-    texts = [text.strip() for row in rows for text in row]
+    least = csv.field_size_limit(LARGE)  # outlines are long texts
+    try:
+        rows = csv.reader(told, delimiter=separator, skipinitialspace=True)
+        columns = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(next(rows)))
+        texts = [text.strip() for row in rows for text in row]
+    finally:
+        csv.field_size_limit(least)
     decimal = "." if separator == "," else _decimal(texts)
     return Form(encoding, separator, decimal, columns)
 
 
 def _decimal(texts: list[str]) -> str:
     """Tell what stands before decimals, where commas do not separate columns."""
-    if any(_DECIMAL.fullmatch(text) for text in texts):
+    commas = [text for text in texts if _DECIMAL.fullmatch(text)]
+    if commas and all(_COMMAS.fullmatch(text) for text in commas):
+        raise ValueError(
+            f"{commas[0]} may be {commas[0].replace(',', '')} or have decimals, and no other "
+            "number tells: write thousands without commas"
+        )
+    if commas:
         return ","
     points = [text for text in texts if _POINT.fullmatch(text)]
     if not points or not all(_THOUSANDS.fullmatch(text) for text in points):
@@ -176,6 +194,13 @@ def _content(path: str) -> bytes:
     import fsspec  # type: ignore[import-untyped]
 
     options = fsspec_options(path) if is_elsewhere(path) else {}
+    if not is_elsewhere(path) and path.lower().endswith(".zip"):
+        with zipfile.ZipFile(path) as archive:
+            inside = archive.namelist()
+        if len(inside) != 1:
+            raise ValueError(
+                f"it holds {len(inside)} files, of which a table can be one: unpack it"
+            )
     with fsspec.open(path, "rb", compression="infer", **options) as file:
         if is_elsewhere(path) or not _is_compressed(path):
             return bytes(file.read())

@@ -297,7 +297,10 @@ class Transaction:
             kept = {name: record for name, record in records.items() if name in keep}
             lay_out_anew(session, grid, outside(records) | kept)
             self._write(session, "lay out the grid")
-        elif not np.array_equal(seconds_of(grid), seconds_of(stored)):
+            return
+        # The same CRS may be written otherwise: what is stored stays.
+        self._coordinates |= {"crs": coordinate_checksums(stored)["crs"]}
+        if not np.array_equal(seconds_of(grid), seconds_of(stored)):
             if np.array_equal(seconds_of(grid)[: stored.sizes["time"]], seconds_of(stored)):
                 lengthen(root_group(session.store), seconds_of(grid))
                 self._write(session, "append frames")

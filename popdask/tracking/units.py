@@ -106,8 +106,8 @@ def classify_units(
         ``semidense_cluster``, ``suburban``, ``rural_cluster``, ``low_density`` and
         ``very_low_density``; ``change``, in people since the frame before, and ``growth``, in per
         cent per year since then, NaN in the first and where the two frames cover another part of
-        the unit, or nothing of it: no data is not nobody. ``covered``: the share of the unit's area that
-        lies in cells with data; where it is less than 1, people may be missing.
+        the unit, or nothing of it: no data is not nobody. ``covered``: the share of the unit's area
+        that lies in cells with data; where it is less than 1, people may be missing.
 
     Raises
     ------

@@ -80,7 +80,9 @@ def lay_intervals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
             for now in population
         ]
         files = {"squares.parquet": table_bytes(pd.concat(frames, ignore_index=True))}
-        run.work.write_files("squares", files, {"frames": {}, "of": stage.name})
+    else:
+        files = {}  # and none of an earlier run
+    run.work.write_files("squares", files, {"frames": {}, "of": stage.name})
     arrays = interval_rasters(population, ConformalIntervals.of_table(learned["cells"]))
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 

@@ -63,6 +63,11 @@ def tune(
         raise InputError(
             f"{region.path} has no labelled cells yet: `popdask train JOB` cuts them."
         ) from None
+    if job.cells.totals is not None:
+        raise InputError(
+            f"[cells] totals is {job.cells.totals}, and a search compares settings on cells of "
+            "known people; expected counts; leave totals out for the search"
+        )
     settings = getattr(job, model)
     kind = settings.kind if model == "count" else "presence"
     if len(settings.members) > 1:

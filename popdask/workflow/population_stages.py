@@ -346,7 +346,7 @@ def _model_record(
 def _rule(basis: Basis) -> list[Any]:
     """What estimates depend on beside the images."""
     job = basis.job
-    grid = job.cells.model_dump(mode="json", include={"grid", "size", "crs", "resolution"})
+    grid = job.cells.model_dump(mode="json", include={"grid", "size", "crs", "resolution", "join"})
     trained = [stage for stage in ("presence", "count") if stage in basis.wanted]
     models = {stage: basis.wanted[stage]["model"] for stage in trained}
     return [job.estimate.rule, job.estimate.threshold, grid, models, _reading(basis)]
@@ -390,6 +390,7 @@ def _intervals_record(basis: Basis, of: Fingerprint) -> Record | None:
     if basis.job.intervals is None:
         return None
     learned = [_sure(basis), _cells_print(basis), cells.block, cells.seed, _rule(basis)]
+    learned += [basis.wanted[stage]["frames"] for stage in ("evaluation",) if stage in basis.wanted]
     return {"frames": {t: of(learned, print_) for t, print_ in basis.frames("estimate").items()}}
 
 
@@ -401,8 +402,9 @@ def _final(basis: Basis) -> Mapping[str, str]:
 def _export_record(basis: Basis, of: Fingerprint) -> Record | None:
     if "cog" not in basis.job.output.export:
         return None
-    told = [basis.job.name, *_sure(basis)]
-    return {"frames": {t: of(*told, print_) for t, print_ in _final(basis).items()}}
+    sure = basis.frames("intervals") if "intervals" in basis.wanted else {}
+    frames = {t: of(basis.job.name, sure.get(t), print_) for t, print_ in _final(basis).items()}
+    return {"frames": frames}
 
 
 def _tables_record(basis: Basis, of: Fingerprint) -> Record | None:

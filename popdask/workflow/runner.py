@@ -335,7 +335,9 @@ def owner_record(job: Job) -> dict[str, str]:
 
 def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
     """Refuse a store that holds another job's region."""
-    told: Mapping[str, Any] = next((record for record in records.values() if "job" in record), {})
+    # A run by force that was stopped may have forgotten it: readers' results tell, too.
+    known = [*records.values(), *RegionStore(job.output.store).records().values()]
+    told: Mapping[str, Any] = next((record for record in known if "job" in record), {})
     for what, mine in (("region", job.name), ("pipeline", job.pipeline)):
         owner = told.get("job" if what == "region" else "pipeline", mine)
         if owner != mine:

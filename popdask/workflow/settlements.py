@@ -63,7 +63,9 @@ class SettlementsRun(FramesRun):
     def record(self) -> dict[str, Any]:
         """Put down what the finished run was made from and with."""
         balance, exports = self.balance_rows(), exported(self.records())
-        return run_record(self.job, self.files, {}, balance=balance, exports=exports)
+        moved = self.records()["population"].get("moved", {})
+        told = {"balance": balance, "moved": moved, "exports": exports}
+        return run_record(self.job, self.files, {}, **told)
 
 
 def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterator[Picture]:

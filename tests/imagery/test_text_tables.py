@@ -93,6 +93,31 @@ def test_points_may_set_thousands_apart(tmp_path):
         read_table(path)
 
 
+def test_commas_that_may_set_thousands_apart_are_refused(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("zone\ttotal\nA\t1,234\nB\t12,345\nC\t987\n")
+    with pytest.raises(InputError, match=r"1,234 may be 1234 or have decimals"):
+        read_table(path)
+    path.write_text("zone\ttotal\nA\t1,234\nB\t0,5\n")
+    assert read_table(path)["total"].tolist() == [1.234, 0.5]
+
+
+def test_rows_longer_than_the_header_and_damaged_archives_are_one_sentence(tmp_path):
+    (tmp_path / "long.csv").write_text("zone,total\nA,3,5\n")
+    content = gzip.compress(b"zone,total\n" + b"A,3\n" * 999)
+    (tmp_path / "cut.csv.gz").write_bytes(content[: len(content) // 2])
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 nothing")
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("readme.txt", "people.csv"):
+            archive.writestr(name, "zone,total\nA,3\n")
+    for name in ("long.csv", "cut.csv.gz", "bad.zip", "two.zip"):
+        with pytest.raises(InputError, match=name):
+            read_table(tmp_path / name)
+    outline = f"POLYGON (({', '.join(['0 0'] * 60_000)}))"
+    (tmp_path / "wide.csv").write_text(f'zone;outline\n1;"{outline}"\n')
+    assert read_table(tmp_path / "wide.csv")["outline"][0] == outline
+
+
 @pytest.mark.parametrize(
     ("code", "size"),
     [("100mN31240E38140", 100), ("250mN312400E381400", 250), ("1kmN3124E3814", 1000)],

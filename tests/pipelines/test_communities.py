@@ -297,6 +297,14 @@ def test_the_store_of_another_job_is_refused(finished, frames, copy):
     assert communities.run(job(frames, copy)).plan.done
 
 
+def test_the_store_of_a_forced_run_that_was_stopped_is_not_anybodys(finished, frames, copy):
+    work = RegionStore(copy).begin(RegionStore(copy).dataset())
+    work.forget(list(work.records()))
+    other = job(frames, copy).model_copy(update={"name": "bergen"})
+    with pytest.raises(InputError, match="holds the region 'small', not 'bergen'"):
+        communities.run(other)
+
+
 def test_a_reach_on_a_grid_without_metres_is_refused_before_any_stage(frames, tmp_path):
     degrees = tmp_path / "degrees"
     replace(small_world(), crs="EPSG:4326", resolution=0.01, origin=(5.0, 60.0)).write(degrees)

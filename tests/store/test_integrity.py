@@ -166,6 +166,17 @@ def test_another_crs_is_found(store):
     assert store.run_problems() == ["the coordinate crs is not what was computed"]
 
 
+def test_the_same_crs_in_other_words_is_as_it_was(store):
+    frames = grid(2)
+    words = frames.rio.crs.to_wkt(version="WKT1_ESRI")
+    again = frames.drop_vars("spatial_ref").rio.write_crs(words)
+    assert again.rio.crs.to_wkt() != frames.rio.crs.to_wkt()
+    work = store.begin(again)
+    work.write_frames("communities", arrays(2, 4), FRAMES, {"frames": {}, "v": 4})
+    work.publish("run-4", {"value": 4})
+    assert problems(store) == []
+
+
 def test_a_record_that_was_changed_is_found(store):
     publish_over(store, lambda session: write_files(session, {"run.json": b"{}"}))
     (problem,) = store.run_problems()
