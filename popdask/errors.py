@@ -17,7 +17,8 @@ class InputError(ValueError):
     >>> popdask.open_frames("pop.tif")
     Traceback (most recent call last):
     popdask.errors.InputError: the pattern 'pop.tif' has no time in it; expected {year} or
-    {time:FORMAT} where the files differ; put it there
+    {time:FORMAT} where the files, or the bands behind a #, differ; put it there, or give [input]
+    times
     """
 
     def _render_traceback_(self) -> list[str]:

@@ -227,7 +227,7 @@ def speed_error_figure(table: pd.DataFrame) -> ShownFigure:
     Parameters
     ----------
     table : DataFrame
-        As from :func:`popdask.tracking.diagnostics.error_by_speed`.
+        As from ``popdask.tracking.diagnostics.error_by_speed``.
 
     Returns
     -------

@@ -25,7 +25,7 @@ def test_a_run_leaves_its_report(exported, region):
     assert len(page.tables["community"]["places"]["people"]) == len(region.table("communities"))
     captions = [text for text in page.texts("b") if text.endswith(".")]
     assert "How many classes." in captions and "How the encoder learned." in captions
-    assert len(captions) == 7
+    assert len(captions) == 9
 
 
 def test_the_command_writes_the_same_bytes(exported, job_file):

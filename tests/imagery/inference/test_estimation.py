@@ -464,11 +464,11 @@ def test_real_images_are_estimated_as_cut_cells_are():
     }
     assert 0 < kept.sizes["cell"] < found.presence.size
     assert int(found.presence.count()) == int(found.population.count()) == kept.sizes["cell"]
-    expected = presence.predict(kept.images.values, batch_size=1)
+    expected = presence.predict(kept.images.values, batch_size=batch_of(presence, 64, "cpu"))
     np.testing.assert_array_equal(found.presence.sel(at), expected)
     with_ring = cut_cells(image, None, grid, context=1)
     with_ring = with_ring.isel(cell=np.isin(_codes(with_ring), _codes(kept)))
-    expected = count.predict(with_ring.images.values, batch_size=1)
+    expected = count.predict(with_ring.images.values, batch_size=batch_of(count, 64, "cpu"))
     np.testing.assert_array_equal(found.population.sel(at), expected)
 
 
