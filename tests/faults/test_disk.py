@@ -7,6 +7,7 @@ import pytest
 from popdask.errors import InputError
 from popdask.store import RegionStore, StoreError
 from popdask.workflow import communities
+from popdask.workflow.progress import Reporter
 from tests.faults.disk import filled, mount, small_disk
 from tests.faults.process import finish
 from tests.pipelines.small import assert_same, job, write_job
@@ -116,10 +117,11 @@ def test_a_frame_that_is_truncated_in_mid_run_is_named(frames, undisturbed, tmp_
     frame = tmp_path / "frames" / "world_2002.tif"
     whole = frame.read_bytes()
     pipeline, settings = communities.PIPELINE, job(tmp_path / "frames", store.path)
-    stages = pipeline.begin(settings, store, pipeline.files(settings, {}), [])
+    running = pipeline.begin(settings, store, pipeline.files(settings, {}), [])
+    first = pipeline.stages[0]
     frame.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"world_2002.tif cannot be read .*it may be truncated"):
-        stages.compute(stages.plan["population"], None)
+        first.compute(running, running.plan[first.name], Reporter())
     assert not store.records("work")
     frame.write_bytes(whole)
     communities.run(settings)
