@@ -11,11 +11,11 @@ from popdask.workflow import population
 from tests.faults.process import finish, running
 from tests.pipelines.dots import job, settings, write_world
 
-#: Those of a job without zones.
+#: Those of a job without zones, totals and intervals.
 STAGES = [
     stage.name
     for stage in population.PIPELINE.stages
-    if stage.name not in ("census", "export", "tables")
+    if stage.name not in ("totals", "intervals", "census", "export", "tables")
 ]
 
 
