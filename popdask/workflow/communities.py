@@ -17,7 +17,7 @@ from popdask.io import grids
 from popdask.store.repository import RegionStore
 from popdask.workflow import frames, settlements, settlements_stages
 from popdask.workflow.checks import check
-from popdask.workflow.communities_stages import STAGES, CommunitiesRun, parts_of
+from popdask.workflow.communities_stages import STAGES, CommunitiesRun, illustrate, parts_of
 from popdask.workflow.frame_costs import Extent, read_extent
 from popdask.workflow.frame_exports import export_names
 from popdask.workflow.frame_stages import FramesPipeline, error_of
@@ -137,8 +137,6 @@ class CommunitiesPipeline(FramesPipeline):
         self, job: CommunitiesJob, region: RegionStore, branch: str
     ) -> Iterator[Picture]:
         """Give the pictures of the report."""
-        from popdask.workflow.communities_outputs import illustrate
-
         return illustrate(job, region, branch)
 
 

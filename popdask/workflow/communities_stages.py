@@ -11,7 +11,6 @@ What loads torch is loaded by the stages that use it: a plan, and most workers, 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -48,13 +47,14 @@ from popdask.workflow.frame_stages import (
     known_tracks,
     link_record,
     next_number,
+    no_tracks,
     with_left_out,
 )
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
-from popdask.workflow.stage import Basis, Fingerprint, Record, Stage, plain
+from popdask.workflow.stage import Basis, Fingerprint, Record, Stage, chained, plain
 
 if TYPE_CHECKING:
     from popdask.report.page import Picture
@@ -278,10 +278,7 @@ def _classes_record(basis: Basis, of: Fingerprint) -> Record:
     population, flow = basis.frames("population"), basis.frames("flow")
     classes = {t: of(model, population[t], flow[t]) for t in basis.times}
     if hold:  # a frame's classes depend on those of all before
-        chained = itertools.accumulate(
-            basis.times, lambda before, t: of([hold], before, classes[t]), initial=""
-        )
-        classes = dict(zip(basis.times, list(chained)[1:], strict=True))
+        classes = chained(of, [hold], classes)
     return {"frames": classes}
 
 
@@ -383,11 +380,9 @@ def _summarize(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> Non
     balance = describe.people_balance(*run.frames(stage.stale, "community", "population"))
     describe.check_balance(balance)
     community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
-    nothing = np.zeros(0, dtype=np.int64)  # speeds come with the tracks
-    unknown = pd.DataFrame(
-        {"time": community["time"].values[:0], "community": nothing, "track": nothing}
+    table = describe.summarize(
+        community, population, xr.Dataset({"u": u, "v": v}), tracks=no_tracks(community)
     )
-    table = describe.summarize(community, population, xr.Dataset({"u": u, "v": v}), tracks=unknown)
     table["settlement"] = _settlement_of(run, stage, table)
     fresh = {"summary": table, "balance": with_left_out(run, balance)}
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
@@ -593,11 +588,11 @@ def parts_of(job: CommunitiesJob) -> list[Part]:
     return [PART, *settlements_stages.parts_of(job)]
 
 
-def _illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
+def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Give the pictures of the report."""
-    from popdask.workflow.communities_outputs import illustrate
+    from popdask.workflow import communities_outputs
 
-    return illustrate(job, region, branch)
+    return communities_outputs.illustrate(job, region, branch)
 
 
 EXPORT = export_stage(
@@ -607,7 +602,7 @@ EXPORT = export_stage(
         *settlements_stages.EXPORTED,
     ),
     words="Communities of {}, found in gridded population data and followed through time.",
-    illustrate=_illustrate,
+    illustrate=illustrate,
 )
 
 STAGES = (

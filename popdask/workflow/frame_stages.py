@@ -250,6 +250,12 @@ def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataA
     return error.assign_coords(y=population["y"], x=population["x"])
 
 
+def no_tracks(labels: xr.DataArray) -> pd.DataFrame:
+    """Tracks for a summary that need not say where labels come from: their tracks tell later."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return pd.DataFrame({"time": labels["time"].values[:0], "community": nothing, "track": nothing})
+
+
 def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[str, Any]:
     """The track numbers that the last finished run of the same analysis gave: they stay.
 

@@ -335,9 +335,9 @@ def owner_record(job: Job) -> dict[str, str]:
 
 def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
     """Refuse a store that holds another job's region."""
-    # A run by force that was stopped may have forgotten it: readers' results tell, too.
-    known = [*records.values(), *RegionStore(job.output.store).records().values()]
-    told: Mapping[str, Any] = next((record for record in known if "job" in record), {})
+    told = _owner_in(records)
+    if not told:  # a run by force that was stopped has forgotten it: readers know
+        told = _owner_in(RegionStore(job.output.store).records())
     for what, mine in (("region", job.name), ("pipeline", job.pipeline)):
         owner = told.get("job" if what == "region" else "pipeline", mine)
         if owner != mine:
@@ -350,6 +350,11 @@ def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
 def _check_exports(pipeline: Pipeline, job: Job, files: Files, records: Mapping[str, Any]) -> None:
     """Refuse exports that would replace what is not their own, before anything is computed."""
     check_exports(job, pipeline.exports(job, files), paths_of(files), records)
+
+
+def _owner_in(records: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The first record that tells whose the store is."""
+    return next((record for record in records.values() if "job" in record), {})
 
 
 def own_store(job: Job) -> RegionStore:

