@@ -1,8 +1,8 @@
-"""Where numba keeps what it has compiled, if neither the package nor the home can be written.
+"""Kernels that numba compiles when they are called, and where it keeps what it has compiled.
 
-Such are installations of root's, containers, and services with ``ProtectSystem=strict``. Numba then
-ends in "no locator available"; it is given a folder of the user's own under the temporary one. What
-lies in it is run, so it has to be the user's alone.
+In installations of root's, containers, and services with ``ProtectSystem=strict`` neither the
+package nor the home can be written. Numba then ends in "no locator available"; it is given a folder
+of the user's own under the temporary one. What lies in it is run, so it has to be the user's alone.
 """
 
 from __future__ import annotations
@@ -11,10 +11,30 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
+from functools import cache, wraps
 from pathlib import Path
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _VARIABLE = "NUMBA_CACHE_DIR"
+
+
+def compiled(function: Function) -> Function:
+    """Let numba, which takes a while to load, compile a kernel when it is called first."""
+
+    @cache
+    def kernel() -> Any:
+        import numba
+
+        return numba.njit(cache=True, nogil=True)(function)
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        return kernel()(*arguments)
+
+    return call  # type: ignore[return-value]
 
 
 def prepare_cache(

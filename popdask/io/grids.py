@@ -18,13 +18,13 @@ from __future__ import annotations
 import math
 import re
 
-import numba
 import numpy as np
 import odc.geo.xr  # noqa: F401  registers DataArray.odc
 import pyproj
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from popdask._numba_cache import compiled
 from popdask.errors import InputError
 
 SAME_GRID = 1e-3  # of a cell: writers round transforms differently
@@ -325,7 +325,7 @@ def _parts(source: GeoBox, target: GeoBox, turn: float) -> int:
     return max(PARTS, math.ceil(8 * span)) if math.isfinite(span) else PARTS
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _share_out(
     people: np.ndarray,
     row: np.ndarray,

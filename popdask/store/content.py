@@ -29,36 +29,36 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
-import dask.array as da
 import icechunk
-import numba
 import numpy as np
-import pandas as pd
-import xarray as xr
 import zarr
 from icechunk import IcechunkError
 
+from popdask._numba_cache import compiled
 from popdask.errors import InputError
-from popdask.io.conventions import in_own_units, is_grid_attribute
+
+if TYPE_CHECKING:  # a command that reads the history loads none of them
+    import dask.array as da
+    import pandas as pd
+    import xarray as xr
 
 
-@numba.njit(cache=True, nogil=True)
-def _mix(word: np.uint64) -> np.uint64:
-    word ^= word >> np.uint64(30)
-    word *= np.uint64(0xBF58476D1CE4E5B9)
-    word ^= word >> np.uint64(27)
-    word *= np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sum_hashes(
     values: np.ndarray, bits: np.ndarray, nothing: float, first: int, width: int
 ) -> np.uint64:
     """Add up the hashes of a block whose first cell has the position ``first`` in its frame."""
+
+    def mix(word: np.uint64) -> np.uint64:
+        word ^= word >> np.uint64(30)
+        word *= np.uint64(0xBF58476D1CE4E5B9)
+        word ^= word >> np.uint64(27)
+        word *= np.uint64(0x94D049BB133111EB)
+        return word ^ (word >> np.uint64(31))
+
     total = np.uint64(0)
     for row in range(values.shape[0]):
         for column in range(values.shape[1]):
@@ -66,8 +66,8 @@ def _sum_hashes(
             if value == nothing or value != value:
                 continue
             position = np.uint64(first + row * width + column + 1)
-            key = _mix(position * np.uint64(0x9E3779B97F4A7C15))
-            total += _mix(key ^ np.uint64(bits[row, column]))
+            key = mix(position * np.uint64(0x9E3779B97F4A7C15))
+            total += mix(key ^ np.uint64(bits[row, column]))
     return total
 
 
@@ -174,6 +174,7 @@ def table_bytes(frame: pd.DataFrame) -> bytes:
 
     Examples
     --------
+    >>> import pandas as pd
     >>> table_bytes(pd.DataFrame({"people": [3]}))[:4]
     b'PAR1'
     """
@@ -187,10 +188,12 @@ def read_table(content: bytes) -> pd.DataFrame:
 
     Examples
     --------
+    >>> import pandas as pd
     >>> read_table(table_bytes(pd.DataFrame({"people": [3]})))["people"].tolist()
     [3]
     """
     import geopandas
+    import pandas as pd
     import pyarrow.parquet
 
     if b"geo" in (pyarrow.parquet.read_schema(io.BytesIO(content)).metadata or {}):
@@ -214,6 +217,10 @@ def open_arrays(
     mask_and_scale: bool = False,
 ) -> xr.Dataset:
     """Open the arrays of a session, lazily, in their chunks; labels stay whole numbers."""
+    import xarray as xr
+
+    from popdask.io.conventions import in_own_units, is_grid_attribute  # registers Dataset.rio
+
     opened = xr.open_zarr(
         session.store,
         consolidated=False,
@@ -231,6 +238,8 @@ def open_group(
     session: icechunk.Session, name: str, *, chunks: Mapping[str, int] | None = _STORED
 ) -> xr.Dataset:
     """Open a group of a session, lazily, in its chunks."""
+    import xarray as xr
+
     root = _subgroup(session.store, "")
     held = set() if root is None else set(root.group_keys()).difference(OWN_GROUPS)
     if name not in held:
@@ -369,7 +378,7 @@ def group_problem(store: Any, name: str, checksum: str) -> str | None:
 
 
 def _is_lazy(array: xr.Variable) -> bool:
-    return isinstance(array.data, da.Array)
+    return dask.is_dask_collection(array.data)
 
 
 def _arrays(group: Any) -> list[tuple[str, zarr.Array]]:

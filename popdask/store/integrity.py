@@ -13,12 +13,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 import icechunk
 import numpy as np
-import xarray as xr
 import zarr
 from dask import delayed
 
@@ -33,6 +32,9 @@ from popdask.store.content import (
     stored_checksum,
 )
 from popdask.store.records import MAIN, WORK, iso_times, seconds_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 #: What to do about earlier runs that cannot be read: they are not needed by later ones.
 _EARLIER = "readers of the last run do not need it; `popdask expire JOB --keep 1` drops such runs"

@@ -24,16 +24,17 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import icechunk
 import numpy as np
-import xarray as xr
 import zarr
 from icechunk import ConflictError, IcechunkError, Repository
 
-from popdask.io.conventions import grid_attributes, is_grid_attribute, with_axes
 from popdask.store.content import drop_results, root_group, write_records
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +112,10 @@ _ENCODING = {"time": TIME_ENCODING, "y": {"_FillValue": None}, "x": {"_FillValue
 
 def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
     """Replace the arrays, and keep of all else what some records tell of."""
+    import xarray as xr
+
+    from popdask.io.conventions import grid_attributes, is_grid_attribute, with_axes
+
     kept = records.values()
     drop_results(session.store, (), named_in(kept, "sha256"), named_in(kept, "groups"))
     root = root_group(session.store)

@@ -20,15 +20,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import icechunk
-import pandas as pd
-import xarray as xr
 
 from popdask._repr_html import html_card
 from popdask.errors import InputError
-from popdask.io.grids import describe_grid, grid_of
 from popdask.store import integrity, records
 from popdask.store.content import (
     READ_ERRORS,
@@ -61,6 +58,10 @@ from popdask.store.records import (
     utc_now,
 )
 from popdask.store.transaction import Transaction
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 #: The branch on which the entry of a rollback is made, until it is whole.
 ASIDE = "rollback"
@@ -212,6 +213,8 @@ def overview(region: RegionStore) -> dict[str, str]:
 
 
 def _arrays(found: xr.Dataset) -> dict[str, str]:
+    from popdask.io.grids import describe_grid, grid_of
+
     told = {"arrays": ", ".join(map(str, found.data_vars))}
     if found.sizes.get("time"):
         days = found["time"].values.astype("datetime64[D]")

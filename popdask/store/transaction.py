@@ -18,18 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import dask
-import dask.array as da
 import icechunk
 import numpy as np
-import pandas as pd
-import xarray as xr
 import zarr
-from dask.array.optimization import optimize
 
-from popdask.io.conventions import in_cf_units, label_attributes, result_attributes
 from popdask.store import records as commits
 from popdask.store.content import (
     RUN_FILE,
@@ -70,6 +65,11 @@ from popdask.store.records import (
     utc_now,
     without_orphans,
 )
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import pandas as pd
+    import xarray as xr
 
 
 def store_frames(
@@ -129,12 +129,17 @@ def _computed(parts: list[da.Array]) -> tuple[Any, ...]:
 
 
 def _optimized(array: da.Array) -> da.Array:
+    import dask.array as da
+    from dask.array.optimization import optimize
+
     graph = optimize(array.__dask_graph__(), array.__dask_keys__())
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
 def _stored(sources: list[Any], targets: list[Any], first: int, last: int) -> da.Array:
     """Lazily store frames first … last, a task per chunk: (store, checksums) of each."""
+    import dask.array as da
+
     chunks = targets[0].chunks
     frames = [source[first : last + 1].rechunk(chunks) for source in sources]
     return da.map_blocks(
@@ -162,6 +167,8 @@ def _store_chunks(
 
 
 def _attributes(array: xr.DataArray) -> dict[str, Any]:
+    from popdask.io.conventions import in_cf_units, label_attributes
+
     grid = {"coordinates": "spatial_ref", "grid_mapping": "spatial_ref"}
     return in_cf_units(array.attrs) | grid | label_attributes(array)
 
@@ -456,6 +463,8 @@ class Transaction:
 
     def _describe(self, session: icechunk.Session, run: Run, record: Mapping[str, Any]) -> None:
         """Let the arrays say what they are, by the CF conventions."""
+        from popdask.io.conventions import result_attributes
+
         attributes, settings = root_group(session.store).attrs, record.get("settings", {})
         software = f"popdask {run.versions.get('popdask', '')}".strip()
         stages = ", ".join(dict.fromkeys(stage.stage for stage in run.stages)) or "nothing new"
