@@ -26,7 +26,7 @@ import hashlib
 import io
 import itertools
 import uuid
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -183,8 +183,20 @@ def table_bytes(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def read_table(content: bytes) -> pd.DataFrame:
-    """Read a table from the bytes of a Parquet file; a GeoDataFrame where it has geometry.
+def read_table(content: bytes, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table, or some of its columns, from the bytes of a Parquet file.
+
+    Parameters
+    ----------
+    content
+        The file.
+    columns
+        What to read, without geometry; None for the whole table.
+
+    Returns
+    -------
+    DataFrame
+        A GeoDataFrame where the whole table has geometry.
 
     Examples
     --------
@@ -192,8 +204,11 @@ def read_table(content: bytes) -> pd.DataFrame:
     >>> read_table(table_bytes(pd.DataFrame({"people": [3]})))["people"].tolist()
     [3]
     """
-    import geopandas
     import pandas as pd
+
+    if columns is not None:
+        return pd.read_parquet(io.BytesIO(content), columns=list(columns))
+    import geopandas
     import pyarrow.parquet
 
     if b"geo" in (pyarrow.parquet.read_schema(io.BytesIO(content)).metadata or {}):
@@ -232,6 +247,12 @@ def open_arrays(
         variable.attrs = in_own_units(variable.attrs)
     opened.attrs = {key: said for key, said in opened.attrs.items() if not is_grid_attribute(key)}
     return opened
+
+
+def stored_times(session: icechunk.Session) -> list[str]:
+    """ISO times of the frames of a session."""
+    seconds: Any = zarr.open_group(session.store, mode="r")["time"]
+    return [str(time) for time in np.asarray(seconds[:]).astype("datetime64[s]")]
 
 
 def open_group(

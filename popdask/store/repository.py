@@ -42,6 +42,7 @@ from popdask.store.content import (
     read_files,
     read_records,
     read_table,
+    stored_times,
     write_files,
     write_records,
 )
@@ -325,8 +326,35 @@ class RegionStore:
         """Say what is wrong with a file of the last finished run, of which the SHA-256 is known."""
         return file_problem(self.repository().readonly_session(MAIN).store, name, sha256)
 
-    def table(self, name: str, branch: str = MAIN) -> pd.DataFrame:
+    def times(self) -> list[str]:
+        """ISO times of the frames of the last finished run.
+
+        Raises
+        ------
+        InputError
+            If no run is finished yet.
+        """
+        with damage_told(self.location):
+            return stored_times(self.session())
+
+    def table(
+        self, name: str, branch: str = MAIN, *, columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """Read one table, such as ``"links"``, ``"tracks"`` or ``"communities"``.
+
+        Parameters
+        ----------
+        name
+            What it is called.
+        branch
+            Whose: by default, that of the last finished run.
+        columns
+            What to read of it, without geometry; None for the whole table.
+
+        Returns
+        -------
+        DataFrame
+            A GeoDataFrame where the whole table has geometry.
 
         Raises
         ------
@@ -339,7 +367,7 @@ class RegionStore:
         tables = [file.stem for file in files if file.suffix == ".parquet"]
         if name not in tables:
             raise NoResultError.of("table", name, tables)
-        return read_table(self.file(f"{name}.parquet", branch))
+        return read_table(self.file(f"{name}.parquet", branch), columns)
 
     def group(self, name: str, branch: str = MAIN) -> xr.Dataset:
         """Open a group of other dimensions than the frames', such as ``"cells"``, lazily.

@@ -15,8 +15,6 @@ from popdask.io.extents import beyond_texts
 from popdask.io.frames import time_text
 from popdask.io.grids import goes_around, grid_of
 from popdask.store.repository import RegionStore
-from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
-from popdask.tracking.tracks import verify_tracks
 
 TOLERANCE = 1e-9  # of the people of a raster, as promised
 
@@ -36,6 +34,9 @@ def check_labels(
     links: pd.DataFrame,
 ) -> Iterator[str]:
     """Count the people of labelled cells again, and check the tracks by the links."""
+    from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
+    from popdask.tracking.tracks import verify_tracks
+
     now = people_balance(labels, population)
     try:
         check_balance(now)

@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import geopandas as gpd
-import pandas as pd
-
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob
-from popdask.io import grids
 from popdask.store.repository import RegionStore
 from popdask.workflow import frames, settlements, settlements_stages
 from popdask.workflow.checks import check
@@ -28,6 +24,9 @@ from popdask.workflow.runner import Files, Workers
 from popdask.workflow.settlements import SettlementsResult
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+
     from popdask.report.page import Picture
 
 
@@ -78,6 +77,8 @@ class CommunitiesPipeline(FramesPipeline):
         self, job: CommunitiesJob, store: RegionStore, files: Files, forget: Sequence[str]
     ) -> CommunitiesRun:
         """Open the frames, and take up the work where it stands, without the stages to forget."""
+        from popdask.io import grids
+
         source = open_source(job)
         grids.in_cells(job.communities.eps, source["population"])  # refused now, not after 5 stages
         error_of(job, source["population"])
@@ -117,8 +118,9 @@ class CommunitiesPipeline(FramesPipeline):
 
     def found(self, store: RegionStore) -> str:
         """Say in a few words what the last finished run has found."""
-        tracks = store.table("tracks")["track"].nunique()
-        told = f"{len(store.table('communities')):,} communities in {tracks:,} tracks"
+        tracks = store.table("tracks", columns=["track"])["track"].nunique()
+        communities = len(store.table("communities", columns=["time"]))
+        told = f"{communities:,} communities in {tracks:,} tracks"
         return f"{told}; {settlements.found(store)}" if _has_settlements(store) else told
 
     def check(self, store: RegionStore) -> Iterator[str]:

@@ -17,24 +17,15 @@ from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.blocks import sampling
-from popdask.blocks.sampling import gather_windows, sample_cells
 from popdask.config.jobs import CommunitiesJob
-from popdask.io import grids, tables
+from popdask.io import grids
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import frame_runs
-from popdask.tracking import dbscan, describe, flow, link
-from popdask.tracking import tracks as linking
-from popdask.tracking.dbscan import remove_small_communities
-from popdask.tracking.events import EventRules
-from popdask.tracking.flow import WIDEST_RIM
-from popdask.tracking.link import compare_frames
 from popdask.workflow import settlements_stages
 from popdask.workflow.checks import seam_notes
 from popdask.workflow.exports import cycled, exported
@@ -57,6 +48,8 @@ from popdask.workflow.runner import on_gpus, on_worker
 from popdask.workflow.stage import Basis, Fingerprint, Record, Stage, chained, plain
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+
     from popdask.report.page import Picture
 
 #: Settings of the flow as it was before they were there.
@@ -81,6 +74,8 @@ class CommunitiesRun(FramesRun):
     @property
     def domain(self) -> xr.DataArray:
         """The cells that are trained on, classified and grouped."""
+        from popdask.blocks import sampling
+
         return sampling.domain(self.population, self.job.domain.cells)
 
     @property
@@ -124,6 +119,8 @@ def _flow_settings(job: CommunitiesJob) -> dict[str, Any]:
 
 
 def _flow_tasks(work: Work) -> float:
+    from popdask.tracking.flow import WIDEST_RIM
+
     settings, several = work.job.flow, work.several
     if settings.scales > 1:
         return 6 if several else 4
@@ -133,6 +130,8 @@ def _flow_tasks(work: Work) -> float:
 
 
 def _compute_flow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import flow
+
     settings, start = run.job.flow.model_dump(), min(stage.stale) - 1
     if start < 0 or not run.job.flow.chained:
         arrays = flow.optical_flow(run.population, **settings)
@@ -240,6 +239,7 @@ def _sampled(work: Work) -> int:
 
 
 def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.blocks.sampling import gather_windows, sample_cells
     from popdask.tracking import classify
     from popdask.tracking.encoder import FittedEncoder
 
@@ -342,6 +342,8 @@ def _communities_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import dbscan
+    from popdask.tracking.dbscan import remove_small_communities
     settings = run.job.communities
     eps = grids.in_cells(settings.eps, run.population)
     classes = run.work.dataset()["classes"]
@@ -377,6 +379,8 @@ def _summary_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _summarize(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import describe
+
     balance = describe.people_balance(*run.frames(stage.stale, "community", "population"))
     describe.check_balance(balance)
     community, population, u, v = run.frames(stage.stale, "community", "population", "u", "v")
@@ -390,6 +394,8 @@ def _summarize(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> Non
 
 def _settlement_of(run: CommunitiesRun, stage: StagePlan, table: pd.DataFrame) -> np.ndarray:
     """The settlement in which more than half of a community's people live, by number; else −1."""
+    from popdask.tracking import link
+
     if not run.job.has_settlements:
         return np.full(len(table), -1)
     arrays = run.frames(stage.stale, "community", "settlement", "population")
@@ -423,6 +429,8 @@ def _links_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking.link import compare_frames
+
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
     options: dict[str, Any] = {"rule": job.links.rule, "share": job.links.share}
@@ -443,6 +451,8 @@ def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 def _link_flows(job: CommunitiesJob, population: xr.DataArray) -> dict[str, xr.Dataset]:
     """Give the flows that links follow: those of a pair depend on its two frames alone."""
+    from popdask.tracking import flow
+
     scales = job.links.flow_scales
     if scales is None:
         return {}
@@ -486,6 +496,9 @@ def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _follow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import tracks as linking
+    from popdask.tracking.events import EventRules
+
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
     known = known_tracks(run, "community", "communities", "tracks")
@@ -506,6 +519,8 @@ def _described(
     run: CommunitiesRun, summary: gpd.GeoDataFrame, tracks: pd.DataFrame
 ) -> gpd.GeoDataFrame:
     """The table of communities: with motion, growth, place, and the name of the settlement."""
+    from popdask.tracking import describe
+
     table = describe.follow(summary, tracks)
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
     if not run.job.has_settlements:
@@ -528,6 +543,9 @@ TRACKS = Stage(
 
 def _content(run: CommunitiesRun) -> Content:
     """What of the communities of a run is written."""
+    import geopandas as gpd
+
+    from popdask.io import tables
     from popdask.plot.style import CLASSES as COLOURS
 
     tracks = cache(lambda: run.work.table("tracks"))  # read only where it is written

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from popdask.blocks.sampling import HALO, domain
-from popdask.io.cube import CHUNK
 from popdask.io.rasters import read_counts, read_grid
 from popdask.tracking.tiles import MOST_TILES, STRIP, TILE
 from popdask.workflow.frames import FramesJob, frame_paths
@@ -152,6 +150,8 @@ def read_extent(job: FramesJob, cells: str | None = None) -> Extent:
 
     The sample tells the share of a domain; without one, nothing but the header is read.
     """
+    from popdask.io.cube import CHUNK
+
     paths = list(frame_paths(job).values())
     rows, columns = read_grid(paths[0]).shape
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
@@ -174,6 +174,8 @@ def _shares(path: str, shape: tuple[int, int], cells: str) -> tuple[float, float
 
 def _window(path: str, row: int, column: int, shape: tuple[int, int], cells: str) -> np.ndarray:
     """Find the domain in a window, which is read with the cells around it that decide."""
+    from popdask.blocks.sampling import HALO, domain
+
     ends = [min(start + SAMPLE_CELLS, n) for start, n in zip((row, column), shape, strict=True)]
     around = [
         slice(max(start - HALO, 0), min(end + HALO, n))

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from popdask.io import export, stac, tables
+from popdask.io import export
 from popdask.io import paths as files_io
 from popdask.store.records import WORK
 from popdask.workflow.exports import Exports, Illustrate, exporting, write_page
@@ -25,6 +24,9 @@ from popdask.workflow.frames import FramesJob
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.stage import Basis, Fingerprint, Record, Stage
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def _write_geotiffs(written: Written) -> None:
 
 
 def _write_geoparquet(written: Written) -> None:
+    from popdask.io import tables
+
     for content in written.parts.values():
         for kind, table in content.tables().items():
             path = written.exports.folder / f"{written.name}_{kind}.parquet"
@@ -132,6 +136,8 @@ def _write_geoparquet(written: Written) -> None:
 
 
 def _write_gpkg(written: Written) -> None:
+    from popdask.io import tables
+
     layers: dict[str, gpd.GeoDataFrame] = {}
     for content in written.parts.values():
         layers |= content.layers()
@@ -140,6 +146,8 @@ def _write_gpkg(written: Written) -> None:
 
 
 def _write_stac(written: Written) -> None:
+    from popdask.io import stac
+
     exports = written.exports
     exports.fetch(*(path for kinds in written.frames.values() for path in kinds.values()))
     items = stac.write_catalog(

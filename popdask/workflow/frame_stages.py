@@ -11,13 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from popdask.errors import InputError
-from popdask.io import extents, rasters
-from popdask.io.cube import open_frames
+from popdask.io import rasters
 from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.tracking import link
 from popdask.workflow import frames, runner
 from popdask.workflow.checks import beyond_notes
 from popdask.workflow.exports import without_missing
@@ -152,6 +150,8 @@ class FramesRun:
 
 def people_left_out(run: FramesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
     """People of each frame on another grid, and those of them who lie beyond the job's grid."""
+    from popdask.io import extents
+
     settings, known = run.job.input, run.work.records().get("population", {}).get("beyond", {})
     frames = frame_paths(run.job)
     stale = {run.plan.times[i] for i in stage.stale}
@@ -237,6 +237,8 @@ def link_record(
 
 def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:
     """The error of the data as links take it: a raster of it lies on the grid of the population."""
+    from popdask.io.cube import open_frames
+
     place = job.input.error_file
     if place is None:
         return job.input.error
@@ -262,6 +264,8 @@ def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[s
     Labels of a frame that was labelled anew take the numbers of those that they share most people
     with. A damaged table, or one of arrays that are damaged, tells none.
     """
+    from popdask.tracking import link
+
     before, now = run.store.records(), run.work.records()
     then = before.get(labels, {})
     if tracks not in before or then.get("settings") != now[labels]["settings"]:

@@ -20,12 +20,10 @@ import pandas as pd
 import xarray as xr
 
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
-from popdask.io import cube as cube_module
-from popdask.io import extents, rasters
+from popdask.io import rasters
 from popdask.io.frames import find_frames, frames_of_times
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
-from popdask.tracking.registration import displacement, displacement_warnings, shift_frame
 from popdask.workflow.plan import Plan
 from popdask.workflow.runner import Files
 from popdask.workflow.stage import fingerprint
@@ -60,6 +58,8 @@ def reading_of(job: FramesJob, versions: Mapping[str, str]) -> dict[str, Any]:
 
 def open_source(job: FramesJob) -> xr.Dataset:
     """Open the frames of a job as they are in their files, lazily."""
+    from popdask.io import cube as cube_module
+
     settings = job.input.model_dump(include={"chunks", "align", "nodata"})
     return cube_module.open_frames(frame_paths(job), **settings)
 
@@ -99,6 +99,8 @@ def _pair_keys(job: FramesJob, versions: Mapping[str, str]) -> list[str]:
 @lru_cache(maxsize=4)  # a run plans more than once before it has put anything on record
 def _measured(job: FramesJob, keys: tuple[str, ...], known: frozenset[str]) -> dict[str, list[Any]]:
     """Measure the pairs of frames that are not known, by their fingerprints."""
+    from popdask.tracking.registration import displacement
+
     population, found = open_source(job)["population"], {}
     fresh = [position for position, key in enumerate(keys) if key not in known]
     for first, last in _stretches(fresh):
@@ -142,6 +144,8 @@ def shifts(job: FramesJob, table: pd.DataFrame) -> dict[str, Shift]:
 
 def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, dict[str, float]]:
     """Move frames by whole cells."""
+    from popdask.tracking.registration import shift_frame
+
     population, left = source["population"], {}
     frames = [population.isel(time=slice(i, i + 1)) for i in range(population.sizes["time"])]
     times = population["time"].values.astype("datetime64[s]").astype(str).tolist()
@@ -154,6 +158,8 @@ def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, di
 
 def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
+    from popdask.tracking.registration import displacement_warnings
+
     if job.input.register is None:
         return [f'{each} ([input] register = "shift")' for each in displacement_warnings(table)]
     return [
@@ -175,6 +181,8 @@ def _words(shift: Shift) -> str:
 
 def extent(job: FramesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
+    from popdask.io import extents
+
     # Frames that are to be aligned are read, and who is beyond the grid is told.
     population = open_source(job)["population"]
     count, rows, columns = population.shape

@@ -22,26 +22,27 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
 from rasterio.errors import RasterioError
 
 from popdask.config.jobs import PopulationJob, ScenesJob
 from popdask.config.settings import Band, Grid, Input, Job
 from popdask.errors import InputError
-from popdask.imagery.grid import CellGrid, crs_text
-from popdask.imagery.image_files import open_sheet
-from popdask.imagery.mosaic import open_mosaic
 from popdask.io import frames, rasters
 from popdask.io.frames import frame_time
 from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
 from popdask.io.names import file_of
 from popdask.io.secrets import without_secrets
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+    from popdask.imagery.grid import CellGrid
+
 
 _log = logging.getLogger(__name__)
 
@@ -216,6 +217,9 @@ def iso(time: np.datetime64) -> str:
 
 def cell_grid(cells: Grid, path: str, join: int = 1) -> CellGrid:
     """The grid of the cells, joined; its CRS is that of an image where it is not given."""
+    from popdask.imagery.grid import CellGrid, crs_text
+    from popdask.imagery.image_files import open_sheet
+
     if cells.grid is not None:
         grid = CellGrid.preset(cells.grid)
     else:
@@ -225,6 +229,8 @@ def cell_grid(cells: Grid, path: str, join: int = 1) -> CellGrid:
 
 def open_image(job: ImageJob, paths: Sequence[str], grid: CellGrid) -> xr.DataArray:
     """Open the files of one mosaic as one image of whole cells, lazily."""
+    from popdask.imagery.mosaic import open_mosaic
+
     image = open_mosaic(
         paths,
         grid=grid,
@@ -251,6 +257,8 @@ def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
 
 def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
     """A Dataset without variables, on a grid and times."""
+    from odc.geo.xr import xr_coords
+
     coords = {str(name): value for name, value in xr_coords(geobox, dims=("y", "x")).items()}
     stamps = np.array(times, "datetime64[ns]")
     return xr.Dataset(coords={"time": stamps, **coords})
@@ -258,6 +266,8 @@ def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
 
 def with_bands(image: xr.DataArray, bands: Sequence[Band], grid: CellGrid) -> xr.DataArray:
     """Put bands behind those of an image, on its pixels; all become float32, lazily."""
+    import dask.array as da
+
     pixel = abs(float(image["x"][1] - image["x"][0]))
     white = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1
     parts = [da.asarray(image.data).astype(np.float32) / np.float32(white)]
@@ -277,6 +287,10 @@ def with_bands(image: xr.DataArray, bands: Sequence[Band], grid: CellGrid) -> xr
 
 def _layer(image: xr.DataArray, band: Band, grid: CellGrid, pixel: float) -> da.Array:
     """One band (1, y, x) on the pixels of the image, without gaps."""
+    import dask.array as da
+
+    from popdask.imagery.mosaic import open_mosaic
+
     layer = open_mosaic(
         band.path, grid=grid, resolution=pixel, align=True, resampling=band.resampling
     )

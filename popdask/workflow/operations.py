@@ -20,12 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
-from popdask.io import tables
 from popdask.io.frames import time_text
 from popdask.io.paths import write_text
 from popdask.store.integrity import recorded_frames, results_of
@@ -39,6 +37,9 @@ from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runlog import log_name, log_place
 from popdask.workflow.runner import own_store, read_inputs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def status(job: Job) -> Status:
     times: tuple[str, ...] = ()
     found = ""
     if runs:
-        times = tuple(str(time) for time in store.dataset()["time"].values.astype("datetime64[s]"))
+        times = tuple(store.times())
         found = pipeline_of(job).found(store)
     return Status(
         store,
@@ -248,6 +249,7 @@ def report(
 
 def classify_units(job: Job, zones: Path, name: str, output: Path | None = None) -> pd.DataFrame:
     """Classify units by the people and codes that readers see; write the table where asked to."""
+    from popdask.io import tables
     from popdask.tracking import units
 
     suffix = "" if output is None else output.suffix.lower()

@@ -26,7 +26,6 @@ from popdask.errors import ClusterError, InputError
 from popdask.io import paths
 from popdask.io.grids import grid_of
 from popdask.io.secrets import without_keys
-from popdask.io.stac import footprint
 from popdask.store.content import READ_ERRORS
 from popdask.store.repository import RegionStore
 from popdask.workflow.frames import FramesJob, open_source
@@ -269,7 +268,7 @@ def _seen(store: RegionStore) -> tuple[str | None, str | None, int]:
     """Tell what readers see: the tag of its run, when it was published, and its frames."""
     if not store.exists() or not store.records():
         return None, None, 0
-    frames = store.dataset().sizes["time"]
+    frames = len(store.times())
     try:
         record = store.run_record()
     except KeyError:  # published before runs were put on record
@@ -290,6 +289,8 @@ def regions_geojson(regions: Sequence[Region], folder: str | Path | None = None)
 
 def _place(job: Job) -> tuple[dict[str, Any], list[float]] | None:
     """The outline of what readers see, else of the frames that a run would read."""
+    from popdask.io.stac import footprint
+
     unreadable: tuple[type[Exception], ...] = (InputError, *READ_ERRORS, *paths.failures())
     store = RegionStore(job.output.store)
     try:

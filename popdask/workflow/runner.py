@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import dask
-from distributed import CancelledError, get_client, get_worker
-from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
@@ -50,6 +48,8 @@ def on_worker(
     **options: Any,
 ) -> Callable[[], T]:
     """Start one function on a worker, on one with a GPU where the cluster has one."""
+    from distributed import get_client
+
     try:
         client = get_client()
     except ValueError:  # no client: plain Dask
@@ -72,6 +72,8 @@ def on_worker(
 
 def _until_done(client: Any, topic: str | None, start: Callable[[], Any], future: Any) -> Any:
     """Wait for a task, and listen to it no longer; start it again if its arguments were lost."""
+    from distributed import CancelledError
+
     try:
         for _ in range(LOSSES):
             try:
@@ -95,11 +97,15 @@ class Messages:
 
     def __call__(self, message: Any) -> None:
         """Send a dataclass, as a mapping."""
+        from distributed import get_worker
+
         get_worker().log_event(self.topic, asdict(message))
 
 
 def gpu_resources() -> Mapping[str, int] | None:
     """Give the Dask resources of a GPU task: one ``GPU`` where some worker has it, else None."""
+    from distributed import get_client
+
     try:
         client = get_client()
     except ValueError:
@@ -116,6 +122,9 @@ def on_gpus() -> AbstractContextManager[Any]:
 
 def is_lost(client: Any, error: BaseException) -> bool:
     """Tell whether an error means that the scheduler, or every worker for some work, is gone."""
+    from distributed import CancelledError
+    from distributed.scheduler import NoValidWorkerError, NoWorkerError
+
     if getattr(client, "status", "running") != "running":
         return True
     return isinstance(error, NoWorkerError | NoValidWorkerError | CancelledError) or (

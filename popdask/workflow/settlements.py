@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
-import pandas as pd
-import xarray as xr
-
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
 from popdask.store.repository import RegionStore
@@ -27,6 +23,9 @@ from popdask.workflow.runner import Files, own_store
 from popdask.workflow.settlements_stages import EXPORTED, STAGES, check_inputs, parts_of
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+    import xarray as xr
     from matplotlib.figure import Figure
 
     from popdask.report.page import Picture
@@ -141,7 +140,7 @@ class SettlementsPipeline(FramesPipeline):
 
 def found(store: RegionStore) -> str:
     """Say in a few words what the last finished run has found."""
-    table = store.table("settlements")
+    table = store.table("settlements", columns=["time", "kind", "track"])
     last = table[table["time"] == table["time"].max()]["kind"].value_counts()
     kinds = (("city", "cities"), ("town", "towns"), ("village", "villages"))
     counts = [(last.get(one, 0), one, many) for one, many in kinds]

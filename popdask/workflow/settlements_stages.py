@@ -14,25 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.io import cube, tables
 from popdask.io.kinds import open_raster
 from popdask.store.content import table_bytes
 from popdask.store.transaction import frame_runs
-from popdask.tracking import describe
-from popdask.tracking import tracks as linking
-from popdask.tracking.events import EventRules
-from popdask.tracking.lattice import from_1km, to_1km
-from popdask.tracking.link import compare_frames
-from popdask.tracking.names import GEONAMES_CREDIT, name_settlements, read_places
-from popdask.tracking.settlements import settlement_kinds, settlements
-from popdask.tracking.urbanisation import OFFICIAL, degree_of_urbanisation, urban_centres
+from popdask.tracking.urban_rules import UrbanisationRules
 from popdask.workflow.checks import seam_notes
 from popdask.workflow.frame_costs import CODE, LABEL, PEOPLE, CellCost
 from popdask.workflow.frame_exports import Content, Part
@@ -51,6 +42,10 @@ from popdask.workflow.inputs import package_version
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.stage import Basis, Fingerprint, Record, Stage, Wanted, chained
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
 
 LONGLAT = "EPSG:4326"
 AT_ONCE = 6  # frames that are compared with those before them
@@ -78,6 +73,9 @@ def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
 
 def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
     """The Degree of Urbanisation of cells of 1 km, drawn on those of the population."""
+    from popdask.tracking.lattice import from_1km, to_1km
+    from popdask.tracking.urbanisation import degree_of_urbanisation
+
     land, built = (_coarse(_surface(job, name, population)) for name in SURFACES)
     codes = degree_of_urbanisation(to_1km(population), land=land, built=built)
     return from_1km(codes, population)
@@ -86,6 +84,8 @@ def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
 def _settlements(
     job: FramesJob, population: xr.DataArray, first: xr.DataArray | None
 ) -> xr.DataArray:
+    from popdask.tracking.settlements import settlements
+
     rules, land = job.settlements, _surface(job, "land", population)
     options = rules.model_dump(include={"density", "min_people", "hold"})
     return settlements(population, land=land, first=first, **options)
@@ -93,6 +93,8 @@ def _settlements(
 
 def _coarse(surface: xr.DataArray | None) -> xr.DataArray | None:
     """Land or built-up area of cells of 1 km: shares are averaged, areas added up."""
+    from popdask.tracking.lattice import to_1km
+
     if surface is None:
         return None
     share = surface.attrs["units"] != "m2"
@@ -101,6 +103,8 @@ def _coarse(surface: xr.DataArray | None) -> xr.DataArray | None:
 
 def _surface(job: FramesJob, name: str, population: xr.DataArray) -> xr.DataArray | None:
     """Land or built-up area on the grid of the population, with its units; None without a file."""
+    from popdask.io import cube
+
     place = getattr(job.settlements, name)
     if place is None:
         return None
@@ -116,6 +120,10 @@ def _surface(job: FramesJob, name: str, population: xr.DataArray) -> xr.DataArra
 
 def _places(job: FramesJob) -> gpd.GeoDataFrame:
     """The places that settlements are called after; none where the job names no file of them."""
+    import geopandas as gpd
+
+    from popdask.tracking.names import read_places
+
     names = job.settlements.names
     if names is None:
         return gpd.GeoDataFrame({"name": []}, geometry=[], crs=LONGLAT)
@@ -158,7 +166,7 @@ CENTRES = Layer(
     "urban_centre",
     "urban_centres",
     asked=lambda job: job.has_settlements and job.settlements.centres,
-    least=lambda job: OFFICIAL.centre_people,
+    least=lambda job: UrbanisationRules().centre_people,
 )
 
 
@@ -233,6 +241,9 @@ def _centres_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _centres(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking.lattice import from_1km, to_1km
+    from popdask.tracking.urbanisation import urban_centres
+
     population = run.population
     land, built = (_coarse(_surface(run.job, name, population)) for name in SURFACES)
     labels = from_1km(urban_centres(to_1km(population), land=land, built=built), population)
@@ -256,6 +267,9 @@ def _summary_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 
 def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import describe
+    from popdask.tracking.settlements import settlement_kinds
+
     labels, population, codes = run.frames(stage.stale, layer.array, "population", "degurba")
     table = describe.summarize(labels, population, tracks=no_tracks(labels))
     table = layer.own(table.drop(columns=["velocity", "heading"]))
@@ -277,6 +291,8 @@ def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 
 def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking.link import compare_frames
+
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
     options: dict[str, Any] = {"rule": "overlap", "similarity": False, "memory": memory}
@@ -308,6 +324,9 @@ def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 
 def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import tracks as linking
+    from popdask.tracking.events import EventRules
+
     kinds = ("summary", "links", "ends")
     described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)
     described = layer.as_communities(described)
@@ -335,6 +354,10 @@ def _described(
     run: FramesRun, described: gpd.GeoDataFrame, tracks: pd.DataFrame
 ) -> gpd.GeoDataFrame:
     """The table of a layer: with track, name, density, growth and place."""
+    from popdask.io import tables
+    from popdask.tracking import describe
+    from popdask.tracking.names import name_settlements
+
     table = tables.with_tracks(described, tracks)
     named = name_settlements(table, _places(run.job))["name"]
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
@@ -378,6 +401,8 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
 
 def _content(layer: Layer, run: FramesRun) -> Content:
     """What of a layer of a run is written."""
+    from popdask.io import tables
+
     described = cache(lambda: run.work.table(layer.table))
     centres = cache(lambda: layer.as_communities(run.work.table(layer.stage("summary"))))
 
@@ -418,6 +443,12 @@ def _code_colours() -> np.ndarray:
     return codes
 
 
+def _credits(job: FramesJob) -> str | None:
+    from popdask.tracking.names import GEONAMES_CREDIT
+
+    return GEONAMES_CREDIT if job.settlements.by_geonames else None
+
+
 def _part(layer: Layer, *others: str) -> Part:
     """What of a layer can be exported, with other arrays of which each is a stage."""
     return Part(
@@ -427,7 +458,7 @@ def _part(layer: Layer, *others: str) -> Part:
         cell_bytes=CODE * len(others) + LABEL,
         tables=(layer.table, *(layer.stage(kind) for kind in ("tracks", "events", "links"))),
         content=partial(_content, layer),
-        credits=lambda job: GEONAMES_CREDIT if job.settlements.by_geonames else None,
+        credits=_credits,
     )
 
 
