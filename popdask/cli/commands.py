@@ -11,17 +11,32 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from popdask import __version__
 from popdask.cli import console, fetch, show
 from popdask.cli.console import computing, stoppable
-from popdask.config.jobs import PopulationJob
-from popdask.config.load import load_job_with, setting_names
 from popdask.errors import InputError
 from popdask.workflow.progress import ConsoleReporter
+
+if TYPE_CHECKING:  # the models of jobs take a while to make, and --help needs none
+    from popdask.config.jobs import PopulationJob
+    from popdask.config.settings import Job
+
+
+def _setting_names(begin: str = "") -> list[str]:
+    from popdask.config.load import setting_names
+
+    return setting_names(begin)
+
+
+def _load(path: Path, assignments: list[str] | None = None) -> Job:
+    from popdask.config.load import load_job_with
+
+    return load_job_with(path, assignments or ())
+
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
 JobFiles = Annotated[
@@ -33,7 +48,7 @@ Assignments = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="A setting in place of the file's, as classes.k=6; may be given several times.",
-        autocompletion=setting_names,
+        autocompletion=_setting_names,
     ),
 ]
 Logs = Annotated[
@@ -132,7 +147,9 @@ def explain(
 
 
 def _population_job(path: Path, assignments: list[str] | None = None) -> PopulationJob:
-    settings = load_job_with(path, assignments or ())
+    from popdask.config.jobs import PopulationJob
+
+    settings = _load(path, assignments)
     if not isinstance(settings, PopulationJob):
         raise InputError(
             f"{path}: pipeline is {settings.pipeline!r}, expected 'population' for this command."
@@ -226,7 +243,7 @@ def plan(
     """Print every setting of a job, what a run of it would compute, and what that costs."""
     from popdask.cli import planning
 
-    parts = planning.planned(load_job_with(job, set_ or ()), cluster)
+    parts = planning.planned(_load(job, set_), cluster)
     if json:
         console.say_json(planning.plan_record(*parts))
     else:
@@ -260,7 +277,7 @@ def run(
     from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.runlog import RunLog
 
-    settings = load_job_with(job, set_ or ())
+    settings = _load(job, set_)
     kind = pipeline_of(settings)
     with stoppable(settings.name, cluster) as (reporter, workers):
         reading = content_read() if check_content else nullcontext()
@@ -321,7 +338,7 @@ def status(
     from popdask.workflow.regions import find_regions, regions_geojson, status_table
 
     if len(jobs) == 1 and not jobs[0].is_dir() and not (json or geojson):
-        show.show_status(status(load_job_with(jobs[0], set_ or ())))
+        show.show_status(status(_load(jobs[0], set_)))
         return
     if set_:
         raise InputError("--set is for one job, and this is a table of many; leave it out")
@@ -339,7 +356,7 @@ def verify(job: JobFile, set_: Assignments = None, cluster: Cluster = "local") -
     """Compare the finished results with what was recorded when they were computed."""
     from popdask.workflow.operations import verify
 
-    settings = load_job_with(job, set_ or ())
+    settings = _load(job, set_)
     with stoppable(settings.name, cluster, "nothing was changed") as (_, workers), workers():
         verified = verify(settings)
     show.show_verified(verified)
@@ -352,7 +369,7 @@ def history(job: JobFile, set_: Assignments = None) -> None:
     """List the finished runs: when, how long, and what they computed."""
     from popdask.store.repository import RegionStore
 
-    store = RegionStore(load_job_with(job, set_ or ()).output.store)
+    store = RegionStore(_load(job, set_).output.store)
     show.show_history(store.history(), store.kept_runs())
 
 
@@ -367,7 +384,7 @@ def rollback(
     """Let readers see an earlier run again; the runs in between are kept."""
     from popdask.workflow.operations import roll_back
 
-    show.show_rollback(roll_back(load_job_with(job, set_ or ()), tag))
+    show.show_rollback(roll_back(_load(job, set_), tag))
 
 
 @app.command()
@@ -385,7 +402,7 @@ def expire(
     """Take old runs and their logs away; what readers see stays."""
     from popdask.workflow.operations import expire
 
-    show.show_expired(expire(load_job_with(job, set_ or ()), keep, older_than, log))
+    show.show_expired(expire(_load(job, set_), keep, older_than, log))
 
 
 @app.command()
@@ -393,7 +410,7 @@ def figures(job: JobFile, set_: Assignments = None, cluster: ClusterIfAny = None
     """Draw maps and charts of the last finished run."""
     from popdask.workflow.pipelines import pipeline_of
 
-    settings = load_job_with(job, set_ or ())
+    settings = _load(job, set_)
     with computing(settings.name, cluster):
         paths = pipeline_of(settings).draw(settings, ConsoleReporter(console.out))
     for path in paths:
@@ -405,7 +422,7 @@ def report(job: JobFile, set_: Assignments = None, cluster: ClusterIfAny = None)
     """Write the report of the last finished run: one HTML file that explains itself, offline."""
     from popdask.workflow import operations
 
-    settings = load_job_with(job, set_ or ())
+    settings = _load(job, set_)
     with computing(settings.name, cluster):
         path = operations.report(settings, ConsoleReporter(console.out))
     console.say(str(path))
@@ -434,7 +451,7 @@ def units(
     """
     from popdask.workflow import operations
 
-    settings = load_job_with(job, set_ or ())
+    settings = _load(job, set_)
     with computing(settings.name, cluster):
         table = operations.classify_units(settings, zones, name, output)
     show.show_units(table, each=output is None)

@@ -27,12 +27,12 @@ from odc.geo.xr import xr_coords
 from popdask.errors import InputError
 from popdask.io.arrays import check_population
 from popdask.io.conventions import CONVENTIONS, grid_attributes, in_cf_units, with_axes
-from popdask.io.extents import target_grid
+from popdask.io.extents import CHUNK, grids_of
 from popdask.io.frames import Time, find_frames, frame_time, time_text
-from popdask.io.grids import describe_grid, grid_of, same_grid, share_out, source_window, turns
+from popdask.io.grids import grid_of, same_grid, share_out, source_window, turns
 from popdask.io.names import file_of
 from popdask.io.paths import Path_, atomic_path, fsspec_options
-from popdask.io.rasters import read_counts, read_grid
+from popdask.io.rasters import read_counts
 
 
 def write_group(dataset: xr.Dataset, path: Path_, what: str) -> None:
@@ -66,7 +66,6 @@ def _options(path: Path_) -> dict[str, Any]:
     return {"consolidated": False, "storage_options": options}
 
 
-CHUNK = 1024
 ENDS = ("population_low", "population_high")  # of intervals, beside the population
 DIMENSIONS = ("time", "y", "x")
 Chunks = str | int | tuple[Any, ...] | Mapping[str, Any]
@@ -129,14 +128,7 @@ def open_frames(
     array([ 60., 120.], dtype=float32)
     """
     paths = _paths_by_time(frames, times)
-    grids = {path: read_grid(path) for path in paths.values()}
-    first, grid = next(iter(grids)), target_grid(list(grids.values()), align)
-    for path, other in grids.items():
-        if not (align or same_grid(other, grid)):
-            raise InputError(
-                f"{path} has {describe_grid(other)}, but {first} has {describe_grid(grid)}; "
-                "expected one grid for all frames; pass align=True to bring them onto the first"
-            )
+    grids, grid = grids_of(paths.values(), align)
     sizes = _chunk_sizes(chunks, (len(paths), *grid.shape))
     layers = [_lazy_frame(path, grids[path], grid, sizes[1:], nodata) for path in paths.values()]
     return _as_dataset(da.stack(layers).rechunk({0: sizes[0]}), list(paths), grid)

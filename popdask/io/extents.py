@@ -21,7 +21,7 @@ from popdask.io.frames import frame_time, time_text
 from popdask.io.grids import carry, describe_grid, same_grid, share_out, source_window, turns
 from popdask.io.rasters import read_counts, read_grid
 
-_BLOCK = 1024
+CHUNK = 1024  # cells along a side of a block, where nothing else is asked for
 _ROUNDING = 1e-9  # of the people of a raster
 
 Frames = Mapping[Any, str]
@@ -40,6 +40,19 @@ def covering_grid(grids: Sequence[GeoBox]) -> GeoBox:
 def target_grid(grids: Sequence[GeoBox], align: bool | str) -> GeoBox:
     """The grid of a cube: that of its first frame, or with ``"cover"`` one that holds all."""
     return covering_grid(grids) if align == "cover" else grids[0]
+
+
+def grids_of(paths: Iterable[str], align: bool | str) -> tuple[dict[str, GeoBox], GeoBox]:
+    """Read the headers of frames: the grid of each, and the one of the cube that they make."""
+    grids = {path: read_grid(path) for path in paths}
+    first, grid = next(iter(grids)), target_grid(list(grids.values()), align)
+    for path, other in grids.items():
+        if not (align or same_grid(other, grid)):
+            raise InputError(
+                f"{path} has {describe_grid(other)}, but {first} has {describe_grid(grid)}; "
+                "expected one grid for all frames; pass align=True to bring them onto the first"
+            )
+    return grids, grid
 
 
 def people_beyond(
@@ -133,7 +146,7 @@ def check_beyond(table: pd.DataFrame, most: float) -> None:
 
 def _people(path: str, grid: GeoBox, target: GeoBox, nodata: float | None) -> tuple[float, float]:
     """Count everyone of a raster, and those on the target grid, block by block."""
-    tops, lefts = (range(0, size, _BLOCK) for size in grid.shape)
+    tops, lefts = (range(0, size, CHUNK) for size in grid.shape)
     parts = [
         dask.delayed(_people_of_block)(path, grid, target, nodata, top, left)
         for top, left in itertools.product(tops, lefts)
@@ -146,8 +159,8 @@ def _people_of_block(
     path: str, grid: GeoBox, target: GeoBox, nodata: float | None, top: int, left: int
 ) -> tuple[float, float]:
     window = (
-        slice(top, min(top + _BLOCK, grid.shape[0])),
-        slice(left, min(left + _BLOCK, grid.shape[1])),
+        slice(top, min(top + CHUNK, grid.shape[0])),
+        slice(left, min(left + CHUNK, grid.shape[1])),
     )
     people, inside = read_counts(path, *window, nodata=nodata), 0.0
     for turned in turns(grid, target):

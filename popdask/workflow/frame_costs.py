@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from popdask.io.extents import CHUNK
 from popdask.io.rasters import read_counts, read_grid
 from popdask.tracking.tiles import MOST_TILES, STRIP, TILE
 from popdask.workflow.frames import FramesJob, frame_paths
@@ -150,8 +151,6 @@ def read_extent(job: FramesJob, cells: str | None = None) -> Extent:
 
     The sample tells the share of a domain; without one, nothing but the header is read.
     """
-    from popdask.io.cube import CHUNK
-
     paths = list(frame_paths(job).values())
     rows, columns = read_grid(paths[0]).shape
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
-from popdask.io import rasters
+from popdask.io import extents, rasters
 from popdask.io.frames import find_frames, frames_of_times
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
@@ -64,6 +65,13 @@ def open_source(job: FramesJob) -> xr.Dataset:
     return cube_module.open_frames(frame_paths(job), **settings)
 
 
+def shape_of(job: FramesJob) -> tuple[int, int, int]:
+    """Frames, rows and columns of a job, from the headers of its files."""
+    paths = frame_paths(job).values()
+    rows, columns = extents.grids_of(paths, job.input.align)[1].shape
+    return len(paths), rows, columns
+
+
 def displacements(
     job: FramesJob,
     files: Files,
@@ -77,10 +85,8 @@ def displacements(
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
     told = records.get("population", {}).get("displacement", [])
     known = {row["key"]: [row[name] for name in COLUMNS] for row in told}
-    if any(key not in known for key in keys):
-        population = open_source(job)["population"]
-        if population.size <= most_cells:
-            known |= _measured(job, tuple(keys), frozenset(known))
+    if any(key not in known for key in keys) and prod(shape_of(job)) <= most_cells:
+        known |= _measured(job, tuple(keys), frozenset(known))
     rows = [
         (pd.Timestamp(first), pd.Timestamp(then), key, *known[key])
         for (first, then), key in zip(pairs, keys, strict=True)
@@ -181,19 +187,18 @@ def _words(shift: Shift) -> str:
 
 def extent(job: FramesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
-    from popdask.io import extents
-
-    # Frames that are to be aligned are read, and who is beyond the grid is told.
-    population = open_source(job)["population"]
-    count, rows, columns = population.shape
-    chunks = population.data.numblocks[1] * population.data.numblocks[2]
-    beyond = extents.people_beyond(frame_paths(job), align=job.input.align, nodata=job.input.nodata)
-    said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
+    count, rows, columns = shape_of(job)
+    edge = extents.CHUNK if job.input.chunks == "auto" else job.input.chunks
+    chunks, cells = ceil(rows / edge) * ceil(columns / edge), count * rows * columns
+    said = ""
+    if job.input.align:  # frames on other grids are read, and who is beyond the grid is told
+        settings = job.input.model_dump(include={"align", "nodata"})
+        beyond = extents.people_beyond(frame_paths(job), **settings)
+        said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
     return (
-        f"{count} × {rows} × {columns} = {population.size:,} cells, in {chunks:,} "
+        f"{count} × {rows} × {columns} = {cells:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
-        f"{' × '.join(str(max(sizes)) for sizes in population.data.chunks[1:])}; "
-        f"{population.nbytes / 1e9:.2f} GB of people{said}"
+        f"{min(edge, rows)} × {min(edge, columns)}; {4 * cells / 1e9:.2f} GB of people{said}"
     )
 
 
