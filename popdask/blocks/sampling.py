@@ -19,20 +19,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import uuid4
 
-import dask.array as da
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 from scipy import ndimage
 from xarray import DataArray
 
-from popdask.blocks.overlap import add_overlap, merge_thin_chunks
-from popdask.blocks.sums import first_cells, in_array, tree_reduce
 from popdask.errors import InputError
-from popdask.io.arrays import check_population
+
+if TYPE_CHECKING:
+    import dask.array as da
+
 
 Cells = Literal["settled", "data", "inhabited"]
 WINDOW = 7
@@ -85,6 +85,8 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     >>> int(domain(population, "inhabited").sum()), int(domain(population, "data").sum())
     (1, 44)
     """
+    from popdask.io.arrays import check_population
+
     population = check_population("population", population)
     if cells not in get_args(Cells):
         raise InputError(f'cells is "{cells}", expected one of {", ".join(get_args(Cells))}')
@@ -99,11 +101,24 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     return found.rename("domain")
 
 
+def cells_in_domain(population: NDArray[np.floating], cells: str) -> NDArray[np.bool_]:
+    """Find the domain in an array (…, y, x) around which there is nobody."""
+    if cells == "data":
+        return ~np.isnan(population)
+    if cells == "inhabited":
+        return population > 0
+    beyond = [(0, 0)] * (population.ndim - 2) + [(HALO, HALO)] * 2
+    return _settled(np.pad(population, beyond))
+
+
 def _mapped(population: NDArray[np.floating] | da.Array) -> NDArray[np.bool_] | da.Array:
     """Find settled cells, lazily with a halo where the array is Dask's."""
+    import dask.array as da
+
+    from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+
     if not isinstance(population, da.Array):
-        beyond = [(0, 0)] * (population.ndim - 2) + [(HALO, HALO)] * 2
-        return _settled(np.pad(population, beyond))
+        return cells_in_domain(population, "settled")
     wide = merge_thin_chunks(population, HALO)
     meta = np.empty((0,) * wide.ndim, bool)
     return da.map_blocks(_settled, add_overlap(wide, HALO, fill=0), chunks=wide.chunks, meta=meta)
@@ -156,6 +171,10 @@ def in_order(ranked: NDArray[np.uint64], shape: Sequence[int]) -> NDArray[np.int
 
 def sample_cells(mask: DataArray, n: int, *, seed: int = 0) -> NDArray[np.int64]:
     """Draw cells at random among those that a mask allows."""
+    import dask.array as da
+
+    from popdask.blocks.sums import first_cells, tree_reduce
+
     # Eager: one ``dask.compute`` on a graph with about one task per chunk.
     if mask.dtype != bool:
         raise InputError(f"mask holds {mask.dtype}, expected bool; compare it with something first")
@@ -189,6 +208,8 @@ def gather_windows(
     features: DataArray, cells: NDArray[np.int64], *, size: int = 7, fill: Sequence[float]
 ) -> NDArray[np.float32]:
     """Read the square windows around some cells."""
+    from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+
     # Eager: windows are cut inside the chunks where they lie, and only chunks that hold cells are
     # computed, with a rim of ``size // 2`` cells from their neighbours.
     features = features.transpose(..., "channel", "y", "x")
@@ -242,6 +263,8 @@ def _pick(block: NDArray, cells: NDArray[np.int64]) -> NDArray:
 
 def _as_dask(array: DataArray) -> da.Array:
     """Give the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
+    import dask.array as da
+
     if isinstance(array.data, da.Array):
         return array.data
     return da.from_array(array.data, chunks=-1, name=False)
@@ -268,6 +291,8 @@ def _by_block(
     chunks: Sequence[Sequence[int]], cells: NDArray[np.int64]
 ) -> Iterator[tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.int64]]]:
     """Group cells by the block they lie in: (block, rows of `cells`, cells within the block)."""
+    from popdask.blocks.sums import first_cells
+
     starts = first_cells(chunks)
     block = [
         np.searchsorted(start, axis, side="right") - 1
@@ -292,6 +317,10 @@ def _collect(
     out: NDArray,
 ) -> NDArray:
     """Read cells from the blocks that hold them, and put the rows into the order of `cells`."""
+    import dask.array as da
+
+    from popdask.blocks.sums import in_array
+
     groups = list(_by_block(chunks, cells))
     if not groups:
         return out

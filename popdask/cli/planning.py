@@ -50,7 +50,6 @@ def resources(spec: str) -> Resources:
 def _declared(file: ClusterFile, spec: str) -> Resources:
     """The workers that a file asks for; what it leaves open is as on this machine."""
     from dask.utils import parse_bytes
-    from distributed.deploy.local import nprocesses_nthreads
 
     from popdask._local_cluster import cores_at_hand, memory_at_hand, workers_at_hand
     from popdask.workflow.plan import Resources
@@ -68,6 +67,8 @@ def _declared(file: ClusterFile, spec: str) -> Resources:
     if not {"cores", "memory"} <= told.keys():  # not a queue of dask-jobqueue
         complain(f"{spec} does not say how large a worker is: counted as one of this machine.")
         return Resources(most or 1, threads, memory // workers, where)
+    from distributed.deploy.local import nprocesses_nthreads
+
     processes = told.get("processes") or nprocesses_nthreads(told["cores"])[0]
     each = parse_bytes(told["memory"]) // processes
     return Resources(most or 1, max(1, told["cores"] // processes), each, where)

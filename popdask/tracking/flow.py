@@ -31,11 +31,11 @@ from popdask.errors import InputError
 from popdask.io.arrays import check_population
 from popdask.tracking._horn_schunck import Differences, iterate
 from popdask.tracking._matching import bound, coarse_to_fine
+from popdask.tracking.tiles import WIDEST_RIM
 from popdask.validate import check_flow
 
 OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}
 MOST_SCALES = 6
-WIDEST_RIM = 16  # More iterations exchange rims in between: work on a rim grows with its square.
 
 
 @dataclass(frozen=True)

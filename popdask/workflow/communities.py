@@ -18,9 +18,9 @@ from popdask.workflow.frame_costs import Extent, read_extent
 from popdask.workflow.frame_exports import export_names
 from popdask.workflow.frame_stages import FramesPipeline, error_of
 from popdask.workflow.frames import describe_result, displacements, frame_paths, open_source
-from popdask.workflow.plan import Plan
+from popdask.workflow.plan import Costs, Plan
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, Workers
+from popdask.workflow.runner import Files, Workers, count
 from popdask.workflow.settlements import SettlementsResult
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ class CommunitiesPipeline(FramesPipeline):
     def size(self, job: CommunitiesJob) -> Extent:
         """Tell how much the frames are: the first one's header is read, and a sample of another."""
         return read_extent(job, job.domain.cells)
+
+    def costs(self, job: CommunitiesJob, plan: Plan) -> Costs:
+        """Count what that costs; where there is nothing to compute, no cell is read."""
+        size = read_extent(job) if plan.computed else self.size(job)
+        return count(self.stages, job, plan, size)
 
     def exports(self, job: CommunitiesJob, files: Files) -> list[str]:
         """Name the files that a job exports."""

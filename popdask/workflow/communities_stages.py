@@ -26,6 +26,7 @@ from popdask.io import grids
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import frame_runs
+from popdask.tracking.tiles import WIDEST_RIM
 from popdask.workflow import settlements_stages
 from popdask.workflow.checks import seam_notes
 from popdask.workflow.exports import cycled, exported
@@ -119,8 +120,6 @@ def _flow_settings(job: CommunitiesJob) -> dict[str, Any]:
 
 
 def _flow_tasks(work: Work) -> float:
-    from popdask.tracking.flow import WIDEST_RIM
-
     settings, several = work.job.flow, work.several
     if settings.scales > 1:
         return 6 if several else 4

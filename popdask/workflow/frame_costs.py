@@ -13,7 +13,6 @@ from math import ceil, isqrt
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from popdask.io.extents import CHUNK
 from popdask.io.rasters import read_counts, read_grid
@@ -173,15 +172,14 @@ def _shares(path: str, shape: tuple[int, int], cells: str) -> tuple[float, float
 
 def _window(path: str, row: int, column: int, shape: tuple[int, int], cells: str) -> np.ndarray:
     """Find the domain in a window, which is read with the cells around it that decide."""
-    from popdask.blocks.sampling import HALO, domain
+    from popdask.blocks.sampling import HALO, cells_in_domain
 
     ends = [min(start + SAMPLE_CELLS, n) for start, n in zip((row, column), shape, strict=True)]
     around = [
         slice(max(start - HALO, 0), min(end + HALO, n))
         for start, end, n in zip((row, column), ends, shape, strict=True)
     ]
-    people = xr.DataArray(read_counts(path, *around), dims=("y", "x"))
-    found = domain(people, cells).values
+    found = cells_in_domain(read_counts(path, *around), cells)
     top, left = row - around[0].start, column - around[1].start
     return found[top : top + ends[0] - row, left : left + ends[1] - column]
 

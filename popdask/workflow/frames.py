@@ -164,9 +164,11 @@ def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, di
 
 def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
-    from popdask.tracking.registration import displacement_warnings
-
+    if not table["suspicious"].any():
+        return []
     if job.input.register is None:
+        from popdask.tracking.registration import displacement_warnings
+
         return [f'{each} ([input] register = "shift")' for each in displacement_warnings(table)]
     return [
         f"{time[:10].removesuffix('-01-01')} is moved by {_words(shift)}, to where most frames lie"

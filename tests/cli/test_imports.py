@@ -5,17 +5,23 @@ import sys
 
 import pytest
 
+from popdask.config import load_job
+from popdask.workflow import communities
 from tests.pipelines import small
 
-HEAVY = {"bokeh", "dask_ml", "distributed", "matplotlib", "numba", "sklearn", "torch", "xarray"}
+HEAVY = {
+    *("bokeh", "dask.array", "dask_ml", "distributed", "geopandas", "matplotlib", "numba"),
+    *("pandas", "pystac", "rasterio", "scipy", "sklearn", "torch", "xarray"),
+}
 
-#: What each command may import of these; the job is one of communities.
+TABLES = {"pandas", "rasterio", "xarray"}
+#: What each command may import of these; the job is one of communities that was run.
 MAY_IMPORT = {
     "--help": set(),
     "--version": set(),
-    "history": {"numba", "xarray"},
-    "status": {"distributed", "numba", "xarray"},
-    "plan": {"distributed", "numba", "xarray"},
+    "history": set(),
+    "status": TABLES,
+    "plan": TABLES | {"distributed"},  # which knows how much memory there is
 }
 
 SCRIPT = """
@@ -31,10 +37,12 @@ print("imported:", *sorted(sys.modules))
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """The file of a job with its frames, which was not run yet."""
+    """The file of a job that was run."""
     folder = tmp_path_factory.mktemp("imports")
     small.small_world().write(folder)
-    return small.write_job(folder / "job.toml", folder, folder / "store.icechunk")
+    file = small.write_job(folder / "job.toml", folder, folder / "store.icechunk")
+    communities.run(load_job(file))
+    return file
 
 
 @pytest.mark.parametrize("command", MAY_IMPORT)
