@@ -204,12 +204,12 @@ def read_table(content: bytes, columns: Sequence[str] | None = None) -> pd.DataF
     >>> read_table(table_bytes(pd.DataFrame({"people": [3]})))["people"].tolist()
     [3]
     """
-    import pandas as pd
-
-    if columns is not None:
-        return pd.read_parquet(io.BytesIO(content), columns=list(columns))
-    import geopandas
     import pyarrow.parquet
+
+    if columns is not None:  # pandas would load all that reads from folders of files, too
+        return pyarrow.parquet.ParquetFile(io.BytesIO(content)).read(list(columns)).to_pandas()
+    import geopandas
+    import pandas as pd
 
     if b"geo" in (pyarrow.parquet.read_schema(io.BytesIO(content)).metadata or {}):
         return geopandas.read_parquet(io.BytesIO(content))

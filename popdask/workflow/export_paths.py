@@ -88,11 +88,18 @@ def file_sum(path: Path) -> dict[str, Any]:
         return _sum(file)
 
 
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from others, by whatever name and link it is reached."""
+    told = path.stat()
+    return told.st_dev, told.st_ino
+
+
 class _Folder:
     """A folder of this machine: its files are written in their place."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._identities: dict[Collection[str], set[tuple[int, int]]] = {}
 
     def whole_name(self, name: str) -> str:
         return str(self._path / name)
@@ -104,9 +111,10 @@ class _Folder:
         return {name for name in names if not (self._path / name).exists()}
 
     def is_one_of(self, name: str, others: Collection[str]) -> bool:
-        path = self._path / name
-        found = (Path(file_of(other)) for other in others if "://" not in other)
-        return any(other.exists() and path.samefile(other) for other in found)
+        if others not in self._identities:  # looked at once for all names
+            files = (Path(file_of(other)) for other in others if "://" not in other)
+            self._identities[others] = {_identity(file) for file in files if file.exists()}
+        return _identity(self._path / name) in self._identities[others]
 
     def is_marked(self, name: str) -> bool:
         from popdask.report.page import is_page  # which loads Bokeh
