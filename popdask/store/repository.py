@@ -363,11 +363,14 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        files = [Path(file) for file in self.names(branch)]
-        tables = [file.stem for file in files if file.suffix == ".parquet"]
-        if name not in tables:
-            raise NoResultError.of("table", name, tables)
-        return read_table(self.file(f"{name}.parquet", branch), columns)
+        with damage_told(self.location):
+            store = self.session(branch).store
+            files = file_names(store)
+            tables = [file.removesuffix(".parquet") for file in files if file.endswith(".parquet")]
+            if name not in tables:
+                raise NoResultError.of("table", name, tables)
+            content = read_file(store, f"{name}.parquet")
+        return read_table(content, columns)
 
     def group(self, name: str, branch: str = MAIN) -> xr.Dataset:
         """Open a group of other dimensions than the frames', such as ``"cells"``, lazily.
