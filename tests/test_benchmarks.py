@@ -1,12 +1,13 @@
 """Every benchmark runs on a tiny size; each checks by itself that its answers are the peers'."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machine, tracking
+from benchmarks import freeze, machine, tracking
 from benchmarks.identities import Objects, scores
 
 HOME = Path(__file__).parent.parent
@@ -93,3 +94,21 @@ def test_the_table_is_markdown_with_a_column_for_each_field():
     assert {line.count("|") for line in lines} == {8}
     assert {len(line) for line in lines} == {len(lines[0])}
     assert set(lines[1]) <= set("|- ")
+
+
+def test_what_differs_from_what_was_frozen_is_listed(tmp_path):
+    api = freeze.api()
+    assert api["popdask.link"].startswith("link(community: xr.DataArray")
+    assert api["popdask.RegionStore.exists"] == "exists() -> bool"
+    assert "--only" in freeze.helps()["popdask run"]
+    lines = {"covered_lines": 9, "num_statements": 10}
+    for name, told, covered in (("before", api, 9), ("after", {**api, "popdask.link": ""}, 8)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "frozen.json").write_text(json.dumps({"api": told}))
+        files = {"popdask/io/cube.py": {"summary": lines | {"covered_lines": covered}}}
+        (tmp_path / name / "coverage.json").write_text(json.dumps({"files": files}))
+    assert freeze.compare(tmp_path / "before", tmp_path / "before") == []
+    assert freeze.compare(tmp_path / "before", tmp_path / "after") == [
+        "api: popdask.link: other",
+        "coverage: popdask/io: 90.0%, now 80.0%",
+    ]
