@@ -312,9 +312,9 @@ def schedule(
             workers=workers,
             retry=retry,
             folder=log,
-            tell=show.show_attempt,
+            tell=show.show_logged_run,
         )
-    show.show_attempts(told, left_out=len(regions) - len(told))
+    show.show_logged_runs(told, left_out=len(regions) - len(told))
     raise typer.Exit(exit_code(told))
 
 
@@ -346,7 +346,7 @@ def status(
     if geojson:
         show.show_geojson(regions_geojson(regions, log))
     else:
-        (show.show_json if json else show.show_standings)(status_table(regions, log))
+        (show.show_json if json else show.show_status_table)(status_table(regions, log))
     if any(region.job is None for region in regions):
         raise typer.Exit(2)
 

@@ -27,7 +27,7 @@ SHORT = 20
 NARROW = 24
 
 
-def resources(spec: str) -> Resources:
+def resources_of(spec: str) -> Resources:
     """The workers that a run on a cluster would have; none are started.
 
     Of a scheduler that is there, its workers are asked; of a queue, the file says what they are.
@@ -83,7 +83,7 @@ class Planned:
     extent: str
     costs: Costs
     measured: Mapping[str, Measured]
-    crew: Resources
+    resources: Resources
 
 
 def show_plan(parts: Sequence[Planned]) -> None:
@@ -133,9 +133,9 @@ def _show_work(one: Planned) -> None:
     stages = [(stage.name, str(stage), *_cost(costs, stage.name, seconds)) for stage in plan]
     show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)
     if costs.stages:
-        _show_costs(costs, one.crew)
+        _show_costs(costs, one.resources)
         say(_time(seconds, one.measured))
-        if advice := costs.advice(one.crew):
+        if advice := costs.advice(one.resources):
             complain(advice)
 
 
@@ -148,15 +148,16 @@ def _cost(costs: Costs, name: str, seconds: Mapping[str, float | None]) -> tuple
     return (f"{cost.tasks:,}", *sizes, "" if time is None else duration(time))
 
 
-def _show_costs(costs: Costs, crew: Resources) -> None:
+def _show_costs(costs: Costs, resources: Resources) -> None:
     """Print what a run costs as a whole."""
     say(
         f"\n{count(costs.chunks, 'chunk')}, {count(costs.tasks, 'task')}; {size_of(costs.read)} "
         f"read and {size_of(costs.written)} written, uncompressed"
     )
     say(
-        f"up to {size_of(costs.peak(crew))} of memory in a worker, of {size_of(crew.memory)}: "
-        f"{count(crew.workers, 'worker')} {crew.where}, {count(crew.threads, 'thread')} each"
+        f"up to {size_of(costs.peak(resources))} of memory in a worker, of "
+        f"{size_of(resources.memory)}: {count(resources.workers, 'worker')} {resources.where}, "
+        f"{count(resources.threads, 'thread')} each"
     )
 
 
@@ -174,7 +175,7 @@ def _time(seconds: Mapping[str, float | None], measured: Mapping[str, Measured])
 
 def plan_record(one: Planned, *then: Planned) -> dict[str, Any]:
     """Put a plan as JSON holds it; bytes are uncompressed, and an unknown time is None."""
-    job, plan, costs, crew = one.job, one.plan, one.costs, one.crew
+    job, plan, costs, resources = one.job, one.plan, one.costs, one.resources
     seconds = costs.seconds(one.measured)
     known = [time for time in seconds.values() if time is not None]
     return {
@@ -194,11 +195,15 @@ def plan_record(one: Planned, *then: Planned) -> dict[str, Any]:
             "tasks": costs.tasks,
             "read": costs.read,
             "written": costs.written,
-            "memory": costs.peak(crew) if costs.stages else 0,
+            "memory": costs.peak(resources) if costs.stages else 0,
             "seconds": sum(known) if len(known) == len(seconds) else None,
         },
-        "workers": {"number": crew.workers, "threads": crew.threads, "memory": crew.memory},
-        "advice": costs.advice(crew) if costs.stages else None,
+        "workers": {
+            "number": resources.workers,
+            "threads": resources.threads,
+            "memory": resources.memory,
+        },
+        "advice": costs.advice(resources) if costs.stages else None,
         "following": [plan_record(other) for other in then],
     }
 
@@ -227,11 +232,11 @@ def planned(job: Job, spec: str) -> list[Planned]:
     from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.plan import measured_stages
 
-    kind, crew = pipeline_of(job), resources(spec)
+    kind, resources = pipeline_of(job), resources_of(spec)
     plan = kind.plan(job)
     parts = [(job, plan, kind.extent(job), kind.costs(job, plan))]
     if isinstance(job, PopulationJob):
         from popdask.workflow.population_costs import following
 
         parts += [(one.job, one.plan, one.extent, one.costs) for one in following(job, plan)]
-    return [Planned(*part, measured_stages(part[0], part[3].amounts), crew) for part in parts]
+    return [Planned(*part, measured_stages(part[0], part[3].amounts), resources) for part in parts]

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from popdask.imagery.tuning import Tuning
     from popdask.store.records import Run
     from popdask.workflow.communities import CommunitiesResult
-    from popdask.workflow.operations import Status, Upkeep, Verified
+    from popdask.workflow.operations import Maintenance, Status, Verified
     from popdask.workflow.plan import Plan
     from popdask.workflow.population import PopulationResult as Estimates
-    from popdask.workflow.regions import Standing
-    from popdask.workflow.runlog import Attempt
+    from popdask.workflow.regions import RegionStatus
+    from popdask.workflow.runlog import LoggedRun
     from popdask.workflow.scenes import ScenesResult as Groups
     from popdask.workflow.settlements import SettlementsResult
 
@@ -276,7 +276,7 @@ def _under_way(status: Status) -> str:
     return "no"
 
 
-def show_attempt(attempt: Attempt) -> None:
+def show_logged_run(attempt: LoggedRun) -> None:
     """Print how the run of one region has ended."""
     if attempt.error is None:
         say(f"{attempt.region}: {attempt.outcome}")
@@ -284,7 +284,7 @@ def show_attempt(attempt: Attempt) -> None:
         complain(f"{attempt.region}: {attempt.error}")
 
 
-def show_attempts(attempts: Sequence[Attempt], left_out: int) -> None:
+def show_logged_runs(attempts: Sequence[LoggedRun], left_out: int) -> None:
     """Print how the runs of many regions have ended, and how many were left out."""
     rows = [
         (
@@ -303,7 +303,7 @@ def show_attempts(attempts: Sequence[Attempt], left_out: int) -> None:
         say(f"{left_out} left out: their last run ended well")
 
 
-def show_standings(standings: Sequence[Standing]) -> None:
+def show_status_table(standings: Sequence[RegionStatus]) -> None:
     """Print how many regions stand, and what is wrong with some."""
     header = ["region", "state", "last good run", "frames", "checked", "failures"]
     rows = [
@@ -323,7 +323,7 @@ def show_standings(standings: Sequence[Standing]) -> None:
             complain(f"{one.region}: {one.error}")
 
 
-def show_json(standings: Sequence[Standing]) -> None:
+def show_json(standings: Sequence[RegionStatus]) -> None:
     """Print how many regions stand, as JSON."""
     say_json([asdict(one) for one in standings])
 
@@ -382,7 +382,7 @@ def show_rollback(entry: Run) -> None:
     say("the next run computes what differs from the job: change that first to stay here")
 
 
-def show_expired(expired: Upkeep) -> None:
+def show_expired(expired: Maintenance) -> None:
     """Print what was taken away."""
     say(
         f"{count(expired.runs, 'run')} and {count(expired.logs, 'log')} taken away, "

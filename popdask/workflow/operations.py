@@ -148,7 +148,7 @@ def _difference(found: str, recorded: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Upkeep:
+class Maintenance:
     """What was taken away."""
 
     runs: int
@@ -172,7 +172,7 @@ def expire(
     keep: int | None = None,
     days: float | None = None,
     folder: str | Path | None = None,
-) -> Upkeep:
+) -> Maintenance:
     """Take old runs and logs away; the run that readers see stays, and so does the latest log."""
     store = own_store(job)
     age = None if days is None else _age(days)
@@ -182,7 +182,7 @@ def expire(
     if age is not None:
         since = datetime.now(UTC) - age
     logs = _expire_logs(job, since, folder) if since else 0
-    return Upkeep(len(expired.runs), logs, expired.bytes, len(kept))
+    return Maintenance(len(expired.runs), logs, expired.bytes, len(kept))
 
 
 def _age(days: float) -> timedelta:

@@ -191,14 +191,14 @@ class Costs:
         """The stage that needs the most memory."""
         return max(self.stages.values(), key=lambda stage: stage.memory)
 
-    def peak(self, crew: Resources) -> int:
+    def peak(self, resources: Resources) -> int:
         """Give the memory of a worker at most, in bytes: libraries, and what each thread holds."""
         held = max((stage.memory for stage in self.stages.values()), default=0)
-        return BASE + crew.threads * held
+        return BASE + resources.threads * held
 
-    def fits(self, crew: Resources) -> bool:
+    def fits(self, resources: Resources) -> bool:
         """Tell whether a worker holds its chunks without moving data to disk."""
-        return self.peak(crew) <= ROOM * crew.memory
+        return self.peak(resources) <= ROOM * resources.memory
 
     def seconds(self, measured: Mapping[str, Measured]) -> dict[str, float | None]:
         """Tell how long each stage takes, by what it took before; None where that is not known."""
@@ -208,28 +208,28 @@ class Costs:
             for name, cost in self.stages.items()
         }
 
-    def proposed(self, crew: Resources) -> int | None:
+    def proposed(self, resources: Resources) -> int | None:
         """Give the largest chunks that fit, in cells along a side; None where none would."""
-        room = int(ROOM * crew.memory) - BASE
+        room = int(ROOM * resources.memory) - BASE
         if self.edge is None or room <= 0:
             return None
-        held = max(1, crew.threads * self.widest.memory)
+        held = max(1, resources.threads * self.widest.memory)
         return isqrt(self.edge**2 * room // held) // STEP * STEP or None
 
-    def advice(self, crew: Resources) -> str | None:
+    def advice(self, resources: Resources) -> str | None:
         """Say what to change where a worker cannot hold its chunks; None where it can."""
-        if self.fits(crew):
+        if self.fits(resources):
             return None
-        threads = f" with {crew.threads} threads" if crew.threads > 1 else ""
+        threads = f" with {resources.threads} threads" if resources.threads > 1 else ""
         found = (
             f"a chunk does not fit a worker: {self.widest.name} takes "
-            f"{self.peak(crew) / 1e9:.1f} GB of its {crew.memory / 1e9:.1f} GB{threads}, of which "
-            f"Dask moves what is beyond {ROOM:.0%} to disk"
+            f"{self.peak(resources) / 1e9:.1f} GB of its {resources.memory / 1e9:.1f} GB{threads}, "
+            f"of which Dask moves what is beyond {ROOM:.0%} to disk"
         )
-        return f"{found}; {self._remedy(crew)}"
+        return f"{found}; {self._remedy(resources)}"
 
-    def _remedy(self, crew: Resources) -> str:
-        edge, needed = self.proposed(crew), self.peak(crew) / ROOM / 1e9
+    def _remedy(self, resources: Resources) -> str:
+        edge, needed = self.proposed(resources), self.peak(resources) / ROOM / 1e9
         larger = f"give each worker {needed:.1f} GB"
         return f"set [input] chunks = {edge}, or {larger}" if edge else larger
 

@@ -31,7 +31,7 @@ from popdask.store.repository import RegionStore
 from popdask.workflow.frames import FramesJob, open_source
 from popdask.workflow.pipelines import pipeline_of
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runlog import Attempt, End, RunLog, read_runs
+from popdask.workflow.runlog import End, LoggedRun, RunLog, read_runs
 from popdask.workflow.runner import Workers
 
 
@@ -70,8 +70,8 @@ def run_regions(
     workers: Workers = nullcontext,
     retry: bool = False,
     folder: str | Path | None = None,
-    tell: Callable[[Attempt], object] = lambda attempt: None,
-) -> list[Attempt]:
+    tell: Callable[[LoggedRun], object] = lambda attempt: None,
+) -> list[LoggedRun]:
     """Run regions one after the other, each as much as is not done yet."""
     # Whatever error a region ends in is in its attempt, and with its traceback in the log. Only
     # what is not an `Exception`, such as the end by a signal, ends the whole.
@@ -87,7 +87,7 @@ def run_regions(
     return told
 
 
-def exit_code(told: Sequence[Attempt]) -> int:
+def exit_code(told: Sequence[LoggedRun]) -> int:
     """Sum up attempts: 1 if one failed, else 2 if an input is wrong, else 75 if one was busy."""
     outcomes = {attempt.outcome for attempt in told}
     codes = {End.FAILED: 1, End.WRONG: 2, End.BUSY: 75}
@@ -167,15 +167,15 @@ def _ended_well(region: Region, folder: str | Path | None) -> bool:
 
 def _attempt(
     region: Region, reporter: Reporter, workers: Workers, folder: str | Path | None
-) -> Attempt:
+) -> LoggedRun:
     """Run one region; its error is put down in its log, and the others go on."""
     if region.job is None:
-        return Attempt(region.name, End.WRONG, error=region.problem)
+        return LoggedRun(region.name, End.WRONG, error=region.problem)
     reporter.note(f"{region.name}: {region.file}")
     log = RunLog(region.job, reporter, folder)
     with suppress(Exception), log:
         pipeline_of(region.job).run(region.job, log, workers=workers)
-    return Attempt(region.name, log.outcome, log.started, log.seconds, log.error, str(log))
+    return LoggedRun(region.name, log.outcome, log.started, log.seconds, log.error, str(log))
 
 
 #: States beside the ends of attempts.
@@ -183,7 +183,7 @@ NEVER, RUNNING, UNREADABLE = "never run", "running", "unreadable"
 
 
 @dataclass(frozen=True)
-class Standing:
+class RegionStatus:
     """How one region stands."""
 
     region: str
@@ -210,25 +210,25 @@ class Standing:
 
 def status_table(
     regions: Sequence[Region], folder: str | Path | None = None, now: datetime | None = None
-) -> list[Standing]:
+) -> list[RegionStatus]:
     """Tell how regions stand; nothing is changed or created, and no input is read."""
     now = now or datetime.now(UTC)
     return [_standing(region, folder, now) for region in regions]
 
 
-def _standing(region: Region, folder: str | Path | None, now: datetime) -> Standing:
+def _standing(region: Region, folder: str | Path | None, now: datetime) -> RegionStatus:
     if region.job is None:
-        return Standing(region.name, str(region.file), End.WRONG, error=region.problem)
+        return RegionStatus(region.name, str(region.file), End.WRONG, error=region.problem)
     try:
         return _of_store(region, region.job, folder, now)
     except InputError as error:
         state, problem = End.WRONG.value, str(error)
     except READ_ERRORS + paths.failures() as error:
         state, problem = UNREADABLE, f"its store or logs cannot be read: {error}"
-    return Standing(region.name, str(region.file), state, error=without_keys(problem))
+    return RegionStatus(region.name, str(region.file), state, error=without_keys(problem))
 
 
-def _of_store(region: Region, job: Job, folder: str | Path | None, now: datetime) -> Standing:
+def _of_store(region: Region, job: Job, folder: str | Path | None, now: datetime) -> RegionStatus:
     store = RegionStore(job.output.store)
     running = store.holder() is not None
     tried = read_runs(job, folder)
@@ -240,7 +240,7 @@ def _of_store(region: Region, job: Job, folder: str | Path | None, now: datetime
     checked = good.started if good else finished
     last = failed[0] if failed else good
     state = last.outcome if last else (End.DONE if frames else NEVER)
-    return Standing(
+    return RegionStatus(
         region.name,
         str(region.file),
         RUNNING if running else state,
@@ -254,9 +254,9 @@ def _of_store(region: Region, job: Job, folder: str | Path | None, now: datetime
     )
 
 
-def _until_good(tried: Iterable[Attempt]) -> tuple[list[Attempt], Attempt | None]:
+def _until_good(tried: Iterable[LoggedRun]) -> tuple[list[LoggedRun], LoggedRun | None]:
     """Split attempts, the newest first: those that failed since the last good one, and that."""
-    failed: list[Attempt] = []
+    failed: list[LoggedRun] = []
     for attempt in tried:
         if attempt.good:
             return failed, attempt

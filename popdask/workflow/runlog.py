@@ -169,7 +169,7 @@ class End(StrEnum):
 
 
 @dataclass(frozen=True)
-class Attempt:
+class LoggedRun:
     """One run of a region, however it has ended."""
 
     region: str
@@ -191,7 +191,7 @@ class Attempt:
         return self.outcome in (End.DONE, End.NOTHING)
 
 
-def read_runs(job: Job, folder: str | Path | None = None) -> Iterator[Attempt]:
+def read_runs(job: Job, folder: str | Path | None = None) -> Iterator[LoggedRun]:
     """Read the attempts at the region of a job, the newest first."""
     place = log_place(job, folder)
     for name in place.names():
@@ -200,13 +200,13 @@ def read_runs(job: Job, folder: str | Path | None = None) -> Iterator[Attempt]:
             yield found
 
 
-def _read(place: LogPlace, name: str) -> Attempt | None:
+def _read(place: LogPlace, name: str) -> LoggedRun | None:
     """Read one attempt; None for a single stage, or a log of which nothing is readable."""
     events = {line["event"]: line for line in _lines(place.read(name))}
     begin, end = events.get("begin"), events.get("end", {})
     if begin is None or "only" in begin:
         return None
-    return Attempt(
+    return LoggedRun(
         begin["region"],
         End(end.get("outcome", End.KILLED)),
         begin["time"],

@@ -148,14 +148,14 @@ def test_the_share_of_the_domain_is_that_of_the_frame(tmp_path, cells):
     memory=st.integers(GIB, 64 * GIB),
 )
 def test_what_is_proposed_fits(rows, edge, threads, memory):
-    job, crew = small_job(Path("nowhere")), Resources(1, threads, memory)
+    job, resources = small_job(Path("nowhere")), Resources(1, threads, memory)
     told = count(PIPELINE.stages, job, planned(job), Extent(18, rows, 50_000, edge))
-    advice = told.advice(crew)
-    assert (advice is None) == told.fits(crew)
-    proposed = told.proposed(crew)
+    advice = told.advice(resources)
+    assert (advice is None) == told.fits(resources)
+    proposed = told.proposed(resources)
     if proposed:
         assert count(PIPELINE.stages, job, planned(job), Extent(18, rows, 50_000, proposed)).fits(
-            crew
+            resources
         )
     if advice and proposed:
         assert f"chunks = {proposed}," in advice and proposed < edge
@@ -163,9 +163,9 @@ def test_what_is_proposed_fits(rows, edge, threads, memory):
 
 def test_where_no_chunk_fits_more_memory_is_proposed():
     told = Costs({"a": StageCost("a", memory=100)}, chunks=1, edge=10)
-    crew = Resources(1, 1, memory=BASE)
-    assert told.proposed(crew) is None
-    assert told.advice(crew).endswith("give each worker 0.8 GB")
+    resources = Resources(1, 1, memory=BASE)
+    assert told.proposed(resources) is None
+    assert told.advice(resources).endswith("give each worker 0.8 GB")
 
 
 def test_tasks_of_an_estimate_are_those_of_its_graph(tmp_path):
