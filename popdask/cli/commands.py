@@ -1,11 +1,4 @@
-"""The commands of operators.
-
-Arguments and options that several commands take.
-
-The commands of a population job's models: train, tune, evaluate and explain.
-
-The commands, one per verb of an operator.
-"""
+"""The commands, one per verb of an operator, and the arguments that several of them take."""
 
 from __future__ import annotations
 

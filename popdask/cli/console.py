@@ -1,10 +1,6 @@
-"""What the command line prints with, and how it ends in order.
+"""What the command line prints with: sizes, times and numbers in words, lines, complaints, tables.
 
-How sizes, times and numbers are told.
-
-What everything that is shown goes through: lines as they are, complaints, and tables.
-
-The end of a run in order: Ctrl-C and SIGTERM unwind it, and what is finished is kept.
+Ctrl-C and SIGTERM end a run in order: they unwind it, and what is finished is kept.
 """
 
 from __future__ import annotations
@@ -170,12 +166,8 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def stoppable(
     name: str, cluster: str, left: str = "what is finished is kept, run the job again to go on"
 ) -> Iterator[tuple[Reporter, Workers]]:
-    """Surround a run: what it is told of, where it gets workers, and an end in order on a signal.
-
-    Ctrl-C and SIGTERM unwind the run: workers end and the region is free when the process ends.
-    What it leaves is said then. A cluster that there cannot be is refused before anything is done.
-    """
-    check_cluster(cluster)
+    """Surround a run: what it is told of, where it gets workers, an end in order on a signal."""
+    check_cluster(cluster)  # before anything is done
     stop = _Stop()
     reporter = _AttentiveReporter(stop)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -22,18 +22,7 @@ SEED = 3
 
 
 def draw(folder: Path) -> World:
-    """Draw the demo's world and write its frames.
-
-    Parameters
-    ----------
-    folder
-        The frames go to ``folder/frames``.
-
-    Returns
-    -------
-    World
-        With its true labels and events.
-    """
+    """Draw the demo's world and write its frames."""
     world = moving_cities(seed=SEED)
     world.write(folder / "frames")
     return world
@@ -52,36 +41,14 @@ def job(folder: Path) -> CommunitiesJob:
 
 
 def compare(community: xr.DataArray, tracks: pd.DataFrame, world: World) -> pd.DataFrame:
-    """Count the true events of the world's cities that a run has found.
-
-    Parameters
-    ----------
-    community
-        The communities that were found, (time, y, x).
-    tracks
-        Their tracks.
-    world
-        The world that they were found in.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per kind of event: true, found, matched, recall, precision. A city's events are
-        those of its core, the community that holds most of the people of its densest cells; an
-        event may be one frame early or late.
-    """
+    """Count the true events of the world's cities that a run has found."""
+    # A city's events are those of its core, the community with most people of its densest cells.
     match = match_cities(community, world.labels, world.population["population"])
     return event_scores(city_events(tracks, match), world.truth, tolerance=1, times=[*world.times])
 
 
 def picture(outcome: CommunitiesResult, folder: Path) -> Path:
-    """Draw population, classes, communities and tracks of each frame.
-
-    Returns
-    -------
-    Path
-        ``folder/demo.png``.
-    """
+    """Draw population, classes, communities and tracks of each frame."""
     found = outcome.store.dataset()
     figure = maps.world_figure(
         found["population"],

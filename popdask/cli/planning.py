@@ -28,10 +28,7 @@ NARROW = 24
 
 
 def resources_of(spec: str) -> Resources:
-    """The workers that a run on a cluster would have; none are started.
-
-    Of a scheduler that is there, its workers are asked; of a queue, the file says what they are.
-    """
+    """The workers that a run on a cluster would have; none are started."""
     from popdask._cluster_file import read_spec
     from popdask.workflow.plan import Resources
 

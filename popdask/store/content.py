@@ -1,7 +1,5 @@
 """What a repository holds: checksums, files, groups.
 
-Checksums of what is stored: of frames of arrays, whatever their chunks, and of files.
-
 A frame's checksum is the sum, modulo 2^64, of a 64-bit hash of every cell's position and bits. A
 sum does not depend on its order, so neither does the checksum on the chunks; each chunk is hashed
 where it is. Cells without anything (NaN, or −1 in integers) add nothing. Damage goes unnoticed with
@@ -10,14 +8,9 @@ a probability of 2^-64; it is no protection against forgery, as SHA-256 of files
 The hash is the finalizer of splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom
 number generators").
 
-What lies in a repository beside arrays: files, tables and records.
-
-A file is an array of bytes in the group ``files``; a record is an attribute of ``provenance``.
-
-Datasets of other dimensions than the frames', such as cells: a group of the repository each.
-
-Like frames, a chunk is stored and hashed by one task, where it is, so that the checksum is that of
-what was computed.
+A file is an array of bytes in the group ``files``, a record an attribute of ``provenance``;
+datasets of other dimensions than the frames', such as cells, are a group each. Like frames, a chunk
+is stored and hashed by one task, where it is, so that the checksum is that of what was computed.
 """
 
 from __future__ import annotations

@@ -50,18 +50,7 @@ _GAP = (
 
 
 def coordinate_checksums(grid: xr.Dataset) -> dict[str, str]:
-    """Checksums of what says where and when the cells of a region lie, by name.
-
-    Parameters
-    ----------
-    grid : Dataset
-        With the coordinates ``time, y, x`` and a CRS.
-
-    Returns
-    -------
-    dict of str
-        SHA-256 in hexadecimal of ``time``, ``y``, ``x`` and ``crs``.
-    """
+    """Checksums of what says where and when the cells of a region lie, by name."""
     values = {axis: np.ascontiguousarray(grid[axis], np.float64) for axis in ("y", "x")}
     values["time"] = seconds_of(grid)
     sums = {name: hashlib.sha256(part.tobytes()).hexdigest() for name, part in values.items()}
@@ -172,25 +161,11 @@ def _walk(repository: icechunk.Repository) -> _Walk:
 def other_problems(
     repository: icechunk.Repository, files: Callable[[], Mapping[str, int]], *, whole: bool = True
 ) -> list[str]:
-    """Say what is lost or damaged of all but the last run's results, and what to do about each.
-
-    Parameters
-    ----------
-    repository : icechunk.Repository
-        All that its branches and tags reach is looked at.
-    files : callable
-        Lists the files that there are, by their names within the repository, with their bytes.
-    whole : bool, default True
-        Whether the last run's results are: bytes that are missing are then of earlier runs.
-
-    Returns
-    -------
-    list of str
-        Sentences without their full stops; none if all is well.
-    """
+    """Say what is lost or damaged of all but the last run's results, and what to do about each."""
     walk = _walk(repository)
     sizes = files()  # after the walk: a run may be adding to them
-    # Where snapshots or manifests are lost, what hangs on them is lost with them.
+    # Where the last run's results are whole, bytes that are missing are of earlier runs. Where
+    # snapshots or manifests are lost, what hangs on them is lost with them.
     lost = [*_lost_snapshots(walk), *_lost_manifests(walk, sizes)]
     lost = lost or [*_earlier_problems(repository)]
     return lost if lost or not whole else [*_unreadable(repository, sizes)]

@@ -1,19 +1,12 @@
 """Records of a repository: which stage owns what, its layout in time, runs, commits.
 
-Which results belong to which stages, as their records tell.
-
 A record names what was written with it: arrays by ``checksums``, files by ``sha256`` and groups by
 ``groups``. It belongs to the stage of its own name, or to the one that it names as ``of``.
 
-How the arrays of a region are laid out along time, and what changes with other times.
-
-What the commits of a region tell: the stages that were finished, and the runs.
-
-Changes of a repository's history, safe where answers of the server get lost.
-
-A server may do what a request asks, and the answer may be lost. Icechunk then asks again and is
-told that the branch has moved, or that the tag is there: by whom, it cannot know. A region has one
-writer at a time, so here what was done is compared with what was wanted.
+Changes of the history are safe where answers of the server get lost: a server may do what a request
+asks, and the answer may be lost. Icechunk then asks again and is told that the branch has moved, or
+that the tag is there: by whom, it cannot know. A region has one writer at a time, so here what was
+done is compared with what was wanted.
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
 """A region's repository as readers see it: arrays, tables, history; rollback and expiry.
 
-Which finished runs a region keeps, and which of them its readers see.
-
 A run is the snapshot that its tag names. Icechunk forgets snapshots by their age alone, which is
 enough: the runs that stay are the latest ones. Going back to an earlier run is a new entry of the
 history, so that the runs in between are kept, and can be gone back to as well.
-
-What the readers of a region see, in a few words.
-
-A region: what its readers see, and the door for the run that works on it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
 """What a run writes: arrays frame by frame, files and groups, a commit for each stage.
 
-Frames of lazy arrays, computed, stored and summed up by the workers.
-
 A chunk is stored and its checksum taken by one task, where the chunk is. The checksum is thus that
 of what was computed, not of what was stored, and tells later whether the two are the same.
-
-The unfinished state of a run: stages are written and committed one by one, then published.
 """
 
 from __future__ import annotations

@@ -65,27 +65,8 @@ def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
 def seam_notes(
     labels: xr.DataArray, reach: float, what: str, classes: xr.DataArray | None = None
 ) -> Iterator[str]:
-    """Say which groups are two because a global raster is cut there, frame by frame.
-
-    Labels are found on the plane of rows and columns, of which the first and the last column are
-    neighbours where they go around the Earth.
-
-    Parameters
-    ----------
-    labels : DataArray
-        Numbers of the groups, -1 where there is none, int (time, y, x).
-    reach : float
-        How far cells of one group may lie apart, in cells.
-    what : str
-        What the groups are called.
-    classes : DataArray, optional
-        What cells of one group have in common, on the same grid.
-
-    Yields
-    ------
-    str
-        A sentence without its full stop, for each frame that has such groups.
-    """
+    """Say which groups are two because a global raster is cut there, frame by frame."""
+    # Labels are found on the plane, of which the first and last column may be neighbours on Earth.
     if not goes_around(grid_of(labels)):
         return
     wide = max(1, int(reach))

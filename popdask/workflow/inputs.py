@@ -1,12 +1,7 @@
-"""What a run reads and puts on record: files, images, bands, and whom to credit.
+"""What a run reads and puts on record, without secrets: files, mosaics, bands, and whom to credit.
 
-What a run was made from and with: files, settings, versions, machine; and no secrets.
-
-The mosaics of a job: which files they are, whether they changed, and how they are opened.
-
-Further bands of a mosaic, from files of their own: buildings, elevation, night lights.
-
-Whom to credit for the files that a run has read: what is on record beside them, or in them.
+Bands of files of their own (buildings, elevation, night lights) come behind those of a mosaic.
+Credits are what is on record beside the files that a run has read, or in them.
 """
 
 from __future__ import annotations

@@ -1,18 +1,8 @@
-"""What operators ask of a region: status, verification, maintenance, the report.
+"""What operators ask of a region: how it stands, whether it is whole, maintenance, report, units.
 
-How a region stands: what its readers see, what is under way, and what a run would compute.
-
-Whether the finished results are still what was computed.
-
-The checksum of every frame of every array, that of every model, table and exported file, and what
-the product promises (the balance of people) are computed again from what is there, and compared
-with what was recorded when it was computed.
-
-Keeping a region in order: back to an earlier run, and old runs and logs away.
-
-The report of a job: what it shows, where it lies, and whom it credits.
-
-The classes of municipalities or other units by the people of a job.
+Verification computes again, from what is there, the checksum of every frame of every array, that of
+every model, table and exported file, and what the product promises (the balance of people), and
+compares with what was recorded when it was computed.
 """
 
 from __future__ import annotations

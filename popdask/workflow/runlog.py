@@ -225,35 +225,10 @@ def _lines(text: str) -> Iterator[dict[str, Any]]:
 
 
 class RunLog(Reporter):
-    """Writes the log of one attempt, and tells another reporter the same; a context.
+    """Writes the log of one attempt, and tells another reporter the same; a context."""
 
-    Parameters
-    ----------
-    job
-        The settings of the run.
-    reporter
-        Is told all that the log is told.
-    folder
-        As for `popdask.workflow.runlog.log_place`.
-    only
-        The stage that is computed alone, if it is not the whole job.
-
-    Attributes
-    ----------
-    name : str
-        Name of the log among those of the region.
-    started : str
-        ISO time, UTC, of the beginning.
-    outcome : End
-        How the attempt has ended.
-    error : str or None
-        Why, if it has not ended well; one sentence.
-
-    Notes
-    -----
-    What the context ends with is put down and goes on its way. A log that cannot be written, on a
-    full disk for example, is told of once, and the run goes on.
-    """
+    # What the context ends with is put down and goes on its way. A log that cannot be written, on a
+    # full disk for example, is told of once, and the run goes on.
 
     def __init__(
         self,
