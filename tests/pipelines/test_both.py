@@ -1,5 +1,7 @@
 """A communities job finds settlements, too, and its communities are told by their names."""
 
+import shutil
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -46,7 +48,8 @@ def finished(folder, tmp_path_factory):
 
 
 def test_the_settlements_are_those_of_a_settlements_job(finished, folder, tmp_path):
-    other = settlements.run(alone.job(folder, tmp_path / "alone.icechunk")).store
+    single = alone.job(folder, tmp_path / "alone.icechunk", output={"export": ()})
+    other = settlements.run(single).store
     names = ["population", "degurba", "settlement"]
     both, single = (store.dataset()[names].compute() for store in (finished.store, other))
     for name in names:
@@ -82,16 +85,18 @@ def test_both_are_exported_reported_and_verified(finished, folder):
 
 
 def test_an_appended_frame_costs_the_settlements_one_frame(folder, tmp_path):
-    store, few = tmp_path / "grown.icechunk", {"end": "2001"}
-    communities.run(job(folder, store, input=few))
-    outcome = communities.run(job(folder, store))
+    store, plain = tmp_path / "grown.icechunk", {"output": {"export": ()}}
+    communities.run(job(folder, store, input={"end": "2001"}, **plain))
+    outcome = communities.run(job(folder, store, **plain))
     stale = {stage.name: stage.stale for stage in outcome.plan}
     assert all(stale[name] == (2,) for name in stale if name.startswith("settlement")), stale
 
 
-def test_without_settlements_theirs_are_taken_away(folder, tmp_path):
-    store = tmp_path / "none.icechunk"
-    communities.run(job(folder, store))
+def test_without_settlements_theirs_are_taken_away(finished, folder, tmp_path):
+    store = shutil.copytree(finished.store.path, tmp_path / "none.icechunk")
+    shutil.copytree(
+        job(folder, finished.store.path).export_folder, job(folder, store).export_folder
+    )
     outcome = communities.run(job(folder, store, settlements={"find": False}))
     assert set(outcome.store.dataset().data_vars).isdisjoint({"degurba", "settlement"})
     assert set(outcome.communities["settlement"]) == {""}

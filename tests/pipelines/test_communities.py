@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -134,35 +135,41 @@ def test_a_reader_sees_the_last_finished_run_during_another(finished, frames, co
     assert store.unfinished()
 
 
-@pytest.mark.parametrize(("centering", "fresh"), [(0, "2 of 4 frames"), (-1, "1 of 4 frames")])
-def test_an_appended_frame_costs_what_depends_on_it(frames, tmp_path, centering, fresh):
-    settings = {"flow": {"centering": (0, 0, centering)}}
-    store = tmp_path / "append.icechunk"
+@pytest.fixture(scope="module", params=[0, -1], ids=["centred", "looking back"])
+def appended(request, frames, tmp_path_factory):
+    """A run of three frames, and one of all four in its store."""
+    settings = {"flow": {"centering": (0, 0, request.param)}}
+    store, diary = tmp_path_factory.mktemp("append") / "append.icechunk", Diary()
     first = communities.run(job(frames, store, input={"end": "2002"}, **settings))
     before = first.store.dataset().load()
-    diary = Diary()
     second = communities.run(job(frames, store, **settings), diary)
-    assert diary.stages["population"] == "1 of 4 frames"
-    assert diary.stages["flow"] == diary.stages["classes"] == fresh
-    assert not {"encoder", "classifier"} & set(diary.stages)
-    unchanged = 3 if centering == -1 else 2
-    after = second.store.dataset().load()
-    old = slice(0, unchanged)
-    xr.testing.assert_identical(after.isel(time=old), before.isel(time=old))
+    return SimpleNamespace(
+        centred=request.param == 0,
+        settings=settings,
+        first=first,
+        before=before,
+        second=second,
+        diary=diary,
+    )
+
+
+def test_an_appended_frame_costs_what_depends_on_it(appended):
+    stages, second = appended.diary.stages, appended.second
+    assert stages["population"] == "1 of 4 frames"
+    fresh = "2 of 4 frames" if appended.centred else "1 of 4 frames"
+    assert stages["flow"] == stages["classes"] == fresh
+    assert not {"encoder", "classifier"} & set(stages)
+    after, old = second.store.dataset().load(), slice(0, 2 if appended.centred else 3)
+    xr.testing.assert_identical(after.isel(time=old), appended.before.isel(time=old))
     assert len(second.balance) == 4 and second.communities["time"].is_monotonic_increasing
     assert second.store.table("links")["time"].nunique() == 3
 
 
-@pytest.mark.parametrize("centering", [0, -1])
-def test_tracks_keep_their_numbers_when_a_frame_is_appended(frames, tmp_path, centering):
-    settings = {"flow": {"centering": (0, 0, centering)}}
-    store = tmp_path / "append.icechunk"
-    first = communities.run(job(frames, store, input={"end": "2002"}, **settings))
-    labels = first.store.dataset()["community"].load()
-    second = communities.run(job(frames, store, **settings))
+def test_tracks_keep_their_numbers_when_a_frame_is_appended(appended):
+    first, second, labels = appended.first, appended.second, appended.before["community"]
     key = ["time", "community", "track"]
     before, after = (run.tracks[key].drop_duplicates() for run in (first, second))
-    settled = before[before["time"] < "2002" if centering == 0 else before["time"] < "2003"]
+    settled = before[before["time"] < "2002" if appended.centred else before["time"] < "2003"]
     assert len(settled.merge(after)) == len(settled)
     # The frame labelled anew: most of its people are where they were, in the tracks they were in.
     relabelled = second.store.dataset()["community"].sel(time="2002").squeeze().values
@@ -326,21 +333,17 @@ def test_held_classes_are_those_of_the_verb(finished):
         assert (stored["classes"] == classes).all() == same
 
 
-@pytest.mark.parametrize("centering", [0, -1])
-def test_an_appended_frame_gives_what_all_frames_at_once_give(frames, tmp_path, centering):
+def test_an_appended_frame_gives_what_all_frames_at_once_give(appended, frames, tmp_path):
     """But for numbers and models: the models are those of the first run, in both."""
-    settings = {"flow": {"centering": (0, 0, centering)}}
-    store, again = tmp_path / "append.icechunk", tmp_path / "again.icechunk"
-    communities.run(job(frames, store, input={"end": "2002"}, **settings))
-    communities.run(job(frames, store, **settings))
-    shutil.copytree(store, again)
+    store = appended.second.store.path
+    again = shutil.copytree(store, tmp_path / "again.icechunk")
     every = ("flow", "classes", "communities", "summary", "links", "tracks")
     repository = RegionStore(again).repository()
     session = repository.writable_session("work")
     records = read_records(session.store)
     write_records(session.store, {k: v for k, v in records.items() if k not in every})
     session.commit("forget")
-    anew = communities.run(job(frames, again, **settings)).store
+    anew = communities.run(job(frames, again, **appended.settings)).store
     one, other = RegionStore(store), anew
     xr.testing.assert_identical(one.dataset().load(), other.dataset().load())
     for name in ("links", "link_ends"):

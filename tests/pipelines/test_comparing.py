@@ -89,9 +89,9 @@ def test_a_table_is_judged_by_the_threshold_of_the_run(settings, truth, tmp_path
         update={"estimate": settings.estimate.model_copy(update={"threshold": 0.9})}
     )
     for one in (settings, later):  # what the run was made with counts, not what the file says now
-        scores = rows_of(compare([one], [table], tmp_path / "out")[0], "others")
+        scores = rows_of(compare([one], [table])[0], "others")
         assert scores.loc[DATES[1], "matthews"] == 1
-    assert compare([], [table], tmp_path / "out")[0]["matthews"].eq(0).all()  # by 0.5: nobody
+    assert compare([], [table])[0]["matthews"].eq(0).all()  # by 0.5: nobody
 
 
 def test_a_table_that_fits_no_set_is_refused_and_told_why(settings, truth, tmp_path):

@@ -22,6 +22,14 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def plain(finished, tmp_path_factory):
+    """The store of a run without exports, which tests copy."""
+    store = tmp_path_factory.mktemp("plain") / "plain.icechunk"
+    communities.run(small.job(finished, store))
+    return store
+
+
 def planned(job):
     """What stages are to be computed, and what they took before."""
     costs = communities.PIPELINE.costs(job, communities.plan(job))
@@ -55,10 +63,10 @@ def test_the_time_is_in_proportion_to_what_there_is_to_do(finished):
     assert longer["flow"] == told["flow"]
 
 
-def test_a_run_of_this_store_goes_before_those_beside_it(finished, tmp_path):
+def test_a_run_of_this_store_goes_before_those_beside_it(finished, plain, tmp_path):
     beside, own = tmp_path / "beside.icechunk", tmp_path / "own.icechunk"
     shutil.copytree(finished / "small.icechunk", beside)
-    communities.run(small.job(finished, own))
+    shutil.copytree(plain, own)
     job = small.job(finished, own, flow={"iterations": 50}, output={"export": ["cog"]})
     costs, measured = planned(job)
     assert measured.pop("export").store == str(beside)
@@ -66,13 +74,12 @@ def test_a_run_of_this_store_goes_before_those_beside_it(finished, tmp_path):
     assert set(measured) == set(costs.stages) - {"export"}
 
 
-def test_jobs_of_another_kind_and_damaged_stores_do_not_count(finished, tmp_path):
+def test_jobs_of_another_kind_and_damaged_stores_do_not_count(finished, plain, tmp_path):
     job = small.job(finished, tmp_path / "mine.icechunk")
     dots.write_world(tmp_path)
     beside = dots.job(tmp_path, tmp_path / "dots.icechunk", output={"export": ["cog"]})
     population.run(beside)
-    damaged = tmp_path / "damaged.icechunk"
-    communities.run(small.job(finished, damaged))
+    damaged = shutil.copytree(plain, tmp_path / "damaged.icechunk")
     for file in (damaged / "snapshots").iterdir():
         file.write_bytes(b"")
     assert planned(job)[1] == {}
@@ -90,9 +97,8 @@ def test_the_command_tells_the_time_and_the_run_or_that_there_is_none(finished, 
     assert not (finished / "new.icechunk").exists()
 
 
-def test_the_run_counts_that_had_about_as_much_to_do(finished, tmp_path):
-    job = small.job(finished, tmp_path / "own.icechunk")
-    communities.run(job)
+def test_the_run_counts_that_had_about_as_much_to_do(finished, plain, tmp_path):
+    job = small.job(finished, shutil.copytree(plain, tmp_path / "own.icechunk"))
     communities.run(small.job(finished, job.output.store, flow={"iterations": 4000}))
     jobs = [small.job(finished, job.output.store, flow={"iterations": n}) for n in (50, 3900)]
     few, many = (planned(one)[1]["flow"] for one in jobs)

@@ -1,5 +1,7 @@
 """The flows of a job: the first work's by default, coarse to fine on request, and in the links."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,6 +46,16 @@ def test_several_scales_bring_their_own_defaults():
     assert flow(**FAR, iterations=4, alpha=7) == (4, 7.0)
 
 
+@pytest.fixture(scope="module")
+def chunked(frames, tmp_path_factory):
+    """Two stores of the same, in one chunk and in several, of which links are computed anew."""
+    folder = tmp_path_factory.mktemp("chunked")
+    chunks = {"one": "auto", "parts": 20}
+    for name, edge in chunks.items():
+        run(frames, folder / name, input={"chunks": edge})
+    return {name: (folder / name, {"chunks": edge}) for name, edge in chunks.items()}
+
+
 @pytest.mark.parametrize(
     ("links", "ways"),
     [
@@ -52,9 +64,12 @@ def test_several_scales_bring_their_own_defaults():
     ],
 )
 def test_links_that_follow_a_flow_are_those_of_the_verb_in_any_chunks(
-    frames, tmp_path, links, ways
+    frames, chunked, tmp_path, links, ways
 ):
-    one = run(frames, tmp_path / "one.icechunk", links=links)
+    one, parts = (
+        run(frames, shutil.copytree(store, tmp_path / store.name), links=links, input=chunks)
+        for store, chunks in chunked.values()
+    )
     found, arrays = one.table("links"), one.dataset()
     people = arrays["population"]
     flows = {
@@ -64,7 +79,6 @@ def test_links_that_follow_a_flow_are_those_of_the_verb_in_any_chunks(
     verb, _ = compare_frames(arrays["community"], people, **flows, **options)
     pd.testing.assert_frame_equal(found, verb)
     assert len(found) and (links["rule"] != "direction" or found["similarity"].dtype == float)
-    parts = run(frames, tmp_path / "parts.icechunk", links=links, input={"chunks": 20})
     xr.testing.assert_identical(parts.dataset()["community"].load(), arrays["community"].load())
     pd.testing.assert_frame_equal(found, parts.table("links"))
 
