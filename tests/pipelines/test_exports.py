@@ -52,11 +52,10 @@ def finished(frames, tmp_path_factory):
 
 @pytest.fixture
 def copy(finished, frames, tmp_path):
-    """The same elsewhere: the store is copied, and the exports are written there."""
+    """The same elsewhere."""
     shutil.copytree(finished.output.store, tmp_path / "small.icechunk")
-    copied = settings(frames, tmp_path / "small.icechunk", end="2002")
-    communities.run(copied)
-    return copied
+    shutil.copytree(finished.export_folder, tmp_path / "small")
+    return settings(frames, tmp_path / "small.icechunk", end="2002")
 
 
 def test_rasters_open_in_the_colours_of_the_figures(finished):
