@@ -19,7 +19,7 @@ Figures as files: a reader sees the old one or the new one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -145,6 +145,11 @@ def year(time: Any) -> str:
     if not isinstance(time, np.datetime64) and np.asarray(time).dtype.kind != "M":
         return "" if time is None else str(time)
     return time_text(time).removesuffix("-01-01")
+
+
+def period(labels: Iterable[str]) -> str:
+    """Say what frames are, by their labels: years, or else frames."""
+    return "year" if all(label.isdigit() and len(label) == 4 for label in labels) else "frame"
 
 
 def when(raster: xr.DataArray) -> str:

@@ -28,7 +28,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from popdask.plot.panels import By, block_size, reduced, shrink
-from popdask.plot.style import CLASSES, NO_DATA, NOBODY, Grid
+from popdask.plot.style import CLASSES, NO_DATA, NOBODY, Grid, period
 
 MOST_CELLS = 4_000_000  # of a frame; phones refuse larger canvases than 16 million
 LEVELS = 6
@@ -215,7 +215,13 @@ def layer_setup(layer: Layer, maps: Overview, cell: str) -> dict[str, Any]:
 
 def layer_key(layer: Layer, maps: Overview, cell: str) -> dict[str, Any]:
     """Say how the page explains a layer's colours, on cells of a size."""
-    key: dict[str, Any] = {"name": layer.name, "title": layer.title, "ticks": [], "chips": []}
+    key: dict[str, Any] = {
+        "name": layer.name,
+        "title": layer.title,
+        "ticks": [],
+        "chips": [],
+        "none": layer.none,
+    }
     key["note"] = layer.note.replace("{cell}", cell)
     if layer.kind == "amount":
         key["ticks"] = _ticks(*_ends(layer, maps), linear=layer.linear)
@@ -240,7 +246,7 @@ def map_table(layers: Sequence[Layer], maps: Overview, span: Sequence[str]) -> d
         for label, frame in zip(span, maps.frames[layer.name], strict=True)
     ]
     return {
-        "head": ("layer", "frame", "cells of the map", "coloured", "most, or kinds"),
+        "head": ("layer", period(span), "cells of the map", "coloured", "most, or kinds"),
         "rows": rows,
     }
 

@@ -30,7 +30,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from popdask.io.paths import write_text
-from popdask.plot.style import INK, MAIN_COLOUR
+from popdask.plot.style import INK, MAIN_COLOUR, period
 from popdask.report import page, plots
 from popdask.report.maps import (
     Content,
@@ -316,6 +316,8 @@ def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overvi
         layers=[layer_key(layer, maps, cell) for layer in content.layers],
         map_table=map_table(content.layers, maps, content.times),
         labels=content.times,
+        period=period(content.times),
+        counted="population" in maps.frames,
         frames=layer_elements(maps.frames),
         setup=inline_json(_setup(content, maps, cell)),
         **filling,
@@ -327,6 +329,7 @@ def _setup(content: Content, maps: Overview, cell: str) -> dict[str, Any]:
     grid = content.grid
     return {
         "labels": content.times,
+        "period": period(content.times),
         "milliseconds": content.milliseconds,
         "layers": [layer_setup(layer, maps, cell) for layer in content.layers],
         "frames": {

@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from popdask.blocks.sums import LabelSums, frames_of, sum_frames, tabulate, to_fixed
-from popdask.plot.style import Grid, year
+from popdask.plot.style import Grid, period, year
 from popdask.report import plots, tables
 from popdask.report.maps import Content, Layer
 from popdask.report.plots import LANES, timeline_plots, timeline_tables
@@ -24,6 +24,10 @@ from popdask.store.repository import RegionStore
 from popdask.tracking.describe import data_gaps
 from popdask.tracking.tracks import split_off
 
+_MARKS = (
+    " A mark stands in its middle, the larger the more people; the line behind it is the way that "
+    "the middle has gone, and grey lines come from those that it came from."
+)
 INHABITANTS = Layer(
     "population",
     "Population",
@@ -37,21 +41,25 @@ SETTLEMENTS = Layer(
     "Settlements",
     "places",
     "Neighbouring cells of 1 km that are densely lived in make a settlement. It has the colour of "
-    "its track, the same in every frame, and it is the fuller the more people live in a cell.",
+    "its track, the same in every frame, and it is the fuller the more people live in a cell."
+    + _MARKS,
+    none="outside settlements",
 )
 CENTRES = Layer(
     "urban_centre",
     "Urban centres",
     "places",
     "The dense core of a city, with 50,000 people or more, as the Degree of Urbanisation defines "
-    "it, in the colour of its track.",
+    "it, in the colour of its track." + _MARKS,
+    none="outside urban centres",
 )
 COMMUNITIES = Layer(
     "community",
     "Communities",
     "places",
     "Neighbouring cells of one class make a community. It has the colour of its track, the same in "
-    "every frame, and it is the fuller the more people live in a cell.",
+    "every frame, and it is the fuller the more people live in a cell." + _MARKS,
+    none="outside communities",
 )
 _SIZES = (5_000, 20_000, 50_000, 100_000, 500_000)
 
@@ -205,53 +213,57 @@ def _lead(span: list[str], first: Followed) -> str:
     years = span[0] if len(span) == 1 else f"{span[0]}–{span[-1]}"
     return (
         f"{first.many.capitalize()} found in gridded population data, {years}, in {len(span)} "
-        f"frames, and followed through time as {len(first.colours):,} tracks."
+        f"{period(span)}s, and followed through time as {len(first.colours):,} tracks."
     )
 
 
 def _numbers(
     region: RegionStore, branch: str, balance: pd.DataFrame, found: xr.Dataset
 ) -> list[dict[str, str]]:
-    now, people = year(balance["time"].to_numpy()[-1]), balance["raster"].iloc[-1]
-    numbers = [{"what": f"people in {now}", "value": f"{people:,.0f}"}]
+    """What a mayor asks first; of communities only their number where settlements lead."""
+    first, last = balance.iloc[0], balance.iloc[-1]
+    now = year(balance["time"].to_numpy()[-1])
+    told = {f"people in {now}": f"{last['raster']:,.0f}"}
+    if len(balance) > 1 and first["raster"]:
+        since = year(balance["time"].to_numpy()[0])
+        told[f"people since {since}"] = f"{last['raster'] / first['raster'] - 1:+.1%}"
     if "settlement" in found:
-        numbers += _settlement_numbers(region, branch, balance)
+        told |= _settlement_numbers(region, branch, last, now)
     if "community" in found:
-        numbers += _community_numbers(region, branch, balance)
-    return numbers
+        told |= _community_numbers(region, branch, last, now, alone="settlement" not in found)
+    return [{"what": what, "value": value} for what, value in told.items()]
 
 
 def _settlement_numbers(
-    region: RegionStore, branch: str, balance: pd.DataFrame
-) -> list[dict[str, str]]:
-    last, now = balance.iloc[-1], year(balance["time"].to_numpy()[-1])
+    region: RegionStore, branch: str, last: pd.Series, now: str
+) -> dict[str, str]:
     described = region.table("settlements", branch)
     there = described[described["time"] == last["time"]]
     kinds, events = there["kind"].value_counts(), region.table("settlement_tracks", branch)["event"]
     share = there["population"].sum() / last["raster"] if last["raster"] else 0.0
-    told = {"of them live in settlements": f"{share:.1%}"}
+    told = {"of the people live in settlements": f"{share:.1%}"}
     for one, many in (("city", "cities"), ("town", "towns"), ("village", "villages")):
-        found = kinds.get(one, 0)
-        told[f"{one if found == 1 else many} in {now}"] = f"{found:,}"
-    told["times settlements merged"] = f"{(events == 'merge').sum():,}"
-    return [{"what": what, "value": value} for what, value in told.items()]
+        if count := kinds.get(one, 0):
+            told[f"{one if count == 1 else many} in {now}"] = f"{count:,}"
+    return told | {"times settlements merged": f"{(events == 'merge').sum():,}"}
 
 
 def _community_numbers(
-    region: RegionStore, branch: str, balance: pd.DataFrame
-) -> list[dict[str, str]]:
-    last, now = balance.iloc[-1], year(balance["time"].to_numpy()[-1])
+    region: RegionStore, branch: str, last: pd.Series, now: str, *, alone: bool
+) -> dict[str, str]:
     communities, tracks = (region.table(name, branch) for name in ("communities", "tracks"))
+    number = {f"communities in {now}": f"{(communities['time'] == last['time']).sum():,}"}
+    if not alone:
+        return number
     share = last["inside"] / last["raster"] if last["raster"] else 0.0
     pieces = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
-    told = {
-        "of them live in communities": f"{share:.1%}",
-        f"communities in {now}": f"{(communities['time'] == last['time']).sum():,}",
+    return {
+        "of the people live in communities": f"{share:.1%}",
+        **number,
         "tracks of communities": f"{tracks['track'].nunique():,}",
         "times a part split off": f"{pieces:,}",
         "times communities merged": f"{(tracks['event'] == 'merge').sum():,}",
     }
-    return [{"what": what, "value": value} for what, value in told.items()]
 
 
 def _classes(last: xr.Dataset) -> Layer:
@@ -262,6 +274,7 @@ def _classes(last: xr.Dataset) -> Layer:
         "Kinds of places: cells of a class have like surroundings, in how many people live "
         f"there and how that changes. Means are those of {year(last['time'].values)}.",
         one="class",
+        none="in no class",
         meanings=_class_means(last),
     )
 
@@ -302,7 +315,7 @@ def _balance(balance: pd.DataFrame, span: list[str], one: str, many: str) -> dic
         "were counted apart from the raster, and add up to it exactly in every frame."
     )
     head: tuple[str, ...]
-    head = ("frame", f"in {many}", "outside", "together", "in the raster", "difference")
+    head = (period(span), f"in {many}", "outside", "together", "in the raster", "difference")
     if "missing" in balance and balance["missing"].any():  # an older run has not counted
         rows = _with(rows, [f"{share:.1%}" for share in balance["missing"]])
         note, head = " ".join([note, *_sentences(balance)]), (*head, "cells without data")

@@ -36,7 +36,7 @@ from bokeh.models import (
     WheelZoomTool,
 )
 
-from popdask.plot.style import INK, Grid
+from popdask.plot.style import INK, Grid, period
 from popdask.report.tables import Columns
 from popdask.tracking.tracks import split_off
 
@@ -324,7 +324,7 @@ def timeline_tables(communities: Columns, events: Columns, span: list[str]) -> d
     ]
     head = ("track", "followed", "people, first", "people, last", "a part of a split", "merged")
     return {
-        "events": {"head": ("frame", *EVENT_WORDS.values()), "rows": rows},
+        "events": {"head": (period(span), *EVENT_WORDS.values()), "rows": rows},
         "lanes": {"head": head, "rows": lives},
     }
 
@@ -349,6 +349,7 @@ def _count_plot(news: pd.DataFrame, times: np.ndarray, layer: str) -> Any:
                     color=list(EVENTS.values()), line_alpha=0, hatch_pattern=HATCHES,
                     hatch_color="#ffffff", legend_label=list(EVENT_WORDS.values()))  # fmt: skip
     plot.y_range.start = 0
+    plot.yaxis.ticker = BasicTicker(desired_num_ticks=4, min_interval=1)
     rows = [(words, f"@{event}") for event, words in EVENT_WORDS.items()]
     plot.add_tools(hover([("", "@time{%F}"), *rows], mode="mouse"))
     legend_above(plot)

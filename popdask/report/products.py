@@ -121,6 +121,7 @@ def _grouping(name: str) -> Layer:
         "Cells of a colour look alike. HDBSCAN leaves cells out that are like no others; KMeans "
         "puts every cell into one of a number of groups.",
         one="group",
+        none="in no group",
         palette=GROUPS,
     )
 

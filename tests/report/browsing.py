@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 DESK = {"viewport": {"width": 1280, "height": 900}}
+NIGHT = {**DESK, "color_scheme": "dark"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 TOLD = ("error", "warning")
 PATIENCE = 60_000  # milliseconds; a busy machine is slow
@@ -24,3 +25,20 @@ def opened(browser, path, **how):
     elsewhere = [url for url in asked if not url.startswith(("data:", "blob:"))]
     assert elsewhere == [path.as_uri()]
     context.close()
+
+
+def findings(axe, page):
+    """What axe says of a page with all that can be opened open: rule and element."""
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    told = axe.run(page).response
+    assert len(told["passes"]) > 15
+    return [(one["id"], node["html"][:120]) for one in told["violations"] for node in one["nodes"]]
+
+
+def without_table(page):
+    """The pictures that have no table beside them."""
+    return page.evaluate("""() => [...document.querySelectorAll('#plot-map, .plot, figure')]
+      .filter((picture) => {
+        const around = picture.closest('figure, aside, .beside > div, .alone > div, section');
+        return around.querySelectorAll('details table tbody tr').length === 0;
+      }).map((picture) => picture.id || picture.textContent.slice(0, 60))""")

@@ -9,16 +9,10 @@ from popdask.report import write_report
 from popdask.report.tables import figure_table
 from popdask.workflow import settlements
 from tests.pipelines.small import small_world
-from tests.report.browsing import DESK, PHONE, opened
+from tests.report.browsing import DESK, NIGHT, PHONE, findings, opened, without_table
 from tests.report.reading import Page
 
-NIGHT = {**DESK, "color_scheme": "dark"}
 WAYS = pytest.mark.parametrize("how", [DESK, NIGHT, PHONE], ids=["desk", "night", "phone"])
-
-
-@pytest.fixture(scope="module")
-def axe():
-    return pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +29,6 @@ def of_settlements(tmp_path_factory):
     settings["output"] = {"store": str(folder / "towns.icechunk")}
     store = settlements.run(SettlementsJob.model_validate(settings)).store
     return write_report(store, folder / "towns_report.html")
-
-
-def findings(axe, page):
-    """What axe says of a page with all that can be opened open: rule and element."""
-    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-    told = axe.run(page).response
-    assert len(told["passes"]) > 15
-    return [(one["id"], node["html"][:120]) for one in told["violations"] for node in one["nodes"]]
 
 
 @WAYS
@@ -71,12 +57,7 @@ def test_every_picture_has_a_table(browser, with_pictures):
         page.wait_for_selector("#chosen:not([hidden])")
         pictures = page.locator("#plot-map, .plot, figure")
         assert pictures.count() > 8
-        missing = page.evaluate("""() => [...document.querySelectorAll('#plot-map, .plot, figure')]
-          .filter((picture) => {
-            const around = picture.closest('figure, aside, .beside > div, section');
-            return around.querySelectorAll('details table tbody tr').length === 0;
-          }).map((picture) => picture.id || picture.textContent.slice(0, 60))""")
-        assert missing == []
+        assert without_table(page) == []
 
 
 def test_the_map_in_numbers_is_what_is_drawn(written, region):

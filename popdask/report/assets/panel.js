@@ -1,14 +1,18 @@
 "use strict";
 // What is said of the settlement or community that somebody picked.
 
+let period = "frame"; // or "year", where each frame is one
+
 const TOLD = {
-  appear: "It appears in this frame.",
-  grow: "It has grown since the frame before, beyond the job's threshold and the noise of counts.",
-  shrink: "It has shrunk since the frame before, beyond the job's threshold and the noise of counts.",
-  split: "It is a part of one that split.",
-  merge: "Several merged into it.",
-  vanish: "It is seen here for the last time.",
+  appear: () => `It appears in this ${period}.`,
+  grow: () => `It has grown since the ${period} before, beyond the job's threshold and the noise of counts.`,
+  shrink: () => `It has shrunk since the ${period} before, beyond the job's threshold and the noise of counts.`,
+  split: () => "It is a part of one that split.",
+  merge: () => "Several merged into it.",
+  vanish: () => "It is seen here for the last time.",
 };
+const HAPPENED = {appear: "appeared", grow: "grew", shrink: "shrank", split: "split", merge: "merged",
+  vanish: "vanished"};
 const DIRECTIONS = ["north", "north-east", "east", "south-east", "south", "south-west", "west",
   "north-west"];
 
@@ -38,15 +42,15 @@ function rankings(place, world, frame, least) {
   const from = `of ${count(floor)} people or more, per year`;
   place.replaceChildren(
     ...list(`Largest in ${labels[frame]}`, world.ranked(frame, (row) => row.people, least, 8), (row) => count(row.people)),
-    ...list(`Growing fastest since their first frame, ${from}`,
+    ...list(`Growing fastest since their first ${period}, ${from}`,
       world.ranked(frame, rate, floor, 8).filter((row) => row.rate > 0), (row) => signed(row.rate)),
-    ...list(`Shrinking fastest since their first frame, ${from}`,
+    ...list(`Shrinking fastest since their first ${period}, ${from}`,
       world.ranked(frame, fall, floor, 5).filter((row) => row.rate < 0), (row) => signed(row.rate)),
   );
 }
 
 function facts(row, factor) {
-  const speed = (row.velocity ?? null) === null ? "not known in its first frame"
+  const speed = (row.velocity ?? null) === null ? `not known in its first ${period}`
     : `${decimals(row.velocity, 2)} km per year${direction(row.heading)}`;
   const told = [
     ["people", count(row.people)],
@@ -56,7 +60,7 @@ function facts(row, factor) {
     ...(row.settlement ? [["in the settlement", row.settlement]] : []),
     ...(row.name === undefined ? [["moves", speed]]
       : [["kind", row.kind], ["growth", `${signed(row.growth)} per year`],
-        ["since its first frame", `${signed(row.rate)} per year`]]),
+        [`since its first ${period}`, `${signed(row.rate)} per year`]]),
   ];
   return make("dl", {}, ...told.flatMap(([name, text]) =>
     [make("dt", {}, name), make("dd", {"data-fact": name}, text)]));
@@ -66,7 +70,7 @@ function relatives(title, found, labels, none) {
   const sorted = [...found].sort((one, other) => other.people - one.people);
   const items = sorted.map(({row, people}) => make("li", {},
     make("a", {href: anchor(row, labels)}, `${nameOf(row)} of ${labels[row.frame]}`),
-    make("span", {class: "quiet"}, ` track ${row.track}, ${count(people)} people in common`)));
+    make("span", {class: "quiet"}, `${row.name ? "" : ` track ${row.track},`} ${count(people)} people in common`)));
   return make("section", {class: "relatives"}, make("h4", {}, title),
     items.length ? make("ul", {}, ...items) : make("p", {class: "quiet"}, none));
 }
@@ -86,11 +90,11 @@ function describe(place, row, track, world, frame) {
   const lastFrame = frame === labels.length - 1;
   place.replaceChildren(
     make("h3", {}, `${row.name ?? `Community ${row.community}`} of ${labels[frame]}`),
-    make("p", {class: "quiet"}, [span, ...row.events.map((event) => TOLD[event])].join(" ")),
+    make("p", {class: "quiet"}, [span, ...row.events.map((event) => TOLD[event]())].join(" ")),
     facts(row),
-    relatives("Parents", row.parents, labels,
-      frame === 0 ? "The first frame has none." : "None: it is new."),
-    relatives("Children", row.children, labels,
-      lastFrame ? "The last frame has none." : "None: it ends here."),
+    relatives("Came from", row.parents, labels,
+      frame === 0 ? `Not known: it is the first ${period}.` : "Nothing: it is new."),
+    relatives("Became", row.children, labels,
+      lastFrame ? `Not known: it is the last ${period}.` : "Nothing: it ends here."),
   );
 }

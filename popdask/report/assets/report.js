@@ -12,6 +12,7 @@ const report = (() => {
   const tables = {}, worlds = {};
 
   async function start() {
+    period = setup.period;
     theme = readTheme();
     const data = await unpackJson($("tables").textContent);
     followed.forEach(({name}, i) => { worlds[name] = new World(data[name], labels, i === 0 ? null : name); });
@@ -28,6 +29,8 @@ const report = (() => {
     for (const range of [plot.x_range, plot.y_range]) {
       for (const end of ["start", "end"]) range.properties[end].change.connect(look);
     }
+    // On a phone years stand closer than their labels are wide.
+    for (const name of charts) bokeh.get_model_by_name(name).below[0].ticker.desired_num_ticks = innerWidth < 600 ? 3 : 6;
     wire();
     writeInInk();
     follow();
@@ -339,7 +342,7 @@ const report = (() => {
     };
     const moves = life.some((row) => row.velocity !== undefined);
     $("curve-numbers").replaceChildren(plainTable(
-      ["frame", "people", "area, km²", ...(moves ? ["velocity, km per year"] : [])],
+      [period, "people", "area, km²", ...(moves ? ["velocity, km per year"] : [])],
       life.map((row) => [labels[row.frame], count(row.people), decimals(row.area, 1),
         ...(moves ? [decimals(row.velocity ?? null, 2)] : [])])));
     for (const name of ["people", "area", "velocity"]) {
@@ -370,15 +373,15 @@ const report = (() => {
       number("people", (row) => row.people, (row) => count(row.people)),
       ...(world.settled ? [{title: "in the settlement", value: (row) => row.settlement, text: (row) => row.settlement}] : []),
       ...(named ? [number("growth per year", (row) => row.growth, (row) => signed(row.growth)),
-        number("per year since its first frame", (row) => row.rate, (row) => signed(row.rate))] : []),
+        number(`per year since its first ${period}`, (row) => row.rate, (row) => signed(row.rate))] : []),
       number("area, km²", (row) => row.area, (row) => decimals(row.area, 1)),
       number("people per km²", (row) => row.people / row.area, (row) => count(row.people / row.area)),
       ...(named ? [] : [number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2))]),
-      {title: "what happened", value: (row) => row.events.join(", "), text: (row) => row.events.join(", ")},
+      {title: "what happened", value: (row) => row.events.join(", "), text: (row) => row.events.map((event) => HAPPENED[event]).join(", ")},
     ], {pick, word: many, sort: 2});
     tables.events = new Table($("table-events"), [
-      {title: "frame", value: (row) => row.frame, text: (row) => labels[row.frame]},
-      {title: "what happened", value: (row) => row.event, text: (row) => row.event},
+      {title: period, value: (row) => row.frame, text: (row) => labels[row.frame]},
+      {title: "what happened", value: (row) => row.event, text: (row) => HAPPENED[row.event]},
       ...(named ? [] : [number("track", (row) => row.track, (row) => String(row.track))]),
       called,
       number("people", (row) => row.people, (row) => count(row.people)),
@@ -400,6 +403,8 @@ const report = (() => {
       ? document.documentElement.dataset.theme === "dark"
       : matchMedia("(prefers-color-scheme: dark)").matches;
     const {ramp, noData, nobody} = setup.themes[dark ? "dark" : "light"];
+    document.documentElement.style.setProperty("--nobody", nobody);
+    document.documentElement.style.setProperty("--unknown", noData);
     return {dark, ramp: ramp.map(rgb), noData: rgb(noData), nobody: rgb(nobody)};
   }
 
