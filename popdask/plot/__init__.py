@@ -28,8 +28,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "agreement_figure",
             "error_map_figure",
             "gradcam_figure",
+            "relative_error_figure",
             "scene_map_figure",
             "scene_plot_figure",
+            "spread_figure",
         ],
         "maps": [
             "change_figure",

@@ -25,6 +25,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from popdask.errors import InputError
 from popdask.io.grids import describe_grid, grid_of, same_grid
@@ -37,6 +38,7 @@ from popdask.plot.style import (
     CLASSES,
     COUNT,
     INK,
+    MAIN_COLOUR,
     NO_DATA,
     PEOPLE,
     STYLE,
@@ -80,9 +82,7 @@ def agreement_figure(
     >>> [axes.get_title("left") for axes in agreement_figure(table).axes[:2]]
     ['3 cells, R² 0.81', 'logarithmic']
     """
-    if lacking := {"prediction", "truth"} - set(predictions):
-        raise InputError(f"predictions has no column {' and no '.join(sorted(lacking))}; add it")
-    known = predictions[["prediction", "truth"]].astype(float).dropna()
+    known = _known(predictions)
     scores = count_scores(known["prediction"], known["truth"])
     with rc_context(STYLE):
         figure = ShownFigure((2 * size + 0.6, size + 0.3), layout=panels.layout())
@@ -179,12 +179,7 @@ def error_map_figure(
     >>> error_map_figure(truth * 1.1, truth).axes[0].get_title("left")
     'error of the estimate: +10.0% of the people'
     """
-    if not same_grid(grid_of(population), grid_of(truth)):
-        raise InputError(
-            f"the estimate has {describe_grid(grid_of(population))} but the truth "
-            f"{describe_grid(grid_of(truth))}; one grid was expected: bring the truth to it"
-        )
-    grid = Grid.of(population)
+    grid = _common_grid(population, truth)
     error = population.data - truth.data
     error, people = dask.compute(shrink(error, max_cells, "sum"), shrink(truth, max_cells, "sum"))
     most = float(np.nanmax(np.abs(error), initial=0)) or 1.0
@@ -213,7 +208,167 @@ def error_map_figure(
     return figure
 
 
+def _common_grid(population: xr.DataArray, truth: xr.DataArray) -> Grid:
+    """The grid of an estimate and of its truth."""
+    if not same_grid(grid_of(population), grid_of(truth)):
+        raise InputError(
+            f"the estimate has {describe_grid(grid_of(population))} but the truth "
+            f"{describe_grid(grid_of(truth))}; one grid was expected: bring the truth to it"
+        )
+    return Grid.of(population)
+
+
+WORST_SHARE = 2.0  # from which a relative error is drawn no worse
+
+
+def relative_error_figure(
+    population: xr.DataArray,
+    truth: xr.DataArray,
+    *,
+    smoothing: float = 3.0,
+    image: NDArray | None = None,
+    title: str = "relative error of the estimate",
+    size: float = 8.0,
+) -> ShownFigure:
+    """Draw how far an estimate is from the truth, as a share of the people there.
+
+    Parameters
+    ----------
+    population, truth
+        Estimated and true people per cell (y, x) on one grid, NaN = no data or unknown.
+    smoothing
+        Standard deviation of the Gaussian that spreads errors over their neighbours, in cells;
+        0 draws each cell by itself.
+    image
+        A photograph of the same extent (rows, columns, red green blue), drawn below.
+    title
+        Written above.
+    size
+        Width in inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        ``|estimate − truth| / max(truth, 1)`` of each cell, at most 2, and then smoothed. Cells
+        that are not known count for nothing.
+
+    Raises
+    ------
+    InputError
+        If the two lie on different grids.
+
+    Notes
+    -----
+    The maps of Sellebjerg et al. are smoothed by 3 cells and drawn over the orthophoto. Both
+    rasters are read whole.
+
+    Examples
+    --------
+    >>> from popdask.synthetic import moving_cities
+    >>> truth = moving_cities().population.population[0]
+    >>> figure = relative_error_figure(truth * 1.1, truth)
+    >>> figure.axes[1].get_xlabel()
+    'share of the people, 2 or more = darkest; smoothed by 3 cells'
+    """
+    grid = _common_grid(population, truth)
+    estimate, true = dask.compute(population.data, truth.data)
+    error = np.minimum(np.abs(estimate - true) / np.maximum(true, 1), WORST_SHARE)
+    known = np.isfinite(error)
+    spread, weight = (
+        gaussian_filter(values.astype(float), smoothing, mode="constant")
+        for values in (np.where(known, error, 0), known)
+    )
+    smooth = np.divide(spread, weight, out=np.full(error.shape, np.nan), where=known)
+    with rc_context(STYLE):
+        figure = ShownFigure(
+            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
+        )
+        ax = figure.subplots()
+        if image is not None:
+            panels.show(ax, image, grid)
+        shown = panels.show(
+            ax, smooth, grid, cmap=SHARE, vmin=0, vmax=WORST_SHARE,
+            alpha=1 if image is None else STRENGTH,
+        )  # fmt: skip
+        ax.set_title(title, loc="left", fontweight="bold")
+        bar = figure.colorbar(shown, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
+        told = f"; smoothed by {smoothing:g} cells" if smoothing else ""
+        bar.set_label(f"share of the people, {WORST_SHARE:g} or more = darkest{told}")
+        panels.plain(bar)
+        panels.scale_bar(ax, grid, np.nan_to_num(true))
+    return figure
+
+
+def spread_figure(
+    predictions: pd.DataFrame, *, title: str = "", bins: int = 40, size: float = 4.0
+) -> ShownFigure:
+    """Draw how people of cells and errors of their estimates are spread, as histograms.
+
+    Parameters
+    ----------
+    predictions
+        One row per cell, with ``prediction`` and ``truth`` (people).
+    title
+        What is drawn, such as the model's name.
+    bins
+        How many intervals the people, and the errors, fall into.
+    size
+        Width of a panel in inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Left, cells by their true and by their estimated people; right, cells by their error.
+        Counts of cells are on a logarithmic axis; rows without a number are left out.
+
+    Raises
+    ------
+    InputError
+        If a column is missing.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"prediction": [0.0, 4.0, 9.0], "truth": [0, 5, 7]})
+    >>> spread_figure(table, bins=2).axes[1].get_title("left")
+    'errors: mean +0.33, median +0.00'
+    """
+    known = _known(predictions)
+    with rc_context(STYLE):
+        figure = ShownFigure((2 * size + 0.6, size * 0.8), layout=panels.layout())
+        people, errors = figure.subplots(1, 2)
+        if not len(known):
+            say(people, "no cell is known")
+            say(errors, "")
+            return figure
+        edges = np.histogram_bin_edges(known.to_numpy(), bins)
+        middles = (edges[:-1] + edges[1:]) / 2
+        for name, colour in (("truth", MAIN_COLOUR), ("prediction", ACCENT_COLOUR)):
+            counts, _ = np.histogram(known[name], edges)
+            people.plot(middles, counts, drawstyle="steps-mid", color=colour, label=name)
+        error = known["prediction"] - known["truth"]
+        counts, edges = np.histogram(error, bins)
+        errors.bar((edges[:-1] + edges[1:]) / 2, counts, np.diff(edges), color=MAIN_COLOUR)
+        heading = f"{len(known):,} cells"
+        people.set_title(f"{title}: {heading}" if title else heading, loc="left", fontweight="bold")
+        told = f"errors: mean {error.mean():+.2f}, median {error.median():+.2f}"
+        errors.set_title(told, loc="left")
+        people.legend(frameon=False)
+        for ax, label in ((people, "people per cell"), (errors, "estimate − truth, people")):
+            ax.set(xlabel=label, ylabel="cells", yscale="symlog", ylim=(0, None))
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.yaxis.set_major_formatter(COUNT)
+    return figure
+
+
+def _known(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions and truths of the cells that have both."""
+    if lacking := {"prediction", "truth"} - set(predictions):
+        raise InputError(f"predictions has no column {' and no '.join(sorted(lacking))}; add it")
+    return predictions[["prediction", "truth"]].astype(float).dropna()
+
+
 HEAT = colormaps["inferno"]
+SHARE = colormaps["YlOrRd"].with_extremes(bad=(0, 0, 0, 0))
 STRENGTH = 0.65  # of the colours over an image, where they are strongest
 
 

@@ -41,7 +41,7 @@ SETTLEMENTS = Layer(
     "Settlements",
     "places",
     "Neighbouring cells of 1 km that are densely lived in make a settlement. It has the colour of "
-    "its track, the same in every frame, and it is the fuller the more people live in a cell."
+    "its track, the same at all times, and it is the fuller the more people live in a cell."
     + _MARKS,
     none="outside settlements",
 )
@@ -140,6 +140,7 @@ def places_content(region: RegionStore, branch: str) -> Content:
                 for one, e in zip(words, followed, strict=True)
             ],
             "sizes": _sizes(followed),
+            "analysis": "How good the analysis is" if "community" in found else "What has changed",
             "balance": _balance(balance, span, counted.one, counted.many),
         },
     )
@@ -226,7 +227,7 @@ def _numbers(
     told = {f"people in {now}": f"{last['raster']:,.0f}"}
     if len(balance) > 1 and first["raster"]:
         since = year(balance["time"].to_numpy()[0])
-        told[f"people since {since}"] = f"{last['raster'] / first['raster'] - 1:+.1%}"
+        told[f"people since {since}"] = f"{100 * (last['raster'] / first['raster'] - 1):+.1f} %"
     if "settlement" in found:
         told |= _settlement_numbers(region, branch, last, now)
     if "community" in found:
@@ -241,7 +242,7 @@ def _settlement_numbers(
     there = described[described["time"] == last["time"]]
     kinds, events = there["kind"].value_counts(), region.table("settlement_tracks", branch)["event"]
     share = there["population"].sum() / last["raster"] if last["raster"] else 0.0
-    told = {"of the people live in settlements": f"{share:.1%}"}
+    told = {"of the people live in settlements": f"{100 * share:.1f} %"}
     for one, many in (("city", "cities"), ("town", "towns"), ("village", "villages")):
         if count := kinds.get(one, 0):
             told[f"{one if count == 1 else many} in {now}"] = f"{count:,}"
@@ -258,7 +259,7 @@ def _community_numbers(
     share = last["inside"] / last["raster"] if last["raster"] else 0.0
     pieces = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
     return {
-        "of the people live in communities": f"{share:.1%}",
+        "of the people live in communities": f"{100 * share:.1f} %",
         **number,
         "tracks of communities": f"{tracks['track'].nunique():,}",
         "times a part split off": f"{pieces:,}",
@@ -312,7 +313,7 @@ def _balance(balance: pd.DataFrame, span: list[str], one: str, many: str) -> dic
         f"were counted apart from the raster; they differ by {worst:.0e} of it at most."
         if worst
         else f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
-        "were counted apart from the raster, and add up to it exactly in every frame."
+        "were counted apart from the raster, and add up to it exactly."
     )
     head: tuple[str, ...]
     head = (period(span), f"in {many}", "outside", "together", "in the raster", "difference")

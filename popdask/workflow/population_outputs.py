@@ -186,6 +186,11 @@ def errors(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure
             truth = _on_cells(counts, now["population"], grid.size, grid.origin)
             title = f"error of the estimate, {day}"
             yield f"error_{day}", imagery.error_map_figure(now["population"], truth, title=title)
+            title = f"relative {title}"
+            yield (
+                f"relative_{day}",
+                imagery.relative_error_figure(now["population"], truth, title=title),
+            )
 
 
 def _on_cells(
@@ -216,10 +221,9 @@ def scores(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figur
         yield f"density_{where}", charts.density_figure(density)
         here = predictions[predictions["where"] == where]
         for model, table in here.groupby("model", sort=False):
-            yield (
-                f"agreement_{where}_{str(model).replace(' ', '-')}",
-                imagery.agreement_figure(table, title=str(model)),
-            )
+            called = f"{where}_{str(model).replace(' ', '-')}"
+            yield f"agreement_{called}", imagery.agreement_figure(table, title=str(model))
+            yield f"spread_{called}", imagery.spread_figure(table, title=str(model))
 
 
 def losses(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figure]]:
@@ -320,6 +324,15 @@ WORDS = {
     "agreement": (
         "Estimate against truth",
         "Each cell by its true and its estimated people; a perfect estimate lies on the line.",
+    ),
+    "relative": (
+        "How wrong, by how many live there",
+        "The error as a share of the people of a cell, smoothed over a few cells; an error of one "
+        "person where nobody lives counts as a whole.",
+    ),
+    "spread": (
+        "How people and errors are spread",
+        "Cells by their true and their estimated people, and by the difference of the two.",
     ),
     "confusion": (
         "Inhabited or not",

@@ -7,7 +7,12 @@ from matplotlib.colors import SymLogNorm
 
 from popdask.errors import InputError
 from popdask.plot import save_figure
-from popdask.plot.imagery import agreement_figure, error_map_figure
+from popdask.plot.imagery import (
+    agreement_figure,
+    error_map_figure,
+    relative_error_figure,
+    spread_figure,
+)
 from popdask.synthetic import moving_cities
 
 
@@ -41,8 +46,9 @@ def test_logarithmic_axes_are_labelled_with_people():
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
-def test_few_cells_are_drawn(rows, tmp_path):
-    path = save_figure(agreement_figure(invent()[:rows]), tmp_path / "few.png")
+@pytest.mark.parametrize("draw", [agreement_figure, spread_figure])
+def test_few_cells_are_drawn(draw, rows, tmp_path):
+    path = save_figure(draw(invent()[:rows]), tmp_path / "few.png")
     assert path.stat().st_size > 1000
 
 
@@ -69,6 +75,37 @@ def test_errors_of_a_perfect_estimate_are_drawn(population, tmp_path):
     figure = error_map_figure(population, population)
     assert "+0.0%" in figure.axes[0].get_title("left")
     save_figure(figure, tmp_path / "error.png")
+
+
+def test_a_relative_error_is_that_of_the_people_there_and_no_more_than_two(population):
+    estimate = population.where(population == 0, population * 1.5)
+    estimate[:20] = population[:20] + 1000
+    figure = relative_error_figure(estimate, population, smoothing=0)
+    (image,) = figure.axes[0].images
+    shown = np.asarray(image.get_array().filled(np.nan))
+    true = np.minimum(abs(estimate - population) / population.clip(min=1), 2).values
+    np.testing.assert_allclose(shown, true, rtol=1e-6)
+    assert np.nanmax(shown) == 2
+
+
+def test_smoothing_takes_nothing_from_what_is_not_known(population):
+    photo = np.full((30, 40, 3), 0.5)
+    figure = relative_error_figure(
+        population.clip(min=1) * 1.25, population.clip(min=1), image=photo
+    )
+    below, image = figure.axes[0].images
+    shown = np.asarray(image.get_array().filled(np.nan))
+    np.testing.assert_array_equal(np.isnan(shown), np.isnan(population))
+    np.testing.assert_allclose(shown[np.isfinite(shown)], 0.25, rtol=1e-5)
+    assert below.get_extent() == image.get_extent() and image.get_alpha() < 1
+
+
+def test_every_cell_is_in_both_histograms():
+    table = invent()
+    people, errors = spread_figure(table, title="ours").axes
+    assert [line.get_ydata().sum() for line in people.lines] == [500, 500]
+    assert sum(bar.get_height() for bar in errors.patches) == 500
+    assert f"mean {(table['prediction'] - table['truth']).mean():+.2f}" in errors.get_title("left")
 
 
 def test_mistakes_are_named(population):

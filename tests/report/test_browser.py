@@ -116,7 +116,7 @@ def test_tables_sort_and_search(browser, written, region):
         assert people == sorted(now["population"])[: len(people)]
         page.locator("#table-events input").fill("appear 2000")
         found = page.locator("#table-events tbody tr")
-        assert set(column(found, 1)) == {"appear"} and set(column(found, 0)) == {"2000"}
+        assert set(column(found, 1)) == {"appeared"} and set(column(found, 0)) == {"2000"}
         found.first.click()
         page.wait_for_selector("#about h3:has-text('of 2000')")
 

@@ -227,24 +227,29 @@ const report = (() => {
 
   // Names as far as they have room, the largest places first: so there are more when one zooms in.
   function names() {
-    const place = $("called");
-    if (!place) return;
+    const called = $("called");
+    if (!called) return;
     const {x_range: x, y_range: y, inner_width: width, inner_height: height} = plot;
-    const taken = [], written = [];
+    const taken = [[0, height - 44, 0.32 * width, height], [width - 50, 0, width, 132]]; // scale, buttons
+    const written = [];
     for (const row of state.names && world?.named ? largest() : []) {
-      const left = (row.x - x.start) / (x.end - x.start) * width + 7;
+      const at = (row.x - x.start) / (x.end - x.start) * width;
       const top = (y.end - row.y) / (y.end - y.start) * height - 8;
-      const box = [left, top, left + 7.5 * row.name.length + 4, top + 16];
-      if (left < 0 || top < 0 || left > width || top > height) continue;
-      const free = taken.every(([l, t, r, b]) => box[0] > r || box[2] < l || box[1] > b || box[3] < t);
-      if (!free || row.name.startsWith(`${row.kind} at `)) continue; // a kind and coordinates are no name
+      if (at < 0 || top < 0 || at > width || top > height) continue;
+      if (row.name.startsWith(`${row.kind} at `)) continue; // a kind and coordinates are no name
+      const wide = 7.5 * row.name.length + 4;
+      const sides = [[at + 7, top, at + 7 + wide, top + 16], [at - 7 - wide, top, at - 7, top + 16]];
+      const box = sides.find((side) => side[0] > 0 && side[2] < width && taken.every(([l, t, r, b]) =>
+        side[0] > r || side[2] < l || side[1] > b || side[3] < t));
+      if (box === undefined) continue;
       taken.push(box);
       const span = make("span", {class: row.kind}, row.name);
-      span.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
+      const place = box === sides[0] ? `${Math.round(at + 7)}px` : `calc(${Math.round(at - 7)}px - 100%)`;
+      span.style.transform = `translate(${place}, ${Math.round(top)}px)`;
       written.push(span);
       if (written.length === 80) break;
     }
-    place.replaceChildren(...written);
+    called.replaceChildren(...written);
   }
 
   let sorted = {};
@@ -386,7 +391,8 @@ const report = (() => {
       called,
       number("people", (row) => row.people, (row) => count(row.people)),
       {title: named ? "from" : "from tracks", value: (row) => row.parents.length,
-        text: (row) => row.parents.map((track) => named ? world.trackName(track) : track).join(", ")},
+        text: (row) => ["split", "merge"].includes(row.event)
+          ? row.parents.map((track) => named ? world.trackName(track) : track).join(", ") : ""},
     ], {pick, word: "events", sort: 0});
     tables.events.fill(world.events);
   }
