@@ -170,7 +170,14 @@ def in_order(ranked: NDArray[np.uint64], shape: Sequence[int]) -> NDArray[np.int
 
 
 def sample_cells(mask: DataArray, n: int, *, seed: int = 0) -> NDArray[np.int64]:
-    """Draw cells at random among those that a mask allows."""
+    """Draw cells at random among those that a mask allows: (n, dimensions) of whole numbers.
+
+    Examples
+    --------
+    >>> mask = DataArray([[True, False], [False, True]], dims=("y", "x"))
+    >>> sample_cells(mask, 5).tolist()
+    [[0, 0], [1, 1]]
+    """
     import dask.array as da
 
     from popdask.blocks.sums import first_cells, tree_reduce
@@ -242,7 +249,14 @@ def _cut(block: NDArray[np.floating], cells: NDArray[np.int64], size: int) -> ND
 
 
 def gather_cells(values: DataArray, cells: NDArray[np.int64]) -> NDArray:
-    """Read the values of some cells."""
+    """Read the values of some cells, given by their indices (n, dimensions).
+
+    Examples
+    --------
+    >>> people = DataArray([[3.0, 0.0], [0.0, 7.0]], dims=("y", "x"))
+    >>> gather_cells(people, np.array([[0, 0], [1, 1]])).tolist()
+    [3.0, 7.0]
+    """
     # Eager: only chunks that hold cells are computed.
     vector = tuple(dim for dim in values.dims if dim == "latent")
     values = values.transpose(..., "y", "x", *vector)

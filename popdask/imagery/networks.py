@@ -30,7 +30,13 @@ from popdask.errors import InputError
 
 
 class Network(nn.Module):
-    """What the networks here have in common."""
+    """What the networks here have in common.
+
+    Examples
+    --------
+    >>> isinstance(CountCNN(base=8), Network)
+    True
+    """
 
     config: dict[str, Any]
     """The name of the network, under "network", and the arguments that it was built with."""

@@ -77,7 +77,18 @@ def scene_table(groups: xr.Dataset) -> pd.DataFrame:
 def scene_examples(
     groups: xr.Dataset, source: xr.Dataset | xr.DataArray, *, count: int = 60
 ) -> xr.Dataset:
-    """Choose cells that show what is where in the plot, and read their images."""
+    """Choose cells that show what is where in the plot, and read their images.
+
+    Examples
+    --------
+    >>> place = {"north": ("cell", np.arange(30)), "east": ("cell", np.arange(30))}
+    >>> images = ("cell", "band", "row", "column"), np.zeros((30, 3, 8, 8), np.uint8)
+    >>> cells = xr.Dataset({"images": images}, coords=place)
+    >>> along = ("cell", np.arange(30.0))
+    >>> groups = xr.Dataset({"plot_x": along, "plot_y": along}, coords=place)
+    >>> scene_examples(groups, cells, count=4)["images"].shape  # 4 at most
+    (3, 3, 8, 8)
+    """
     table = scene_table(groups)
     chosen = table.loc[_scattered(table[list(PLACES)].to_numpy(), count)]
     cells = source

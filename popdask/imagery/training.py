@@ -55,7 +55,14 @@ from popdask.metrics.estimates import count_scores, presence_scores
 
 @dataclass(frozen=True)
 class Progress:
-    """What a training says after an epoch."""
+    """What a training says after an epoch.
+
+    Examples
+    --------
+    >>> said = Progress(2, 50, training=0.4, validation=0.5, rate=1e-3, best_epoch=1, batch_size=16)
+    >>> said.best_epoch < said.epoch
+    True
+    """
 
     epoch: int
     epochs: int

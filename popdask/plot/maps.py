@@ -192,8 +192,13 @@ def map_figure(
             ax.add_collection(LineCollection(list(lines), colors=INK, linewidths=0.5))
         if places is not None:
             panels.write_names(ax, grid, places)
-        ax.set_title(title or f"{name} {year(time)}".strip(), loc="left", fontweight="bold")
+        one = str(raster.name).replace("_", " ")
+        official = one in ("settlement", "urban centre")
+        told = f"{f'{one}s' if official else name} {year(time)}".strip()
+        ax.set_title(title or told, loc="left", fontweight="bold")
         panels.key(figure, [ax], name, norm, panels.class_count([at]), tracks is not None)
+        if official and tracks is None:
+            ax.set_xlabel(f"one colour per {one}")
         panels.scale_bar(ax, grid, at["population"])
     return figure
 

@@ -116,7 +116,13 @@ HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file o
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How an encoder is trained."""
+    """How an encoder is trained.
+
+    Examples
+    --------
+    >>> EncoderConfig(epochs=50).windows_per_epoch
+    1000
+    """
 
     edge: str = "neutral"
     """Beyond the raster: "neutral" sees nobody and no motion, "zero" sees 0 after scaling."""
@@ -139,7 +145,13 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Linear map of every channel from [minimum, maximum] to [0, 1], in float32."""
+    """Linear map of every channel from [minimum, maximum] to [0, 1], in float32.
+
+    Examples
+    --------
+    >>> Scaling((0.0, -1.0), (200.0, 1.0)).span.ravel().tolist()
+    [200.0, 2.0]
+    """
 
     minimum: tuple[float, ...]
     maximum: tuple[float, ...]

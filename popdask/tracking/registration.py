@@ -46,7 +46,14 @@ Spectrum = NDArray[np.complexfloating]
 
 
 class ShiftedFrame(NamedTuple):
-    """A frame that was moved, and whom that cost."""
+    """A frame that was moved, and whom that cost.
+
+    Examples
+    --------
+    >>> frame = ShiftedFrame(xr.DataArray([[0.0, 5.0]], dims=("y", "x")), left=2.0)
+    >>> frame.left
+    2.0
+    """
 
     population: xr.DataArray
     """People per cell (y, x), lazy; NaN where nothing is known of what moved in."""

@@ -30,6 +30,16 @@ def test_a_name_that_would_leave_the_map_is_left_out():
     assert set(written(("Innenfor", 1, 10, 50), ("Utenfor", 9, 99, 50))) == {"Innenfor"}
 
 
+def test_settlements_are_called_settlements():
+    axis = 500 + 1000.0 * np.arange(10)
+    labels = xr.DataArray(
+        np.zeros((10, 10), np.int32), {"y": axis[::-1], "x": axis}, ("y", "x"), "settlement"
+    ).rio.write_crs(3035)
+    (axes, *_) = map_figure(labels).axes
+    assert axes.get_title("left") == "settlements"
+    assert axes.get_xlabel() == "one colour per settlement"
+
+
 def test_so_many_names_and_no_more():
     places = [(f"by {number}", number, 20 * (number % 4), 3 * number) for number in range(30)]
     assert len(written(*places)) == 25
