@@ -20,7 +20,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import LogNorm, Normalize, SymLogNorm, to_rgb
+from matplotlib.colors import LogNorm, Normalize, to_rgb
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator
@@ -31,7 +31,7 @@ from popdask.errors import InputError
 from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.metrics.estimates import count_scores
 from popdask.plot import panels
-from popdask.plot.maps import CHANGE, SIGNED
+from popdask.plot.maps import draw_signed
 from popdask.plot.panels import shrink
 from popdask.plot.style import (
     ACCENT_COLOUR,
@@ -182,28 +182,13 @@ def error_map_figure(
     grid = _common_grid(population, truth)
     error = population.data - truth.data
     error, people = dask.compute(shrink(error, max_cells, "sum"), shrink(truth, max_cells, "sum"))
-    most = float(np.nanmax(np.abs(error), initial=0)) or 1.0
-    norm = SymLogNorm(max(most / 1000, min(1.0, most)), vmin=-most, vmax=most, base=10)
     known = ~np.isnan(error)
     total = people[known].sum(dtype=np.float64)
     share = f": {error[known].sum(dtype=np.float64) / total:+.1%} of the people" if total else ""
     with rc_context(STYLE):
-        figure = ShownFigure(
-            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
-        )
-        ax = figure.subplots()
-        shown = panels.show(ax, error, grid, cmap=CHANGE, norm=norm)
+        figure, ax = panels.map_sheet(grid, size)
         ax.set_title(title + share, loc="left", fontweight="bold")
-        bar = figure.colorbar(shown, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
-        wide, high = panels.pixel(error, grid)
-        bar.set_label(
-            f"people too many (purple) or too few (orange) per {wide:.3g} × {high:.3g} km"
-        )
-        powers = 10.0 ** np.arange(-3, 9)
-        ticks = powers[(powers > 3 * norm.linthresh) & (powers <= most)].tolist() or [most]
-        bar.set_ticks([*(-tick for tick in ticks[::-1]), 0, *ticks])
-        bar.formatter = SIGNED
-        panels.plain(bar)
+        draw_signed(figure, ax, error, grid, "people too many (purple) or too few (orange)")
         panels.scale_bar(ax, grid, np.nan_to_num(people))
     return figure
 
@@ -280,10 +265,7 @@ def relative_error_figure(
     )
     smooth = np.divide(spread, weight, out=np.full(error.shape, np.nan), where=known)
     with rc_context(STYLE):
-        figure = ShownFigure(
-            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
-        )
-        ax = figure.subplots()
+        figure, ax = panels.map_sheet(grid, size)
         if image is not None:
             panels.show(ax, image, grid)
         shown = panels.show(
@@ -291,10 +273,9 @@ def relative_error_figure(
             alpha=1 if image is None else STRENGTH,
         )  # fmt: skip
         ax.set_title(title, loc="left", fontweight="bold")
-        bar = figure.colorbar(shown, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
         told = f"; smoothed by {smoothing:g} cells" if smoothing else ""
-        bar.set_label(f"share of the people, {WORST_SHARE:g} or more = darkest{told}")
-        panels.plain(bar)
+        label = f"share of the people, {WORST_SHARE:g} or more = darkest{told}"
+        panels.bar_below(figure, shown, ax, label)
         panels.scale_bar(ax, grid, np.nan_to_num(true))
     return figure
 

@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, SymLogNorm, to_rgba
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from popdask.errors import InputError
@@ -181,10 +182,7 @@ def map_figure(
     grid, time = Grid.of(raster), raster["time"].values if "time" in raster.coords else None
     norm = panels.people_norm([at])
     with rc_context(STYLE):
-        figure = ShownFigure(
-            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
-        )
-        ax = figure.subplots()
+        figure, ax = panels.map_sheet(grid, size)
         panels.draw(ax, name, at, grid, norm, panels.colours(at, tracks, time))
         if outlines is not None:
             lines = panels.borders(at["outlines"]) * panels.pixel(at["outlines"], grid)
@@ -370,10 +368,7 @@ def flow_figure(
     )
     grid = Grid.of(population)
     with rc_context(STYLE):
-        figure = ShownFigure(
-            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
-        )
-        ax = figure.subplots()
+        figure, ax = panels.map_sheet(grid, size)
         panels.draw(ax, "tracks", at, grid, panels.people_norm([at]), np.empty((0, 3)))
         ax.set_title(f"flow {when(population)}".strip(), loc="left", fontweight="bold")
         panels.scale_bar(ax, grid, at["population"])
@@ -384,11 +379,8 @@ def flow_figure(
             x, y = (col + 0.5) * side[0], (row + 0.5) * side[1]
             y, v = (grid.size[1] - y, -v) if grid.upright else (y, v)
             norm = _draw_arrows(ax, x, y, u, v, length=float(min(side)))
-            place: Any = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
-            bar = figure.colorbar(ScalarMappable(norm, SPEED), ax=ax, extend="both", **place)
-            bar.formatter = PLAIN
-            bar.set_label("speed, cells per frame (mean of the people around)")
-            panels.plain(bar)
+            told = "speed, cells per frame (mean of the people around)"
+            panels.bar_below(figure, ScalarMappable(norm, SPEED), ax, told, PLAIN, extend="both")
         else:
             ax.set_xlabel("nothing moves")
     return figure
@@ -440,26 +432,25 @@ def change_figure(
     grid = Grid.of(after)
     gain = after.drop_vars("time", errors="ignore") - before.drop_vars("time", errors="ignore")
     change, people = dask.compute(shrink(gain, max_cells, "sum"), shrink(after, max_cells))
-    most = float(np.nanmax(np.abs(change), initial=0)) or 1.0
-    norm = SymLogNorm(max(most / 1000, min(1.0, most)), vmin=-most, vmax=most, base=10)
     span = " to ".join(filter(None, (when(before), when(after))))
     with rc_context(STYLE):
-        figure = ShownFigure(
-            (size, size * grid.size[1] / grid.size[0] + 0.7), layout=panels.layout()
-        )
-        ax = figure.subplots()
-        shown = panels.show(ax, change, grid, cmap=CHANGE, norm=norm)
+        figure, ax = panels.map_sheet(grid, size)
         ax.set_title(f"change of population, {span}".strip(", "), loc="left", fontweight="bold")
-        bar = figure.colorbar(shown, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
-        wide, high = panels.pixel(change, grid)
-        bar.set_label(f"people gained (purple) or lost (orange) per {wide:.3g} × {high:.3g} km")
-        powers = 10.0 ** np.arange(-3, 9)
-        ticks = powers[(powers > 3 * norm.linthresh) & (powers <= most)].tolist() or [most]
-        bar.set_ticks([*(-tick for tick in ticks[::-1]), 0, *ticks])
-        bar.formatter = SIGNED
-        panels.plain(bar)
+        draw_signed(figure, ax, change, grid, "people gained (purple) or lost (orange)")
         panels.scale_bar(ax, grid, people)
     return figure
+
+
+def draw_signed(figure: Figure, ax: Axes, values: np.ndarray, grid: Grid, label: str) -> None:
+    """Draw more and less, in colours that grow with the logarithm, and explain them below."""
+    most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+    norm = SymLogNorm(max(most / 1000, min(1.0, most)), vmin=-most, vmax=most, base=10)
+    shown = panels.show(ax, values, grid, cmap=CHANGE, norm=norm)
+    wide, high = panels.pixel(values, grid)
+    bar = panels.bar_below(figure, shown, ax, f"{label} per {wide:.3g} × {high:.3g} km", SIGNED)
+    powers = 10.0 ** np.arange(-3, 9)
+    ticks = powers[(powers > 3 * norm.linthresh) & (powers <= most)].tolist() or [most]
+    bar.set_ticks([*(-tick for tick in ticks[::-1]), 0, *ticks])
 
 
 def journey_figure(

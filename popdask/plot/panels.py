@@ -42,6 +42,7 @@ from popdask.plot.style import (
     PEOPLE,
     Grid,
     Paths,
+    ShownFigure,
     number_colours,
 )
 
@@ -148,6 +149,25 @@ GREY = "grey lines lead from tracks that split or merged"
 def layout() -> ConstrainedLayoutEngine:
     """Return the spacing that all figures share."""
     return ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.01, hspace=0.01)
+
+
+def map_sheet(grid: Grid, size: float) -> tuple[ShownFigure, Axes]:
+    """Lay out one map, so many inches wide, with room for what explains it."""
+    figure = ShownFigure((size, size * grid.size[1] / grid.size[0] + 0.7), layout=layout())
+    return figure, figure.subplots()
+
+
+def bar_below(
+    figure: Figure, shown: Any, below: Axes | list[Axes], label: str, form: Any = None, **more: Any
+) -> Colorbar:
+    """Explain colours by a bar below one or more maps."""
+    place = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01} | more
+    bar = figure.colorbar(shown, ax=below, **place)
+    bar.set_label(label)
+    if form is not None:
+        bar.formatter = form
+    plain(bar)
+    return bar
 
 
 def people_norm(maps: list[dict[str, np.ndarray]]) -> LogNorm:
@@ -272,25 +292,20 @@ def key(
     figure: Figure, column: list[Axes], name: str, norm: LogNorm, classes: int, tracked: bool
 ) -> None:
     """Explain the colours of a column below it."""
-    place: dict[str, Any] = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
-    place["panchor"] = False  # columns with and without a bar stay level
+    level = {"panchor": False}  # columns with and without a bar stay level
     if name == "population":
-        bar = figure.colorbar(ScalarMappable(norm, PEOPLE), ax=column, **place)
-        bar.set_label("people per cell")
+        people = ScalarMappable(norm, PEOPLE)
+        bar = bar_below(figure, people, column, "people per cell", COUNT, **level)
         bar.set_ticks([10.0**power for power in range(int(np.log10(norm.vmax or 10)) + 1)])
-        bar.formatter = COUNT
     elif name == "classes":
         colours = ListedColormap([CLASSES[i % len(CLASSES)] for i in range(classes)])
-        steps = BoundaryNorm(np.arange(classes + 1) - 0.5, classes)
-        bar = figure.colorbar(ScalarMappable(steps, colours), ax=column, **place)
-        bar.set_ticks(list(range(classes)))
-        bar.set_label("class")
+        steps = ScalarMappable(BoundaryNorm(np.arange(classes + 1) - 0.5, classes), colours)
+        bar_below(figure, steps, column, "class", **level).set_ticks(list(range(classes)))
     else:
         by = f"paths of the centroids;\n{GREY}" if name == "tracks" else "one colour per "
-        by += "" if name == "tracks" else "track" if tracked else "community"
-        column[-1].set_xlabel(by)
-        return
-    plain(bar)
+        column[-1].set_xlabel(
+            by + ("" if name == "tracks" else "track" if tracked else "community")
+        )
 
 
 def plain(bar: Colorbar) -> None:
