@@ -161,7 +161,8 @@ def bar_below(
     figure: Figure, shown: Any, below: Axes | list[Axes], label: str, form: Any = None, **more: Any
 ) -> Colorbar:
     """Explain colours by a bar below one or more maps."""
-    place = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01} | more
+    place: dict[str, Any] = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
+    place |= more
     bar = figure.colorbar(shown, ax=below, **place)
     bar.set_label(label)
     if form is not None:

@@ -8,7 +8,7 @@ const report = (() => {
   const state = {frame: labels.length - 1, layer: layers[0].name, track: null, tracks: true, step: 0,
     names: true, size: 0, places: followed[0]?.name ?? null};
   const $ = (id) => document.getElementById(id);
-  let bokeh, plot, charts, world, colours, theme, playing = null, drawing = 0, fitted = true, moving = false;
+  let bokeh, plot, charts, world, colours, theme, playing = null, drawing = 0, fitted = true, moving = false, scaleAtRight = false;
   const tables = {}, worlds = {};
 
   async function start() {
@@ -34,6 +34,7 @@ const report = (() => {
     wire();
     writeInInk();
     follow();
+    placeScale();
     whole();
     go();
     document.body.dataset.ready = "yes";
@@ -230,7 +231,8 @@ const report = (() => {
     const called = $("called");
     if (!called) return;
     const {x_range: x, y_range: y, inner_width: width, inner_height: height} = plot;
-    const taken = [[0, height - 44, 0.32 * width, height], [width - 50, 0, width, 132]]; // scale, buttons
+    const from = scaleAtRight ? 0.68 * width : 0;
+    const taken = [[from, height - 44, from + 0.32 * width, height], [width - 50, 0, width, 132]]; // scale, buttons
     const written = [];
     for (const row of state.names && world?.named ? largest() : []) {
       const at = (row.x - x.start) / (x.end - x.start) * width;
@@ -250,6 +252,14 @@ const report = (() => {
       if (written.length === 80) break;
     }
     called.replaceChildren(...written);
+  }
+
+  // The scale stands in the lower corner where fewer places are.
+  function placeScale() {
+    const low = [...(world?.byFrame[labels.length - 1].values() ?? [])].filter(({y}) => y < 0.1 * map.size[1]);
+    const between = (one, other) => low.filter(({x}) => x >= one * map.size[0] && x <= other * map.size[0]).length;
+    scaleAtRight = between(0.65, 1) < between(0, 0.35);
+    bokeh.get_model_by_name("scale").location = scaleAtRight ? "bottom_right" : "bottom_left";
   }
 
   let sorted = {};
