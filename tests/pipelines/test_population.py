@@ -582,8 +582,10 @@ def test_pictures_of_estimates_errors_and_losses(finished):
     assert {
         "population_2025-01-01",
         "error_2025-01-01",
+        "relative_2025-01-01",
         "scores_validation",
         "agreement_2025-01-01_popdask",
+        "spread_2025-01-01_popdask",
         "loss_presence",
         "loss_count",
     } <= names

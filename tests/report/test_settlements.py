@@ -98,6 +98,20 @@ def test_names_come_with_room_and_with_people(browser, page):
         wait_for_names(shown, [])
 
 
+def test_a_name_at_the_edge_is_written_inward_and_whole(browser, page):
+    with opened(browser, page, **DESK) as shown:
+        shown.evaluate(
+            "() => {const {x_range: x, y_range: y} = report.map(); location.hash = '2000';"
+            "x.setv({start: 100, end: 201}); y.setv({start: 40, end: 120});}"
+        )
+        wait_for_names(shown, ["Fjernby"])  # its middle is at 200.5
+        name, canvas = (
+            shown.locator(at).bounding_box() for at in ("#called span", "#part-map .canvas")
+        )
+        assert name["x"] > canvas["x"]
+        assert name["x"] + name["width"] < canvas["x"] + canvas["width"]
+
+
 def test_rankings_lead_to_places(browser, page, region):
     table = region.table("settlements")
     now = table[table["time"] == table["time"].max()].set_index("name")["population"]

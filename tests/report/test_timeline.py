@@ -57,6 +57,12 @@ def test_events_are_counted_where_they_happened(story):
     assert found["vanish"] == [0, 0, 0]
 
 
+def test_frames_are_called_years_where_they_are(story):
+    for span, called in (["2000", "2005", "2010"], "year"), (["2000-03-01"] * 3, "frame"):
+        tables_of = plots.timeline_tables(story[0], story[1], span)
+        assert tables_of["events"]["head"][0] == called
+
+
 def test_lanes_are_families_and_lines_lead_to_parents(story):
     lanes = plots.timeline_plots(*story, TIMES)[1]
     assert lanes.tags == [[0, 2, 1]]  # the piece lies beside the town that it came from
