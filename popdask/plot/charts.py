@@ -1,13 +1,8 @@
-"""Charts: of training, of classes, of scores.
+"""Charts of the analysis and of scores: how models learned, what they keep, how classes part.
 
-Charts of the analysis: how the encoder learned, what it remembers, how the classes part.
-
-Each draws a table or the values of :mod:`popdask.tracking.diagnostics`. What is empty, because
-nothing moves or there is one class only, is drawn as empty axes that say so.
-
-Charts of scores: how training went, which cells are told right, models side by side.
-
-They draw the tables of :mod:`popdask.imagery.evaluation` and the histories of trained models.
+Each draws a table or the values of :mod:`popdask.tracking.diagnostics` or
+:mod:`popdask.imagery.evaluation`. What is empty, because nothing moves or there is one class only,
+is drawn as empty axes that say so.
 """
 
 from __future__ import annotations

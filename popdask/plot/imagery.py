@@ -1,11 +1,4 @@
-"""Figures of estimates, of what models look at, and of scenes.
-
-Estimates against the truth: cell against cell, and where on the map they differ.
-
-Why a model says what it says: cells, and over them what in them speaks for people.
-
-Scene groups: where cells that look alike lie, and a plot of how alike they look.
-"""
+"""Figures of estimates beside the truth, of what models look at (Grad-CAM), and of scene groups."""
 
 from __future__ import annotations
 

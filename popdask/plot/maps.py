@@ -1,14 +1,8 @@
-"""Maps: populations, classes and communities, means, motion.
-
-Maps of populations, classes and communities, and of the tracks they leave.
+"""Maps of populations, classes, communities and settlements; of means, motion and change.
 
 Rasters beyond what a panel can show are reduced first: people by the maximum (a village must not
 disappear), communities by the commonest one, and classes, which are numbered from the commonest on,
 by the rarest one (a city must not disappear in its outskirts).
-
-Communities by their mean population: where they are, and how they change.
-
-Maps of what changes: the flow's arrows, people gained and lost, the journeys of communities.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
-"""Panels of maps: rasters made small, and drawn.
-
-Rasters of any size reduced to what a figure can show, chunk by chunk.
+"""Panels of maps: rasters reduced to what a figure can show, and one map with all that explains it.
 
 People are reduced by the maximum (a village must not disappear), labels by the commonest one that
 is not −1 (nor must a community). The trick is to move the chunks' borders to those of the blocks:
 then every chunk is reduced where it lies, and a large raster is never in memory as a whole.
-
-One panel of a map: its image, its paths, its key and its scale bar.
 """
 
 from __future__ import annotations

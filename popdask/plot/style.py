@@ -1,20 +1,11 @@
-"""The style of figures: colours, sheets, times, places, files.
-
-What figures look like: one style, and colours that colour-blind eyes tell apart.
+"""The style of figures: colours that colour-blind eyes tell apart, sheets, times, places, files.
 
 The colour of a track or a community is a function of its number alone: it is the same in every
 frame, in every figure and after every run. Hues follow the golden angle at three lightnesses of the
 OKLCH space, so that neighbouring numbers differ for colour-blind eyes too.
 
-Figures, and empty sheets for charts in the style of all of them.
-
-How times are written on figures and in the report: as years where they are years.
-
-Where cells and tracks are on a map: in kilometres from its lower left corner, whatever the CRS.
-
-So one scale bar is right for all maps.
-
-Figures as files: a reader sees the old one or the new one.
+Places are in kilometres from the lower left corner of the map, whatever the CRS, so that one scale
+bar is right for all maps.
 """
 
 from __future__ import annotations

@@ -1,15 +1,9 @@
-"""The maps of a report, and what it is put together from.
-
-The maps of a report: every frame of every layer, as fine as a budget of bytes allows.
+"""The map of a report: its layers, and every frame of them as fine as a budget of bytes allows.
 
 Frames are read once, chunk by chunk, at the finest level that a browser can draw; every coarser
 level of the pyramid comes from the one before it. People of cells that become one are added, and
 labels are the commonest one. All levels are packed at once and the finest that fits is kept, so
 that a large region costs no second reading.
-
-The layers of a report's map: what their colours mean, in light and in dark.
-
-What the reports of all products have in common: a map of layers, plots, tables and words.
 """
 
 from __future__ import annotations

@@ -1,13 +1,7 @@
-"""The report as one page: its template, its pictures, its file.
-
-The page of a report: its template, styles and scripts, and what they are filled with.
+"""The report as one page: its template, styles and scripts, pictures as SVG, and its file.
 
 Everything that comes from files is text: the template escapes it, and in scripts it stands as JSON
 without angle brackets.
-
-Figures inside the page: SVG that takes the page's ink, where need be around pixels.
-
-The report of a region, put together and written.
 """
 
 from __future__ import annotations

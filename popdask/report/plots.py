@@ -1,15 +1,11 @@
-"""The curves and the timeline of a report.
-
-The charts of a report, drawn by Bokeh: map, curves, timeline and balance.
+"""The charts of a report, drawn by Bokeh: map, curves, timeline and balance.
 
 Here they get their axes, glyphs and tools; the page's script fills the map and the curves when
-somebody moves the slider or picks a community. Colours of axes, grids and texts are CSS variables
-of the page, so that they follow its light and dark theme.
+somebody moves the slider or picks a place. Colours of axes, grids and texts are CSS variables of
+the page, so that they follow its light and dark theme.
 
-The timeline of a report: which tracks split and merged, and how often that happened.
-
-Tracks are lanes, those with most people first; a piece that split off lies near the track that it
-came from. A lane is as thick as its community is large.
+In the timeline tracks are lanes, those with most people first; a piece that split off lies near the
+track that it came from. A lane is as thick as its place is large.
 """
 
 from __future__ import annotations

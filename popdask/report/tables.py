@@ -1,10 +1,6 @@
-"""The tables of a report, and the record of its run.
-
-The tables of a report, as the columns that its page sorts, searches and draws.
+"""The tables of a report, as columns that its page sorts, searches and draws; the run on record.
 
 Frames are positions in time, places are kilometres from the lower left corner of the grid.
-
-What a report tells of the run: inputs with checksums, settings, stages, versions, machine.
 """
 
 from __future__ import annotations
