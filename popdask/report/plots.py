@@ -326,12 +326,11 @@ def timeline_tables(communities: Columns, events: Columns, span: list[str]) -> d
 
 
 def _event_counts(news: pd.DataFrame, frames: int) -> dict[str, list[int]]:
-    """Count the events of every frame; that everything appears in the first one is no news."""
+    """Count the events of every frame."""
     happened = {event: (news["event"] == event).to_numpy() for event in EVENTS}
     happened["split"] = split_off(news["event"], news["track"], news["parents"])
-    happened["appear"] = happened["appear"] & (news["frame"] > 0).to_numpy()
     return {
-        event: np.bincount(news["frame"][rows], minlength=frames).tolist()
+        event: np.bincount(news["frame"].to_numpy(int)[rows], minlength=frames).tolist()
         for event, rows in happened.items()
     }
 

@@ -97,8 +97,9 @@ def link_columns(links: pd.DataFrame, times: np.ndarray) -> Columns:
 
 
 def event_columns(tracks: pd.DataFrame, times: np.ndarray) -> Columns:
-    """List what happened to communities; that one goes on as it was is no news."""
-    news = tracks[tracks["event"] != "continue"]
+    """List what happened; who goes on as before, or is there when the data begin, is no news."""
+    began = (tracks["event"] == "appear") & (tracks["time"].to_numpy() == times[0])
+    news = tracks[(tracks["event"] != "continue") & ~began]
     parents = [[int(parent) for parent in found] for found in news["parent"]]
     return {
         "frame": _frames(news["time"], times),

@@ -57,6 +57,16 @@ def test_events_are_counted_where_they_happened(story):
     assert found["vanish"] == [0, 0, 0]
 
 
+def test_where_nothing_happens_nothing_is_told(story):
+    there = {name: values[:2] for name, values in story[0].items()}  # both in the first frame
+    found = pd.DataFrame(
+        {"time": TIMES[[0, 0]], "community": [0, 1], "track": [0, 1], "parent": [[], []]}
+    ).assign(event="appear")
+    events = tables.event_columns(found, TIMES)
+    (counts,) = plots.timeline_plots(there, events, tables.track_colours(found), TIMES)
+    assert events["event"] == [] and data(counts, "appear")["appear"] == [0, 0, 0]
+
+
 def test_frames_are_called_years_where_they_are(story):
     for span, called in (["2000", "2005", "2010"], "year"), (["2000-03-01"] * 3, "frame"):
         tables_of = plots.timeline_tables(story[0], story[1], span)
@@ -77,7 +87,7 @@ AT = plots.milliseconds(TIMES)
 
 def test_a_quiet_world_has_no_lanes(story):
     columns, events, colours = story
-    quiet = {name: values[:2] for name, values in events.items()}
+    quiet = {name: values[:0] for name, values in events.items()}
     assert [plot.name for plot in plots.timeline_plots(columns, quiet, colours, TIMES)] == [
         "events-community"
     ]
