@@ -115,6 +115,14 @@ def test_several_kinds_of_frames_are_asked_for(tmp_path):
     )
 
 
+def test_stores_and_their_exports_are_no_frames(tmp_path):
+    rasters(tmp_path, "pop_2000.tif", "pop_2001.tif", "deep/out/oslo/oslo_population_2000.tif")
+    rasters(tmp_path, "deep/out/oslo.icechunk/chunks/2000.tif", "deep/out/oslo/old/pop_1999.tif")
+    _, job, proposal = times(tmp_path)
+    assert job.input.frames.endswith("/pop_{year}.tif")
+    assert not any("not used" in line for line in proposal.told)
+
+
 def test_frames_on_several_grids_are_aligned(tmp_path):
     rasters(tmp_path, "pop_2000.tif")
     rasters(tmp_path, "pop_2001.tif", transform=from_origin(4_322_000, 3_210_000, 1000, 1000))

@@ -23,7 +23,7 @@ from popdask.errors import InputError
 from popdask.io.cube import open_frames
 from popdask.io.frames import band_names, find_frames, frames_of_times
 from popdask.io.grids import describe_grid, grid_of, same_grid
-from popdask.io.names import RASTERS, split_band
+from popdask.io.names import ARCHIVES, RASTERS, split_band
 from popdask.io.paths import atomic_path
 from popdask.io.rasters import read_grid
 
@@ -206,20 +206,26 @@ def _single(folder: Path, names: Sequence[str], time: str | None) -> _Frames:
 
 def _rasters_in(folder: Path) -> list[str]:
     """List the rasters of a folder, and the bands of those that have several with names."""
-    found: list[str] = []
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in sorted(folder.rglob("*")) if _is_given(path, folder)]
     if len(files) > MOST_FILES:
         raise InputError(
             f"{folder} holds {len(files)} files; expected the folder of the rasters; give that"
         )
+    found: list[str] = []
     for path in files:
-        inner = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inner.parts)
-        if hidden or not path.name.lower().removesuffix(".gz").endswith((*RASTERS, ".zip")):
-            continue
-        few = len(files) <= MOST_OPENED
-        found += _bands_in(path, inner.as_posix()) if few else [inner.as_posix()]
+        inner = path.relative_to(folder).as_posix()
+        if path.name.lower().removesuffix(".gz").endswith((*RASTERS, *ARCHIVES)):
+            found += _bands_in(path, inner) if len(files) <= MOST_OPENED else [inner]
     return found
+
+
+def _is_given(path: Path, folder: Path) -> bool:
+    """Tell a file of the user's from hidden ones, and from those of stores and their exports."""
+    inner = path.relative_to(folder)
+    if any(part.startswith(".") or part.endswith(".icechunk") for part in inner.parts):
+        return False
+    exports = (Path(f"{folder / part}.icechunk").is_dir() for part in inner.parents[:-1])
+    return path.is_file() and not any(exports)
 
 
 def _bands_in(path: Path, name: str) -> list[str]:

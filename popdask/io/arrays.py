@@ -28,6 +28,7 @@ from popdask.io.rasters import (
     count_largest,
     is_suspect,
     largest_value,
+    number_text,
 )
 from popdask.validate import check_array
 
@@ -198,7 +199,7 @@ def _wrong_count(
     first: NDArray[np.intp],
     origin: tuple[int, ...],
 ) -> InputError:
-    value = f"{people[tuple(first)]:g}"
+    value = number_text(people[tuple(first)], people.dtype)
     at = dict(zip(dims, (first + origin).tolist(), strict=True))
     cell = [f"{_AXES.get(axis, axis)} {at[axis]}" for axis in sorted(at, key=_rank)]
     mend = "" if "inf" in value else f", or declare it with rio.write_nodata({value})"

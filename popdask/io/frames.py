@@ -8,15 +8,17 @@ with `datetime.strptime`, and files that do not fit are not frames.
 from __future__ import annotations
 
 import glob
+import math
 import re
 import string
 import warnings
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cftime  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 from rasterio.errors import NotGeoreferencedWarning
@@ -56,9 +58,10 @@ def frame_time(time: Time) -> np.datetime64:
             raise TypeError("neither a date nor a year")
         return stamp.as_unit("ns").to_datetime64()
     except pd.errors.OutOfBoundsDatetime as error:
+        told = time if isinstance(time, date) else repr(time)
         raise InputError(
-            f"{time!r} is not the time of a frame: expected one from 1678 to 2262, which "
-            "nanoseconds in 64 bits hold; leave such frames out, by [input] start and end"
+            f"{told} is not the time of a frame: expected one from 1678 to 2262, which nanoseconds "
+            "in 64 bits hold; leave such frames out, by [input] start and end"
         ) from error
     except (ValueError, TypeError) as error:
         raise InputError(
@@ -126,7 +129,7 @@ def find_frames(
         if moment is None or _is_left_out(moment, start, end):
             continue
         time = frame_time(moment)
-        if time in found:
+        if found.get(time, path) != path:
             raise InputError(
                 f"the pattern {pattern!r} finds both {found[time]} and {path} for "
                 f"{time_text(time)}; expected one file per time; narrow the pattern"
@@ -259,16 +262,23 @@ def _list_names(wildcard: str) -> list[tuple[str, str]]:
     if band is None:
         return [(file, file) for file in files]
     return [
-        (f"{file}#{name}", f"{file}#band={number}")
+        (f"{file}#{called}", f"{file}#band={number}")
         for file in files
         for number, name in enumerate(band_names(file), 1)
-        if name
+        for called in _called(name)
     ]
+
+
+def _called(band: str) -> list[str]:
+    """What a pattern may call a band: that of a moment by its day, month and year, too."""
+    if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?", band):
+        return list(dict.fromkeys((band, band[:10], band[:7], band[:4])))
+    return [band] if band else []
 
 
 def _inside(name: str, file: str) -> list[str]:
     """List what a file holds: files of an archive, or subdatasets."""
-    if name.startswith("/vsizip/"):
+    if name.startswith(("/vsizip/", "/vsitar/")):
         return [f"{name}/{member}" for member in members(file)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # what holds others has no place
@@ -278,11 +288,9 @@ def _inside(name: str, file: str) -> list[str]:
 
 
 def band_names(path: str) -> list[str]:
-    """What the bands of a raster say of themselves: a name, a year, or a day; empty where nothing.
-
-    A band is named by its description. GPW names the years of its first bands all together, in the
-    name of the variable; CF conventions give each band a time.
-    """
+    """What the bands of a raster say of themselves: a name, a year, a day; empty where nothing."""
+    # A band is named by its description. GPW names the years of its first bands all together, in
+    # the name of the variable; CF conventions give each band a time.
     return use_raster(path, _band_names, "a raster")
 
 
@@ -292,21 +300,39 @@ def _band_names(source: Any) -> list[str]:
         tags = source.tags(band)
         years = _YEARS.search(f"{tags.get('NETCDF_VARNAME', '')} {tags.get('long_name', '')}")
         listed = re.findall(r"\d{4}", years[0]) if years else []
-        described = source.descriptions[band - 1] or _day_of(tags, source.tags())
+        described = source.descriptions[band - 1] or _moment_of(tags, source.tags())
         found.append(listed[band - 1] if band <= len(listed) else described)
     return found
 
 
-def _day_of(tags: Mapping[str, str], dataset: Mapping[str, str]) -> str:
-    """The day of a band of a netCDF file with a time axis."""
-    units = re.fullmatch(r"(days|hours|seconds) since (.+)", dataset.get("time#units", ""))
-    if units is None or "NETCDF_DIM_time" not in tags:
-        return ""
-    try:
-        passed = float(tags["NETCDF_DIM_time"]) * pd.Timedelta(f"1 {units[1]}")
-        return (pd.Timestamp(units[2]) + passed).strftime("%Y-%m-%d")
-    except (ValueError, OverflowError):
-        return ""
+def _moment_of(tags: Mapping[str, str], dataset: Mapping[str, str]) -> str:
+    """When a band of a netCDF file is, by its axis of time; empty where it has none."""
+    for key, value in tags.items():
+        axis = key.removeprefix("NETCDF_DIM_")
+        units = dataset.get(f"{axis}#units", "")
+        if axis != key and re.match(r"(?i)(\w+ since|years?$|yr$)", units):
+            try:
+                return _moment(float(value), units, dataset.get(f"{axis}#calendar", "standard"))
+            except (ValueError, OverflowError):  # units that nobody reads
+                return ""
+    return ""
+
+
+def _moment(passed: float, units: str, calendar: str) -> str:
+    """Write as ISO text what has passed since a moment, in a calendar."""
+    kind, _, since = units.lower().partition(" since ")
+    if not since:
+        return f"{math.floor(passed):04d}"
+    begin = re.match(r"(-?\d+)-(\d+)-(\d+)", since)
+    if begin and re.fullmatch("(common_)?years?|months?", kind):  # of the calendar, and whole
+        first, month, day = map(int, begin.groups())
+        months = math.floor(passed * (1 if kind.startswith("month") else 12) + 1e-6)
+        year, month = divmod(12 * first + month - 1 + months, 12)
+        return f"{year:04d}-{month + 1:02d}-{day:02d}"
+    at = cftime.num2date(passed, units, calendar) + timedelta(seconds=0.5)
+    text = f"{at.year:04d}-{at.month:02d}-{at.day:02d}T"
+    text += f"{at.hour:02d}:{at.minute:02d}:{at.second:02d}"
+    return text.removesuffix(":00").removesuffix("T00:00")
 
 
 def _list_files(wildcard: str) -> list[str]:

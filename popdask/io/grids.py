@@ -85,9 +85,11 @@ def describe_grid(grid: GeoBox) -> str:
     t = grid.transform
     crs = _crs(grid)
     epsg = crs.to_epsg()
+    turned = ", rows going north" if t.e > 0 else ""
+    turned += ", columns going west" if t.a < 0 else ""
     return (
         f"{grid.shape[0]} × {grid.shape[1]} cells of {abs(t.e):g} × {abs(t.a):g} from "
-        f"({t.c:.10g}, {t.f:.10g}), {f'EPSG:{epsg}' if epsg else crs.name}"
+        f"({t.c:.10g}, {t.f:.10g}){turned}, {f'EPSG:{epsg}' if epsg else crs.name}"
     )
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import re
+import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +21,10 @@ from popdask.errors import InputError
 
 #: What ends a name that may have a band behind it; other names may hold a ``#`` of their own.
 _WITH_BANDS = re.compile(
-    r"(?i)(?P<file>.+(?:\.(?:tiff?|nc4?|vrt|img|asc|h5|hdf5?|grd|bil|zip|gz)|:[^/\\#]+))#(?P<band>[^/#]+)"
+    r"(?i)(?P<file>.+(?:\.(?:tiff?|nc4?|vrt|img|asc|h5|hdf5?|grd|bil|zip|gz|tar|tgz|gpkg|gdb|sqlite|kml|kmz|gpx)|:[^/\\#]+))#(?P<band>[^/#]+)"
 )
+#: Files of several layers, which are called by names.
+_WITH_LAYERS = (".gpkg", ".gdb", ".sqlite", ".kml", ".kmz", ".gpx")
 _SUBDATASET = re.compile(
     r'(?P<begin>[A-Z][A-Z0-9_]+:(?:\d+:)?)(?P<file>"[^"]+"|[^":]+)(?P<end>:.*)?'
 )
@@ -29,6 +33,9 @@ _ARCHIVE = re.compile(
     r"(?P<end>(?:/.*)?)"
 )
 _GZIP = re.compile(r"(?P<begin>/vsigzip/)(?P<file>(?!/?vsi).+)(?P<end>)")
+
+#: Endings of archives, beside those of which ``.gz`` is the last part.
+ARCHIVES = (".zip", ".tar", ".tgz")
 
 #: Files of an archive that are rasters by themselves.
 RASTERS = (".tif", ".tiff", ".img", ".nc", ".asc", ".bil", ".vrt", ".grd")
@@ -67,6 +74,8 @@ def parse_name(name: str) -> RasterName:
         return RasterName(name, name) if not _is_packed(name) else _packed(name, None)
     base, number = split_band(name)
     band = None
+    if number is not None and base.lower().endswith(_WITH_LAYERS):
+        return RasterName(base, name)
     if number is not None:
         match = re.fullmatch(r"band=(\d+)", number)
         if not match:
@@ -145,13 +154,18 @@ def rebased(name: str, folder: Path) -> str:
 
 
 def _is_packed(name: str) -> bool:
-    return name.lower().endswith((".zip", ".gz")) and "://" not in name
+    return name.lower().endswith((*ARCHIVES, ".gz")) and "://" not in name
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith((".tar", ".tgz", ".tar.gz"))
 
 
 def _packed(name: str, band: int | None) -> RasterName:
     """The one raster of an archive."""
-    if name.lower().endswith(".gz"):
+    if name.lower().endswith(".gz") and not _is_tar(name):
         return RasterName(name, f"/vsigzip/{os.path.abspath(name)}", band)  # noqa: PTH100
+    begin = f"/vsi{'tar' if _is_tar(name) else 'zip'}/"
     # A VRT may lead out of its archive, and is opened where it is named alone.
     plain = tuple(end for end in RASTERS if end != ".vrt")
     inside = [each for each in members(name) if each.lower().endswith(plain)]
@@ -159,20 +173,30 @@ def _packed(name: str, band: int | None) -> RasterName:
         shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
         raise InputError(
             f"{name} holds {len(inside)} rasters{f' ({shown})' if inside else ''}; expected one; "
-            f"name the one that is wanted, as in /vsizip/{name}/{(inside or ['pop.tif'])[0]}"
+            f"name the one that is wanted, as in {begin}{name}/{(inside or ['pop.tif'])[0]}"
         )
-    return RasterName(name, f"/vsizip/{os.path.abspath(name)}/{inside[0]}", band)  # noqa: PTH100
+    return RasterName(name, f"{begin}{os.path.abspath(name)}/{inside[0]}", band)  # noqa: PTH100
 
 
 def members(archive: str) -> list[str]:
-    """List the files of a ZIP archive."""
+    """List the files of an archive, without those that systems hide in it."""
     try:
-        with zipfile.ZipFile(archive) as file:
-            return [name for name in file.namelist() if not name.endswith("/")]
+        names = _names_in(archive)
     except FileNotFoundError as error:
         raise InputError(f"{archive} does not exist; expected an archive; correct it") from error
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+        kind = "tar" if _is_tar(archive) else "ZIP"
         raise InputError(
-            f"{archive} cannot be read ({error}); expected a ZIP archive; it may be truncated: "
+            f"{archive} cannot be read ({error}); expected a {kind} archive; it may be truncated: "
             "copy or download it again"
         ) from error
+    # macOS puts a file of notes beside each: __MACOSX/._pop.tif
+    return [name for name in names if not Path(name).name.startswith("._")]
+
+
+def _names_in(archive: str) -> list[str]:
+    if _is_tar(archive):
+        with tarfile.open(archive) as file:
+            return [each.name for each in file if each.isfile()]
+    with zipfile.ZipFile(archive) as file:
+        return [name for name in file.namelist() if not name.endswith("/")]

@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
+from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -78,13 +79,36 @@ def check_largest_file(
     """Refuse a raster that holds its type's largest value in several cells, undeclared."""
     largest = largest_value(values.dtype)
     held = count_largest(values, largest)
-    if not held or nodata == largest:
+    if not held or _is_value(nodata, largest, values.dtype):
         return
     declared = nodata is not None or source.mask_flag_enums[band - 1] != [MaskFlags.all_valid]
     if declared and largest < _PLAUSIBLE:
         return
     if held > 1 or _held_in(source, largest, band) > 1:
         raise undeclared_error(path, values.dtype, largest)
+
+
+def _is_value(nodata: float | None, value: float, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a nodata value is a number of a type, as it can be written: with some digits."""
+    if nodata is None:
+        return False
+    return bool(
+        float(nodata) == float(value) if dtype.kind in "iu" else dtype.type(nodata) == value
+    )
+
+
+def number_text(value: float, dtype: np.dtype[Any]) -> str:
+    """Write a number of a type with all digits that tell it from others.
+
+    Examples
+    --------
+    >>> number_text(-9999.0, np.dtype("float32")), number_text(2**63 - 1, np.dtype("int64"))
+    ('-9999', '9223372036854775807')
+    """
+    if dtype.kind == "f":
+        value = dtype.type(value)
+    # A whole float beyond 2⁶⁴ would have digits that nobody wrote.
+    return str(int(value)) if abs(value) <= BEYOND_PEOPLE and value == int(value) else str(value)
 
 
 def is_suspect(dtype: np.dtype[Any], fills: Collection[float]) -> bool:
@@ -108,7 +132,7 @@ def count_largest(values: Any, largest: float) -> int:
 
 def undeclared_error(source: str, dtype: np.dtype[Any], largest: float) -> InputError:
     """Make the error for a frame that holds its type's largest value in several cells."""
-    shown = f"{largest:g}" if dtype.kind == "f" else str(largest)
+    shown = number_text(largest, dtype)
     people = "; where so many people live there, declare another value, such as nodata=-1"
     return InputError(
         f"{source} holds {shown}, the largest value of {dtype}, in several cells and does not "
@@ -217,9 +241,9 @@ def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> 
     if not wrong.any():
         return counts
     first = np.argwhere(wrong)[0]
-    value = f"{counts[tuple(first)]:g}"
+    value = number_text(counts[tuple(first)], counts.dtype)
     row, column = (first + np.array(origin))[-2:]
-    mend = "correct the file" if "inf" in value else f"correct the file or pass nodata={value}"
+    mend = "or correct the file" if "inf" in value else f"correct the file or pass nodata={value}"
     raise InputError(
         f"{source} holds {value} at row {row}, column {column}; expected counts of people, 0 or "
         f"more, or a declared nodata value; declare it (gdal_edit.py -a_nodata {value}), {mend}"
@@ -270,7 +294,7 @@ def missing_file(path: str, expected: str) -> InputError:
 
 def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
     band = _band(source, path)
-    transform, crs = source.transform, source.crs
+    transform, crs = source.transform, source.crs or _crs_of_axes(source)
     if crs is None or transform.is_identity:
         raise InputError(
             f"{path} has no {'CRS' if crs is None else 'position (geotransform)'}; expected "
@@ -285,6 +309,12 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
     names = [Path(parse_name(path).opened).stem, source.descriptions[band - 1] or "", *told]
     check_is_count(path, _units(source, band), names)
     return GeoBox(source.shape, transform, crs)
+
+
+def _crs_of_axes(source: rasterio.DatasetReader) -> CRS | None:
+    """The CRS of a netCDF file that names none: by CF, degrees north and east are geographic."""
+    units = {text for key, text in source.tags().items() if key.endswith("#units")}
+    return CRS.from_epsg(4326) if {"degrees_north", "degrees_east"} <= units else None
 
 
 def _telling(source: rasterio.DatasetReader, band: int) -> dict[str, str]:

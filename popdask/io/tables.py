@@ -38,6 +38,7 @@ from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
 from popdask.io.kinds import check_tables
+from popdask.io.names import split_band
 from popdask.io.paths import Path_, atomic_path
 from popdask.io.rasters import is_remote, missing_file
 from popdask.io.text_tables import read_text_table
@@ -85,9 +86,9 @@ def read_table(
     """
     with _readable(path, expected):
         if parts := parts_of(path):
-            table = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+            table = _joined(path, {part: pd.read_parquet(part) for part in parts})
         elif _is_parquet(path):
-            table = pd.read_parquet(path)
+            table = _with_index(pd.read_parquet(path))
         else:
             table = read_text_table(path, dtype)
     if table.empty:
@@ -98,6 +99,23 @@ def read_table(
     return table
 
 
+def _with_index(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table, with what its rows are called as a column."""
+    return table.reset_index() if any(table.index.names) else table
+
+
+def _joined(path: Path_, parts: Mapping[Path, Any]) -> Any:
+    """The rows of all parts of a table, which have the same columns."""
+    first = next(iter(parts))
+    for part, table in parts.items():
+        if odd := sorted(set(map(str, table)) ^ set(map(str, parts[first]))):
+            raise InputError(
+                f"{part} has other columns than {first.name} ({', '.join(odd[:5])}); expected the "
+                f"same in all parts of {path}; write them alike, or move what is no part away"
+            )
+    return pd.concat(list(map(_with_index, parts.values())), ignore_index=True)
+
+
 def parts_of(path: Path_) -> list[Path]:
     """List the Parquet files of a folder; none where it is a file, or has none."""
     place = Path(path)
@@ -106,18 +124,38 @@ def parts_of(path: Path_) -> list[Path]:
 
 
 def read_features(path: Path_, expected: str = "features") -> gpd.GeoDataFrame:
-    """Read features with geometry from a file."""
-    check_tables(os.fspath(path))
-    with _readable(path, expected):
-        if parts := parts_of(path):
-            features = pd.concat([gpd.read_parquet(part) for part in parts], ignore_index=True)
+    """Read features with geometry from a file, or a layer of it, as in ``places.gpkg#towns``."""
+    name, layer = split_band(os.fspath(path))
+    check_tables(name)
+    with _readable(name, expected):
+        if parts := parts_of(name):
+            features = _joined(path, {part: gpd.read_parquet(part) for part in parts})
+        elif _is_parquet(name):
+            features = gpd.read_parquet(name)
         else:
-            features = gpd.read_parquet(path) if _is_parquet(path) else gpd.read_file(path)
+            features = gpd.read_file(name, layer=layer or _only_layer(name, expected))
     if not isinstance(features, gpd.GeoDataFrame):
         raise InputError(
             f"{path} has no geometry; expected {expected}; give a file of features, not a table"
         )
+    lost = np.flatnonzero(features.geometry.isna())
+    if lost.size:
+        raise InputError(
+            f"{path} has {lost.size} rows without a geometry, first row {lost[0]}; expected "
+            f"{expected}; remove them, or give them their place"
+        )
     return features
+
+
+def _only_layer(path: str, expected: str) -> str | None:
+    """Name the layer of a file that has shapes; None where it has none."""
+    layers = [name for name, shapes in pyogrio.list_layers(path).tolist() if shapes]
+    if len(layers) > 1:
+        raise InputError(
+            f"{path} holds {len(layers)} layers ({', '.join(layers[:5])}); expected one of "
+            f"{expected}; name it, as in {path}#{layers[0]}"
+        )
+    return layers[0] if layers else None
 
 
 def has_geometry(path: Path_) -> bool:
@@ -139,6 +177,8 @@ def _readable(path: Path_, expected: str) -> Iterator[None]:
         raise missing_file(name, expected)
     try:
         yield
+    except InputError:  # which is a ValueError, too
+        raise
     except FileNotFoundError as error:
         raise missing_file(name, expected) from error
     except UNREADABLE as error:

@@ -27,6 +27,7 @@ import pandas as pd
 
 from popdask.errors import InputError
 from popdask.io.kinds import is_elsewhere
+from popdask.io.names import members
 from popdask.io.paths import Path_, fsspec_options
 
 #: What may stand between columns, the likeliest first.
@@ -34,6 +35,9 @@ SEPARATORS = (";", "\t", "|", ",")
 
 #: A compressed table may unpack to so many bytes, or to so many times its own.
 LARGE, RATIO = 256 << 20, 200
+
+#: Files of an archive that are tables by themselves.
+_TABLES = (".csv", ".tsv", ".tab")
 
 #: Lines from which is told how numbers are written.
 _LINES = 2000
@@ -45,10 +49,21 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+#: How files begin that are often given in the place of text.
+_OTHERS = {
+    b"pk\x03\x04": "an Excel file or an archive",
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"par1": "a Parquet file",
+    b"sqlite format": "a GeoPackage or a database",
+    b"%pdf": "a PDF file",
+    b"<": "a page of the web, or XML",
+    b"{": "JSON",
+}
 #: What sets thousands apart, beside a point where the decimals have a comma.
-_APART = "\u00a0\u202f' \t"
+_APART = "\u00a0\u2009\u202f'’ \t"
 
-_DECIMAL = re.compile(rf"[-+]?\d[\d.{_APART}]*,\d+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_DECIMAL = re.compile(rf"[-+]?[0-9][0-9.{_APART}]*,[0-9]+(?:[eE][-+]?[0-9]+)?")
 _POINT = re.compile(r"[-+]?\d[\d.]*\.\d+")
 _COMMAS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+")
@@ -66,6 +81,8 @@ class Form:
     """What stands before the decimals of its numbers."""
     columns: tuple[str, ...]
     """Names of its columns, without blanks around them."""
+    before: int = 0
+    """How many lines stand before the line of the names."""
 
 
 def read_text_table(path: Path_, dtype: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -91,6 +108,7 @@ def read_text_table(path: Path_, dtype: Mapping[str, Any] | None = None) -> pd.D
         If it is no table.
     """
     content = _content(os.fspath(path))
+    _check_is_text(content)
     form = form_of(content)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # it would cut rows off
@@ -102,15 +120,27 @@ def read_text_table(path: Path_, dtype: Mapping[str, Any] | None = None) -> pd.D
                 encoding=form.encoding,
                 names=list(form.columns),
                 header=0,
+                skiprows=form.before,
                 index_col=False,
                 skipinitialspace=True,
                 dtype=dict(dtype or {}),
             )
         except pd.errors.ParserWarning as error:
-            raise ValueError("it has rows of more columns than its header") from error
+            header = f"{form.separator} ".join(form.columns)[:60]
+            raise ValueError(
+                f"it has rows of more columns than its first line, {header!r}: that is to name "
+                "them all, without titles before it"
+            ) from error
     for column in table.select_dtypes(include=["object", "string"]):
         table[column] = _tidy(table[column], form, keep=column in (dtype or {}))
     return table
+
+
+def _check_is_text(content: bytes) -> None:
+    """Refuse what is no text whatever its name says."""
+    for mark, kind in _OTHERS.items():
+        if content[:64].lstrip().lower().startswith(mark):
+            raise ValueError(f"it is {kind}, not a table of text: save it as CSV")
 
 
 def form_of(content: bytes) -> Form:
@@ -133,23 +163,37 @@ def form_of(content: bytes) -> Form:
     Examples
     --------
     >>> form_of(b"celle ;personer\n1kmN1E2; 3,5\n")
-    Form(encoding='utf-8', separator=';', decimal=',', columns=('celle', 'personer'))
+    Form(encoding='utf-8', separator=';', decimal=',', columns=('celle', 'personer'), before=0)
     """
     encoding = _encoding(content)
     lines = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
-    told = [line for line in itertools.islice(lines, _LINES) if line.strip()]
-    if not told:
+    given = [(i, line) for i, line in enumerate(itertools.islice(lines, _LINES)) if line.strip()]
+    if not given:
         raise ValueError("it is empty")
-    separator = max(SEPARATORS, key=lambda mark: told[0].count(mark))
+    begin, separator = _header([line for _, line in given])
+    told = [line for _, line in given[begin:]]
+    if _CONTROLS.search(told[0]):
+        raise ValueError("it is no text")
     least = csv.field_size_limit(LARGE)  # outlines are long texts
     try:
         rows = csv.reader(told, delimiter=separator, skipinitialspace=True)
-        columns = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(next(rows)))
+        first = next(rows)
+        names = [first[0].removeprefix("#"), *first[1:]]
+        columns = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(names))
         texts = [text.strip() for row in rows for text in row]
     finally:
         csv.field_size_limit(least)
     decimal = "." if separator == "," else _decimal(texts)
-    return Form(encoding, separator, decimal, columns)
+    return Form(encoding, separator, decimal, columns, given[begin][0])
+
+
+def _header(lines: list[str]) -> tuple[int, str]:
+    """Which line names the columns, behind remarks with ``#``, and what separates them."""
+    begin = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)
+    separator = max(SEPARATORS, key=lambda mark: lines[begin].count(mark))
+    counts = [line.count(separator) for line in lines[: begin + 1]]
+    named = begin > 0 and counts[begin - 1] == counts[begin] > 0  # the last remark is the header
+    return begin - named, separator
 
 
 def _decimal(texts: list[str]) -> str:
@@ -193,26 +237,35 @@ def _content(path: str) -> bytes:
     """The bytes of a file, unpacked where its name says that it is compressed."""
     import fsspec  # type: ignore[import-untyped]
 
-    options = fsspec_options(path) if is_elsewhere(path) else {}
-    if not is_elsewhere(path) and path.lower().endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            inside = archive.namelist()
-        if len(inside) != 1:
-            raise ValueError(
-                f"it holds {len(inside)} files, of which a table can be one: unpack it"
-            )
-    with fsspec.open(path, "rb", compression="infer", **options) as file:
-        if is_elsewhere(path) or not _is_compressed(path):
+    if is_elsewhere(path):
+        with fsspec.open(path, "rb", compression="infer", **fsspec_options(path)) as file:
             return bytes(file.read())
-        size = Path(path).stat().st_size
-        most = max(LARGE, RATIO * size)
-        content = bytes(file.read(most + 1))
-    if len(content) > most:
+    size = Path(path).stat().st_size
+    most = max(LARGE, RATIO * size)
+    if path.lower().endswith(".zip"):
+        with zipfile.ZipFile(path) as archive, archive.open(_table_in(path)) as packed:
+            content = bytes(packed.read(most + 1))
+    else:
+        with fsspec.open(path, "rb", compression="infer") as file:
+            content = bytes(file.read(most + 1 if _is_compressed(path) else -1))
+    if _is_compressed(path) and len(content) > most:
         raise InputError(
             f"{path} unpacks from {size:,} bytes to more than {most:,}, which a table does not; "
             "expected a table; unpack it yourself, if it is one"
         )
     return content
+
+
+def _table_in(path: str) -> str:
+    """Name the one table of an archive: what else it holds is to read, or of a system."""
+    inside = members(path)
+    tables = [name for name in inside if name.lower().endswith(_TABLES)]
+    if len(tables) != 1 and len(inside) != 1:
+        shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
+        raise ValueError(
+            f"it holds {len(inside)} files ({shown}), of which a table can be one: unpack it"
+        )
+    return (tables or inside)[0]
 
 
 def _is_compressed(path: str) -> bool:
@@ -235,15 +288,17 @@ def _plain(text: str, blank: Mapping[int, None], form: Form) -> str:
 
 
 def _apart(form: Form) -> str:
-    return _APART + ("." if form.decimal == "," else "")
+    # Between commas, those within quotes set thousands apart.
+    commas = "," if form.separator == "," else ""
+    return _APART + ("." if form.decimal == "," else commas)
 
 
 def _numbers(texts: list[str], form: Form) -> Iterator[bool]:
     """Tell of each text whether it is a number, its thousands set apart or not."""
     decimals = rf"(?:{re.escape(form.decimal)}\d+)?"
-    plain = re.compile(rf"[-+]?\d+{decimals}")
+    plain = re.compile(rf"[-+]?\d+{decimals}", re.ASCII)
     grouped = re.compile(
-        rf"[-+]?\d{{1,3}}(?P<mark>[{_apart(form)}])\d{{3}}(?:(?P=mark)\d{{3}})*{decimals}"
+        rf"[-+]?\d{{1,3}}(?P<mark>[{_apart(form)}])\d{{3}}(?:(?P=mark)\d{{3}})*{decimals}", re.ASCII
     )
     for text in texts:
         yield bool(plain.fullmatch(text) or grouped.fullmatch(text))

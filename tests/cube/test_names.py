@@ -2,9 +2,11 @@
 
 import gzip
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
+import cftime
 import numpy as np
 import pytest
 import rasterio
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from popdask.config import load_job
 from popdask.errors import InputError
 from popdask.io import find_frames, frame_fingerprint, frame_version, open_frames
+from popdask.io.frames import _moment
 from popdask.io.names import file_of, parse_name, rebased
 from tests.cube.raster_files import write_raster
 
@@ -102,10 +105,70 @@ def test_files_of_one_archive_are_frames(rasters):
         open_frames([f"{rasters}/all.zip"], times=["2000"])
 
 
-def test_an_archive_that_is_none_is_named(tmp_path):
-    (tmp_path / "pop_2000.zip").write_text("<html>please log in</html>")
-    with pytest.raises(InputError, match="expected a ZIP archive"):
-        open_frames(f"{tmp_path}/pop_{{year}}.zip")
+@pytest.mark.parametrize("end", ["tar", "tar.gz", "tgz"])
+def test_tar_archives_are_opened_too(rasters, end):
+    for year in YEARS:
+        with tarfile.open(rasters / f"one_{year}.{end}", "w:gz" if "g" in end else "w") as file:
+            file.add(rasters / f"pop_{year}.tif", "pop.tif")
+            file.add(rasters / f"pop_{year}.tif", "._pop.tif")  # as macOS does
+    with tarfile.open(rasters / f"all.{end}", "w:gz" if "g" in end else "w") as file:
+        for year in YEARS:
+            file.add(rasters / f"pop_{year}.tif", f"pop_{year}.tif")
+    assert people(f"{rasters}/one_{{year}}.{end}") == EXPECTED
+    assert people(f"/vsitar/{rasters}/all.{end}/pop_{{year}}.tif") == EXPECTED
+    with pytest.raises(InputError, match=r"holds 3 rasters .*/vsitar/"):
+        open_frames([f"{rasters}/all.{end}"], times=["2000"])
+
+
+@pytest.mark.parametrize(("end", "kind"), [("zip", "ZIP"), ("tar", "tar"), ("tar.gz", "tar")])
+def test_an_archive_that_is_none_is_named(tmp_path, end, kind):
+    (tmp_path / f"pop_2000.{end}").write_text("<html>please log in</html>")
+    with pytest.raises(InputError, match=f"expected a {kind} archive"):
+        open_frames(f"{tmp_path}/pop_{{year}}.{end}")
+
+
+def axis_of(path, values, units, calendar=None, name="time"):
+    """A netCDF file with a frame for each of some values of an axis, on axes in degrees alone."""
+    axes, _ = degrees([59.5, 58.5, 57.5], [10.5, 11.5, 12.5, 13.5])
+    told = {"units": units} | ({"calendar": calendar} if calendar else {})
+    frames = np.stack([np.full((3, 4), i + 1, "float32") for i in range(len(values))])
+    axes[name] = (name, np.array(values), told)
+    array = xr.DataArray(frames, dims=(name, "latitude", "longitude"), coords=axes)
+    array.to_dataset(name="people").to_netcdf(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "units", "calendar", "name"),
+    [
+        ([0, 5], "years since 2000-01-01", None, "time"),
+        ([2000.0, 2005.0], "common_years since 0000-01-01", "365_day", "time"),
+        ([6, 66], "months since 2000-01-01", None, "time"),
+        ([0, 2630880], "minutes since 2000-01-01", "standard", "time"),
+        ([730121, 731948], "days since 1-1-1", None, "time"),
+        ([2000, 2005], "year", None, "year"),
+        ([59, 59 + 5 * 360], "days since 2000-01-01", "360_day", "time"),  # 30 February
+        ([876581.0, 920430.0], "hours since 1900-01-01 00:00:00.0", "gregorian", "t"),
+    ],
+)
+def test_times_of_netcdf_files_are_read_in_their_units_and_calendars(
+    tmp_path, values, units, calendar, name
+):
+    path = axis_of(tmp_path / "pop.nc", values, units, calendar, name)
+    assert people(f"{path}#{{year}}") == {2000: 12.0, 2005: 24.0}
+
+
+@given(
+    st.sampled_from(["standard", "proleptic_gregorian", "noleap", "360_day", "julian"]),
+    st.integers(-150_000, 80_000),
+    st.integers(0, 86399),
+)
+def test_a_moment_is_that_of_cftime(calendar, day, second):
+    since = "since 2000-01-01"
+    at = cftime.num2date(86400 * day + second, f"seconds {since}", calendar)
+    text = _moment(day + second / 86400, f"days {since}", calendar)
+    whole = f"{text}{'T00:00:00'[len(text) - 10 :]}"
+    assert whole == at.strftime("%Y-%m-%dT%H:%M:%S").zfill(19)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import zipfile
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyogrio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from popdask.config.jobs import Cells
 from popdask.errors import InputError
 from popdask.imagery.counts import counts_from_features, counts_from_table
 from popdask.imagery.grid import CellGrid
-from popdask.io import text_tables
+from popdask.io import frame_fingerprint, text_tables
 from popdask.io.tables import read_features, read_table
 from popdask.io.text_tables import read_text_table
 from popdask.workflow.population_inputs import read_counts
@@ -44,7 +45,7 @@ def written(separator, decimal, mark, blank, quote, end):
 
 
 FORMS = st.one_of(
-    st.tuples(st.just(","), st.just("."), st.sampled_from(["", "\u00a0", "'"])),
+    st.tuples(st.just(","), st.just("."), st.sampled_from(["", "\u00a0", "'", "’"])),
     st.tuples(
         st.sampled_from([";", "\t", "|"]),
         st.just(","),
@@ -70,6 +71,52 @@ def test_a_table_is_read_however_it_is_written(tmp_path_factory, form, encoding,
     assert counts.to_numpy().tolist() == EXPECTED
     assert read_table(path).columns.tolist() == ["GRD_ID", "Größe", "TOT_P"]
     assert set(read_table(path)["Größe"]) == {"Tromsø"}
+
+
+def test_quoted_commas_between_commas_set_thousands_apart(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('zone,total\nA,"1,234"\nB,"1,234,567.5"\nC,8\n')
+    assert read_table(path)["total"].tolist() == [1234, 1234567.5, 8]
+    path.write_text("zone;total\nA;1,5E+03\nB;2,5e-1\n")
+    assert read_table(path)["total"].tolist() == [1500, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("remarks", "header"),
+    [("# of an office\n# 2024, all\n\n", ""), ("# of an office\n", "# "), ("", "#")],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_remarks_before_the_header_are_passed_over(tmp_path, remarks, header, encoding):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{remarks}{header}zone;total\nA;3\nB;4\n", encoding=encoding)
+    assert read_table(path).to_dict("list") == {"zone": ["A", "B"], "total": [3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"PK\x03\x04 sheet", "an Excel file or an archive"),
+        (b"PAR1 rows PAR1", "a Parquet file"),
+        (b"\n<!DOCTYPE html><html>log in</html>", "a page of the web"),
+        (b"\x01\x02,\x03\n1,2\n", "it is no text"),
+        (
+            b"Table 1, of all\nzone,total,share\nA,3,1\n",
+            "'Table 1, of all': that is to name them all",
+        ),
+    ],
+)
+def test_what_is_no_table_of_text_says_so(tmp_path, content, told):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        read_table(tmp_path / "t.csv")
+
+
+def test_a_table_is_found_in_its_archive(tmp_path):
+    path = tmp_path / "t.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("readme.txt", "data/people.csv", "__MACOSX/data/._people.csv"):
+            archive.writestr(name, "zone,total\nA,3\n" if "people" in name else "whom to credit")
+    assert read_table(path)["total"].tolist() == [3]
 
 
 def test_numbers_and_codes_stay_what_they_are(tmp_path):
@@ -108,7 +155,7 @@ def test_rows_longer_than_the_header_and_damaged_archives_are_one_sentence(tmp_p
     (tmp_path / "cut.csv.gz").write_bytes(content[: len(content) // 2])
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 nothing")
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
-        for name in ("readme.txt", "people.csv"):
+        for name in ("places.csv", "people.csv"):
             archive.writestr(name, "zone,total\nA,3\n")
     for name in ("long.csv", "cut.csv.gz", "bad.zip", "two.zip"):
         with pytest.raises(InputError, match=name):
@@ -164,6 +211,42 @@ def test_a_folder_of_parts_is_a_table(tmp_path, geometry):
     table[:2].to_parquet(folder / "part-0.parquet")
     table[2:].to_parquet(folder / "year=2020" / "part-1.parquet")
     assert read_counts(str(folder), GRID, Cells()).to_numpy().tolist() == EXPECTED
+
+
+def test_parts_of_other_columns_are_refused_and_an_index_is_a_column(tmp_path):
+    table = pd.DataFrame({"cell": CODES, "people": PEOPLE})
+    table.set_index("cell").to_parquet(tmp_path / "t.parquet")
+    assert counts_from_table(tmp_path / "t.parquet", GRID).to_numpy().tolist() == EXPECTED
+    (tmp_path / "parts").mkdir()
+    table[:1].to_parquet(tmp_path / "parts" / "0.parquet")
+    table[1:].rename(columns={"people": "pop"}).to_parquet(tmp_path / "parts" / "1.parquet")
+    with pytest.raises(
+        InputError, match=r"1.parquet has other columns than 0.parquet \(people, pop"
+    ):
+        read_table(tmp_path / "parts")
+
+
+def test_one_layer_of_several_is_named(tmp_path):
+    path = tmp_path / "office.gpkg"
+    squares = [box(1000 * e, 1000 * n, 1000 * (e + 1), 1000 * (n + 1)) for n, e in CELLS]
+    cells = gpd.GeoDataFrame({"people": PEOPLE}, geometry=squares, crs="EPSG:3035")
+    cells.to_file(path, layer="cells")
+    pyogrio.write_dataframe(pd.DataFrame({"source": ["office"]}), path, layer="about")
+    assert read_counts(str(path), GRID, Cells()).to_numpy().tolist() == EXPECTED
+    cells[:1].assign(people=9.0).to_file(path, layer="a frame")
+    with pytest.raises(InputError, match=r"2 layers \(cells, a frame\).*office.gpkg#cells"):
+        read_counts(str(path), GRID, Cells())
+    assert read_counts(f"{path}#cells", GRID, Cells()).to_numpy().tolist() == EXPECTED
+    assert frame_fingerprint(f"{path}#cells")["sha256"] == frame_fingerprint(str(path))["sha256"]
+    with pytest.raises(InputError, match=r"cannot be read .*Layer 'towns' could not be opened"):
+        read_features(f"{path}#towns")
+
+
+def test_features_without_a_place_are_refused(tmp_path):
+    table = gpd.GeoDataFrame({"people": [3, 4]}, geometry=[Point(1, 1), None], crs="EPSG:3035")
+    table.to_file(tmp_path / "t.gpkg")
+    with pytest.raises(InputError, match="1 rows without a geometry, first row 1"):
+        read_features(tmp_path / "t.gpkg")
 
 
 def test_a_table_without_rows_is_refused(tmp_path):
