@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from popdask.cli.console import complain, say
 from popdask.datasets.transfer import shown
-from popdask.io.secrets import without_keys, without_secrets
+from popdask.errors import InputError
+from popdask.io.paths import file_system, fsspec_options, gdal_path
+from popdask.io.secrets import is_unescaped, without_keys, without_secrets
 
 SCHEMES = st.sampled_from(["http", "https", "s3", "ftp", "tls", "/vsicurl/https"])
 HOSTS = st.sampled_from(["host", "example.org", "127.0.0.1:8000", "[::1]:80", "bucket"])
@@ -26,6 +28,29 @@ def test_no_part_of_a_password_is_left(scheme, host, path, password, user, escap
     password = quote(password, safe="") if escaped else password
     place = without_secrets(f"{scheme}://{user}:{password}@{host}{path}")
     assert place == f"{scheme}://{host}{path}"
+
+
+@given(st.sampled_from(["http", "https", "/vsicurl/https"]), HOSTS, PATHS, PASSWORDS, st.booleans())
+def test_a_password_that_programs_would_take_for_a_host_is_refused(
+    scheme, host, path, password, escaped
+):
+    told = quote(password, safe="") if escaped else password
+    place = f"{scheme}://me:{told}@{host}{path}"
+    held = "/vsicurl/" + place if scheme == "https" else place
+    if any(letter in told for letter in "@/?#"):
+        with pytest.raises(InputError, match="expected them escaped") as caught:
+            gdal_path(held)
+        assert "SESAME" not in str(caught.value)
+    else:
+        assert gdal_path(place) == place
+        plain = place.removeprefix("/vsicurl/")
+        assert urlsplit(plain).netloc.rpartition("@")[2] == host
+
+
+@given(SCHEMES, HOSTS, PATHS, st.sampled_from(["", "/a@b.tif", "?k=me@work"]))
+def test_places_without_a_user_are_taken(scheme, host, path, end):
+    place = f"{scheme}://{host}{path}{end}"
+    assert is_unescaped(place) is False
 
 
 @given(SCHEMES, HOSTS, PATHS, QUERIES, st.sampled_from(["", "me:SESAME@", "SESAME@"]))
@@ -62,6 +87,25 @@ def test_nothing_that_is_printed_holds_one(verb, capsys, monkeypatch):
     captured = capsys.readouterr()
     said = captured.out + captured.err
     assert "SESAME" not in said and "https://host/a.tif" in said
+
+
+@given(st.sampled_from(["'{}'", "({})", "no frame at {}; check"]), st.text("a=&%/", max_size=9))
+def test_headers_of_gdal_are_not_said(form, header):
+    text = form.format(f"/vsicurl?url=https%3A//host/a.tif&header.{header}=SESAME")
+    assert "SESAME" not in without_keys(text) and "/vsicurl" in without_keys(text)
+
+
+def test_keys_before_a_bucket_are_refused():
+    for verb in (gdal_path, fsspec_options):
+        with pytest.raises(InputError, match=r"^s3://bucket/a.tif has keys") as caught:
+            verb("s3://AKIA:SESAME@bucket/a.tif")
+        assert "SESAME" not in str(caught.value)
+    assert gdal_path("s3://bucket/me@work.tif") == "/vsis3/bucket/me@work.tif"
+
+
+def test_a_server_that_does_not_answer_is_named():
+    with pytest.raises(InputError, match=r"^ftp://127.0.0.1:9/a.tif cannot be reach.*refused"):
+        file_system("ftp://me:SESAME@127.0.0.1:9/a.tif")
 
 
 def test_s3_keys_and_signs_in_paths_stay():

@@ -259,8 +259,7 @@ def run(
         bool,
         typer.Option(
             "--check-content",
-            help="Read input files anew, also those whose size and time are as they were. Parts of "
-            "folders and shapefiles are known by their names, sizes and times alone.",
+            help="Read input files anew, also those whose size and time are as they were.",
         ),
     ] = False,
     log: Logs = None,

@@ -67,8 +67,8 @@ class Job(Settings):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """The region's name, of letters, digits, ``_``, ``.`` and ``-``."""
     title: str | None = None
-    """What the results say they are; without it, the name. A change shows with the next run that
-    has something to compute."""
+    """What the results say they are; without it, the name. The next run puts a change into the
+    store, whatever else it computes."""
     institution: str | None = None
     """Who the results say made them; a change shows as that of the title."""
     pipeline: str
@@ -79,6 +79,11 @@ class Job(Settings):
         """Every setting, as a notebook shows it."""
         told = {name: without_keys(shown(value)) for name, value, _ in settings_rows(self)}
         return html_card(type(self).__name__, told)
+
+    @property
+    def naming(self) -> dict[str, str | None]:
+        """What the results are called: settings on which nothing that is computed depends."""
+        return {"title": self.title, "institution": self.institution}
 
     @property
     def export_place(self) -> str:

@@ -138,9 +138,11 @@ def result_attributes(
     >>> told["Conventions"], told["title"], told["history"].splitlines()
     ('CF-1.11', 'oslo', ['2026 …', '2027 …'])
     """
+    others = {key: value for key, value in before.items() if key not in _ABOUT}
     history = [line for line in (before.get("history"), entry) if line]
     named = {key: str(about[key]) for key in _ABOUT if about.get(key)}
     return {
+        **others,
         "Conventions": CONVENTIONS,
         **named,
         "source": software,

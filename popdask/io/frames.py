@@ -27,6 +27,7 @@ from popdask.errors import InputError
 from popdask.io.names import members, split_band, split_file
 from popdask.io.paths import failures, file_system
 from popdask.io.rasters import is_remote, use_raster
+from popdask.io.secrets import without_secrets
 
 #: GPW's list of years: "Population Count, v4.11 (2000, 2005, 2010): 30 arc-minutes".
 _YEARS = re.compile(r"\(\d{4}(?:, ?\d{4})+\)")
@@ -342,9 +343,10 @@ def _list_files(wildcard: str) -> list[str]:
     try:
         return [system.unstrip_protocol(file) for file in system.glob(path)]
     except failures() as error:
+        shown = re.sub(r"\[(.)\]", r"\1", wildcard)
         raise InputError(
-            f"{wildcard} cannot be listed ({error}); expected a folder that you may list; check "
-            "its name, the endpoint and the credentials"
+            f"{without_secrets(shown)} cannot be listed ({error}); expected a folder that you "
+            "may list; check its name, the endpoint and the credentials"
         ) from error
 
 

@@ -38,6 +38,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from popdask.errors import InputError
+from popdask.io.secrets import is_unescaped, without_secrets
 
 Path_ = str | os.PathLike[str]
 
@@ -187,8 +188,35 @@ def bucket_and_key(url: str) -> tuple[str, str]:
     return bucket, key
 
 
+def check_url(place: str) -> None:
+    """Refuse a URL in which programs would find another host than is meant.
+
+    Raises
+    ------
+    InputError
+        If a user or password has ``@``, ``/``, ``?`` or ``#`` in it that nobody has escaped.
+    """
+    _check_keys(place)
+    if is_unescaped(place):
+        raise InputError(
+            f"{without_secrets(place)} has a user or password with @, /, ? or # before it; "
+            "expected them escaped, as programs take what follows for the host; write %40, %2F, "
+            "%3F or %23"
+        )
+
+
+def _check_keys(url: str) -> None:
+    """Refuse keys in the URL of an object."""
+    if is_object(url) and "@" in url.removeprefix(SCHEME).partition("/")[0]:
+        raise InputError(
+            f"{without_secrets(url)} has keys before its bucket; expected none in a name; put them "
+            "into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+
+
 def fsspec_options(url: str) -> dict[str, Any]:
     """Options of fsspec's file system for a URL: those of an object store, else none."""
+    check_url(url)
     # Listings are not cached: what comes and goes there is to be noticed.
     if not is_object(url):
         return {}
@@ -208,10 +236,13 @@ def file_system(url: str) -> tuple[Any, str]:
 
     try:
         return fsspec.core.url_to_fs(url, **fsspec_options(url))
-    except (ImportError, ValueError) as error:
+    except InputError:  # which is a ValueError, too
+        raise
+    except (ImportError, ValueError, OSError) as error:  # some servers are called at once
         raise InputError(
-            f"{url} cannot be reached ({error}); expected a file system that fsspec knows; install "
-            "what it asks for (popdask[cloud] for s3://), or copy the files to a folder"
+            f"{without_secrets(url)} cannot be reached ({error}); expected a server that answers, "
+            "by a file system that fsspec knows; install what it asks for (popdask[cloud] for "
+            "s3://), or copy the files to a folder"
         ) from error
 
 
@@ -229,6 +260,7 @@ def failures() -> tuple[type[Exception], ...]:
 
 def gdal_path(place: str) -> str:
     """Name a place as GDAL does."""
+    check_url(place)
     return f"/vsis3/{place.removeprefix(SCHEME)}" if is_object(place) else place
 
 

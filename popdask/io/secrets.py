@@ -18,23 +18,44 @@ def without_secrets(place: str) -> str:
     """Drop from a URL its user, password, query and fragment; a path stays as it is."""
     before, mark, rest = place.partition(_MARK)
     if not mark:
-        return place.partition("?")[0] if place.startswith("/vsi") else place
+        return _without_options(place) if place.startswith("/vsi") else place
     if "@" in rest and _has_user(rest):
         rest = rest.rpartition("@")[2]
     return f"{before}{mark}{_until(rest, '?#')}"
 
 
+def is_unescaped(place: str) -> bool:
+    """Tell whether programs would take a part of a password for the host, and speak of it.
+
+    Examples
+    --------
+    >>> is_unescaped("https://me:p@ss/word@host/a.tif"), is_unescaped("https://me:p%40ss@host/")
+    (True, False)
+    """
+    _, mark, rest = place.partition(_MARK)
+    user = rest.rpartition("@")[0]
+    if not mark or not _has_user(rest) or not any(letter in user for letter in "@/?#"):
+        return False
+    host, _, port = _until(rest, "/?#").rpartition("@")[2].rpartition(":")
+    return "@" in _until(rest, "/?#") or bool(host and "]" not in port and not port.isdigit())
+
+
 def without_keys(text: str) -> str:
     """Drop from a text what its URLs say beside places, and the values of secret variables."""
     words = [
-        without_secrets(word) if _MARK in word or word.startswith("/vsi") else word
-        for word in _words(text)
+        without_secrets(word) if _MARK in word else _without_options(word) for word in _words(text)
     ]
     text = "".join(words)
     for name, value in os.environ.items():
         if name.upper().endswith(_ENDINGS) and len(value) >= _SHORTEST:
             text = text.replace(value, f"${name}")
     return text
+
+
+def _without_options(word: str) -> str:
+    """Drop the options of GDAL's virtual files, which may hold headers, from a word in quotes."""
+    before, mark, rest = word.partition("/vsi")
+    return f"{before}{mark}{rest.partition('?')[0]}"
 
 
 def _has_user(rest: str) -> bool:

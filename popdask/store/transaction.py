@@ -470,7 +470,7 @@ class Transaction:
             "license": "\n".join(record.get("credits", ())),
         }
         entry = f"{run.finished} {software}: {stages}"
-        attributes.update(result_attributes(dict(attributes), about, software, entry))
+        attributes.put(result_attributes(dict(attributes), about, software, entry))
 
     def _create(self, arrays: xr.Dataset) -> None:
         """Create the arrays that are not there yet, empty."""

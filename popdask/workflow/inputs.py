@@ -32,6 +32,7 @@ from popdask.io.frames import frame_time
 from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
 from popdask.io.names import file_of
 from popdask.io.secrets import without_secrets
+from popdask.workflow.export_paths import file_sum
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -191,13 +192,20 @@ def _parts(place: Path) -> dict[str, Path] | None:
 
 
 def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The version of a file, or of a folder or shapefile by names, sizes and times of its parts."""
+    """The version of a file, or of a folder or shapefile by the names and contents of its parts."""
     parts = None if "://" in path else _parts(Path(path))
     if parts is None:
         return file_fingerprint(path, known.get(path, {}))
-    told = [(name, part.stat().st_size, part.stat().st_mtime_ns) for name, part in parts.items()]
-    digest = hashlib.sha256(repr(told).encode()).hexdigest()
-    return {"path": path, "size": sum(size for _, size, _ in told), "mtime": None, "sha256": digest}
+    sizes = {name: size_and_time(str(part)) for name, part in parts.items()}
+    # Parts are read again only where a name, a size or a time is another than that on record.
+    listing = hashlib.sha256(repr(sizes).encode()).hexdigest()
+    then = {} if _reading.get() else known.get(path, {})
+    if then.get("listing") == listing:
+        return dict(then)
+    told = [(name, file_sum(part)) for name, part in parts.items()]
+    sha256 = hashlib.sha256(repr(told).encode()).hexdigest()
+    size = sum(size for size, _ in sizes.values())
+    return {"path": path, "size": size, "mtime": None, "sha256": sha256, "listing": listing}
 
 
 def checksums(files: Mapping[str, Mapping[str, Any]], paths: Iterable[str]) -> list[str]:

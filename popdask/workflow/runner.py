@@ -289,8 +289,9 @@ def run(
         _check_exports(pipeline, job, files, records)
         records = {} if force else records
         whole = pipeline.decide(job, files, records)
-        if not whole.done or store.unfinished():
-            with workers():
+        left = not whole.done or store.unfinished()
+        if left or _is_called_otherwise(job, store):
+            with workers() if left else nullcontext():
                 if force:
                     store.mend()
                 running = pipeline.begin(job, store, files, list(whole.stages) if force else [])
@@ -364,6 +365,12 @@ def _check_exports(pipeline: Pipeline, job: Job, files: Files, records: Mapping[
 def _owner_in(records: Mapping[str, Any]) -> Mapping[str, Any]:
     """The first record that tells whose the store is."""
     return next((record for record in records.values() if "job" in record), {})
+
+
+def _is_called_otherwise(job: Job, store: RegionStore) -> bool:
+    """Tell whether finished results have another title or institution than the job gives them."""
+    told = store.run_record().get("settings", {})
+    return any(told.get(name, now) != now for name, now in job.naming.items())
 
 
 def own_store(job: Job) -> RegionStore:

@@ -18,7 +18,7 @@ from popdask.io.kinds import drivers_of, is_put_together, sources_of, suffix_of
 from popdask.io.rasters import frame_fingerprint, frame_version, read_counts
 from popdask.io.tables import read_features
 from popdask.tracking.names import read_places
-from popdask.workflow.inputs import content_read, credits_of, file_fingerprint
+from popdask.workflow.inputs import content_read, credits_of, file_fingerprint, version_of
 from tests.cube.claims import tiff_of_claims
 
 POINTING = {
@@ -167,6 +167,30 @@ def test_content_is_read_where_size_and_time_tell_nothing(tmp_path):
         with content_read():
             assert file_fingerprint(path, known)["sha256"] != known["sha256"]
         source.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["cells", "zones.shp"])
+def test_a_folder_and_a_shapefile_are_as_old_as_their_parts(tmp_path, name):
+    place = tmp_path / name
+    parts = [place / "a" / "one.jpg", place / "two.jpg"]
+    if name == "zones.shp":
+        parts = [place, tmp_path / "zones.dbf"]
+    for part in parts:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(f"people of {part.name}")
+    path = str(place)
+    known = {path: version_of(path, {})}
+    os.utime(parts[1], ns=(0, 0))  # another time is no other version
+    assert version_of(path, known)["sha256"] == known[path]["sha256"]
+    known = {path: version_of(path, known)}
+    parts[1].write_text("PEOPLE".ljust(parts[1].stat().st_size))
+    assert version_of(path, known)["sha256"] != known[path]["sha256"]
+    os.utime(parts[1], ns=(0, 0))  # content alone
+    assert version_of(path, known) == known[path]
+    with content_read():
+        assert version_of(path, known)["sha256"] != known[path]["sha256"]
+    parts[1].rename(parts[1].with_stem(parts[1].stem + "s") if place.is_dir() else tmp_path / "x")
+    assert version_of(path, {})["sha256"] != known[path]["sha256"]
 
 
 @given(st.integers(200_000, 10**9))

@@ -151,8 +151,25 @@ def test_the_engine_knows_a_store_by_its_name():
 
 def test_a_title_is_not_needed(frames, tmp_path):
     outcome = communities.run(small.job(frames, tmp_path / "small.icechunk"))
-    attributes = RegionStore(outcome.store.path).dataset().attrs
-    assert attributes["title"] == "small" and "institution" not in attributes
+    store = RegionStore(outcome.store.path)
+    assert store.dataset().attrs["title"] == "small"
+    assert "institution" not in store.dataset().attrs
+
+
+def test_another_title_is_told_without_computing(frames, tmp_path):
+    place = tmp_path / "small.icechunk"
+    first = communities.run(small.job(frames, place)).store
+    stages, checksums = first.records(), first.frame_checksums()
+    for about in ({"title": "Two towns", "institution": "an office"}, {"title": "Towns"}, {}):
+        job = communities.CommunitiesJob.model_validate(small.settings(frames, place) | about)
+        outcome = communities.run(job)
+        told = outcome.store.dataset().attrs
+        assert outcome.plan.done and told["title"] == about.get("title", "small")
+        assert told.get("institution") == about.get("institution")
+        runs = len(outcome.store.history())
+        assert len(communities.run(job).store.history()) == runs  # nothing is left to tell
+    assert first.records() == stages and first.frame_checksums() == checksums
+    assert not list(first.other_problems())
 
 
 def errors_of(path):
