@@ -46,7 +46,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, Tim
 
 from popdask import __version__
 from popdask.errors import InputError
-from popdask.io.paths import open_own, read_own, write_text
+from popdask.io.paths import check_url, open_own, read_own, write_text
 from popdask.io.secrets import without_secrets
 
 
@@ -129,11 +129,12 @@ def root_of(url: str | None, variable: str, published: str) -> str:
     'https://mirror.example.org/worldpop'
     """
     root = url or os.environ.get(variable) or published
+    check_url(root)
     parts = urlsplit(root)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InputError(
-            f"{variable if url is None else 'url'} is {root!r}; expected the root of a mirror such "
-            "as https://mirror.example.org/worldpop; correct it."
+            f"{variable if url is None else 'url'} is {shown(root)!r}; expected the root of a "
+            "mirror such as https://mirror.example.org/worldpop; correct it."
         )
     return root.rstrip("/")
 

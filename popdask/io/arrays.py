@@ -14,6 +14,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import rioxarray  # noqa: F401  registers DataArray.rio
 import xarray as xr
 from dask.base import tokenize
@@ -47,6 +48,11 @@ def check_population(
         raise InputError(
             f"{name} holds {given.dtype}; expected numbers of people per cell; convert it, as in "
             f'{name}.astype("float32")'
+        )
+    if not given.size:
+        raise InputError(
+            f"{name} has the sizes {dict(given.sizes)}; expected at least one cell and one frame; "
+            "correct what selects them"
         )
     _check_attributes(name, given)
     _check_times(name, given, timed)
@@ -121,6 +127,17 @@ def _check_times(name: str, array: xr.DataArray, timed: bool) -> None:
             f"{name} has the text {str(times[0])!r} as a time; expected dates; convert them, as in "
             f"{name}.assign_coords(time=pandas.to_datetime({name}.time))"
         )
+    lost = np.flatnonzero(pd.isna(times))
+    if lost.size:
+        raise InputError(
+            f"{name} has no time for frame {lost[0]}; expected one for each; give it, or leave the "
+            "frame out"
+        )
+    if zones := [time.tzinfo for time in times if getattr(time, "tzinfo", None)]:
+        raise InputError(
+            f"{name} has times of the zone {zones[0]}; expected times without one; convert them, "
+            f"as in {name}.assign_coords(time=pandas.DatetimeIndex({name}.time).tz_convert(None))"
+        )
     for before, after in pairwise(times):
         if not before < after:
             raise InputError(
@@ -180,7 +197,8 @@ def _check_block(
             f"rio.write_nodata({largest})"
         )
     nothing = np.isin(values, _as_stored(fills, values.dtype)) if fills else False
-    people = values.astype(_people_dtype(values.dtype), copy=False)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        people = values.astype(_people_dtype(values.dtype), copy=False)
     if not (people >= 0).all():  # NaN too
         unknown = (people == UNDECLARED_NODATA) | ((people < NODATA_BELOW) & (people > -np.inf))
         nothing = nothing | unknown
@@ -216,8 +234,8 @@ def _rank(axis: str) -> int:
 
 def _people_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The floats that hold all numbers of a type."""
-    if dtype.kind == "f":
-        return dtype
+    if dtype.kind == "f":  # which of them are compiled
+        return np.dtype("float32" if dtype.itemsize <= 4 else "float64")
     return np.dtype("float32" if dtype.itemsize < 4 else "float64")
 
 

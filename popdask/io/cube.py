@@ -197,7 +197,7 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
     Raises
     ------
     InputError
-        If `path` is there already, or the cube holds no population.
+        If `path` is there already, or the cube holds no population with a time and a grid.
 
     Examples
     --------
@@ -215,7 +215,9 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
             "the cube has no variable population; expected a Dataset as open_frames gives it; make "
             "one of an array with array.to_dataset(name='population')"
         )
-    people = check_population("the cube's population", cube["population"])
+    hint = "give the frame its time, as in cube.expand_dims(time=pandas.to_datetime(['2020']))"
+    people = check_population("cube.population", cube["population"], *DIMENSIONS, hint=hint)
+    grid_of(people)
     if cube.rio.grid_mapping not in ("spatial_ref", *cube.dims) and cube.rio.crs is not None:
         cube = cube.drop_vars(cube.rio.grid_mapping).rio.write_crs(cube.rio.crs)
     names = ["population", *(name for name in ENDS if name in cube)]

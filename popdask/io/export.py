@@ -28,7 +28,7 @@ from rasterio.windows import Window
 
 from popdask.errors import InputError
 from popdask.io.grids import grid_of
-from popdask.io.paths import Path_, atomic_path, write_text
+from popdask.io.paths import Path_, atomic_path, naming, write_text
 
 
 def write_colours(raster: Path_, colours: np.ndarray) -> Path:
@@ -215,7 +215,7 @@ def write_geotiff(array: xr.DataArray, path: Path_, *, strip_cells: int = STRIP_
         names = stamps(array["time"].values)
     else:
         array, names = array.expand_dims("time"), [path.stem]
-    with atomic_path(path) as unfinished:
+    with atomic_path(path) as unfinished, naming(path):
         _write_tiled(array, unfinished, names, strip_cells, zlevel=6)
     return path
 
@@ -259,7 +259,7 @@ def _check(array: xr.DataArray, name: str) -> None:
 def _write_cog(frame: xr.DataArray, path: Path, name: str, strip_cells: int) -> None:
     """Write one frame (y, x); GDAL makes a COG of a whole tiled file only."""
     resampling = "AVERAGE" if frame.dtype.kind == "f" else "MODE"
-    with atomic_path(path) as unfinished:
+    with atomic_path(path) as unfinished, naming(path):
         tiled = unfinished.with_name("tiled.tif")
         _write_tiled(frame.expand_dims("time"), tiled, [name], strip_cells, zlevel=1)
         rasterio.shutil.copy(

@@ -29,6 +29,8 @@ from popdask.errors import InputError
 
 SAME_GRID = 1e-3  # of a cell: writers round transforms differently
 
+UNEVEN = 0.05  # of a cell: coordinates in float32 are rounded
+
 _METRES = {"m": 1.0, "km": 1000.0}
 
 
@@ -57,13 +59,49 @@ def grid_of(array: xr.DataArray) -> GeoBox:
     >>> grid_of(frame[:, 1:]).boundingbox.bbox
     (1.0, 0.0, 4.0, 2.0)
     """
-    grid = array.odc.geobox
-    if grid is None or grid.crs is None:
+    grid, name = array.odc.geobox, f"the array {array.name!r}" if array.name else "the array"
+    if grid is None or grid.crs is None or not _is_even(array, grid):
+        lacks = "CRS" if grid is not None and grid.crs is None else "grid"
         raise InputError(
-            f"the array {array.name or ''!r} has no {'CRS' if grid is not None else 'grid'}; "
-            "expected evenly spaced y and x coordinates and a CRS; set it with rio.write_crs"
+            f"{name} has no {lacks}; expected evenly spaced y and x coordinates and a CRS; set it "
+            "with rio.write_crs, or bring the cells onto a grid"
         )
+    check_degrees(name, grid)
     return grid
+
+
+def _is_even(array: xr.DataArray, grid: GeoBox) -> bool:
+    """Tell whether the coordinates of an array, which may have gaps, are those of a grid."""
+    t = grid.transform
+    for axis, first, step in (("y", t.f, t.e), ("x", t.c, t.a)):
+        if axis in array.coords:
+            places = array[axis].to_numpy()
+            off = np.abs(places - first - step * (np.arange(places.size) + 0.5))
+            if off.max(initial=0.0) > UNEVEN * abs(step):
+                return False
+    return True
+
+
+def check_degrees(name: str, grid: GeoBox) -> None:
+    """Refuse a grid of metres that is said to be of degrees.
+
+    Raises
+    ------
+    InputError
+        If it reaches beyond the poles, or more than once around the Earth.
+    """
+    assert grid.crs is not None, "grids without a CRS are refused before"
+    if not grid.crs.geographic:
+        return
+    left, bottom, right, top = grid.boundingbox.bbox
+    unit = math.degrees(_crs(grid).axis_info[0].unit_conversion_factor)
+    cell = abs(grid.transform.e) * unit
+    if max(abs(bottom), abs(top)) * unit > 90 + cell or (right - left) * unit > 360 + cell:
+        raise InputError(
+            f"{name} lies from ({left:.10g}, {bottom:.10g}) to ({right:.10g}, {top:.10g}), which "
+            f"are no degrees, and its CRS is {_crs(grid).name}; expected the CRS of its "
+            "coordinates; set it with rio.write_crs or gdal_edit.py -a_srs"
+        )
 
 
 def same_grid(a: GeoBox, b: GeoBox) -> bool:

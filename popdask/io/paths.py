@@ -65,6 +65,25 @@ def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
             unfinished.replace(path)
 
 
+@contextmanager
+def naming(path: Path_) -> Iterator[None]:
+    """Name the file that cannot be written, as on a full disk, whichever library writes it."""
+    from pyogrio.errors import DataSourceError, FeatureError  # type: ignore[import-untyped]
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+        return
+    except (RasterioError, CPLE_BaseError, DataSourceError, FeatureError, OSError) as error:
+        if getattr(error, "filename", None):
+            raise
+        free = shutil.disk_usage(Path(path).parent).free
+        reason = f"{str(error.__cause__ or error).rstrip('.')}; {free:,} bytes are free there"
+    # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
+    raise OSError(errno.EIO, reason, os.fspath(path))
+
+
 def write_text(path: Path_, text: str) -> Path:
     r"""Write a text file in UTF-8, whole or not at all.
 

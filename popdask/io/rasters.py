@@ -38,6 +38,7 @@ from rasterio.windows import Window
 
 from popdask.errors import InputError
 from popdask.io.densities import check_whole_people, is_density_name
+from popdask.io.grids import check_degrees
 from popdask.io.kinds import (
     check_extent,
     drivers_of,
@@ -308,7 +309,9 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
     told = _telling(source, band).values()
     names = [Path(parse_name(path).opened).stem, source.descriptions[band - 1] or "", *told]
     check_is_count(path, _units(source, band), names)
-    return GeoBox(source.shape, transform, crs)
+    grid = GeoBox(source.shape, transform, crs)
+    check_degrees(path, grid)
+    return grid
 
 
 def _crs_of_axes(source: rasterio.DatasetReader) -> CRS | None:

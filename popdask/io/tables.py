@@ -39,7 +39,7 @@ from shapely.errors import ShapelyError
 from popdask.errors import InputError
 from popdask.io.kinds import check_tables
 from popdask.io.names import split_band
-from popdask.io.paths import Path_, atomic_path
+from popdask.io.paths import Path_, atomic_path, naming
 from popdask.io.rasters import is_remote, missing_file
 from popdask.io.text_tables import read_text_table
 
@@ -224,7 +224,7 @@ def write_geoparquet(frame: pd.DataFrame, path: Path_) -> Path:
     8
     """
     path = Path(path)
-    with atomic_path(path) as unfinished:
+    with atomic_path(path) as unfinished, naming(path):
         if isinstance(frame, gpd.GeoDataFrame):
             frame.to_parquet(
                 unfinished, index=False, schema_version="1.1.0", write_covering_bbox=True
@@ -412,7 +412,7 @@ def write_gpkg(layers: Mapping[str, gpd.GeoDataFrame], path: Path_) -> Path:
     [['towns', 'Point']]
     """
     path = Path(path)
-    with atomic_path(path) as unfinished, _undated():
+    with atomic_path(path) as unfinished, _undated(), naming(path):
         for name, layer in layers.items():
             pyogrio.write_dataframe(_flat(layer), unfinished, layer=name, driver="GPKG")
     return path

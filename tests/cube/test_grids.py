@@ -2,12 +2,15 @@ import numpy as np
 import pyproj
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords, xr_zeros
 from rasterio.transform import Affine
 
 from popdask.errors import InputError
 from popdask.io.grids import cell_size_m, grid_of, in_cells, pixel_area_km2, same_grid
+from popdask.io.rasters import read_grid
 
 METRIC = GeoBox((4, 6), Affine(250, 0, 212_000, 0, -250, 6_691_000), "EPSG:25833")
 ARCSEC = GeoBox((600, 9), Affine(1 / 12, 0, 97.0, 0, -1 / 12, 30.0), "EPSG:4326")
@@ -30,6 +33,33 @@ def test_an_array_without_crs_or_grid_is_refused():
         grid_of(array)
     with pytest.raises(InputError, match="has no grid"):
         grid_of(array.drop_vars(["y", "x"]))
+
+
+@given(st.sets(st.integers(0, 9), min_size=2), st.booleans())
+def test_cells_that_are_not_even_are_no_grid(columns, rounded):
+    array = on(GeoBox.from_bbox((10, 50, 20, 54), "EPSG:4326", resolution=1))
+    chosen = array.isel(x=sorted(columns))
+    if rounded:
+        chosen = chosen.assign_coords(x=chosen.x.astype("float32"))
+    steps = set(np.diff(sorted(columns)).tolist())
+    if len(steps) == 1:
+        assert grid_of(chosen).resolution.x == steps.pop()
+    else:
+        with pytest.raises(InputError, match="no grid; expected evenly spaced"):
+            grid_of(chosen)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 4e6, 10), (0, 89, 10, 93), (-180, -10, 190, 10)])
+def test_metres_are_no_degrees(tmp_path, box):
+    grid = GeoBox.from_bbox(box, "EPSG:4326", shape=(4, 40))
+    array = on(grid)
+    with pytest.raises(InputError, match="are no degrees, and its CRS is WGS 84"):
+        grid_of(array)
+    array.rio.to_raster(tmp_path / "pop.tif")
+    with pytest.raises(InputError, match=r"pop.tif lies .* are no degrees"):
+        read_grid(str(tmp_path / "pop.tif"))
+    around = GeoBox.from_bbox((0, -90, 360, 90), "EPSG:4326", resolution=5)
+    assert grid_of(on(around)) == around
 
 
 def test_grids_are_the_same_up_to_rounding():

@@ -2,9 +2,15 @@
 
 import shutil
 
+import geopandas as gpd
+import numpy as np
+import pandas as pd
 import pytest
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_zeros
 
 from popdask.errors import InputError
+from popdask.io import write_cogs, write_geoparquet, write_geotiff, write_gpkg
 from popdask.store import RegionStore, StoreError
 from popdask.workflow import communities
 from popdask.workflow.progress import Reporter
@@ -126,3 +132,22 @@ def test_a_frame_that_is_truncated_in_mid_run_is_named(frames, undisturbed, tmp_
     frame.write_bytes(whole)
     communities.run(settings)
     assert_same(store, before)
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.parquet", "a_2000.tif", "a.tif"])
+def test_an_export_for_which_there_is_no_room_is_named(tmp_path, name):
+    values = np.random.default_rng(0).random((1, 300, 300)).astype("float32")
+    array = xr_zeros(GeoBox.from_bbox((0, 0, 300, 300), "EPSG:3035", resolution=1), "float32")
+    array = array.expand_dims(time=pd.to_datetime(["2000"])).copy(data=values)
+    points = gpd.GeoSeries.from_xy(*values.reshape(2, -1), crs=3035)
+    table = gpd.GeoDataFrame({"people": values.ravel()[:45_000]}, geometry=points)
+    with small_disk(tmp_path / "disk", 160 << 10) as disk:
+        write = {
+            "a.gpkg": lambda: write_gpkg({"towns": table}, disk / name),
+            "a.parquet": lambda: write_geoparquet(table, disk / name),
+            "a_2000.tif": lambda: write_cogs(array, disk, "a"),
+            "a.tif": lambda: write_geotiff(array, disk / name),
+        }[name]
+        with pytest.raises(OSError, match=r"bytes are free|[Nn]o space") as caught:
+            write()
+        assert name in str(caught.value) and not list(disk.iterdir())
