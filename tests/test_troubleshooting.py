@@ -17,7 +17,8 @@ from popdask.config.jobs import Links
 from popdask.config.load import load_job_with
 from popdask.config.propose import propose_job
 from popdask.errors import InputError
-from popdask.io import find_frames, frame_fingerprint, in_cells
+from popdask.io import find_frames, frame_fingerprint, grid_of, in_cells
+from popdask.io.arrays import check_population
 from popdask.io.tables import read_features
 from popdask.store import RegionBusyError
 from popdask.workflow import communities
@@ -100,6 +101,15 @@ def wrong_frames(folder):
     raster(folder / "degrees_2002.tif", crs="EPSG:4326")
     degrees = open_frames(str(folder / "degrees_{year}.tif"))["population"]
     yield lambda: in_cells("2.5 km", degrees)
+    yield lambda: grid_of(people)
+    yield lambda: check_population("population", people[:0])
+    metres = write_raster(folder / "metres.tif", np.ones((2, 2), "float32"), crs="EPSG:4326")
+    yield lambda: open_frames({"2002": metres})
+    with rasterio.open(folder / "bands.tif", "r+") as file:
+        file.descriptions = ["2002-01-01", "2002-07-01"]
+    yield lambda: find_frames(str(folder / "bands.tif#{year}"))
+    yield lambda: open_frames({"2002": "https://me:p@ss/word@host/pop.tif"})
+    yield lambda: open_frames({"2002": "s3://key:word@bucket/pop.tif"})
 
 
 def wrong_kinds(folder):

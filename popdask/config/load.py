@@ -72,13 +72,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def as_written(value: Any) -> str:
-    """Write a value as it stands in a file of settings, so that a text shows its quotes.
-
-    Examples
-    --------
-    >>> as_written("3"), as_written(3), as_written([True, "a"])
-    ('"3"', '3', '[true, "a"]')
-    """
+    """Write a value as it stands in a file of settings, so that a text shows its quotes."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -137,40 +131,7 @@ def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Jo
 
 
 def load_job_with(path: str | Path, assignments: Sequence[str]) -> Job:
-    """Read a job file, with settings that a command line gives in place of the file's.
-
-    Parameters
-    ----------
-    path
-        The TOML file.
-    assignments
-        Settings as TOML writes them in one line, such as ``classes.k=6``. A text needs no quotes,
-        and a path is relative to the working directory.
-
-    Returns
-    -------
-    Job
-        As `load_job` gives it.
-
-    Raises
-    ------
-    InputError
-        As `load_job`, and if an assignment is none.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> text = '''
-    ... name = "oslo"
-    ... input.frames = "pop_{year}.tif"
-    ... output.store = "oslo.icechunk"
-    ... '''
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     length = Path(folder, "oslo.toml").write_text(text)
-    ...     job = load_job_with(f"{folder}/oslo.toml", ["classes.k=6", "input.end=2010"])
-    >>> job.classes.k, job.input.end
-    (6, '2010')
-    """
+    """Read a job file, with settings that a command line gives in place of the file's."""
     tables: dict[str, Any] = {}
     for assignment in assignments:
         _merge(tables, _assigned(assignment))
@@ -218,13 +179,7 @@ def _merge(tables: dict[str, Any], overrides: Mapping[str, Any]) -> None:
 
 
 def setting_names(begin: str = "") -> list[str]:
-    """List the settings of every kind of job that begin so, as a shell completes them.
-
-    Examples
-    --------
-    >>> setting_names("classes.k"), setting_names("settlements.d")
-    (['classes.k='], ['settlements.density='])
-    """
+    """List the settings of every kind of job that begin so, as a shell completes them."""
     names = dict.fromkeys(f"{name}=" for model in JOBS.values() for name in _names_in(model))
     return [name for name in names if name.startswith(begin)]
 

@@ -81,45 +81,7 @@ def propose_job(
     nodata: float | None = None,
     beside: str | Path = ".",
 ) -> Proposal:
-    """Write a job for the rasters of a folder.
-
-    Parameters
-    ----------
-    folder
-        Where the rasters are; folders in it are looked at, too.
-    pipeline : "settlements" or "communities"
-        What is to be found in them.
-    name : str, optional
-        The region's name; without it, the folder's.
-    frames : str, optional
-        The pattern of the frames, relative to the folder, where it holds several kinds.
-    time : str, optional
-        The time of a raster whose name tells none, such as "2020".
-    nodata : float, optional
-        Value that means no data, beside what the files declare.
-    beside
-        The folder of the job file: paths within it are written relative to it.
-
-    Returns
-    -------
-    Proposal
-        The text of a job file that `load_job` reads, and what was found.
-
-    Raises
-    ------
-    InputError
-        If there are no frames, or several kinds of them, or a run would refuse them.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from popdask.synthetic import moving_cities
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     paths = moving_cities(frames=6).write(folder)
-    ...     job = propose_job(folder, name="cities")
-    >>> [line for line in job.text.splitlines() if "world" in line][0].endswith('world_{year}.tif"')
-    True
-    """
+    """Write a job for the rasters of a folder."""
     place = Path(folder)
     if not place.is_dir():
         raise InputError(f"{folder} is no folder; expected one with rasters; correct the path")
@@ -132,25 +94,7 @@ def propose_job(
 
 
 def write_job(proposal: Proposal, file: str | Path | None = None) -> Path:
-    """Write a proposed job as a new file.
-
-    Parameters
-    ----------
-    proposal
-        The job.
-    file : path, optional
-        Where; without it, a file of the region's name in the working directory.
-
-    Returns
-    -------
-    Path
-        The file, which `load_job` has read.
-
-    Raises
-    ------
-    InputError
-        If there is such a file already.
-    """
+    """Write a proposed job as a new file."""
     path = Path(f"{proposal.name}.toml" if file is None else file)
     try:
         with atomic_path(path, new=True) as unfinished:

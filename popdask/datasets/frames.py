@@ -155,18 +155,7 @@ class Fetched:
 
 
 class FrameFolder:
-    """The folder of the frames.
-
-    Parameters
-    ----------
-    path : path
-        The folder; it is made if it is not there.
-
-    Raises
-    ------
-    InputError
-        If it cannot be made or written.
-    """
+    """The folder of the frames."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)

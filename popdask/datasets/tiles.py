@@ -170,13 +170,7 @@ def join(tiles: Sequence[Path], bounds: Bounds, target: Path) -> None:
 
 
 def snapped(bounds: Bounds, transform: Affine) -> Bounds:
-    """Widen a rectangle to whole cells.
-
-    Examples
-    --------
-    >>> snapped((0.2, 0.9, 3.0, 4.1), Affine(1, 0, -10, 0, -1, 10))
-    (0.0, 0.0, 3.0, 5.0)
-    """
+    """Widen a rectangle to whole cells."""
     left, bottom, right, top = bounds
     column, row = ~transform @ (left, top)
     last_column, last_row = ~transform @ (right, bottom)

@@ -60,13 +60,7 @@ def _as_note(content: bytes) -> dict[str, Any]:
 
 
 class Part:
-    """Bytes that have come, and what they are part of.
-
-    Parameters
-    ----------
-    path
-        Where the bytes lie; the note is beside it, ``.json`` added.
-    """
+    """Bytes that have come, and what they are part of."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,13 +115,7 @@ class Part:
 
 
 def root_of(url: str | None, variable: str, published: str) -> str:
-    """Give the root that files are fetched from, without a slash at its end.
-
-    Examples
-    --------
-    >>> root_of("https://mirror.example.org/worldpop/", "POPDASK_WORLDPOP_URL", "")
-    'https://mirror.example.org/worldpop'
-    """
+    """Give the root that files are fetched from, without a slash at its end."""
     root = url or os.environ.get(variable) or published
     check_url(root)
     parts = urlsplit(root)
@@ -207,17 +195,7 @@ class _BrokenError(Exception):
 
 
 class ResumingDownloader:
-    """A downloader for `pooch.retrieve` that goes on where a broken transfer stopped.
-
-    Parameters
-    ----------
-    part
-        Where the bytes lie until all have come; its note is beside it, ``.json`` added.
-    patience
-        How long the server is waited for.
-    watch, tell
-        Are told how far the transfer is, and that an attempt failed.
-    """
+    """A downloader for `pooch.retrieve` that goes on where a broken transfer stopped."""
 
     def __init__(
         self,

@@ -84,26 +84,14 @@ def _declared(name: str) -> dict[str, str]:
 
 
 def in_cf_units(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Say by the units of CF that something is a number, and in words of what.
-
-    Examples
-    --------
-    >>> in_cf_units({"units": "people per cell"})
-    {'units': '1', 'comment': 'counted in people per cell'}
-    """
+    """Say by the units of CF that something is a number, and in words of what."""
     units = attributes.get("units")
     told = {"units": "1", "comment": f"{_IN_WORDS}{units}"} if units in _COUNTS else {}
     return {str(key): value for key, value in attributes.items()} | told
 
 
 def in_own_units(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Say again in words what :func:`in_cf_units` has said as CF wants it.
-
-    Examples
-    --------
-    >>> in_own_units(in_cf_units({"units": "cells per frame"}))
-    {'units': 'cells per frame'}
-    """
+    """Say again in words what :func:`in_cf_units` has said as CF wants it."""
     comment = str(attributes.get("comment", ""))
     units = comment.removeprefix(_IN_WORDS)
     if units not in _COUNTS or units == comment:
@@ -130,14 +118,7 @@ _ABOUT = ("title", "institution", "license")
 def result_attributes(
     before: Mapping[str, Any], about: Mapping[str, Any], software: str, entry: str
 ) -> dict[str, Any]:
-    """Say what results are, whose they are and how they came to be.
-
-    Examples
-    --------
-    >>> told = result_attributes({"history": "2026 …"}, {"title": "oslo"}, "popdask", "2027 …")
-    >>> told["Conventions"], told["title"], told["history"].splitlines()
-    ('CF-1.11', 'oslo', ['2026 …', '2027 …'])
-    """
+    """Say what results are, whose they are and how they came to be."""
     others = {key: value for key, value in before.items() if key not in _ABOUT}
     history = [line for line in (before.get("history"), entry) if line]
     named = {key: str(about[key]) for key in _ABOUT if about.get(key)}
@@ -151,13 +132,7 @@ def result_attributes(
 
 
 def decimal_years(times: pd.Series) -> NDArray[np.float64]:
-    """Write times as decimal calendar years; numbers are years already.
-
-    Examples
-    --------
-    >>> decimal_years(pd.Series(pd.to_datetime(["2001-01-01T00", "2002-07-02T12"]))).tolist()
-    [2001.0, 2002.5]
-    """
+    """Write times as decimal calendar years; numbers are years already."""
     if not pd.api.types.is_datetime64_dtype(times):
         return times.to_numpy(dtype=np.float64)
     begin = times.dt.to_period("Y").dt.start_time

@@ -72,13 +72,7 @@ def frame_time(time: Time) -> np.datetime64:
 
 
 def time_text(time: Any) -> str:
-    """Write the time of a frame as a date, with the hour where it is not midnight.
-
-    Examples
-    --------
-    >>> time_text(np.datetime64("2020-05-01")), time_text("2020-05-01T06:00")
-    ('2020-05-01', '2020-05-01 06:00')
-    """
+    """Write the time of a frame as a date, with the hour where it is not midnight."""
     if not isinstance(time, str | date | np.datetime64):
         return str(time)
     stamp = pd.Timestamp(time)
@@ -157,13 +151,7 @@ def find_frames(
 
 
 def frames_of_times(name: str, times: Iterable[Time]) -> dict[np.datetime64, str]:
-    """Give the frames of one raster whose name tells no time; several are its first bands.
-
-    Examples
-    --------
-    >>> [*frames_of_times("pop.tif", ["2000", "2010"]).values()]
-    ['pop.tif#band=1', 'pop.tif#band=2']
-    """
+    """Give the frames of one raster whose name tells no time; several are its first bands."""
     stamps = [frame_time(time) for time in times]
     if any(later <= earlier for earlier, later in pairwise(stamps)):
         raise InputError(
@@ -241,10 +229,7 @@ def _form(form: str) -> str:
 
 
 def _list_names(wildcard: str) -> list[tuple[str, str]]:
-    """List the rasters of a wildcard: files, and bands, subdatasets and archived files in them.
-
-    Each with the name that it is opened by, in which a band is a number.
-    """
+    """List the rasters of a wildcard: files, and bands, subdatasets and archived files in them."""
     base, band = split_band(wildcard)
     split = split_file(base)
     if split is None:

@@ -83,13 +83,7 @@ def _is_even(array: xr.DataArray, grid: GeoBox) -> bool:
 
 
 def check_degrees(name: str, grid: GeoBox) -> None:
-    """Refuse a grid of metres that is said to be of degrees.
-
-    Raises
-    ------
-    InputError
-        If it reaches beyond the poles, or more than once around the Earth.
-    """
+    """Refuse a grid of metres that is said to be of degrees."""
     assert grid.crs is not None, "grids without a CRS are refused before"
     if not grid.crs.geographic:
         return
@@ -113,13 +107,7 @@ def same_grid(a: GeoBox, b: GeoBox) -> bool:
 
 
 def describe_grid(grid: GeoBox) -> str:
-    """Put a grid into a few words, for an error.
-
-    Examples
-    --------
-    >>> describe_grid(GeoBox.from_bbox((0, 0, 10, 10), "EPSG:3035", resolution=1))
-    '10 × 10 cells of 1 × 1 from (0, 10), EPSG:3035'
-    """
+    """Put a grid into a few words, for an error."""
     t = grid.transform
     crs = _crs(grid)
     epsg = crs.to_epsg()
@@ -257,15 +245,7 @@ def in_cells(distance: float | str, population: xr.DataArray) -> float:
 def carry(
     row: np.ndarray, column: np.ndarray, source: GeoBox, target: GeoBox
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Carry positions in cells from one grid to another.
-
-    Examples
-    --------
-    >>> fine = GeoBox.from_bbox((0, 0, 4, 4), "EPSG:3035", resolution=1)
-    >>> row, column = carry(np.array([2.0]), np.array([3.0]), fine, fine.zoom_out(2))
-    >>> float(row[0]), float(column[0])
-    (1.0, 1.5)
-    """
+    """Carry positions in cells from one grid to another."""
     s = source.transform
     x, y = s.a * column + s.b * row + s.c, s.d * column + s.e * row + s.f
     if source.crs != target.crs:
@@ -330,15 +310,7 @@ def turns(source: GeoBox, target: GeoBox) -> list[GeoBox]:
 
 
 def goes_around(grid: GeoBox) -> bool:
-    """Tell whether the columns of a grid go once around the Earth, so that its sides meet.
-
-    Examples
-    --------
-    >>> from odc.geo.geobox import GeoBox
-    >>> world = GeoBox.from_bbox((-180, -60, 180, 80), "EPSG:4326", resolution=1)
-    >>> goes_around(world), goes_around(world[:, 1:])
-    (True, False)
-    """
+    """Tell whether the columns of a grid go once around the Earth, so that its sides meet."""
     return grid.shape[1] > _turn(grid) - 0.5
 
 
@@ -352,10 +324,8 @@ def _turn(grid: GeoBox) -> float:
 
 
 def _parts(source: GeoBox, target: GeoBox, turn: float) -> int:
-    """Choose the parts per side of a source cell: several to a target cell where that is smaller.
-
-    It is chosen once for two grids, so that the shares do not depend on the window.
-    """
+    """Choose the parts per side of a source cell: several to a smaller target cell."""
+    # Chosen once for two grids, so that the shares do not depend on the window.
     middle = np.array(target.shape) / 2
     row, column = carry(middle[:1], middle[1:], target, source)
     rows, columns = carry(row + np.array([0, 1, 0]), column + np.array([0, 0, 1]), source, target)

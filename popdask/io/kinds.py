@@ -57,25 +57,13 @@ _TABLES_ELSEWHERE = re.compile(rb"<OGR(VRT|WFS)(DataSource|Layer)|<OGRVRTUnionLa
 
 
 def suffix_of(path: str) -> str:
-    """Tell the ending of a file's name that stands for its kind, in lower case.
-
-    Examples
-    --------
-    >>> suffix_of("https://example.org/POP.TIF?token=1"), suffix_of("/vsigzip/pop.tif.gz")
-    ('.tif', '.tif')
-    """
+    """Tell the ending of a file's name that stands for its kind, in lower case."""
     name = Path(urlsplit(path).path if "://" in path else split_band(path)[0])
     return Path(name.stem if name.suffix.lower() == ".gz" else name.name).suffix.lower()
 
 
 def drivers_of(path: str) -> tuple[str, ...]:
-    """Name the drivers of GDAL that may open a file of some name.
-
-    Examples
-    --------
-    >>> drivers_of("data/pop_2020.tif"), "VRT" in drivers_of("data/pop_2020.img")
-    (('GTiff',), False)
-    """
+    """Name the drivers of GDAL that may open a file of some name."""
     part = split_file(path)
     if part and not part[0].startswith("/vsi"):  # such as NETCDF:"gpw.nc":people
         return _others()
@@ -90,22 +78,7 @@ def _others() -> tuple[str, ...]:
 
 @contextmanager
 def open_raster(path: str) -> Iterator[DatasetReader]:
-    """Open a raster, in a folder or behind a URL, as it is now, by the drivers of its name.
-
-    Parameters
-    ----------
-    path : str
-        A file, a URL, a path of GDAL's virtual file systems, or the name of a part of a file.
-
-    Yields
-    ------
-    rasterio.io.DatasetReader
-
-    Raises
-    ------
-    rasterio.errors.RasterioIOError
-        If none of the drivers opens it.
-    """
+    """Open a raster, in a folder or behind a URL, as it is now, by the drivers of its name."""
     name = parse_name(path)
     # GDAL would leave a file of its own beside every .gz; and it finds credentials itself, where
     # rasterio's own session would ask for boto3.
@@ -118,20 +91,7 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
 
 
 def check_extent(source: DatasetReader, path: str) -> None:
-    """Refuse a raster whose header claims far more cells than its file can hold.
-
-    Parameters
-    ----------
-    source : rasterio.io.DatasetReader
-        The raster.
-    path : str
-        Its name. Only files of this machine are looked at, and none that is put together.
-
-    Raises
-    ------
-    InputError
-        If it has more than `MOST_CELLS` cells for each of its bytes.
-    """
+    """Refuse a raster whose header claims far more cells than its file can hold."""
     if is_elsewhere(path) or is_put_together(path) or not Path(path).is_file():
         return
     size = Path(path).stat().st_size
@@ -149,34 +109,12 @@ def is_elsewhere(path: str) -> bool:
 
 
 def is_put_together(path: str) -> bool:
-    """Tell whether a raster is read from other files, as its name says.
-
-    Examples
-    --------
-    >>> is_put_together("mosaic.vrt"), is_put_together("mosaic.tif")
-    (True, False)
-    """
+    """Tell whether a raster is read from other files, as its name says."""
     return suffix_of(path) in _PUT_TOGETHER
 
 
 def sources_of(path: str) -> list[str]:
-    """List the files that a raster is put together from, in its order, as popdask names them.
-
-    Parameters
-    ----------
-    path : str
-        A raster of which `is_put_together` says so.
-
-    Returns
-    -------
-    list of str
-        Paths and URLs; of an archive, the archive itself.
-
-    Raises
-    ------
-    rasterio.errors.RasterioIOError
-        If it cannot be opened.
-    """
+    """List the files that a raster is put together from, in its order, as popdask names them."""
     with open_raster(path) as source:
         names = source.files
     own = {path, parse_name(path).opened, gdal_path(path)}
@@ -214,13 +152,7 @@ def size_and_time(path: str) -> tuple[int, str]:
 
 
 def check_tables(path: str) -> None:
-    """Refuse a file of shapes or tables that only tells of others, under another name.
-
-    Raises
-    ------
-    InputError
-        If it does.
-    """
+    """Refuse a file of shapes or tables that only tells of others, under another name."""
     place = Path(path)
     if is_elsewhere(path) or not place.is_file() or place.suffix.lower() == ".vrt":
         return

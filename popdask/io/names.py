@@ -61,15 +61,7 @@ class RasterName:
 
 
 def parse_name(name: str) -> RasterName:
-    """Take the name of a raster apart; a file of that very name is itself.
-
-    Examples
-    --------
-    >>> parse_name("pop.tif#band=3")
-    RasterName(file='pop.tif', opened='pop.tif', band=3)
-    >>> parse_name('NETCDF:"gpw.nc":people').file, parse_name("/vsizip//data/a.zip/b.tif").file
-    ('gpw.nc', '/data/a.zip')
-    """
+    """Take the name of a raster apart; a file of that very name is itself."""
     if "://" in name or Path(name).exists():
         return RasterName(name, name) if not _is_packed(name) else _packed(name, None)
     base, number = split_band(name)
@@ -90,13 +82,7 @@ def parse_name(name: str) -> RasterName:
 
 
 def file_of(name: str) -> str:
-    """Name the file that holds a raster; nothing is read.
-
-    Examples
-    --------
-    >>> file_of('NETCDF:"gpw.nc":people#band=3'), file_of("pop.zip")
-    ('gpw.nc', 'pop.zip')
-    """
+    """Name the file that holds a raster; nothing is read."""
     if "://" in name or Path(name).exists():
         return name
     base, _ = split_band(name)
@@ -105,27 +91,13 @@ def file_of(name: str) -> str:
 
 
 def split_band(name: str) -> tuple[str, str | None]:
-    """Split what stands behind ``#`` from a name, where a band can stand there.
-
-    Examples
-    --------
-    >>> split_band("pop.tif#pop_{year}"), split_band("run#3/pop.tif")
-    (('pop.tif', 'pop_{year}'), ('run#3/pop.tif', None))
-    """
+    """Split what stands behind ``#`` from a name, where a band can stand there."""
     match = None if "://" in name else _WITH_BANDS.fullmatch(name)
     return (match["file"], match["band"]) if match else (name, None)
 
 
 def split_file(name: str) -> tuple[str, str, str] | None:
-    """Split the name of a subdataset, or of a file in an archive, around the file that holds it.
-
-    Examples
-    --------
-    >>> split_file('NETCDF:"gpw.nc":people')
-    ('NETCDF:', '"gpw.nc"', ':people')
-    >>> split_file("/vsizip/pop_{year}.zip/pop.tif")
-    ('/vsizip/', 'pop_{year}.zip', '/pop.tif')
-    """
+    """Split the name of a subdataset, or of a file in an archive, around the file that holds it."""
     if "://" in name:
         return None
     for form in (_ARCHIVE, _GZIP, _SUBDATASET):
@@ -135,15 +107,7 @@ def split_file(name: str) -> tuple[str, str, str] | None:
 
 
 def rebased(name: str, folder: Path) -> str:
-    """Make the file in a name absolute, as seen from a folder.
-
-    Examples
-    --------
-    >>> rebased('NETCDF:"gpw.nc":people', Path("/data"))
-    'NETCDF:"/data/gpw.nc":people'
-    >>> rebased("pop.tif", Path("/data")), rebased("/vsizip/pop.zip/a.tif", Path("/data"))
-    ('/data/pop.tif', '/vsizip//data/pop.zip/a.tif')
-    """
+    """Make the file in a name absolute, as seen from a folder."""
     begin, file, end = split_file(name) or ("", name, "")
     if not begin and name.startswith("/vsi"):
         return name

@@ -85,10 +85,7 @@ def naming(path: Path_) -> Iterator[None]:
 
 
 def write_text(path: Path_, text: str) -> Path:
-    r"""Write a text file in UTF-8, whole or not at all.
-
-    Lines end in ``\n`` on every system, so that the same text is the same file.
-    """
+    """Write a text file in UTF-8, with the line ends of Unix everywhere, whole or not at all."""
     with atomic_path(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
@@ -110,11 +107,8 @@ def read_own(path: Path_) -> bytes:
 
 
 def open_own(path: Path_, mode: str) -> IO[Any]:
-    """Open a file that popdask keeps beside results or in its cache, and no other through a link.
-
-    In a folder that others may write to, such a link would let them have any file of the user's
-    read or written.
-    """
+    """Open a file that popdask keeps beside results or in its cache, no other through a link."""
+    # Where others may write, a link would let them have any file of the user's read or written.
 
     def opener(name: str, flags: int) -> int:
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -208,13 +202,7 @@ def bucket_and_key(url: str) -> tuple[str, str]:
 
 
 def check_url(place: str) -> None:
-    """Refuse a URL in which programs would find another host than is meant.
-
-    Raises
-    ------
-    InputError
-        If a user or password has ``@``, ``/``, ``?`` or ``#`` in it that nobody has escaped.
-    """
+    """Refuse a URL in which programs would find another host than is meant."""
     _check_keys(place)
     if is_unescaped(place):
         raise InputError(
@@ -266,13 +254,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Errors that a request may end in: those of the system, and those of botocore if it is used.
-
-    Examples
-    --------
-    >>> OSError in failures()
-    True
-    """
+    """Errors that a request may end in: those of the system, and of botocore if it is used."""
     botocore = sys.modules.get("botocore.exceptions")
     return (OSError, botocore.BotoCoreError, botocore.ClientError) if botocore else (OSError,)
 

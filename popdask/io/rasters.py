@@ -60,13 +60,7 @@ _PLAUSIBLE = 2**16
 
 
 def largest_value(dtype: np.dtype[Any]) -> int | float:
-    """Give the largest value of a type.
-
-    Examples
-    --------
-    >>> largest_value(np.dtype("uint16")), largest_value(np.dtype("int32"))
-    (65535, 2147483647)
-    """
+    """Give the largest value of a type."""
     return int(np.iinfo(dtype).max) if dtype.kind in "iu" else float(np.finfo(dtype).max)
 
 
@@ -99,13 +93,7 @@ def _is_value(nodata: float | None, value: float, dtype: np.dtype[Any]) -> bool:
 
 
 def number_text(value: float, dtype: np.dtype[Any]) -> str:
-    """Write a number of a type with all digits that tell it from others.
-
-    Examples
-    --------
-    >>> number_text(-9999.0, np.dtype("float32")), number_text(2**63 - 1, np.dtype("int64"))
-    ('-9999', '9223372036854775807')
-    """
+    """Write a number of a type with all digits that tell it from others."""
     if dtype.kind == "f":
         value = dtype.type(value)
     # A whole float beyond 2⁶⁴ would have digits that nobody wrote.
@@ -113,13 +101,7 @@ def number_text(value: float, dtype: np.dtype[Any]) -> str:
 
 
 def is_suspect(dtype: np.dtype[Any], fills: Collection[float]) -> bool:
-    """Tell whether several cells with the largest value are none of people, as `fills` say.
-
-    Examples
-    --------
-    >>> is_suspect(np.dtype("int16"), []), is_suspect(np.dtype("int16"), [-1.0])
-    (True, False)
-    """
+    """Tell whether several cells with the largest value are none of people, as `fills` say."""
     largest = largest_value(dtype)
     if any(float(fill) == float(largest) for fill in fills):
         return False
@@ -212,13 +194,7 @@ def read_counts(
 
 
 def clean_counts(values: np.ndarray, *, nodata: float | None = None) -> np.ndarray:
-    """Turn the usual undeclared no-data values, and `nodata`, into NaN.
-
-    Examples
-    --------
-    >>> clean_counts(np.array([3.0, -99999.0, -3.4e38, 0.0]))
-    array([ 3., nan, nan,  0.], dtype=float32)
-    """
+    """Turn the usual undeclared no-data values, and `nodata`, into NaN."""
     if (values < 0).any():
         nothing = (values == UNDECLARED_NODATA) | ((values < NODATA_BELOW) & (values > -np.inf))
         values = np.where(nothing, np.nan, values)
@@ -230,14 +206,7 @@ def clean_counts(values: np.ndarray, *, nodata: float | None = None) -> np.ndarr
 
 
 def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> np.ndarray:
-    """Give back `counts` if every cell with data is a number that people can have.
-
-    Examples
-    --------
-    >>> checked_counts(np.array([[1.0, -5.0]], "float32"), "pop.tif", (8, 0))
-    Traceback (most recent call last):
-    popdask.errors.InputError: pop.tif holds -5 at row 8, column 1; expected counts of people, ...
-    """
+    """Give back `counts` if every cell with data is a number that people can have."""
     wrong = (counts < 0) | (counts > BEYOND_PEOPLE)
     if not wrong.any():
         return counts
@@ -252,25 +221,12 @@ def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> 
 
 
 def is_remote(path: str) -> bool:
-    """Tell a URL, or a path of GDAL's virtual file systems, from a local path.
-
-    Examples
-    --------
-    >>> is_remote("s3://bucket/pop.tif"), is_remote("pop.tif")
-    (True, False)
-    """
+    """Tell a URL, or a path of GDAL's virtual file systems, from a local path."""
     return is_elsewhere(path)
 
 
 def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expected: str) -> Result:
-    """Open a raster, use it, close it; what GDAL cannot read is a bad input.
-
-    Examples
-    --------
-    >>> use_raster("nowhere.tif", lambda source: source.count, "an image")
-    Traceback (most recent call last):
-    popdask.errors.InputError: nowhere.tif does not exist; expected an image; correct the path
-    """
+    """Open a raster, use it, close it; what GDAL cannot read is a bad input."""
     file = parse_name(path).file
     if not is_remote(file) and not Path(file).exists():
         raise missing_file(path if file == path else file, expected)

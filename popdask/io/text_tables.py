@@ -86,27 +86,7 @@ class Form:
 
 
 def read_text_table(path: Path_, dtype: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """Read a table of text, however it is written.
-
-    Parameters
-    ----------
-    path : path or URL
-        The file; compressed where its name ends in .gz, .bz2, .xz or .zip.
-    dtype : mapping, optional
-        Types of columns; others are found out.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Without blanks around names and texts.
-
-    Raises
-    ------
-    InputError
-        If a compressed table is far larger than a table can be.
-    ValueError
-        If it is no table.
-    """
+    """Read a table of text, however it is written."""
     content = _content(os.fspath(path))
     _check_is_text(content)
     form = form_of(content)
@@ -144,27 +124,7 @@ def _check_is_text(content: bytes) -> None:
 
 
 def form_of(content: bytes) -> Form:
-    r"""Tell how a table is written.
-
-    Parameters
-    ----------
-    content : bytes
-        All of it.
-
-    Returns
-    -------
-    Form
-
-    Raises
-    ------
-    ValueError
-        If it has no header.
-
-    Examples
-    --------
-    >>> form_of(b"celle ;personer\n1kmN1E2; 3,5\n")
-    Form(encoding='utf-8', separator=';', decimal=',', columns=('celle', 'personer'), before=0)
-    """
+    """Tell how a table is written."""
     encoding = _encoding(content)
     lines = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
     given = [(i, line) for i, line in enumerate(itertools.islice(lines, _LINES)) if line.strip()]
