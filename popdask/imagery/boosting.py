@@ -1,4 +1,8 @@
-"""Fit plain features: boosted trees whose number is chosen on cells set aside, or a ridge."""
+"""Fit plain features: boosted trees whose number is chosen on cells set aside, or a ridge.
+
+What was set aside is learned from, too, once the number of trees is known: those cells lie in
+squares of their own, and a fifth of the training cells is much where few are known.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from popdask.imagery.features import FeatureModel, cell_features
 from popdask.imagery.loading import CellImages, Chosen, TrainingConfig
 
 History = list[dict[str, float]]
+Known = tuple[NDArray[np.float32], NDArray[np.float64]]  # features (cell, feature), what is wanted
 KINDS = ("presence", "count", "weighted")
 
 
@@ -34,17 +39,19 @@ def fit_features(
     settings = FeatureModel(**_arguments(config)).config
     people = cells["people"].values
     wanted = (people > 0).astype(np.float64) if kind == "presence" else people
-    learned, chosen = (_features(cells, side, config, settings["ring"]) for side in sides[:2])
-    target = wanted[sides.training]
-    if kind == "presence" and len(np.unique(target)) < 2:
+    if kind == "presence" and len(np.unique(wanted[sides.training])) < 2:
         raise InputError(
             "the training cells are all inhabited or all empty, expected some of both for "
             "presence; give more cells or another split"
         )
+    learned, chosen = (
+        (_features(cells, side, config, settings["ring"]), wanted[side]) for side in sides[:2]
+    )
+    inner = sides.selection is not sides.validation
     limit = threadpool_limits(config.threads) if config.threads else nullcontext()
     with limit:
         fit = _boosted if settings["head"] == "boosting" else _ridge
-        return fit(kind, settings, config.seed, learned, chosen, target, wanted[sides.selection])
+        return fit(kind, settings, config.seed, learned, chosen, inner)
 
 
 def _arguments(config: TrainingConfig) -> dict[str, Any]:
@@ -66,38 +73,42 @@ def _features(
 
 
 def _boosted(
-    kind: str,
-    settings: dict[str, Any],
-    seed: int,
-    learned: NDArray[np.float32],
-    chosen: NDArray[np.float32],
-    target: NDArray[np.float64],
-    wanted: NDArray[np.float64],
+    kind: str, settings: dict[str, Any], seed: int, learned: Known, chosen: Known, inner: bool
 ) -> tuple[FeatureModel, History]:
-    """Grow trees, and keep as many as do best on the cells to choose by."""
+    """Grow as many trees as do best on the cells to choose by; then learn from those, too."""
     presence = kind == "presence"
     maker = HistGradientBoostingClassifier if presence else HistGradientBoostingRegressor
-    grown = maker(
-        max_iter=settings["trees"],
-        learning_rate=settings["rate"],
-        max_leaf_nodes=settings["leaves"],
-        min_samples_leaf=settings["least"],
-        l2_regularization=settings["l2"],
-        early_stopping=False,
-        random_state=seed,
-    ).fit(learned, target)
+
+    def grow(known: Known, trees: int) -> Any:
+        return maker(
+            max_iter=trees,
+            learning_rate=settings["rate"],
+            max_leaf_nodes=settings["leaves"],
+            min_samples_leaf=settings["least"],
+            l2_regularization=settings["l2"],
+            early_stopping=False,
+            random_state=seed,
+        ).fit(*known)
+
+    grown = grow(learned, settings["trees"])
     stages = "staged_decision_function" if presence else "staged_predict"
     losses = [
         [_loss(presence, said.ravel(), truth) for said in getattr(grown, stages)(features)]
-        for features, truth in ((learned, target), (chosen, wanted))
+        for features, truth in (learned, chosen)
     ]
     kept = int(np.argmin(losses[1])) + 1
     history = [
         {"epoch": i + 1, "training": a, "validation": b, "rate": settings["rate"]}
         for i, (a, b) in enumerate(zip(*losses, strict=True))
     ]
+    if inner:
+        grown = grow(_both(learned, chosen), kept)
     trees = [stage[0].nodes for stage in grown._predictors[:kept]]
     return _as_model(settings, trees, float(np.ravel(grown._baseline_prediction)[0])), history
+
+
+def _both(learned: Known, chosen: Known) -> Known:
+    return np.concatenate([learned[0], chosen[0]]), np.concatenate([learned[1], chosen[1]])
 
 
 def _as_model(settings: dict[str, Any], trees: list[Any], start: float) -> FeatureModel:
@@ -125,29 +136,28 @@ def _as_model(settings: dict[str, Any], trees: list[Any], start: float) -> Featu
 
 
 def _ridge(
-    kind: str,
-    settings: dict[str, Any],
-    seed: int,
-    learned: NDArray[np.float32],
-    chosen: NDArray[np.float32],
-    target: NDArray[np.float64],
-    wanted: NDArray[np.float64],
+    kind: str, settings: dict[str, Any], seed: int, learned: Known, chosen: Known, inner: bool
 ) -> tuple[FeatureModel, History]:
     """Fit weights of the standardised features, logistic for presence."""
     presence, penalty = kind == "presence", max(settings["l2"], 1e-9)
-    head = LogisticRegression(C=1 / penalty, max_iter=2000) if presence else Ridge(penalty)
-    fitted: Pipeline = make_pipeline(StandardScaler(), head).fit(learned, target)
-    scaler, head = fitted[0], fitted[1]
-    weights = np.ravel(head.coef_) / scaler.scale_
-    model = FeatureModel(**{name: settings[name] for name in settings if name != "network"})
-    arrays = {"start": np.ravel(head.intercept_), "value": weights, "threshold": scaler.mean_}
-    state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
-    model.load_state_dict({**model.state_dict(), **state})
-    losses = [
-        _loss(presence, model.answer(features), truth)
-        for features, truth in ((learned, target), (chosen, wanted))
-    ]
-    return model, [{"epoch": 1, "training": losses[0], "validation": losses[1], "rate": 1.0}]
+
+    def fit(known: Known) -> FeatureModel:
+        head = LogisticRegression(C=1 / penalty, max_iter=2000) if presence else Ridge(penalty)
+        fitted: Pipeline = make_pipeline(StandardScaler(), head).fit(*known)
+        scaler, head = fitted[0], fitted[1]
+        weights = np.ravel(head.coef_) / scaler.scale_
+        arrays = {"start": np.ravel(head.intercept_), "value": weights, "threshold": scaler.mean_}
+        state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
+        model = FeatureModel(**{name: settings[name] for name in settings if name != "network"})
+        model.load_state_dict({**model.state_dict(), **state})
+        return model
+
+    model = fit(learned)
+    training, validation = (
+        _loss(presence, model.answer(features), truth) for features, truth in (learned, chosen)
+    )
+    history = [{"epoch": 1, "training": training, "validation": validation, "rate": 1.0}]
+    return fit(_both(learned, chosen)) if inner else model, history
 
 
 def _loss(presence: bool, said: NDArray[Any], truth: NDArray[np.float64]) -> float:

@@ -30,6 +30,7 @@ from popdask.imagery.evaluation import (
     scores_by_density,
     worst_cells,
 )
+from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.intervals import deal_squares
 from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
 from popdask.imagery.split import SELECTION
@@ -126,6 +127,9 @@ def choose_rules(run: PopulationRun, reporter: Reporter) -> list[Joining]:
     settings, splits = run.job.estimate, max(run.job.cells.folds, 1)
     if settings.rule != "auto":
         return [settings.rule] * splits
+    if _has_features(run):  # they learn from the cells set aside, too
+        reporter.note(f"  models of plain features: {_WORDS['expected']}")
+        return ["expected"] * splits
     if not _measurable(run):
         return ["gate"] * splits
     rules = []
@@ -151,6 +155,16 @@ def choose_rules(run: PopulationRun, reporter: Reporter) -> list[Joining]:
 
 
 _WORDS = {"gate": "the gate", "expected": "presence times count"}
+
+
+def _has_features(run: PopulationRun) -> bool:
+    """Whether a model of plain features was trained here."""
+    return not run.job.single_stage and any(
+        network.get("network") == FEATURES_NETWORK
+        for training in (run.job.presence, run.job.count)
+        if training.weights is None
+        for network in training.members
+    )
 
 
 def _measurable(run: PopulationRun) -> bool:

@@ -436,7 +436,7 @@ TOTALS = Stage(
 )
 PRESENCE = Stage(
     "presence",
-    version=3,
+    version=4,
     needs=("cells", "totals"),
     wanted=_presence_record,
     cost=training_cost,
@@ -446,7 +446,7 @@ PRESENCE = Stage(
 )
 COUNT = Stage(
     "count",
-    version=4,
+    version=5,
     needs=("cells", "totals", "presence"),
     wanted=_count_record,
     cost=training_cost,
