@@ -6,11 +6,13 @@ squares of their own, and a fifth of the training cells is much where few are kn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -19,13 +21,16 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from xarray import Dataset
 
+from popdask.blocks.torch import fixed_arithmetic
 from popdask.errors import InputError
-from popdask.imagery.features import FeatureModel, cell_features
+from popdask.imagery.features import FeatureModel
 from popdask.imagery.loading import CellImages, Chosen, TrainingConfig
+from popdask.imagery.split import SELECTION, TRAINING
 
 History = list[dict[str, float]]
 Known = tuple[NDArray[np.float32], NDArray[np.float64]]  # features (cell, feature), what is wanted
 KINDS = ("presence", "count", "weighted")
+SAMPLE, SAMPLE_VALUES = 4000, 2**26  # cells that patches are taken from, and their pixels, at most
 
 
 def fit_features(
@@ -36,7 +41,7 @@ def fit_features(
         raise InputError(
             f"kind is {kind!r} for the network 'features'; expected one of {', '.join(KINDS)}"
         )
-    settings = FeatureModel(**_arguments(config)).config
+    blank = FeatureModel(**_arguments(config.network))
     people = cells["people"].values
     wanted = (people > 0).astype(np.float64) if kind == "presence" else people
     if kind == "presence" and len(np.unique(wanted[sides.training])) < 2:
@@ -44,28 +49,39 @@ def fit_features(
             "the training cells are all inhabited or all empty, expected some of both for "
             "presence; give more cells or another split"
         )
-    learned, chosen = (
-        (_features(cells, side, config, settings["ring"]), wanted[side]) for side in sides[:2]
-    )
     inner = sides.selection is not sides.validation
     limit = threadpool_limits(config.threads) if config.threads else nullcontext()
-    with limit:
-        fit = _boosted if settings["head"] == "boosting" else _ridge
-        return fit(kind, settings, config.seed, learned, chosen, inner)
+    with limit, fixed_arithmetic(config.threads or CPU_COUNT):
+        if blank.patches is not None:
+            blank.patches.fit(_sample(cells, config), config.other_bands, config.seed)
+        learned, chosen = (
+            (_features(cells, side, config, blank), wanted[side]) for side in sides[:2]
+        )
+        fit = _boosted if blank.config["head"] == "boosting" else _ridge
+        return fit(kind, blank, config.seed, learned, chosen, inner)
 
 
-def _arguments(config: TrainingConfig) -> dict[str, Any]:
-    return {name: value for name, value in config.network.items() if name != "network"}
+def _arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in network.items() if name != "network"}
+
+
+def _sample(cells: Dataset, config: TrainingConfig) -> NDArray:
+    """Images of some cells that are not scored, whoever lives in them."""
+    unscored = np.flatnonzero(np.isin(cells["split"].values, (TRAINING, SELECTION)))
+    count = max(64, min(SAMPLE, SAMPLE_VALUES // int(np.prod(cells["images"].shape[1:]))))
+    chosen = unscored[:: -(-len(unscored) // count)]
+    portion = next(CellImages(cells["images"], chosen, 2 * cells["images"].nbytes).portions())
+    return portion.images[portion.picks]
 
 
 def _features(
-    cells: Dataset, chosen: NDArray[np.int64], config: TrainingConfig, ring: int
+    cells: Dataset, chosen: NDArray[np.int64], config: TrainingConfig, blank: FeatureModel
 ) -> NDArray[np.float32]:
     """Describe some cells, read in portions."""
     images = CellImages(cells["images"], chosen, config.memory // 2)
     out: NDArray[np.float32] | None = None
     for portion in images.portions():
-        found = cell_features(portion.images[portion.picks], ring)
+        found = blank.describe(portion.images[portion.picks])
         out = np.empty((len(chosen), found.shape[1]), np.float32) if out is None else out
         out[portion.cells] = found
     assert out is not None
@@ -73,10 +89,10 @@ def _features(
 
 
 def _boosted(
-    kind: str, settings: dict[str, Any], seed: int, learned: Known, chosen: Known, inner: bool
+    kind: str, blank: FeatureModel, seed: int, learned: Known, chosen: Known, inner: bool
 ) -> tuple[FeatureModel, History]:
     """Grow as many trees as do best on the cells to choose by; then learn from those, too."""
-    presence = kind == "presence"
+    presence, settings = kind == "presence", blank.config
     maker = HistGradientBoostingClassifier if presence else HistGradientBoostingRegressor
 
     def grow(known: Known, trees: int) -> Any:
@@ -104,14 +120,14 @@ def _boosted(
     if inner:
         grown = grow(_both(learned, chosen), kept)
     trees = [stage[0].nodes for stage in grown._predictors[:kept]]
-    return _as_model(settings, trees, float(np.ravel(grown._baseline_prediction)[0])), history
+    return _as_model(blank, trees, float(np.ravel(grown._baseline_prediction)[0])), history
 
 
 def _both(learned: Known, chosen: Known) -> Known:
     return np.concatenate([learned[0], chosen[0]]), np.concatenate([learned[1], chosen[1]])
 
 
-def _as_model(settings: dict[str, Any], trees: list[Any], start: float) -> FeatureModel:
+def _as_model(blank: FeatureModel, trees: list[Any], start: float) -> FeatureModel:
     """Take trees over as arrays of their nodes."""
     nodes, ends = np.concatenate(trees), np.cumsum([0, *map(len, trees)])
     shift = np.repeat(ends[:-1], np.diff(ends))
@@ -121,8 +137,6 @@ def _as_model(settings: dict[str, Any], trees: list[Any], start: float) -> Featu
     threshold = exact.astype(np.float32)
     high = threshold > exact
     threshold[high] = np.nextafter(threshold[high], np.float32(-np.inf))
-    plain = {name: value for name, value in settings.items() if name != "network"}
-    model = FeatureModel(**plain | {"nodes": len(nodes), "grown": len(trees)})
     arrays = {
         "start": np.array([start], np.float32),
         "value": nodes["value"].astype(np.float32),
@@ -131,15 +145,23 @@ def _as_model(settings: dict[str, Any], trees: list[Any], start: float) -> Featu
         "sides": np.where(leaf[:, None], -1, sides).astype(np.int32),
         "roots": ends[:-1].astype(np.int32),
     }
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return _filled(blank, arrays, nodes=len(nodes), grown=len(trees))
+
+
+def _filled(blank: FeatureModel, arrays: dict[str, NDArray[Any]], **sizes: int) -> FeatureModel:
+    """A model that sees what a blank one sees, with an answer of its own."""
+    model = FeatureModel(**_arguments(blank.config) | sizes)
+    fitted = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    seen = {name: each for name, each in blank.state_dict().items() if name.startswith("patches")}
+    model.load_state_dict({**model.state_dict(), **seen, **fitted})
     return model
 
 
 def _ridge(
-    kind: str, settings: dict[str, Any], seed: int, learned: Known, chosen: Known, inner: bool
+    kind: str, blank: FeatureModel, seed: int, learned: Known, chosen: Known, inner: bool
 ) -> tuple[FeatureModel, History]:
     """Fit weights of the standardised features, logistic for presence."""
-    presence, penalty = kind == "presence", max(settings["l2"], 1e-9)
+    presence, penalty = kind == "presence", max(blank.config["l2"], 1e-9)
 
     def fit(known: Known) -> FeatureModel:
         head = LogisticRegression(C=1 / penalty, max_iter=2000) if presence else Ridge(penalty)
@@ -147,10 +169,7 @@ def _ridge(
         scaler, head = fitted[0], fitted[1]
         weights = np.ravel(head.coef_) / scaler.scale_
         arrays = {"start": np.ravel(head.intercept_), "value": weights, "threshold": scaler.mean_}
-        state = {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
-        model = FeatureModel(**{name: settings[name] for name in settings if name != "network"})
-        model.load_state_dict({**model.state_dict(), **state})
-        return model
+        return _filled(blank, {name: array.astype(np.float32) for name, array in arrays.items()})
 
     model = fit(learned)
     training, validation = (

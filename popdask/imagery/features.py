@@ -7,6 +7,11 @@ they are a model of their own, which costs a thirtieth of a network's training.
 
 Plain features and boosted trees, or a ridge regression, in the place of a network.
 
+Where `patches` are asked for, features are learned without labels, too (Rolf et al. 2021, "A
+generalizable and accessible approach to machine learning with global satellite imagery", Nature
+Communications 12): pieces of the images, whitened, are the filters of one convolution, and what
+they find on average in the cell and around it is brought to its principal components.
+
 Trees are stored as arrays of their nodes, like any weights, and answered by a loop over them here:
 reading a file runs no code from it, and needs no library that the trees were grown with. Features
 and thresholds are 32-bit; a threshold is rounded down, so a feature is on the same side of it.
@@ -107,9 +112,91 @@ def _squares(pictures: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     return whole.reshape(count, rows, side, cols, side).mean((2, 4))
 
 
+SIDE = 5  # pixels of a patch
+SAMPLE = 20_000  # patches that filters are whitened by
+FLOOR = 1e-2  # added to the variances that patches are whitened by
+TOGETHER = 16  # cells to a convolution, always: its last bits depend on their number
+
+
+class PatchFeatures(nn.Module):
+    """What patches of images find in others: raw (B, bands, rows, columns) → (B, components)."""
+
+    filters: Tensor
+    shift: Tensor
+    centre: Tensor
+    projection: Tensor
+
+    def __init__(self, bands: int, ring: int, patches: int, components: int) -> None:
+        super().__init__()
+        self.margins = [max(rim - SIDE // 2, 0) for rim in dict.fromkeys((ring, ring // 2, 0))]
+        found = 2 * patches * len(self.margins)
+        self.components = min(components, found)
+        shapes = {
+            "filters": (patches, bands, SIDE, SIDE),
+            "shift": (patches,),
+            "centre": (found,),
+            "projection": (found, self.components),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def fit(self, images: NDArray, others: int, seed: int) -> PatchFeatures:
+        """Take patches and components from images (n, band, row, col), all but the last bands."""
+        shown = np.nan_to_num(images[:, : images.shape[1] - others].astype(np.float32))
+        rng, bands = np.random.default_rng(seed), shown.shape[1]
+        which, row, col = (
+            rng.integers(0, size, SAMPLE)
+            for size in (len(shown), shown.shape[2] - SIDE + 1, shown.shape[3] - SIDE + 1)
+        )
+        views = np.lib.stride_tricks.sliding_window_view(shown, (SIDE, SIDE), (2, 3))
+        mean, spread = shown.mean((0, 2, 3)), shown.std((0, 2, 3)) + 1e-6
+        patches = (views[which, :, row, col] - mean[:, None, None]) / spread[:, None, None]
+        flat = patches.reshape(SAMPLE, -1).astype(np.float64)
+        middle = flat.mean(0)
+        variances, axes = np.linalg.eigh(np.cov(flat.T))
+        whiten = axes / np.sqrt(variances + FLOOR) @ axes.T
+        drawn = (flat[: len(self.shift)] - middle) @ whiten
+        filters = drawn / np.linalg.norm(drawn, axis=1, keepdims=True) @ whiten
+        scaled = filters.reshape(-1, bands, SIDE, SIDE) / spread[:, None, None]
+        self.filters[:, :bands] = torch.from_numpy(scaled.astype(np.float32))
+        shift = filters @ middle + (scaled * mean[:, None, None]).sum((1, 2, 3))
+        self.shift[:] = torch.from_numpy(-shift.astype(np.float32))
+        found = self.responses(images).astype(np.float64)
+        self.centre[:] = torch.from_numpy(found.mean(0).astype(np.float32))
+        spreads = found.std(0) + 1e-9
+        standard = (found - found.mean(0)) / spreads
+        variances, axes = np.linalg.eigh(standard.T @ standard / len(found))
+        kept = slice(len(variances) - self.components, None)
+        projection = axes[:, kept] / np.sqrt(variances[kept] + 1e-9) / spreads[:, None]
+        self.projection[:] = torch.from_numpy(projection[:, ::-1].astype(np.float32))
+        return self
+
+    def responses(self, images: NDArray) -> NDArray[np.float32]:
+        """Mean of what filters find above 1 and below −1, in the cell and in what is around it."""
+        found = np.empty((len(images), len(self.centre)), np.float32)
+        batch = np.zeros((TOGETHER, *images.shape[1:]), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(images), TOGETHER):
+                part = images[start : start + TOGETHER]
+                batch[: len(part)] = np.nan_to_num(part)
+                seen = nn.functional.conv2d(torch.from_numpy(batch), self.filters, self.shift)
+                sides = (torch.relu(seen - 1), torch.relu(-seen - 1))
+                means = [
+                    side[:, :, rim : side.shape[2] - rim, rim : side.shape[3] - rim].mean((2, 3))
+                    for side in sides
+                    for rim in self.margins
+                ]
+                found[start : start + TOGETHER] = torch.cat(means, 1)[: len(part)].numpy()
+        return found
+
+    def describe(self, images: NDArray) -> NDArray[np.float32]:
+        """Components (n, component) of raw images; each by itself, to the last bit."""
+        around = self.responses(images) - self.centre.numpy()
+        return np.einsum("ij,jk->ik", around, self.projection.numpy())
+
+
 FEATURES_NETWORK = "features"  # the name of this network in settings
 HEADS = ("boosting", "ridge")
-SETTINGS = ("head", "bands", "ring", "trees", "leaves", "least", "rate", "l2", "nodes", "grown")
 
 
 class FeatureModel(Network):
@@ -128,6 +215,9 @@ class FeatureModel(Network):
     leaves, least, rate, l2 : int, int, float, float, optional
         Leaves of a tree, cells in a leaf at least, what a tree counts, and the penalty of a leaf's
         value (of the ridge regression, of its weights).
+    patches, components : int, optional
+        Patches of the images that are looked for in them, too, and the principal components of what
+        they find; 0: plain features alone.
     nodes, grown : int, optional
         Nodes of all trees, and trees, of a model that is fitted.
 
@@ -151,36 +241,28 @@ class FeatureModel(Network):
         least: int = 40,
         rate: float = 0.05,
         l2: float = 5.0,
+        patches: int = 0,
+        components: int = 64,
         nodes: int = 0,
         grown: int = 0,
     ) -> None:
+        given = {
+            name: value for name, value in locals().items() if name not in ("self", "__class__")
+        }
         super().__init__()
         if head not in HEADS:
             raise InputError(f"head is {head!r}, expected 'boosting' or 'ridge'; correct it")
-        for name, value, low in (("trees", trees, 1), ("leaves", leaves, 2), ("least", least, 1)):
-            if value < low:
-                raise InputError(f"{name} is {value}, expected at least {low}; correct it")
+        lowest = {"trees": 1, "leaves": 2, "least": 1, "patches": 0, "components": 1}
+        for name, low in lowest.items():
+            if given[name] < low:
+                raise InputError(f"{name} is {given[name]}, expected at least {low}; correct it")
         if not (0 < rate <= 1 and l2 >= 0):
             raise InputError(
                 f"rate is {rate} and l2 {l2}, expected a rate above 0 up to 1, and 0 or more"
             )
-        given = locals()
-        names = [
-            "head",
-            "bands",
-            "ring",
-            "trees",
-            "leaves",
-            "least",
-            "rate",
-            "l2",
-            "nodes",
-            "grown",
-        ]
-        self.config: dict[str, Any] = {"network": FEATURES_NETWORK} | {
-            name: given[name] for name in names
-        }
-        columns = bands * (18 if ring else 14)
+        self.config: dict[str, Any] = {"network": FEATURES_NETWORK, **given}
+        self.patches = PatchFeatures(bands, ring, patches, components) if patches else None
+        columns = bands * (18 if ring else 14) + (self.patches.components if self.patches else 0)
         size = nodes if head == "boosting" else columns
         self.start = nn.Parameter(torch.zeros(1))
         self.value = nn.Parameter(torch.zeros(size))
@@ -189,11 +271,18 @@ class FeatureModel(Network):
         self.register_buffer("sides", torch.zeros((size, 2), dtype=torch.int32))
         self.register_buffer("roots", torch.zeros(grown, dtype=torch.int32))
 
+    def describe(self, images: NDArray) -> NDArray[np.float32]:
+        """Features (cell, feature) of raw images."""
+        plain = cell_features(images, self.config["ring"])
+        if self.patches is None:
+            return plain
+        return np.concatenate([plain, self.patches.describe(images)], 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Give the logit of presence, or the number of people."""
         if x.is_meta:
             return x.sum((1, 2, 3))
-        features = cell_features(x.contiguous().cpu().numpy(), self.config["ring"])
+        features = self.describe(x.contiguous().cpu().numpy())
         return torch.from_numpy(self.answer(features)).to(x.device)
 
     def answer(self, features: NDArray[np.float32]) -> NDArray[np.float32]:

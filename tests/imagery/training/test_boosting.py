@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from popdask.errors import InputError
 from popdask.imagery.cells import make_cells
 from popdask.imagery.estimate import estimate
-from popdask.imagery.features import cell_features, picture_features
+from popdask.imagery.features import PatchFeatures, cell_features, picture_features
 from popdask.imagery.gradcam import gradcam
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
@@ -34,12 +34,14 @@ def cells():
     return set_aside(cells_of(*houses(400)))
 
 
+@pytest.mark.parametrize("patches", [0, 8])
 @pytest.mark.parametrize("head", ["boosting", "ridge"])
 @pytest.mark.parametrize(
     ("kind", "figure", "least"), [("presence", "matthews", 0.8), ("count", "r2", 0.7)]
 )
-def test_each_kind_learns_a_world_that_can_be_known(cells, head, kind, figure, least):
-    model = train(cells, kind, config(head=head), device="cpu")
+def test_each_kind_learns_a_world_that_can_be_known(cells, head, patches, kind, figure, least):
+    network = config(head=head, patches=patches, components=6)
+    model = train(cells, kind, network, device="cpu")
     assert model.figures[figure] > least
     again = TrainedModel.from_bytes(model.to_bytes())
     images = cells.images.values[:50]
@@ -102,8 +104,9 @@ def test_nothing_is_learned_from_the_cells_that_are_scored(cells, head):
         np.testing.assert_array_equal(*(model.predict(images) for model in models))
 
 
-def test_a_cell_s_answer_does_not_depend_on_what_comes_with_it(cells):
-    model = train(cells, "count", config(), device="cpu")
+@pytest.mark.parametrize("patches", [0, 8])
+def test_a_cell_s_answer_does_not_depend_on_what_comes_with_it(cells, patches):
+    model = train(cells, "count", config(patches=patches), device="cpu")
     images = cells.images.values[:70]
     together = model.predict(images, batch_size=64)
     for size in (1, 7, 16):
@@ -134,6 +137,24 @@ def test_a_cell_with_surroundings_is_described_by_itself_too():
     own = images[:, :, 8:16, 8:16].astype(float)
     np.testing.assert_allclose(found[:, 28:30], own.mean((2, 3)), rtol=1e-5)
     np.testing.assert_array_equal(found[:, 34:36], own.max((2, 3)))
+
+
+def test_patches_are_whitened_and_their_finds_uncorrelated():
+    rng = np.random.default_rng(0)
+    smooth = np.cumsum(rng.normal(size=(300, 2, 24, 24)), 3).astype(np.float32)
+    seen = PatchFeatures(2, 8, patches=10, components=12).fit(smooth, others=1, seed=0)
+    assert not seen.filters[:, 1].any()  # the second band is no image
+    views = np.lib.stride_tricks.sliding_window_view(smooth[:40, 0], (5, 5), (1, 2))
+    filters, shift = seen.filters[:, 0].numpy(), seen.shift.numpy()
+    found = np.einsum("nijab,kab->nkij", views, filters) + shift[:, None, None]
+    expected = [
+        np.maximum(sign * found - 1, 0)[:, :, rim : 20 - rim, rim : 20 - rim].mean((2, 3))
+        for sign in (1, -1)
+        for rim in (6, 2, 0)
+    ]
+    np.testing.assert_allclose(seen.responses(smooth[:40]), np.concatenate(expected, 1), atol=1e-4)
+    components = seen.describe(smooth)
+    np.testing.assert_allclose(np.cov(components.T, bias=True), np.eye(12), atol=1e-2)
 
 
 def test_what_plain_features_cannot_do_is_refused(cells):
