@@ -544,6 +544,8 @@ class Training(Settings):
     """Epochs without a better loss after which the rate is halved."""
     stop_after: Positive | None = None
     """Epochs without a better loss after which training ends."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """``bfloat16``: learn and answer in 16 bits, faster where the processor can."""
     threads: Positive | None = None
     """Threads of the CPU; the result depends on them. All cores by default."""
     seed: Seed = 0

@@ -43,6 +43,7 @@ from popdask.imagery.split import SELECTION, TRAINING, VALIDATION, split_fingerp
 OPTIMIZERS = ("adam", "adamw")
 FLIPS = ("none", "horizontal", "both")
 NORMALISATIONS = ("half", "bands")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ class TrainingConfig:
     factor: float = 0.5
     stop_after: int = 15
     """Epochs without a better validation loss, after which training ends."""
+    precision: str = "float32"
+    """"bfloat16" multiplies in 16 bits, in training and when the model answers: faster where the
+    processor has instructions for it. GPUs always train so."""
     threads: int | None = None
     """Of torch on the CPU; all cores at hand by default. The result depends on it."""
     memory: int = 2**31
@@ -97,6 +101,7 @@ class TrainingConfig:
             ("optimizer", OPTIMIZERS),
             ("flips", FLIPS),
             ("normalise", NORMALISATIONS),
+            ("precision", PRECISIONS),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(
@@ -227,12 +232,9 @@ class Augmentation:
         return cls(mirrored, factors[0], factors[1])
 
     def apply(self, images: Tensor, places: slice, others: int = 0) -> Tensor:
-        """Vary images (n, band, row, col) in units of white, which have these places in the epoch.
-
-        Values stay within [0, 1], or what the image itself has beyond it: floats are often not in
-        units of white. Without jitter and flips the images are unchanged. The last `others` bands
-        are no image, such as buildings: they are mirrored with it, and nothing else.
-        """
+        """Vary images (n, band, row, col) in units of white, at these places in the epoch."""
+        # Values stay within [0, 1], or what the image itself has beyond it: floats are often not
+        # in units of white. The last `others` bands are no image: they are mirrored, no more.
         device = images.device
         columns, rows = torch.from_numpy(self.flips[places].T.copy()).to(device)
         images = torch.where(columns[:, None, None, None], images.flip(3), images)
@@ -266,24 +268,7 @@ class Portion(NamedTuple):
 
 
 class CellImages:
-    """The images of some cells.
-
-    Parameters
-    ----------
-    images : DataArray, (cell, band, row, col)
-        NumPy or Dask.
-    chosen : ndarray of int64, (n,)
-        The cells, ascending.
-    memory : int
-        Bytes that may be held.
-
-    Examples
-    --------
-    >>> images = DataArray(np.arange(6).reshape(6, 1, 1, 1), dims=("cell", "band", "row", "col"))
-    >>> chosen = CellImages(images, np.array([1, 3, 5]), memory=100)
-    >>> [portion.images[portion.picks].ravel().tolist() for portion in chosen.portions()]
-    [[1, 3, 5]]
-    """
+    """The images of some cells."""
 
     def __init__(self, images: DataArray, chosen: NDArray[np.int64], memory: int) -> None:
         self.images = images.transpose("cell", "band", "row", "col")

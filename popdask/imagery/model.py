@@ -50,14 +50,7 @@ from popdask.imagery.networks import CountCNN, Network, PopulationViT, PresenceC
 
 @dataclass(frozen=True)
 class Normalisation:
-    """A linear map per band: x / white, minus the mean, over the standard deviation.
-
-    Examples
-    --------
-    >>> scaling = Normalisation.half("uint8", bands=1)
-    >>> scaling(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).tolist()
-    [[[[-1.0, 1.0]]]]
-    """
+    """A linear map per band: x / white, minus the mean, over the standard deviation."""
 
     white: float
     """The value that becomes 1: 255 for 8-bit images."""
@@ -131,15 +124,7 @@ def build(config: Mapping[str, Any]) -> Network:
 
 
 def build_with(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Network:
-    """Build a network around weights that it has already.
-
-    Examples
-    --------
-    >>> network = CountCNN(blocks=2, base=4)
-    >>> again = build_with(network.config, network.state_dict())
-    >>> torch.equal(again.head[-1].weight, network.head[-1].weight)
-    True
-    """
+    """Build a network around weights that it has already."""
     with torch.device("meta"):
         network = build(config)
     network.load_state_dict(weights, assign=True)
@@ -287,7 +272,10 @@ class TrainedModel(AsBytes):
         module, place = self.on(device), pick_device(device)
         batch = torch.zeros((batch_size, *expected), device=place)
         answers = []
-        with fixed_arithmetic(threads), torch.inference_mode():
+        mixed = torch.autocast(
+            place.type, torch.bfloat16, self.settings.get("precision") == "bfloat16"
+        )
+        with fixed_arithmetic(threads), torch.inference_mode(), mixed:
             for start in range(0, len(images), batch_size):
                 raw = np.ascontiguousarray(images[start : start + batch_size])
                 batch[: len(raw)] = self.normalisation(torch.from_numpy(raw).to(place))
@@ -388,13 +376,7 @@ KIND_OF_NETWORK: dict[type[Network], str] = {
 
 
 def as_trained(model: TrainedModel | Network, dtype: DTypeLike, pixels: int) -> TrainedModel:
-    """Give a model as it is, and a bare network with the scaling to [−1, 1] of images of a type.
-
-    Examples
-    --------
-    >>> as_trained(CountCNN(blocks=1, base=4), "uint8", 20).kind
-    'count'
-    """
+    """Give a model as it is, and a bare network with the scaling to [−1, 1] of images of a type."""
     if isinstance(model, TrainedModel):
         return model
     if type(model) not in KIND_OF_NETWORK:
@@ -437,22 +419,7 @@ MEAN = "mean"  # the name of this network in settings
 
 
 class MeanNetwork(Network):
-    """The mean of what several networks say of raw images.
-
-    Parameters
-    ----------
-    kind : str
-        "presence", or a kind that counts people.
-    members : sequence of mapping
-        Of each: its ``kind``, its network's ``config``, and ``white``, ``mean`` and ``std`` of its
-        scaling.
-    bands : int
-        Bands of the image.
-
-    Notes
-    -----
-    ``forward``: raw (B, bands, rows, columns) → (B,), a logit or people.
-    """
+    """The mean of what several networks say of raw images."""
 
     def __init__(self, kind: str, members: Sequence[Mapping[str, Any]], bands: int) -> None:
         super().__init__()

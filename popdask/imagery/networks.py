@@ -219,10 +219,7 @@ class Block(nn.Module):
 
 
 class CellPool(nn.Module):
-    """Average feature maps (B, C, h, w) to `size` × `size`: of the cell, and of all with its ring.
-
-    Without a ring the two are the same and taken once.
-    """
+    """Average feature maps (B, C, h, w) to `size` × `size`: the cell, and all with its ring."""
 
     def __init__(self, size: int, ring: int, reduction: int) -> None:
         super().__init__()
@@ -257,6 +254,15 @@ def _features(
     )
 
 
+class LastLayer(nn.Linear):
+    """In float32, whatever goes before: bfloat16 has no number between 4992 and 5024."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pass (B, features) to (B, 1)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 def _head(pool: CellPool, length: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
     """Dense layers from pooled features to one value, with dropout after the first."""
     layers: list[nn.Module] = [pool]
@@ -264,7 +270,7 @@ def _head(pool: CellPool, length: int, hidden: tuple[int, ...], dropout: float) 
         layers += [nn.Linear(length, units), nn.ReLU(inplace=True)]
         layers += [nn.Dropout(dropout)] if i == 0 else []
         length = units
-    return nn.Sequential(*layers, nn.Linear(length, 1))
+    return nn.Sequential(*layers, LastLayer(length, 1))
 
 
 class PopulationViT(Network):
@@ -329,7 +335,7 @@ class PopulationViT(Network):
             *(TransformerLayer(width, heads, expansion, dropout) for _ in range(layers))
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Sequential(nn.Linear(width, 1))
+        self.head = nn.Sequential(LastLayer(width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Give log(1 + people)."""

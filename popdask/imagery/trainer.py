@@ -207,7 +207,6 @@ class Trainer:
         n = len(side.targets)
         order = rng.permutation(n) if side.shares is None else rng.choice(n, n, p=side.shares)
         varied = Augmentation.draw(n, rng, flips=self.config.flips, jitter=self.config.jitter)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
         self.module.train()
         before = 0
 
@@ -216,7 +215,7 @@ class Trainer:
             inputs = varied.apply(self.normalisation.unit(images), within, self.config.other_bands)
             inputs = self.normalisation.centre(inputs)
             self.optimizer.zero_grad()
-            with autocast:
+            with self._mixed(self.device.type == "cuda"):
                 output = self.module(inputs.contiguous(memory_format=torch.channels_last))
             loss = self.loss(output.float(), targets)
             loss.backward()
@@ -229,9 +228,15 @@ class Trainer:
             before += len(portion.picks)
         return total.item() / n
 
+    def _mixed(self, always: bool = False) -> torch.autocast:
+        wanted = always or self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, wanted)
+
     def _look(self, side: Side) -> float:
         def step(images: Tensor, targets: Tensor, places: slice) -> Tensor:
-            return self.loss(self.module(self.normalisation(images)).float(), targets)
+            with self._mixed():
+                output = self.module(self.normalisation(images))
+            return self.loss(output.float(), targets)
 
         self.module.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)

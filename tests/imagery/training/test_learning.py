@@ -600,3 +600,26 @@ def test_training_can_be_sent_to_a_worker(cells):
     ):
         there = client.submit(train, cells, "presence", config, device="cpu").result()
     assert_same_model(there, train(cells, "presence", config, device="cpu"))
+
+
+@pytest.mark.parametrize("kind", ["presence", "count", "transformer"])
+def test_sixteen_bits_learn_what_thirty_two_do(kind):
+    cells = cells_of(*houses(200))
+    full, half = (
+        train(cells, kind, small(kind, rate=3e-4, precision=precision), device="cpu")
+        for precision in ("float32", "bfloat16")
+    )
+    losses = [[row["validation"] for row in model.history] for model in (full, half)]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
+    images = cells.images.values[:64]
+    assert not np.array_equal(half.predict(images), replace(half, settings={}).predict(images))
+
+
+def test_the_last_layer_counts_in_thirty_two_bits():
+    network = CountCNN(blocks=2, base=4, hidden=8).eval()
+    with torch.no_grad():
+        network.head[-1].weight.zero_()
+        network.head[-1].bias.fill_(5001)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert network(torch.rand(2, 1, 16, 16)).tolist() == [5001, 5001]
