@@ -102,27 +102,7 @@ def _codes_column(rows: pd.DataFrame, grid: CellGrid) -> str | None:
 def counts_from_features(
     features: gpd.GeoDataFrame | Path_, grid: CellGrid, *, people: str = "people"
 ) -> pd.DataFrame:
-    """Read the people of cells from squares or points of a file of features.
-
-    Parameters
-    ----------
-    features : GeoDataFrame or path
-        The cells as polygons, one each, or points, such as addresses.
-    grid : CellGrid
-        The cells.
-    people : str, default "people"
-        Column of the people; with points, of their weights.
-
-    Returns
-    -------
-    DataFrame
-        north, east (int64) and people (float64).
-
-    Raises
-    ------
-    InputError
-        If polygons are not the cells of the grid, or as `counts_from_points`.
-    """
+    """Read the people of cells from squares or points of a file of features."""
     name = "the features" if isinstance(features, gpd.GeoDataFrame) else str(features)
     found = features if isinstance(features, gpd.GeoDataFrame) else read_features(features, "cells")
     if not len(found):

@@ -289,14 +289,7 @@ def drop_padding(cells: xr.Dataset) -> tuple[xr.Dataset, int]:
 
 
 def as_bands(image: xr.DataArray) -> xr.DataArray:
-    """Bring an image into the form that cells are cut from.
-
-    Examples
-    --------
-    >>> from odc.geo.xr import xr_zeros
-    >>> as_bands(xr_zeros(CellGrid(100).geobox(range(2), range(3)))).dims
-    ('band', 'y', 'x')
-    """
+    """Bring an image into the form that cells are cut from."""
     if "band" not in image.dims:
         image = image.expand_dims("band")
     if set(image.dims) != {"band", "y", "x"}:

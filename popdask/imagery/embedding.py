@@ -69,26 +69,7 @@ STAGES = (
 
 
 class EfficientNetB3(nn.Module):
-    """EfficientNet-B3: (B, 3, 300, 300) → (B, classes), 12,233,232 parameters for 1000 classes.
-
-    Parameters
-    ----------
-    classes : int, optional
-        Outputs of the last layer; `embed` does without it.
-
-    Notes
-    -----
-    Images are in [0, 1], then normalised by `MEAN` and `STD` per band. Any size from 32 pixels on
-    works; the published weights were trained on 300. There is no stochastic depth, which matters in
-    training only.
-
-    Examples
-    --------
-    >>> sum(p.numel() for p in EfficientNetB3().parameters())
-    12233232
-    >>> EfficientNetB3().eval().embed(torch.zeros(2, 3, 64, 64)).shape
-    torch.Size([2, 1536])
-    """
+    """EfficientNet-B3: (B, 3, 300, 300) → (B, classes), 12,233,232 parameters for 1000 classes."""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()

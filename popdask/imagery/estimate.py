@@ -85,11 +85,8 @@ def estimate_tile(
     count: TrainedModel | None,
     rule: Rule,
 ) -> NDArray[np.float32]:
-    """Estimate presence and people (2, y, x) of the cells in a tile (band, row, col) with its ring.
-
-    `valid` (row, col) goes without the ring. Cells without data are NaN, and so is what has no
-    model.
-    """
+    """Presence and people (2, y, x) of the cells in a tile (band, row, col) with its ring."""
+    # `valid` (row, col) goes without the ring.
     usable = _usable(tile, valid, rule)
     if tile.dtype.kind == "f":
         tile = np.nan_to_num(tile, nan=0.0)  # only the ring of a usable cell can lack data
@@ -143,15 +140,7 @@ def _predict(
 
 
 def batch_of(model: TrainedModel, batch_size: int, device: str) -> int:
-    """Say how many cells make a batch: what stays in the cache of a CPU, or keeps a GPU busy.
-
-    Examples
-    --------
-    >>> network = {"network": "CountCNN", "blocks": 4}
-    >>> models = (TrainedModel.untrained("count", network, pixels=side) for side in (25, 50, 200))
-    >>> [batch_of(model, 64, "cpu") for model in models]
-    [64, 16, 1]
-    """
+    """Say how many cells make a batch: what stays in the cache of a CPU, or keeps a GPU busy."""
     if model.config["network"] == FEATURES_NETWORK:
         return FEATURE_BATCH
     if pick_device(device).type == "cpu":

@@ -48,34 +48,7 @@ OTHERS = ("presence", "count", "low", "high")  # that a table may have
 def prediction_table(
     population: Any, truth: Any, presence: Any = None, *, cell: ArrayLike | None = None
 ) -> pd.DataFrame:
-    """Put estimates and truth into a table, one row per cell that both know.
-
-    Parameters
-    ----------
-    population, truth : array_like of float
-        Estimated and true people per cell, of one shape, as rasters (y, x) or cells (cell,); a cell
-        that is NaN in one of them is left out.
-    presence : array_like of float, optional
-        The probability that a cell is inhabited.
-    cell : array_like, optional
-        What the cells are called, of the same shape; by default their row-major index.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``cell``, ``prediction``, ``truth`` and, if given, ``presence``.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ.
-
-    Examples
-    --------
-    >>> prediction_table([[0.5, 3.0]], [[np.nan, 4.0]])
-       cell  prediction  truth
-    0     1         3.0    4.0
-    """
+    """Put estimates and truth into a table, one row per cell that both know."""
     given = {"prediction": population, "truth": truth}
     given |= {} if presence is None else {"presence": presence}
     shape = np.shape(truth)
@@ -90,37 +63,7 @@ def prediction_table(
 
 
 def read_predictions(path: Path_) -> pd.DataFrame:
-    r"""Read a table of predictions, from any program.
-
-    Parameters
-    ----------
-    path : path
-        Parquet, where it is called .parquet or .pq, or else CSV, with the columns
-        ``cell`` (a code or a number), ``prediction`` and ``truth`` (people), and perhaps
-        ``presence`` (a probability), ``count`` (people), ``low`` and ``high`` (the ends of an
-        interval of the prediction). Others are ignored.
-
-    Returns
-    -------
-    pandas.DataFrame
-        These columns.
-
-    Raises
-    ------
-    InputError
-        If there is no such file or it cannot be read, a column is missing, a cell comes twice, or a
-        number is missing, infinite or, as a truth, negative.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "others.csv")
-    ...     _ = path.write_text("cell,prediction,truth\n100m_61397_6775,2.5,3\n")
-    ...     read_predictions(path)
-                  cell  prediction  truth
-    0  100m_61397_6775         2.5      3
-    """
+    """Read a table of predictions, from any program."""
     table = read_table(path, "a table of predictions")
     return _checked(table, Path(path).name)
 
@@ -128,31 +71,7 @@ def read_predictions(path: Path_) -> pd.DataFrame:
 def on_common_cells(
     predictions: pd.DataFrame | Mapping[str, pd.DataFrame],
 ) -> dict[str, pd.DataFrame]:
-    """Check tables of predictions, and reduce them to the cells that all of them have.
-
-    Parameters
-    ----------
-    predictions : DataFrame, or mapping of them
-        One row per cell; by the name of the model where there are several.
-
-    Returns
-    -------
-    dict of DataFrame
-        By model ("estimate" for a single table), indexed by cell, all in the order of the first.
-
-    Raises
-    ------
-    InputError
-        As `read_predictions`; and if two tables have no cell in common, or different truths.
-
-    Examples
-    --------
-    >>> one = pd.DataFrame({"cell": ["a", "b"], "prediction": [1, 2], "truth": [0, 3]})
-    >>> on_common_cells({"one": one, "other": one[1:]})["one"]
-          prediction  truth
-    cell
-    b              2      3
-    """
+    """Check tables of predictions, and reduce them to the cells that all of them have."""
     if isinstance(predictions, pd.DataFrame):
         predictions = {"estimate": predictions}
     if not predictions:
@@ -285,32 +204,7 @@ def interval_scores(table: pd.DataFrame) -> dict[str, float]:
 def worst_cells(
     predictions: pd.DataFrame | Mapping[str, pd.DataFrame], count: int = 10
 ) -> pd.DataFrame:
-    """List the cells with the largest errors.
-
-    Parameters
-    ----------
-    predictions : DataFrame, or mapping of them
-        As for `evaluate`.
-    count : int, optional
-        Cells of each model, at most.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per model and cell, the worst first, of equal errors the first: model, cell,
-        prediction, truth, error (prediction − truth, people).
-
-    Raises
-    ------
-    InputError
-        As `evaluate`.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"cell": [1, 2, 3], "prediction": [0, 4, 9], "truth": [0, 5, 7]})
-    >>> worst_cells(table, 2)[["cell", "error"]].values.tolist()
-    [[3, 2], [2, -1]]
-    """
+    """List the cells with the largest errors."""
     rows = []
     for name, table in on_common_cells(predictions).items():
         errors = table.assign(error=table["prediction"] - table["truth"]).reset_index()
@@ -324,35 +218,7 @@ def worst_cells(
 def regressor_scores(
     predictions: pd.DataFrame | Mapping[str, pd.DataFrame], *, threshold: float = 0.5
 ) -> pd.DataFrame:
-    """Score what models count, without their gate: where people truly live, and where it is open.
-
-    Parameters
-    ----------
-    predictions : DataFrame, or mapping of them
-        As for `evaluate`; those without a column ``count`` are left out.
-    threshold : float, optional
-        The gate is open where ``presence`` is above it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per model and set of cells: model, of ("inhabited" or "passed"), and the fields of
-        :class:`popdask.metrics.CountScores`; no "passed" where there is no presence.
-
-    Raises
-    ------
-    InputError
-        As `evaluate`.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"cell": [1, 2, 3], "prediction": [0, 4, 9], "truth": [0, 5, 7]})
-    >>> table = table.assign(count=[3, 4, 9], presence=[0.1, 0.6, 0.4])
-    >>> regressor_scores(table)[["of", "cells", "mae"]]
-              of  cells  mae
-    0  inhabited      2  1.5
-    1     passed      1  1.0
-    """
+    """Score counts without their gate: where people truly live, and where it is open."""
     rows = []
     for name, table in on_common_cells(predictions).items():
         if "count" not in table:
@@ -371,35 +237,7 @@ def scores_by_density(
     *,
     edges: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """Score estimates by how many people truly live in a cell.
-
-    Parameters
-    ----------
-    predictions : DataFrame, or mapping of them
-        As for `evaluate`.
-    edges : sequence of float, optional
-        Where the bins of true people begin, the last being open; by default 0, 1, 2, 5, 10, 20, 50
-        and so on, until one is above all.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per model and bin that has cells: model, low, high (excluded), cells, mse, mae, bias
-        (mean error), people, true_people, relative_error.
-
-    Raises
-    ------
-    InputError
-        As `evaluate`; and if the edges do not ascend from the least truth or below.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"cell": [1, 2, 3], "prediction": [1, 4, 9], "truth": [0, 5, 7]})
-    >>> scores_by_density(table)[["low", "high", "cells", "mae", "bias"]]
-       low  high  cells  mae  bias
-    0  0.0   1.0      1  1.0   1.0
-    1  5.0  10.0      2  1.5   0.5
-    """
+    """Score estimates by how many people truly live in a cell."""
     tables = on_common_cells(predictions)
     truth = next(iter(tables.values()))["truth"]
     steps = np.asarray(_round_edges(truth.max()) if edges is None else edges, np.float64)
@@ -423,31 +261,7 @@ def scores_by_density(
 
 
 def write_scores(path: Path_, scores: pd.DataFrame, by_density: pd.DataFrame | None = None) -> Path:
-    """Write scores as JSON, whole or not at all; what is not defined is null.
-
-    Parameters
-    ----------
-    path : path
-        A file of that name is replaced, its folder made where it is missing.
-    scores : DataFrame
-        As from `evaluate`.
-    by_density : DataFrame, optional
-        As from `scores_by_density`.
-
-    Returns
-    -------
-    Path
-        The file: ``{"scores": {model: {score: number}}, "by_density": [{…}]}``.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> table = pd.DataFrame({"cell": [1, 2], "prediction": [0, 4], "truth": [0, 5]})
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = write_scores(f"{folder}/scores.json", evaluate(table))
-    ...     json.loads(path.read_text())["scores"]["estimate"]["mae"]
-    0.5
-    """
+    """Write scores as JSON, whole or not at all; what is not defined is null."""
     told = {"scores": _plain(scores.to_dict("index"))}
     told |= {} if by_density is None else {"by_density": _plain(by_density.to_dict("records"))}
     return write_text(path, json.dumps(told, indent=2, allow_nan=False) + "\n")
@@ -517,15 +331,7 @@ class Baseline(Protocol):
 
 @dataclass(frozen=True)
 class MeanBaseline:
-    """The same for every cell: the mean of the training cells.
-
-    Examples
-    --------
-    >>> images = np.zeros((4, 1, 16, 16), np.uint8)
-    >>> baseline = MeanBaseline.fit(images, np.array([0.0, 0.0, 3.0, 5.0]))
-    >>> baseline.presence, baseline.people
-    (0.5, 2.0)
-    """
+    """The same for every cell: the mean of the training cells."""
 
     presence: float
     """Share of the training cells that are inhabited."""
@@ -534,59 +340,19 @@ class MeanBaseline:
 
     @classmethod
     def fit(cls, images: Any, people: NDArray[np.floating]) -> MeanBaseline:
-        """Take the mean of cells.
-
-        Parameters
-        ----------
-        images : array, (cell, band, row, col)
-            Not looked at.
-        people : ndarray of float, (cell,)
-            Their people.
-
-        Returns
-        -------
-        MeanBaseline
-
-        Raises
-        ------
-        InputError
-            If there is no cell, or a cell whose people are not known.
-        """
+        """Take the mean of cells."""
         _check(people)
         return cls(float((people > 0).mean()), float(people.mean()))
 
     def predict(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Answer the same for every cell.
-
-        Parameters
-        ----------
-        images : array, (cell, band, row, col)
-            Only their number counts.
-
-        Returns
-        -------
-        presence, people : ndarray of float32, (cell,)
-            The share of inhabited cells, and the mean of the people.
-        """
+        """Answer the same for every cell."""
         count = len(images)
         return np.full(count, self.presence, np.float32), np.full(count, self.people, np.float32)
 
 
 @dataclass(frozen=True)
 class FeatureBaseline:
-    """Logistic and linear regression on :func:`picture_features`.
-
-    The linear one is fitted on inhabited cells and asked where the logistic one sees people.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> people = np.repeat([0.0, 8.0], 20)
-    >>> images = rng.normal(100, 2 + people[:, None, None, None], (40, 1, 16, 16))
-    >>> presence, estimate = FeatureBaseline.fit(images, people).predict(images)
-    >>> np.array_equal(presence > 0.5, people > 0), estimate.round().max()
-    (True, np.float32(8.0))
-    """
+    """Logistic and linear regression on :func:`picture_features`."""
 
     presence: Pipeline
     """Standardised features to the probability that somebody lives there."""
@@ -599,26 +365,7 @@ class FeatureBaseline:
     def fit(
         cls, images: Any, people: NDArray[np.floating], *, threshold: float = 0.5
     ) -> FeatureBaseline:
-        """Fit both regressions on cells.
-
-        Parameters
-        ----------
-        images : array, (cell, band, row, col)
-            Brightness on the scale of the sensor; NumPy or Dask, read in batches of 512 cells.
-        people : ndarray of float, (cell,)
-            Their people.
-        threshold : float, optional
-            People are counted where presence is above it.
-
-        Returns
-        -------
-        FeatureBaseline
-
-        Raises
-        ------
-        InputError
-            If there is no cell, one whose people are not known, or all or none are inhabited.
-        """
+        """Fit both regressions on cells."""
         _check(people)
         inhabited = people > 0
         if inhabited.all() or not inhabited.any():
@@ -634,19 +381,7 @@ class FeatureBaseline:
         return cls(presence, counts, threshold)
 
     def predict(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Estimate cells.
-
-        Parameters
-        ----------
-        images : array, (cell, band, row, col)
-            As those that it was fitted on.
-
-        Returns
-        -------
-        presence, people : ndarray of float32, (cell,)
-            The probability that somebody lives there, and people: 0 where it is not above the
-            threshold, never negative.
-        """
+        """Estimate cells."""
         features = picture_features(images)
         presence = self.presence.predict_proba(features)[:, 1]
         counts = np.clip(self.people.predict(features), 0, None)
@@ -655,30 +390,7 @@ class FeatureBaseline:
 
 
 def fit_baselines(cells: xr.Dataset) -> dict[str, Baseline]:
-    """Fit both baselines on the training cells.
-
-    Parameters
-    ----------
-    cells : Dataset
-        ``images`` (cell, band, row, col) and ``people`` (cell); with ``split``, only its training
-        cells and those set aside to choose by are used, otherwise all cells with known people.
-
-    Returns
-    -------
-    dict
-        By the name that they have in a table of scores: "mean per cell", "regression".
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> people = np.repeat([0.0, 8.0], 20)
-    >>> images = rng.normal(100, 2 + people[:, None, None, None], (40, 1, 16, 16))
-    >>> dims = ("cell", "band", "row", "col")
-    >>> cells = xr.Dataset({"images": (dims, images), "people": ("cell", people)})
-    >>> baselines = fit_baselines(cells)
-    >>> list(baselines), baselines["mean per cell"].people
-    (['mean per cell', 'regression'], 4.0)
-    """
+    """Fit both baselines on the training cells."""
     people = cells["people"].values
     learned = cells["split"].isin((0, 2)) if "split" in cells else np.isfinite(people)
     chosen = np.flatnonzero(learned)

@@ -30,16 +30,7 @@ GROUPS = 4  # that squares are dealt out to where there are no folds
 
 @dataclass(frozen=True, eq=False)
 class ConformalIntervals:
-    """Intervals of people in cells, or in zones of them.
-
-    Examples
-    --------
-    >>> truth = np.arange(1.0, 100.0)
-    >>> intervals = ConformalIntervals.fit(np.full(99, 50.0), truth)
-    >>> low, high = intervals.predict([50.0, np.nan])
-    >>> low, high
-    (array([ 5., nan]), array([95., nan]))
-    """
+    """Intervals of people in cells, or in zones of them."""
 
     level: float
     """Share of the truths that the intervals are to hold."""
@@ -58,44 +49,7 @@ class ConformalIntervals:
     def fit(
         cls, estimate: Any, truth: Any, cells: Any = 1, *, level: float = 0.9, bins: int = 10
     ) -> ConformalIntervals:
-        """Learn intervals from estimates of known cells or zones that no model has seen.
-
-        Parameters
-        ----------
-        estimate, truth : array_like of float, (n,)
-            People, estimated and true.
-        cells : array_like of int, (n,), optional
-            Cells of each zone; 1 for cells.
-        level : float, optional
-            Share of the truths that the intervals are to hold, between 0 and 1.
-        bins : int, optional
-            Bins of predicted density, at most: each has about four times the cases that the level
-            needs at least.
-
-        Returns
-        -------
-        ConformalIntervals
-
-        Raises
-        ------
-        InputError
-            If a setting is out of its range, or there are fewer cases than
-            :func:`least_cases` says.
-
-        Notes
-        -----
-        Both tails of the errors of a bin get half of what is to be left out. Where the lower end
-        would be below nobody, the interval begins with nobody, and the upper tail gets all of it.
-        The promise holds for what is like the cases: places like those that errors were measured
-        in.
-
-        References
-        ----------
-        Vovk, V., Gammerman, A., Shafer, G. (2005). Algorithmic Learning in a Random World.
-
-        Lei, J., G'Sell, M., Rinaldo, A., Tibshirani, R. J., Wasserman, L. (2018).
-        Distribution-free predictive inference for regression. JASA 113.
-        """
+        """Learn intervals from estimates of known cells or zones that no model has seen."""
         said, true, size = np.broadcast_arrays(
             *(np.asarray(array, np.float64) for array in (estimate, truth, cells))
         )
@@ -122,20 +76,7 @@ class ConformalIntervals:
     def predict(
         self, estimate: Any, cells: Any = 1
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give the intervals of estimates.
-
-        Parameters
-        ----------
-        estimate : array_like of float
-            Estimated people of cells or zones, NaN = unknown.
-        cells : array_like of int, optional
-            Cells of each zone; 1 for cells.
-
-        Returns
-        -------
-        low, high : ndarray of float64
-            People; nobody ≤ low ≤ estimate ≤ high, NaN where the estimate is.
-        """
+        """Give the intervals of estimates."""
         said, size = np.asarray(estimate, np.float64), np.asarray(cells, np.float64)
         density = said / size
         which = np.searchsorted(self.edges, np.nan_to_num(density), side="right")
@@ -176,28 +117,7 @@ def least_cases(level: float) -> int:
 
 
 def interval_rasters(population: xr.DataArray, intervals: ConformalIntervals) -> xr.Dataset:
-    """Give the ends of cells' intervals as rasters.
-
-    Parameters
-    ----------
-    population : DataArray of float
-        Estimated people per cell, NumPy or Dask, of any dimensions.
-    intervals : ConformalIntervals
-        Learned from cells of that size.
-
-    Returns
-    -------
-    Dataset
-        ``population_low`` and ``population_high`` float32, people per cell, NaN where the estimate
-        is; lazy where it is.
-
-    Examples
-    --------
-    >>> truth = np.arange(1.0, 100.0)
-    >>> intervals = ConformalIntervals.fit(np.full(99, 50.0), truth)
-    >>> interval_rasters(xr.DataArray([50.0]), intervals).population_high.values
-    array([95.], dtype=float32)
-    """
+    """Give the ends of cells' intervals as rasters."""
     words = {"population_low": "lower", "population_high": "upper"}
     found = {}
     for number, (name, end) in enumerate(words.items()):
@@ -226,11 +146,7 @@ def held_out_intervals(
 
 
 def sums_by_square(table: pd.DataFrame, square: int) -> pd.DataFrame:
-    """Add up predictions by squares of so many cells a side: prediction, truth, cells, group.
-
-    The table has north, east, group, prediction and truth. A square of several groups is told of
-    none of them: its cells were estimated by models of which some have seen a part of it.
-    """
+    """Add up predictions by squares of so many cells a side: prediction, truth, cells, group."""
     places = [table["north"] // square, table["east"] // square]
     named = {
         "prediction": ("prediction", "sum"),
@@ -239,6 +155,7 @@ def sums_by_square(table: pd.DataFrame, square: int) -> pd.DataFrame:
         "group": ("group", "first"),
         "groups": ("group", "nunique"),
     }
+    # A square of several groups is left out: some of its models have seen a part of it.
     sums = table.groupby(places).agg(**named).reset_index()
     return sums[sums["groups"] == 1].drop(columns="groups").reset_index(drop=True)
 
@@ -268,6 +185,7 @@ def _ends(
     errors: NDArray[np.float64], density: NDArray[np.float64], offset: float, level: float
 ) -> tuple[float, float]:
     """The ends of a bin's interval, from the errors of its cases."""
+    # Each tail gets half of what is left out; where nobody is the lower end, the upper gets all.
     ranked, count, out = np.sort(errors), len(errors) + 1, 1 - level
     low = ranked[max(math.floor(round(count * out / 2, 6)), 1) - 1]
     middle = float(np.median(density))

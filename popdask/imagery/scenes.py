@@ -305,11 +305,7 @@ def _group(reduced: NDArray[np.float32], settings: GroupSettings, umap: type) ->
 
 
 def _by_size(labels: NDArray[np.integer]) -> NDArray[np.int16]:
-    """Number groups from the one with most cells on; of equals, from the one seen first; −1 stays.
-
-    >>> _by_size(np.array([2, -1, 0, 0, 1, 1])).tolist()
-    [2, -1, 0, 0, 1, 1]
-    """
+    """Number groups from the one with most cells; of equals, from the first seen; −1 stays."""
     found, first, cells = np.unique(labels[labels >= 0], return_index=True, return_counts=True)
     rank = np.empty(len(found), np.int16)
     rank[np.lexsort((first, -cells))] = np.arange(len(found))

@@ -46,38 +46,7 @@ MEMORY = 2**30  # bytes of images that are held
 
 
 def add_zones(cells: xr.Dataset, zones: Path_ | int, totals: str = "people") -> xr.Dataset:
-    """Tell the zone of every cell, and the people of it.
-
-    Parameters
-    ----------
-    cells : Dataset
-        With ``people``, ``north`` and ``east`` (cell).
-    zones : path or int
-        Polygons with known people; or the cells per side of squares, in which the people of the
-        cells are added up.
-    totals : str, optional
-        The polygons' column of people.
-
-    Returns
-    -------
-    Dataset
-        With the coordinate ``zone`` (cell) int32, −1 = in none, and ``total`` (cell) float64, the
-        people of the cell's zone, NaN in none. A zone with a cell of its own that is not among the
-        cells, or that reaches beyond them, is none: its total is not that of what is seen of it.
-        Where no people are known, ``people`` are those of the zone, shared evenly.
-
-    Raises
-    ------
-    InputError
-        If the zones cannot be read, or no zone is whole.
-
-    Examples
-    --------
-    >>> cells = xr.Dataset({"people": ("cell", [1.0, 2.0, 4.0])})
-    >>> cells = cells.assign_coords(north=("cell", [0, 1, 2]), east=("cell", [0, 0, 0]))
-    >>> add_zones(cells, 2)["total"].values
-    array([3., 3., 4.])
-    """
+    """Tell the zone of every cell, and the people of it."""
     north, east = cells["north"].values, cells["east"].values
     people = cells["people"].values
     if isinstance(zones, int):
@@ -113,6 +82,7 @@ def _polygons(
     zone = number[north.max() - north, east - east.min()]
     inside = np.bincount(number[number >= 0], minlength=len(found.totals))
     seen = np.bincount(zone[zone >= 0], minlength=len(found.totals))
+    # A zone that reaches beyond the cells, or has one that is not among them, has another total.
     whole = (found.beyond == 0) & (inside == seen) & (seen > 0)
     return np.where((zone >= 0) & whole[zone], zone, -1).astype(np.int32), found.totals
 
@@ -139,32 +109,7 @@ def sums_of_zones(table: pd.DataFrame, zone: NDArray[np.int32]) -> pd.DataFrame:
 
 
 def spread_totals(cells: xr.Dataset, *, seed: int = 0) -> NDArray[np.float64]:
-    """Share the people of zones among their cells, by what networks learn from the sums.
-
-    Parameters
-    ----------
-    cells : Dataset
-        As from `add_zones`, with a split of which training cells are whole zones.
-    seed : int, optional
-        Of the networks.
-
-    Returns
-    -------
-    ndarray of float64, (cell,)
-        People of the training cells and of those to choose by, which add up to the totals of their
-        zones; NaN for others. Cells with less than a quarter of the mean are empty, as long as
-        their zone has others.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two zones, or nobody lives in any.
-
-    Notes
-    -----
-    Eager; the same seed gives the same people on one kind of machine. Of the zones of other cells
-    nothing is seen.
-    """
+    """Share the people of zones among their cells, by what networks learn from the sums."""
     learned = np.flatnonzero(np.isin(cells["split"].values, (TRAINING, SELECTION)))
     names, zone = np.unique(cells["zone"].values[learned], return_inverse=True)
     totals = np.zeros(len(names))

@@ -70,16 +70,7 @@ class Sums:
 
 
 def sums_by_zone(number: da.Array, values: da.Array, zones: int) -> Sums:
-    """Add up the cells of every zone, lazily.
-
-    Examples
-    --------
-    >>> number = da.from_array(np.array([[0, 0, 1, -1]], np.int32), chunks=2)
-    >>> values = da.from_array(np.array([[0.1, 0.2, np.nan, 9.0]]), chunks=2)
-    >>> sums = sums_by_zone(number, values, 2)
-    >>> sums.values.compute(), sums.missing.compute()
-    (array([0.3, 0. ]), array([0, 1]))
-    """
+    """Add up the cells of every zone, lazily."""
     ones = tuple((1,) * count for count in number.numblocks)
     tables = da.map_blocks(
         _block_sums,
