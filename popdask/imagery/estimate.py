@@ -44,7 +44,14 @@ from odc.geo.xr import xr_coords
 
 from popdask.blocks.torch import pick_device
 from popdask.errors import InputError
-from popdask.imagery.cutting import Lattice, as_bands, find_lattice, nodata_of, valid_pixels
+from popdask.imagery.cutting import (
+    Lattice,
+    as_bands,
+    cut_block,
+    find_lattice,
+    nodata_of,
+    valid_pixels,
+)
 from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.grid import CellGrid, as_grid
 from popdask.imagery.model import TrainedModel, as_trained
@@ -133,8 +140,7 @@ def _predict(
     many = step * max(1, CALL_BYTES // (step * image_bytes))
     out = np.empty(len(cells), np.float32)
     for start in range(0, len(cells), many):
-        corners = cells[start : start + many] * rule.pixels + rim
-        images = np.stack([tile[:, r : r + span, c : c + span] for r, c in corners])
+        images = cut_block(tile[:, rim:, rim:], cells[start : start + many], rule.pixels, span)
         out[start : start + many] = model.predict(images, device=rule.device, batch_size=step)
     return out
 
