@@ -45,7 +45,12 @@ _NAMES = {
 
 
 def growth(
-    population: xr.DataArray, flow: xr.Dataset, *, whole: bool = True, reach: int | None = None
+    population: xr.DataArray,
+    flow: xr.Dataset,
+    *,
+    whole: bool = True,
+    reach: int | None = None,
+    labels: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Split the change between successive frames into movement and growth, cell by cell.
 
@@ -67,6 +72,9 @@ def growth(
     reach : int, optional
         Cells that nobody moves beyond; faster ones are held there. By default the flow's own
         `bound`, and where it has none, the flow is computed once to find its fastest cell.
+    labels : DataArray of int, (time, y, x), optional
+        Settlements or communities (numbers ≥ 0, negative where there is none), one frame per frame
+        but the first: who moves between two cells of one of them has neither moved in nor out.
 
     Returns
     -------
@@ -79,7 +87,8 @@ def growth(
     Raises
     ------
     InputError
-        If `population` does not have these dimensions, or the flow other frames or cells.
+        If `population` does not have these dimensions, or the flow or the labels other frames or
+        cells.
 
     See Also
     --------
@@ -100,7 +109,8 @@ def growth(
     cells = da.asarray(people.data).rechunk({0: 1}).astype(np.float64)
     u, v = components("flow", flow, cells)
     reach = farthest(flow) if reach is None else reach
-    parts = _moved(cells[:-1], u[:-1], v[:-1], whole, reach + 1)
+    drawn = [] if labels is None else [_later_labels(labels, cells[1:])]
+    parts = _moved([cells[:-1], u[:-1], v[:-1], *drawn], whole, reach + 1)
     before, after = (frames.rechunk(parts.chunks[:1] + parts.chunks[2:]) for frames in
                      (cells[:-1], cells[1:]))  # fmt: skip
     moved_in, moved_out, change = parts[:, 0], parts[:, 1], after - before
@@ -117,8 +127,9 @@ def growth(
 def growth_by_label(parts: xr.Dataset, labels: xr.DataArray | None = None) -> pd.DataFrame:
     """Add up movement and growth by settlement or community, or over the whole raster.
 
-    Eager: one pass over the cells, one call of :func:`dask.compute`. What moves within a label is
-    in both `moved_in` and `moved_out`; their difference is what it gained from elsewhere.
+    Eager: one pass over the cells, one call of :func:`dask.compute`. Cells without data in either
+    frame are left out, so that change = moved_in − moved_out + grown. What moves within a label is
+    in both `moved_in` and `moved_out`, unless `growth` was given the labels.
 
     Parameters
     ----------
@@ -132,7 +143,7 @@ def growth_by_label(parts: xr.Dataset, labels: xr.DataArray | None = None) -> pd
     -------
     pandas.DataFrame
         By time and label: ``time``, ``next``, ``label`` (where given), ``moved_in``,
-        ``moved_out``, ``grown``, ``change`` (people, cells without data left out) and
+        ``moved_out``, ``grown``, ``change`` (people; NaN where no cell has data in both frames) and
         ``explained``: 1 − Σ|grown| / Σ|change| over its cells, NaN where nothing changed.
 
     Raises
@@ -156,17 +167,10 @@ def growth_by_label(parts: xr.Dataset, labels: xr.DataArray | None = None) -> pd
     if labels is None:
         keys = da.zeros_like(lazy[0], dtype=np.int64)
     else:
-        check_labels("labels", labels)
-        if dict(labels.sizes) != dict(parts.sizes):
-            raise InputError(
-                f"labels have the sizes {dict(labels.sizes)}; expected those of the growth, "
-                f"{dict(parts.sizes)}; select the later frames, as in labels.isel(time=slice(1, "
-                "None))"
-            )
-        keys = da.asarray(labels.transpose("time", "y", "x").data)
+        keys = _later_labels(labels, lazy[0])
     tables = sum_frames(_sum_block, keys, *lazy).compute() if len(keys) else []
     times = zip(parts["time"].to_numpy(), parts["next"].to_numpy(), strict=True)
-    empty = _rows(LabelSums(np.zeros(0, np.int64), np.zeros((12, 0), np.int64)))
+    empty = _rows(LabelSums(np.zeros(0, np.int64), np.zeros((13, 0), np.int64)))
     rows = [_rows(table).assign(time=time, next=after)
             for table, (time, after) in zip(tables, times, strict=True)]  # fmt: skip
     found = pd.concat(rows or [empty.assign(time=[], next=[])])
@@ -178,11 +182,26 @@ def _rechunked(layer: da.Array, like: xr.DataArray) -> da.Array:
     return layer.rechunk(like.chunks or layer.chunks)
 
 
-def _moved(cells: da.Array, u: da.Array, v: da.Array, whole: bool, depth: int) -> da.Array:
-    """Give the people (time, 2, y, x) who move into and out of each cell."""
-    cells = merge_thin_chunks(cells, depth)
-    u, v = (part.rechunk(cells.chunks) for part in (u, v))
-    rimmed = (add_overlap(array, depth, fill=0) for array in (cells, u, v))
+def _later_labels(labels: xr.DataArray, cells: da.Array) -> da.Array:
+    """Give the labels of the later frames as an array like the cells of the earlier ones."""
+    check_labels("labels", labels)
+    sizes = dict(zip(("time", "y", "x"), cells.shape, strict=True))
+    if dict(labels.sizes) != sizes:
+        raise InputError(
+            f"labels have the sizes {dict(labels.sizes)}; expected those of the growth, {sizes}; "
+            "select the later frames, as in labels.isel(time=slice(1, None))"
+        )
+    return da.asarray(labels.transpose("time", "y", "x").data)
+
+
+def _moved(arrays: Sequence[da.Array], whole: bool, depth: int) -> da.Array:
+    """Give who (time, 2, y, x) moves into and out of each cell, from people, u, v and labels."""
+    cells = merge_thin_chunks(arrays[0], depth)
+    aligned = [cells, *(array.rechunk(cells.chunks) for array in arrays[1:])]
+    fills = (0, 0, 0, -1)
+    rimmed = [
+        add_overlap(array, depth, fill=fill) for array, fill in zip(aligned, fills, strict=False)
+    ]
     return da.map_blocks(
         _moved_block,
         *(array[:, None] for array in rimmed),
@@ -195,18 +214,25 @@ def _moved(cells: da.Array, u: da.Array, v: da.Array, whole: bool, depth: int) -
 
 
 def _moved_block(
-    people: NDArray[np.float64], u: NDArray, v: NDArray, *, whole: bool, depth: int
+    people: NDArray[np.float64], u: NDArray, v: NDArray, *labels: NDArray, whole: bool, depth: int
 ) -> NDArray[np.float64]:
     """Count who moves into and out of a block's own cells, from blocks (1, 1, y, x) with rims."""
     height, width = people.shape[2:]
     counts = np.zeros((2, height - 2 * depth, width - 2 * depth), np.int64)
-    _carry(people[0, 0], u[0, 0], v[0, 0], whole, depth, counts)
+    drawn = labels[0][0, 0].astype(np.int64) if labels else np.empty((0, 0), np.int64)
+    _carry(people[0, 0], u[0, 0], v[0, 0], drawn, whole, depth, counts)
     return counts[None] / UNIT
 
 
 @numba.njit(cache=True, nogil=True)
 def _carry(
-    people: NDArray, u: NDArray, v: NDArray, whole: bool, depth: int, counts: NDArray
+    people: NDArray,
+    u: NDArray,
+    v: NDArray,
+    labels: NDArray,
+    whole: bool,
+    depth: int,
+    counts: NDArray,
 ) -> None:
     """Add every cell's people to where they arrive, and to those who left it."""
     height, width = people.shape
@@ -228,10 +254,19 @@ def _carry(
                 share = (lower if j else 1 - lower) * (beyond if i else 1 - beyond)
                 part = rest if corner == 3 else int(np.rint(here * share))
                 rest -= part
-                if row + j == 0 and column + i == 0:
+                down_to, right_to = y + row + j, x + column + i
+                if row + j == 0 and column + i == 0 or _same(labels, y, x, down_to, right_to):
                     continue
                 _add(counts[1], y - depth, x - depth, part)
-                _add(counts[0], y + row + j - depth, x + column + i - depth, part)
+                _add(counts[0], down_to - depth, right_to - depth, part)
+
+
+@numba.njit(cache=True, nogil=True)
+def _same(labels: NDArray, y: int, x: int, row: int, column: int) -> bool:
+    """Tell whether two cells of a block have one label; none has where there are no labels."""
+    if not (0 <= row < labels.shape[0] and 0 <= column < labels.shape[1]):
+        return False
+    return labels[y, x] >= 0 and labels[y, x] == labels[row, column]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -245,13 +280,15 @@ def _sum_block(labels: NDArray, *parts: NDArray[np.float64]) -> LabelSums:
     """Tabulate a block's parts by label, and what they change apart from sign; two words each."""
     inside = labels >= 0
     values = [part[inside] for part in parts]
+    known = ~np.isnan(values[PARTS.index("change")])  # elsewhere nobody can say what became of them
     values += [np.abs(values[PARTS.index(name)]) for name in ("grown", "change")]
-    columns = [word for value in values for word in to_fixed(value)]
-    return tabulate(labels[inside].astype(np.int64), columns)
+    columns = [word for value in values for word in to_fixed(np.where(known, value, 0))]
+    return tabulate(labels[inside].astype(np.int64), [*columns, known.astype(np.int64)])
 
 
 def _rows(table: LabelSums) -> pd.DataFrame:
-    sums = {name: table.reals(2 * i) for i, name in enumerate(PARTS)}
+    known = table.sums[12] > 0
+    sums = {name: np.where(known, table.reals(2 * i), np.nan) for i, name in enumerate(PARTS)}
     left, changed = table.reals(8), table.reals(10)
     explained = np.full(len(changed), np.nan)
     np.divide(changed - left, changed, out=explained, where=changed > 0)

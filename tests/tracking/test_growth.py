@@ -142,3 +142,37 @@ def test_refuses_other_frames_and_labels():
         growth(cube(people), flow_of(u[:1], v[:1]))
     with pytest.raises(InputError, match="labels have the sizes"):
         growth_by_label(growth(cube(people), flow_of(u, v)), cube(np.zeros((2, 5, 5), int)))
+
+
+def test_who_moves_within_a_place_has_not_left_it_and_what_is_unknown_is_left_out():
+    people = cube(np.array([[[10.0, 20, 0, 5, 7]], [[0, 10, 20, np.nan, 9]]]))
+    flow = flow_of(np.array([[[1.0, 1, 0, -1, 0]]] * 2), np.zeros((2, 1, 5)))
+    labels = cube(np.array([[[-1, 0, 0, 0, 1]]]))
+    found = growth(people, flow, labels=labels)
+    assert found.moved_in.values.tolist() == [[[0, 10, 0, 0, 0]]]  # 20 and 5 stay within
+    assert found.moved_out.values.tolist() == [[[10, 0, 0, 0, 0]]]
+    table = growth_by_label(found, labels)
+    assert table[list(PARTS)].to_numpy().tolist() == [[10, 0, 0, 10], [0, 0, 2, 2]]
+    nobody = people.copy(data=np.where([[[1]], [[0]]], people, np.nan))
+    assert growth_by_label(growth(nobody, flow), labels)[list(PARTS)].isna().all(axis=None)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    chunks=st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),
+    seed=st.integers(0, 99),
+    far=st.sampled_from([0.6, 2.5, 9.0]),
+)
+def test_places_add_up_with_their_labels_in_any_chunks(chunks, seed, far):
+    people, u, v = invent((3, 11, 12), seed, far)
+    labels = cube(np.random.default_rng(seed).integers(-1, 4, (2, 11, 12)))
+    found = growth(cube(people), flow_of(u, v), whole=False, labels=labels)
+    in_chunks = growth(
+        cube(people, chunks), flow_of(u, v, chunks), whole=False, labels=labels.chunk(y=5)
+    )
+    table = growth_by_label(found, labels)
+    pd.testing.assert_frame_equal(table, growth_by_label(in_chunks, labels))
+    np.testing.assert_allclose(
+        table["moved_in"] - table["moved_out"] + table["grown"], table["change"], atol=1e-6
+    )
+    assert (table["moved_in"] >= 0).all() and (table["moved_out"] >= 0).all()
