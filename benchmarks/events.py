@@ -240,17 +240,17 @@ def write_job(population: xr.DataArray, folder: Path) -> Path:
 def by_models(world: PlantedWorld, encoder: FittedEncoder, model: ClassModel) -> Told:
     """The stages of the communities job, with its defaults, behind the fitted models."""
     population = world.population.chunk(time=1)
-    defaults = Communities(), Links(), Tracks().model_dump()
+    communities, linking, following = Communities(), Links(), Tracks()
     features = stack_features(population, optical_flow(population))
     latent = encode(features, encoder, mask=domain(population, "settled"))
     classes = classify(latent, model, hold=Classes().hold)
-    grouping = {"eps": float(defaults[0].eps), "min_samples": defaults[0].min_samples}
+    grouping = {"eps": float(communities.eps), "min_samples": communities.min_samples}
     labels = dbscan(classes, **grouping).compute()
-    memory = defaults[2].pop("memory")
-    chosen = {"rule": defaults[1].rule, "share": defaults[1].share, "memory": memory}
+    memory = following.memory
+    chosen = {"rule": linking.rule, "share": linking.share, "memory": memory}
     links, ends = compare_frames(labels.chunk(time=1), population, **chosen)
     table, when = listed(labels, world.population), labels["time"].values
-    rules = EventRules(**defaults[2])
+    rules = EventRules(**following.rules)
     return tracks(links, table, rules=rules, ends=ends, memory=memory, times=when), labels
 
 

@@ -222,6 +222,14 @@ class Tracks(Settings):
     """... and how many standard deviations of the counts."""
     part: Part = 0.1
     """Part of the people that each piece of a split or merger holds."""
+    movement: bool = False
+    """Tell, too, how many people moved into and out of each community and settlement, and by how
+    many it grew itself: as the least movement that fits has it, not by migration records."""
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Settings of what makes an event."""
+        return self.model_dump(include={"growth", "sigma", "part"})
 
 
 #: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.

@@ -255,7 +255,7 @@ def _carry(
                 part = rest if corner == 3 else int(np.rint(here * share))
                 rest -= part
                 down_to, right_to = y + row + j, x + column + i
-                if row + j == 0 and column + i == 0 or _same(labels, y, x, down_to, right_to):
+                if (row + j == 0 and column + i == 0) or _same(labels, y, x, down_to, right_to):
                     continue
                 _add(counts[1], y - depth, x - depth, part)
                 _add(counts[0], down_to - depth, right_to - depth, part)

@@ -1,6 +1,7 @@
 """The stages of the communities job: what each of them reads, computes and stores, and its cost.
 
-population → flow → encoder → classifier → classes → communities → summary → links → tracks → export
+population → flow → encoder → classifier → classes → communities → summary → links (→ movement) →
+tracks → export
 
 A stage reads what the ones before it have stored, computes the frames that the plan calls stale,
 and is committed when it is finished. Models are kept, whatever frames are appended, as long as
@@ -38,9 +39,12 @@ from popdask.workflow.frame_stages import (
     error_of,
     known_tracks,
     link_record,
+    movement_read,
+    movement_stage,
     next_number,
     no_tracks,
     with_left_out,
+    with_movement,
 )
 from popdask.workflow.inputs import run_record
 from popdask.workflow.plan import StagePlan
@@ -487,9 +491,13 @@ LINKS = Stage(
 )
 
 
+MOVES = movement_stage("movement", "community", "communities")
+
+
 def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
-    job, rules = basis.job, basis.job.tracks.model_dump(exclude={"memory"})
+    job, rules = basis.job, basis.job.tracks.rules
     read = [basis.frames(stage) for stage in ("summary", "links")]
+    read += movement_read(basis, "movement")
     if job.has_settlements:
         read.append(basis.frames("settlement_tracks"))  # which names settlements
     return {"frames": {basis.times[-1]: of(rules, job.communities.min_people, *read)}}
@@ -502,10 +510,10 @@ def _follow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
     known = known_tracks(run, "community", "communities", "tracks")
-    settings = run.job.tracks.model_dump()
-    options = {"memory": settings.pop("memory"), "ends": run.work.table("link_ends")}
-    rules = EventRules(**settings, min_people=run.job.communities.min_people)
-    tracks = linking.tracks(links, described, rules=rules, times=times, **options, **known)
+    options: dict[str, Any] = {"memory": run.job.tracks.memory}
+    options |= {"ends": run.work.table("link_ends"), **known}
+    rules = EventRules(**run.job.tracks.rules, min_people=run.job.communities.min_people)
+    tracks = linking.tracks(links, described, rules=rules, times=times, **options)
     files = {
         "tracks.parquet": table_bytes(tracks),
         "communities.parquet": table_bytes(_described(run, described, tracks)),
@@ -523,6 +531,7 @@ def _described(
 
     table = describe.follow(summary, tracks)
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
+    table = with_movement(run, table, "movement")
     if not run.job.has_settlements:
         return table.assign(settlement="")
     names = run.work.table("settlements").set_index(["time", "settlement"])["name"]
@@ -533,7 +542,10 @@ def _described(
 TRACKS = Stage(
     "tracks",
     version=4,
-    needs=("population", "communities", "summary", "links", "settlements", "settlement_tracks"),
+    needs=(
+        *("population", "communities", "summary", "links", "movement"),
+        *("settlements", "settlement_tracks"),
+    ),
     wanted=_tracks_record,
     cost=CellCost(),
     compute=_follow,
@@ -633,6 +645,7 @@ STAGES = (
     COMMUNITIES,
     SUMMARY,
     LINKS,
+    MOVES,
     TRACKS,
     EXPORT,
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,17 +15,20 @@ from popdask.io import rasters
 from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
-from popdask.store.transaction import Transaction
+from popdask.store.transaction import Transaction, frame_runs
 from popdask.workflow import frames, runner
 from popdask.workflow.checks import beyond_notes
 from popdask.workflow.exports import without_missing
-from popdask.workflow.frame_costs import PEOPLE, CellCost
+from popdask.workflow.frame_costs import LABEL, PEOPLE, CellCost
 from popdask.workflow.frames import MOST_CELLS, FramesJob, Shift, frame_paths, reading_of
 from popdask.workflow.inputs import file_fingerprint, file_fingerprints
 from popdask.workflow.plan import Plan, StagePlan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline
 from popdask.workflow.stage import Basis, Fingerprint, Record, Stage
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 #: Settings of ``[settlements]`` that may name files.
 SURFACES = ("land", "built")
@@ -233,6 +236,72 @@ def link_record(
     }
     # The first frame has no links, unless it is the only one: an empty table.
     return {"frames": {t: of(settings, near[t]) for t in times[1:] or times}}
+
+
+MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where they are asked for
+MOVES_BY: dict[str, Any] = {"centering": (0, 0, 1), "scales": 3, "log": True}
+AT_ONCE = 6  # frames of which movement is held at once
+
+
+def movement_stage(
+    name: str, array: str, labels: str, asked: Callable[[FramesJob], bool] = lambda job: True
+) -> Stage:
+    """The stage that tells how many moved into and out of the labels of an array, if asked to."""
+
+    def wanted(basis: Basis, of: Fingerprint) -> Record | None:
+        if not (basis.job.tracks.movement and asked(basis.job)):
+            return None
+        drawn, people, times = basis.frames(labels), basis.frames("population"), basis.times
+        # The first frame has nobody who moved, unless it is the only one: an empty table.
+        pairs = zip((times[0], *times), times, strict=False)
+        frames = {now: of(people[before], people[now], drawn[now]) for before, now in pairs}
+        return {"frames": {time: frames[time] for time in times[1:] or times}}
+
+    def compute(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+        from popdask.tracking.flow import optical_flow
+        from popdask.tracking.growth import growth, growth_by_label
+
+        arrays, parts = run.work.dataset(), []
+        for first, last in batches(stage.stale, AT_ONCE):
+            frames = arrays.isel(time=slice(max(first - 1, 0), last + 1))
+            people, there = frames["population"], frames[array][1:]
+            moves = growth(people, optical_flow(people, **MOVES_BY), labels=there)
+            parts.append(growth_by_label(moves, there))
+        table = pd.concat(parts).rename(columns={"grown": "grown_here"})
+        table = table.assign(time=table["next"])[["time", "label", *MOVEMENT, "change"]]
+        table = table.astype({"time": arrays["time"].dtype, "label": np.int64})
+        run.work.write_files(stage.name, run.merged(stage, {name: table}), stage.record)
+
+    return Stage(
+        name,
+        needs=("population", labels),
+        wanted=wanted,
+        cost=CellCost(read=2 * PEOPLE + LABEL, held=160, tasks=(24.0, 12.0)),
+        compute=compute,
+        unit="pairs",
+        table=True,
+    )
+
+
+def batches(frames: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Runs of frames, as (first, last), of a few each: what is compared at once is held at once."""
+    for first, last in frame_runs(frames):
+        for start in range(first, last + 1, most):
+            yield start, min(start + most - 1, last)
+
+
+def movement_read(basis: Basis, name: str) -> list[Mapping[str, str]]:
+    """What tracks are made from of movement, where it is told."""
+    return [basis.frames(name)] if basis.job.tracks.movement else []
+
+
+def with_movement(run: FramesRun, table: gpd.GeoDataFrame, name: str) -> gpd.GeoDataFrame:
+    """A table by community with who moved in and out, and by how many it grew, where it is told."""
+    if not run.job.tracks.movement:
+        return table
+    found = run.work.table(name).set_index(["time", "label"])
+    rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
+    return table.assign(**found.reindex(rows)[list(MOVEMENT)].set_axis(table.index))
 
 
 def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:

