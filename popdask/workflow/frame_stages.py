@@ -276,7 +276,7 @@ def movement_stage(
         name,
         needs=("population", labels),
         wanted=wanted,
-        cost=CellCost(read=2 * PEOPLE + LABEL, held=160, tasks=(24.0, 12.0)),
+        cost=CellCost(read=2 * PEOPLE + LABEL, held=160, tasks=(34.0, 16.5)),
         compute=compute,
         unit="pairs",
         table=True,

@@ -104,3 +104,45 @@ def test_without_settlements_theirs_are_taken_away(finished, folder, tmp_path):
         outcome.store.table("settlements")
     folder = job(folder, store).export_folder
     assert not list(folder.glob("*settlement*")) and list(folder.glob("*community*"))
+
+
+def test_growth_and_movement_of_places_add_up_to_their_change(tmp_path):
+    """The town lies 4 cells (2 km) aside in 2002, and has 5 % more people."""
+    rng = np.random.default_rng(0)
+    around, town = np.zeros((60, 72)), rng.poisson(rng.gamma(2.0, 150.0, (14, 14)))
+    around[2:14, 40:60] = 1000
+    for year in (2000, 2001, 2002):
+        people, left = around.astype(np.float32), 20 + 4 * (year == 2002)
+        people[30:44, left : left + 14] = town * (1.05 if year == 2002 else 1.0)
+        alone.write_raster(tmp_path / f"pop_{year}.tif", people)
+    asked = {"settlements": {"names": None}, "tracks": {"movement": True}}
+    formats = {"output": {"export": ("geoparquet", "gpkg")}}
+    whole = job(tmp_path, tmp_path / "whole.icechunk", **asked, **formats)
+    found = communities.run(whole)
+    for array, tables in (("settlement", "settlements"), ("community", "communities")):
+        prefix = "settlement_" if array == "settlement" else ""
+        moves = found.store.table(f"{prefix}movement").set_index(["time", "label"])
+        table = found.store.table(tables).set_index(["time", array])
+        arrays = found.store.dataset()[[array, "population"]].compute()
+        for (time, number), row in moves.iterrows():
+            here = arrays[array].sel(time=time).values == number
+            now = list(arrays["time"].values).index(np.datetime64(time))
+            before, after = arrays["population"].values[now - 1 : now + 1].astype(float)
+            change = after[here].sum() - before[here].sum()
+            assert row.moved_in - row.moved_out + row.grown_here == pytest.approx(change, rel=1e-9)
+            assert table.loc[(time, number), "moved_in"] == row.moved_in
+        assert table.loc[pd.Timestamp("2000"), "moved_in"].isna().all()
+    table = found.store.table("settlements")
+    moved = table[table["time"] == "2002"].nlargest(2, "population").iloc[1]
+    newcomers = town[:, :4].sum()  # the others stood on its ground before
+    assert 0.75 * newcomers < moved.moved_in < 1.1 * newcomers and moved.moved_out == 0
+    layer = gpd.read_file(whole.export_folder / "country.gpkg", layer="settlements")
+    assert {"moved_in", "moved_out", "grown_here"} <= set(layer)
+    assert verify(whole).differences == ()
+    grown = tmp_path / "grown.icechunk"
+    for end in ("2000", "2001", "2002"):  # a first frame alone has nobody who moved
+        last = communities.run(job(tmp_path, grown, input={"end": end}, **asked))
+        stale = {stage.name: stage.stale for stage in last.plan}
+        assert stale["settlement_movement"] == (int(end) - 2000,)
+    for name in ("settlement_movement", "settlements"):
+        pd.testing.assert_frame_equal(last.store.table(name), found.store.table(name))

@@ -79,7 +79,7 @@ def planned(job, frames=18, records=None):
 @pytest.mark.parametrize("chunks", [128, 512], ids=["several chunks", "one chunk"])
 def test_the_tasks_of_a_plan_are_those_of_the_graphs(tmp_path, chunks):
     moving_cities(frames=6).write(tmp_path)
-    job = small_job(tmp_path, input={"chunks": chunks})
+    job = small_job(tmp_path, input={"chunks": chunks}, tracks={"movement": True})
     # A plan that is shown has seen how frames lie, and the run in the same process would know.
     told = PIPELINE.costs(job, PIPELINE.decide(job, *read_inputs(PIPELINE, job)))
     counter = Counter()
