@@ -34,7 +34,7 @@ from scipy import ndimage
 from benchmarks.machine import Machine, Row, Spent, duration, in_child, measured
 from popdask.blocks.sampling import domain
 from popdask.config import load_job
-from popdask.config.jobs import Classes, Communities, Links, Tracks
+from popdask.config.jobs import Classes, Communities, Links, SettlementLinks, Tracks
 from popdask.errors import InputError
 from popdask.io import open_frames
 from popdask.metrics import planted_scores, visible_events
@@ -207,7 +207,8 @@ def by_settlements(world: PlantedWorld) -> Told:
     """Settlements of 5,000 people and more, links by people in common, tracks."""
     population = world.population.chunk(time=1)
     labels = settlements(population, min_people=TOWN).compute()
-    links, ends = compare_frames(labels.chunk(time=1), population, rule="overlap", memory=MEMORY)
+    chosen = SettlementLinks().model_dump() | {"rule": "overlap", "memory": MEMORY}
+    links, ends = compare_frames(labels.chunk(time=1), population, similarity=False, **chosen)
     rules = EventRules(min_people=TOWN)
     table = listed(labels, world.population)
     when = labels["time"].values
@@ -247,7 +248,7 @@ def by_models(world: PlantedWorld, encoder: FittedEncoder, model: ClassModel) ->
     grouping = {"eps": float(communities.eps), "min_samples": communities.min_samples}
     labels = dbscan(classes, **grouping).compute()
     memory = following.memory
-    chosen = {"rule": linking.rule, "share": linking.share, "memory": memory}
+    chosen = linking.model_dump(include={"rule", "share", "displaced"}) | {"memory": memory}
     links, ends = compare_frames(labels.chunk(time=1), population, **chosen)
     table, when = listed(labels, world.population), labels["time"].values
     rules = EventRules(**following.rules)

@@ -204,6 +204,8 @@ class Links(Settings):
     it they are compared in place, and ``direction`` takes 3."""
     share: Part = 0.25
     """Part of the people of either community that a link must carry."""
+    displaced: bool = True
+    """Link, too, a community that is gone with a new one of as many people close by."""
 
     @property
     def flow_scales(self) -> int | None:
@@ -318,6 +320,8 @@ class SettlementLinks(Settings):
 
     share: Part = 0.25
     """Part of the people of either settlement that a link must carry."""
+    displaced: bool = True
+    """Link, too, a settlement that is gone with a new one of as many people close by."""
 
 
 class SettlementsJob(settings.Job):

@@ -10,7 +10,7 @@ People are compared in cells that have data in both frames. They are whole numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,11 @@ from popdask.blocks.sums import (
 
 SQUARES = 2.0**20  # squares of people are large: counted in units of this
 MOVING, CELLS, PEOPLE, KNOWN, BEFORE, AFTER, NOISE = 0, 1, 2, 4, 5, 7, 9  # columns of the table
-NOTHING = LabelSums(np.zeros(0, dtype=np.int64), np.zeros((11, 0), dtype=np.int64))
+ROWS, COLUMNS = 11, 12  # sums of places, where they are asked for
+NOTHING = LabelSums(np.zeros(0, dtype=np.int64), np.zeros((13, 0), dtype=np.int64))
+NEAR = 3.0  # times the root of its cells that a community may lie aside
+ALIKE, SIGMAS = 0.2, 4.0  # part by which, or noise in which, its people may differ then
+GONE = 0.5  # part of its people from which on a community is still there
 
 
 def pair_block(
@@ -38,6 +42,8 @@ def pair_block(
     later: np.ndarray,
     *others: np.ndarray,
     moving: bool,
+    first: Sequence[np.ndarray],
+    block_id: tuple[int, int, int],
 ) -> LabelSums:
     """Tabulate a block's pairs: cells, people; `others`: moving cells, then errors as shares."""
     some = (source >= 0) | (target >= 0)
@@ -45,6 +51,7 @@ def pair_block(
     if not keys.size:
         return NOTHING
     similar, errors = others[:moving], others[moving:]
+    first = [starts[block] for starts, block in zip(first, block_id[1:], strict=True)]
     people, later = people[some], later[some]
     known = ~(np.isnan(people) | np.isnan(later))
     here, there = np.where(known, people, 0), np.where(known, later, 0)
@@ -65,6 +72,9 @@ def pair_block(
             yield from to_fixed(np.where(known, variance, 0) / SQUARES)
         else:
             yield from (nothing, nothing)  # Poisson's variance is the people themselves
+        _, *places = np.nonzero(some)
+        for along, start in zip(places, first, strict=True):
+            yield along + start
 
     return tabulate(keys, sums())
 
@@ -180,5 +190,45 @@ def _ends(numbers: np.ndarray, sums: np.ndarray, *, side: str, poisson: bool) ->
             "people_target": own.after,
             "variance": own.variance,
             "missing": 1 - own.known / np.maximum(sums[CELLS], 1),
+            "cells": sums[CELLS],
+            "row": sums[ROWS] / np.maximum(sums[CELLS], 1),
+            "column": sums[COLUMNS] / np.maximum(sums[CELLS], 1),
         }
     )
+
+
+def displaced(ends: pd.DataFrame, pairs: pd.DataFrame, linked: pd.DataFrame) -> pd.DataFrame:
+    """Link communities that are gone with new ones of as many people that stand close by."""
+    known = ends[ends["missing"] == 0]
+    before = known[(known["side"] == "source") & ~known["community"].isin(linked["source"])]
+    after = known[(known["side"] == "target") & ~known["community"].isin(linked["target"])]
+    gone = before[before["people_target"] < GONE * before["people_source"]]
+    new = after[after["people_source"] < GONE * after["people_target"]]
+    if gone.empty or new.empty:
+        return pairs[:0]
+    from scipy.spatial import cKDTree  # of the few pairs of frames where this may be
+
+    places = [side[["row", "column"]].to_numpy() for side in (gone, new)]
+    distance, there = cKDTree(places[1]).query(places[0])
+    back = cKDTree(places[0]).query(places[1])[1]
+    new = new.iloc[there].reset_index(drop=True)
+    gone = gone.reset_index(drop=True)
+    people = gone["people_source"], new["people_target"]
+    off = (people[0] - people[1]).abs()
+    noise = SIGMAS * np.sqrt(gone["variance"] + new["variance"])
+    width = np.sqrt(np.minimum(gone["cells"], new["cells"]))
+    alike = off <= np.maximum(ALIKE * np.maximum(*people), noise)
+    kept = (back[there] == gone.index) & (distance <= NEAR * width) & alike
+    aside = {
+        "source": gone["community"],
+        "target": new["community"],
+        "union_source": gone["people_source"] + new["people_source"],
+        "union_target": gone["people_target"] + new["people_target"],
+        "variance": gone["variance"] + new["variance"],
+    }
+    nothing = dict.fromkeys(pairs.columns.difference(list(aside)), 0)
+    found = pd.DataFrame({**nothing, **aside})[kept].astype(pairs.dtypes)[list(pairs)]
+    # those that share some cells have their sums already, in which no cell counts twice
+    key = pd.MultiIndex.from_frame(pairs[["source", "target"]])
+    mine = pd.MultiIndex.from_frame(found[["source", "target"]])
+    return pd.concat([pairs[key.isin(mine)], found[~mine.isin(key)]], ignore_index=True)

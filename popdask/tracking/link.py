@@ -26,6 +26,7 @@ import xarray as xr
 from popdask.blocks.sums import (
     LabelSums,
     argmax_by_group,
+    first_cells,
     frames_of,
     pair_keys,
     split_keys,
@@ -36,6 +37,7 @@ from popdask.blocks.sums import (
 from popdask.errors import InputError
 from popdask.io.arrays import check_population
 from popdask.tracking._pairs import NOTHING, compare, pair_block
+from popdask.tracking._pairs import displaced as displaced_pairs
 from popdask.tracking.events import EVENTS, EventRules
 from popdask.tracking.flow import moving_cells
 from popdask.tracking.tracks import tracks, verify_tracks
@@ -67,6 +69,7 @@ def link(
     flow: xr.Dataset | None = None,
     backward: xr.Dataset | None = None,
     share: float = 0.0,
+    displaced: bool = False,
     memory: int = 0,
     error: float | str | xr.DataArray = "poisson",
 ) -> pd.DataFrame:
@@ -105,6 +108,11 @@ def link(
     share : float, optional
         The least part of the people of one of its two communities, from 0 to 1, that a link must
         carry: the larger of `share_source` and `share_target`. With 0 every link is kept.
+    displaced : bool, optional
+        Link, too, a community that is gone, and without a link, with the nearest that is new, if
+        it stands within three times its own width and has as many people, to a fifth or to 4
+        standard deviations: one that lies aside, as long, narrow towns that were moved share no
+        cell with themselves. Such a link has no people and no cells in common.
     memory : int, optional
         Communities may be away for so many frames: those without a link are compared, in place and
         by the rule ``"overlap"``, with the ones that come without a link up to ``memory + 1``
@@ -163,6 +171,7 @@ def link(
         "alpha": alpha,
         "iterations": iterations,
         "flow": flow,
+        "displaced": displaced,
     }
     settings |= {"backward": backward, "share": share, "memory": memory, "error": error}
     return compare_frames(community, population, **settings)[0]
@@ -178,6 +187,7 @@ def compare_frames(
     flow: xr.Dataset | None = None,
     backward: xr.Dataset | None = None,
     share: float = 0.0,
+    displaced: bool = False,
     memory: int = 0,
     error: float | str | xr.DataArray = "poisson",
     similarity: bool = True,
@@ -186,7 +196,7 @@ def compare_frames(
 
     Parameters
     ----------
-    community, population, rule, alpha, iterations, flow, backward, share, memory, error
+    community, population, rule, alpha, iterations, flow, backward, share, displaced, memory, error
         As for :func:`link`.
     similarity : bool, optional
         Whether to count the cells in common whose people moved, which takes a flow. The rule
@@ -232,6 +242,7 @@ def compare_frames(
     times, (labels, people) = frames_of(community, population)
     labels, people = labels.rechunk({0: 1}), people.rechunk({0: 1})
     errors, tables = _errors(error, community, people), []
+    first = first_cells(labels.chunks[1:])
     if len(times) > 1:
         later, there, similar = _followed(
             labels, people, flow, backward if rule == "direction" else None
@@ -241,14 +252,15 @@ def compare_frames(
         noise = [errors[:-1], errors[1:]] if errors is not None else []
         moving = [] if similar is None else [similar]
         pairs = labels.blocks[:-1], later, people.blocks[:-1], there, *moving, *noise
-        tables.append(sum_frames(pair_block, *pairs, moving=bool(moving)))
+        tables.append(sum_frames(pair_block, *pairs, moving=bool(moving), first=first))
     for step in range(2, min(memory + 2, len(times))):
         noise = [errors[:-step], errors[step:]] if errors is not None else []
         pairs = labels[:-step], labels[step:], people[:-step], people[step:], *noise
-        tables.append(sum_frames(pair_block, *pairs, moving=False))
+        tables.append(sum_frames(pair_block, *pairs, moving=False, first=first))
     unit = UNIT if rule == "direction" else 1
-    rules = (rule, share, isinstance(error, str), unit)
+    rules = (rule, share, displaced, isinstance(error, str), unit)
     links, ends = _joined(list(dask.compute(*tables)), times, rules)
+    ends = ends.drop(columns=["cells", "row", "column"])
     return (links if similarity else links.drop(columns=list(OF_MOTION))), ends
 
 
@@ -299,10 +311,10 @@ def _followed(
 
 
 def _joined(
-    tables: list[Any], times: np.ndarray, rules: tuple[str, float, bool, int]
+    tables: list[Any], times: np.ndarray, rules: tuple[str, float, bool, bool, int]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read links and ends from the tables of all pairs of frames, those close in time first."""
-    rule, share, poisson, unit = rules
+    rule, share, aside, poisson, unit = rules
     nothing = (table.assign(gap=0) for table in compare(NOTHING, poisson=poisson, unit=unit))
     links, ends = ([(0, 0, table)] for table in nothing)  # gives the columns their types
     left: list[set[int]] = [set() for _ in times]  # communities with a link to a later frame
@@ -314,9 +326,12 @@ def _joined(
             pairs, own = compare(table, poisson=poisson, unit=unit)
             if gap:
                 pairs, own = _away(pairs, own, left[first], came[last])
-            pairs = _apply_rule(pairs, "overlap" if gap else rule)
-            pairs = pairs[pairs[["share_source", "share_target"]].max(axis=1) >= share]
-            fresh.append((first, last, pairs.assign(gap=gap)))
+            linked = _apply_rule(pairs, "overlap" if gap else rule)
+            linked = linked[linked[["share_source", "share_target"]].max(axis=1) >= share]
+            if aside and not gap:
+                linked = pd.concat([linked, displaced_pairs(own, pairs, linked)])
+                linked = linked.sort_values(["source", "target"])
+            fresh.append((first, last, linked.assign(gap=gap)))
             ends.append((first, last, own.assign(gap=gap)))
         for first, last, pairs in fresh:  # which are no matter of each other
             left[first].update(pairs["source"])

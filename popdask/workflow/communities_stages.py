@@ -437,7 +437,7 @@ def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
 
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
-    options: dict[str, Any] = {"rule": job.links.rule, "share": job.links.share}
+    options: dict[str, Any] = job.links.model_dump(include={"rule", "share", "displaced"})
     options |= {"memory": memory, "error": error_of(job, run.population)}
     for first, last in frame_runs(stage.stale):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))

@@ -290,8 +290,8 @@ def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporte
 
 
 def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
-    share = {"share": basis.job.links.share}
-    return link_record(basis, of, basis.frames(layer.table), share)
+    rules = basis.job.links.model_dump(include={"share", "displaced"})
+    return link_record(basis, of, basis.frames(layer.table), rules)
 
 
 def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
@@ -300,7 +300,8 @@ def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) ->
     job, arrays, parts = run.job, run.work.dataset(), []
     memory = job.tracks.memory
     options: dict[str, Any] = {"rule": "overlap", "similarity": False, "memory": memory}
-    options |= {"share": job.links.share, "error": error_of(job, run.population)}
+    options |= job.links.model_dump(include={"share", "displaced"})
+    options["error"] = error_of(job, run.population)
     for first, last in batches(stage.stale, AT_ONCE):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
         found = compare_frames(frames[layer.array], frames["population"], **options)

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
 from popdask.tracking.flow import optical_flow
-from popdask.tracking.link import compare_frames, link
+from popdask.tracking.link import compare_frames, link, tracks, verify_tracks
 from tests.tracking.worlds import country, moved
 
 YEARS = pd.date_range("2000", periods=6, freq="YS")
@@ -75,7 +75,8 @@ def test_tables_are_identical_under_any_chunking(community, chunks, seed):
     population = rng.gamma(0.5, 40, community.shape).astype(np.float32)
     population[rng.random(population.shape) < 0.2] = np.nan
     error = rng.random(population.shape[1:]).astype(np.float32)
-    options = {"memory": 2, "share": 0.3, "error": xr.DataArray(error, dims=("y", "x"))}
+    options = {"memory": 2, "share": 0.3, "displaced": True}
+    options["error"] = xr.DataArray(error, dims=("y", "x"))
     whole = compare_frames(stack(community), stack(population), **options)
     cut = compare_frames(stack(community, chunks), stack(population, chunks[::-1]), **options)
     for one, other in zip(cut, whole, strict=True):
@@ -122,6 +123,35 @@ def test_only_those_without_a_link_are_compared_across_a_gap():
     _, ends = compare_frames(stack(community), stack(np.ones((3, 1, 6))), memory=1)
     across = ends[ends["gap"] == 1]
     assert across[["side", "community"]].to_numpy().tolist() == [["source", 1], ["target", 1]]
+
+
+def test_a_narrow_town_that_lies_aside_is_the_same_and_others_are_not():
+    """A row of ten cells lies a row lower; no town far off, or larger, goes on as one that dies."""
+    before, after = np.full((2, 40, 30), -1)
+    before[3, 5:15], after[4, 5:15] = 0, 0
+    before[20:22, 2:4], after[20:22, 24:26] = 1, 1  # as many people, eleven times its width away
+    before[30:32, 10:12], after[33:35, 10:12] = 2, 2  # close by, with twice the people
+    before[35:38, 20:23], after[37:40, 21:24] = 3, 3  # shares two of its nine cells
+    labels = stack(np.stack([before, after]))
+    people = stack(np.where(labels.values >= 0, 700.0, 3.0))
+    people[1] = people[1].where(labels[1] != 2, 1400.0)
+    links, ends = compare_frames(labels, people, rule="overlap", share=0.25, displaced=True)
+    assert links[["source", "target", "overlap"]].to_numpy().tolist() == [[0, 0, 0], [3, 3, 2]]
+    assert links["union_source"].tolist() == [7030, 9 * 700 + 7 * 3]
+    assert links["union_target"].tolist() == links["union_source"].tolist()
+    assert link(labels, people, rule="overlap", share=0.25).empty
+    numbers = np.arange(4)
+    sizes = [np.bincount(one.values[one.values >= 0], p.values[one.values >= 0])
+             for one, p in zip(labels, people, strict=True)]  # fmt: skip
+    listed = [pd.DataFrame({"time": time, "community": numbers, "population": size})
+              for time, size in zip(labels["time"].values, sizes, strict=True)]  # fmt: skip
+    told = tracks(links, pd.concat(listed), ends=ends)
+    last = told[told["time"] == labels["time"].values[1]]
+    assert last.groupby("event")["community"].agg(list).to_dict() == {
+        "appear": [1, 2],
+        "continue": [0, 3],
+    }
+    verify_tracks(told, links)
 
 
 def test_with_a_flow_people_are_compared_where_it_takes_them():
