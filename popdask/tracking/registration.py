@@ -38,7 +38,9 @@ TILE = 256  # cells: shifts up to a quarter of it are found
 BLOCK = 4 * TILE  # what one task reads
 FLOOR = 1.0  # power below this share of the mean counts for less
 WIDTH = 0.8  # cells, the standard deviation of the peak
-LEAST_SHIFT = 0.5  # cells
+LEAST_SHIFT = 0.5  # cells, of a whole shift
+LEAST_PART = 0.1  # cells, of a part of one; real years in place were seen 0.006 apart
+AGREED = 0.1  # part of the cells by which those must be more that change as a part of a cell says
 LEAST_RISE = 0.01  # of the peak above the correlation at rest
 SURE = 16.0  # noises of the surface that it must rise by; 14 were seen where all is noise
 
@@ -77,7 +79,7 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
         One row per pair of successive frames: ``time`` and ``next``; ``dy`` and ``dx`` (cells by
         which the next lies further down and to the right, NaN where one of them is empty);
         ``response`` (the share of the frames' common power that agrees on this shift, 0 to 1);
-        ``suspicious`` (half a cell or more, better than no shift beyond what chance does, and
+        ``suspicious`` (a tenth of a cell or more, better than no shift beyond what chance does, and
         more cells fit it than do not: otherwise some towns have moved, not the frame).
 
     Raises
@@ -114,17 +116,19 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
     check_array("population", population, "time", "y", "x")
     cube = population.transpose("time", "y", "x")
     times = cube["time"].to_numpy()
-    peaks = np.empty((0, 5))
+    peaks = np.empty((0, 10))
     if len(times) > 1:
         frames = da.asarray(cube.data).rechunk((1, BLOCK, BLOCK))
         finish = partial(_peak, shape=frames.shape[1:])
-        spectra = sum_frames(_cross_spectrum, frames[:-1], frames[1:], add=_added, finish=finish)
+        spectra = sum_frames(_cross_spectrum, frames[:-1], frames[1:], add=_summed, finish=finish)
         peaks = np.array(spectra.compute().tolist())
-    dy, dx, response, at_rest, noise = peaks.T
-    least = np.maximum(LEAST_RISE, SURE * noise)
-    suspicious = (np.hypot(dy, dx) >= LEAST_SHIFT) & (response - at_rest >= least)
+    dy, dx, response, at_rest, noise, top, *votes = peaks.T
+    least, far = np.maximum(LEAST_RISE, SURE * noise), np.hypot(dy, dx)
+    whole = (far >= LEAST_SHIFT) & (response - at_rest >= least)
+    part = ~whole & (far >= LEAST_PART) & (far < 1) & (top - at_rest >= LEAST_RISE)
+    suspicious = _agreed(cube, dy, dx, whole) | (part & _agreed_in_part(dy, dx, votes))
     places = {"time": times[:-1], "next": times[1:], "dy": dy, "dx": dx, "response": response}
-    return pd.DataFrame({**places, "suspicious": _agreed(cube, dy, dx, suspicious)})
+    return pd.DataFrame({**places, "suspicious": suspicious})
 
 
 def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
@@ -132,7 +136,13 @@ def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
     rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx"]]
     return [
         f"{_when(time)} lies {_bearing(dy, dx)} of {_when(after)}: places seem to "
-        "move that stand still; check the georeference of both, or move one of them by whole cells"
+        + (
+            "move that stand still; check the georeference of both, or move one of them by whole "
+            "cells"
+            if max(abs(dy), abs(dx)) >= LEAST_SHIFT
+            else "grow and shrink at their borders; check how both were brought to the grid, or "
+            "give finer cells"
+        )
         for time, after, dy, dx in rows.to_numpy(dtype=object)
     ]
 
@@ -210,6 +220,12 @@ def _words(people: NDArray) -> NDArray[np.int64]:
     return np.array([part.sum() for part in to_fixed(people)])
 
 
+def _summed(parts: list[tuple[Spectrum | None, NDArray]]) -> tuple[Spectrum | None, NDArray]:
+    """Add up what blocks told."""
+    spectra, votes = zip(*parts, strict=True)
+    return _added(list(spectra)), np.sum(votes, axis=0)
+
+
 def _added(spectra: list[Spectrum | None]) -> Spectrum | None:
     """Add up what tiles told; None where nobody lives."""
     known = [spectrum for spectrum in spectra if spectrum is not None]
@@ -218,8 +234,8 @@ def _added(spectra: list[Spectrum | None]) -> Spectrum | None:
 
 def _cross_spectrum(
     before: NDArray, after: NDArray, block_id: Sequence[int] = (0, 0, 0)
-) -> Spectrum | None:
-    """Sum the cross spectra of the tiles of a block (1, y, x) of two frames."""
+) -> tuple[Spectrum | None, NDArray]:
+    """Sum the cross spectra of the tiles of a block (1, y, x) of two frames, and its votes."""
     spectra: list[Spectrum | None] = []
     rows, columns = (
         _tiles(size, block) for size, block in zip(before.shape[1:], block_id[1:], strict=True)
@@ -229,7 +245,7 @@ def _cross_spectrum(
         if all(people.any() for people in pair):
             first, second = (_spectrum(people) for people in pair)
             spectra.append(np.conj(first) * second)
-    return _added(spectra)
+    return _added(spectra), _votes(before, after)
 
 
 def _tiles(size: int, block: int) -> list[slice]:
@@ -252,12 +268,11 @@ def _spectrum(tile: NDArray) -> Spectrum:
     return scipy.fft.rfft2(levels.astype(np.float32), s=(TILE, TILE)).astype(np.complex128)
 
 
-def _peak(
-    spectrum: Spectrum | None, shape: Sequence[int]
-) -> tuple[float, float, float, float, float]:
-    """Find the shift (dy, dx), the correlation there and that at rest, each up to 1, and noise."""
+def _peak(told: tuple[Spectrum | None, NDArray], shape: Sequence[int]) -> tuple[float, ...]:
+    """Find the shift (dy, dx), the correlation there, at rest, noise, that between cells; votes."""
+    spectrum, votes = told
     if spectrum is None:
-        return np.nan, np.nan, 0.0, 0.0, 0.0
+        return np.nan, np.nan, 0.0, 0.0, 0.0, 0.0, *votes
     down, right = scipy.fft.fftfreq(TILE)[:, None], scipy.fft.rfftfreq(TILE)
     low = np.exp(-2 * (np.pi * WIDTH) ** 2 * (down**2 + right**2))
     power = np.abs(spectrum)
@@ -265,12 +280,16 @@ def _peak(
     surface = scipy.fft.irfft2(spectrum * weight, s=(TILE, TILE))
     surface /= scipy.fft.irfft2(power * weight, s=(TILE, TILE))[0, 0]
     row, column = np.unravel_index(surface.argmax(), surface.shape)
+    lines = (row, surface[:, column]), (column, surface[row])
+    tops = [_vertex(line[[place - 1, place, (place + 1) % TILE]]) for place, line in lines]
     dy, dx = (
-        (place + _vertex(line[[place - 1, place, (place + 1) % TILE]]) + TILE / 2) % TILE - TILE / 2
-        for place, line in ((row, surface[:, column]), (column, surface[row]))
+        (place + beside + TILE / 2) % TILE - TILE / 2
+        for (place, _), (beside, _) in zip(lines, tops, strict=True)
     )
-    found = dy, dx, surface[row, column], surface[0, 0], _noise(surface, shape)
-    return tuple(map(float, found))  # type: ignore[return-value]
+    best, at_rest = surface[row, column], surface[0, 0]
+    top = best * np.exp(sum(rise for _, rise in tops))
+    found = dy, dx, best, at_rest, _noise(surface, shape), top, *votes
+    return tuple(map(float, found))
 
 
 def _noise(surface: NDArray, shape: Sequence[int]) -> float:
@@ -281,11 +300,12 @@ def _noise(surface: NDArray, shape: Sequence[int]) -> float:
     return float(np.median(np.abs(surface[np.ix_(rows, columns)])) / 0.6745)
 
 
-def _vertex(values: NDArray) -> float:
-    """Place the top of a Gaussian through three neighbours, from the middle one."""
+def _vertex(values: NDArray) -> tuple[float, float]:
+    """Place the top of a Gaussian through three neighbours from the middle one: aside, and up."""
     left, middle, right = np.log(np.maximum(values, 1e-6 * values[1]))
     bend = left - 2 * middle + right
-    return float((left - right) / (2 * bend)) if bend else 0.0
+    aside = float((left - right) / (2 * bend)) if bend else 0.0
+    return aside, float((right - left) * aside / 4)
 
 
 def _agreed(
@@ -303,6 +323,27 @@ def _agreed(
     for (i, shift), votes_for in zip(whole.items(), dask.compute(*votes), strict=True):
         found[i] = votes_for > 0 or not any(shift)  # less than half a cell each way: no whole shift
     return found
+
+
+def _agreed_in_part(dy: NDArray, dx: NDArray, votes: Sequence[NDArray]) -> NDArray[np.bool_]:
+    """Tell by which shifts most cells change as the slope along their longer side says."""
+    down, right, cells_down, cells_right = votes
+    along = np.abs(dx) > np.abs(dy)
+    balance = np.where(along, np.sign(dx) * right, np.sign(dy) * down)
+    cells = np.where(along, cells_right, cells_down)
+    found: NDArray[np.bool_] = balance > np.maximum(AGREED * cells, SURE * np.sqrt(cells) / 4)
+    return found  # of chance it is √cells
+
+
+def _votes(before: NDArray, after: NDArray) -> NDArray[np.float64]:
+    """Count the cells that change as if all lay further down, and to the right, less the others."""
+    first, second = (np.log1p(np.maximum(np.nan_to_num(f[0]), 0.0)) for f in (before, after))
+    # by the cells beside it alone: a cell's own noise must not speak for its change
+    change = np.sign(second - first)
+    down = np.sign(first[:-2] - first[2:]) * change[1:-1]
+    right = np.sign(first[:, :-2] - first[:, 2:]) * change[:, 1:-1]
+    sides = down, right
+    return np.array([*(side.sum() for side in sides), *(np.abs(side).sum() for side in sides)])
 
 
 def _bearing(dy: float, dx: float) -> str:

@@ -166,11 +166,14 @@ def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
     if not table["suspicious"].any():
         return []
-    if job.input.register is None:
-        from popdask.tracking.registration import displacement_warnings
+    from popdask.tracking.registration import displacement_warnings
 
-        return [f'{each} ([input] register = "shift")' for each in displacement_warnings(table)]
-    return [
+    in_part = (table[["dy", "dx"]].round() == 0).all(axis=1)  # which no whole cells mend
+    told = displacement_warnings(table[in_part])
+    if job.input.register is None:
+        whole = displacement_warnings(table[~in_part])
+        return [*(f'{each} ([input] register = "shift")' for each in whole), *told]
+    return told + [
         f"{time[:10].removesuffix('-01-01')} is moved by {_words(shift)}, to where most frames lie"
         for time, shift in shifts(job, table).items()
     ]

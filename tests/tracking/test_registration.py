@@ -126,6 +126,22 @@ def test_a_shift_keeps_people_or_counts_them(dy, dx, chunks):
     assert found.population.chunks == frame.chunks
 
 
+@pytest.mark.parametrize("part", [0.2, 0.4])
+def test_a_part_of_a_cell_is_told_and_towns_that_move_are_not(part):
+    """People of each cell are shared with its neighbour, and drawn by Poisson's law."""
+    mean = country(SHAPE).astype(float)
+    town = np.where(mean > np.quantile(mean, 0.999), mean, 0)
+    aside = (1 - part) * mean + part * np.roll(mean, 1, axis=1)
+    moved = mean - town + np.roll(town, 2, axis=1)
+    found = [
+        displacement(cube(redrawn(mean, 1), redrawn(other, 2))) for other in (aside, moved, mean)
+    ]
+    assert [table["suspicious"].item() for table in found] == [True, False, False]
+    (said,) = displacement_warnings(found[0])
+    assert "cells west of" in said and "at their borders" in said
+    assert found[0]["dx"].item() == pytest.approx(part, abs=0.15)  # shared cells are blurred
+
+
 @pytest.mark.parametrize("cells", [0.5, 6])
 def test_refuses_shifts_that_are_not_whole_or_too_far(cells):
     with pytest.raises(InputError, match=r"dy is .* expected whole cells, fewer than the 6"):
