@@ -229,3 +229,17 @@ def test_a_community_sees_what_is_large_beside_it():
 def test_a_time_that_is_no_frame_is_refused():
     with pytest.raises(InputError, match="1999"):
         planted_scores(table((1999, 0, 0, "grow")), LABELS, PLANTED, PLACES)
+
+
+def test_what_a_community_lost_is_its_own_decline():
+    """Its only town dies: what is left of it touches no place of an event, but did."""
+    places = xr.DataArray([[0, 0, -1, -1]], dims=("y", "x"))
+    labels = xr.DataArray([[[0, 0, 0, 0]], [[-1, -1, 0, 0]]], dims=("time", "y", "x"))
+    labels = labels.assign_coords(time=[0, 1])
+    tracks = pd.DataFrame({"time": [0, 1], "community": 0, "track": 7})
+    tracks["event"], tracks["parent"] = ["appear", "shrink"], [[], [7]]
+    events = pd.DataFrame({"frame": [1], "event": ["shrink"], "place": [0]})
+    scores = planted_scores(tracks, labels, events, places)
+    assert (scores.recall, scores.false_per_100) == (1.0, 0.0)
+    strange = tracks.assign(parent=[[], []])
+    assert planted_scores(strange, labels, events, places).false_per_100 == 100.0

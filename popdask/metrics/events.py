@@ -1,9 +1,10 @@
 """How right a table of events is, in a world whose events are known.
 
 A reported event is right if an event of its kind was planted in its frame at its place, which is
-read from the map of places: the cells of the community that it is told of must touch it. Every
-other reported event is false. How many there are depends on how much there was to see, so they are
-counted per 100 *steps*, a step being a community that is present in two successive frames.
+read from the map of places: the cells of the community that it is told of must touch it, or those
+of one that it comes from (a community whose town has died lies elsewhere now). Every other reported
+event is false. How many there are depends on how much there was to see, so they are counted per 100
+*steps*, a step being a community that is present in two successive frames.
 """
 
 from __future__ import annotations
@@ -71,8 +72,9 @@ def planted_scores(
     Parameters
     ----------
     tracks : DataFrame
-        time, community, track, event, as :func:`popdask.tracking.tracks.tracks` gives them. A
-        vanish row has the time of last presence, and tells of the frame after it.
+        time, community, track, event, as :func:`popdask.tracking.tracks.tracks` gives them, and
+        parent where it is told. A vanish row has the time of last presence, and tells of the frame
+        after it.
     community : DataArray of int, (time, y, x)
         The cells of the communities (or settlements) in the table, −1 outside.
     events, places
@@ -125,7 +127,9 @@ def planted_scores(
     is_open = (events["event"] == "vanish") & (events["frame"] >= len(frame) - memory)
     planted = events[events["event"].isin(kinds) & (events["place"] >= 0) & ~is_open]
     planted = planted.reset_index(drop=True)
-    pairs = _pairs(told, _touched(community, places), planted, tolerance)
+    touched = _touched(community, places)
+    inherited = _inherited(told, tracks.assign(labelled=tracks["time"].map(frame)), touched)
+    pairs = _pairs(told, touched, inherited, planted, tolerance)
     planted = planted.assign(found=planted.index.isin(pairs["planted"]))
     false = told[~told.index.isin(pairs["told"])].drop(columns="labelled")
     return PlantedScores(_by_kind(planted, false, kinds), planted, false, _steps(tracks, frame))
@@ -144,12 +148,30 @@ def _touched(community: xr.DataArray, places: xr.DataArray) -> pd.DataFrame:
     return touched.drop_duplicates()
 
 
+def _inherited(told: pd.DataFrame, tracks: pd.DataFrame, touched: pd.DataFrame) -> pd.DataFrame:
+    """List the places that the parents of what is told touched in the frame before: told, place."""
+    if "parent" not in told:
+        return pd.DataFrame({"told": [], "place": []}, dtype=np.int64)
+    parents = told[told["event"] != "vanish"].explode("parent").dropna(subset="parent")
+    parents = parents.assign(told=parents.index, labelled=parents["labelled"] - 1)
+    parents = parents[["told", "labelled", "parent"]].astype(np.int64)
+    numbers = tracks[["labelled", "community", "track"]].drop_duplicates()
+    found = parents.merge(numbers.rename(columns={"track": "parent"}), on=["labelled", "parent"])
+    return found.merge(touched, on=["labelled", "community"])[["told", "place"]]
+
+
 def _pairs(
-    told: pd.DataFrame, touched: pd.DataFrame, planted: pd.DataFrame, tolerance: int
+    told: pd.DataFrame,
+    touched: pd.DataFrame,
+    inherited: pd.DataFrame,
+    planted: pd.DataFrame,
+    tolerance: int,
 ) -> pd.DataFrame:
     """Pair rows of the table with planted events of the same kind, place and frame."""
     seen = told[["labelled", "community", "frame", "event"]].assign(told=told.index)
-    seen = seen.merge(touched, on=["labelled", "community"])
+    own = seen.merge(touched, on=["labelled", "community"])[["told", "place"]]
+    both = pd.concat([own, inherited]).drop_duplicates()
+    seen = seen[["told", "frame", "event"]].merge(both, on="told")
     true = planted[["frame", "event", "place"]].assign(planted=planted.index)
     both = seen.merge(true, on=["event", "place"], suffixes=("", "_planted"))
     return both[(both["frame"] - both["frame_planted"]).abs() <= tolerance]
