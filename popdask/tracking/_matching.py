@@ -131,10 +131,7 @@ def _match(
     offsets: tuple[int, int],
     shifts: NDArray,
 ) -> None:
-    """Write the shift (squares, squares, 2) of each square, searched around the one to start from.
-
-    `first` is where the first square lies in the frames, which may be before their first cell.
-    """
+    """Write the shift (squares, squares, 2) of each square, searched around where it starts."""
     height, width = before.shape
     for j in range(shifts.shape[0]):
         top = first[0] + j * SQUARE

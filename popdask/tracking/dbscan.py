@@ -297,35 +297,7 @@ def _check(classes: xr.DataArray, eps: float, min_samples: int) -> None:
 def remove_small_communities(
     community: xr.DataArray, population: xr.DataArray, min_people: float
 ) -> xr.DataArray:
-    """Dissolve the communities that have fewer people than a threshold.
-
-    Parameters
-    ----------
-    community
-        Community numbers, −1 where there is none; int (time, y, x) or (y, x).
-    population
-        People per cell, NaN = no data, on the same grid.
-    min_people
-        The least number of people of a community that stays.
-
-    Returns
-    -------
-    DataArray
-        int32 like ``community``, lazily; cells of dissolved communities are −1, and the numbers of
-        the others close up, in each frame for itself.
-
-    Raises
-    ------
-    InputError
-        If the threshold is negative, or the arrays do not share frames and grid.
-
-    Examples
-    --------
-    >>> community = xr.DataArray([[0, 0, 1, -1]], dims=("y", "x"))
-    >>> population = xr.DataArray([[3.0, 4.0, 90.0, 5.0]], dims=("y", "x"))
-    >>> remove_small_communities(community, population, 10).values
-    array([[-1, -1,  0, -1]], dtype=int32)
-    """
+    """Dissolve the communities that have fewer people than a threshold."""
     if not min_people >= 0:
         raise InputError(f"min_people is {min_people}: give 0 people or more")
     _, (labels, people) = frames_of(community, population)

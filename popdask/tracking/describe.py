@@ -124,31 +124,7 @@ def _joined(polygons: np.ndarray, border: np.ndarray) -> shapely.Geometry:
 
 
 def follow(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFrame:
-    """Measure velocity and heading along tracks.
-
-    Parameters
-    ----------
-    communities : geopandas.GeoDataFrame
-        The table of :func:`summarize`.
-    tracks : pandas.DataFrame
-        The tracks (time, community, track), as :func:`popdask.tracking.tracks.tracks` gives them.
-
-    Returns
-    -------
-    geopandas.GeoDataFrame
-        A copy, in which ``velocity`` and ``heading`` speak of the community's own track; NaN in a
-        track's first frame.
-
-    Examples
-    --------
-    >>> place = gpd.GeoSeries([shapely.Point(0, 0), shapely.Point(0, 500)], crs=25833)
-    >>> towns = gpd.GeoDataFrame({"time": [2000, 2001], "community": 0}, geometry=place)
-    >>> tracks = pd.DataFrame({"time": [2000, 2001], "community": 0, "track": 0})
-    >>> follow(towns.assign(centroid=place), tracks)[["velocity", "heading"]]
-       velocity  heading
-    0       NaN      NaN
-    1       0.5      0.0
-    """
+    """Measure velocity and heading along tracks; NaN in a track's first frame."""
     key = ["time", "community"]
     numbered = tracks[[*key, "track"]].drop_duplicates()
     track = pd.DataFrame(communities[key]).merge(numbered, "left", key, validate="one_to_one")
@@ -158,21 +134,7 @@ def follow(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFr
 
 
 def shared_people(community: da.Array, people: da.Array) -> da.Array:
-    """Tabulate, lazily, the people and cells that communities of successive frames share.
-
-    Parameters
-    ----------
-    community : dask.array.Array of int, (time, y, x)
-        Community numbers.
-    people : dask.array.Array of float, (time, y, x)
-        People per cell.
-
-    Returns
-    -------
-    dask.array.Array of object, (time - 1,)
-        For every frame but the last a :class:`~popdask.blocks.sums.LabelSums` by pair of
-        communities: two words of people (who live there before), cells.
-    """
+    """Tabulate who of each frame lives in cells that two communities share, and how many cells."""
     return sum_frames(_shared_block, community[:-1], community[1:], people[:-1])
 
 
@@ -183,20 +145,7 @@ def _shared_block(before: np.ndarray, after: np.ndarray, people: np.ndarray) -> 
 
 
 def predecessors(communities: list[np.ndarray], shared: Sequence[LabelSums]) -> np.ndarray:
-    """Find the community of the frame before that left most people in each community.
-
-    Parameters
-    ----------
-    communities : list of numpy.ndarray
-        The numbers of the communities of every frame, ascending.
-    shared : sequence of Table
-        What every frame but the first shares with the one before, from :func:`shared_people`.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64, for each community its predecessor's place among all of them, −1 where there is none.
-    """
+    """Find who left most people in each community: its place among all, −1 where there is none."""
     first = np.cumsum([0, *(len(frame) for frame in communities)])
     found = np.full(first[-1], -1)
     for t, table in enumerate(shared):
@@ -208,15 +157,7 @@ def predecessors(communities: list[np.ndarray], shared: Sequence[LabelSums]) -> 
 
 
 def move(communities: gpd.GeoDataFrame, origin: np.ndarray) -> gpd.GeoDataFrame:
-    """Fill in velocity (km per year) and heading (degrees clockwise from north).
-
-    Parameters
-    ----------
-    communities : geopandas.GeoDataFrame
-        With ``time`` and ``centroid``.
-    origin : numpy.ndarray of int64
-        For each row the row that it comes from, −1 where there is none.
-    """
+    """Fill in velocity (km per year) and heading (degrees clockwise from north)."""
     rows = np.flatnonzero(origin >= 0)
     origin = origin[rows]
     x, y = shapely.get_coordinates(communities["centroid"].to_numpy()).T
@@ -235,29 +176,7 @@ def move(communities: gpd.GeoDataFrame, origin: np.ndarray) -> gpd.GeoDataFrame:
 
 
 def yearly_growth(tracks: pd.DataFrame, times: Iterable[Any]) -> pd.Series:
-    """Give the growth of communities in per cent per year, like for like.
-
-    Parameters
-    ----------
-    tracks : pandas.DataFrame
-        The tracks, as :func:`popdask.tracking.tracks.tracks` gives them: time, community, event,
-        gap, growth.
-    times : iterable
-        The times of all frames, ascending.
-
-    Returns
-    -------
-    pandas.Series
-        By time and community: the constant rate at which its people, compared on the same cells,
-        came from those of the frame in which its track was seen before; where a track begins, from
-        those who lived on its cells in the frame before. NaN in the first of all frames.
-
-    Examples
-    --------
-    >>> tracks = pd.DataFrame({"time": [2000, 2010], "community": 0, "event": "grow", "gap": 0})
-    >>> yearly_growth(tracks.assign(growth=[np.nan, 0.21]), [2000, 2010]).round(2).tolist()
-    [nan, 1.92]
-    """
+    """Give growth in per cent per year, like for like, by time and community."""
     rows = tracks[tracks["event"] != "vanish"].drop_duplicates(["time", "community"])
     frames = pd.Series(list(times))
     here = pd.Index(frames).get_indexer(pd.Index(rows["time"]))
@@ -270,26 +189,7 @@ def yearly_growth(tracks: pd.DataFrame, times: Iterable[Any]) -> pd.Series:
 
 
 def total_growth(tracks: pd.DataFrame) -> pd.Series:
-    """Give the growth of communities since the first frame of their track, like for like.
-
-    Parameters
-    ----------
-    tracks : pandas.DataFrame
-        The tracks, as :func:`popdask.tracking.tracks.tracks` gives them: time, community, track,
-        event, growth.
-
-    Returns
-    -------
-    pandas.Series
-        By time and community: the product of all steps of the track so far, in per cent; 0 in its
-        first frame.
-
-    Examples
-    --------
-    >>> tracks = pd.DataFrame({"time": [2001, 2002, 2003], "community": 0, "track": 0})
-    >>> total_growth(tracks.assign(event="grow", growth=[2.5, 0.1, 0.1])).round(2).tolist()
-    [0.0, 10.0, 21.0]
-    """
+    """Give growth since the first frame of the track in per cent: the product of all its steps."""
     key = ["time", "community"]
     rows = tracks[tracks["event"] != "vanish"].drop_duplicates(key)
     rows = rows.sort_values(["track", "time"], kind="stable")
@@ -302,22 +202,7 @@ def total_growth(tracks: pd.DataFrame) -> pd.Series:
 def with_rates(
     table: gpd.GeoDataFrame, tracks: pd.DataFrame, times: Iterable[Any]
 ) -> gpd.GeoDataFrame:
-    """Add to communities their density, their growth, and where on the globe they lie.
-
-    Parameters
-    ----------
-    table : geopandas.GeoDataFrame
-        The table of :func:`summarize`.
-    tracks, times
-        As for :func:`yearly_growth`.
-
-    Returns
-    -------
-    geopandas.GeoDataFrame
-        With ``density`` (people per km²), ``growth`` (per cent per year, :func:`yearly_growth`),
-        ``growth_total`` (per cent, :func:`total_growth`), ``lon`` and ``lat`` (degrees; NaN without
-        a CRS) of the centroid.
-    """
+    """Add to communities their density, their growth, and where on the globe they lie."""
     key = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
     centres = gpd.GeoSeries(table["centroid"], crs=table.crs)
     globe = None if table.crs is None else centres.to_crs("EPSG:4326")
@@ -478,25 +363,7 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
 
 
 def data_gaps(balance: pd.DataFrame) -> list[str]:
-    """Name the frames that lack data where other frames have some.
-
-    Parameters
-    ----------
-    balance : pandas.DataFrame
-        The table of :func:`people_balance`.
-
-    Returns
-    -------
-    list of str
-        One sentence for each frame of which a larger share of cells has no data than of the frame
-        that has most.
-
-    Examples
-    --------
-    >>> years = pd.to_datetime(["2001", "2002", "2003"])
-    >>> data_gaps(pd.DataFrame({"time": years, "missing": [0.25, 0.5, 1.0]}))
-    ['2002 has no data in 50 % of its cells, 25 % in the one with most', '2003 has no data']
-    """
+    """Name the frames that lack data where other frames have some."""
     least = balance["missing"].min()
     lacking = balance[balance["missing"] > least]
     frames = [time_text(time).removesuffix("-01-01") for time in lacking["time"]]
@@ -510,35 +377,7 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
 
 
 def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFrame) -> list[str]:
-    """Say what of a result should be looked at before it is believed.
-
-    Parameters
-    ----------
-    communities : pandas.DataFrame
-        A row per community and frame: time, cells.
-    tracks : pandas.DataFrame
-        The table of :func:`popdask.tracking.tracks.tracks`.
-    balance : pandas.DataFrame
-        The table of :func:`people_balance`.
-
-    Returns
-    -------
-    list of str
-        A sentence where a community has more than a tenth of the cells of all in the last frame,
-        where fewer than half of the tracks of the first frame live to the last, and for each frame
-        of which the people differ by more than 5 % from what the frames before and after suggest.
-
-    Examples
-    --------
-    >>> years = pd.to_datetime(["2001", "2002", "2003"])
-    >>> balance = pd.DataFrame({"time": years, "raster": [100.0, 60.0, 100.0]})
-    >>> one = pd.DataFrame({"time": years, "cells": 5, "track": [0, 1, 2], "event": "appear"})
-    >>> for sentence in doubts(one, one, balance):
-    ...     print(sentence)
-    the largest community of 2003 has 100 % of the cells of all: read it as the land between places
-    0 of the 1 track of 2001 live to 2003: look at how the frames lie, and at what they count
-    the people of 2002 are 40 % fewer than the frames around it suggest: look at its coverage
-    """
+    """Say what should be looked at: vast communities, few tracks that live, frames that jump."""
     frames = [time_text(time).removesuffix("-01-01") for time in balance["time"]]
     found = []
     last = communities[communities["time"] == balance["time"].iloc[-1]]["cells"]
@@ -572,25 +411,7 @@ def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFram
 
 
 def check_balance(balance: pd.DataFrame, *, tolerance: float = 1e-9) -> None:
-    """Check that nobody gets lost.
-
-    Parameters
-    ----------
-    balance : pandas.DataFrame
-        The table of :func:`people_balance`.
-    tolerance : float, optional
-        The relative difference that is rounding.
-
-    Raises
-    ------
-    LostPeopleError
-        Naming the first frame whose people inside and outside its communities are not those of the
-        raster.
-
-    Examples
-    --------
-    >>> check_balance(pd.DataFrame({"time": [2019], "difference": [1e-16]}))
-    """
+    """Check that the people in and outside of communities are those of the raster."""
     lost = balance[~(balance["difference"].abs() <= tolerance)]
     for frame in lost.itertuples():
         raise LostPeopleError(

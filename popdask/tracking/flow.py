@@ -121,10 +121,7 @@ def _flow_block(
 def _sweeps(
     before: da.Array, after: da.Array, start: Sequence[da.Array], chunks: tuple, scheme: _Scheme
 ) -> da.Array:
-    """Flow (time, 2, y, x) between frames (time, 1, y, x) that have their rims, in chunks without.
-
-    `start` holds the flow to start from, or nothing to start from rest.
-    """
+    """Flow (time, 2, y, x) in chunks without rims, of frames (time, 1, y, x) that have them."""
     for done in range(0, scheme.iterations, scheme.rim):
         flow = da.map_blocks(
             _flow_block,

@@ -160,13 +160,7 @@ def tracks(
 
 
 def split_off(event: pd.Series, track: pd.Series, parents: pd.Series) -> np.ndarray:
-    """Tell which events are pieces that began a track, not those that went on as the old one.
-
-    Examples
-    --------
-    >>> split_off(pd.Series(["split", "split"]), pd.Series([0, 7]), pd.Series([[0], [0]]))
-    array([False,  True])
-    """
+    """Tell which events are pieces that began a track, not those that went on as the old one."""
     began = [number not in found for number, found in zip(track, parents, strict=True)]
     return (event == "split").to_numpy() & np.array(began, dtype=bool)
 

@@ -40,14 +40,7 @@ def components(name: str, flow: xr.Dataset, like: da.Array) -> Flow:
 
 
 def farthest(flow: xr.Dataset) -> int:
-    """Give the cells that nobody moves beyond: the flow's own bound, or computed.
-
-    Examples
-    --------
-    >>> far = xr.Dataset({"u": ("x", [0.0, -2.6]), "v": ("x", [1.0, 0.0])})
-    >>> farthest(far), farthest(far.assign_attrs(bound=8))
-    (3, 8)
-    """
+    """Give the cells that nobody moves beyond: the flow's own bound, or computed."""
     if "bound" in flow.attrs:
         return int(flow.attrs["bound"])
     most = max(map(float, dask.compute(abs(flow["u"]).max(), abs(flow["v"]).max())))
@@ -57,11 +50,7 @@ def farthest(flow: xr.Dataset) -> int:
 
 
 def ahead(labels: da.Array, flow: Flow, reach: int, fill: float = -1) -> da.Array:
-    """Give, for each cell of the frames before, the label of the frame after where it goes.
-
-    Lazy: (time, y, x) of the labels (or other values) of the later frames and the flow of the
-    earlier ones. `fill` where the way leaves the raster.
-    """
+    """Give, for each cell of the frames before, the label of the frame after where it goes."""
     rimmed, u, v = _with_surroundings(labels, flow, reach, fill=fill)
     meta = np.empty((0, 0, 0), labels.dtype)
     return da.map_blocks(_ahead_block, rimmed, u, v, reach=reach, dtype=labels.dtype, meta=meta,
@@ -69,10 +58,7 @@ def ahead(labels: da.Array, flow: Flow, reach: int, fill: float = -1) -> da.Arra
 
 
 def agreement(flow: Flow, back: Flow, reach: int) -> da.Array:
-    """Give the cosine between the flow of each cell and the later frame's where it goes.
-
-    Lazy: int64 (time, y, x), in parts of 2⁻³⁰; 0 where one of the flows is.
-    """
+    """Give the cosine between the flow of each cell and the later frame's where it goes."""
     there = da.stack(back, axis=1)
     rimmed, u, v = _with_surroundings(there, flow, reach, fill=0)
     meta = np.empty((0, 0, 0), np.int64)
