@@ -10,7 +10,7 @@ People are compared in cells that have data in both frames. They are whole numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +42,7 @@ def pair_block(
     later: np.ndarray,
     *others: np.ndarray,
     moving: bool,
-    first: Sequence[np.ndarray],
-    block_id: tuple[int, int, int],
+    corner: tuple[int, int] = (0, 0),
 ) -> LabelSums:
     """Tabulate a block's pairs: cells, people; `others`: moving cells, then errors as shares."""
     some = (source >= 0) | (target >= 0)
@@ -51,7 +50,6 @@ def pair_block(
     if not keys.size:
         return NOTHING
     similar, errors = others[:moving], others[moving:]
-    first = [starts[block] for starts, block in zip(first, block_id[1:], strict=True)]
     people, later = people[some], later[some]
     known = ~(np.isnan(people) | np.isnan(later))
     here, there = np.where(known, people, 0), np.where(known, later, 0)
@@ -73,7 +71,7 @@ def pair_block(
         else:
             yield from (nothing, nothing)  # Poisson's variance is the people themselves
         _, *places = np.nonzero(some)
-        for along, start in zip(places, first, strict=True):
+        for along, start in zip(places, corner, strict=True):
             yield along + start
 
     return tabulate(keys, sums())

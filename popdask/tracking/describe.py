@@ -77,12 +77,16 @@ class Pieces(NamedTuple):
 def outline_block(labels: np.ndarray, corner: tuple[int, int]) -> Pieces:
     """Outline the communities of a block (1, y, x) that begins at (row, column)."""
     top, left = corner
-    place, labels = Affine.translation(left, top), labels[0].astype(np.int32)
-    with _ALONE:
-        # rasterio silences this for each call, process-wide; threads that leave such a block of
-        # their own undo that, unless it is silenced for good
-        warnings.filterwarnings("ignore", "", NotGeoreferencedWarning, r"rasterio\.features")
-        shapes = list(rasterio.features.shapes(labels, labels >= 0, 4, transform=place))
+    labels = labels[0].astype(np.int32)
+    shapes = []
+    for rows, columns in _windows(labels):
+        part = labels[rows, columns]
+        place = Affine.translation(left + columns.start, top + rows.start)
+        with _ALONE:
+            # rasterio silences this for each call, process-wide; threads that leave such a block of
+            # their own undo that, unless it is silenced for good
+            warnings.filterwarnings("ignore", "", NotGeoreferencedWarning, r"rasterio\.features")
+            shapes += rasterio.features.shapes(part, part >= 0, 4, transform=place)
     numbers = np.array([number for _, number in shapes], dtype=np.int64)
     polygons = _polygons([outline["coordinates"] for outline, _ in shapes])
     bottom, right = top + labels.shape[0], left + labels.shape[1]
@@ -91,6 +95,19 @@ def outline_block(labels: np.ndarray, corner: tuple[int, int]) -> Pieces:
     bent = np.flatnonzero(~border & ~shapely.is_valid(polygons))
     polygons[bent] = [shapely.union_all(polygons[i : i + 1]) for i in bent]
     return Pieces(numbers, polygons, border)
+
+
+def _windows(labels: np.ndarray) -> Iterator[tuple[slice, slice]]:
+    """Cut a block along its empty rows, then columns: most of a country is empty."""
+    inside = labels >= 0
+    for rows in _filled(inside.any(axis=1)):
+        yield from ((rows, columns) for columns in _filled(inside[rows].any(axis=0)))
+
+
+def _filled(marked: np.ndarray) -> list[slice]:
+    """The runs of marked places along an axis."""
+    ends = np.flatnonzero(np.diff(marked, prepend=False, append=False)).tolist()
+    return [slice(*run) for run in zip(ends[::2], ends[1::2], strict=True)]
 
 
 def _polygons(outlines: list[list[list[tuple[float, float]]]]) -> np.ndarray:

@@ -3,7 +3,8 @@
 The rules that tell settlements by their density are meant for cells of 1 km. A finer grid in a
 plane is summed to the largest whole multiple of its cells that measures 1 km at most, counted from
 the raster's first cell, so that no cell is cut. A grid in degrees, or of larger cells, stays as it
-is. Blocks are cut where cells of 1 km end, so that each is summed within one block, in one order.
+is. Blocks are cut where cells of 1 km end, so that each is summed within one block, in one order;
+sums are then joined to blocks of as many cells as the raster's have, so that tasks stay few.
 """
 
 from __future__ import annotations
@@ -184,7 +185,14 @@ def sum_cells(array: da.Array, steps: tuple[int, int], mean: bool = False) -> da
     ]
     options: dict[str, Any] = {"dtype": np.float64, "meta": np.empty((0,) * array.ndim)}
     options["chunks"] = (*array.chunks[:-2], *coarse)
-    return da.map_blocks(_sum_block, array, *steps, mean, **options)
+    sums = da.map_blocks(_sum_block, array, *steps, mean, **options)
+    joined = [_joined(c, step) for c, step in zip(coarse, steps, strict=True)]
+    return sums.rechunk((*array.chunks[:-2], *joined))
+
+
+def _joined(chunks: tuple[int, ...], step: int) -> tuple[int, ...]:
+    """Sizes of blocks of so many neighbours each."""
+    return tuple(sum(chunks[start : start + step]) for start in range(0, len(chunks), step))
 
 
 def _sum_block(values: NDArray, down: int, across: int, mean: bool) -> NDArray[np.float64]:
@@ -219,6 +227,12 @@ def repeat_cells(
 ) -> da.Array:
     """Draw cells of 1 km on a finer grid of this shape, in blocks cut at `cuts`."""
     if steps != (1, 1):
+        if cuts is not None:
+            cells = [_cut(c, step) for c, step in zip(cuts, steps, strict=True)]
+            coarse = [
+                tuple(-(-size // step) for size in c) for c, step in zip(cells, steps, strict=True)
+            ]
+            array = array.rechunk((*array.chunks[:-2], *coarse))
         chunks = [_fine(*axis) for axis in zip(array.chunks[-2:], steps, shape, strict=True)]
         options: dict[str, Any] = {"dtype": array.dtype, "meta": array._meta}
         array = da.map_blocks(

@@ -15,16 +15,20 @@ table. Pairs of communities are never formed, so neither memory nor time grows w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain, groupby
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
 from popdask.blocks.sums import (
     LabelSums,
+    add_up,
     argmax_by_group,
     first_cells,
     frames_of,
@@ -33,6 +37,7 @@ from popdask.blocks.sums import (
     sum_frames,
     tabulate,
     to_fixed,
+    tree_reduce,
 )
 from popdask.errors import InputError
 from popdask.io.arrays import check_population
@@ -56,6 +61,9 @@ __all__ = [
 ]
 
 OF_MOTION = ("similarity", "mean_similarity", "forward", "backward")  # columns
+WINDOW = 6  # frames that a task compares with those before them
+#: Labels, people and agreement that each frame but the last meets where a flow takes it.
+Followed = tuple[da.Array | None, da.Array | None, da.Array | None]
 RULES = ("cosine", "overlap", "cosine+overlap")  # and "direction", which needs two flows
 
 
@@ -241,25 +249,14 @@ def compare_frames(
     population = check_population("population", population, "time", "y", "x")
     times, (labels, people) = frames_of(community, population)
     labels, people = labels.rechunk({0: 1}), people.rechunk({0: 1})
-    errors, tables = _errors(error, community, people), []
-    first = first_cells(labels.chunks[1:])
-    if len(times) > 1:
-        later, there, similar = _followed(
-            labels, people, flow, backward if rule == "direction" else None
-        )
-        if similar is None and similarity:
-            similar = moving_cells(population, alpha=alpha, iterations=iterations).data
-        noise = [errors[:-1], errors[1:]] if errors is not None else []
-        moving = [] if similar is None else [similar]
-        pairs = labels.blocks[:-1], later, people.blocks[:-1], there, *moving, *noise
-        tables.append(sum_frames(pair_block, *pairs, moving=bool(moving), first=first))
-    for step in range(2, min(memory + 2, len(times))):
-        noise = [errors[:-step], errors[step:]] if errors is not None else []
-        pairs = labels[:-step], labels[step:], people[:-step], people[step:], *noise
-        tables.append(sum_frames(pair_block, *pairs, moving=False, first=first))
+    errors = _errors(error, community, people)
+    followed = _followed(labels, people, flow, backward if rule == "direction" else None)
+    if similarity and followed[2] is None and len(times) > 1:
+        followed = *followed[:2], moving_cells(population, alpha=alpha, iterations=iterations).data
+    tables = _tables(labels, people, errors, followed, memory)
     unit = UNIT if rule == "direction" else 1
     rules = (rule, share, displaced, isinstance(error, str), unit)
-    links, ends = _joined(list(dask.compute(*tables)), times, rules)
+    links, ends = _joined(tables, times, rules)
     ends = ends.drop(columns=["cells", "row", "column"])
     return (links if similarity else links.drop(columns=list(OF_MOTION))), ends
 
@@ -296,11 +293,11 @@ def _errors(error: float | str | xr.DataArray, community: xr.DataArray, people: 
 
 def _followed(
     labels: da.Array, people: da.Array, flow: xr.Dataset | None, backward: xr.Dataset | None
-) -> tuple[da.Array, da.Array, da.Array | None]:
+) -> Followed:
     """Give the labels and people that each frame meets in the next, and how flows agree there."""
+    if flow is None or len(labels) < 2:
+        return None, None, None
     later, there = labels.blocks[1:], people.blocks[1:]
-    if flow is None:
-        return later, there, None
     u, v = components("flow", flow, labels)
     forward, reach = (u.blocks[:-1], v.blocks[:-1]), farthest(flow)
     later, there = ahead(later, forward, reach), ahead(there, forward, reach, fill=np.nan)
@@ -310,8 +307,74 @@ def _followed(
     return later, there, agreement(forward, (back[0], back[1]), reach)
 
 
+def _tables(
+    labels: da.Array, people: da.Array, errors: da.Array | None, followed: Followed, memory: int
+) -> dict[tuple[int, int], LabelSums]:
+    """Tabulate each frame with those before it; a task reads a chunk of some frames once."""
+    cuts = dict(enumerate((1, *labels.chunks[1:])))
+    given = (labels, people, errors, *followed)
+    arrays = [None if array is None else array.rechunk(cuts) for array in given]
+    name = f"pairs-{tokenize([array is not None and array.name for array in arrays], memory)}"
+    windows = [
+        [(t - step, t) for t in range(start, min(start + WINDOW, len(labels)))
+         for step in range(1, min(memory + 1, t) + 1)]
+        for start in range(1, len(labels), WINDOW)
+    ]  # fmt: skip
+    if not windows:
+        return {}
+    graph: dict[Any, Any] = {}
+    starts = first_cells(labels.chunks[1:])
+    for block in np.ndindex(*labels.numblocks[1:]):
+        corner = tuple(int(along[i]) for along, i in zip(starts, block, strict=True))
+        for number, pairs in enumerate(windows):
+            keys = [_keys(arrays, *pair, block) for pair in pairs]
+            moving = [arrays[5] is not None and last - first == 1 for first, last in pairs]
+            graph[name, number, *block] = (_pair_blocks, keys, moving, corner)
+    below: list[Any] = [array for array in arrays if array is not None]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=below)
+    chunks = ((1,) * len(windows), *labels.chunks[1:])
+    blocks = da.Array(layers, name, chunks, dtype=object)
+    found = tree_reduce(blocks, _added, by_frame=True).compute()
+    return dict(zip(chain(*windows), chain(*found), strict=True))
+
+
+def _keys(
+    arrays: list[da.Array | None], first: int, last: int, block: tuple[int, ...]
+) -> list[tuple[Any, ...]]:
+    """Name the blocks that :func:`pair_block` takes of two frames."""
+    labels, people, errors, later, there, similar = arrays
+    next_one = last - first == 1
+    pairs = [(labels, later), (people, there)]
+    read = []
+    for array, ahead_of in pairs:
+        then = (array, last) if ahead_of is None or not next_one else (ahead_of, first)
+        read += [(array, first), then]
+    if similar is not None and next_one:
+        read.append((similar, first))
+    if errors is not None:
+        read += [(errors, first), (errors, last)]
+    return [(array.name, frame, *block) for array, frame in read if array is not None]
+
+
+def _pair_blocks(
+    pairs: list[list[np.ndarray]], moving: list[bool], corner: tuple[int, int]
+) -> list[LabelSums]:
+    """Tabulate pairs of frames in a chunk."""
+    return [
+        pair_block(*pair, moving=each, corner=corner)
+        for pair, each in zip(pairs, moving, strict=True)
+    ]
+
+
+def _added(parts: list[list[LabelSums]]) -> list[LabelSums]:
+    """Add up the tables of each pair."""
+    return [add_up(list(tables)) for tables in zip(*parts, strict=True)]
+
+
 def _joined(
-    tables: list[Any], times: np.ndarray, rules: tuple[str, float, bool, bool, int]
+    tables: Mapping[tuple[int, int], LabelSums],
+    times: np.ndarray,
+    rules: tuple[str, float, bool, bool, int],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read links and ends from the tables of all pairs of frames, those close in time first."""
     rule, share, aside, poisson, unit = rules
@@ -319,10 +382,10 @@ def _joined(
     links, ends = ([(0, 0, table)] for table in nothing)  # gives the columns their types
     left: list[set[int]] = [set() for _ in times]  # communities with a link to a later frame
     came: list[set[int]] = [set() for _ in times]  # and to an earlier one
-    for gap, frames in enumerate(tables):
+    in_order = sorted(tables.items(), key=lambda item: (item[0][1] - item[0][0], item[0]))
+    for gap, some in groupby(in_order, key=lambda item: item[0][1] - item[0][0] - 1):
         fresh = []
-        for first, table in enumerate(frames):
-            last = first + gap + 1
+        for (first, last), table in some:
             pairs, own = compare(table, poisson=poisson, unit=unit)
             if gap:
                 pairs, own = _away(pairs, own, left[first], came[last])

@@ -145,7 +145,7 @@ def settlements(
     if hold and first is not None:
         before = _before(first, population, steps).rechunk(people.chunks[1:])
     found = _find(people, least, before, hold, min_people, contiguity)
-    drawn = repeat_cells(found, steps, frames.shape[1:]).rechunk((1, *data.chunks[-2:]))
+    drawn = repeat_cells(found, steps, frames.shape[1:], data.chunks[-2:])
     labels = xr.DataArray(
         (drawn if data.ndim == 3 else drawn[0]).rechunk(data.chunks),
         coords=ordered.coords,

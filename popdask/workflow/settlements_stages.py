@@ -22,16 +22,15 @@ import xarray as xr
 
 from popdask.io.kinds import open_raster
 from popdask.store.content import table_bytes
+from popdask.store.transaction import frame_runs
 from popdask.tracking.urban_rules import UrbanisationRules
 from popdask.workflow.checks import seam_notes
 from popdask.workflow.frame_costs import CODE, LABEL, PEOPLE, CellCost
 from popdask.workflow.frame_exports import Content, Part
 from popdask.workflow.frame_stages import (
-    AT_ONCE,
     MOVEMENT,
     SURFACES,
     FramesRun,
-    batches,
     error_of,
     known_tracks,
     link_record,
@@ -302,7 +301,7 @@ def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) ->
     options: dict[str, Any] = {"rule": "overlap", "similarity": False, "memory": memory}
     options |= job.links.model_dump(include={"share", "displaced"})
     options["error"] = error_of(job, run.population)
-    for first, last in batches(stage.stale, AT_ONCE):
+    for first, last in frame_runs(stage.stale):
         frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
         found = compare_frames(frames[layer.array], frames["population"], **options)
         targets = arrays["time"].values[first : last + 1]
