@@ -104,7 +104,7 @@ def _windows(labels: np.ndarray) -> Iterator[tuple[slice, slice]]:
         yield from ((rows, columns) for columns in _filled(inside[rows].any(axis=0)))
 
 
-def _filled(marked: np.ndarray) -> list[slice]:
+def _filled(marked: Any) -> list[slice]:
     """The runs of marked places along an axis."""
     ends = np.flatnonzero(np.diff(marked, prepend=False, append=False)).tolist()
     return [slice(*run) for run in zip(ends[::2], ends[1::2], strict=True)]
@@ -302,12 +302,23 @@ def summarize(
     values = [population] if flow is None else [population, flow["u"], flow["v"]]
     times, (labels, *arrays) = frames_of(community, *values)
     grid = population if population.rio.crs is not None else community
-    area = pixel_area_km2(grid)
-    first = first_cells(labels.chunks)
     sums = sum_frames(
-        _sum_block, labels, *arrays, add=_join, finish=_outlined, area=area, first=first
+        sum_block, labels, *arrays, add=join, finish=outlined, **block_options(grid, labels)
     )
     parts, shared = dask.compute(sums, shared_people(labels, arrays[0]) if tracks is None else [])
+    communities = described(times, parts, grid)
+    if tracks is None:
+        return move(communities, predecessors([table.keys for table, _ in parts], shared))
+    return follow(communities, tracks)
+
+
+def block_options(grid: xr.DataArray, labels: da.Array) -> dict[str, Any]:
+    """What :func:`sum_block` must know of the whole grid."""
+    return {"area": pixel_area_km2(grid), "first": first_cells(labels.chunks)}
+
+
+def described(times: Iterable[Any], parts: Sequence[Any], grid: xr.DataArray) -> gpd.GeoDataFrame:
+    """Make a table of what :func:`outlined` gives of each frame, without motion."""
     frames = [
         _describe(time, table, outlines, grid_of(grid).transform)
         for time, (table, outlines) in zip(times, parts, strict=True)
@@ -316,9 +327,7 @@ def summarize(
         pd.concat(frames, ignore_index=True), geometry="geometry", crs=grid.rio.crs
     )
     communities["centroid"] = gpd.GeoSeries(communities["centroid"], crs=grid.rio.crs)
-    if tracks is None:
-        return move(communities, predecessors([table.keys for table, _ in parts], shared))
-    return follow(communities, tracks)
+    return communities
 
 
 class LostPeopleError(RuntimeError):
@@ -359,7 +368,12 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
     check_labels("community", community)
     population = check_population("population", population)
     times, (labels, people) = frames_of(community, population)
-    tables = sum_frames(_count_block, labels, people).compute()
+    tables = sum_frames(count_block, labels, people).compute()
+    return balanced(times, tables, labels.shape[1] * labels.shape[2])
+
+
+def balanced(times: np.ndarray, tables: Sequence[LabelSums], cells: int) -> pd.DataFrame:
+    """Make a table of what :func:`count_block` gives of each frame, of so many cells."""
     raster = np.array([table.reals(0)[table.keys == _RASTER].sum() for table in tables])
     inside = np.array([table.reals(0)[table.keys >= 0].sum() for table in tables])
     outside = np.array([table.reals(0)[table.keys == _OUTSIDE].sum() for table in tables])
@@ -374,7 +388,7 @@ def people_balance(community: xr.DataArray, population: xr.DataArray) -> pd.Data
             "total": total,
             "raster": raster,
             "difference": (total - raster) / scale,
-            "missing": missing / max(labels.shape[1] * labels.shape[2], 1),
+            "missing": missing / max(cells, 1),
         }
     )
 
@@ -444,7 +458,7 @@ class _Part(NamedTuple):
     outlines: list[Pieces]
 
 
-def _sum_block(
+def sum_block(
     labels: np.ndarray,
     people: np.ndarray,
     *flow: np.ndarray,
@@ -471,17 +485,18 @@ def _sum_block(
     return _Part(table, [outline_block(labels, (top, left))])
 
 
-def _join(parts: list[_Part]) -> _Part:
+def join(parts: list[_Part]) -> _Part:
+    """Add up what blocks tell."""
     tables, outlines = zip(*parts, strict=True)
     return _Part(add_up(list(tables)), [pieces for part in outlines for pieces in part])
 
 
-def _outlined(part: _Part) -> tuple[LabelSums, np.ndarray]:
+def outlined(part: _Part) -> tuple[LabelSums, np.ndarray]:
     """A frame's table, and the outlines of its communities in the order of their numbers."""
     return part.table, join_outlines(part.outlines)
 
 
-def _count_block(labels: np.ndarray, people: np.ndarray) -> LabelSums:
+def count_block(labels: np.ndarray, people: np.ndarray) -> LabelSums:
     """Tabulate the people of a block by community, and all of them; and cells without data."""
     unknown = np.isnan(people)
     lived_in = (people != 0) & ~unknown

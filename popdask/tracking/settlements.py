@@ -52,6 +52,7 @@ from popdask.tracking.lattice import aligned, repeat_cells, steps_of, sum_cells
 from popdask.tracking.urbanisation import cell_areas, share_of_cell
 from popdask.validate import check_array, check_labels
 
+TOWN_PEOPLE = 5000.0  # of a town, whatever its cells
 _SIGMAS = 4.0  # how far a count must lie from the threshold to be beyond it
 _DEATH = 0.5  # share of the people that it takes to be listed, below which one dies
 
@@ -320,7 +321,7 @@ def settlement_kinds(
     population: xr.DataArray,
     codes: xr.DataArray,
     *,
-    town_people: float = 5000,
+    town_people: float = TOWN_PEOPLE,
 ) -> pd.DataFrame:
     """Tell cities, towns and villages apart.
 
@@ -367,9 +368,12 @@ def settlement_kinds(
     times, (labels, people) = frames_of(_on(settlements, population, "population"), population)
     _, (coded, code) = frames_of(_on(settlements, codes, "codes"), codes)
     residents, clusters = dask.compute(
-        sum_frames(_people_block, labels, people), sum_frames(_codes_block, coded, code)
+        sum_frames(_people_block, labels, people), sum_frames(codes_block, coded, code)
     )
-    frames = [_kinds(*frame, town_people) for frame in zip(times, residents, clusters, strict=True)]
+    frames = [
+        kinds_of(time, people, 0, held, town_people)
+        for time, people, held in zip(times, residents, clusters, strict=True)
+    ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -395,7 +399,7 @@ def _people_block(labels: NDArray, people: NDArray) -> LabelSums:
     return tabulate(labels[inside].astype(np.int64), to_fixed(people[inside]))
 
 
-def _codes_block(labels: NDArray, codes: NDArray) -> LabelSums:
+def codes_block(labels: NDArray, codes: NDArray) -> LabelSums:
     """Cells of urban centres, and of dense and semi-dense clusters, by settlement."""
     inside = labels >= 0
     own = codes[inside]
@@ -409,16 +413,16 @@ def _codes_block(labels: NDArray, codes: NDArray) -> LabelSums:
     return tabulate(labels[inside].astype(np.int64), [c.astype(np.int64) for c in counts])
 
 
-def _kinds(
-    time: object, residents: LabelSums, clusters: LabelSums, town_people: float
+def kinds_of(
+    time: object, people: LabelSums, column: int, clusters: LabelSums, town_people: float
 ) -> pd.DataFrame:
-    """The kinds of a frame's settlements, which both tables hold in the same order."""
+    """The kinds of a frame's settlements, whose people stand in a column of the first table."""
     city, town = clusters.sums > 0
-    town |= residents.reals(0) >= town_people
+    town |= people.reals(column) >= town_people
     return pd.DataFrame(
         {
-            "time": np.full(len(residents.keys), time),
-            "settlement": residents.keys,
+            "time": np.full(len(people.keys), time),
+            "settlement": people.keys,
             "kind": np.select([city, town], ["city", "town"], "village"),
         }
     )

@@ -271,21 +271,63 @@ def _summary_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import describe
-    from popdask.tracking.settlements import settlement_kinds
 
     labels, population, codes = run.frames(stage.stale, layer.array, "population", "degurba")
-    table = describe.summarize(labels, population, tracks=no_tracks(labels))
-    table = layer.own(table.drop(columns=["velocity", "heading"]))
-    fresh = {layer.stage("summary"): table}
     if layer is PLACES:
-        balance = describe.people_balance(labels, population)
+        table, balance = _described_places(labels, population, codes)
         describe.check_balance(balance)
-        fresh[balance_name(run.job)] = with_left_out(run, balance)
-        kinds = settlement_kinds(labels, population, codes)["kind"].to_numpy()  # in the same order
+        fresh = {balance_name(run.job): with_left_out(run, balance)}
     else:
-        kinds = np.full(len(table), "urban centre", dtype=object)
-    table.insert(2, "kind", kinds)
+        table = describe.summarize(labels, population, tracks=no_tracks(labels))
+        table.insert(2, "kind", "urban centre")
+        fresh = {}
+    fresh[layer.stage("summary")] = layer.own(table.drop(columns=["velocity", "heading"]))
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
+
+
+def _described_places(
+    labels: xr.DataArray, population: xr.DataArray, codes: xr.DataArray
+) -> tuple[gpd.GeoDataFrame, pd.DataFrame]:
+    """What `summarize`, `settlement_kinds` and `people_balance` tell, in one pass."""
+    from popdask.blocks.sums import frames_of, sum_frames
+    from popdask.tracking import describe
+    from popdask.tracking.settlements import TOWN_PEOPLE, kinds_of
+
+    times, arrays = frames_of(labels, population, codes)
+    options = describe.block_options(population, arrays[0])
+    sums = sum_frames(_tell_block, *arrays, add=_add_told, finish=_finish_told, **options)
+    parts, counts, clusters = zip(*sums.compute(), strict=True)
+    table = describe.described(times, parts, population)
+    kinds = pd.concat(
+        kinds_of(time, whole, 1, held, TOWN_PEOPLE)
+        for time, (whole, _), held in zip(times, parts, clusters, strict=True)
+    )
+    table.insert(2, "kind", kinds["kind"].to_numpy())  # in the same order
+    return table, describe.balanced(times, counts, labels[0].size)
+
+
+def _tell_block(
+    labels: np.ndarray, people: np.ndarray, codes: np.ndarray, *, block_id: Any, **options: Any
+) -> tuple[Any, ...]:
+    from popdask.tracking import describe
+    from popdask.tracking.settlements import codes_block
+
+    whole = describe.sum_block(labels, people, block_id=block_id, **options)
+    return whole, describe.count_block(labels, people), codes_block(labels, codes)
+
+
+def _add_told(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    from popdask.blocks.sums import add_up
+    from popdask.tracking import describe
+
+    whole, counts, clusters = map(list, zip(*parts, strict=True))
+    return describe.join(whole), add_up(counts), add_up(clusters)
+
+
+def _finish_told(told: tuple[Any, ...]) -> tuple[Any, ...]:
+    from popdask.tracking.describe import outlined
+
+    return outlined(told[0]), *told[1:]
 
 
 def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
