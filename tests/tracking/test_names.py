@@ -59,6 +59,15 @@ def test_else_the_nearest_within_reach_and_else_kind_and_coordinates():
     assert names(settled(EAST), places[:1], within_km=2.8)[0].startswith("settlement at")
 
 
+def test_a_place_names_one_settlement():
+    """Parts of a conurbation beside the one that holds the place are not called as it is."""
+    beyond = shapely.box(512_500, 6_600_000, 513_000, 6_601_000)
+    table = settled(SQUARE, shapely.box(502_500, 6_600_000, 503_500, 6_601_000), EAST, beyond)
+    table["kind"] = ["city", "village", "town", "village"]
+    places = points(("Bergen", 501_000, 6_601_000, 9000), ("Ask", 511_300, 6_600_500, 40))
+    assert names(table, places) == ["Bergen", "village near Bergen", "Ask", "village near Ask"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_nearest_is_the_nearest_on_the_ground(seed):
     """At 64° north a degree of longitude is less than half as long as one of latitude."""
