@@ -12,8 +12,16 @@ Eurostat's manual "Applying the Degree of Urbanisation" (2021), chapter 7:
   rural or 11 mostly uninhabited.
 
 The manual is silent on ties; here the denser class takes them, but for that of suburban cells with
-dense and semi-dense clusters together, which is 21. Where nobody lives, land is counted
-instead of people. (In 2024 the online manual got other rules for level 2, which are not these.)
+dense and semi-dense clusters together, which is 21, as in flexurba 0.2 (R). Where nobody lives,
+land is counted instead of people.
+
+In July 2024 the manual online (Eurostat, Statistics Explained) got other rules for level 2, by half
+of *all* people of a unit:
+
+- 23 where half live in urban centres and dense clusters, else 21 where half live in suburban and
+  rural cells, else 22;
+- 13 where half live in urban centres, urban clusters and rural clusters, else 11 where half live in
+  very low density cells, else 12.
 
 A cell that a border cuts is shared by area, so its people are nowhere counted twice: units that
 cover the raster have all of its people. Shares are computed once and serve all frames.
@@ -77,6 +85,7 @@ def classify_units(
     units: gpd.GeoDataFrame | Path_,
     *,
     name: str | None = None,
+    rules: int = 2021,
 ) -> pd.DataFrame:
     """Classify municipalities or other units by the Degree of Urbanisation of their cells.
 
@@ -93,6 +102,8 @@ def classify_units(
         Polygons that do not overlap, or their file. Those in another CRS are reprojected.
     name : str, optional
         The column with the units' names or codes, each once: by default the index.
+    rules : {2021, 2024}, optional
+        The rules of level 2: those of the manual of 2021, or of July 2024. Level 1 is the same.
 
     Returns
     -------
@@ -114,7 +125,7 @@ def classify_units(
     InputError
         If there is no unit, none lies on the raster, a column, name or CRS is missing, a name comes
         twice, units are no polygons or overlap by more than a hundredth of a cell, the arrays do
-        not share frames and grid, or codes are not those of level 2.
+        not share frames and grid, codes are not those of level 2, or the rules are of another year.
 
     Notes
     -----
@@ -141,6 +152,8 @@ def classify_units(
     0    W       1  dispersed rural area       950.0          450.0
     1    E       1               village       470.0          450.0
     """
+    if rules not in (2021, 2024):
+        raise InputError(f"rules is {rules!r}; expected 2021 or 2024, the years of the manual")
     population = check_population("population", population)
     check_array("codes", codes, "y", "x")
     outlines = _outlines(units, name, population)
@@ -148,7 +161,7 @@ def classify_units(
         codes = from_1km(codes, population)
     times, (people, classes) = frames_of(population.rename("population"), codes.rename("codes"))
     sums = tree_reduce(_tallies(people, classes, outlines), add_up, by_frame=True).compute()
-    frames = [_table(outlines, *_dense(frame, len(outlines.names))) for frame in sums]
+    frames = [_table(outlines, *_dense(frame, len(outlines.names)), rules) for frame in sums]
     table = _since_before(pd.concat(frames, ignore_index=True), times)
     return table if "time" in population.dims else table.drop(columns="time")
 
@@ -246,13 +259,13 @@ def _dense(frame: LabelSums, units: int) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def _table(
-    outlines: Polygons, people: NDArray[np.float64], cells: NDArray[np.float64]
+    outlines: Polygons, people: NDArray[np.float64], cells: NDArray[np.float64], rules: int
 ) -> pd.DataFrame:
     """The units of one frame."""
     empty = people.sum(axis=1) == 0
     land = cells.copy()
     land[:, _WATER] = 0
-    level1, level2 = _classes(np.where(empty[:, None], land, people))
+    level1, level2 = _classes(np.where(empty[:, None], land, people), rules)
     unknown = land.sum(axis=1) == 0
     table = pd.DataFrame({"unit": outlines.names})
     for column, level in (("level1", level1), ("level2", level2)):
@@ -269,17 +282,32 @@ def _table(
     return table
 
 
-def _classes(people: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _classes(
+    people: NDArray[np.float64], rules: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Levels 1 and 2 of units, of their people by code, (unit, code)."""
     total, part = people.sum(axis=1), people.T
     rural = part[_WATER] + part[_VERY_LOW] + part[_LOW] + part[_VILLAGE]
     level1 = np.select([2 * part[_CENTRE] >= total, 2 * rural > total], [3, 1], 2)
+    urban, countryside = (_parts_2021 if rules == 2021 else _parts_2024)(part, total, rural)
+    return level1, np.select([level1 == 3, level1 == 2], [30, urban], countryside)
+
+
+def _parts_2021(part: NDArray, total: NDArray, rural: NDArray) -> tuple[NDArray, NDArray]:
+    """Level 2 of towns and of rural areas, by the largest part."""
     dense, semidense = part[_DENSE], part[_SEMIDENSE]
     urban = np.select([part[_SUBURBAN] >= dense + semidense, dense >= semidense], [21, 23], 22)
     lowest = np.maximum(part[_LOW], part[_VERY_LOW])
     countryside = np.where(part[_LOW] >= part[_VERY_LOW], 12, 11)
-    countryside = np.where(part[_VILLAGE] >= lowest, 13, countryside)
-    return level1, np.select([level1 == 3, level1 == 2], [30, urban], countryside)
+    return urban, np.where(part[_VILLAGE] >= lowest, 13, countryside)
+
+
+def _parts_2024(part: NDArray, total: NDArray, rural: NDArray) -> tuple[NDArray, NDArray]:
+    """Level 2 of towns and of rural areas, by half of all people."""
+    dense, scattered = part[_CENTRE] + part[_DENSE], part[_SUBURBAN] + rural
+    urban = np.select([2 * dense >= total, 2 * scattered >= total], [23, 21], 22)
+    settled = dense + part[_SEMIDENSE] + part[_SUBURBAN] + part[_VILLAGE]
+    return urban, np.select([2 * settled >= total, 2 * part[_VERY_LOW] >= total], [13, 11], 12)
 
 
 def _since_before(table: pd.DataFrame, times: NDArray) -> pd.DataFrame:

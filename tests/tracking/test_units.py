@@ -119,25 +119,30 @@ def test_people_by_class_are_those_of_an_overlay_and_nobody_is_lost(seed, shape,
     assert old["change"].isna().all() and old["growth"].isna().all()
 
 
-#: People in cells of 11, 12, 13, 21, 22, 23 and 30, and the unit's class at both levels.
+#: People in cells of 11, 12, 13, 21, 22, 23 and 30, and the unit's class at level 1, and at level 2
+#: by the rules of 2021 and of 2024.
 RULES = [
-    ([5, 0, 0, 0, 0, 0, 5], 3, 30),  # half of the people are enough for a city
-    ([0, 0, 0, 0, 0, 6, 4], 2, 23),
-    ([5, 0, 0, 5, 0, 0, 0], 2, 21),  # half of them are not enough for a rural area
-    ([6, 0, 0, 4, 0, 0, 0], 1, 11),
-    ([0, 0, 0, 4, 2, 3, 1], 2, 23),  # dense and semi-dense together outweigh the suburbs
-    ([0, 0, 0, 4, 3, 2, 1], 2, 22),
-    ([0, 0, 0, 5, 2, 3, 0], 2, 21),  # but not where there are as many
-    ([0, 0, 0, 0, 3, 3, 4], 2, 23),
-    ([3, 3, 4, 0, 0, 0, 0], 1, 13),
-    ([3, 4, 3, 0, 0, 0, 0], 1, 12),
-    ([2, 4, 4, 0, 0, 0, 0], 1, 13),
-    ([4, 4, 2, 0, 0, 0, 0], 1, 12),
-    ([0, 0, 6, 0, 0, 0, 4], 1, 13),  # rural, although its largest part is not
+    ([5, 0, 0, 0, 0, 0, 5], 3, 30, 30),  # half of the people are enough for a city
+    ([0, 0, 0, 0, 0, 6, 4], 2, 23, 23),
+    ([5, 0, 0, 5, 0, 0, 0], 2, 21, 21),  # half of them are not enough for a rural area
+    ([6, 0, 0, 4, 0, 0, 0], 1, 11, 11),
+    ([0, 0, 0, 4, 2, 3, 1], 2, 23, 22),  # dense and semi-dense together outweigh the suburbs
+    ([0, 0, 0, 4, 3, 2, 1], 2, 22, 22),
+    ([0, 0, 0, 5, 2, 3, 0], 2, 21, 21),  # but not where there are as many
+    ([0, 0, 0, 5, 0, 5, 0], 2, 21, 23),  # of two halves the rules of 2024 take the denser
+    ([0, 0, 0, 0, 3, 3, 4], 2, 23, 23),
+    ([3, 3, 4, 0, 0, 0, 0], 1, 13, 12),  # the largest part is not half
+    ([3, 4, 3, 0, 0, 0, 0], 1, 12, 12),
+    ([2, 4, 4, 0, 0, 0, 0], 1, 13, 12),
+    ([4, 4, 2, 0, 0, 0, 0], 1, 12, 12),
+    ([5, 0, 5, 0, 0, 0, 0], 1, 13, 13),
+    ([5, 5, 0, 0, 0, 0, 0], 1, 12, 11),
+    ([0, 0, 6, 0, 0, 0, 4], 1, 13, 13),  # rural, although its largest part is not
 ]
 
 
-def test_classes_are_those_of_the_manual():
+@pytest.mark.parametrize("rules", [2021, 2024])
+def test_classes_are_those_of_the_manual(rules):
     grid = grid_of((len(RULES), 7))
     people = np.array([row for row, *_ in RULES], "float32")
     codes = np.tile(np.array(CODES[1:], "int8"), (len(RULES), 1))
@@ -146,9 +151,12 @@ def test_classes_are_those_of_the_manual():
         for i in range(len(RULES))
     ]
     units = gpd.GeoDataFrame(geometry=rows, crs=3035)
-    found = popdask.classify_units(wrap_xr(people, grid), wrap_xr(codes, grid), units)
-    assert found["level1"].tolist() == [level for _, level, _ in RULES]
-    assert found["level2"].tolist() == [level for *_, level in RULES]
+    arrays = wrap_xr(people, grid), wrap_xr(codes, grid)
+    found = popdask.classify_units(*arrays, units, rules=rules)
+    assert found["level1"].tolist() == [level for _, level, *_ in RULES]
+    assert found["level2"].tolist() == [row[2 if rules == 2021 else 3] for row in RULES]
+    with pytest.raises(InputError, match="rules is 2020; expected 2021 or 2024"):
+        popdask.classify_units(*arrays, units, rules=2020)
     assert (found["covered"] == 1).all()
 
 
