@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 
+from popdask.blocks.sums import LabelSums, pair_keys, split_keys, tabulate, to_fixed
 from popdask.errors import InputError
 from popdask.io.extents import beyond_texts
 from popdask.io.frames import time_text
 from popdask.io.grids import goes_around, grid_of
 from popdask.store.repository import RegionStore
 
+SQUARE, LEAST = 256, 25  # cells along a square; and of one, that make a place that can be missed
 TOLERANCE = 1e-9  # of the people of a raster, as promised
 
 
@@ -60,6 +64,48 @@ def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
     told = records.get("population", {}).get("beyond", {})
     rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(told.items())]
     yield from beyond_texts(pd.DataFrame(rows, columns=["time", "raster", "beyond"]))
+
+
+def count_squares(people: np.ndarray, corner: tuple[int, int]) -> LabelSums:
+    """Tabulate a block (1, y, x) by square of the grid: cells that people live in, and people."""
+    inhabited = people > 0
+    _, rows, columns = np.nonzero(inhabited)
+    keys = pair_keys((rows + corner[0]) // SQUARE, (columns + corner[1]) // SQUARE)
+    return tabulate(keys, [np.ones(keys.size, np.int64), *to_fixed(people[inhabited])])
+
+
+def squares_table(times: Iterable[Any], sums: Iterable[LabelSums]) -> pd.DataFrame:
+    """Lay out what :func:`count_squares` gives of each frame."""
+    parts = []
+    for time, table in zip(times, sums, strict=True):
+        row, column = split_keys(table.keys)
+        cells, people = table.sums[0], table.reals(1)
+        columns = {"row": row, "column": column, "cells": cells, "people": people}
+        parts.append(pd.DataFrame({"time": np.full(len(row), time), **columns}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def coverage_notes(squares: pd.DataFrame, times: Iterable[Any], grid: GeoBox) -> Iterator[str]:
+    """Say of frames in which parts of the raster nobody lives, though many do in another frame."""
+    key = ["row", "column"]
+    fullest = squares.sort_values("cells", kind="stable").drop_duplicates(key, keep="last")
+    fullest = fullest[fullest["cells"] >= LEAST].set_index(key)
+    for time in times:
+        here = squares[squares["time"] == time].set_index(key)
+        gone = fullest[~fullest.index.isin(here.index)]
+        if here.empty or gone.empty:  # of a frame without anybody, others tell
+            continue
+        most = gone.reset_index().sort_values("people", kind="stable").iloc[-1]
+        middle = ((most[each] + 0.5) * SQUARE for each in reversed(key))
+        globe = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+        lon, lat = globe.transform(*(grid.transform * tuple(middle)))
+        when, then = (time_text(each).removesuffix("-01-01") for each in (time, most["time"]))
+        yield (
+            f"in {when} nobody lives in {len(gone)} square{'s' if len(gone) > 1 else ''} of "
+            f"{SQUARE} × {SQUARE} cells where {gone['people'].sum():,.0f} people do in other "
+            f"years, as around {abs(lat):.1f}° {'N' if lat >= 0 else 'S'}, "
+            f"{abs(lon):.1f}° {'E' if lon >= 0 else 'W'} in {then}: look at its coverage"
+        )
 
 
 def seam_notes(

@@ -1,9 +1,13 @@
 """What is said of a result before it is believed."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from odc.geo.geobox import GeoBox
 
+from popdask.blocks.sums import add_up
 from popdask.tracking.describe import doubts
+from popdask.workflow.checks import count_squares, coverage_notes, squares_table
 
 YEARS = pd.to_datetime(["2000", "2001", "2002", "2003"])
 
@@ -41,3 +45,26 @@ def test_one_frame_and_none_found():
     balance = pd.DataFrame({"time": YEARS[:1], "raster": [0.0]})
     empty = pd.DataFrame({"time": YEARS[:0], "cells": [], "track": [], "event": []})
     assert doubts(empty, empty, balance) == []
+
+
+@pytest.mark.parametrize("chunk", [600, 170])
+def test_a_frame_without_an_island_is_named(chunk):
+    """As Iceland is absent from a grid of Europe: a thousandth of the people and of the cells."""
+    people = np.random.default_rng(0).integers(0, 9, (4, 600, 600)).astype("float32")
+    people[:, :300, :300] = 0
+    people[:, 20:30, 30:40] = 50
+    people[3, :300, :300] = 0
+    people[0, 100:104, 100:104] = 7  # 16 cells that come and go are no part of a country
+    corners = [(row, column) for row in range(0, 600, chunk) for column in range(0, 600, chunk)]
+    sums = [
+        add_up(
+            [count_squares(frame[None, r : r + chunk, c : c + chunk], (r, c)) for r, c in corners]
+        )
+        for frame in people
+    ]
+    grid = GeoBox.from_bbox((0, 0, 6, 6), "EPSG:4326", resolution=0.01)
+    (sentence,) = coverage_notes(squares_table(YEARS, sums), YEARS, grid)
+    assert sentence == (
+        "in 2003 nobody lives in 1 square of 256 × 256 cells where 5,112 people do in other years, "
+        "as around 4.7° N, 1.3° E in 2000: look at its coverage"
+    )
