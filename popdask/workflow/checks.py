@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 
-from popdask.blocks.sums import LabelSums, pair_keys, split_keys, tabulate, to_fixed
 from popdask.errors import InputError
 from popdask.io.extents import beyond_texts
 from popdask.io.frames import time_text
 from popdask.io.grids import goes_around, grid_of
 from popdask.store.repository import RegionStore
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+    from popdask.blocks.sums import LabelSums
 
 SQUARE, LEAST = 256, 25  # cells along a square; and of one, that make a place that can be missed
 TOLERANCE = 1e-9  # of the people of a raster, as promised
@@ -68,6 +70,8 @@ def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
 
 def count_squares(people: np.ndarray, corner: tuple[int, int]) -> LabelSums:
     """Tabulate a block (1, y, x) by square of the grid: cells that people live in, and people."""
+    from popdask.blocks.sums import pair_keys, tabulate, to_fixed
+
     inhabited = people > 0
     _, rows, columns = np.nonzero(inhabited)
     keys = pair_keys((rows + corner[0]) // SQUARE, (columns + corner[1]) // SQUARE)
@@ -76,6 +80,8 @@ def count_squares(people: np.ndarray, corner: tuple[int, int]) -> LabelSums:
 
 def squares_table(times: Iterable[Any], sums: Iterable[LabelSums]) -> pd.DataFrame:
     """Lay out what :func:`count_squares` gives of each frame."""
+    from popdask.blocks.sums import split_keys
+
     parts = []
     for time, table in zip(times, sums, strict=True):
         row, column = split_keys(table.keys)
@@ -87,6 +93,8 @@ def squares_table(times: Iterable[Any], sums: Iterable[LabelSums]) -> pd.DataFra
 
 def coverage_notes(squares: pd.DataFrame, times: Iterable[Any], grid: GeoBox) -> Iterator[str]:
     """Say of frames in which parts of the raster nobody lives, though many do in another frame."""
+    from pyproj import Transformer
+
     key = ["row", "column"]
     fullest = squares.sort_values("cells", kind="stable").drop_duplicates(key, keep="last")
     fullest = fullest[fullest["cells"] >= LEAST].set_index(key)

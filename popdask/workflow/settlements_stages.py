@@ -24,7 +24,7 @@ from popdask.io.kinds import open_raster
 from popdask.store.content import table_bytes
 from popdask.store.transaction import frame_runs
 from popdask.tracking.urban_rules import UrbanisationRules
-from popdask.workflow.checks import seam_notes
+from popdask.workflow.checks import count_squares, coverage_notes, seam_notes, squares_table
 from popdask.workflow.frame_costs import CODE, LABEL, PEOPLE, CellCost
 from popdask.workflow.frame_exports import Content, Part
 from popdask.workflow.frame_stages import (
@@ -270,24 +270,29 @@ def _summary_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 
 def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.io.grids import grid_of
     from popdask.tracking import describe
 
     labels, population, codes = run.frames(stage.stale, layer.array, "population", "degurba")
     if layer is PLACES:
-        table, balance = _described_places(labels, population, codes)
+        table, balance, squares = _described_places(labels, population, codes)
         describe.check_balance(balance)
-        fresh = {balance_name(run.job): with_left_out(run, balance)}
+        fresh = {balance_name(run.job): with_left_out(run, balance), "squares": squares}
     else:
         table = describe.summarize(labels, population, tracks=no_tracks(labels))
         table.insert(2, "kind", "urban centre")
         fresh = {}
     fresh[layer.stage("summary")] = layer.own(table.drop(columns=["velocity", "heading"]))
     run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
+    if layer is PLACES:
+        times = [np.datetime64(time) for time in run.plan.times]
+        for text in coverage_notes(run.work.table("squares"), times, grid_of(population)):
+            reporter.note(text)
 
 
 def _described_places(
     labels: xr.DataArray, population: xr.DataArray, codes: xr.DataArray
-) -> tuple[gpd.GeoDataFrame, pd.DataFrame]:
+) -> tuple[gpd.GeoDataFrame, pd.DataFrame, pd.DataFrame]:
     """What `summarize`, `settlement_kinds` and `people_balance` tell, in one pass."""
     from popdask.blocks.sums import frames_of, sum_frames
     from popdask.tracking import describe
@@ -296,14 +301,15 @@ def _described_places(
     times, arrays = frames_of(labels, population, codes)
     options = describe.block_options(population, arrays[0])
     sums = sum_frames(_tell_block, *arrays, add=_add_told, finish=_finish_told, **options)
-    parts, counts, clusters = zip(*sums.compute(), strict=True)
+    parts, counts, clusters, squares = zip(*sums.compute(), strict=True)
     table = describe.described(times, parts, population)
     kinds = pd.concat(
         kinds_of(time, whole, 1, held, TOWN_PEOPLE)
         for time, (whole, _), held in zip(times, parts, clusters, strict=True)
     )
     table.insert(2, "kind", kinds["kind"].to_numpy())  # in the same order
-    return table, describe.balanced(times, counts, labels[0].size)
+    balance = describe.balanced(times, counts, labels[0].size)
+    return table, balance, squares_table(times, squares)
 
 
 def _tell_block(
@@ -313,15 +319,17 @@ def _tell_block(
     from popdask.tracking.settlements import codes_block
 
     whole = describe.sum_block(labels, people, block_id=block_id, **options)
-    return whole, describe.count_block(labels, people), codes_block(labels, codes)
+    row, column = (int(options["first"][axis][block_id[axis]]) for axis in (1, 2))
+    squares = count_squares(people, (row, column))
+    return whole, describe.count_block(labels, people), codes_block(labels, codes), squares
 
 
 def _add_told(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     from popdask.blocks.sums import add_up
     from popdask.tracking import describe
 
-    whole, counts, clusters = map(list, zip(*parts, strict=True))
-    return describe.join(whole), add_up(counts), add_up(clusters)
+    whole, *others = map(list, zip(*parts, strict=True))
+    return describe.join(whole), *map(add_up, others)
 
 
 def _finish_told(told: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -397,13 +405,14 @@ def _described(
     from popdask.tracking.names import name_settlements
 
     table = tables.with_tracks(described, tracks)
-    named = name_settlements(table, _places(run.job))["name"]
+    named = name_settlements(table, _places(run.job))[["name", "places"]]
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
     table = with_movement(run, table, layer.stage("movement"))
     rates = ["density", "growth", "growth_total", *MOVEMENT, "lon", "lat"]
-    columns = ["track", "name", "kind", "population", "cells", "area_km2", *rates, "geometry"]
-    table = table.assign(name=named)
-    return table[[name for name in ("time", "community", *columns) if name in table]]
+    people = ["population", "cells", "area_km2", *rates, "geometry"]
+    columns = ["time", "community", "track", "name", "kind", "places", *people]
+    table = table.assign(**named)
+    return table[[name for name in columns if name in table]]
 
 
 def _followed(layer: Layer) -> tuple[Stage, ...]:
@@ -413,6 +422,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
     return (
         Stage(
             summary,
+            version=2,
             needs=("population", "degurba", layer.table),
             wanted=_where_asked(layer, partial(_summary_record, layer)),
             cost=CellCost(read=2 * (PEOPLE + LABEL) + CODE, held=96, tasks=(4.0, 4.0)),
@@ -431,7 +441,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         movement_stage(movement, layer.array, layer.table, layer.asked),
         Stage(
             layer.stage("tracks"),
-            version=2,
+            version=3,
             needs=("population", layer.table, summary, links, movement),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),

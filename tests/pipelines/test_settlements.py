@@ -89,8 +89,8 @@ def test_a_run_leaves_places_with_name_kind_and_growth(finished):
     assert (found["degurba"].dtype, found["settlement"].dtype) == (np.int8, np.int32)
     table = finished.settlements
     assert list(table) == [
-        *("time", "settlement", "track", "name", "kind", "population", "cells", "area_km2"),
-        *("density", "growth", "growth_total", "lon", "lat", "geometry"),
+        *("time", "settlement", "track", "name", "kind", "places", "population", "cells"),
+        *("area_km2", "density", "growth", "growth_total", "lon", "lat", "geometry"),
     ]
     last = table[table["time"] == "2003"].set_index("name")
     assert last["kind"].tolist() == ["city", "town", "village"]
