@@ -53,29 +53,7 @@ def pair(value: float) -> tuple[np.int64, np.int64]:
 
 
 def to_fixed(values: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Write real values as two words of integers, whose sums are exact in any order.
-
-    Parameters
-    ----------
-    values : numpy.ndarray of float
-        Of any shape; NaN is read as 0.
-
-    Returns
-    -------
-    coarse, fine : numpy.ndarray
-        int64, the values in 2⁻²⁸ and what remains in 2⁻⁵⁶.
-
-    Raises
-    ------
-    InputError
-        Where the absolute values add up to more than 1.7e10, so that sums could overflow.
-
-    Examples
-    --------
-    >>> coarse, fine = to_fixed(np.array([0.5, 0.1], "float32"))
-    >>> float(from_fixed(coarse.sum(), fine.sum())) == 0.5 + float(np.float32(0.1))
-    True
-    """
+    """Write values (NaN as 0) as two words of integers, whose sums are exact in any order."""
     known = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
     total = np.abs(known).sum()
     if not total <= LIMIT:
@@ -95,13 +73,7 @@ def _write(values: NDArray, coarse: NDArray, fine: NDArray) -> None:
 
 
 def from_fixed(coarse: Any, fine: Any) -> Any:
-    """Turn the words of finished sums into float64, of any shape, lazy where they are.
-
-    Examples
-    --------
-    >>> from_fixed(np.array([2**27, 0]), np.array([0, 2**55]))
-    array([0.5, 0.5])
-    """
+    """Turn the words of finished sums into float64, of any shape, lazy where they are."""
     return coarse / WORD + fine / WORD**2
 
 
@@ -115,32 +87,7 @@ def tree_reduce(
     by_frame: bool = False,
     finish: Callable[[Any], Any] | None = None,
 ) -> da.Array:
-    """Add up what the blocks of an array are.
-
-    Parameters
-    ----------
-    blocks : dask.array.Array
-        Its blocks may be anything, such as the results of a function given to ``map_blocks``.
-    add : callable
-        Gives the sum of a list of blocks, or of sums. It is called in a tree.
-    by_frame : bool, optional
-        Whether each block along the first axis has a sum of its own.
-    finish : callable, optional
-        What is made of a sum in the end.
-
-    Returns
-    -------
-    dask.array.Array of object, (sums,)
-        Lazy. Arrays that are computed together share what they need.
-
-    Examples
-    --------
-    >>> blocks = da.ones((2, 6), chunks=(1, 2)).map_blocks(np.sum, dtype=object, meta=np.empty(0))
-    >>> tree_reduce(blocks, sum, finish=int).compute().tolist()
-    [12]
-    >>> tree_reduce(blocks, sum, by_frame=True, finish=int).compute().tolist()
-    [6, 6]
-    """
+    """Add up, lazily, what the blocks of an array are: of each along the first axis, or of all."""
     name = f"sum-{tokenize(blocks.name, add, by_frame, finish)}"
     keys = [(blocks.name, *block) for block in np.ndindex(*blocks.numblocks)]
     frames = blocks.numblocks[0] if by_frame else 1
@@ -174,13 +121,7 @@ def in_array(function: Callable[..., Any], *arguments: Any) -> NDArray:
 
 
 def first_cells(chunks: Iterable[Iterable[int]]) -> list[NDArray[np.int64]]:
-    """Where the chunks begin along each axis.
-
-    Examples
-    --------
-    >>> first_cells([(3, 3, 1)])
-    [array([0, 3, 6])]
-    """
+    """Where the chunks begin along each axis."""
     return [np.cumsum([0, *sizes], dtype=np.int64)[:-1] for sizes in chunks]
 
 
@@ -209,25 +150,7 @@ def split_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tabulate(keys: np.ndarray, columns: Iterable[np.ndarray]) -> LabelSums:
-    """Sum integer columns by key, in one pass over the cells.
-
-    Parameters
-    ----------
-    keys : numpy.ndarray of int64, (cells,)
-        In the order of the cells, so that equal keys lie in runs.
-    columns : iterable of numpy.ndarray of int, (cells,)
-        What is summed; a generator keeps only one of them in memory.
-
-    Returns
-    -------
-    Table
-
-    Examples
-    --------
-    >>> table = tabulate(np.array([7, 7, 2, 7]), [np.array([1, 2, 3, 4])])
-    >>> table.keys, table.sums
-    (array([2, 7]), array([[3, 7]]))
-    """
+    """Sum integer columns by key, of cells in their order, in which equal keys lie in runs."""
     starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
     runs = [np.add.reduceat(column, starts, dtype=np.int64) for column in columns]
     return _collapse(keys[starts], np.stack(runs))
@@ -256,28 +179,7 @@ def sum_frames(
     finish: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> da.Array:
-    """Call a kernel on every chunk of arrays (time, y, x), and add up what it gives by frame.
-
-    Parameters
-    ----------
-    kernel : callable
-        Takes a chunk (1, y, x) of each array and gives a :class:`LabelSums`, or what `add` adds up;
-        it may ask for Dask's ``block_id``.
-    *arrays : dask.array.Array
-        Of one shape; all take the chunks of the first along y and x.
-    add : callable, optional
-        Adds up a list of what the kernel gives. It is called in a tree, so that no task holds more
-        than a few of them.
-    finish : callable, optional
-        What is made of a frame's sum.
-    **options
-        Further arguments of the kernel.
-
-    Returns
-    -------
-    dask.array.Array of object, (time,)
-        The sum of each frame. Arrays that are computed together share what they need.
-    """
+    """Call a kernel on every chunk (1, y, x) of arrays, and add up, lazily, by frame."""
     if not len(arrays[0]):
         return da.from_array(np.empty(0, dtype=object), chunks=-1, name=False)
     blocks = _mapped(kernel, arrays, options)
@@ -295,27 +197,7 @@ def _mapped(
 
 
 def argmax_by_group(group: np.ndarray, other: np.ndarray, *weights: np.ndarray) -> np.ndarray:
-    """Mark the heaviest row of every group.
-
-    Parameters
-    ----------
-    group : numpy.ndarray of int, (n,)
-        The number that rows are grouped by, ≥ 0.
-    other : numpy.ndarray of int, (n,)
-        The number at the other end of the row; the lowest wins a tie.
-    *weights : numpy.ndarray, (n,)
-        What is compared, the most important first.
-
-    Returns
-    -------
-    numpy.ndarray
-        bool (n,), exactly one True per group.
-
-    Examples
-    --------
-    >>> argmax_by_group(np.array([0, 0, 1]), np.array([5, 4, 4]), np.array([2, 2, 1]))
-    array([False,  True,  True])
-    """
+    """Mark the heaviest row of a group; the first weight counts most, the lowest `other` last."""
     order = np.lexsort((other, *(-weight for weight in reversed(weights)), group))
     best = np.zeros(len(group), dtype=bool)
     best[order[np.flatnonzero(np.diff(group[order], prepend=-1))]] = True
@@ -323,15 +205,7 @@ def argmax_by_group(group: np.ndarray, other: np.ndarray, *weights: np.ndarray) 
 
 
 def frames_of(community: xr.DataArray, *values: xr.DataArray) -> tuple[np.ndarray, list[da.Array]]:
-    """Return the frames' times and the arrays as Dask arrays (time, y, x), checked for one grid.
-
-    A single frame (y, x) counts as a stack of one; frames without times are numbered from 0.
-
-    Raises
-    ------
-    InputError
-        Where an array has other dimensions, another size or other times than ``community``.
-    """
+    """Return the frames' times and the arrays as Dask arrays (time, y, x), checked for one grid."""
     stacks = [_stacked(array) for array in (community, *values)]
     timed = [stack for stack in stacks if "time" in stack.coords] or stacks
     times = timed[0]["time"].to_numpy()

@@ -68,13 +68,7 @@ def _set_flags(matmul_tf32: bool, cudnn_tf32: bool, benchmark: bool, determinist
 
 
 def pick_device(device: str) -> torch.device:
-    """Resolve "auto" to a GPU where there is one.
-
-    Examples
-    --------
-    >>> pick_device("cpu")
-    device(type='cpu')
-    """
+    """Resolve "auto" to a GPU where there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():

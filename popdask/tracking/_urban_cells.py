@@ -165,10 +165,7 @@ def fill_holes(owner: NDArray[np.int32], gap: int) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _find_holes(owner: NDArray[np.int32], gap: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Cells of no centre in patches of fewer than `gap` cells that one encloses, and that centre.
-
-    A patch is connected over edges and corners, and touches no side of the window.
-    """
+    """Cells in patches (queen) of fewer than `gap` that one centre encloses, and that centre."""
     rows, columns = owner.shape
     seen = np.full((rows, columns), -1, np.int32)  # the centre that was last asked about the cell
     mark = np.zeros((rows, columns), np.int32)  # the patch that the cell was last put into

@@ -328,17 +328,14 @@ def no_tracks(labels: xr.DataArray) -> pd.DataFrame:
 
 
 def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[str, Any]:
-    """The track numbers that the last finished run of the same analysis gave: they stay.
-
-    Labels of a frame that was labelled anew take the numbers of those that they share most people
-    with. A damaged table, or one of arrays that are damaged, tells none.
-    """
+    """The track numbers that the last finished run of the same analysis gave: they stay."""
     from popdask.tracking import link
 
     before, now = run.store.records(), run.work.records()
     then = before.get(labels, {})
     if tracks not in before or then.get("settings") != now[labels]["settings"]:
         return {"first_number": 0}
+    # A damaged table, or one of arrays that are damaged, tells none.
     for name, sha256 in before[tracks].get("sha256", {}).items():
         if run.store.file_problem(name, sha256):
             return {"first_number": 0}
@@ -351,6 +348,7 @@ def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[s
     old = old[["time", "community", "track"]].drop_duplicates()
     first_number = max(_highest(old), before[tracks].get("next_number", 0))
     both = set(then["frames"]) & set(run.plan.times)
+    # Labels of a frame labelled anew take the numbers of those they share most people with.
     anew = [time for time in both if then["frames"][time] != now[labels]["frames"][time]]
     known = old[old["time"].isin([np.datetime64(time) for time in both.difference(anew)])]
     if anew:
