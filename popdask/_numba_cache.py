@@ -85,8 +85,8 @@ def _own_folder() -> Path:
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        told = folder.lstat()
-        own = told.st_uid == os.getuid() and stat.S_ISDIR(told.st_mode)
-        if not own or told.st_mode & 0o077 or not os.access(folder, os.W_OK):
+        status = folder.lstat()
+        own = status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode)
+        if not own or status.st_mode & 0o077 or not os.access(folder, os.W_OK):
             return Path(tempfile.mkdtemp(prefix="popdask-numba-"))
     return folder

@@ -273,11 +273,11 @@ def run(
     kind = pipeline_of(settings)
     with stoppable(settings.name, cluster) as (reporter, workers):
         reading = content_read() if check_content else nullcontext()
-        with RunLog(settings, reporter, log, only) as told, reading:
+        with RunLog(settings, reporter, log, only) as run_log, reading:
             if only is None:
-                outcome = kind.run(settings, told, force=force, workers=workers)
+                outcome = kind.run(settings, run_log, force=force, workers=workers)
             else:
-                left = kind.run_only(settings, only, told, force=force, workers=workers)
+                left = kind.run_only(settings, only, run_log, force=force, workers=workers)
         if only is None:
             show.SHOW[settings.pipeline](outcome)
         else:
@@ -298,7 +298,7 @@ def schedule(
 
     regions = find_regions(jobs)
     with stoppable("schedule", cluster) as (reporter, workers):
-        told = run_regions(
+        attempts = run_regions(
             regions,
             reporter,
             workers=workers,
@@ -306,8 +306,8 @@ def schedule(
             folder=log,
             tell=show.show_logged_run,
         )
-    show.show_logged_runs(told, left_out=len(regions) - len(told))
-    raise typer.Exit(exit_code(told))
+    show.show_logged_runs(attempts, left_out=len(regions) - len(attempts))
+    raise typer.Exit(exit_code(attempts))
 
 
 @app.command()

@@ -46,8 +46,15 @@ def known_failure(error: Exception) -> int | None:
         return 1
     if isinstance(error, OSError):  # of the disk, or of a file where a folder is wanted
         return 1 if error.errno in OF_THE_STORE | {errno.EEXIST, errno.ENOTDIR} else None
-    told = (StoreError, LostPeopleError, KilledWorker, ClusterError, TrainingError, IcechunkError)
-    return 1 if isinstance(error, told) else None
+    expected = (
+        StoreError,
+        LostPeopleError,
+        KilledWorker,
+        ClusterError,
+        TrainingError,
+        IcechunkError,
+    )
+    return 1 if isinstance(error, expected) else None
 
 
 def exhausted(error: Exception) -> str | None:
@@ -79,8 +86,8 @@ def _sentence(error: Exception) -> str:
 
     from popdask.store.location import damaged
 
-    if told := exhausted(error):
-        return told
+    if sentence := exhausted(error):
+        return sentence
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'} cannot be read or written ({error.strerror})."
     if isinstance(error, IcechunkError):

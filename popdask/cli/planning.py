@@ -53,22 +53,26 @@ def _declared(file: ClusterFile, spec: str) -> Resources:
 
     own = file.cluster_class in (None, "local")
     where = "here" if own else f"of {spec}"
-    told = file.arguments
+    arguments = file.arguments
     memory, most = memory_at_hand(), file.workers and file.workers[1]
     workers, threads = workers_at_hand(cores_at_hand(), memory)
     if own:
         workers = most or workers
-        threads = told.get("threads_per_worker") or max(1, cores_at_hand() // workers)
-        each = parse_bytes(told["memory_limit"]) if "memory_limit" in told else memory // workers
+        threads = arguments.get("threads_per_worker") or max(1, cores_at_hand() // workers)
+        each = (
+            parse_bytes(arguments["memory_limit"])
+            if "memory_limit" in arguments
+            else memory // workers
+        )
         return Resources(workers, threads, int(each), where)
-    if not {"cores", "memory"} <= told.keys():  # not a queue of dask-jobqueue
+    if not {"cores", "memory"} <= arguments.keys():  # not a queue of dask-jobqueue
         complain(f"{spec} does not say how large a worker is: counted as one of this machine.")
         return Resources(most or 1, threads, memory // workers, where)
     from distributed.deploy.local import nprocesses_nthreads
 
-    processes = told.get("processes") or nprocesses_nthreads(told["cores"])[0]
-    each = parse_bytes(told["memory"]) // processes
-    return Resources(most or 1, max(1, told["cores"] // processes), each, where)
+    processes = arguments.get("processes") or nprocesses_nthreads(arguments["cores"])[0]
+    each = parse_bytes(arguments["memory"]) // processes
+    return Resources(most or 1, max(1, arguments["cores"] // processes), each, where)
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ def show_outcome(outcome: CommunitiesResult) -> None:
         _show_settled(outcome.settled)
     say("")
     _show_balance("communities", outcome.communities, outcome.balance)
-    told = doubts(outcome.communities, outcome.tracks, outcome.balance)
-    for sentence in (*_unusual(outcome.balance), *told):
+    warned = doubts(outcome.communities, outcome.tracks, outcome.balance)
+    for sentence in (*_unusual(outcome.balance), *warned):
         say(sentence)
     events = outcome.tracks["event"].value_counts()
     say(
@@ -148,8 +148,8 @@ def _show_settled(outcome: SettlementsResult) -> None:
     say("")
     _show_balance("settlements", table, balance)
     events = outcome.tracks["event"].value_counts()
-    told = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
-    say(f"\n{count(outcome.tracks['track'].nunique(), 'track')} of settlements: {told}")
+    events_text = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
+    say(f"\n{count(outcome.tracks['track'].nunique(), 'track')} of settlements: {events_text}")
 
 
 def _percent(value: float) -> str:
@@ -398,11 +398,11 @@ def show_trial(trial: pd.Series) -> None:
 def show_best(model: str, found: Tuning) -> None:
     """Print the best settings of a search, as they stand in a job file."""
     say(f"\n[{model}]")
-    told = asdict(found.best)
+    settings = asdict(found.best)
     for name in ("batch_size", "rate", "weight_decay", "optimizer"):
-        value = told[name]
+        value = settings[name]
         say(f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value!r}")
-    network = ", ".join(f"{name} = {_toml(value)}" for name, value in told["network"].items())
+    network = ", ".join(f"{name} = {_toml(value)}" for name, value in settings["network"].items())
     say(f"network = {{ {network} }}")
 
 

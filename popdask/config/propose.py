@@ -87,10 +87,10 @@ def propose_job(
         raise InputError(f"{folder} is no folder; expected one with rasters; correct the path")
     chosen = _frames_in(place, frames, time)
     population, notes = _looked_at(chosen, nodata)
-    told = [*_told(chosen, population), *notes, *chosen.notes]
+    notes_of_all = [*_told(chosen, population), *notes, *chosen.notes]
     name = name or re.sub(r"[^\w.-]+", "-", place.resolve().name).strip("-.") or "region"
     text = _job_text(chosen, population, name, pipeline, nodata, place, Path(beside).resolve())
-    return Proposal(name, text, tuple(told))
+    return Proposal(name, text, tuple(notes_of_all))
 
 
 def write_job(proposal: Proposal, file: str | Path | None = None) -> Path:

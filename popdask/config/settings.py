@@ -77,8 +77,8 @@ class Job(Settings):
 
     def _repr_html_(self) -> str:
         """Every setting, as a notebook shows it."""
-        told = {name: without_keys(shown(value)) for name, value, _ in settings_rows(self)}
-        return html_card(type(self).__name__, told)
+        rows = {name: without_keys(shown(value)) for name, value, _ in settings_rows(self)}
+        return html_card(type(self).__name__, rows)
 
     @property
     def naming(self) -> dict[str, str | None]:

@@ -216,11 +216,11 @@ class FrameFolder:
 
     def _manifest(self) -> dict[str, Any]:
         try:
-            told = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-            if not isinstance(told, dict):
+            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            if not isinstance(manifest, dict):
                 raise TypeError("it is no table")
             for part in ("credits", "files"):
-                if not all(isinstance(entry, dict) for entry in told[part].values()):
+                if not all(isinstance(entry, dict) for entry in manifest[part].values()):
                     raise TypeError(f"its {part} are none")
         except FileNotFoundError:
             return {"credits": {}, "files": {}}
@@ -229,13 +229,13 @@ class FrameFolder:
                 f"{self.path / MANIFEST} is not what popdask writes ({error}); move it and the "
                 "frames away, and fetch again."
             ) from error
-        return told
+        return manifest
 
     def _record(self, name: str, entry: dict[str, Any], credit: Credit) -> None:
         manifest = self._manifest()
         manifest["credits"][credit.title] = asdict(credit)
         manifest["files"][name] = entry
-        credits = {key: Credit(**told) for key, told in manifest["credits"].items()}
+        credits = {key: Credit(**fields) for key, fields in manifest["credits"].items()}
         text = credits_text(manifest["files"], credits)
         for path, content in (
             (self.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False)),

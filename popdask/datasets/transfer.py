@@ -53,10 +53,10 @@ from popdask.io.secrets import without_secrets
 def _as_note(content: bytes) -> dict[str, Any]:
     """What a note tells; nothing after a power cut, or where it is another's."""
     try:
-        told = json.loads(content)
+        note = json.loads(content)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return note if isinstance(note, dict) else {}
 
 
 class Part:
@@ -213,11 +213,11 @@ class ResumingDownloader:
         """Bring `url` to `output_file`, as pooch asks for it."""
         with _session(self._patience) as session:
             self._bring(session, url)
-        told = self._part.note.get("checksum")
-        if not hash_matches(str(self._part.path), told):
+        checksum = self._part.note.get("checksum")
+        if not hash_matches(str(self._part.path), checksum):
             self._part.discard()
             raise FetchError(
-                f"{shown(url)} is not what the server says it is: its checksum is not {told}; "
+                f"{shown(url)} is not what the server says it is: its checksum is not {checksum}; "
                 "what came was thrown away, fetch again."
             )
         self._part.hand_over(str(output_file))
@@ -322,9 +322,13 @@ class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Where an answer sends to."""
         target = super().get_redirect_target(resp)
-        told = urlsplit(target or "").scheme
-        if told and told != "https" and (told != "http" or urlsplit(resp.url).scheme == "https"):
-            raise requests.exceptions.InvalidSchema(f"sent to {told}", response=resp)
+        scheme = urlsplit(target or "").scheme
+        if (
+            scheme
+            and scheme != "https"
+            and (scheme != "http" or urlsplit(resp.url).scheme == "https")
+        ):
+            raise requests.exceptions.InvalidSchema(f"sent to {scheme}", response=resp)
         return target
 
 

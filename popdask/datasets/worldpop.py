@@ -200,9 +200,9 @@ def choose(
         and all(value in (None, getattr(product, name)) for name, value in asked.items())
     ]
     if not fitting:
-        told = ", ".join(f"{name} {value}" for name, value in asked.items() if value)
+        wanted = ", ".join(f"{name} {value}" for name, value in asked.items() if value)
         raise InputError(
-            f"WorldPop has no rasters of {told}{', UN-adjusted' if un_adjusted else ''}; it has "
+            f"WorldPop has no rasters of {wanted}{', UN-adjusted' if un_adjusted else ''}; it has "
             f"{'; '.join(str(product).removeprefix('WorldPop ') for product in PRODUCTS)}."
         )
     problems = []

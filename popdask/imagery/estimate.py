@@ -414,13 +414,15 @@ def _as_dataset(
     box = grid.geobox(range(-down.stop, -down.start), range(right.start, right.stop))
     whole = (slice(r.start - f, r.stop - f) for r, f in zip((down, right), first, strict=True))
     values = values[:, *whole]
-    told = {
+    described = {
         "presence": {"units": "1", "long_name": "probability that somebody lives in the cell"},
         "population": {"units": "people per cell", "long_name": "population"},
     }
     layers = {
         name: (("y", "x"), layer, attrs)
-        for model, layer, (name, attrs) in zip(models.values(), values, told.items(), strict=True)
+        for model, layer, (name, attrs) in zip(
+            models.values(), values, described.items(), strict=True
+        )
         if model is not None
     }
     return xr.Dataset(layers, coords=xr_coords(box, dims=("y", "x")))

@@ -262,9 +262,9 @@ def scores_by_density(
 
 def write_scores(path: Path_, scores: pd.DataFrame, by_density: pd.DataFrame | None = None) -> Path:
     """Write scores as JSON, whole or not at all; what is not defined is null."""
-    told = {"scores": _plain(scores.to_dict("index"))}
-    told |= {} if by_density is None else {"by_density": _plain(by_density.to_dict("records"))}
-    return write_text(path, json.dumps(told, indent=2, allow_nan=False) + "\n")
+    document = {"scores": _plain(scores.to_dict("index"))}
+    document |= {} if by_density is None else {"by_density": _plain(by_density.to_dict("records"))}
+    return write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def _presence(table: pd.DataFrame, threshold: float) -> tuple[pd.Series, float]:

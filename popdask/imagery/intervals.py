@@ -127,8 +127,10 @@ def interval_rasters(population: xr.DataArray, intervals: ConformalIntervals) ->
             dask="parallelized",
             output_dtypes=[np.float32],
         )
-        told = f"{end} end of the interval that holds the people of {intervals.level:.0%} of cells"
-        found[name] = ends.assign_attrs(units="people per cell", long_name=told)
+        long_name = (
+            f"{end} end of the interval that holds the people of {intervals.level:.0%} of cells"
+        )
+        found[name] = ends.assign_attrs(units="people per cell", long_name=long_name)
     return xr.Dataset(found)
 
 

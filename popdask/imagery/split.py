@@ -41,13 +41,13 @@ def set_aside(cells: xr.Dataset, share: float = 0.2, *, seed: int | None = None)
         raise InputError("the cells have no split; expected one; make it with split_cells")
     if share == 0:
         return cells
-    split, told = cells["split"].values.copy(), dict(cells["split"].attrs)
+    split, attrs = cells["split"].values.copy(), dict(cells["split"].attrs)
     learned = np.flatnonzero(split == TRAINING)
-    seed = int(told.get("seed", 0)) if seed is None else seed
-    side = max(1, int(told.get("block", 2)) // 2)
-    groups = draw_groups(cells.isel(cell=learned), told.get("kind", "random"), side, seed)
+    seed = int(attrs.get("seed", 0)) if seed is None else seed
+    side = max(1, int(attrs.get("block", 2)) // 2)
+    groups = draw_groups(cells.isel(cell=learned), attrs.get("kind", "random"), side, seed)
     split[learned[np.isin(groups, draw(groups, share * len(learned), seed))]] = SELECTION
-    return cells.assign_coords(split=("cell", split, {**told, "selection": share}))
+    return cells.assign_coords(split=("cell", split, {**attrs, "selection": share}))
 
 
 TRAINING, VALIDATION, NEITHER = 0, 1, -1

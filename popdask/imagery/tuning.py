@@ -136,11 +136,11 @@ def attempt(task: Task, config: TrainingConfig, give_up: Callable[[int, float], 
     """Train with some settings, as long as nobody gives it up and memory suffices."""
     losses: list[float] = []
 
-    def listen(told: Progress) -> None:
-        if told.batch_size < config.batch_size:
+    def listen(progress: Progress) -> None:
+        if progress.batch_size < config.batch_size:
             raise _GivenUpError(f"memory ran out with a batch of {config.batch_size}")
-        losses.append(told.validation)
-        if give_up(told.epoch, told.validation) and told.epoch < config.epochs:
+        losses.append(progress.validation)
+        if give_up(progress.epoch, progress.validation) and progress.epoch < config.epochs:
             raise _GivenUpError("behind the median of the trials before")
 
     try:

@@ -68,12 +68,12 @@ def check_population(
 
 def declared_nodata(array: xr.DataArray) -> tuple[int | float, ...]:
     """List the values that an array declares to mean no data, besides NaN."""
-    told: list[Any] = []
+    declared: list[Any] = []
     if array.encoding.get("_FillValue") is None:  # where rio says NaN, which integers do not hold
-        told.append(array.rio.nodata)
+        declared.append(array.rio.nodata)
     for place in (array.attrs, array.encoding):
-        told += [place.get(key) for key in _FILLS]
-    numbers = {value for some in told for value in _numbers(some)}
+        declared += [place.get(key) for key in _FILLS]
+    numbers = {value for some in declared for value in _numbers(some)}
     return tuple(sorted(value for value in numbers if not math.isnan(value)))
 
 

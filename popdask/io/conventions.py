@@ -86,8 +86,8 @@ def _declared(name: str) -> dict[str, str]:
 def in_cf_units(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Say by the units of CF that something is a number, and in words of what."""
     units = attributes.get("units")
-    told = {"units": "1", "comment": f"{_IN_WORDS}{units}"} if units in _COUNTS else {}
-    return {str(key): value for key, value in attributes.items()} | told
+    cf_attributes = {"units": "1", "comment": f"{_IN_WORDS}{units}"} if units in _COUNTS else {}
+    return {str(key): value for key, value in attributes.items()} | cf_attributes
 
 
 def in_own_units(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,9 +59,9 @@ def frame_time(time: Time) -> np.datetime64:
             raise TypeError("neither a date nor a year")
         return stamp.as_unit("ns").to_datetime64()
     except pd.errors.OutOfBoundsDatetime as error:
-        told = time if isinstance(time, date) else repr(time)
+        shown = time if isinstance(time, date) else repr(time)
         raise InputError(
-            f"{told} is not the time of a frame: expected one from 1678 to 2262, which nanoseconds "
+            f"{shown} is not the time of a frame: expected one from 1678 to 2262, which nanoseconds "
             "in 64 bits hold; leave such frames out, by [input] start and end"
         ) from error
     except (ValueError, TypeError) as error:

@@ -135,8 +135,8 @@ def unchanged_sources(known: Mapping[str, Any], path: str) -> bool:
     """Tell, without reading them, whether what a raster is put together from is as it was."""
     if not is_put_together(path):
         return True
-    told = known.get("sources")
-    return told is not None and all(_as_it_was(place, then) for place, then in told.items())
+    recorded = known.get("sources")
+    return recorded is not None and all(_as_it_was(place, then) for place, then in recorded.items())
 
 
 def _as_it_was(place: str, then: Mapping[str, Any]) -> bool:

@@ -262,8 +262,8 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
             f"{path} has a rotated grid ({tuple(transform)[:6]}); expected rows along y and "
             "columns along x; warp it, for example with gdalwarp"
         )
-    told = _telling(source, band).values()
-    names = [Path(parse_name(path).opened).stem, source.descriptions[band - 1] or "", *told]
+    descriptions = _telling(source, band).values()
+    names = [Path(parse_name(path).opened).stem, source.descriptions[band - 1] or "", *descriptions]
     check_is_count(path, _units(source, band), names)
     grid = GeoBox(source.shape, transform, crs)
     check_degrees(path, grid)
@@ -372,8 +372,8 @@ def _with_sources(own: dict[str, Any], path: str) -> dict[str, Any]:
             found[place] = _told_by_server(place) or _read_source(place, path)
         if is_put_together(place):
             listed += [one for one in _listed(place) if one not in listed]
-    marks = [frame_version(told) for told in (own, *found.values())]
-    sources = {without_secrets(place): told for place, told in found.items()}
+    marks = [frame_version(version) for version in (own, *found.values())]
+    sources = {without_secrets(place): version for place, version in found.items()}
     sha256 = hashlib.sha256("\n".join(marks).encode()).hexdigest()
     return {**own, "sha256": sha256, "sources": sources}
 
@@ -426,19 +426,19 @@ def _told_by_server(path: str) -> dict[str, Any] | None:
     if "://" not in path:
         return None
     system, name = file_system(path)
-    told = system.info(name)
-    size, time, etag = told.get("size"), _changed(told), told.get("ETag")
+    info = system.info(name)
+    size, time, etag = info.get("size"), _changed(info), info.get("ETag")
     if etag:
         return {"size": size, "mtime": time, "etag": etag}
     return {"size": size, "mtime": time} if size and time else None
 
 
-def _changed(told: Mapping[str, Any]) -> str | None:
+def _changed(info: Mapping[str, Any]) -> str | None:
     """The time of the last change: S3 and HTTP write it in ways of their own."""
-    if "LastModified" in told:
-        return str(told["LastModified"].astimezone(UTC).isoformat())
-    if "Last-Modified" in told:
-        return parsedate_to_datetime(told["Last-Modified"]).astimezone(UTC).isoformat()
+    if "LastModified" in info:
+        return str(info["LastModified"].astimezone(UTC).isoformat())
+    if "Last-Modified" in info:
+        return parsedate_to_datetime(info["Last-Modified"]).astimezone(UTC).isoformat()
     return None
 
 

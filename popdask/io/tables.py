@@ -329,8 +329,8 @@ def track_lines(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoD
         }
     )
     ordered = tracks.sort_values(["track", "time"], kind="stable").groupby("track")
-    told = ordered["event"].agg(lambda events: ", ".join(events[events != "continue"]))
-    table["events"] = told.reindex(table["track"]).astype("str").to_numpy()
+    event_lists = ordered["event"].agg(lambda events: ", ".join(events[events != "continue"]))
+    table["events"] = event_lists.reindex(table["track"]).astype("str").to_numpy()
     parents = [_parents(ordered.get_group(track)) for track in table["track"]]
     table["parents"] = pd.Series(parents, dtype=object)
     centres = np.asarray(places["centroid"])

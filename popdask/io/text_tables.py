@@ -131,12 +131,12 @@ def form_of(content: bytes) -> Form:
     if not given:
         raise ValueError("it is empty")
     begin, separator = _header([line for _, line in given])
-    told = [line for _, line in given[begin:]]
-    if _CONTROLS.search(told[0]):
+    head = [line for _, line in given[begin:]]
+    if _CONTROLS.search(head[0]):
         raise ValueError("it is no text")
     least = csv.field_size_limit(LARGE)  # outlines are long texts
     try:
-        rows = csv.reader(told, delimiter=separator, skipinitialspace=True)
+        rows = csv.reader(head, delimiter=separator, skipinitialspace=True)
         first = next(rows)
         names = [first[0].removeprefix("#"), *first[1:]]
         columns = tuple(name.strip() or f"Unnamed: {i}" for i, name in enumerate(names))

@@ -115,23 +115,25 @@ def planted_scores(
     """
     same_shape(community=community[0], places=places)
     frame = pd.Series(range(community.sizes["time"]), index=pd.Index(community["time"].values))
-    told = tracks[tracks["event"].isin(kinds)]
-    at = told["time"].map(frame)
+    reported = tracks[tracks["event"].isin(kinds)]
+    at = reported["time"].map(frame)
     if at.isna().any():
         raise InputError(
-            f"an event is told of {told['time'][at.isna()].iloc[0]}, which is not among the times "
+            f"an event is of {reported['time'][at.isna()].iloc[0]}, which is not among the times "
             "of the communities: give the labels of all frames"
         )
-    told = told.assign(labelled=at.astype(int), frame=at.astype(int) + (told["event"] == "vanish"))
-    told = told[(told["frame"] > 0) | (told["event"] != "appear")]
+    reported = reported.assign(
+        labelled=at.astype(int), frame=at.astype(int) + (reported["event"] == "vanish")
+    )
+    reported = reported[(reported["frame"] > 0) | (reported["event"] != "appear")]
     is_open = (events["event"] == "vanish") & (events["frame"] >= len(frame) - memory)
     planted = events[events["event"].isin(kinds) & (events["place"] >= 0) & ~is_open]
     planted = planted.reset_index(drop=True)
     touched = _touched(community, places)
-    inherited = _inherited(told, tracks.assign(labelled=tracks["time"].map(frame)), touched)
-    pairs = _pairs(told, touched, inherited, planted, tolerance)
+    inherited = _inherited(reported, tracks.assign(labelled=tracks["time"].map(frame)), touched)
+    pairs = _pairs(reported, touched, inherited, planted, tolerance)
     planted = planted.assign(found=planted.index.isin(pairs["planted"]))
-    false = told[~told.index.isin(pairs["told"])].drop(columns="labelled")
+    false = reported[~reported.index.isin(pairs["told"])].drop(columns="labelled")
     return PlantedScores(_by_kind(planted, false, kinds), planted, false, _steps(tracks, frame))
 
 
@@ -148,11 +150,11 @@ def _touched(community: xr.DataArray, places: xr.DataArray) -> pd.DataFrame:
     return touched.drop_duplicates()
 
 
-def _inherited(told: pd.DataFrame, tracks: pd.DataFrame, touched: pd.DataFrame) -> pd.DataFrame:
+def _inherited(reported: pd.DataFrame, tracks: pd.DataFrame, touched: pd.DataFrame) -> pd.DataFrame:
     """List the places that the parents of what is told touched in the frame before: told, place."""
-    if "parent" not in told:
+    if "parent" not in reported:
         return pd.DataFrame({"told": [], "place": []}, dtype=np.int64)
-    parents = told[told["event"] != "vanish"].explode("parent").dropna(subset="parent")
+    parents = reported[reported["event"] != "vanish"].explode("parent").dropna(subset="parent")
     parents = parents.assign(told=parents.index, labelled=parents["labelled"] - 1)
     parents = parents[["told", "labelled", "parent"]].astype(np.int64)
     numbers = tracks[["labelled", "community", "track"]].drop_duplicates()
@@ -161,14 +163,14 @@ def _inherited(told: pd.DataFrame, tracks: pd.DataFrame, touched: pd.DataFrame) 
 
 
 def _pairs(
-    told: pd.DataFrame,
+    reported: pd.DataFrame,
     touched: pd.DataFrame,
     inherited: pd.DataFrame,
     planted: pd.DataFrame,
     tolerance: int,
 ) -> pd.DataFrame:
     """Pair rows of the table with planted events of the same kind, place and frame."""
-    seen = told[["labelled", "community", "frame", "event"]].assign(told=told.index)
+    seen = reported[["labelled", "community", "frame", "event"]].assign(told=reported.index)
     own = seen.merge(touched, on=["labelled", "community"])[["told", "place"]]
     both = pd.concat([own, inherited]).drop_duplicates()
     seen = seen[["told", "frame", "event"]].merge(both, on="told")

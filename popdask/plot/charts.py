@@ -58,12 +58,12 @@ def loss_figure(histories: Mapping[str, Sequence[float]]) -> Figure:
         shades = (
             PEOPLE(np.linspace(0.9, 0.3, len(histories))) if len(histories) > 1 else [MAIN_COLOUR]
         )
-        told = list(histories) if len(histories) <= 6 else [*histories][:: len(histories) - 1]
+        labelled = list(histories) if len(histories) <= 6 else [*histories][:: len(histories) - 1]
         for shade, (name, losses) in zip(shades, histories.items(), strict=True):
             epochs = np.arange(1, len(losses) + 1)
             smooth = pd.Series(losses).rolling(10, min_periods=1, center=True).median()
             ax.plot(epochs, losses, color=shade, alpha=0.3, linewidth=0.8)
-            label = name if name in told else None
+            label = name if name in labelled else None
             ax.plot(epochs, smooth, color=shade, linewidth=1.6, label=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if any(loss > 0 for losses in histories.values() for loss in losses):

@@ -266,8 +266,8 @@ def relative_error_figure(
             alpha=1 if image is None else STRENGTH,
         )  # fmt: skip
         ax.set_title(title, loc="left", fontweight="bold")
-        told = f"; smoothed by {smoothing:g} cells" if smoothing else ""
-        label = f"share of the people, {WORST_SHARE:g} or more = darkest{told}"
+        smoothed = f"; smoothed by {smoothing:g} cells" if smoothing else ""
+        label = f"share of the people, {WORST_SHARE:g} or more = darkest{smoothed}"
         panels.bar_below(figure, shown, ax, label)
         panels.scale_bar(ax, grid, np.nan_to_num(true))
     return figure
@@ -324,8 +324,8 @@ def spread_figure(
         errors.bar((edges[:-1] + edges[1:]) / 2, counts, np.diff(edges), color=MAIN_COLOUR)
         heading = f"{len(known):,} cells"
         people.set_title(f"{title}: {heading}" if title else heading, loc="left", fontweight="bold")
-        told = f"errors: mean {error.mean():+.2f}, median {error.median():+.2f}"
-        errors.set_title(told, loc="left")
+        caption = f"errors: mean {error.mean():+.2f}, median {error.median():+.2f}"
+        errors.set_title(caption, loc="left")
         people.legend(frameon=False)
         for ax, label in ((people, "people per cell"), (errors, "estimate − truth, people")):
             ax.set(xlabel=label, ylabel="cells", yscale="symlog", ylim=(0, None))

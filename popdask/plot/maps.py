@@ -186,8 +186,8 @@ def map_figure(
             panels.write_names(ax, grid, places)
         one = str(raster.name).replace("_", " ")
         official = one in ("settlement", "urban centre")
-        told = f"{f'{one}s' if official else name} {year(time)}".strip()
-        ax.set_title(title or told, loc="left", fontweight="bold")
+        heading = f"{f'{one}s' if official else name} {year(time)}".strip()
+        ax.set_title(title or heading, loc="left", fontweight="bold")
         panels.key(figure, [ax], name, norm, panels.class_count([at]), tracks is not None)
         if official and tracks is None:
             ax.set_xlabel(f"one colour per {one}")
@@ -373,8 +373,8 @@ def flow_figure(
             x, y = (col + 0.5) * side[0], (row + 0.5) * side[1]
             y, v = (grid.size[1] - y, -v) if grid.upright else (y, v)
             norm = _draw_arrows(ax, x, y, u, v, length=float(min(side)))
-            told = "speed, cells per frame (mean of the people around)"
-            panels.bar_below(figure, ScalarMappable(norm, SPEED), ax, told, PLAIN, extend="both")
+            caption = "speed, cells per frame (mean of the people around)"
+            panels.bar_below(figure, ScalarMappable(norm, SPEED), ax, caption, PLAIN, extend="both")
         else:
             ax.set_xlabel("nothing moves")
     return figure

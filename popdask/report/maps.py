@@ -53,11 +53,11 @@ class Overview:
 
     def without_codes(self) -> Overview:
         """Give what is told of the frames, without the frames."""
-        told = {
+        described = {
             name: [{**frame, "codes": ""} for frame in frames]
             for name, frames in self.frames.items()
         }
-        return replace(self, frames=told)
+        return replace(self, frames=described)
 
 
 def pyramid(
@@ -132,8 +132,8 @@ def _coded_labels(labels: np.ndarray) -> dict[str, Any]:
     codes = np.maximum(labels.astype(np.int64), -1) + 1
     dtype = np.min_scalar_type(int(codes.max(initial=0)))
     content = codes.astype(dtype.newbyteorder("<")).tobytes()
-    told = {"codes": pack(content), "dtype": dtype.name, "labels": int(codes.max(initial=0))}
-    return told | {
+    coded = {"codes": pack(content), "dtype": dtype.name, "labels": int(codes.max(initial=0))}
+    return coded | {
         "cells": int((codes > 0).sum()),
         "shown": f"{len(np.unique(codes[codes > 0])):,}",
     }
@@ -150,8 +150,8 @@ def _coded_amounts(values: np.ndarray) -> dict[str, Any]:
     some = values > 0
     codes[some] = FIRST + np.round(STEPS * steps[some]).astype(np.uint8)
     most = np.nanmax(values, initial=0)
-    told = {"codes": pack(codes.tobytes()), "dtype": "uint8", "low": low, "high": high}
-    return told | {
+    coded = {"codes": pack(codes.tobytes()), "dtype": "uint8", "low": low, "high": high}
+    return coded | {
         "cells": int(some.sum()),
         "shown": f"{most:,.4g}" if most < 1000 else f"{most:,.0f}",
     }

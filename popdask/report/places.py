@@ -224,15 +224,15 @@ def _numbers(
     """What a mayor asks first; of communities only their number where settlements lead."""
     first, last = balance.iloc[0], balance.iloc[-1]
     now = year(balance["time"].to_numpy()[-1])
-    told = {f"people in {now}": f"{last['raster']:,.0f}"}
+    numbers = {f"people in {now}": f"{last['raster']:,.0f}"}
     if len(balance) > 1 and first["raster"]:
         since = year(balance["time"].to_numpy()[0])
-        told[f"people since {since}"] = f"{100 * (last['raster'] / first['raster'] - 1):+.1f} %"
+        numbers[f"people since {since}"] = f"{100 * (last['raster'] / first['raster'] - 1):+.1f} %"
     if "settlement" in found:
-        told |= _settlement_numbers(region, branch, last, now)
+        numbers |= _settlement_numbers(region, branch, last, now)
     if "community" in found:
-        told |= _community_numbers(region, branch, last, now, alone="settlement" not in found)
-    return [{"what": what, "value": value} for what, value in told.items()]
+        numbers |= _community_numbers(region, branch, last, now, alone="settlement" not in found)
+    return [{"what": what, "value": value} for what, value in numbers.items()]
 
 
 def _settlement_numbers(
@@ -242,11 +242,11 @@ def _settlement_numbers(
     there = described[described["time"] == last["time"]]
     kinds, events = there["kind"].value_counts(), region.table("settlement_tracks", branch)["event"]
     share = there["population"].sum() / last["raster"] if last["raster"] else 0.0
-    told = {"of the people live in settlements": f"{100 * share:.1f} %"}
+    numbers = {"of the people live in settlements": f"{100 * share:.1f} %"}
     for one, many in (("city", "cities"), ("town", "towns"), ("village", "villages")):
         if count := kinds.get(one, 0):
-            told[f"{one if count == 1 else many} in {now}"] = f"{count:,}"
-    return told | {"times settlements merged": f"{(events == 'merge').sum():,}"}
+            numbers[f"{one if count == 1 else many} in {now}"] = f"{count:,}"
+    return numbers | {"times settlements merged": f"{(events == 'merge').sum():,}"}
 
 
 def _community_numbers(

@@ -405,11 +405,13 @@ def _draw_lanes(
     }
     drawn = plot.segment("x0", "lane", "x1", "lane", source=Source(data),
                          line_width="width", line_color="colour")  # fmt: skip
-    told = [
+    tooltips = [
         ("", "@time{%F}, @called"),
         ("people", "@people{0,0}"),
     ]
-    plot.add_tools(HoverTool(renderers=[drawn], tooltips=told, formatters={"@time": "datetime"}))
+    plot.add_tools(
+        HoverTool(renderers=[drawn], tooltips=tooltips, formatters={"@time": "datetime"})
+    )
 
 
 def _draw_joints(

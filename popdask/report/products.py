@@ -148,16 +148,16 @@ def _estimate_numbers(
 ) -> list[dict[str, str]]:
     last = found["population"].isel(time=-1).values
     cells = int(np.isfinite(last).sum())
-    told = {
+    numbers = {
         f"people estimated, {span[-1]}": f"{np.nansum(last, dtype=np.float64):,.0f}",
         "cells": f"{cells:,}",
         "of them inhabited": f"{(last > 0).sum() / max(cells, 1):.1%}",
     }
     if scores is not None and len(scores):
         first = scores.iloc[0]
-        told[f"R² on {first['where']} cells"] = f"{first['r2']:.2f}"
-        told["error of their total"] = f"{first['relative_error']:+.1%}"
-    return [{"what": what, "value": value} for what, value in told.items()]
+        numbers[f"R² on {first['where']} cells"] = f"{first['r2']:.2f}"
+        numbers["error of their total"] = f"{first['relative_error']:+.1%}"
+    return [{"what": what, "value": value} for what, value in numbers.items()]
 
 
 def _score_table(scores: pd.DataFrame | None) -> dict[str, Any] | None:

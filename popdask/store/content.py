@@ -364,10 +364,10 @@ def store_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> st
     """Compute what is lazy of a dataset and store it, in one Dask graph."""
     lazy = {str(key): array for key, array in dataset.variables.items() if _is_lazy(array)}
     root = zarr.open_group(session.fork().store, path=name, mode="r+")
-    (told,) = dask.compute([_stored(array.data, root[key]) for key, array in lazy.items()])
-    forks = {id(fork): fork for blocks in told for fork, _ in blocks.flat}
+    (receipts,) = dask.compute([_stored(array.data, root[key]) for key, array in lazy.items()])
+    forks = {id(fork): fork for blocks in receipts for fork, _ in blocks.flat}
     session.merge(*forks.values())
-    sums = dict(zip(lazy, ([sha for _, sha in blocks.flat] for blocks in told), strict=True))
+    sums = dict(zip(lazy, ([sha for _, sha in blocks.flat] for blocks in receipts), strict=True))
     stored = zarr.open_group(session.store, path=name, mode="r")
     return _joined(
         (key, sums[key] if key in sums else _chunk_sums(array)) for key, array in _arrays(stored)
@@ -439,6 +439,6 @@ def _store_chunk(chunk: np.ndarray, *, target: Any, block_id: tuple[int, ...]) -
     corner = [i * step for i, step in zip(block_id, target.chunks, strict=True)]
     ends = zip(corner, chunk.shape, strict=True)
     target[tuple(slice(first, first + size) for first, size in ends)] = chunk
-    told = np.empty((1,) * chunk.ndim, object)
-    told[(0,) * chunk.ndim] = (target.store.session, _sum(chunk))
-    return told
+    receipt = np.empty((1,) * chunk.ndim, object)
+    receipt[(0,) * chunk.ndim] = (target.store.session, _sum(chunk))
+    return receipt

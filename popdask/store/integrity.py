@@ -120,7 +120,11 @@ def recorded_frames(records: Mapping[str, Any]) -> dict[tuple[str, str], str]:
 
 def results_of(records: Mapping[str, Any], key: str) -> dict[str, str]:
     """Checksums of files (``"sha256"``) or groups (``"groups"``) as they were computed."""
-    return {name: told for record in records.values() for name, told in record.get(key, {}).items()}
+    return {
+        name: checksum
+        for record in records.values()
+        for name, checksum in record.get(key, {}).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def other_problems(
 
 def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[str, int]]) -> bool:
     """Tell whether Icechunk's files are damaged, so that commits on top of them may fail."""
-    if any(_ANEW in told for told in _lost_manifests(_walk(repository), files())):
+    if any(_ANEW in problem for problem in _lost_manifests(_walk(repository), files())):
         return True
     try:
         repository.chunk_storage_stats()
@@ -184,11 +188,13 @@ def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[s
 
 def history_gap(repository: icechunk.Repository) -> str | None:
     """Say that the history has a gap, and what helps; None if it has none."""
-    return next((told for told in _lost_snapshots(_walk(repository)) if told.endswith(_GAP)), None)
+    return next(
+        (problem for problem in _lost_snapshots(_walk(repository)) if problem.endswith(_GAP)), None
+    )
 
 
 def _lost_snapshots(walk: _Walk) -> Iterator[str]:
-    parents = {told.get("parent_id") for told in walk.snapshots.values()}
+    parents = {info.get("parent_id") for info in walk.snapshots.values()}
     for snapshot, reason in walk.lost.items():
         heads = [name for name, head in walk.heads.items() if head == snapshot]
         whose = f"the run {heads[0]}" if heads else "the history"
@@ -234,7 +240,9 @@ def _earlier_problems(repository: icechunk.Repository) -> Iterator[str]:
         try:
             session = repository.readonly_session(tag=tag)
             results = _results(session)
-            fresh = {key: told for key, told in results.items() if known.get(key) != told}
+            fresh = {
+                key: checksum for key, checksum in results.items() if known.get(key) != checksum
+            }
             known |= fresh
             problems = [*_differing(session, fresh), *run_problems(repository, snapshot)]
         except READ_ERRORS as error:
@@ -252,7 +260,7 @@ def _results(session: icechunk.Session) -> dict[Key, str]:
     frames = recorded_frames(records)
     found = {("frame", time, name): checksum for (time, name), checksum in frames.items()}
     for kind in ("sha256", "groups"):
-        found |= {(kind, "", name): told for name, told in results_of(records, kind).items()}
+        found |= {(kind, "", name): digest for name, digest in results_of(records, kind).items()}
     return found
 
 
@@ -260,7 +268,9 @@ def _differing(session: icechunk.Session, wanted: Mapping[Key, str]) -> Iterator
     """Say which of some results cannot be read as they were computed."""
     root = zarr.open_group(session.store, mode="r")
     positions = {time: i for i, time in enumerate(iso_times(open_arrays(session)))}
-    frames = {(time, name): told for (kind, time, name), told in wanted.items() if kind == "frame"}
+    frames = {
+        (time, name): checksum for (kind, time, name), checksum in wanted.items() if kind == "frame"
+    }
     reads = {
         (time, name): partial(_read_checksum, array, positions[time])
         for name, array in root.arrays()
@@ -268,14 +278,14 @@ def _differing(session: icechunk.Session, wanted: Mapping[Key, str]) -> Iterator
         if (time, name) in frames
     }
     found = _read_frames(reads)
-    for (time, name), told in frames.items():
+    for (time, name), checksum in frames.items():
         now = found.get((time, name), "is not there")
-        if now != told:
+        if now != checksum:
             yield f"{name} of {time[:10]} {now if ' ' in now else 'is not what was computed'}"
-    for (kind, _, name), told in wanted.items():
+    for (kind, _, name), checksum in wanted.items():
         if kind != "frame":
             check = file_problem if kind == "sha256" else group_problem
-            if problem := check(session.store, name, told):
+            if problem := check(session.store, name, checksum):
                 yield f"{'the file' if kind == 'sha256' else 'the group'} {name} {problem}"
 
 

@@ -271,8 +271,8 @@ class _Lock:
         # A note differs from all others, so that one that was written is known again although the
         # answer was lost and the request repeated.
         self._beats += 1
-        told = asdict(self._owner) | {"machine": _machine(), "run": self._token}
-        note = json.dumps(told | {"beat": self._beats}).encode()
+        note_fields = asdict(self._owner) | {"machine": _machine(), "run": self._token}
+        note = json.dumps(note_fields | {"beat": self._beats}).encode()
         try:
             answer = paths.client().put_object(**self._place, Body=note, **condition)
         except paths.failures() as error:
@@ -323,11 +323,11 @@ def _find(place: dict[str, str]) -> _Held | None:
         if _code(error) in _REFUSED:
             return None
         raise
-    told: dict[str, Any] = json.loads(note)
-    owner = Owner(**{name: told[name] for name in Owner.__dataclass_fields__})
+    held: dict[str, Any] = json.loads(note)
+    owner = Owner(**{name: held[name] for name in Owner.__dataclass_fields__})
     now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     silence = (now - answer["LastModified"]).total_seconds()
-    return _Held(owner, told["machine"], told["run"], note, answer["ETag"], silence)
+    return _Held(owner, held["machine"], held["run"], note, answer["ETag"], silence)
 
 
 def _code(error: Exception) -> str:

@@ -71,10 +71,10 @@ def without_orphans(records: Records, stages: Sequence[str]) -> dict[str, Any]:
     """Drop the records of results that belong to none of some stages."""
     gone = orphans(records, stages)
     kept: dict[str, Any] = {name: record for name, record in records.items() if name not in gone}
-    told = {k: v for name in gone for k, v in records[name].items() if k in _OF_THE_JOB}
+    of_the_job = {k: v for name in gone for k, v in records[name].items() if k in _OF_THE_JOB}
     first = next((name for name in stages if name in kept), None)
-    if told and first and not any("job" in record for record in kept.values()):
-        kept[first] = {**kept[first], **told}
+    if of_the_job and first and not any("job" in record for record in kept.values()):
+        kept[first] = {**kept[first], **of_the_job}
     return kept
 
 
@@ -91,11 +91,11 @@ def named_in(records: Iterable[Mapping[str, Any]], key: str) -> set[str]:
 
 def outside(records: Records) -> dict[str, Any]:
     """Reduce records to the files outside the store that they tell of: the next run needs those."""
-    told = {
+    files_by_stage = {
         name: {key: record[key] for key in _OUTSIDE if key in record}
         for name, record in records.items()
     }
-    return {name: files for name, files in told.items() if files}
+    return {name: files for name, files in files_by_stage.items() if files}
 
 
 TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
@@ -115,8 +115,8 @@ def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[s
     for name in list(root.array_keys()):
         del root[name]
     # xarray drops what the group says of itself, and says anew which variables are coordinates.
-    told = {"coordinates", *filter(is_grid_attribute, root.attrs)}
-    said = {key: value for key, value in root.attrs.items() if key not in told}
+    replaced = {"coordinates", *filter(is_grid_attribute, root.attrs)}
+    said = {key: value for key, value in root.attrs.items() if key not in replaced}
     coordinates = xr.Dataset(coords=with_axes(grid).coords, attrs=said | grid_attributes(grid))
     coordinates.to_zarr(session.store, mode="a", consolidated=False, encoding=_ENCODING)
     write_records(session.store, records)
@@ -231,8 +231,10 @@ def finished_stages(repository: icechunk.Repository) -> list[Finished]:
     commits = itertools.takewhile(
         lambda commit: commit.id != published, _ancestry(repository, WORK)
     )
-    told = [commit.metadata["finished"] for commit in commits if "finished" in commit.metadata]
-    return [Finished(**finished) for finished in reversed(told)]
+    finished_commits = [
+        commit.metadata["finished"] for commit in commits if "finished" in commit.metadata
+    ]
+    return [Finished(**finished) for finished in reversed(finished_commits)]
 
 
 def finished_runs(repository: icechunk.Repository) -> list[Run]:
@@ -289,8 +291,8 @@ def _first(error: Exception) -> str:
 
 def run_of(commit: icechunk.SnapshotInfo) -> Run | None:
     """Tell which run a commit has finished; None if it is another commit."""
-    told = commit.metadata.get("run")
-    return told and Run(**told | {"stages": tuple(Finished(**stage) for stage in told["stages"])})
+    run = commit.metadata.get("run")
+    return run and Run(**run | {"stages": tuple(Finished(**stage) for stage in run["stages"])})
 
 
 def utc_now() -> str:

@@ -159,8 +159,8 @@ def _make_entry(repository: icechunk.Repository, target: _Kept, before: str) -> 
     record = json.loads(read_file(session.store, RUN_FILE)) | asdict(entry)
     content = json.dumps(record, indent=1).encode()
     write_files(session.store, {RUN_FILE: content})
-    told = {"run": asdict(entry), "sha256": file_checksum(content)}
-    return entry, records.commit(repository, session, entry.note, told)
+    metadata = {"run": asdict(entry), "sha256": file_checksum(content)}
+    return entry, records.commit(repository, session, entry.note, metadata)
 
 
 def _kept(repository: icechunk.Repository) -> list[_Kept]:
@@ -210,13 +210,13 @@ def overview(region: RegionStore) -> dict[str, str]:
 def _arrays(found: xr.Dataset) -> dict[str, str]:
     from popdask.io.grids import describe_grid, grid_of
 
-    told = {"arrays": ", ".join(map(str, found.data_vars))}
+    summary = {"arrays": ", ".join(map(str, found.data_vars))}
     if found.sizes.get("time"):
         days = found["time"].values.astype("datetime64[D]")
-        told["frames"] = f"{len(days)}, {days[0]} to {days[-1]}"
+        summary["frames"] = f"{len(days)}, {days[0]} to {days[-1]}"
     if {"y", "x"} <= set(found.dims):
-        told["grid"] = describe_grid(grid_of(found[next(iter(found.data_vars))]))
-    return told
+        summary["grid"] = describe_grid(grid_of(found[next(iter(found.data_vars))]))
+    return summary
 
 
 def _stems(names: list[str], suffix: str) -> str:

@@ -72,16 +72,16 @@ def store_frames(
     session: icechunk.Session, arrays: xr.Dataset, frames: Sequence[int]
 ) -> list[dict[str, str]]:
     """Compute some frames of arrays and store them, in one Dask graph."""
-    parts, told = [], []
+    parts, keys = [], []
     for first, last in frame_runs(frames):
         root = zarr.open_group(session.fork().store, mode="r+")
         for names in _alike(arrays, root):
             sources, targets = [arrays[name].data for name in names], [root[n] for n in names]
             parts.append(_stored(sources, targets, first, last))
-            told.append((names, first))
+            keys.append((names, first))
     stores: dict[int, Any] = {}
     checksums: dict[int, dict[str, str]] = {frame: {} for frame in sorted(frames)}
-    for (names, first), blocks in zip(told, _computed(parts), strict=True):
+    for (names, first), blocks in zip(keys, _computed(parts), strict=True):
         for frame, chunks in enumerate(blocks, first):
             stores |= {id(store): store for store, _ in chunks.flat}
             sums = zip(*(parts for _, parts in chunks.flat), strict=True)
@@ -157,9 +157,9 @@ def _store_chunks(
         rows, columns = slice(row, row + chunk.shape[1]), slice(column, column + chunk.shape[2])
         target[frame, rows, columns] = chunk[0]
         sums.append(block_checksum(chunk[0], (row, column), target.shape[2]))
-    told = np.empty((1, 1, 1), object)
-    told[0, 0, 0] = (targets[0].store, sums)  # one object for all that a process stores
-    return told
+    receipt = np.empty((1, 1, 1), object)
+    receipt[0, 0, 0] = (targets[0].store, sums)  # one object for all that a process stores
+    return receipt
 
 
 def _attributes(array: xr.DataArray) -> dict[str, Any]:
@@ -450,8 +450,8 @@ class Transaction:
         started = stages[0].started if stages else now
         run = Run(tag, started, now, tuple(stages), record.get("versions", {}))
         session = self._repository.writable_session(WORK)
-        told = asdict(run) | dict(record) | {"coordinates": self._coordinates}
-        content = json.dumps(told, indent=1, default=str).encode()
+        document = asdict(run) | dict(record) | {"coordinates": self._coordinates}
+        content = json.dumps(document, indent=1, default=str).encode()
         write_files(session.store, {RUN_FILE: content})
         self._describe(session, run, record)
         sha256 = file_checksum(content)

@@ -268,9 +268,9 @@ def _spectrum(tile: NDArray) -> Spectrum:
     return scipy.fft.rfft2(levels.astype(np.float32), s=(TILE, TILE)).astype(np.complex128)
 
 
-def _peak(told: tuple[Spectrum | None, NDArray], shape: Sequence[int]) -> tuple[float, ...]:
+def _peak(transform: tuple[Spectrum | None, NDArray], shape: Sequence[int]) -> tuple[float, ...]:
     """Find the shift (dy, dx), the correlation there, at rest, noise, that between cells; votes."""
-    spectrum, votes = told
+    spectrum, votes = transform
     if spectrum is None:
         return np.nan, np.nan, 0.0, 0.0, 0.0, 0.0, *votes
     down, right = scipy.fft.fftfreq(TILE)[:, None], scipy.fft.rfftfreq(TILE)

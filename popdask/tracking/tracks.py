@@ -153,8 +153,8 @@ def tracks(
     history = _History(rules, memory, frames, _all_edges(links, frames, memory), ends)
     origins = history.origins()
     history = replace(history, frames=_numbered(frames, origins, numbered, first_number))
-    told = history.events(origins) or [departures(NOBODY, [], *_NOTHING, rules)]
-    table = pd.concat(told, ignore_index=True)
+    events_by_frame = history.events(origins) or [departures(NOBODY, [], *_NOTHING, rules)]
+    table = pd.concat(events_by_frame, ignore_index=True)
     table = table.astype({"time": communities["time"].dtype})
     return table.sort_values(["time", "community"], kind="stable", ignore_index=True)
 
@@ -313,16 +313,16 @@ class _History:
         }
         between = [self._pieces(j, sides) for j in range(last + 2)]
         goes_on = self._goes_on(origins)
-        told = []
+        events = []
         for j, frame in enumerate(self.frames):
             parents = self._parents(j, origins[j])
             cells = sides["target"][j]
-            told += arrivals(frame, parents, origins[j], cells, between[j], self.rules)
+            events += arrivals(frame, parents, origins[j], cells, between[j], self.rules)
             if j + self.memory < last:  # nobody can come back
                 ended = ~goes_on[j] & ~between[j + 1].absorbed
                 cells = sides["source"][j]
-                told.append(departures(frame, parents, ended, cells, self.rules))
-        return told
+                events.append(departures(frame, parents, ended, cells, self.rules))
+        return events
 
     def _pieces(self, j: int, sides: Mapping[str, Sequence[Cells]]) -> Pieces:
         """Find the pieces between a frame and the one before."""
@@ -394,14 +394,16 @@ def verify_tracks(
 def _steps(table: pd.DataFrame, times: Iterable[Any] | None) -> pd.DataFrame:
     """List every presence of a track: the one before it, the frames between, and the gap told."""
     key = ["time", "community", "track"]
-    told = table.assign(gap=table.get("gap", 0)).groupby(key)["gap"].max().reset_index()
-    told = told.sort_values(["track", "time"], kind="stable", ignore_index=True)
-    frames = pd.Index(told["time"] if times is None else list(times)).union(told["time"])
-    told["frame"] = frames.unique().sort_values().get_indexer(told["time"])
-    before = told.groupby("track")[["frame", "community", "time"]].shift()
-    told["from"], told["since"] = before["community"], before["time"]
-    told["absent"] = (told["frame"] - before["frame"] - 1).clip(lower=0).fillna(0).astype(np.int64)
-    return told
+    steps = table.assign(gap=table.get("gap", 0)).groupby(key)["gap"].max().reset_index()
+    steps = steps.sort_values(["track", "time"], kind="stable", ignore_index=True)
+    frames = pd.Index(steps["time"] if times is None else list(times)).union(steps["time"])
+    steps["frame"] = frames.unique().sort_values().get_indexer(steps["time"])
+    before = steps.groupby("track")[["frame", "community", "time"]].shift()
+    steps["from"], steps["since"] = before["community"], before["time"]
+    steps["absent"] = (
+        (steps["frame"] - before["frame"] - 1).clip(lower=0).fillna(0).astype(np.int64)
+    )
+    return steps
 
 
 def _unlinked(steps: pd.DataFrame, links: pd.DataFrame) -> bool:

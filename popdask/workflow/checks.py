@@ -63,8 +63,8 @@ def check_labels(
 
 def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
     """Say of each frame how many people lay beyond the grid that it was brought onto."""
-    told = records.get("population", {}).get("beyond", {})
-    rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(told.items())]
+    beyond = records.get("population", {}).get("beyond", {})
+    rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(beyond.items())]
     yield from beyond_texts(pd.DataFrame(rows, columns=["time", "raster", "beyond"]))
 
 

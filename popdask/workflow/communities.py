@@ -50,14 +50,14 @@ class CommunitiesResult(ReprMixin):
 
     def summary(self) -> dict[str, str]:
         """What was computed and found, in a few words."""
-        told = describe_result(
+        summary_of = describe_result(
             "communities", self.communities, self.plan, self.tracks, self.balance, self.store
         )
         if self.settled is None:
-            return told
-        results = told.pop("results")
+            return summary_of
+        results = summary_of.pop("results")
         found = settlements.found(self.store)
-        return {**told, "settlements": found, "results": results}
+        return {**summary_of, "settlements": found, "results": results}
 
 
 class CommunitiesPipeline(FramesPipeline):
@@ -125,8 +125,8 @@ class CommunitiesPipeline(FramesPipeline):
         """Say in a few words what the last finished run has found."""
         tracks = store.table("tracks", columns=["track"])["track"].nunique()
         communities = len(store.table("communities", columns=["time"]))
-        told = f"{communities:,} communities in {tracks:,} tracks"
-        return f"{told}; {settlements.found(store)}" if _has_settlements(store) else told
+        text = f"{communities:,} communities in {tracks:,} tracks"
+        return f"{text}; {settlements.found(store)}" if _has_settlements(store) else text
 
     def check(self, store: RegionStore) -> Iterator[str]:
         """Count everyone again, in communities and settlements; check tracks by links."""

@@ -214,9 +214,9 @@ def _reconstruction(last: xr.Dataset, encoder: FittedEncoder) -> Figure:
     y, x = (slice(int(at) * square, (int(at) + 1) * square) for at in place)
     features = encoding.stack_features(last["population"], last[["u", "v"]])
     codes = encoding.reconstruct(features, encoder, mask=last["classes"] >= 0, device="cpu")
-    told, true = codes.isel(channel=0, y=y, x=x), last["population"].isel(y=y, x=x)
-    told = told.clip(min=0).fillna(0).where(true.notnull())  # noqa: PD004
-    return comparisons.reconstruction_figure(true, told)
+    rebuilt, true = codes.isel(channel=0, y=y, x=x), last["population"].isel(y=y, x=x)
+    rebuilt = rebuilt.clip(min=0).fillna(0).where(true.notnull())  # noqa: PD004
+    return comparisons.reconstruction_figure(true, rebuilt)
 
 
 def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[np.int16]:

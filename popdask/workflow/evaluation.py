@@ -97,19 +97,19 @@ def predictions(cells: xr.Dataset, estimators: Mapping[str, Estimator]) -> dict[
     (found,) = dask.compute(tasks)
     grid = cells_grid(cells)
     places = zip(cells["north"].values, cells["east"].values, strict=True)
-    told = pd.DataFrame(
+    cells_table = pd.DataFrame(
         {"cell": [grid.code(*place) for place in places], "truth": cells["people"].values}
     )
-    return {name: _table(told, parts) for name, parts in found.items()}
+    return {name: _table(cells_table, parts) for name, parts in found.items()}
 
 
 def _predict(estimator: Estimator, images: np.ndarray) -> tuple[np.ndarray, ...]:
     return estimator.predict(images)
 
 
-def _table(told: pd.DataFrame, parts: list[Any]) -> pd.DataFrame:
+def _table(cells_table: pd.DataFrame, parts: list[Any]) -> pd.DataFrame:
     presence, people, *count = (np.concatenate(column) for column in zip(*parts, strict=True))
-    table = told.assign(prediction=people.astype(np.float64))
+    table = cells_table.assign(prediction=people.astype(np.float64))
     if count:
         table = table.assign(count=count[0].astype(np.float64))
     return table if np.isnan(presence).any() else table.assign(presence=presence.astype(np.float64))
@@ -195,32 +195,33 @@ class _Judges:
 def judge(run: PopulationRun, reporter: Reporter) -> Judged:
     """Let models and baselines estimate all cells of known people that a run has."""
     judges = _judges(run)
-    told: dict[str, dict[str, pd.DataFrame]] = {}
+    judged: dict[str, dict[str, pd.DataFrame]] = {}
     if judges[0].cells is not None:
-        told["validation"] = _of_validation(run, judges, reporter)
+        judged["validation"] = _of_validation(run, judges, reporter)
     for time, paths in run.sources.truth.items():
         if time in run.sources.mosaics:
-            told[iso(time)[:10]] = _of_mosaic(run, judges[0], time, paths, reporter)
-    return told
+            judged[iso(time)[:10]] = _of_mosaic(run, judges[0], time, paths, reporter)
+    return judged
 
 
-def score(told: Judged, threshold: float, block: int) -> dict[str, pd.DataFrame]:
+def score(judged: Judged, threshold: float, block: int) -> dict[str, pd.DataFrame]:
     """Put predictions and their scores into tables."""
     scores = {
-        where: evaluate(tables, threshold=threshold, block=block) for where, tables in told.items()
+        where: evaluate(tables, threshold=threshold, block=block)
+        for where, tables in judged.items()
     }
-    alone = {where: regressor_scores(each, threshold=threshold) for where, each in told.items()}
-    by_density = {where: scores_by_density(tables) for where, tables in told.items()}
+    alone = {where: regressor_scores(each, threshold=threshold) for where, each in judged.items()}
+    by_density = {where: scores_by_density(tables) for where, tables in judged.items()}
     rows = [
         table.assign(where=where, model=name)
-        for where, tables in told.items()
+        for where, tables in judged.items()
         for name, table in tables.items()
     ]
     return {
         "scores": _stacked(scores),
         "scores_by_density": _stacked(by_density),
         "regressor": _stacked(alone),
-        "worst": _stacked({where: worst_cells(tables) for where, tables in told.items()}),
+        "worst": _stacked({where: worst_cells(tables) for where, tables in judged.items()}),
         "predictions": pd.concat(rows, ignore_index=True),
     }
 
@@ -308,11 +309,11 @@ def _tell_leakage(reporter: Reporter, cells: xr.Dataset, where: str, judges: _Ju
     for model in (judges.presence, judges.count):
         if model is None:
             continue
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", LeakageWarning)
             size = float(cells.attrs["cell_size"])
             check_leakage(model, cells["north"].values, cells["east"].values, cell_size=size)
-        for warning in told:
+        for warning in caught:
             reporter.note(f"  {where}, {model.kind}: {warning.message}")
 
 

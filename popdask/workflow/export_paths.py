@@ -90,8 +90,8 @@ def file_sum(path: Path) -> dict[str, Any]:
 
 def _identity(path: Path) -> tuple[int, int]:
     """What tells a file from others, by whatever name and link it is reached."""
-    told = path.stat()
-    return told.st_dev, told.st_ino
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 class _Folder:
@@ -170,8 +170,8 @@ class _Prefix:
         """Objects of popdask's tell their checksum; those of a group do, too."""
         with self._told():
             part = next(self._names(f"{name}/"), None)
-            told = self._told_by_object(name if part is None else f"{name}/{part}")
-        return bool(told.get(_CHECKSUM))
+            metadata = self._told_by_object(name if part is None else f"{name}/{part}")
+        return bool(metadata.get(_CHECKSUM))
 
     def sum(self, name: str) -> dict[str, Any]:
         if name.endswith(NOTES):
@@ -213,10 +213,10 @@ class _Prefix:
     def _put_file(self, path: Path, name: str) -> None:
         """Put an object, unless it is there; notes on a raster that is replaced go with it."""
         with path.open("rb") as file:
-            told = _sum(file)
-        if self._told_by_object(name) != told:
+            checksum = _sum(file)
+        if self._told_by_object(name) != checksum:
             system, place = object_store.file_system(self.whole_name(name))
-            system.put_file(str(path), place, Metadata={_CHECKSUM: told["sha256"]})
+            system.put_file(str(path), place, Metadata={_CHECKSUM: checksum["sha256"]})
             if path.suffix == ".tif":
                 self._delete(f"{name}{NOTES}")
 
@@ -273,8 +273,8 @@ def _sum(file: Any) -> dict[str, Any]:
 
 
 def _sum_of_parts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    lines = "".join(f"{name} {told['sha256']}\n" for name, told in sorted(parts.items()))
-    size = sum(told["size"] for told in parts.values())
+    lines = "".join(f"{name} {written['sha256']}\n" for name, written in sorted(parts.items()))
+    size = sum(written["size"] for written in parts.values())
     return {"size": size, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
 
 
@@ -335,10 +335,10 @@ class Claims:
 
     def check_unchanged(self, name: str) -> None:
         """Refuse to replace a file of our own that somebody has changed."""
-        told = self._written.get(name)
-        if not told or name in self._again or self._place.missing([name]):
+        checksum = self._written.get(name)
+        if not checksum or name in self._again or self._place.missing([name]):
             return
-        if self._place.sum(name) != told:
+        if self._place.sum(name) != checksum:
             raise InputError(
                 f"the exported file {self._place.whole_name(name)} was changed since it was "
                 "written, and would be written anew: move it away, or replace it with "
@@ -351,10 +351,10 @@ class Claims:
             return True
         if name.endswith(NOTES):
             return bool(self._place.missing([name.removesuffix(NOTES)]))
-        told = self._written.get(name)
-        if told and not self._place.is_one_of(name, self._inputs):
+        checksum = self._written.get(name)
+        if checksum and not self._place.is_one_of(name, self._inputs):
             try:
-                if self._place.sum(name) == told:
+                if self._place.sum(name) == checksum:
                     return True
             except object_store.failures():
                 pass  # what cannot be read is not known to be ours
@@ -391,8 +391,8 @@ def check_exports(job: Job, names: Collection[str], inputs: Collection[str], rec
 
 def paths_of(files: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Name the files that fingerprints tell of, and what they are put together from."""
-    paths = {told["path"] for told in files.values() if told.get("path")}
-    return paths.union(*(told.get("sources", ()) for told in files.values()))
+    paths = {version["path"] for version in files.values() if version.get("path")}
+    return paths.union(*(version.get("sources", ()) for version in files.values()))
 
 
 def written_files(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -403,9 +403,9 @@ def written_files(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def within(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
     """The files that lie in a folder; earlier versions recorded whole paths."""
-    inside = {folder / path: told for path, told in files.items()}
+    inside = {folder / path: entry for path, entry in files.items()}
     return {
-        path.relative_to(folder).as_posix(): told
-        for path, told in inside.items()
+        path.relative_to(folder).as_posix(): entry
+        for path, entry in inside.items()
         if path.is_relative_to(folder)
     }

@@ -123,7 +123,11 @@ class Exports:
     @property
     def sha256(self) -> dict[Path, str]:
         """Checksums of the files on record so far."""
-        return {self.folder / path: told["sha256"] for path, told in self._files.items() if told}
+        return {
+            self.folder / path: written["sha256"]
+            for path, written in self._files.items()
+            if written
+        }
 
     def commit(self) -> None:
         """Put the files in their place, take away those of a run before, and commit the stage."""
@@ -147,8 +151,8 @@ class Exports:
 
     def _put_down(self, path: Path, fresh: bool) -> None:
         """Note a file; one that was not written now keeps what was noted when it was."""
-        told = None if fresh else self._before.get(self._name(path))
-        self._files[self._name(path)] = told or file_sum(path)
+        written = None if fresh else self._before.get(self._name(path))
+        self._files[self._name(path)] = written or file_sum(path)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -193,8 +197,8 @@ def changed_exports(records: Records, job: Job) -> Iterator[tuple[str, str]]:
     place = export_place(job)
     missing = place.missing(exported(records))
     for stage, record in records.items():
-        for name, told in sorted(written_files(record).items()):
-            problem = "is not there" if name in missing else _problem(place, name, told)
+        for name, written in sorted(written_files(record).items()):
+            problem = "is not there" if name in missing else _problem(place, name, written)
             if problem:
                 yield (
                     stage,
@@ -220,15 +224,15 @@ def _rasters(record: Mapping[str, Any]) -> dict[str, str]:
     return dict(record.get("rasters", record.get("frames", {})))
 
 
-def _problem(place: ExportPlace, name: str, told: Mapping[str, Any]) -> str | None:
+def _problem(place: ExportPlace, name: str, written: Mapping[str, Any]) -> str | None:
     try:
-        found = place.sum(name) if told else {}
+        found = place.sum(name) if written else {}
     except object_store.failures() as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
-    if found == told:
+    if found == written:
         return None
-    if found["size"] != told["size"]:
-        return f"was changed: it has {found['size']:,} bytes, {told['size']:,} were written"
+    if found["size"] != written["size"]:
+        return f"was changed: it has {found['size']:,} bytes, {written['size']:,} were written"
     return "was changed: its SHA-256 is another"
 
 

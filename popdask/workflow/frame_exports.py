@@ -226,8 +226,10 @@ def export_stage(parts: Parts, needs: tuple[str, ...], words: str, illustrate: I
         if not formats:
             return None
         drawn = ["population", *(stage for part in parts(job) for stage in part.stages)]
-        told = [job.name, "cog" in formats]
-        frames = {t: of(told, *(basis.frames(stage)[t] for stage in drawn)) for t in basis.times}
+        settings = [job.name, "cog" in formats]
+        frames = {
+            t: of(settings, *(basis.frames(stage)[t] for stage in drawn)) for t in basis.times
+        }
         rows = [basis.frames(part.tracks) for part in parts(job)]
         last = of(frames, sorted(formats), rows)  # and what tells of all frames
         return {"frames": {**frames, basis.times[-1]: last}, "rasters": frames}

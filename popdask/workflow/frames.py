@@ -83,8 +83,8 @@ def displacements(
     times = [str(time.astype("datetime64[s]")) for time in frame_paths(job)]
     versions = {time: rasters.frame_version(files[time]) for time in times}
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
-    told = records.get("population", {}).get("displacement", [])
-    known = {row["key"]: [row[name] for name in COLUMNS] for row in told}
+    recorded = records.get("population", {}).get("displacement", [])
+    known = {row["key"]: [row[name] for name in COLUMNS] for row in recorded}
     if any(key not in known for key in keys) and prod(shape_of(job)) <= most_cells:
         known |= _measured(job, tuple(keys), frozenset(known))
     rows = [
@@ -169,11 +169,11 @@ def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     from popdask.tracking.registration import displacement_warnings
 
     in_part = (table[["dy", "dx"]].round() == 0).all(axis=1)  # which no whole cells mend
-    told = displacement_warnings(table[in_part])
+    parts_of_cells = displacement_warnings(table[in_part])
     if job.input.register is None:
         whole = displacement_warnings(table[~in_part])
-        return [*(f'{each} ([input] register = "shift")' for each in whole), *told]
-    return told + [
+        return [*(f'{each} ([input] register = "shift")' for each in whole), *parts_of_cells]
+    return parts_of_cells + [
         f"{time[:10].removesuffix('-01-01')} is moved by {_words(shift)}, to where most frames lie"
         for time, shift in shifts(job, table).items()
     ]

@@ -95,7 +95,7 @@ def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[
 
 
 def run_record(
-    job: Job, files: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, int], **told: Any
+    job: Job, files: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, int], **further: Any
 ) -> dict[str, Any]:
     """Put down what a run was made from and with."""
     return {
@@ -106,7 +106,7 @@ def run_record(
         "credits": credits_of({"inputs": files}),
         "versions": versions(),
         "machine": _machine(),
-        **told,
+        **further,
     }
 
 
@@ -202,8 +202,8 @@ def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
     then = {} if _reading.get() else known.get(path, {})
     if then.get("listing") == listing:
         return dict(then)
-    told = [(name, file_sum(part)) for name, part in parts.items()]
-    sha256 = hashlib.sha256(repr(told).encode()).hexdigest()
+    sums = [(name, file_sum(part)) for name, part in parts.items()]
+    sha256 = hashlib.sha256(repr(sums).encode()).hexdigest()
     size = sum(size for size, _ in sizes.values())
     return {"path": path, "size": size, "mtime": None, "sha256": sha256, "listing": listing}
 
@@ -347,12 +347,12 @@ def _fetched(path: Path) -> list[str]:
     manifest = path.with_name(MANIFEST)
     if not manifest.exists():
         return []
-    told = json.loads(manifest.read_text(encoding="utf-8"))
-    files = told.get("files") if isinstance(told, dict) else None
+    manifest_content = json.loads(manifest.read_text(encoding="utf-8"))
+    files = manifest_content.get("files") if isinstance(manifest_content, dict) else None
     entry = files.get(path.name) if isinstance(files, dict) else None
     if not isinstance(entry, dict) or "credit" not in entry:
         return []  # a file of that name which is somebody else's
-    return [str(Credit(**told["credits"][entry["credit"]]))]
+    return [str(Credit(**manifest_content["credits"][entry["credit"]]))]
 
 
 def _tagged(path: Path) -> list[str]:

@@ -180,8 +180,8 @@ def operations(network: Mapping[str, Any], pixels: int) -> tuple[int, int]:
         image = torch.empty(1, module.config["bands"], pixels, pixels)
     held = [0]
 
-    def note(_: nn.Module, given: tuple[Any, ...], told: Any) -> None:
-        tensors = [one for one in (*given, told) if isinstance(one, torch.Tensor)]
+    def note(_: nn.Module, given: tuple[Any, ...], outputs: Any) -> None:
+        tensors = [one for one in (*given, outputs) if isinstance(one, torch.Tensor)]
         held.append(sum(one.nbytes for one in tensors))
 
     for layer in module.modules():

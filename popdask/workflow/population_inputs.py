@@ -361,10 +361,10 @@ class PopulationRun:
         """Put down what the finished run was made from and with."""
         job = self.job
         seeds = {"cells": job.cells.seed, "presence": job.presence.seed, "count": job.count.seed}
-        told: dict[str, Any] = {"exports": exported(self.work.records())}
+        further: dict[str, Any] = {"exports": exported(self.work.records())}
         if "evaluation" in self.plan.stages:
-            told["scores"] = self.work.table("scores").to_dict("records")
-        return run_record(job, self.files, seeds, **told)
+            further["scores"] = self.work.table("scores").to_dict("records")
+        return run_record(job, self.files, seeds, **further)
 
     @property
     def has_folds(self) -> bool:

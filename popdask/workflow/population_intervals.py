@@ -34,13 +34,13 @@ Judged = Mapping[str, Mapping[str, pd.DataFrame]]
 
 
 def add_intervals(
-    run: PopulationRun, told: Judged, reporter: Reporter
+    run: PopulationRun, scored: Judged, reporter: Reporter
 ) -> tuple[Judged, dict[str, pd.DataFrame]]:
     """Give the estimates of judged cells intervals, and tables of what was learned and measured."""
     settings = run.job.intervals
     if settings is None:
-        return told, {}
-    own = told["validation"]["popdask"]
+        return scored, {}
+    own = scored["validation"]["popdask"]
     learned, held = _learned(own, settings)
     tables = {"cells": (learned.table(), _coverage(held))}
     squares = sums_by_square(_placed(own, run.grid), settings.square)
@@ -57,7 +57,7 @@ def add_intervals(
         )
     judged = {
         where: {**models, "popdask": _with_ends(models["popdask"], learned)}
-        for where, models in told.items()
+        for where, models in scored.items()
     }
     judged["validation"]["popdask"] = held
     parts: list[list[pd.DataFrame]] = [

@@ -139,7 +139,7 @@ def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -
         frames,
         tables,
         description=f"People per cell of {job.name}, estimated from aerial images.",
-        sha256={folder / name: told["sha256"] for name, told in written.items() if told},
+        sha256={folder / name: entry["sha256"] for name, entry in written.items() if entry},
     )
 
 
@@ -213,8 +213,8 @@ def scores(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figur
     except KeyError:
         return
     by_density = region.table("scores_by_density", branch)
-    for where, told in scored.groupby("where", sort=False):
-        of_where = told.drop(columns="where").set_index("model")
+    for where, rows in scored.groupby("where", sort=False):
+        of_where = rows.drop(columns="where").set_index("model")
         yield f"scores_{where}", charts.scores_figure(of_where)
         yield f"confusion_{where}", charts.confusion_figure(of_where)
         density = by_density[by_density["where"] == where].drop(columns="where")

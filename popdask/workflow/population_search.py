@@ -158,8 +158,8 @@ def _of_jobs(
                     "that their scores can be told apart."
                 )
             sets[name] = estimates
-            told = RegionStore(job.output.store).run_record()["settings"]
-            rules[name] = told["estimate"]["threshold"], told["cells"]["block"]
+            settings = RegionStore(job.output.store).run_record()["settings"]
+            rules[name] = settings["estimate"]["threshold"], settings["cells"]["block"]
     return sets, rules
 
 

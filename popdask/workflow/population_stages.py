@@ -52,7 +52,7 @@ _WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "
 
 
 def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GapWarning)
         cells, dropped, outside = population_inputs.labelled_cells(run.job, run.sources)
         population_inputs.sides_of(run.job, cells)
@@ -61,7 +61,7 @@ def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
         f"  {cells.sizes['cell']:,} labelled cells, {inhabited:,} of them inhabited; "
         f"{dropped:,} left out for want of pixels, {outside:,} counts beyond the mosaic"
     )
-    for sentence in dict.fromkeys(str(warning.message) for warning in told):
+    for sentence in dict.fromkeys(str(warning.message) for warning in caught):
         reporter.note(f"  {sentence}")
     record = {**stage.record, "dropped": dropped, "outside": outside}
     run.work.write_group(stage.name, "cells", _for_store(cells), record)
@@ -268,10 +268,10 @@ def _checkpoint(job: PopulationJob, name: str) -> Path:
     return folder / name
 
 
-def _tell(reporter: Reporter, name: str, told: Mapping[str, Any]) -> None:
+def _tell(reporter: Reporter, name: str, progress: Mapping[str, Any]) -> None:
     reporter.note(
-        f"  {name}: epoch {told['epoch']} of at most {told['epochs']}, loss "
-        f"{told['training']:.4g}, validation {told['validation']:.4g}"
+        f"  {name}: epoch {progress['epoch']} of at most {progress['epochs']}, loss "
+        f"{progress['training']:.4g}, validation {progress['validation']:.4g}"
     )
 
 

@@ -76,20 +76,20 @@ def run_regions(
     # Whatever error a region ends in is in its attempt, and with its traceback in the log. Only
     # what is not an `Exception`, such as the end by a signal, ends the whole.
     reporter = reporter or Reporter()
-    told = []
+    attempts = []
     with SharedWorkers(workers) as shared:
         for region in regions:
             if retry and _ended_well(region, folder):
                 continue
             attempt = _attempt(region, reporter, shared, folder)
             tell(attempt)
-            told.append(attempt)
-    return told
+            attempts.append(attempt)
+    return attempts
 
 
-def exit_code(told: Sequence[LoggedRun]) -> int:
+def exit_code(attempts: Sequence[LoggedRun]) -> int:
     """Sum up attempts: 1 if one failed, else 2 if an input is wrong, else 75 if one was busy."""
-    outcomes = {attempt.outcome for attempt in told}
+    outcomes = {attempt.outcome for attempt in attempts}
     codes = {End.FAILED: 1, End.WRONG: 2, End.BUSY: 75}
     return next((code for outcome, code in codes.items() if outcome in outcomes), 0)
 

@@ -272,14 +272,14 @@ class RunLog(Reporter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        told = self._finish() if error is None else self._fail(error)
+        fields = self._finish() if error is None else self._fail(error)
         self._write(
             "end",
             outcome=self.outcome,
             seconds=self.seconds,
             stages=self._stages,
             bytes=self._bytes,
-            **told,
+            **fields,
         )
 
     @property
@@ -344,9 +344,9 @@ class RunLog(Reporter):
             self.outcome, self.error = End.STOPPED, "stopped by a signal"
         return {"error": self.error}
 
-    def _write(self, event: str, **told: Any) -> None:
+    def _write(self, event: str, **fields: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"event": event, "time": now, "region": self._job.name, **told}
+        line = {"event": event, "time": now, "region": self._job.name, **fields}
         if self._writable:
             try:
                 self._place.append(self.name, json.dumps(line, ensure_ascii=False, default=str))

@@ -53,8 +53,8 @@ def on_worker(
     try:
         client = get_client()
     except ValueError:  # no client: plain Dask
-        told = {} if tell is None else {"progress": lambda message: tell(asdict(message))}
-        return partial(function, *arguments, **options, **told)
+        progress = {} if tell is None else {"progress": lambda message: tell(asdict(message))}
+        return partial(function, *arguments, **options, **progress)
     messages = Messages(f"popdask-{uuid.uuid4().hex}")
     if tell is not None:
         client.subscribe_topic(messages.topic, lambda event: tell(event[1]))
@@ -345,11 +345,11 @@ def owner_record(job: Job) -> dict[str, str]:
 
 def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
     """Refuse a store that holds another job's region."""
-    told = _owner_in(records)
-    if not told:  # a run by force that was stopped has forgotten it: readers know
-        told = _owner_in(RegionStore(job.output.store).records())
+    owner_record = _owner_in(records)
+    if not owner_record:  # a run by force that was stopped has forgotten it: readers know
+        owner_record = _owner_in(RegionStore(job.output.store).records())
     for what, mine in (("region", job.name), ("pipeline", job.pipeline)):
-        owner = told.get("job" if what == "region" else "pipeline", mine)
+        owner = owner_record.get("job" if what == "region" else "pipeline", mine)
         if owner != mine:
             raise InputError(
                 f"[output] store {job.output.store} holds the {what} {owner!r}, not {mine!r}: give "
@@ -369,8 +369,8 @@ def _owner_in(records: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _is_called_otherwise(job: Job, store: RegionStore) -> bool:
     """Tell whether finished results have another title or institution than the job gives them."""
-    told = store.run_record().get("settings", {})
-    return any(told.get(name, now) != now for name, now in job.naming.items())
+    settings = store.run_record().get("settings", {})
+    return any(settings.get(name, now) != now for name, now in job.naming.items())
 
 
 def own_store(job: Job) -> RegionStore:
@@ -398,12 +398,12 @@ def _compute(
     reporter, stages = reporter or Reporter(), {stage.name: stage for stage in pipeline.stages}
     for planned in todo:
         if not planned.done:
-            stage, told = stages[planned.name], dict(planned.record)
+            stage, record = stages[planned.name], dict(planned.record)
             if stage.reads_files:
-                told |= {**owner_record(job), "files": dict(files)}
-            told["work"] = str(planned) if planned.total > 1 else ""
+                record |= {**owner_record(job), "files": dict(files)}
+            record["work"] = str(planned) if planned.total > 1 else ""
             with reporter.stage(planned.name, str(planned)):
-                stage.compute(running, replace(planned, record=told), reporter)
+                stage.compute(running, replace(planned, record=record), reporter)
 
 
 def _publish(running: Running) -> None:

@@ -216,8 +216,8 @@ def _export_record(basis: Basis, of: Fingerprint) -> Record | None:
     job = basis.job
     if not job.output.export:
         return None
-    told = [basis.frames("groups")[WHOLE], job.name, job.output.export]
-    return {"frames": {WHOLE: of(told)}}
+    settings = [basis.frames("groups")[WHOLE], job.name, job.output.export]
+    return {"frames": {WHOLE: of(settings)}}
 
 
 STAGES = (

@@ -63,8 +63,8 @@ class SettlementsRun(FramesRun):
         """Put down what the finished run was made from and with."""
         balance, exports = self.balance_rows(), exported(self.records())
         moved = self.records()["population"].get("moved", {})
-        told = {"balance": balance, "moved": moved, "exports": exports}
-        return run_record(self.job, self.files, {}, **told)
+        further = {"balance": balance, "moved": moved, "exports": exports}
+        return run_record(self.job, self.files, {}, **further)
 
 
 def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterator[Picture]:
@@ -144,8 +144,8 @@ def found(store: RegionStore) -> str:
     last = table[table["time"] == table["time"].max()]["kind"].value_counts()
     kinds = (("city", "cities"), ("town", "towns"), ("village", "villages"))
     counts = [(last.get(one, 0), one, many) for one, many in kinds]
-    told = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts)
-    return f"{told} in the last frame, {table['track'].nunique():,} tracks"
+    text = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts)
+    return f"{text} in the last frame, {table['track'].nunique():,} tracks"
 
 
 def result(plan: Plan, store: RegionStore) -> SettlementsResult:

@@ -332,10 +332,10 @@ def _add_told(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return describe.join(whole), *map(add_up, others)
 
 
-def _finish_told(told: tuple[Any, ...]) -> tuple[Any, ...]:
+def _finish_told(sums: tuple[Any, ...]) -> tuple[Any, ...]:
     from popdask.tracking.describe import outlined
 
-    return outlined(told[0]), *told[1:]
+    return outlined(sums[0]), *sums[1:]
 
 
 def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
