@@ -43,7 +43,7 @@ YEARS = range(2002, 2020)
 
 
 def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
-    """Tell what is found of years that are displaced or missing."""
+    """Return what is found of years that are displaced or missing."""
     for shift in SHIFTS[:1] if quick else SHIFTS:
         yield in_child(displaced, shift, quick)
     yield in_child(towns)

@@ -101,8 +101,8 @@ def predictions(
 
 
 def _row(part: str, scores: pd.DataFrame, spent: float) -> Row:
-    """Tell the scores of a seed, or their means."""
-    told = {name: _told(scores.loc[name]) for name in scores.index}
+    """Return the scores of a seed, or their means."""
+    told = {name: _score_text(scores.loc[name]) for name in scores.index}
     peers = "; ".join(f"{name} {told[name]}" for name in ("mean per cell", "regression"))
     cells = f"{scores.cells.iloc[0]:.0f} cells not seen"
     return Row(
@@ -115,5 +115,5 @@ def _row(part: str, scores: pd.DataFrame, spent: float) -> Row:
     )
 
 
-def _told(scores: pd.Series) -> str:
+def _score_text(scores: pd.Series) -> str:
     return f"{scores.matthews:.3f} {scores.r2:.3f} {scores.relative_error:+.1%}"

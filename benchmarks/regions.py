@@ -81,7 +81,7 @@ def run(folder: str, count: int, warm: int) -> tuple[float, list[Held]]:
     held: list[Held] = []
     done: list[str] = []
 
-    def tell(attempt: Attempt) -> None:
+    def on_attempt(attempt: Attempt) -> None:
         assert attempt.good, attempt.error
         done.append(attempt.region)
         if len(done) >= warm:
@@ -89,7 +89,7 @@ def run(folder: str, count: int, warm: int) -> tuple[float, list[Held]]:
 
     start = time.perf_counter()
     with dask.config.set(scheduler="sync"):
-        run_regions(find_regions([jobs]), tell=tell)
+        run_regions(find_regions([jobs]), on_attempt=on_attempt)
     return time.perf_counter() - start, held
 
 

@@ -166,7 +166,7 @@ def _with_files(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def read_spec(spec: str) -> ClusterFile:
-    """Give the settings of what ``--cluster`` may be."""
+    """Return the settings of what ``--cluster`` may be."""
     if spec == "local":
         return ClusterFile.model_validate({})
     if re.search(ADDRESS, spec):

@@ -59,7 +59,7 @@ def cores_at_hand(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def memory_at_hand(environ: Mapping[str, str] = os.environ) -> int:
-    """Give the memory that this process may use, in bytes."""
+    """Return the memory that this process may use, in bytes."""
     whole = int(environ.get("SLURM_MEM_PER_NODE", "0") or 0)
     each = int(environ.get("SLURM_MEM_PER_CPU", "0") or 0)
     given = whole or each * int(environ.get("SLURM_CPUS_ON_NODE", "1"))

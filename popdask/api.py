@@ -71,7 +71,7 @@ def run_job(
     *,
     cluster: str | Path | None = None,
     force: bool = False,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Communities | Population | Scenes | Settlements:
     """Run a job, or as much of it as is not done yet.
 
@@ -85,7 +85,7 @@ def run_job(
         the work or, where there is none, the threads of this process.
     force : bool, optional
         Compute what is finished again, models too.
-    tell : callable, optional
+    log : callable, optional
         Is called with a line, for example ``print``: when a stage begins and when it ends, and
         while the workers of a cluster are waited for.
 
@@ -133,8 +133,8 @@ def run_job(
     (False, True, [9000.0, 9500.0])
     """
     settings, conductor = _conducted(job)
-    workers = nullcontext if cluster is None else partial(_workers, cluster, tell)
-    reporter = None if tell is None else _Lines(tell)
+    workers = nullcontext if cluster is None else partial(_workers, cluster, log)
+    reporter = None if log is None else _Lines(log)
     outcome: Communities | Population | Scenes | Settlements = conductor.run(
         settings, reporter, force=force, workers=workers
     )
@@ -150,30 +150,30 @@ def _conducted(job: Job | str | Path) -> tuple[Job, Any]:
 
 
 @contextmanager
-def _workers(cluster: str | Path, tell: Callable[[str], None] | None) -> Iterator[Client]:
+def _workers(cluster: str | Path, log: Callable[[str], None] | None) -> Iterator[Client]:
     """Connect to a cluster as long as there is something to compute."""
     from popdask.cluster import connect
 
-    with connect(cluster, tell=tell) as client:
-        if tell is not None:
-            tell(f"dashboard at {client.dashboard_link}")
+    with connect(cluster, log=log) as client:
+        if log is not None:
+            log(f"dashboard at {client.dashboard_link}")
         yield client
 
 
 class _Lines(Reporter):
     """Tells of each stage with a line at its begin and one at its end."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
 
     @contextmanager
     def stage(self, name: str, work: str) -> Iterator[None]:
         """Surround one stage."""
         start = time.perf_counter()
-        self._tell(f"· {name:<12} {work}")
+        self._log(f"· {name:<12} {work}")
         yield
-        self._tell(f"✓ {name:<12} {work:<18} {time.perf_counter() - start:7.1f} s")
+        self._log(f"✓ {name:<12} {work:<18} {time.perf_counter() - start:7.1f} s")
 
     def note(self, text: str) -> None:
-        """Tell one thing."""
-        self._tell(text)
+        """Print one line."""
+        self._log(text)

@@ -122,7 +122,7 @@ class ClusterHandle:
 
 @contextmanager
 def connect(
-    spec: str | Path = "local", *, tell: Callable[[str], None] | None = None
+    spec: str | Path = "local", *, log: Callable[[str], None] | None = None
 ) -> Iterator[Client]:
     """Connect to the cluster that a job runs on.
 
@@ -132,7 +132,7 @@ def connect(
         ``"local"`` for worker processes on this machine, as many as its cores and memory allow,
         with one thread each; the address of a scheduler, ``"tcp://host:port"`` or
         ``"tls://host:port"``; or a TOML file such as ``"deploy/slurm/cluster.toml"``.
-    tell
+    log
         Is called with a line now and then while the workers are waited for.
 
     Yields
@@ -157,7 +157,7 @@ def connect(
     ...     client.submit(sum, [1, 2, 3]).result()
     6
     """
-    file, tell = read_spec(str(spec)), tell or (lambda line: None)
+    file, log = read_spec(str(spec)), log or (lambda line: None)
     settings: dict[str, Any] = {
         NO_WORKERS_TIMEOUT: file.wait,
         # A graph carries a trained model, so that it does not die with a worker.
@@ -171,8 +171,8 @@ def connect(
         _client(handle) as client,
         _losses_explained(client, handle, file.wait),
     ):
-        _wait_for_workers(client, handle, file, tell)
-        _check_versions(client, tell)
+        _wait_for_workers(client, handle, file, log)
+        _check_versions(client, log)
         client.run_on_scheduler(_end_stranded_work, file.wait)
         if file.address is None:
             client.register_plugin(WorkerSetup())
@@ -308,9 +308,9 @@ async def _knock(address: str, certificates: Security | None) -> None:
 
 
 def _wait_for_workers(
-    client: Client, handle: ClusterHandle, file: ClusterFile, tell: Callable[[str], None]
+    client: Client, handle: ClusterHandle, file: ClusterFile, log: Callable[[str], None]
 ) -> None:
-    """Wait until the workers that a run needs are there; tell less and less often."""
+    """Wait until the workers that a run needs are there; log less and less often."""
     start, due, silence = time.monotonic(), 0.0, 1.0
     while (there := len(client.scheduler_info(n_workers=-1)["workers"])) < file.needed:
         waited = time.monotonic() - start
@@ -323,7 +323,7 @@ def _wait_for_workers(
             )
         if waited >= due:
             counted = f"{there} of {file.needed} after {waited:.0f} s"
-            tell(f"waiting for workers: {counted}{handle.reason()}")
+            log(f"waiting for workers: {counted}{handle.reason()}")
             due, silence = waited + silence, min(2 * silence, LONGEST_SILENCE_SECONDS)
         with suppress(TimeoutError):
             client.wait_for_workers(file.needed, timeout=1)
@@ -352,7 +352,7 @@ def _one_line(text: str) -> str:
     return "; ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 
-def _check_versions(client: Client, tell: Callable[[str], None]) -> None:
+def _check_versions(client: Client, log: Callable[[str], None]) -> None:
     """Refuse a scheduler or worker of another popdask or Python; tell of another Dask."""
     found: Any = client.get_versions()
     here = found["client"]["packages"]
@@ -369,7 +369,7 @@ def _check_versions(client: Client, tell: Callable[[str], None]) -> None:
     dasks = {one["dask"] for one in others.values()} - {here["dask"]}
     if dasks:
         there = ", ".join(sorted(dasks))
-        tell(f"dask is {here['dask']} here and {there} on the cluster: install the same")
+        log(f"dask is {here['dask']} here and {there} on the cluster: install the same")
 
 
 def _minor(python: str) -> str:

@@ -52,8 +52,8 @@ def test_the_years_are_what_differs_between_names(tmp_path, names, pattern):
     found, job, proposal = times(rasters(tmp_path, *names))
     kept = [name for name in names if "old" not in name]
     assert len(found) == len(kept) and pattern in job.input.frames
-    assert proposal.told[0].startswith(f"found {len(kept)} frame")
-    assert ("not used: old_{year}.tif" in proposal.told) == (kept != names)
+    assert proposal.notes[0].startswith(f"found {len(kept)} frame")
+    assert ("not used: old_{year}.tif" in proposal.notes) == (kept != names)
 
 
 WORDS = st.text("abcxyz_-.{}", max_size=8)
@@ -120,7 +120,7 @@ def test_stores_and_their_exports_are_no_frames(tmp_path):
     rasters(tmp_path, "deep/out/oslo.icechunk/chunks/2000.tif", "deep/out/oslo/old/pop_1999.tif")
     _, job, proposal = times(tmp_path)
     assert job.input.frames.endswith("/pop_{year}.tif")
-    assert not any("not used" in line for line in proposal.told)
+    assert not any("not used" in line for line in proposal.notes)
 
 
 def test_frames_on_several_grids_are_aligned(tmp_path):
@@ -128,7 +128,7 @@ def test_frames_on_several_grids_are_aligned(tmp_path):
     rasters(tmp_path, "pop_2001.tif", transform=from_origin(4_322_000, 3_210_000, 1000, 1000))
     _, job, proposal = times(tmp_path)
     assert job.input.align == "cover"
-    assert "1 of 2 frames lie on another grid than the first: align is set" in proposal.told
+    assert "1 of 2 frames lie on another grid than the first: align is set" in proposal.notes
 
 
 def test_a_job_is_never_overwritten(tmp_path, monkeypatch, capsys):

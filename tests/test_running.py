@@ -32,7 +32,7 @@ def test_a_job_file_on_a_cluster_gives_what_settings_give_here(
 ):
     path = write_job(tmp_path / "small.toml", frames, tmp_path / "small.icechunk")
     lines = []
-    other = run_job(path, cluster=scheduler, tell=lines.append)
+    other = run_job(path, cluster=scheduler, log=lines.append)
     assert_same(other.store, outcome.store)
     assert lines[0].startswith("dashboard at http://127.0.0.1:")
     began, ended = ([line for line in lines if line[0] == sign] for sign in "·✓")

@@ -211,7 +211,7 @@ def _shares(edges: NDArray, left: int, top: int, columns: int, rows: int) -> NDA
 
 @numba.njit(cache=True, nogil=True)
 def _add(added: NDArray, left: float, right: float, climb: float) -> None:
-    """Put down what an edge adds that climbs within one row of cells, from left to right."""
+    """Record what an edge adds that climbs within one row of cells, from left to right."""
     columns = added.size - 1
     if right <= 0:
         added[0] += climb

@@ -49,7 +49,7 @@ def _settled(population: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def domain(population: DataArray, cells: str = "settled") -> DataArray:
-    """Tell which cells to train on, classify and group.
+    """Return which cells to train on, classify and group.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def _pick(block: NDArray, cells: NDArray[np.int64]) -> NDArray:
 
 
 def _as_dask(array: DataArray) -> da.Array:
-    """Give the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
+    """Return the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
     import dask.array as da
 
     if isinstance(array.data, da.Array):

@@ -230,7 +230,7 @@ def _stacked(array: xr.DataArray) -> xr.DataArray:
 
 
 def _as_dask(data: Any) -> da.Array:
-    """Give a Dask array; NumPy is not hashed for its name, which takes as long as a sum of it."""
+    """Return a Dask array; NumPy is not hashed for its name, which takes as long as a sum of it."""
     return data if isinstance(data, da.Array) else da.from_array(np.asarray(data), name=False)
 
 

@@ -168,7 +168,7 @@ def _popdask(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Tell the version, and leave."
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -195,7 +195,7 @@ def init(
         ),
     ] = None,
     time: Annotated[
-        str | None, typer.Option(help="The time of a raster whose name tells none, such as 2020.")
+        str | None, typer.Option(help="The time of a raster whose name has none, such as 2020.")
     ] = None,
     nodata: Annotated[
         float | None, typer.Option(help="Value of cells without data, beside the declared one.")
@@ -218,7 +218,7 @@ def init(
         beside=Path() if to is None else to.parent,
     )
     file = write_job(proposal, to)
-    for line in proposal.told:
+    for line in proposal.notes:
         console.say(line)
     console.say(f"wrote {file}, a job of {pipeline}")
     console.say(f"next: popdask plan {file}, and then popdask run {file}")
@@ -304,7 +304,7 @@ def schedule(
             workers=workers,
             retry=retry,
             folder=log,
-            tell=show.show_logged_run,
+            on_attempt=show.show_logged_run,
         )
     show.show_logged_runs(attempts, left_out=len(regions) - len(attempts))
     raise typer.Exit(exit_code(attempts))
@@ -322,7 +322,7 @@ def status(
     ] = False,
     log: Logs = None,
 ) -> None:
-    """Tell what is finished, what is under way, and what a run would compute; change nothing.
+    """Show what is finished, what is under way, and what a run would compute; change nothing.
 
     Several jobs are a table: what readers see, how old it is, and runs that failed since.
     """

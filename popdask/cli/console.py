@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def size_of(size: float) -> str:
-    """Tell a size in bytes in the unit that suits it.
+    """Format a size in bytes in the unit that suits it.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def size_of(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Tell how long something takes, roughly.
+    """Format how long something takes, roughly.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """Tell how long something is past, in the largest unit that fits.
+    """Format how long something is past, in the largest unit that fits.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def age(seconds: float) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """Tell how many of something there are.
+    """Format a number of things.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def day(time: Any) -> str:
 
 
 def span(times: Sequence[str]) -> str:
-    """Tell how many frames there are, and from when to when.
+    """Format how many frames there are, and from when to when.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def _connected(cluster: str, reporter: Reporter) -> Iterator[Client]:
 
     with ExitStack() as stack:
         try:
-            client = stack.enter_context(connect(cluster, tell=reporter.note))
+            client = stack.enter_context(connect(cluster, log=reporter.note))
         except InputError as error:
             if isinstance(error.__cause__, OSError | CommClosedError):
                 raise ClusterError(str(error)) from error

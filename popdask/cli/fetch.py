@@ -162,7 +162,7 @@ def _fetching() -> Iterator[Downloads]:
 
     try:
         with _Watched() as watched:
-            yield Downloads(watch=watched.watch, tell=console.say)
+            yield Downloads(watch=watched.watch, log=console.say)
     except FetchError as error:
         console.complain(error)
         raise typer.Exit(1) from error
@@ -181,7 +181,7 @@ class _Watched:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
         self._bars = Progress(*columns, TransferSpeedColumn(), console=console.out, transient=True)
         self._rows: dict[str, TaskID] = {}
-        self._told: dict[str, float] = {}
+        self._last_line: dict[str, float] = {}
 
     def __enter__(self) -> _Watched:
         if console.out.is_terminal:
@@ -203,10 +203,10 @@ class _Watched:
         now = time.monotonic()
         if whole:
             console.say(f"✓ {name}  {done / 1e6:,.1f} MB")
-        elif not console.out.is_terminal and now - self._told.get(name, now) > _LINE_SECONDS:
+        elif not console.out.is_terminal and now - self._last_line.get(name, now) > _LINE_SECONDS:
             of = "" if total is None else f" of {total / 1e6:,.1f}"
             console.say(f"· {name}  {done / 1e6:,.1f}{of} MB")
         else:
-            self._told.setdefault(name, now)
+            self._last_line.setdefault(name, now)
             return
-        self._told[name] = now
+        self._last_line[name] = now

@@ -37,7 +37,7 @@ def resources_of(spec: str) -> Resources:
         return _declared(file, spec)
     from popdask.cluster import connect  # which takes a second
 
-    with connect(spec, tell=say) as client:
+    with connect(spec, log=say) as client:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         threads = max(worker["nthreads"] for worker in workers)
         memory = min(worker["memory_limit"] or 2**63 for worker in workers)

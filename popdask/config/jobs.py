@@ -51,7 +51,7 @@ class FramesInput(Settings):
     frames: PlaceName
     """Pattern of the frames' files, such as ``pop_{time:%Y}.tif``."""
     times: tuple[str, ...] | None = None
-    """Times of a raster whose name tells none, such as ``["2020"]``; several are those of its first
+    """Times of a raster whose name has none, such as ``["2020"]``; several are those of its first
     bands."""
     start: str | None = None
     """First time to use, such as ``"2002"``; without it, the first that is found."""
@@ -225,7 +225,7 @@ class Tracks(Settings):
     part: Part = 0.1
     """Part of the people that each piece of a split or merger holds."""
     movement: bool = False
-    """Tell, too, how many people moved into and out of each community and settlement, and by how
+    """Count how many people moved into and out of each community and settlement, and by how
     many it grew itself: as the least movement that fits has it, not by migration records."""
 
     @property

@@ -57,7 +57,7 @@ def expand(text: str, path: Path, setting: str) -> str:
 
 
 def table_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    """Give the model of a field that is a table, or may be one; None for a single value."""
+    """Return the model of a field that is a table, or may be one; None for a single value."""
     annotation = field.annotation if field else None
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -57,7 +57,7 @@ class Proposal:
     """The region's name."""
     text: str
     """The job file."""
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     """What was found, a sentence each."""
 
 
@@ -87,7 +87,7 @@ def propose_job(
         raise InputError(f"{folder} is no folder; expected one with rasters; correct the path")
     chosen = _frames_in(place, frames, time)
     population, notes = _looked_at(chosen, nodata)
-    notes_of_all = [*_told(chosen, population), *notes, *chosen.notes]
+    notes_of_all = [*_found_notes(chosen, population), *notes, *chosen.notes]
     name = name or re.sub(r"[^\w.-]+", "-", place.resolve().name).strip("-.") or "region"
     text = _job_text(chosen, population, name, pipeline, nodata, place, Path(beside).resolve())
     return Proposal(name, text, tuple(notes_of_all))
@@ -131,7 +131,7 @@ def _frames_in(folder: Path, pattern: str | None, time: str | None) -> _Frames:
 
 
 def _single(folder: Path, names: Sequence[str], time: str | None) -> _Frames:
-    """The one raster whose name tells no time."""
+    """The one raster whose name has no time."""
     if not names:
         raise InputError(
             f"{folder} holds no raster; expected files such as pop_2020.tif, or archives of them; "
@@ -164,7 +164,7 @@ def _rasters_in(folder: Path) -> list[str]:
 
 
 def _is_given(path: Path, folder: Path) -> bool:
-    """Tell a file of the user's from hidden ones, and from those of stores and their exports."""
+    """Return whether a file is the user's: not hidden, and from those of stores and their exports."""
     inner = path.relative_to(folder)
     if any(part.startswith(".") or part.endswith(".icechunk") for part in inner.parts):
         return False
@@ -210,7 +210,7 @@ def _patterns(names: Iterable[str]) -> list[str]:
 
 
 def _usable(folder: Path, patterns: Sequence[str]) -> tuple[list[_Frames], list[InputError]]:
-    """Tell patterns whose files are rasters of people from others, and why those are not."""
+    """Separate patterns whose files are rasters of people from others, and why those are not."""
     usable, refused = [], []
     for pattern in patterns:
         try:
@@ -255,7 +255,7 @@ def _looked_at(frames: _Frames, nodata: float | None) -> tuple[Any, list[str]]:
     return cube.assign_attrs(align=bool(others)), notes
 
 
-def _told(frames: _Frames, population: Any) -> list[str]:
+def _found_notes(frames: _Frames, population: Any) -> list[str]:
     times = population["time"].dt.strftime("%Y-%m-%d").values
     days = [str(time).removesuffix("-01-01") for time in times]
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"

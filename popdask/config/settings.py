@@ -211,7 +211,7 @@ class Input(Settings):
     mosaic: PlaceName | Annotated[tuple[PlaceName, ...], Field(min_length=1)]
     """Pattern of the mosaics' files, such as ``photo_{time:%Y}.tif``; several fill each other."""
     time: str | None = None
-    """Time of a mosaic whose name does not tell it, such as ``"2023"``."""
+    """Time of a mosaic whose name does not give it, such as ``"2023"``."""
     start: str | None = None
     """First time to use; without it, the first that is found."""
     end: str | None = None

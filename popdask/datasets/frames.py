@@ -81,7 +81,7 @@ Years = str | int | Iterable[int]
 
 
 def wanted_years(years: Years, available: Sequence[int], source: str) -> list[int]:
-    """Tell which years are wanted."""
+    """Return which years are wanted."""
     if isinstance(years, str) and ":" in years:
         first, last = _numbers(years.split(":", 1), years)
         found = [year for year in available if first <= year <= last]
@@ -168,7 +168,7 @@ class FrameFolder:
             ) from error
 
     def holds(self, name: str) -> bool:
-        """Tell whether a frame is here, as it was when it was fetched."""
+        """Return whether a frame is here, as it was when it was fetched."""
         path = self.path / name
         if not path.exists():
             return False
@@ -209,7 +209,7 @@ class FrameFolder:
         return {year: name for year, name in names.items() if not self.holds(name)}
 
     def fetched(self, pattern: str, years: Iterable[int], credit: Credit, new: int) -> Fetched:
-        """Tell of frames that are here now, by a pattern as `missing` takes it."""
+        """Return the frames that are here now, by a pattern as `missing` takes it."""
         folder = self.path.absolute().as_posix().replace("{", "{{").replace("}", "}}")
         paths = {year: self.path / _name(pattern, year) for year in years}
         return Fetched(paths, f"{folder}/{pattern}", credit, new)

@@ -135,7 +135,7 @@ def _pixels(request: PixelRequest) -> bytes:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """Tell what keeps Google from answering, if it is not Earth Engine itself."""
+    """Return what keeps Google from answering, if it is not Earth Engine itself."""
     from google.auth.exceptions import GoogleAuthError
 
     try:

@@ -85,7 +85,7 @@ class TileGrid:
         return self._names(self.project(bounds))
 
     def project(self, bounds: Bounds) -> Bounds:
-        """Give the smallest rectangle of the projection that holds one in degrees."""
+        """Return the smallest rectangle of the projection that holds one in degrees."""
         transformer = Transformer.from_crs("EPSG:4326", self.crs, always_xy=True)
         left, bottom, right, top = transformer.transform_bounds(*bounds, densify_pts=101)
         return left, bottom, right, top
@@ -102,14 +102,14 @@ WGS84 = TileGrid("EPSG:4326", -180 - 0.95 / 120, 89.1 - 0.05 / 120, 10.0, 18, 36
 
 
 def checked_tile(name: str) -> str:
-    """Give the name of a tile as it is published."""
+    """Return the name of a tile as it is published."""
     if not _TILE.fullmatch(name.upper()):
         raise InputError(f"tile is {name!r}; expected a name such as R3_C18; correct it.")
     return name.upper()
 
 
 def checked_bounds(bounds: Bounds) -> Bounds:
-    """Give a rectangle in degrees, if it is one."""
+    """Return a rectangle in degrees, if it is one."""
     try:
         west, south, east, north = map(float, bounds)
         fits = -180 <= west < east <= 180 and -90 <= south < north <= 90

@@ -79,7 +79,7 @@ class Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def whole(self) -> bool:
-        """Tell whether all have come, as far as is known."""
+        """Return whether all have come, as far as is known."""
         return self.path.exists() and self.note.get("size") == self.size()
 
     def rest(self) -> dict[str, str]:
@@ -115,7 +115,7 @@ class Part:
 
 
 def root_of(url: str | None, variable: str, published: str) -> str:
-    """Give the root that files are fetched from, without a slash at its end."""
+    """Return the root that files are fetched from, without a slash at its end."""
     root = url or os.environ.get(variable) or published
     check_url(root)
     parts = urlsplit(root)
@@ -128,7 +128,7 @@ def root_of(url: str | None, variable: str, published: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Give a URL without user, password and query."""
+    """Return a URL without user, password and query."""
     return without_secrets(url)
 
 
@@ -139,10 +139,10 @@ _NOT_THERE = (404, 410)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 _SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
 
-#: Is told the name of a file, the bytes that have come, and the bytes in all if they are known.
+#: Called with the name of a file, the bytes that have come, and the bytes in all if they are known.
 Watch = Callable[[str, int, int | None], None]
-#: Is told one line.
-Tell = Callable[[str], None]
+#: Called with one line.
+Log = Callable[[str], None]
 
 
 class FetchError(Exception):
@@ -202,12 +202,12 @@ class ResumingDownloader:
         part: Path,
         patience: Patience,
         watch: Watch | None = None,
-        tell: Tell | None = None,
+        log: Log | None = None,
     ) -> None:
         self._part = Part(part)
         self._patience = patience
         self._watch = watch
-        self._tell = tell
+        self._log = log
 
     def __call__(self, url: str, output_file: str | IO[Any], fetcher: object) -> None:
         """Bring `url` to `output_file`, as pooch asks for it."""
@@ -290,7 +290,7 @@ class ResumingDownloader:
         self._part.describe(_note(answer))
 
     def _goes_on(self, answer: requests.Response) -> bool:
-        """Tell whether an answer begins where the part ends."""
+        """Return whether an answer begins where the part ends."""
         span = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
         note = self._part.note
         if not span or int(span[1]) != self._part.size():
@@ -311,8 +311,8 @@ class ResumingDownloader:
             ) from trouble
         pause = min(self._patience.wait * 2 ** (failures - 1), self._patience.longest)
         pause = max(pause, min(getattr(trouble, "after", 0.0), self._patience.longest))
-        if self._tell:
-            self._tell(f"{url.rsplit('/', 1)[-1]}: {cause}; trying again in {pause:.0f} s")
+        if self._log:
+            self._log(f"{url.rsplit('/', 1)[-1]}: {cause}; trying again in {pause:.0f} s")
         time.sleep(pause)
 
 
@@ -346,7 +346,7 @@ def _astray(url: str, patience: Patience) -> FetchError:
 
 
 def is_there(url: str, patience: Patience) -> bool:
-    """Tell whether a server has a file."""
+    """Return whether a server has a file."""
     seconds = (patience.connect, patience.read)
     try:
         with _session(patience) as session:
@@ -403,7 +403,7 @@ def _cause(trouble: Exception, url: str) -> str:
 
 
 def _unreached(trouble: Exception) -> bool:
-    """Tell whether no connection was made: no such name, no route, or nobody who answers."""
+    """Return whether no connection was made: no such name, no route, or nobody who answers."""
     reason = getattr(trouble.args[0], "reason", None) if trouble.args else None
     return isinstance(trouble, requests.ConnectTimeout) or isinstance(reason, NewConnectionError)
 
@@ -435,9 +435,9 @@ class Downloads:
     patience : Patience
         How long servers are waited for.
     watch : callable, optional
-        Is told the name of a file, the bytes that have come, and the bytes in all or None.
-    tell : callable, optional
-        Is told, in a line, what is waited for.
+        Called with the name of a file, the bytes that have come, and the bytes in all or None.
+    log : callable, optional
+        Called with a line on what is waited for.
 
     Examples
     --------
@@ -452,16 +452,16 @@ class Downloads:
         *,
         patience: Patience | None = None,
         watch: Watch | None = None,
-        tell: Tell | None = None,
+        log: Log | None = None,
     ) -> None:
         named = folder or os.environ.get("POPDASK_CACHE") or pooch.os_cache("popdask")
         self.folder = Path(named).expanduser()
         self.patience = patience or Patience()
         self._watch = watch
-        self._tell = tell
+        self._log = log
 
     def get(self, url: str, check: Callable[[Path], None] = lambda path: None) -> Download:
-        """Give a file, from the cache if it is there and sound.
+        """Return a file, from the cache if it is there and sound.
 
         Two that ask for one file at once, in one process or in two, bring it once.
 
@@ -498,7 +498,7 @@ class Downloads:
         return Download(path, shown(url), note["sha256"])
 
     def has(self, url: str) -> bool:
-        """Tell whether the server, not the cache, has a file."""
+        """Return whether the server, not the cache, has a file."""
         return is_there(url, self.patience)
 
     def forget(self, url: str) -> None:
@@ -510,7 +510,7 @@ class Downloads:
 
     def _retrieve(self, url: str, name: str, note: dict[str, Any]) -> Path:
         part = self.folder / f"{name}.part"
-        downloader = ResumingDownloader(part, self.patience, self._watch, self._tell)
+        downloader = ResumingDownloader(part, self.patience, self._watch, self._log)
         known = f"sha256:{note['sha256']}" if note else None
         try:
             with _quiet_pooch():
@@ -532,8 +532,8 @@ class Downloads:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if self._tell:
-                self._tell(f"{name.split('-', 1)[1]}: waiting for another fetch that brings it")
+            if self._log:
+                self._log(f"{name.split('-', 1)[1]}: waiting for another fetch that brings it")
             lock.acquire()
         try:
             yield

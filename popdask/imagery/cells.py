@@ -73,7 +73,7 @@ def make_cells(
 
 
 def cells_grid(cells: xr.Dataset) -> CellGrid:
-    """Give the grid that cells belong to."""
+    """Return the grid that cells belong to."""
     x, y = cells.attrs["origin"]
     crs = crs_text(cells["spatial_ref"].attrs["crs_wkt"])
     return CellGrid(float(cells.attrs["cell_size"]), crs, (float(x), float(y)))

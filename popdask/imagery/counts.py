@@ -199,7 +199,7 @@ def people_of_cells(
 
 
 def counts_beyond(counts: pd.DataFrame, north: NDArray, east: NDArray) -> NDArray[np.bool_]:
-    """Tell which counts (north, east, people) are of other cells than these."""
+    """Return which counts (north, east, people) are of other cells than these."""
     cells = pd.MultiIndex.from_arrays([north, east])
     return ~pd.MultiIndex.from_frame(counts[["north", "east"]]).isin(cells)
 
@@ -221,7 +221,7 @@ def _table(north: NDArray, east: NDArray, people: NDArray) -> pd.DataFrame:
 
 
 def _lies_on(source: GeoBox, target: GeoBox) -> bool:
-    """Tell whether a raster is exactly some cells, north up."""
+    """Return whether a raster is exactly some cells, north up."""
     if source.crs != target.crs or source.shape != target.shape:
         return False
     corners = np.array([[0.0, 0.0], list(source.shape)]).T

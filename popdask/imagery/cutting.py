@@ -111,13 +111,13 @@ def cut_images(
 
 
 def nodata_of(image: xr.DataArray) -> Any:
-    """Give the value of pixels without data: what the image says, or else 0, or NaN for floats."""
+    """Return the value of pixels without data: the image's own, or else 0, or NaN."""
     default = np.nan if image.dtype.kind == "f" else 0
     return image.dtype.type(image.attrs.get("nodata", image.attrs.get("_FillValue", default)))
 
 
 def valid_pixels(image: xr.DataArray, fill: Any) -> da.Array:
-    """Tell the pixels (y, x) that have data: what the mosaic says, or else the values."""
+    """Return the pixels (y, x) that have data: what the mosaic says, or else the values."""
     if "valid" in image.coords:
         return da.asarray(image.coords["valid"].transpose("y", "x").data)
     values = da.asarray(image.data)
@@ -333,7 +333,7 @@ def _people(
 
 
 def _has_empty_edge(images: NDArray, ring: int, nodata: Any) -> NDArray[np.bool_]:
-    """Tell which of (n, band, row, col) have a first or last row or column without data."""
+    """Return which of (n, band, row, col) have a first or last row or column without data."""
     own = images[..., ring : images.shape[-2] - ring, ring : images.shape[-1] - ring]
     missing = np.isnan(own) if np.isnan(nodata) else own == nodata
     empty = missing.all(1)

@@ -141,7 +141,7 @@ def adjust_to_totals(
 
 
 def zone_report(kept: xr.Dataset) -> pd.DataFrame:
-    """Tell each zone before and after.
+    """List each zone before and after.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def _kept(
 
 
 def _left_out(zones: Zones, rules: _Rules) -> NDArray[np.bool_]:
-    """Tell which zones are left out because the raster has only a part of them."""
+    """Return which zones are left out because the raster has only a part of them."""
     cut = zones.beyond > 0
     if rules.partial == "raise" and cut.any():
         pairs = zip(zones.names[cut], zones.beyond[cut], strict=True)

@@ -6,7 +6,7 @@ Tan and Le (2019), "EfficientNet: rethinking model scaling for convolutional neu
 scaled to B3: 1.2 times as wide and 1.4 times as deep as B0. Layers are named as torchvision names
 them, so that the weights it publishes (trained on ImageNet) load as they are.
 
-Without weights, the network is a random one, which tells textures apart but knows no things. Its
+Without weights, the network is a random one, which distinguishes textures but knows no things. Its
 batch norms have seen nothing, and what passes would fade from layer to layer, so they take their
 statistics from a seeded batch of noise.
 
@@ -85,11 +85,11 @@ class EfficientNetB3(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(0.3), nn.Linear(FEATURES, classes))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Give the features of images, the mean over their places: (B, 3, h, w) → (B, 1536)."""
+        """Return the features of images, the mean over their places: (B, 3, h, w) → (B, 1536)."""
         return self.features(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the logits of the classes."""
+        """Return the logits of the classes."""
         return self.classifier(self.embed(x))
 
 
@@ -191,7 +191,7 @@ def _noise(generator: torch.Generator) -> Tensor:
 
 
 def _fetch() -> dict[str, Tensor]:
-    """Give the published weights, from torch.hub's folder or from the net."""
+    """Return the published weights, from torch.hub's folder or from the net."""
     try:
         return torch.hub.load_state_dict_from_url(
             URL, map_location="cpu", progress=False, check_hash=True, weights_only=True
@@ -261,7 +261,7 @@ class FeatureExtractor:
     def describe(
         self, images: NDArray, usable: NDArray[np.bool_], network: EfficientNetB3
     ) -> NDArray[np.float32]:
-        """Give the features (n, 1536) of raw images (n, band, row, col); NaN where not usable."""
+        """Return the features (n, 1536) of raw images (n, band, row, col); NaN where not usable."""
         if images.dtype.kind == "f":
             usable = usable & ~np.isnan(images[:, self.bands]).any((1, 2, 3))
         features = np.full((len(images), FEATURES), np.nan, np.float32)
@@ -269,7 +269,7 @@ class FeatureExtractor:
         return features
 
     def see(self, images: NDArray, network: EfficientNetB3) -> NDArray[np.float32]:
-        """Give the features of raw images (n, band, row, col) → (n, 1536)."""
+        """Return the features of raw images (n, band, row, col) → (n, 1536)."""
         device = pick_device(self.device)
         step = 1
         if device.type != "cpu":
@@ -320,8 +320,8 @@ def scene_features(
         them, seen with their ring if they have one; or a mosaic (band, y, x) or (y, x) with a CRS
         and a whole number of pixels in each cell.
     weights : None, "imagenet", str or Path, optional
-        None for a random network, which tells textures apart; "imagenet" for the published weights,
-        fetched once; or a file of them, as `load_efficientnet` says.
+        None for a random network, which distinguishes textures; "imagenet" for the published
+        weights, fetched once; or a file of them, as `load_efficientnet` says.
     cell_size : float or CellGrid, optional
         Of a mosaic: the side of a cell in units of its CRS, on the grid from its origin; or the
         grid.

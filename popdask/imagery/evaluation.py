@@ -326,7 +326,7 @@ class Baseline(Protocol):
     """Estimates people from pictures, as a pair of trained models does."""
 
     def predict(self, images: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Give presence, a probability, and people (cell,) of images (cell, band, row, col)."""
+        """Return presence, a probability, and people (cell,) of images (cell, band, row, col)."""
 
 
 @dataclass(frozen=True)

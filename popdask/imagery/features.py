@@ -279,7 +279,7 @@ class FeatureModel(Network):
         return np.concatenate([plain, self.patches.describe(images)], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the logit of presence, or the number of people."""
+        """Return the logit of presence, or the number of people."""
         if x.is_meta:
             return x.sum((1, 2, 3))
         features = self.describe(x.contiguous().cpu().numpy())

@@ -81,7 +81,7 @@ def gradcam(model: TrainedModel | Network, image: ArrayLike) -> NDArray[np.float
 
 
 def split(module: Network, image: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Give the last feature map (1, C, h, w), and the rest of the network as a function of it."""
+    """Return the last feature map (1, C, h, w), and the rest of the network as a function of it."""
     if not isinstance(module, PopulationViT):
         if not isinstance(module, PresenceCNN | CountCNN):
             raise InputError(

@@ -84,7 +84,7 @@ class CellGrid:
 
     @classmethod
     def preset(cls, name: str) -> CellGrid:
-        """Give a grid by its name.
+        """Return a grid by its name.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class CellGrid:
         return f"{self.size / 1000:.12g}km" if whole_km else f"{self.size:.12g}m"
 
     def code(self, north: int, east: int) -> str:
-        """Give the code of a cell.
+        """Return the code of a cell.
 
         Parameters
         ----------
@@ -234,7 +234,7 @@ class CellGrid:
         return north.astype(np.int64), east.astype(np.int64)
 
     def geobox(self, norths: range, easts: range, *, pixels: int = 1) -> GeoBox:
-        """Give the raster of a rectangle of whole cells.
+        """Return the raster of a rectangle of whole cells.
 
         Parameters
         ----------
@@ -290,7 +290,7 @@ class CellGrid:
         return between(bottom - y, top - y), between(left - x, right - x)
 
     def joined(self, n: int) -> CellGrid:
-        """Give the grid of cells n times as large, from the same origin."""
+        """Return the grid of cells n times as large, from the same origin."""
         return CellGrid(self.size * n, self.crs, self.origin)
 
 
@@ -319,7 +319,7 @@ def crs_text(crs: Any) -> str:
 
 
 def z_order(north: NDArray[np.int64], east: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the order of cells along the Z-curve that starts in the north-west."""
+    """Return the order of cells along the Z-curve that starts in the north-west."""
     code = _spread(-1 - north) << np.uint64(1) | _spread(east)
     return np.argsort(code, kind="stable")
 
@@ -339,6 +339,6 @@ def _spread(values: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def block_side(pixels: int, context: int = 0) -> int:
-    """Give the cells per side of a block: 1, 2, 4 or 8, within `BLOCK_PIXELS` where it can be."""
+    """Return the cells per side of a block: 1, 2, 4 or 8, within `BLOCK_PIXELS` where it can be."""
     fitting = max(1, min(BLOCK_CELLS, BLOCK_PIXELS // pixels))
     return 1 << max(fitting.bit_length() - 1, (context - 1).bit_length() if context else 0)

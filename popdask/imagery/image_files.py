@@ -110,7 +110,7 @@ def _raster_sheet(source: rasterio.DatasetReader, path: str, nodata: float | Non
 
 
 def _mask(source: rasterio.DatasetReader, window: Window) -> NDArray[np.bool_]:
-    """Tell which pixels of a window (y, x) have data by mask, nodata and alpha."""
+    """Return which pixels of a window (y, x) have data by mask, nodata and alpha."""
     # rasterio warns that alpha is passed over beside nodata: it is heeded below. Filters are those
     # of the process: one that is taken back would come back in other threads.
     warnings.filterwarnings("ignore", "", NodataShadowWarning)
@@ -135,7 +135,7 @@ def _check_place(path: str, crs: Any, transform: Any) -> None:
 
 
 def _nodata(path: str, dtype: str, declared: Any, given: float | None) -> float | None:
-    """Give the nodata value; one that the dtype cannot hold marks no pixel."""
+    """Return the nodata value; one that the dtype cannot hold marks no pixel."""
     value = declared if given is None else given
     if value is None or np.dtype(dtype).kind == "f":
         return None if value is None else float(value)
@@ -274,7 +274,7 @@ def layers_of(sheets: Sequence[RasterFile]) -> list[Mosaic]:
 
 
 def is_on_lattice(grid: GeoBox, other: GeoBox) -> bool:
-    """Tell whether the pixels of two grids, wherever these lie, are on one lattice."""
+    """Return whether the pixels of two grids, wherever these lie, are on one lattice."""
     if grid.crs != other.crs:
         return False
     ends = np.array([[0, grid.shape[0]], [0, grid.shape[1]]], float)
@@ -285,6 +285,6 @@ def is_on_lattice(grid: GeoBox, other: GeoBox) -> bool:
 
 
 def offset_on(grid: GeoBox, other: GeoBox) -> tuple[int, int]:
-    """Give the row and column, on another grid of one lattice, of a grid's first pixel."""
+    """Return the row and column, on another grid of one lattice, of a grid's first pixel."""
     row, column = carry(np.zeros(1), np.zeros(1), grid, other)
     return round(float(row[0])), round(float(column[0]))

@@ -76,7 +76,7 @@ class ConformalIntervals:
     def predict(
         self, estimate: Any, cells: Any = 1
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give the intervals of estimates."""
+        """Return the intervals of estimates."""
         said, size = np.asarray(estimate, np.float64), np.asarray(cells, np.float64)
         density = said / size
         which = np.searchsorted(self.edges, np.nan_to_num(density), side="right")
@@ -87,7 +87,7 @@ class ConformalIntervals:
         return low, np.maximum(said + self.high[which] * scale, said)
 
     def table(self) -> pd.DataFrame:
-        """Give one row per bin: from (people per cell), low, high, cases, level and offset."""
+        """Return one row per bin: from (people per cell), low, high, cases, level and offset."""
         return pd.DataFrame(
             {
                 "from": np.concatenate([[0.0], self.edges]),
@@ -117,7 +117,7 @@ def least_cases(level: float) -> int:
 
 
 def interval_rasters(population: xr.DataArray, intervals: ConformalIntervals) -> xr.Dataset:
-    """Give the ends of cells' intervals as rasters."""
+    """Return the ends of cells' intervals as rasters."""
     words = {"population_low": "lower", "population_high": "upper"}
     found = {}
     for number, (name, end) in enumerate(words.items()):

@@ -126,7 +126,7 @@ class TrainingConfig:
 
     @classmethod
     def preset(cls, kind: str, cells: str = "100m", **changes: Any) -> TrainingConfig:
-        """Give the published settings of a kind of model.
+        """Return the published settings of a kind of model.
 
         Parameters
         ----------
@@ -177,7 +177,7 @@ class TrainingConfig:
         return config
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the settings as plain data."""
+        """Return the settings as plain data."""
         return asdict(self)
 
 
@@ -287,7 +287,7 @@ class CellImages:
     def portions(
         self, order: NDArray[np.int64] | None = None, rng: np.random.Generator | None = None
     ) -> Iterator[Portion]:
-        """Give the images in portions."""
+        """Return the images in portions."""
         order = np.arange(len(self)) if order is None else order
         if self.held is not None:
             picks = self.chosen[order] if self.images.chunks is None else order
@@ -395,7 +395,7 @@ def choose_cells(
         labelled = np.flatnonzero(wanted)
         said = predict_cells(gate, cells, labelled, device=device, threads=config.threads)
         wanted[labelled] = said > INHABITED
-        _tell_closed(wanted, (people > 0) & (split == TRAINING))
+        _warn_of_closed_gate(wanted, (people > 0) & (split == TRAINING))
     elif kind in ("count", "transformer"):
         wanted &= people > 0
     sides = (TRAINING, SELECTION, VALIDATION)
@@ -411,7 +411,7 @@ def choose_cells(
     return Chosen(training, selection, validation)
 
 
-def _tell_closed(passed: NDArray[np.bool_], inhabited: NDArray[np.bool_]) -> None:
+def _warn_of_closed_gate(passed: NDArray[np.bool_], inhabited: NDArray[np.bool_]) -> None:
     """Warn where a gate leaves few of the truly inhabited training cells."""
     left, there = np.count_nonzero(passed & inhabited), np.count_nonzero(inhabited)
     if left < FEW * there:

@@ -194,7 +194,7 @@ class TrainedModel(AsBytes):
         seed: int = 0,
         **fields: Any,
     ) -> TrainedModel:
-        """Give a network its initial weights, to measure or try with; the same for the same seed.
+        """Return a network its initial weights, to measure or try with; the same for the same seed.
 
         Parameters
         ----------
@@ -228,7 +228,7 @@ class TrainedModel(AsBytes):
         return self.normalisation.bands
 
     def on(self, device: str) -> Network:
-        """Give the network on a device; it is copied there once."""
+        """Return the network on a device; it is copied there once."""
         place = pick_device(device)
         if place.type == "cpu":
             return self.module
@@ -376,7 +376,7 @@ KIND_OF_NETWORK: dict[type[Network], str] = {
 
 
 def as_trained(model: TrainedModel | Network, dtype: DTypeLike, pixels: int) -> TrainedModel:
-    """Give a model as it is, and a bare network with the scaling to [−1, 1] of images of a type."""
+    """Return a model as it is, and a bare network with images of a type scaled to [−1, 1]."""
     if isinstance(model, TrainedModel):
         return model
     if type(model) not in KIND_OF_NETWORK:
@@ -428,7 +428,7 @@ class MeanNetwork(Network):
         self.members = nn.ModuleList(build(member["config"]) for member in members)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the logit of the mean probability, or the mean number of people."""
+        """Return the logit of the mean probability, or the mean number of people."""
         said = []
         for member, module in zip(self.config["members"], self.members, strict=True):
             scaling = Normalisation(member["white"], tuple(member["mean"]), tuple(member["std"]))

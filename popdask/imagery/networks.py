@@ -124,7 +124,7 @@ class PresenceCNN(Network):
         self.head = _head(pooled, pooled.length(widths[-1]), hidden, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the logit of presence."""
+        """Return the logit of presence."""
         # (B, 1, 200, 200) → (B, 256, 6, 6) → (B, 256, 4, 4) → (B, 4096) → (B, 512) → (B, 64) → (B,)
         return self.head(self.features(x)).squeeze(1)
 
@@ -191,7 +191,7 @@ class CountCNN(Network):
         self.head = _head(pooled, pooled.length(widths[-1]), units, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the number of people; below 0 for some empty cells."""
+        """Return the number of people; below 0 for some empty cells."""
         # (B, 1, 200, 200) → (B, 512, 6, 6) → (B, 512) → (B, 256) → (B, 128) → (B,)
         return self.head(self.features(x)).squeeze(1)
 
@@ -227,7 +227,7 @@ class CellPool(nn.Module):
         if ring < 0 or (ring > 0 and self.rim == 0):
             raise InputError(
                 f"ring is {ring} pixels, expected 0 or at least {reduction // 2 + 1}, what the "
-                "feature map can tell apart; widen the ring or use fewer blocks"
+                "feature map can distinguish; widen the ring or use fewer blocks"
             )
 
     def length(self, channels: int) -> int:
@@ -338,7 +338,7 @@ class PopulationViT(Network):
         self.head = nn.Sequential(LastLayer(width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give log(1 + people)."""
+        """Return log(1 + people)."""
         x = self.patches(x).flatten(2).transpose(1, 2)  # (B, 1, 600, 600) → (B, 900, 192)
         x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1) + self.positions
         x = self.layers(self.dropout(x))  # (B, 901, 192)

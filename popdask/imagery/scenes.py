@@ -282,7 +282,7 @@ def _load_umap() -> type:
 
 
 def _group(reduced: NDArray[np.float32], settings: GroupSettings, umap: type) -> dict[str, NDArray]:
-    """Give the columns of labels and places of rows (n, component)."""
+    """Return the columns of labels and places of rows (n, component)."""
     common = {
         "n_neighbors": settings.neighbours,
         "min_dist": settings.min_dist,

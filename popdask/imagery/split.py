@@ -178,7 +178,7 @@ def select_fold(cells: xr.Dataset, fold: int) -> xr.Dataset:
 
 
 def split_fingerprint(cells: xr.Dataset) -> str:
-    """Tell one split from another."""
+    """Identify one split among another."""
     if "split" not in cells.coords:
         raise InputError("the cells have no split; expected one; make it with split_cells")
     grid = cells_grid(cells)
@@ -267,7 +267,7 @@ def _with_split(
         away, _ = tree.query(places[training], p=np.inf, distance_upper_bound=gap + 0.5)
         near = training[np.isfinite(away)]
         split[near] = NEITHER
-        _tell_cost(gap, len(near), len(training))
+        _warn_of_cost(gap, len(near), len(training))
     if not (split == TRAINING).any():
         raise InputError(
             f"no training cell is more than {gap} cells away from the validation cells; expected "
@@ -276,7 +276,7 @@ def _with_split(
     return cells.assign_coords(split=("cell", split, settings))
 
 
-def _tell_cost(gap: int, lost: int, training: int) -> None:
+def _warn_of_cost(gap: int, lost: int, training: int) -> None:
     if COSTLY * training < lost < training:
         warnings.warn(
             f"the gap of {gap} cells costs {lost:,} of {training:,} training cells; expected no "

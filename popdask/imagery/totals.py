@@ -46,7 +46,7 @@ MEMORY = 2**30  # bytes of images that are held
 
 
 def add_zones(cells: xr.Dataset, zones: Path_ | int, totals: str = "people") -> xr.Dataset:
-    """Tell the zone of every cell, and the people of it."""
+    """Return the zone of every cell, and the people of it."""
     north, east = cells["north"].values, cells["east"].values
     people = cells["people"].values
     if isinstance(zones, int):

@@ -282,7 +282,7 @@ class Trainer:
         )
 
     def state(self) -> Checkpoint:
-        """Give all that the next epochs depend on."""
+        """Return all that the next epochs depend on."""
         optimizer = self.optimizer.state_dict()
         moments = {
             f"{i}/{name}": tensor

@@ -164,7 +164,7 @@ class Here:
         self.waiting.append((number, config))
 
     def finished(self) -> Iterator[tuple[int, Outcome]]:
-        """Give the trials that ended, with their outcomes."""
+        """Return the trials that ended, with their outcomes."""
         number, config = self.waiting.pop()
         yield number, attempt(self.task, config, partial(self.judge, number))
 
@@ -239,7 +239,7 @@ class OnCluster:
 
 
 def current_client() -> Client | None:
-    """Give the Dask client in force, if there is one."""
+    """Return the Dask client in force, if there is one."""
     try:
         return default_client()
     except ValueError:
@@ -440,7 +440,7 @@ def _search(
             if not running:
                 return
             for number, outcome in at_work.finished():
-                _tell(study, running.pop(number), outcome)
+                _record_outcome(study, running.pop(number), outcome)
                 if progress:
                     progress(_table(study).loc[number])
     finally:
@@ -456,7 +456,7 @@ def _ask(study: Study, seed: int) -> Trial:
     return study.ask()
 
 
-def _tell(study: Study, trial: Trial, outcome: Outcome) -> None:
+def _record_outcome(study: Study, trial: Trial, outcome: Outcome) -> None:
     from optuna.trial import TrialState
 
     trial.set_user_attr("reason", outcome.reason)

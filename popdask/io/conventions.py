@@ -69,7 +69,7 @@ def grid_attributes(grid: xr.Dataset) -> dict[str, Any]:
 
 
 def is_grid_attribute(name: str) -> bool:
-    """Tell whether an attribute is one of GeoZarr's, which speak of a Zarr group alone."""
+    """Return whether an attribute is one of GeoZarr's, which speak of a Zarr group alone."""
     return name == _ZARR_CONVENTIONS or name.startswith(("proj:", "spatial:"))
 
 

@@ -23,7 +23,7 @@ _ABBREVIATIONS = re.compile(r"(?:^|[^a-z])(?:pd|ds|popd|popden|ppkm2?)(?:$|[^a-z
 
 
 def is_density_name(name: str) -> bool:
-    """Tell whether a name is that of a published density."""
+    """Return whether a name is that of a published density."""
     return _PRODUCTS.search(name.lower()) is not None
 
 

@@ -221,7 +221,7 @@ def write_geotiff(array: xr.DataArray, path: Path_, *, strip_cells: int = STRIP_
 
 
 def time_form(times: Any) -> str:
-    """Give the form in which times stand in the names of files, as short as tells them apart.
+    """Return the form in which times stand in the names of files, as short as distinguishes them.
 
     Examples
     --------

@@ -61,8 +61,8 @@ def frame_time(time: Time) -> np.datetime64:
     except pd.errors.OutOfBoundsDatetime as error:
         shown = time if isinstance(time, date) else repr(time)
         raise InputError(
-            f"{shown} is not the time of a frame: expected one from 1678 to 2262, which nanoseconds "
-            "in 64 bits hold; leave such frames out, by [input] start and end"
+            f"{shown} is not the time of a frame: expected one from 1678 to 2262, which "
+            "nanoseconds in 64 bits hold; leave such frames out, by [input] start and end"
         ) from error
     except (ValueError, TypeError) as error:
         raise InputError(
@@ -151,7 +151,7 @@ def find_frames(
 
 
 def frames_of_times(name: str, times: Iterable[Time]) -> dict[np.datetime64, str]:
-    """Give the frames of one raster whose name tells no time; several are its first bands."""
+    """Return the frames of one raster whose name has no time; several are its first bands."""
     stamps = [frame_time(time) for time in times]
     if any(later <= earlier for earlier, later in pairwise(stamps)):
         raise InputError(
@@ -380,7 +380,7 @@ def _held_in(wildcard: str) -> str:
 
 
 def _period(time: Time) -> pd.Period:
-    """Give the year, month or day that a text names; anything else is an instant."""
+    """Return the year, month or day that a text names; anything else is an instant."""
     if isinstance(time, str | float | int | np.number):
         frame_time(time)
         return pd.Period(time if isinstance(time, str) else str(int(time)))

@@ -35,7 +35,7 @@ _METRES = {"m": 1.0, "km": 1000.0}
 
 
 def grid_of(array: xr.DataArray) -> GeoBox:
-    """Give the grid of an array: shape, transform and CRS of its (y, x).
+    """Return the grid of an array: shape, transform and CRS of its (y, x).
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def grid_of(array: xr.DataArray) -> GeoBox:
 
 
 def _is_even(array: xr.DataArray, grid: GeoBox) -> bool:
-    """Tell whether the coordinates of an array, which may have gaps, are those of a grid."""
+    """Return whether the coordinates of an array, which may have gaps, are those of a grid."""
     t = grid.transform
     for axis, first, step in (("y", t.f, t.e), ("x", t.c, t.a)):
         if axis in array.coords:
@@ -99,7 +99,7 @@ def check_degrees(name: str, grid: GeoBox) -> None:
 
 
 def same_grid(a: GeoBox, b: GeoBox) -> bool:
-    """Tell whether two grids have one CRS and cells that lie on each other."""
+    """Return whether two grids have one CRS and cells that lie on each other."""
     if a.shape != b.shape or a.crs != b.crs:
         return False
     corners = np.array([[0, a.shape[0]], [0, a.shape[1]]])
@@ -264,7 +264,7 @@ PARTS = 20  # per side of a source cell: exact for shifts by halves, quarters, f
 
 
 def source_window(source: GeoBox, target: GeoBox, rows: slice, columns: slice) -> tuple:
-    """Give the window of `source` that holds every cell touching a window of `target`."""
+    """Return the window of `source` that holds every cell touching a window of `target`."""
     y = np.arange(rows.start, rows.stop + 1)
     x = np.arange(columns.start, columns.stop + 1)
     ring_row = np.concatenate([np.full(x.size, y[0]), np.full(x.size, y[-1]), y, y])
@@ -301,7 +301,7 @@ def share_out(
 
 
 def turns(source: GeoBox, target: GeoBox) -> list[GeoBox]:
-    """Give the source where its longitudes may stand for those of the target: 190° is −170°."""
+    """Return the source where its longitudes may stand for those of the target: 190° is −170°."""
     turn = _turn(source)
     if source.crs != target.crs or math.isinf(turn):
         return [source]
@@ -310,7 +310,7 @@ def turns(source: GeoBox, target: GeoBox) -> list[GeoBox]:
 
 
 def goes_around(grid: GeoBox) -> bool:
-    """Tell whether the columns of a grid go once around the Earth, so that its sides meet."""
+    """Return whether the columns of a grid go once around the Earth, so that its sides meet."""
     return grid.shape[1] > _turn(grid) - 0.5
 
 

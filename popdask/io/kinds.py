@@ -57,7 +57,7 @@ _TABLES_ELSEWHERE = re.compile(rb"<OGR(VRT|WFS)(DataSource|Layer)|<OGRVRTUnionLa
 
 
 def suffix_of(path: str) -> str:
-    """Tell the ending of a file's name that stands for its kind, in lower case."""
+    """Return the ending of a file's name that stands for its kind, in lower case."""
     name = Path(urlsplit(path).path if "://" in path else split_band(path)[0])
     return Path(name.stem if name.suffix.lower() == ".gz" else name.name).suffix.lower()
 
@@ -104,12 +104,12 @@ def check_extent(source: DatasetReader, path: str) -> None:
 
 
 def is_elsewhere(path: str) -> bool:
-    """Tell a URL, or a path of GDAL's virtual file systems, from a local path."""
+    """Return whether a name is a URL or a path of GDAL's virtual file systems."""
     return "://" in path or path.startswith("/vsi")
 
 
 def is_put_together(path: str) -> bool:
-    """Tell whether a raster is read from other files, as its name says."""
+    """Return whether a raster is read from other files, as its name says."""
     return suffix_of(path) in _PUT_TOGETHER
 
 
@@ -146,7 +146,7 @@ def _as_it_was(place: str, then: Mapping[str, Any]) -> bool:
 
 
 def size_and_time(path: str) -> tuple[int, str]:
-    """Tell the size of a file of this machine, and when it was last changed, as ISO time in UTC."""
+    """Return the size of a local file, and when it was last changed, as ISO time in UTC."""
     stat = Path(path).stat()
     return stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
 

@@ -48,7 +48,7 @@ _LEFT = "[a-z0-9_]{8}"
 
 @contextmanager
 def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
-    """Give a place to write to; move what was written there to `path` if all went well."""
+    """Return a place to write to; move what was written there to `path` if all went well."""
     path = Path(path)
     if new:
         _check_free(path)
@@ -171,7 +171,7 @@ class Access:
 
 
 def access(environment: Mapping[str, str] = os.environ) -> Access:
-    """Tell how object stores are reached, by the environment."""
+    """Describe how object stores are reached, by the environment."""
     get = environment.get
     endpoint = get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL") or None
     if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
@@ -189,7 +189,7 @@ def access(environment: Mapping[str, str] = os.environ) -> Access:
 
 
 def is_object(place: str) -> bool:
-    """Tell whether a place is in an object store."""
+    """Return whether a place is in an object store."""
     return place.startswith(SCHEME)
 
 

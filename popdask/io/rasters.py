@@ -60,7 +60,7 @@ _PLAUSIBLE = 2**16
 
 
 def largest_value(dtype: np.dtype[Any]) -> int | float:
-    """Give the largest value of a type."""
+    """Return the largest value of a type."""
     return int(np.iinfo(dtype).max) if dtype.kind in "iu" else float(np.finfo(dtype).max)
 
 
@@ -84,7 +84,7 @@ def check_largest_file(
 
 
 def _is_value(nodata: float | None, value: float, dtype: np.dtype[Any]) -> bool:
-    """Tell whether a nodata value is a number of a type, as it can be written: with some digits."""
+    """Return whether a nodata value is a number of a type, as it is written: with some digits."""
     if nodata is None:
         return False
     return bool(
@@ -101,7 +101,7 @@ def number_text(value: float, dtype: np.dtype[Any]) -> str:
 
 
 def is_suspect(dtype: np.dtype[Any], fills: Collection[float]) -> bool:
-    """Tell whether several cells with the largest value are none of people, as `fills` say."""
+    """Return whether several cells with the largest value are none of people, as `fills` say."""
     largest = largest_value(dtype)
     if any(float(fill) == float(largest) for fill in fills):
         return False
@@ -221,7 +221,7 @@ def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> 
 
 
 def is_remote(path: str) -> bool:
-    """Tell a URL, or a path of GDAL's virtual file systems, from a local path."""
+    """Return whether a name is a URL or a path of GDAL's virtual file systems."""
     return is_elsewhere(path)
 
 
@@ -262,7 +262,7 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
             f"{path} has a rotated grid ({tuple(transform)[:6]}); expected rows along y and "
             "columns along x; warp it, for example with gdalwarp"
         )
-    descriptions = _telling(source, band).values()
+    descriptions = _own_words(source, band).values()
     names = [Path(parse_name(path).opened).stem, source.descriptions[band - 1] or "", *descriptions]
     check_is_count(path, _units(source, band), names)
     grid = GeoBox(source.shape, transform, crs)
@@ -276,14 +276,14 @@ def _crs_of_axes(source: rasterio.DatasetReader) -> CRS | None:
     return CRS.from_epsg(4326) if {"degrees_north", "degrees_east"} <= units else None
 
 
-def _telling(source: rasterio.DatasetReader, band: int) -> dict[str, str]:
+def _own_words(source: rasterio.DatasetReader, band: int) -> dict[str, str]:
     """The tags of a raster that may say what its values are."""
     tags = source.tags() | source.tags(band)
     return {key: text for key, text in tags.items() if key.lower() in _TELLING_TAGS}
 
 
 def _units(source: rasterio.DatasetReader, band: int) -> str:
-    telling = _telling(source, band)
+    telling = _own_words(source, band)
     return source.units[band - 1] or telling.get("units") or telling.get("unit") or ""
 
 
@@ -317,7 +317,7 @@ def _band(source: rasterio.DatasetReader, path: str) -> int:
 
 
 def frame_fingerprint(path: str, expected: str = "a file that you may read") -> dict[str, Any]:
-    """Tell one version of a file from another, for the provenance of a result.
+    """Identify one version of a file, for the provenance of a result.
 
     Parameters
     ----------
@@ -351,7 +351,7 @@ def frame_fingerprint(path: str, expected: str = "a file that you may read") -> 
     """
     name = parse_name(path)
     try:
-        own = _told_by_server(name.file) or _read(name.file)
+        own = _info_of_server(name.file) or _read(name.file)
     except FileNotFoundError as error:
         raise missing_file(name.file, expected) from error
     except failures() as error:
@@ -369,7 +369,7 @@ def _with_sources(own: dict[str, Any], path: str) -> dict[str, Any]:
     listed = [path]
     for place in listed:  # which grows by the sources of sources
         if place != path:
-            found[place] = _told_by_server(place) or _read_source(place, path)
+            found[place] = _info_of_server(place) or _read_source(place, path)
         if is_put_together(place):
             listed += [one for one in _listed(place) if one not in listed]
     marks = [frame_version(version) for version in (own, *found.values())]
@@ -397,7 +397,7 @@ def _read_source(place: str, path: str) -> dict[str, Any]:
 
 
 def frame_version(fingerprint: Mapping[str, Any]) -> str:
-    """Give the mark of a version: other contents have another mark.
+    """Return the mark of a version: other contents have another mark.
 
     Parameters
     ----------
@@ -421,7 +421,7 @@ def frame_version(fingerprint: Mapping[str, Any]) -> str:
     return f"{mark} of {fingerprint['size']} bytes{part}"
 
 
-def _told_by_server(path: str) -> dict[str, Any] | None:
+def _info_of_server(path: str) -> dict[str, Any] | None:
     """What a server says of a file, if that marks a version."""
     if "://" not in path:
         return None

@@ -25,7 +25,7 @@ def without_secrets(place: str) -> str:
 
 
 def is_unescaped(place: str) -> bool:
-    """Tell whether programs would take a part of a password for the host, and speak of it."""
+    """Return whether programs would take a part of a password for the host, and speak of it."""
     _, mark, rest = place.partition(_MARK)
     user = rest.rpartition("@")[0]
     if not mark or not _has_user(rest) or not any(letter in user for letter in "@/?#"):

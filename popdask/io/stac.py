@@ -124,7 +124,7 @@ def write_catalog(
 def _collection(
     folder: Path, name: str, description: str | None, item: pystac.Item, stamps: pd.DatetimeIndex
 ) -> pystac.Collection:
-    """Tell of the region what all of its frames share."""
+    """Describe what of the region all of its frames share."""
     assert item.bbox is not None
     collection = pystac.Collection(
         name,
@@ -141,7 +141,7 @@ def _collection(
 
 
 def _item(name: str, stamp: pd.Timestamp, rasters: Mapping[str, Path], sha256: Sums) -> pystac.Item:
-    """Tell of a frame where and when it is, and which rasters it has."""
+    """Describe where a frame is and and when it is, and which rasters it has."""
     with rasterio.open(next(iter(rasters.values()))) as file:
         geometry, bbox = footprint(file.crs, _bounds(file))
         item = pystac.Item(name, geometry, bbox, _utc(stamp), {})
@@ -160,7 +160,7 @@ def _item(name: str, stamp: pd.Timestamp, rasters: Mapping[str, Path], sha256: S
 
 
 def _asset(key: str, path: Path, sha256: Sums) -> pystac.Asset:
-    """Tell of a file what it is, its size and its checksum; to be described further."""
+    """Describe a file by what it is, its size and its checksum; to be described further."""
     media = _MEDIA.get(path.suffix)
     asset = pystac.Asset(str(path.absolute()), key.replace("_", " "), None, media, ["data"])
     asset.extra_fields["file:size"] = path.stat().st_size

@@ -159,7 +159,7 @@ def _only_layer(path: str, expected: str) -> str | None:
 
 
 def has_geometry(path: Path_) -> bool:
-    """Tell GeoParquet from a Parquet file without geometry, by its header."""
+    """Distinguish GeoParquet from a Parquet file without geometry, by its header."""
     with _readable(path, "a Parquet file"):
         part = next(iter(parts_of(path)), path)
         return b"geo" in (pyarrow.parquet.read_schema(part).metadata or {})
@@ -171,7 +171,7 @@ def _is_parquet(path: Path_) -> bool:
 
 @contextmanager
 def _readable(path: Path_, expected: str) -> Iterator[None]:
-    """Tell in one sentence that a file is missing, or that what reads it cannot."""
+    """Say in one sentence that a file is missing, or that what reads it cannot."""
     name = os.fspath(path)
     if not is_remote(name) and not Path(name).exists():
         raise missing_file(name, expected)
@@ -257,7 +257,7 @@ _UNDATED = "1970-01-01T00:00:00.000Z"
 
 
 def with_tracks(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFrame:
-    """Tell of every community which track it belongs to.
+    """Add to every community the track it belongs to.
 
     Parameters
     ----------

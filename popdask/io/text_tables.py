@@ -124,7 +124,7 @@ def _check_is_text(content: bytes) -> None:
 
 
 def form_of(content: bytes) -> Form:
-    """Tell how a table is written."""
+    """Describe how a table is written."""
     encoding = _encoding(content)
     lines = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
     given = [(i, line) for i, line in enumerate(itertools.islice(lines, _LINES)) if line.strip()]
@@ -157,7 +157,7 @@ def _header(lines: list[str]) -> tuple[int, str]:
 
 
 def _decimal(texts: list[str]) -> str:
-    """Tell what stands before decimals, where commas do not separate columns."""
+    """Return what stands before decimals, where commas do not separate columns."""
     commas = [text for text in texts if _DECIMAL.fullmatch(text)]
     if commas and all(_COMMAS.fullmatch(text) for text in commas):
         raise ValueError(
@@ -254,7 +254,7 @@ def _apart(form: Form) -> str:
 
 
 def _numbers(texts: list[str], form: Form) -> Iterator[bool]:
-    """Tell of each text whether it is a number, its thousands set apart or not."""
+    """Return for each text whether it is a number, its thousands set apart or not."""
     decimals = rf"(?:{re.escape(form.decimal)}\d+)?"
     plain = re.compile(rf"[-+]?\d+{decimals}", re.ASCII)
     grouped = re.compile(

@@ -170,7 +170,7 @@ def city_events(tracks: pd.DataFrame, match: pd.DataFrame) -> pd.DataFrame:
 
 
 def _among_cores(cores: pd.DataFrame, frame: np.ndarray) -> np.ndarray:
-    """Tell events of cities from splits and mergers within one, for each row."""
+    """Distinguish events of cities from splits and mergers within one, for each row."""
     city = dict(zip(zip(frame, cores["track"], strict=True), cores["city"], strict=True))
     # The cities whose cores a core comes from, and those whose cores come from one.
     sources = [

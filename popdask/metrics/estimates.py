@@ -34,7 +34,7 @@ def same_shape(**arrays: Any) -> None:
 
 
 def known_cells(**arrays: Any) -> list[NDArray[np.float64]]:
-    """Give the values of the cells where no array is NaN, float64 (n,), in the order given."""
+    """Return the values of the cells where no array is NaN, float64 (n,), in the order given."""
     values = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
     same_shape(**values)
     for name, array in values.items():
@@ -284,7 +284,7 @@ def block_intervals(
     repeats: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Give the intervals of the scores of an estimate, by a bootstrap over blocks.
+    """Return the intervals of the scores of an estimate, by a bootstrap over blocks.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ def planted_scores(
     inherited = _inherited(reported, tracks.assign(labelled=tracks["time"].map(frame)), touched)
     pairs = _pairs(reported, touched, inherited, planted, tolerance)
     planted = planted.assign(found=planted.index.isin(pairs["planted"]))
-    false = reported[~reported.index.isin(pairs["told"])].drop(columns="labelled")
+    false = reported[~reported.index.isin(pairs["row"])].drop(columns="labelled")
     return PlantedScores(_by_kind(planted, false, kinds), planted, false, _steps(tracks, frame))
 
 
@@ -153,13 +153,13 @@ def _touched(community: xr.DataArray, places: xr.DataArray) -> pd.DataFrame:
 def _inherited(reported: pd.DataFrame, tracks: pd.DataFrame, touched: pd.DataFrame) -> pd.DataFrame:
     """List the places that the parents of what is told touched in the frame before: told, place."""
     if "parent" not in reported:
-        return pd.DataFrame({"told": [], "place": []}, dtype=np.int64)
+        return pd.DataFrame({"row": [], "place": []}, dtype=np.int64)
     parents = reported[reported["event"] != "vanish"].explode("parent").dropna(subset="parent")
-    parents = parents.assign(told=parents.index, labelled=parents["labelled"] - 1)
-    parents = parents[["told", "labelled", "parent"]].astype(np.int64)
+    parents = parents.assign(row=parents.index, labelled=parents["labelled"] - 1)
+    parents = parents[["row", "labelled", "parent"]].astype(np.int64)
     numbers = tracks[["labelled", "community", "track"]].drop_duplicates()
     found = parents.merge(numbers.rename(columns={"track": "parent"}), on=["labelled", "parent"])
-    return found.merge(touched, on=["labelled", "community"])[["told", "place"]]
+    return found.merge(touched, on=["labelled", "community"])[["row", "place"]]
 
 
 def _pairs(
@@ -170,10 +170,10 @@ def _pairs(
     tolerance: int,
 ) -> pd.DataFrame:
     """Pair rows of the table with planted events of the same kind, place and frame."""
-    seen = reported[["labelled", "community", "frame", "event"]].assign(told=reported.index)
-    own = seen.merge(touched, on=["labelled", "community"])[["told", "place"]]
+    seen = reported[["labelled", "community", "frame", "event"]].assign(row=reported.index)
+    own = seen.merge(touched, on=["labelled", "community"])[["row", "place"]]
     both = pd.concat([own, inherited]).drop_duplicates()
-    seen = seen[["told", "frame", "event"]].merge(both, on="told")
+    seen = seen[["row", "frame", "event"]].merge(both, on="row")
     true = planted[["frame", "event", "place"]].assign(planted=planted.index)
     both = seen.merge(true, on=["event", "place"], suffixes=("", "_planted"))
     return both[(both["frame"] - both["frame_planted"]).abs() <= tolerance]
@@ -205,7 +205,7 @@ def visible_events(
     sigma: float = 4.0,
     margin: float = 2.0,
 ) -> pd.DataFrame:
-    """Tell what communities can see of planted events.
+    """Return what communities can see of planted events.
 
     A community is no town: a town that is born, or grows, is a growth of the community on whose
     land it stands, and a merger of two is nothing to one that holds both. A change that is less

@@ -603,7 +603,7 @@ def _title(name: str) -> str:
 
 
 def _colours(labels: NDArray) -> NDArray[np.float64]:
-    """Give the colour of every label, (…, 3); noise is grey."""
+    """Return the colour of every label, (…, 3); noise is grey."""
     palette = np.array([*map(to_rgb, GROUPS), to_rgb(NOISE)])
     return palette[np.where(labels < 0, -1, labels % len(GROUPS))]
 

@@ -113,7 +113,7 @@ def _map(size: float, grid: Grid) -> ShownFigure:
 
 
 def _signed(values: np.ndarray) -> Normalize:
-    """Give a scale that is logarithmic on both sides of zero."""
+    """Return a scale that is logarithmic on both sides of zero."""
     strength = np.abs(values[np.isfinite(values) & (values != 0)])
     most = float(np.quantile(strength, QUANTILE)) if strength.size else 1.0
     return SymLogNorm(most / 10**DECADES, vmin=-most, vmax=most, base=10)

@@ -169,7 +169,7 @@ class Grid:
 
     @classmethod
     def of(cls, raster: xr.DataArray) -> Grid:
-        """Give the grid of a raster (…, y, x)."""
+        """Return the grid of a raster (…, y, x)."""
         # Where its CRS is geographic, a degree of longitude is as long everywhere as in the
         # middle of the raster; without a CRS, its units are taken for metres.
         x, y = raster["x"].values.astype(float), raster["y"].values.astype(float)

@@ -102,7 +102,7 @@ def pack(content: bytes) -> str:
 
 
 def unpack(text: str) -> bytes:
-    """Give the bytes back that :func:`pack` has packed."""
+    """Return the bytes back that :func:`pack` has packed."""
     return zlib.decompress(base64.b64decode(text))
 
 
@@ -177,8 +177,8 @@ class Layer:
     """Amounts have a colour scale, labels a colour each, places that of their track."""
     note: str
     """What one sees, in a sentence or two."""
-    told: str = "#"
-    """How an amount under the mouse is told, ``#`` being the number."""
+    tooltip: str = "#"
+    """How an amount under the mouse is shown, ``#`` being the number."""
     none: str = "nobody"
     """What is said where the amount is 0."""
     one: str = ""
@@ -198,7 +198,7 @@ class Layer:
 def layer_setup(layer: Layer, maps: Overview, cell: str) -> dict[str, Any]:
     """Say how the page's script draws a layer, on cells of a size."""
     setup = {key: getattr(layer, key) for key in ("name", "kind", "none", "one")}
-    setup["told"] = layer.told.replace("{cell}", cell)
+    setup["tooltip"] = layer.tooltip.replace("{cell}", cell)
     if layer.kind == "amount":
         low, high = _ends(layer, maps)
         setup["scale"] = {"low": low, "high": high, "linear": layer.linear}
@@ -246,7 +246,7 @@ def map_table(layers: Sequence[Layer], maps: Overview, span: Sequence[str]) -> d
 
 
 def themes() -> dict[str, dict[str, Any]]:
-    """Give the colours of land and people in light and in dark."""
+    """Return the colours of land and people in light and in dark."""
     return {theme: {**BACKGROUNDS[theme], "ramp": _ramp(theme, 128)} for theme in RAMPS}
 
 

@@ -67,7 +67,7 @@ def render(**filling: Any) -> str:
 
 
 def is_page(path: Path) -> bool:
-    """Tell whether a file is a page of popdask's.
+    """Return whether a file is a page of popdask's.
 
     Examples
     --------

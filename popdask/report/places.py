@@ -34,7 +34,7 @@ INHABITANTS = Layer(
     "amount",
     "People in each square of {cell}, on a logarithmic scale: a step from 10 to 100 looks like one "
     "from 100 to 1,000.",
-    told="about # people in {cell}",
+    tooltip="about # people in {cell}",
 )
 SETTLEMENTS = Layer(
     "settlement",
@@ -332,7 +332,7 @@ def _with(rows: list[tuple[str, ...]], column: list[str]) -> list[tuple[str, ...
 
 
 def _sentences(balance: pd.DataFrame) -> list[str]:
-    """Say which frames lack data, and that it is told apart from nobody."""
+    """Say which frames lack data, and that it is distinguished from nobody."""
     gaps = data_gaps(balance)
     why = ["Where a frame has no data, nothing appears, vanishes, grows or shrinks for it."]
     return [f"{gap}." for gap in gaps] + (why if gaps else [])

@@ -210,7 +210,7 @@ def chart(name: str, times: np.ndarray, height: int, title: str = "") -> Any:
 
 
 def bar_width(times: np.ndarray) -> float:
-    """Give the width of bars that stand side by side, in milliseconds."""
+    """Return the width of bars that stand side by side, in milliseconds."""
     gaps = np.diff(milliseconds(times))
     return 0.8 * float(gaps.min()) if len(gaps) else 0.8 * 365.25 * 86_400_000
 
@@ -241,7 +241,7 @@ EVENT_WORDS = {
     "appear": "appeared",
     "vanish": "vanished",
 }
-# So that colours are told apart by more than colour.
+# So that colours are distinguished by more than colour.
 HATCHES = ["right_diagonal_line", "blank", "dot", "horizontal_line"]
 MARKS = {"split": "triangle", "merge": "inverted_triangle"}
 
@@ -443,7 +443,7 @@ def _draw_joints(
 
 
 def _borders(at: list[float]) -> list[float]:
-    """Give the times half way between frames, and as far beyond the first and the last."""
+    """Return the times half way between frames, and as far beyond the first and the last."""
     if len(at) == 1:
         half = bar_width(np.array(at, "datetime64[ms]")) / 2
         return [at[0] - half, at[0] + half]

@@ -19,7 +19,7 @@ PEOPLE = Layer(
     "People",
     "amount",
     "People that were estimated in each square of {cell}, on a logarithmic scale.",
-    told="about # people in {cell}",
+    tooltip="about # people in {cell}",
 )
 CENSUS = Layer(
     "census_population",
@@ -27,14 +27,14 @@ CENSUS = Layer(
     "amount",
     "The estimate, scaled so that each zone has the people that its census counted, in squares of "
     "{cell}.",
-    told="# with the census",
+    tooltip="# with the census",
 )
 PRESENCE = Layer(
     "presence",
     "Presence",
     "amount",
     "How sure the first model is that somebody lives there, from 0 to 1.",
-    told="presence #",
+    tooltip="presence #",
     none="presence 0",
     linear=True,
     ends=(0.0, 1.0),

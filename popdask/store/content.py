@@ -284,7 +284,7 @@ def drop_results(
 
 
 def is_empty(store: Any) -> bool:
-    """Tell whether nothing was ever written."""
+    """Return whether nothing was ever written."""
     return _subgroup(store, "") is None
 
 

@@ -176,7 +176,7 @@ def other_problems(
 
 
 def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[str, int]]) -> bool:
-    """Tell whether Icechunk's files are damaged, so that commits on top of them may fail."""
+    """Return whether Icechunk's files are damaged, so that commits on top of them may fail."""
     if any(_ANEW in problem for problem in _lost_manifests(_walk(repository), files())):
         return True
     try:

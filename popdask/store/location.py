@@ -89,7 +89,7 @@ def damage_told(place: object) -> Iterator[None]:
 
 
 def damaged(place: object, error: Exception) -> StoreError:
-    """Tell of a store that cannot be read, and what helps."""
+    """Explain a store that cannot be read, and what helps."""
     return StoreError(
         f"{place} cannot be read ({_root(str(error))}): if it is damaged, `popdask run JOB "
         "--force` computes it anew."
@@ -114,7 +114,7 @@ class Location(Protocol):
         """Refuse a place that holds other things, or cannot be reached."""
 
     def exists(self) -> bool:
-        """Tell whether a repository is there."""
+        """Return whether a repository is there."""
 
     def neighbours(self) -> Iterator[Location]:
         """List the other repositories in the same folder, by name."""
@@ -132,7 +132,7 @@ class Location(Protocol):
         """Hold the region that lies there, for one run."""
 
     def holder(self) -> Owner | None:
-        """Tell who holds it."""
+        """Return who holds it."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Folder:
             )
 
     def exists(self) -> bool:
-        """Tell whether a repository is there; nothing is created."""
+        """Return whether a repository is there; nothing is created."""
         return self.path.is_dir() and icechunk.Repository.exists(self.storage())
 
     def neighbours(self) -> Iterator[Folder]:
@@ -195,7 +195,7 @@ class Folder:
         return lock.hold_folder(self.path)
 
     def holder(self) -> Owner | None:
-        """Tell who holds it."""
+        """Return who holds it."""
         return lock.holder_of_folder(self.path)
 
 
@@ -224,7 +224,7 @@ class Prefix:
             )
 
     def exists(self) -> bool:
-        """Tell whether a repository is there."""
+        """Return whether a repository is there."""
         return icechunk.Repository.exists(self.storage())
 
     def neighbours(self) -> Iterator[Prefix]:
@@ -255,7 +255,7 @@ class Prefix:
         return lock.hold_object(self.bucket, f"{self.key}.lock", str(self))
 
     def holder(self) -> Owner | None:
-        """Tell who holds it."""
+        """Return who holds it."""
         return lock.holder_of_object(self.bucket, f"{self.key}.lock")
 
     def _out_of_reach(self, error: Exception) -> InputError:
@@ -273,7 +273,7 @@ class Prefix:
 
 
 def locate(place: Any) -> Location:
-    """Tell what a place is by its name: a URL of an object store, or a folder.
+    """Return what a place is by its name: a URL of an object store, or a folder.
 
     Examples
     --------

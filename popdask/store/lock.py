@@ -115,7 +115,7 @@ def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
 
 
 def holder_of_folder(region: Path) -> Owner | None:
-    """Tell who holds a region, without disturbing; None where nobody does."""
+    """Return who holds a region, without disturbing; None where nobody does."""
     # The note of a run that was killed counts for nothing: the lock decides.
     try:
         with paths.open_own(_lock_file(region), "rb") as file:
@@ -151,7 +151,7 @@ def _noted(region: Path) -> Owner | None:
 
 
 def myself() -> Owner:
-    """Tell who this process is."""
+    """Return who this process is."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Owner(getpass.getuser(), socket.gethostname(), os.getpid(), now)
 
@@ -230,7 +230,7 @@ class _Lock:
         raise RegionBusyError(f"other runs of {self._region} are just starting.")
 
     def check(self) -> None:
-        """Tell that this run is alive; end it if another one has taken it for dead."""
+        """Signal that this run is alive; end it if another one has taken it for dead."""
         with self._busy:
             if self._write(IfMatch=self._etag):
                 return
@@ -244,7 +244,7 @@ class _Lock:
             self._etag = held.etag
 
     def beat(self) -> None:
-        """Tell again and again that this run is alive, until it ends or is taken for dead."""
+        """Signal again and again that this run is alive, until it ends or is taken for dead."""
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 self.check()
@@ -309,7 +309,7 @@ def hold_object(bucket: str, key: str, region: str) -> Iterator[Callable[[], Non
 
 
 def holder_of_object(bucket: str, key: str) -> Owner | None:
-    """Tell who holds a region; None where nobody does, or one that is dead."""
+    """Return who holds a region; None where nobody does, or one that is dead."""
     held = _find({"Bucket": bucket, "Key": key})
     return held.owner if held and not held.dead else None
 

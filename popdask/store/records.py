@@ -123,7 +123,7 @@ def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[s
 
 
 def same_place(grid: xr.Dataset, stored: xr.Dataset) -> bool:
-    """Tell whether two grids have the same cells, at whatever times."""
+    """Return whether two grids have the same cells, at whatever times."""
     return (
         all(np.array_equal(grid[axis], stored[axis]) for axis in ("y", "x"))
         and grid.rio.crs == stored.rio.crs
@@ -273,7 +273,7 @@ def readable(repository: icechunk.Repository, tag: str) -> icechunk.SnapshotInfo
 
 
 def has_work(repository: icechunk.Repository) -> bool:
-    """Tell whether a run can go on from the branch ``work``; one that is lost is dropped."""
+    """Return whether a run can go on from the branch ``work``; one that is lost is dropped."""
     if WORK not in repository.list_branches():
         return False
     try:
@@ -290,13 +290,13 @@ def _first(error: Exception) -> str:
 
 
 def run_of(commit: icechunk.SnapshotInfo) -> Run | None:
-    """Tell which run a commit has finished; None if it is another commit."""
+    """Return which run a commit has finished; None if it is another commit."""
     run = commit.metadata.get("run")
     return run and Run(**run | {"stages": tuple(Finished(**stage) for stage in run["stages"])})
 
 
 def utc_now() -> str:
-    """Give the time as ISO text, UTC, to the second."""
+    """Return the time as ISO text, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

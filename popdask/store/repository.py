@@ -190,7 +190,7 @@ def _check_limits(keep_last: int | None, older_than: timedelta | None) -> None:
 
 
 def overview(region: RegionStore) -> dict[str, str]:
-    """Tell what a region holds: frames, grid, arrays, tables, models and the last run."""
+    """Return what a region holds: frames, grid, arrays, tables, models and the last run."""
     # What keeps it from being read is told in place of that.
     try:
         runs = region.history()
@@ -267,7 +267,7 @@ class RegionStore:
         return html_card("RegionStore", {"place": self.location, **overview(self)})
 
     def exists(self) -> bool:
-        """Tell whether a run ever began here."""
+        """Return whether a run ever began here."""
         return self.location.exists()
 
     def dataset(self, branch: str = MAIN) -> xr.Dataset:
@@ -392,7 +392,7 @@ class RegionStore:
         return list(integrity.run_problems(repository, repository.lookup_branch(MAIN)))
 
     def has_coordinates(self) -> bool:
-        """Tell whether the coordinates of the last finished run can be read."""
+        """Return whether the coordinates of the last finished run can be read."""
         try:
             open_arrays(self.session(MAIN)).coords.to_dataset().load()
         except READ_ERRORS:  # `popdask verify` says what they are
@@ -427,7 +427,7 @@ class RegionStore:
         return self.records(WORK) or self.records(MAIN)
 
     def unfinished(self) -> bool:
-        """Tell whether a run was stopped before its end."""
+        """Return whether a run was stopped before its end."""
         if not self.exists():
             return False
         repository = self.repository()
@@ -530,7 +530,7 @@ class RegionStore:
             yield
 
     def holder(self) -> Owner | None:
-        """Tell who holds the region; None where nobody does."""
+        """Return who holds the region; None where nobody does."""
         return self.location.holder()
 
     def mend(self) -> None:

@@ -97,7 +97,7 @@ class PopdaskBackend(BackendEntrypoint):
         }
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Tell whether it looks like a store: its name ends in ``.icechunk``."""
+        """Return whether it looks like a store: its name ends in ``.icechunk``."""
         if not isinstance(filename_or_obj, str | os.PathLike):
             return False
         return Path(filename_or_obj).suffix == ".icechunk"

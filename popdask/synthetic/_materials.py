@@ -74,7 +74,7 @@ COLOURS = np.array(
 
 
 def palette(bands: int) -> np.ndarray:
-    """Give the brightness (material, band) of 1 band (grey), 3 (colour) or 4 (with infrared)."""
+    """Return the brightness (material, band) of 1 band (grey), 3 (colour) or 4 (with infrared)."""
     if bands == 1:
         return (COLOURS[:, :3] @ np.array([0.299, 0.587, 0.114], np.float32))[:, None]
     return COLOURS[:, :bands].copy()

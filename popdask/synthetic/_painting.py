@@ -69,7 +69,7 @@ def point(canvas: Canvas, row: int, col: int) -> tuple:
 
 @numba.njit(cache=True, nogil=True)
 def _meets(u: float, v: float, du: float, dv: float, a: float, b: float) -> bool:
-    """Tell whether the segment from (u, v) by (du, dv) meets the box |u| < a, |v| < b."""
+    """Return whether the segment from (u, v) by (du, dv) meets the box |u| < a, |v| < b."""
     enter, leave = 0.0, 1.0
     for at, move, half in ((u, du, a), (v, dv, b)):
         if abs(move) < 1e-9:
@@ -103,7 +103,7 @@ def cast_shadows(canvas: Canvas, things: np.ndarray, sun: tuple) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _covers(thing: np.record, u: float, v: float, salt: int) -> bool:
-    """Tell whether a thing lies over a point of its frame; rocks are rounded and crooked."""
+    """Return whether a thing lies over a point of its frame; rocks are rounded and crooked."""
     a, b = 0.5 * thing.length, 0.5 * thing.width
     if thing.form != _ROCK:
         return abs(u) < a and abs(v) < b
@@ -346,7 +346,7 @@ _GRAIN = 5.0  # standard deviation, of 255
 
 @numba.njit(cache=True, nogil=True)
 def develop(canvas: Canvas, colours: np.ndarray, salt: int) -> np.ndarray:
-    """Give the light (band, row, column) float32 of a canvas in colours (material, band)."""
+    """Return the light (band, row, column) float32 of a canvas in colours (material, band)."""
     rows, cols = canvas.dark.shape
     film = np.empty((colours.shape[1], rows, cols), np.float32)
     for row in range(rows):

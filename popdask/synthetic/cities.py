@@ -385,7 +385,7 @@ def moving_cities(
 
 
 def _stories(frames: int) -> list[tuple[City, ...]]:
-    """Tell every story around the cell (0, 0), for a density of one person in the middle."""
+    """Draw every story around the cell (0, 0), for a density of one person in the middle."""
     year = np.arange(frames)[:, None]
     steps = np.minimum(year, 7) - min(frames - 1, 7) / 2
     crowd = _crowd(16, 43)

@@ -77,7 +77,7 @@ Box = tuple[float, float, float, float]
 
 
 def things_near(box: Box, year: int, seed: int) -> np.ndarray:
-    """Give the things of a year that may be seen in a box, in the order of painting."""
+    """Return the things of a year that may be seen in a box, in the order of painting."""
     towns = [_town(i, j, seed) for i, j in _lattice(box, _TOWN, _TOWN_REACH)]
     lone = [_lone(i, j, seed) for i, j in _lattice(box, _LONE, _LONE_REACH)]
     things = join([*towns, *lone])
@@ -90,7 +90,7 @@ def things_near(box: Box, year: int, seed: int) -> np.ndarray:
 
 
 def salt_of(seed: int) -> int:
-    """Give the first of the numbers that tell the noises of a country apart."""
+    """Return the first of the numbers that tell the noises of a country apart."""
     return seed * 1_000_003
 
 
@@ -108,7 +108,7 @@ def _generator(seed: int, *place: int) -> np.random.Generator:
 
 
 def _free(points: Any, seed: int, road: float, *, forest: bool) -> np.ndarray:
-    """Tell where one can build: above the shore, off the roads, and in forests if wanted."""
+    """Return where one can build: above the shore, off the roads, and in forests if wanted."""
     x, y = np.asarray(points, float)
     height, away, trees = survey(x, y, salt_of(seed))
     return (height > SHORE + 0.02) & (away > road) & (forest | (trees == 0))
@@ -154,7 +154,7 @@ class _Town:
         return np.where(away <= 1, -ALWAYS, np.minimum(years, ALWAYS)).astype(int)
 
     def is_works(self, u: float, v: float) -> bool:
-        """Tell whether the works lie at a point of the frame."""
+        """Return whether the works lie at a point of the frame."""
         turn = (np.arctan2(v, u) - self.works + pi) % (2 * pi) - pi
         return self.radius > 200 and abs(turn) < 0.5 and self.away(u, v) > 0.45
 

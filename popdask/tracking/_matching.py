@@ -52,12 +52,12 @@ _compiled = numba.njit(cache=True, nogil=True)
 
 
 def reach(scales: int) -> int:
-    """Give the largest shift that is found, in cells."""
+    """Return the largest shift that is found, in cells."""
     return TOP * 2 ** (scales - 1) + 2 ** (scales - 1) - 1
 
 
 def halo(scales: int) -> int:
-    """Give the cells around a cell that its shift depends on."""
+    """Return the cells around a cell that its shift depends on."""
     return 2 ** (scales - 1) * (SQUARE + AROUND + 1 + TOP)
 
 
@@ -205,7 +205,7 @@ WARPS = 2
 
 
 def bound(scales: int) -> int:
-    """Give the cells per frame that the flow of so many scales cannot exceed."""
+    """Return the cells per frame that the flow of so many scales cannot exceed."""
     return reach(scales) + int(np.ceil(WARPS * STEP))
 
 
@@ -266,7 +266,7 @@ def coarse_to_fine(
     alpha: float,
     iterations: int,
 ) -> da.Array:
-    """Give the flow (time, 2, y, x) between frames (time, y, x) in chunks of one frame."""
+    """Return the flow (time, 2, y, x) between frames (time, y, x) in chunks of one frame."""
     rim = iterations + bound(scales) + 3  # warped reading, gradients and the iterations
     depth = max(halo(scales), rim)
     before, after = merge_thin_chunks(before, depth), merge_thin_chunks(after, depth)

@@ -118,7 +118,7 @@ def _take_apart(classes: np.ndarray, place: _Place, chord: np.ndarray, min_sampl
     return _Tile(place, core, border, group, first, kinds)
 
 
-def _tell(tile: _Tile, chord: np.ndarray) -> _Message:
+def _announce(tile: _Tile, chord: np.ndarray) -> _Message:
     """Name the groups of a chunk, and the runs of cores by which they meet those of others."""
     tall, wide = chord.size - 1, int(chord[0])
     place, core = tile.place, tile.core
@@ -201,13 +201,13 @@ def _label(classes: da.Array, eps: float, min_samples: int) -> da.Array:
     graph: dict[Any, Any] = {}
     below: list[Any] = [padded]
     for frame in product(*(range(n) for n in times)):
-        messages = [("tell-" + name, *frame, *block) for block in places]
+        messages = [("announce-" + name, *frame, *block) for block in places]
         graph["number-" + name, *frame] = (_number, messages)
         for number, (block, place) in enumerate(places.items()):
             key = *frame, *block
             tile, labels = ("tile-" + name, *key), ("number-" + name, *frame)
             graph[tile] = (_take_apart, (padded.name, *key), place, chord, min_samples)
-            graph["tell-" + name, *key] = (_tell, tile, chord)
+            graph["announce-" + name, *key] = (_announce, tile, chord)
             graph[name, *key] = (_draw, tile, labels, number, chord, classes.ndim)
     layers = HighLevelGraph.from_collections(name, graph, dependencies=below)
     return da.Array(layers, name, frames.chunks, dtype=np.int32).rechunk(classes.chunks)

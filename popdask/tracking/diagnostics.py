@@ -113,7 +113,7 @@ def error_by_speed(flow: ArrayLike, reconstruction: ArrayLike, *, bins: int = 40
 
 
 def community_means(communities: pd.DataFrame) -> pd.DataFrame:
-    """Give the mean population and the centroid of every community."""
+    """Return the mean population and the centroid of every community."""
     table = pd.DataFrame(communities[["time", "community", "population"]])
     table["mean_population"] = communities["population"] / communities["cells"]
     table["x"] = [float(point.x) for point in communities["centroid"]]

@@ -83,14 +83,14 @@ class WindowAutoencoder(nn.Module):
         self.decoder = _dense([latent, *hidden[::-1], channels * area], generator)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Give the code of windows with their positions."""
+        """Return the code of windows with their positions."""
         x = x.flatten(1)  # (B, 5, 7, 7) → (B, 245)
         for layer in self.encoder:
             x = torch.relu(layer(x))
         return x  # (B, 16)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Give the windows, without positions, that belong to codes."""
+        """Return the windows, without positions, that belong to codes."""
         *inner, last = self.decoder
         for layer in inner:
             z = torch.relu(layer(z))
@@ -309,7 +309,7 @@ def check_features(features: DataArray) -> None:
 
 
 def usable_cells(features: DataArray, mask: DataArray | None) -> DataArray:
-    """Give the cells (…, y, x) of a mask that have data; all with data where there is no mask."""
+    """Return the cells (…, y, x) of a mask that have data; all with data where there is no mask."""
     data = features.isel(channel=0, drop=True).notnull()
     if mask is None:
         return data

@@ -451,7 +451,7 @@ def _starts(sizes: Sequence[int]) -> da.Array:
 
 
 def _as_dask(array: DataArray) -> da.Array:
-    """Give the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
+    """Return the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
     if isinstance(array.data, da.Array):
         return array.data
     return da.from_array(array.data, chunks=-1, name=False)

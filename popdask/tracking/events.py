@@ -187,7 +187,7 @@ def pieces(
 
 
 def _changed(whole: np.ndarray, parts: np.ndarray, of: np.ndarray, sigma: float) -> np.ndarray:
-    """Tell of what has other people than before, beyond noise, between its parts."""
+    """Return the events of what has other people than before, beyond noise, between its parts."""
     before, after, variance = whole - [
         np.bincount(of, weights=part, minlength=whole.shape[1]) for part in parts
     ]
@@ -226,7 +226,7 @@ def own_cells(
 def grown_and_shrunk(
     change: np.ndarray, rules: EventRules
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Tell from people before, after and variance who grew and shrank; and growth and sigma."""
+    """Compute from people before, after and variance who grew and shrank; and growth and sigma."""
     before, after, variance = change
     part = Fraction(str(rules.growth)).limit_denominator(10**9)
     whole, some = float(part.denominator), float(part.numerator)  # exact, unlike 1.05

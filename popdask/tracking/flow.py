@@ -146,7 +146,7 @@ def _flow(
     warm_start: bool,
     first: da.Array | None = None,
 ) -> da.Array:
-    """Give the flow (time, 2, y, x) of the frames (time, y, x) at some times, in chunks of one."""
+    """Return the flow (time, 2, y, x) of frames (time, y, x) at some times, in chunks of one."""
     # The flow (1, 2, y, x) of the first of them may be known already.
     frames = frames.rechunk({0: 1})
     if scheme.log:
@@ -176,7 +176,7 @@ def _pair(scheme: _Scheme, times: Sequence[int], frames: int) -> NDArray[np.int6
 def _far_flow(
     frames: da.Array, scheme: _Scheme, times: Sequence[int], first: da.Array | None
 ) -> da.Array:
-    """Give the flow (time, 2, y, x) coarse to fine, each time by itself."""
+    """Return the flow (time, 2, y, x) coarse to fine, each time by itself."""
     flows = [] if first is None else [first]
     if len(rest := times[len(flows) :]):
         before, after = (frames.blocks[pick] for pick in _pair(scheme, rest, len(frames)))
@@ -243,7 +243,7 @@ def _as_people(population: DataArray, *dims: str, timed: bool = False) -> DataAr
 
 
 def _stacked(flow: Dataset, people: DataArray) -> da.Array:
-    """Give a frame's u and v as one Dask array (1, 2, y, x)."""
+    """Return a frame's u and v as one Dask array (1, 2, y, x)."""
     check_flow(flow)
     if dict(flow.sizes) != {axis: people.sizes[axis] for axis in ("y", "x")}:
         raise InputError(
@@ -381,7 +381,7 @@ def two_frame_flow(
 
 
 def moving_cells(population: DataArray, *, alpha: float = 10.0, iterations: int = 1) -> DataArray:
-    """Tell in which cells people move from one frame to the next."""
+    """Return in which cells people move from one frame to the next."""
     scheme = _Scheme(iterations, float(alpha), (0, 0, 1))
     people = _as_people(population, "time", "y", "x")
     earlier = people.isel(time=slice(-1))

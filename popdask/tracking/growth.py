@@ -183,7 +183,7 @@ def _rechunked(layer: da.Array, like: xr.DataArray) -> da.Array:
 
 
 def _later_labels(labels: xr.DataArray, cells: da.Array) -> da.Array:
-    """Give the labels of the later frames as an array like the cells of the earlier ones."""
+    """Return the labels of the later frames as an array like the cells of the earlier ones."""
     check_labels("labels", labels)
     sizes = dict(zip(("time", "y", "x"), cells.shape, strict=True))
     if dict(labels.sizes) != sizes:
@@ -263,7 +263,7 @@ def _carry(
 
 @numba.njit(cache=True, nogil=True)
 def _same(labels: NDArray, y: int, x: int, row: int, column: int) -> bool:
-    """Tell whether two cells of a block have one label; none has where there are no labels."""
+    """Return whether two cells of a block have one label; none has where there are no labels."""
     if not (0 <= row < labels.shape[0] and 0 <= column < labels.shape[1]):
         return False
     return labels[y, x] >= 0 and labels[y, x] == labels[row, column]

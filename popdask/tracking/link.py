@@ -277,7 +277,7 @@ def _check(rule: str, flow: Any, backward: Any, share: float, memory: int) -> No
 
 
 def _errors(error: float | str | xr.DataArray, community: xr.DataArray, people: da.Array) -> Any:
-    """Give the relative error of every cell as a Dask array like the people; None by Poisson."""
+    """Return the relative error of every cell as a Dask array like the people; None by Poisson."""
     if isinstance(error, xr.DataArray):
         if "time" not in error.dims:
             error = error.expand_dims(time=len(people)).drop_vars("time", errors="ignore")
@@ -294,7 +294,7 @@ def _errors(error: float | str | xr.DataArray, community: xr.DataArray, people: 
 def _followed(
     labels: da.Array, people: da.Array, flow: xr.Dataset | None, backward: xr.Dataset | None
 ) -> Followed:
-    """Give the labels and people that each frame meets in the next, and how flows agree there."""
+    """Return the labels and people that each frame meets in the next, and how flows agree there."""
     if flow is None or len(labels) < 2:
         return None, None, None
     later, there = labels.blocks[1:], people.blocks[1:]

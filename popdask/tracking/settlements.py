@@ -323,7 +323,7 @@ def settlement_kinds(
     *,
     town_people: float = TOWN_PEOPLE,
 ) -> pd.DataFrame:
-    """Tell cities, towns and villages apart.
+    """Distinguish cities, towns and villages.
 
     Eager: one pass over the cells, one call of :func:`dask.compute`.
 

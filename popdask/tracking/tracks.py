@@ -160,7 +160,7 @@ def tracks(
 
 
 def split_off(event: pd.Series, track: pd.Series, parents: pd.Series) -> np.ndarray:
-    """Tell which events are pieces that began a track, not those that went on as the old one."""
+    """Return which events are pieces that began a track, not those that went on as the old one."""
     began = [number not in found for number, found in zip(track, parents, strict=True)]
     return (event == "split").to_numpy() & np.array(began, dtype=bool)
 
@@ -335,7 +335,7 @@ class _History:
         return pieces(before, after, self.edges.get((j - 1, j), NO_EDGES), own, self.rules)
 
     def _goes_on(self, origins: Sequence[Origins]) -> list[np.ndarray]:
-        """Tell which communities have a successor on their track."""
+        """Return which communities have a successor on their track."""
         found = [np.zeros(len(frame.people), bool) for frame in self.frames]
         for j, origin in enumerate(origins):
             for gap in np.unique(origin.gap[origin.gap >= 0]):

@@ -40,7 +40,7 @@ def components(name: str, flow: xr.Dataset, like: da.Array) -> Flow:
 
 
 def farthest(flow: xr.Dataset) -> int:
-    """Give the cells that nobody moves beyond: the flow's own bound, or computed."""
+    """Return the cells that nobody moves beyond: the flow's own bound, or computed."""
     if "bound" in flow.attrs:
         return int(flow.attrs["bound"])
     most = max(map(float, dask.compute(abs(flow["u"]).max(), abs(flow["v"]).max())))
@@ -58,7 +58,7 @@ def ahead(labels: da.Array, flow: Flow, reach: int, fill: float = -1) -> da.Arra
 
 
 def agreement(flow: Flow, back: Flow, reach: int) -> da.Array:
-    """Give the cosine between the flow of each cell and the later frame's where it goes."""
+    """Return the cosine between the flow of each cell and the later frame's where it goes."""
     there = da.stack(back, axis=1)
     rimmed, u, v = _with_surroundings(there, flow, reach, fill=0)
     meta = np.empty((0, 0, 0), np.int64)

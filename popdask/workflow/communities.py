@@ -66,7 +66,7 @@ class CommunitiesPipeline(FramesPipeline):
     stages = STAGES
 
     def size(self, job: CommunitiesJob) -> Extent:
-        """Tell how much the frames are: the first one's header is read, and a sample of another."""
+        """Return how much the frames are, from the first one's header and a sample of another."""
         return read_extent(job, job.domain.cells)
 
     def costs(self, job: CommunitiesJob, plan: Plan) -> Costs:
@@ -143,7 +143,7 @@ class CommunitiesPipeline(FramesPipeline):
     def illustrate(
         self, job: CommunitiesJob, region: RegionStore, branch: str
     ) -> Iterator[Picture]:
-        """Give the pictures of the report."""
+        """Return the pictures of the report."""
         return illustrate(job, region, branch)
 
 

@@ -92,7 +92,7 @@ class CommunitiesRun(FramesRun):
         return encoding.stack_features(stored["population"], stored[["u", "v"]])
 
     def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
+        """Record what the finished run was made from and with."""
         job, moved = self.job, self.records()["population"].get("moved", {})
         seeds = {"encoder": job.encoder.seed, "classes": job.classes.seed}
         balance, exports = self.balance_rows(), exported(self.records())
@@ -454,7 +454,7 @@ def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 
 def _link_flows(job: CommunitiesJob, population: xr.DataArray) -> dict[str, xr.Dataset]:
-    """Give the flows that links follow: those of a pair depend on its two frames alone."""
+    """Return the flows that links follow: those of a pair depend on its two frames alone."""
     from popdask.tracking import flow
 
     scales = job.links.flow_scales
@@ -619,7 +619,7 @@ def parts_of(job: CommunitiesJob) -> list[Part]:
 
 
 def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
-    """Give the pictures of the report."""
+    """Return the pictures of the report."""
     from popdask.workflow import communities_outputs
 
     return communities_outputs.illustrate(job, region, branch)

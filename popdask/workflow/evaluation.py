@@ -45,7 +45,7 @@ class Estimator(Protocol):
     """Estimates people from pictures."""
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Give presence, people and perhaps the count alone, (cell,), of images."""
+        """Return presence, people and perhaps the count alone, (cell,), of images."""
 
 
 class HurdleModel:
@@ -247,7 +247,7 @@ def _of_validation(
     for number, one in enumerate(judges):
         assert one.cells is not None and one.count is not None
         held_out = one.cells.isel(cell=np.flatnonzero(one.cells["split"].values == 1))
-        _tell_leakage(reporter, held_out, "validation", one)
+        _warn_of_leakage(reporter, held_out, "validation", one)
         joint = HurdleModel(one.presence, one.count, settings.threshold, settings.device, one.rule)
         estimators: dict[str, Estimator] = {"popdask": joint, **(one.baselines or {})}
         group = _groups(run, held_out, number)
@@ -278,7 +278,7 @@ def _of_mosaic(
     image = open_image(run.job, run.sources.mosaics[time], run.grid)
     cells = population_inputs.true_cells(run.job, image, paths, run.grid)
     if not run.has_folds:
-        _tell_leakage(reporter, cells, iso(time)[:10], judges)
+        _warn_of_leakage(reporter, cells, iso(time)[:10], judges)
     others = {}
     if judges.baselines is not None and not run.job.cells.folds:
         others = predictions(cells, judges.baselines)
@@ -304,8 +304,8 @@ def _stored(run: PopulationRun, time: np.datetime64, cells: xr.Dataset) -> pd.Da
     return table.dropna(ignore_index=True)
 
 
-def _tell_leakage(reporter: Reporter, cells: xr.Dataset, where: str, judges: _Judges) -> None:
-    """Tell where models are scored on cells that they were trained on."""
+def _warn_of_leakage(reporter: Reporter, cells: xr.Dataset, where: str, judges: _Judges) -> None:
+    """Return where models are scored on cells that they were trained on."""
     for model in (judges.presence, judges.count):
         if model is None:
             continue

@@ -44,16 +44,16 @@ class ExportPlace(Protocol):
         """Name a file as its user knows it."""
 
     def desk(self) -> AbstractContextManager[Path]:
-        """Give the folder in which the files are written."""
+        """Return the folder in which the files are written."""
 
     def missing(self, names: Collection[str]) -> set[str]:
-        """Tell which files are not there."""
+        """Return which files are not there."""
 
     def is_one_of(self, name: str, others: Collection[str]) -> bool:
-        """Tell whether a file is one of some paths and URLs, by whatever name."""
+        """Return whether a file is one of some paths and URLs, by whatever name."""
 
     def is_marked(self, name: str) -> bool:
-        """Tell whether a file says itself that popdask has written it."""
+        """Return whether a file says itself that popdask has written it."""
 
     def sum(self, name: str) -> dict[str, Any]:
         """Read a file, and tell its size and SHA-256."""
@@ -72,7 +72,7 @@ class ExportPlace(Protocol):
 
 
 def export_place(job: Job) -> ExportPlace:
-    """Tell where the exports of a job are; nothing is created, and nothing asked of a server."""
+    """Return where the exports of a job are; nothing is created, and nothing asked of a server."""
     if object_store.is_object(job.export_place):
         return _Prefix(*object_store.bucket_and_key(job.export_place))
     return _Folder(job.export_folder)
@@ -168,9 +168,9 @@ class _Prefix:
 
     def is_marked(self, name: str) -> bool:
         """Objects of popdask's tell their checksum; those of a group do, too."""
-        with self._told():
+        with self._store_errors():
             part = next(self._names(f"{name}/"), None)
-            metadata = self._told_by_object(name if part is None else f"{name}/{part}")
+            metadata = self._metadata_of(name if part is None else f"{name}/{part}")
         return bool(metadata.get(_CHECKSUM))
 
     def sum(self, name: str) -> dict[str, Any]:
@@ -185,12 +185,12 @@ class _Prefix:
     def fetch(self, desk: Path, name: str) -> None:
         if not (desk / name).exists():
             system, path = object_store.file_system(self.whole_name(name))
-            with self._told():
+            with self._store_errors():
                 system.get_file(path, str(desk / name))
 
     def put(self, desk: Path, name: str) -> None:
         path = desk / name
-        with self._told():
+        with self._store_errors():
             if path.is_file():
                 self._put_file(path, name)
             elif path.is_dir():
@@ -201,7 +201,7 @@ class _Prefix:
                     self._delete(f"{name}/{part}")
 
     def remove(self, name: str) -> None:
-        with self._told():
+        with self._store_errors():
             for part in list(self._names(f"{name}/")):
                 self._delete(f"{name}/{part}")
             self._delete(name)
@@ -214,13 +214,13 @@ class _Prefix:
         """Put an object, unless it is there; notes on a raster that is replaced go with it."""
         with path.open("rb") as file:
             checksum = _sum(file)
-        if self._told_by_object(name) != checksum:
+        if self._metadata_of(name) != checksum:
             system, place = object_store.file_system(self.whole_name(name))
             system.put_file(str(path), place, Metadata={_CHECKSUM: checksum["sha256"]})
             if path.suffix == ".tif":
                 self._delete(f"{name}{NOTES}")
 
-    def _told_by_object(self, name: str) -> dict[str, Any]:
+    def _metadata_of(self, name: str) -> dict[str, Any]:
         """What an object says of itself without being read: size and checksum; if it is there."""
         try:
             head = object_store.client().head_object(Bucket=self._bucket, Key=f"{self._key}/{name}")
@@ -244,7 +244,7 @@ class _Prefix:
         object_store.client().delete_object(Bucket=self._bucket, Key=f"{self._key}/{name}")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             yield
         except object_store.failures() as error:
@@ -346,7 +346,7 @@ class Claims:
             )
 
     def is_removable(self, name: str) -> bool:
-        """Tell whether a file may be taken away: what changed since stays, and is told of."""
+        """Return whether a file may be taken away: what changed since stays, and is told of."""
         if self._place.missing([name]):
             return True
         if name.endswith(NOTES):

@@ -162,7 +162,7 @@ class Exports:
 def exporting(
     work: Transaction, stage: StagePlan, job: Job, names: Collection[str], files: Records
 ) -> Iterator[Exports]:
-    """Give the files of a stage of exports, and commit them if all went well."""
+    """Return the files of a stage of exports, and commit them if all went well."""
     place = export_place(job)
     with place.desk() as folder:
         exports = Exports(work, stage, place, folder, paths_of(files))
@@ -172,7 +172,7 @@ def exporting(
 
 
 def without_missing(records: Mapping[str, Any], job: Job, *stages: str) -> dict[str, Any]:
-    """Give the records as if stages of exports were not done, where somebody took files away."""
+    """Return the records as if stages of exports were not done, where somebody took files away."""
     found = dict(records)
     written = {stage: found.get(stage, {}).get("written", {}) for stage in stages}
     names = [name for files in written.values() for name in files]
@@ -185,7 +185,7 @@ def without_missing(records: Mapping[str, Any], job: Job, *stages: str) -> dict[
 
 
 def exported(records: Records) -> dict[str, Mapping[str, Any]]:
-    """Tell the size and SHA-256 of every exported file on record, by its path in the folder."""
+    """Return the size and SHA-256 of every exported file on record, by its path in the folder."""
     files: dict[str, Mapping[str, Any]] = {}
     for record in records.values():
         files |= written_files(record)

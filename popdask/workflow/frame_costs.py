@@ -146,7 +146,7 @@ def rasters_of(job: Any) -> int:
 
 
 def read_extent(job: FramesJob, cells: str | None = None) -> Extent:
-    """Tell how much a job is, from the header of its first frame and a sample of the middle one."""
+    """Return how much a job is, from its first frame's header and a sample of the middle one."""
     paths = list(frame_paths(job).values())
     rows, columns = read_grid(paths[0]).shape
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks

@@ -63,7 +63,7 @@ class FramesPipeline(Pipeline):
     """A kind of job that begins with frames of people."""
 
     def files(self, job: FramesJob, records: Mapping[str, Any]) -> Files:
-        """Tell the versions of the frames' files, by ISO time, and of the others by setting."""
+        """Return the versions of the frames' files, by ISO time, and of the others by setting."""
         known = records.get("population", {}).get("files", {})
         found = file_fingerprints(frame_paths(job), known)
         for name in (*SURFACES, "names") if job.has_settlements else ():
@@ -106,7 +106,7 @@ class FramesRun:
     plan: Plan
 
     def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
+        """Record what the finished run was made from and with."""
         raise NotImplementedError
 
     def records(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def displacements(
     *,
     most_cells: float = float("inf"),
 ) -> pd.DataFrame:
-    """Tell how every frame lies to the one before it, from the record where it is there."""
+    """Return how every frame lies to the one before it, from the record where it is there."""
     times = [str(time.astype("datetime64[s]")) for time in frame_paths(job)]
     versions = {time: rasters.frame_version(files[time]) for time in times}
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
@@ -133,7 +133,7 @@ def on_record(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def shifts(job: FramesJob, table: pd.DataFrame) -> dict[str, Shift]:
-    """Tell by how many cells frames are to be moved."""
+    """Return by how many cells frames are to be moved."""
     if job.input.register is None or table.empty:
         return {}
     lie, times = [(0, 0)], [table["time"].iloc[0], *table["next"]]

@@ -67,7 +67,7 @@ _reading: ContextVar[bool] = ContextVar("reading", default=False)
 
 @contextmanager
 def content_read() -> Iterator[None]:
-    """Tell versions of files by their content, whatever size and time they have."""
+    """Identify versions of files by their content, whatever size and time they have."""
     token = _reading.set(True)
     try:
         yield
@@ -78,13 +78,13 @@ def content_read() -> Iterator[None]:
 def file_fingerprints(
     frames: Mapping[np.datetime64, str], known: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Tell the version of each frame's file."""
+    """Return the version of each frame's file."""
     times = {str(time.astype("datetime64[s]")): path for time, path in frames.items()}
     return {time: file_fingerprint(path, known.get(time, {})) for time, path in times.items()}
 
 
 def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Tell the version of one file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``."""
+    """Return the version of a file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``."""
     known = {} if _reading.get() else known
     file = file_of(path)
     if known and known.get("path") == path and Path(file).exists():
@@ -97,7 +97,7 @@ def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[
 def run_record(
     job: Job, files: Mapping[str, Mapping[str, Any]], seeds: Mapping[str, int], **further: Any
 ) -> dict[str, Any]:
-    """Put down what a run was made from and with."""
+    """Record what a run was made from and with."""
     return {
         "name": job.name,
         "settings": _clean(job.model_dump(mode="json")),
@@ -137,7 +137,7 @@ def _machine() -> dict[str, Any]:
 
 
 def package_version(name: str) -> str:
-    """Tell the version of an installed package; "unknown" where it is not."""
+    """Return the version of an installed package; "unknown" where it is not."""
     try:
         return version(name)
     except PackageNotFoundError:  # a checkout that was never installed

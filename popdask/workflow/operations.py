@@ -55,7 +55,7 @@ class Status:
 
 
 def status(job: Job) -> Status:
-    """Tell how the region of a job stands; nothing is changed or created."""
+    """Describe how the region of a job stands; nothing is changed or created."""
     store = RegionStore(job.output.store)
     runs, holder = store.history(), store.holder()
     times: tuple[str, ...] = ()

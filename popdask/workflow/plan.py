@@ -192,16 +192,16 @@ class Costs:
         return max(self.stages.values(), key=lambda stage: stage.memory)
 
     def peak(self, resources: Resources) -> int:
-        """Give the memory of a worker at most, in bytes: libraries, and what each thread holds."""
+        """Return the most memory of a worker in bytes: libraries, and what each thread holds."""
         held = max((stage.memory for stage in self.stages.values()), default=0)
         return BASE + resources.threads * held
 
     def fits(self, resources: Resources) -> bool:
-        """Tell whether a worker holds its chunks without moving data to disk."""
+        """Return whether a worker holds its chunks without moving data to disk."""
         return self.peak(resources) <= ROOM * resources.memory
 
     def seconds(self, measured: Mapping[str, Measured]) -> dict[str, float | None]:
-        """Tell how long each stage takes, by what it took before; None where that is not known."""
+        """Return the seconds of each stage by what it took before; None where that is unknown."""
         rates = {name: one.seconds / one.amount for name, one in measured.items()}
         return {
             name: cost.amount * rates[name] if name in rates else None
@@ -209,7 +209,7 @@ class Costs:
         }
 
     def proposed(self, resources: Resources) -> int | None:
-        """Give the largest chunks that fit, in cells along a side; None where none would."""
+        """Return the largest chunks that fit, in cells along a side; None where none would."""
         room = int(ROOM * resources.memory) - BASE
         if self.edge is None or room <= 0:
             return None
@@ -252,7 +252,7 @@ class Measured:
     """Where the results of that run are."""
 
     def off(self, amount: int) -> float:
-        """Tell how far another amount is from this one, as the logarithm of their ratio."""
+        """Return how far another amount is from this one, as the logarithm of their ratio."""
         return abs(log(amount / self.amount))
 
 

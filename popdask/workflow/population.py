@@ -81,7 +81,7 @@ class PopulationPipeline(Pipeline):
     stages = STAGES
 
     def files(self, job: PopulationJob, records: Mapping[str, Any]) -> Files:
-        """Tell the versions of the files, by path."""
+        """Return the versions of the files, by path."""
         if job.drawn is not None and not is_drawn(job.drawn):
             raise InputError(
                 f"[drawn] folder {job.drawn.folder} has no country yet: `popdask run JOB` draws it."
@@ -116,7 +116,7 @@ class PopulationPipeline(Pipeline):
         return self.decide(job, self.files(job, kept), kept)
 
     def size(self, job: PopulationJob) -> ImagesSize:
-        """Tell how much the images are, from the headers of the mosaics."""
+        """Return how much the images are, from the headers of the mosaics."""
         return read_size(job)
 
     def extent(self, job: PopulationJob) -> str:
@@ -216,7 +216,7 @@ class PopulationPipeline(Pipeline):
         return draw_figures(job, reporter)
 
     def illustrate(self, job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
-        """Give the pictures of the report."""
+        """Return the pictures of the report."""
         return illustrate(job, region, branch)
 
 

@@ -101,7 +101,7 @@ class ImagesSize:
 
 
 def read_size(job: PopulationJob) -> ImagesSize:
-    """Tell how much a job is, from the headers of its mosaics."""
+    """Return how much a job is, from the headers of its mosaics."""
     sources = Sources.of(job)
     mosaics = [_images(job, paths) for paths in sources.mosaics.values()]
     folder = job.cells.folder is not None  # a file for each cell: about as many as the mosaic has

@@ -121,7 +121,7 @@ class Sources:
         return mosaics[min(mosaics)]
 
     def fingerprints(self, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Tell the version of each file, by its path; one on record is known."""
+        """Return the version of each file, by its path; one on record is known."""
         of_times = (path for paths in (self.mosaics, self.truth) for path in _all(paths))
         paths = [*of_times, *self.training, *self.counts, *self.others.values()]
         return {without_secrets(path): version_of(path, known) for path in dict.fromkeys(paths)}
@@ -270,17 +270,17 @@ def draw(settings: Drawn, reporter: Reporter | None = None) -> Path:
             world = _world(settings, MOSAIC_PLACE, settings.mosaic_km, year)
             world.write(folder / f"mosaic_{year}.tif")
             export.write_cogs(world.people(100.0).astype("float32"), folder, f"people_{year}")
-    note.write_text(_told(settings))
+    note.write_text(_note_text(settings))
     return folder
 
 
 def is_drawn(settings: Drawn) -> bool:
-    """Tell whether the country is drawn, as the settings say."""
+    """Return whether the country is drawn, as the settings say."""
     note = Path(settings.folder, NOTE)
-    return note.exists() and note.read_text() == _told(settings)
+    return note.exists() and note.read_text() == _note_text(settings)
 
 
-def _told(settings: Drawn) -> str:
+def _note_text(settings: Drawn) -> str:
     return settings.model_dump_json(exclude={"folder"})
 
 
@@ -306,14 +306,14 @@ def _people(world: OrthophotoWorld) -> pd.DataFrame:
 
 
 def has_other_cells(stored: xr.Dataset, frame: xr.Dataset) -> bool:
-    """Tell whether two grids have the same kind of cells, but not the same ones."""
+    """Return whether two grids have the same kind of cells, but not the same ones."""
     ours, theirs = frame.odc.geobox, stored.odc.geobox
     alike = ours.crs == theirs.crs and ours.resolution == theirs.resolution
     return alike and (ours.shape, ours.affine) != (theirs.shape, theirs.affine)
 
 
 def covers_other_cells(job: PopulationJob) -> bool:
-    """Tell whether the mosaics of a job cover other cells than in its last run."""
+    """Return whether the mosaics of a job cover other cells than in its last run."""
     store = RegionStore(job.output.store)
     if not store.records():
         return False
@@ -358,7 +358,7 @@ class PopulationRun:
     """Estimates of a run before, by ISO time, that hold on the cells of this one."""
 
     def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
+        """Record what the finished run was made from and with."""
         job = self.job
         seeds = {"cells": job.cells.seed, "presence": job.presence.seed, "count": job.count.seed}
         further: dict[str, Any] = {"exports": exported(self.work.records())}

@@ -125,7 +125,7 @@ def _learn(
                 identity=stage.record["model"],
                 stale="discard",
                 device=settings.device,
-                tell=partial(_tell, reporter, own),
+                on_progress=partial(_note_epoch, reporter, own),
             )
             members.append(trained())
         model = members[0] if len(members) == 1 else mean_of(members)
@@ -268,7 +268,7 @@ def _checkpoint(job: PopulationJob, name: str) -> Path:
     return folder / name
 
 
-def _tell(reporter: Reporter, name: str, progress: Mapping[str, Any]) -> None:
+def _note_epoch(reporter: Reporter, name: str, progress: Mapping[str, Any]) -> None:
     reporter.note(
         f"  {name}: epoch {progress['epoch']} of at most {progress['epochs']}, loss "
         f"{progress['training']:.4g}, validation {progress['validation']:.4g}"

@@ -28,7 +28,7 @@ class Reporter:
         yield
 
     def note(self, text: str) -> None:
-        """Tell one thing."""
+        """Print one line."""
 
 
 class ConsoleReporter(Reporter):

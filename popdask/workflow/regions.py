@@ -70,7 +70,7 @@ def run_regions(
     workers: Workers = nullcontext,
     retry: bool = False,
     folder: str | Path | None = None,
-    tell: Callable[[LoggedRun], object] = lambda attempt: None,
+    on_attempt: Callable[[LoggedRun], object] = lambda attempt: None,
 ) -> list[LoggedRun]:
     """Run regions one after the other, each as much as is not done yet."""
     # Whatever error a region ends in is in its attempt, and with its traceback in the log. Only
@@ -82,7 +82,7 @@ def run_regions(
             if retry and _ended_well(region, folder):
                 continue
             attempt = _attempt(region, reporter, shared, folder)
-            tell(attempt)
+            on_attempt(attempt)
             attempts.append(attempt)
     return attempts
 
@@ -123,7 +123,7 @@ class SharedWorkers:
 
     @contextmanager
     def __call__(self) -> Iterator[Any]:
-        """Give the connection to one run."""
+        """Return the connection to one run."""
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         if self._entered and getattr(self._client, "status", "running") != "running":
@@ -211,7 +211,7 @@ class RegionStatus:
 def status_table(
     regions: Sequence[Region], folder: str | Path | None = None, now: datetime | None = None
 ) -> list[RegionStatus]:
-    """Tell how regions stand; nothing is changed or created, and no input is read."""
+    """Describe how regions stand; nothing is changed or created, and no input is read."""
     now = now or datetime.now(UTC)
     return [_standing(region, folder, now) for region in regions]
 
@@ -265,7 +265,7 @@ def _until_good(tried: Iterable[LoggedRun]) -> tuple[list[LoggedRun], LoggedRun 
 
 
 def _seen(store: RegionStore) -> tuple[str | None, str | None, int]:
-    """Tell what readers see: the tag of its run, when it was published, and its frames."""
+    """Return what readers see: the tag of its run, when it was published, and its frames."""
     if not store.exists() or not store.records():
         return None, None, 0
     frames = len(store.times())
@@ -277,7 +277,7 @@ def _seen(store: RegionStore) -> tuple[str | None, str | None, int]:
 
 
 def regions_geojson(regions: Sequence[Region], folder: str | Path | None = None) -> dict[str, Any]:
-    """Tell how regions stand and where they lie: a feature each, without geometry if unknown."""
+    """Describe regions and where they lie: a feature each, without geometry if unknown."""
     features = []
     for region, standing in zip(regions, status_table(regions, folder), strict=True):
         place = None if region.job is None else _place(region.job)

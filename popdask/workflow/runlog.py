@@ -85,7 +85,7 @@ def log_name(time: datetime) -> str:
 
 
 def log_place(job: Job, folder: str | Path | None = None) -> LogPlace:
-    """Tell where the logs of a job's region are."""
+    """Return where the logs of a job's region are."""
     if folder is not None:
         return _Folder(Path(folder) / f"{job.name}.log")
     store = job.output.store.rstrip("/")
@@ -307,7 +307,7 @@ class RunLog(Reporter):
             self._write("stage-end", stage=name, seconds=seconds, bytes=written, ok=finished)
 
     def note(self, text: str) -> None:
-        """Tell one thing."""
+        """Print one line."""
         text = without_keys(text)
         self._write("note", text=text)
         self._reporter.note(text)

@@ -44,7 +44,7 @@ WAIT_SECONDS = 300
 def on_worker(
     function: Callable[..., T],
     *arguments: Any,
-    tell: Callable[[Mapping[str, Any]], object] | None = None,
+    on_progress: Callable[[Mapping[str, Any]], object] | None = None,
     **options: Any,
 ) -> Callable[[], T]:
     """Start one function on a worker, on one with a GPU where the cluster has one."""
@@ -53,11 +53,15 @@ def on_worker(
     try:
         client = get_client()
     except ValueError:  # no client: plain Dask
-        progress = {} if tell is None else {"progress": lambda message: tell(asdict(message))}
+        progress = (
+            {}
+            if on_progress is None
+            else {"progress": lambda message: on_progress(asdict(message))}
+        )
         return partial(function, *arguments, **options, **progress)
     messages = Messages(f"popdask-{uuid.uuid4().hex}")
-    if tell is not None:
-        client.subscribe_topic(messages.topic, lambda event: tell(event[1]))
+    if on_progress is not None:
+        client.subscribe_topic(messages.topic, lambda event: on_progress(event[1]))
         options["progress"] = messages
 
     def start() -> Any:
@@ -67,7 +71,9 @@ def on_worker(
             sent = client.scatter(list(arguments), hash=False, timeout=wait)
         return client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
 
-    return partial(_until_done, client, None if tell is None else messages.topic, start, start())
+    return partial(
+        _until_done, client, None if on_progress is None else messages.topic, start, start()
+    )
 
 
 def _until_done(client: Any, topic: str | None, start: Callable[[], Any], future: Any) -> Any:
@@ -103,7 +109,7 @@ class Messages:
 
 
 def gpu_resources() -> Mapping[str, int] | None:
-    """Give the Dask resources of a GPU task: one ``GPU`` where some worker has it, else None."""
+    """Return the Dask resources of a GPU task: one ``GPU`` where some worker has it, else None."""
     from distributed import get_client
 
     try:
@@ -115,13 +121,13 @@ def gpu_resources() -> Mapping[str, int] | None:
 
 
 def on_gpus() -> AbstractContextManager[Any]:
-    """Give a context for building arrays whose tasks want a GPU, if some worker has one."""
+    """Return a context for building arrays whose tasks want a GPU, if some worker has one."""
     resources = gpu_resources()
     return dask.annotate(resources=resources) if resources else nullcontext()
 
 
 def is_lost(client: Any, error: BaseException) -> bool:
-    """Tell whether an error means that the scheduler, or every worker for some work, is gone."""
+    """Return whether an error means that the scheduler, or every worker for some work, is gone."""
     from distributed import CancelledError
     from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
@@ -151,7 +157,7 @@ class Running(Protocol):
         """What is to be computed."""
 
     def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
+        """Record what the finished run was made from and with."""
 
 
 class Size(Protocol):
@@ -174,7 +180,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def files(self, job: Any, records: Mapping[str, Any]) -> Files:
-        """Tell the versions of the files that a job reads."""
+        """Return the versions of the files that a job reads."""
 
     @abstractmethod
     def basis(self, job: Any, files: Files, records: Mapping[str, Any]) -> Basis:
@@ -182,7 +188,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def size(self, job: Any) -> Size:
-        """Tell how much the input is, from the headers of files."""
+        """Return how much the input is, from the headers of files."""
 
     @abstractmethod
     def extent(self, job: Any) -> str:
@@ -190,7 +196,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def exports(self, job: Any, files: Files) -> Collection[str]:
-        """Name the files that a job exports, as far as the settings tell them."""
+        """Name the files that a job exports, as far as the settings on_progress them."""
 
     @abstractmethod
     def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Running:
@@ -214,7 +220,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def illustrate(self, job: Any, region: RegionStore, branch: str) -> Iterator[Picture]:
-        """Give the pictures of the report."""
+        """Return the pictures of the report."""
 
     def decide(self, job: Any, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""
@@ -368,7 +374,7 @@ def _owner_in(records: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_called_otherwise(job: Job, store: RegionStore) -> bool:
-    """Tell whether finished results have another title or institution than the job gives them."""
+    """Return whether finished results have another title or institution than the job gives them."""
     settings = store.run_record().get("settings", {})
     return any(settings.get(name, now) != now for name, now in job.naming.items())
 

@@ -136,7 +136,7 @@ class ScenesRun:
     plan: Plan
 
     def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
+        """Record what the finished run was made from and with."""
         seeds = {"features": self.job.features.seed, "groups": self.job.groups.seed}
         return run_record(self.job, self.files, seeds, exports=exported(self.work.records()))
 
@@ -254,7 +254,7 @@ class ScenesPipeline(Pipeline):
     stages = STAGES
 
     def files(self, job: ScenesJob, records: Mapping[str, Any]) -> Files:
-        """Tell the versions of the mosaic's files, and of the weights, by path."""
+        """Return the versions of the mosaic's files, and of the weights, by path."""
         known, weights = records.get("features", {}).get("files", {}), job.features.weights
         paths = [*_mosaic(job), *([] if weights in (None, "imagenet") else [str(weights)])]
         return {without_secrets(path): version_of(path, known) for path in paths}
@@ -264,7 +264,7 @@ class ScenesPipeline(Pipeline):
         return Basis(job, (), files, without_missing(records, job, "export"))
 
     def size(self, job: ScenesJob) -> MosaicSize:
-        """Tell how much the mosaic is, from its header."""
+        """Return how much the mosaic is, from its header."""
         paths = _mosaic(job)
         grid = cell_grid(job.cells, paths[0])
         image = open_image(job, paths, grid)
@@ -345,7 +345,7 @@ class ScenesPipeline(Pipeline):
             ]
 
     def illustrate(self, job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
-        """Give the pictures of the report."""
+        """Return the pictures of the report."""
         return _illustrate(job, region, branch)
 
 

@@ -60,7 +60,7 @@ class SettlementsRun(FramesRun):
     job: SettlementsJob
 
     def record(self) -> dict[str, Any]:
-        """Put down what the finished run was made from and with."""
+        """Record what the finished run was made from and with."""
         balance, exports = self.balance_rows(), exported(self.records())
         moved = self.records()["population"].get("moved", {})
         further = {"balance": balance, "moved": moved, "exports": exports}
@@ -96,7 +96,7 @@ class SettlementsPipeline(FramesPipeline):
     stages = (POPULATION, *STAGES, EXPORT)
 
     def size(self, job: SettlementsJob) -> Extent:
-        """Tell how much the frames are; the header of the first is read."""
+        """Return how much the frames are; the header of the first is read."""
         return read_extent(job)
 
     def exports(self, job: SettlementsJob, files: Files) -> list[str]:
@@ -134,7 +134,7 @@ class SettlementsPipeline(FramesPipeline):
     def illustrate(
         self, job: SettlementsJob, region: RegionStore, branch: str
     ) -> Iterator[Picture]:
-        """Give the pictures of the report."""
+        """Return the pictures of the report."""
         return _illustrate(job, region, branch)
 
 

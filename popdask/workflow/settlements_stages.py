@@ -151,7 +151,7 @@ class Layer:
         return f"{self.array}_{kind}"
 
     def as_communities(self, table: Any) -> Any:
-        """Give a table as those that links and tracks are made from have it."""
+        """Return a table as those that links and tracks are made from have it."""
         return table.rename(columns={self.array: "community"})
 
     def own(self, table: Any) -> Any:
@@ -300,7 +300,7 @@ def _described_places(
 
     times, arrays = frames_of(labels, population, codes)
     options = describe.block_options(population, arrays[0])
-    sums = sum_frames(_tell_block, *arrays, add=_add_told, finish=_finish_told, **options)
+    sums = sum_frames(_sum_places, *arrays, add=_add_places, finish=_finish_places, **options)
     parts, counts, clusters, squares = zip(*sums.compute(), strict=True)
     table = describe.described(times, parts, population)
     kinds = pd.concat(
@@ -312,7 +312,7 @@ def _described_places(
     return table, balance, squares_table(times, squares)
 
 
-def _tell_block(
+def _sum_places(
     labels: np.ndarray, people: np.ndarray, codes: np.ndarray, *, block_id: Any, **options: Any
 ) -> tuple[Any, ...]:
     from popdask.tracking import describe
@@ -324,7 +324,7 @@ def _tell_block(
     return whole, describe.count_block(labels, people), codes_block(labels, codes), squares
 
 
-def _add_told(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def _add_places(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     from popdask.blocks.sums import add_up
     from popdask.tracking import describe
 
@@ -332,7 +332,7 @@ def _add_told(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return describe.join(whole), *map(add_up, others)
 
 
-def _finish_told(sums: tuple[Any, ...]) -> tuple[Any, ...]:
+def _finish_places(sums: tuple[Any, ...]) -> tuple[Any, ...]:
     from popdask.tracking.describe import outlined
 
     return outlined(sums[0]), *sums[1:]

@@ -93,7 +93,7 @@ def test_what_the_status_command_says_is_told_when_the_time_is_over(write, sbatc
     told = []
     with (
         pytest.raises(NoWorkersError, match=r"0 of 1 .* within 2 s; echo says 'one job PENDING'"),
-        connect(write(SLURM.replace("60 s", "2 s")), tell=told.append),
+        connect(write(SLURM.replace("60 s", "2 s")), log=told.append),
     ):
         pytest.fail("the job never begins")
     assert told[0].startswith("waiting for workers: 0 of 1 after 0 s; echo says")

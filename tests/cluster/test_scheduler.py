@@ -74,7 +74,7 @@ def test_a_scheduler_without_workers_is_waited_for_and_then_told(write):
     with (
         scheduler(workers=0) as address,
         pytest.raises(NoWorkersError, match=r"0 of 1 workers came within 2 s; start one with"),
-        connect(write(address, "2 s"), tell=told.append),
+        connect(write(address, "2 s"), log=told.append),
     ):
         pytest.fail("there is no worker")
     assert told[0].startswith("waiting for workers: 0 of 1 after 0 s")

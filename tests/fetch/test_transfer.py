@@ -97,7 +97,7 @@ def test_a_file_of_untold_length_comes(site, url, downloads):
 def test_a_busy_server_is_asked_again(site, url, downloads, tmp_path):
     told = []
     site.statuses = [503, 500]
-    downloads = Downloads(tmp_path / "other", patience=HASTE, tell=told.append)
+    downloads = Downloads(tmp_path / "other", patience=HASTE, log=told.append)
     assert downloads.get(url).path.read_bytes() == BODY
     assert [line.split(";")[0] for line in told] == [
         "big.tif: the server answers 503",
@@ -170,7 +170,7 @@ def test_two_fetches_at_once_bring_a_file_once(site, url, tmp_path):
     site.wait = threading.Event()
     got = []
     told = threading.Event()
-    downloads = Downloads(tmp_path / "cache", patience=HASTE, tell=lambda line: told.set())
+    downloads = Downloads(tmp_path / "cache", patience=HASTE, log=lambda line: told.set())
     both = [threading.Thread(target=lambda: got.append(downloads.get(url))) for _ in range(2)]
     for thread in both:
         thread.start()

@@ -147,7 +147,7 @@ def test_all_regions_share_one_connection(folder, frames):
     for name in ("a", "b"):
         write(folder, name, frames)
     told = run_regions(
-        find_regions([folder]), workers=workers, tell=lambda one: seen.append(one.region)
+        find_regions([folder]), workers=workers, on_attempt=lambda one: seen.append(one.region)
     )
     assert outcomes(told) == {"a": End.DONE, "b": End.DONE, "oslo": End.NOTHING}
     assert seen == ["connected", "a", "b", "oslo", "closed"]

@@ -166,7 +166,7 @@ def test_what_the_queue_says_is_told_when_the_time_is_over(place, queue, tmp_pat
         pytest.raises(
             NoWorkersError, match=r"of 2 workers came within 15 s; squeue says .*PENDING"
         ),
-        connect(str(cluster), tell=told.append),
+        connect(str(cluster), log=told.append),
     ):
         pytest.fail("there is memory for one only")
     assert told[0].startswith("waiting for workers: 0 of 2 after 0 s")

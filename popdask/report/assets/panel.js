@@ -52,7 +52,7 @@ function rankings(place, world, frame, least) {
 function facts(row, factor) {
   const speed = (row.velocity ?? null) === null ? `not known in its first ${period}`
     : `${decimals(row.velocity, 2)} km per year${direction(row.heading)}`;
-  const told = [
+  const rows = [
     ["people", count(row.people)],
     ["area", `${decimals(row.area, 1)} km²`],
     ["density", `${count(row.people / row.area)} people per km²`],
@@ -62,7 +62,7 @@ function facts(row, factor) {
       : [["kind", row.kind], ["growth", `${signed(row.growth)} per year`],
         [`since its first ${period}`, `${signed(row.rate)} per year`]]),
   ];
-  return make("dl", {}, ...told.flatMap(([name, text]) =>
+  return make("dl", {}, ...rows.flatMap(([name, text]) =>
     [make("dt", {}, name), make("dd", {"data-fact": name}, text)]));
 }
 

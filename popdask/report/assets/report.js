@@ -302,16 +302,16 @@ const report = (() => {
   async function hover({x, y, sx, sy}) {
     const at = cellAt(x, y), tip = $("tip");
     if (at === null) return leave();
-    const told = await Promise.all(layers.filter(({kind}) => kind !== "places").map(async (layer) => {
+    const lines = await Promise.all(layers.filter(({kind}) => kind !== "places").map(async (layer) => {
       const found = await frames.get(layer.name, state.frame);
       const code = found.codes[at[0] * map.cols + at[1]];
       if (layer.kind !== "amount") return code ? `${layer.one} ${code - 1}` : null;
       if (code === 0) return "no data";
-      return code < FIRST ? layer.none : layer.told.replace("#", decimals(Number(amountOf(code, found).toPrecision(2)), 2));
+      return code < FIRST ? layer.none : layer.tooltip.replace("#", decimals(Number(amountOf(code, found).toPrecision(2)), 2));
     }));
     const row = await communityAt(x, y, 0);
-    if (row) told.unshift(`${nameOf(row)}: ${count(row.people)} people`);
-    tip.textContent = told.filter(Boolean).join(" · ");
+    if (row) lines.unshift(`${nameOf(row)}: ${count(row.people)} people`);
+    tip.textContent = lines.filter(Boolean).join(" · ");
     tip.hidden = false;
     const width = $("plot-map").clientWidth;
     tip.style.left = `${Math.min(sx + 12, width - tip.offsetWidth - 4)}px`;

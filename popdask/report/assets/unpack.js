@@ -15,14 +15,14 @@ async function unpackJson(text) {
 
 // The frames of all layers, unpacked when they are looked at; the last few are kept.
 class Frames {
-  constructor(told, kept = 12) {
-    this.told = told;
+  constructor(frames, kept = 12) {
+    this.frames = frames;
     this.kept = kept;
     this.found = new Map();
   }
 
   has(layer) {
-    return layer in this.told;
+    return layer in this.frames;
   }
 
   get(layer, frame) {
@@ -35,9 +35,9 @@ class Frames {
   }
 
   async read(layer, frame, key) {
-    const told = this.told[layer][frame];
+    const meta = this.frames[layer][frame];
     const buffer = await unpack(document.getElementById(key).textContent);
-    return {...told, codes: new ARRAYS[told.dtype](buffer)};
+    return {...meta, codes: new ARRAYS[meta.dtype](buffer)};
   }
 }
 
