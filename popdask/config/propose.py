@@ -164,7 +164,7 @@ def _rasters_in(folder: Path) -> list[str]:
 
 
 def _is_given(path: Path, folder: Path) -> bool:
-    """Return whether a file is the user's: not hidden, and from those of stores and their exports."""
+    """Return whether a file is the user's own: not hidden, and of no store or its exports."""
     inner = path.relative_to(folder)
     if any(part.startswith(".") or part.endswith(".icechunk") for part in inner.parts):
         return False
