@@ -16,7 +16,7 @@ import xarray as xr
 
 from benchmarks.machine import Machine, Row, best, duration, in_child, measured, times
 from popdask.blocks.torch import fixed_arithmetic
-from popdask.tracking.encoder import FittedEncoder, Scaling, WindowAutoencoder, place
+from popdask.tracking.autoencoder import FittedEncoder, Scaling, WindowAutoencoder, place
 from popdask.tracking.encoding import encode
 
 FLOP = 2 * (147 * 128 + 128 * 64 + 64 * 16)

@@ -39,16 +39,15 @@ from popdask.errors import InputError
 from popdask.io import open_frames
 from popdask.metrics import planted_scores, visible_events
 from popdask.synthetic import PlantedWorld, planted
+from popdask.tracking.autoencoder import FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.dbscan import dbscan
-from popdask.tracking.encoder import FittedEncoder
 from popdask.tracking.encoding import encode, stack_features
-from popdask.tracking.events import EventRules
 from popdask.tracking.flow import optical_flow
 from popdask.tracking.lattice import to_1km
 from popdask.tracking.link import compare_frames
 from popdask.tracking.settlements import settlements
-from popdask.tracking.tracks import tracks
+from popdask.tracking.tracks import EventRules, tracks
 from popdask.workflow.communities import CommunitiesResult, run
 
 QUEEN = np.ones((3, 3))

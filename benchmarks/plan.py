@@ -16,11 +16,9 @@ from benchmarks.wholejob import draw
 from popdask.config import CommunitiesJob, PopulationJob
 from popdask.workflow import population
 from popdask.workflow.communities import PIPELINE, plan, run
-from popdask.workflow.frame_costs import Extent
-from popdask.workflow.frame_stages import basis
-from popdask.workflow.plan import measured_stages
+from popdask.workflow.frame_stages import Extent, basis
+from popdask.workflow.plan import decide, measured_stages
 from popdask.workflow.runner import count
-from popdask.workflow.stage import decide
 
 MEMORY = 2 * 2**30
 KM = 30  # along a side of the mosaic

@@ -16,12 +16,12 @@ import pandas as pd
 import xarray as xr
 
 from benchmarks.machine import Machine, Row, duration
+from popdask.imagery.cells import split_cells
 from popdask.imagery.cutting import cut_cells
 from popdask.imagery.estimate import estimate
 from popdask.imagery.evaluation import evaluate, fit_baselines, prediction_table
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel
-from popdask.imagery.split import split_cells
 from popdask.imagery.training import train
 from popdask.synthetic import OrthophotoWorld, drawn_orthophoto
 

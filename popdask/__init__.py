@@ -37,11 +37,11 @@ _HOMES = {
         "displacement",
         "shift_frame",
     ),
-    "popdask.tracking.encoder": (
+    "popdask.tracking.autoencoder": (
         "FittedEncoder",
         "WindowAutoencoder",
+        "fit_autoencoder",
     ),
-    "popdask.tracking.autoencoder": ("fit_autoencoder",),
     "popdask.tracking.encoding": (
         "stack_features",
         "encode",
@@ -55,12 +55,14 @@ _HOMES = {
         "classify",
     ),
     "popdask.tracking.dbscan": ("dbscan",),
-    "popdask.tracking.events": ("EventRules",),
+    "popdask.tracking.tracks": (
+        "EventRules",
+        "tracks",
+    ),
     "popdask.tracking.link": (
         "compare_frames",
         "link",
     ),
-    "popdask.tracking.tracks": ("tracks",),
     "popdask.tracking.urban_rules": ("UrbanisationRules",),
     "popdask.tracking.urbanisation": (
         "degree_of_urbanisation",
@@ -89,8 +91,8 @@ _HOMES = {
     "popdask.imagery.cells": (
         "coarsen_cells",
         "read_cells",
+        "split_cells",
     ),
-    "popdask.imagery.split": ("split_cells",),
     "popdask.imagery.networks": (
         "PresenceCNN",
         "CountCNN",

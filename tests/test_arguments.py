@@ -7,7 +7,7 @@ import xarray as xr
 
 import popdask
 from popdask import InputError
-from popdask.tracking.encoder import FittedEncoder, Scaling
+from popdask.tracking.autoencoder import FittedEncoder, Scaling
 
 POPULATION = xr.DataArray(
     np.ones((2, 12, 14), "float32"), dims=("time", "y", "x"), name="population"

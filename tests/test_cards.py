@@ -10,8 +10,8 @@ import pytest
 from popdask import CellGrid, InputError, TrainedModel, plan_job, run_job
 from popdask._repr_html import html_card
 from popdask.store import RegionStore
+from popdask.tracking.autoencoder import FittedEncoder
 from popdask.tracking.classify import fit_classes
-from popdask.tracking.encoder import FittedEncoder
 from popdask.workflow.population import PopulationResult as Estimates
 from popdask.workflow.scenes import ScenesResult as Groups
 from tests.pipelines.small import job, small_world

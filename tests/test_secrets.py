@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from popdask.cli.console import complain, say
 from popdask.datasets.transfer import shown
 from popdask.errors import InputError
-from popdask.io.paths import file_system, fsspec_options, gdal_path
-from popdask.io.secrets import is_unescaped, without_keys, without_secrets
+from popdask.io.paths import (
+    file_system,
+    fsspec_options,
+    gdal_path,
+    is_unescaped,
+    without_keys,
+    without_secrets,
+)
 
 SCHEMES = st.sampled_from(["http", "https", "s3", "ftp", "tls", "/vsicurl/https"])
 HOSTS = st.sampled_from(["host", "example.org", "127.0.0.1:8000", "[::1]:80", "bucket"])

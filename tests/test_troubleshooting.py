@@ -18,7 +18,7 @@ from popdask.config.load import load_job_with
 from popdask.config.propose import propose_job
 from popdask.errors import InputError
 from popdask.io import find_frames, frame_fingerprint, grid_of, in_cells
-from popdask.io.arrays import check_population
+from popdask.io.conventions import check_population
 from popdask.io.tables import read_features
 from popdask.store import RegionBusyError
 from popdask.workflow import communities

@@ -67,8 +67,8 @@ BESIDE = frozenset(
         ("popdask.tracking.diagnostics", "cosine_by_speed"),
         ("popdask.tracking.diagnostics", "error_by_population"),
         ("popdask.tracking.diagnostics", "silhouettes"),
-        ("popdask.tracking.encoder", "EncoderConfig"),
-        ("popdask.tracking.encoder", "Scaling"),
+        ("popdask.tracking.autoencoder", "EncoderConfig"),
+        ("popdask.tracking.autoencoder", "Scaling"),
         ("popdask.tracking.registration", "ShiftedFrame"),
     }
 )

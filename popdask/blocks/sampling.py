@@ -85,7 +85,7 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     >>> int(domain(population, "inhabited").sum()), int(domain(population, "data").sum())
     (1, 44)
     """
-    from popdask.io.arrays import check_population
+    from popdask.io.conventions import check_population
 
     population = check_population("population", population)
     if cells not in get_args(Cells):

@@ -12,7 +12,7 @@ from popdask import __version__
 from popdask.cli import console, fetch, show
 from popdask.cli.console import computing, stoppable
 from popdask.errors import InputError
-from popdask.workflow.progress import ConsoleReporter
+from popdask.workflow.runlog import ConsoleReporter
 
 if TYPE_CHECKING:  # the models of jobs take a while to make, and --help needs none
     from popdask.config.jobs import PopulationJob
@@ -234,13 +234,13 @@ def plan(
     ] = False,
 ) -> None:
     """Print every setting of a job, what a run of it would compute, and what that costs."""
-    from popdask.cli import planning
+    from popdask.cli import show
 
-    parts = planning.planned(_load(job, set_), cluster)
+    parts = show.planned(_load(job, set_), cluster)
     if json:
-        console.say_json(planning.plan_record(*parts))
+        console.say_json(show.plan_record(*parts))
     else:
-        planning.show_plan(parts)
+        show.show_plan(parts)
 
 
 @app.command()

@@ -24,8 +24,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from popdask.errors import ClusterError, InputError
-from popdask.io.secrets import without_keys
-from popdask.workflow.progress import ConsoleReporter, Reporter
+from popdask.io.paths import without_keys
+from popdask.workflow.runlog import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from popdask._repr_html import html_card
-from popdask.io.paths import bucket_and_key, is_object
-from popdask.io.secrets import without_keys
+from popdask.io.paths import bucket_and_key, is_object, without_keys
 
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 

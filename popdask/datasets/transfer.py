@@ -46,8 +46,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, Tim
 
 from popdask import __version__
 from popdask.errors import InputError
-from popdask.io.paths import check_url, open_own, read_own, write_text
-from popdask.io.secrets import without_secrets
+from popdask.io.paths import check_url, open_own, read_own, without_secrets, write_text
 
 
 def _as_note(content: bytes) -> dict[str, Any]:

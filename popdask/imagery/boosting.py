@@ -23,9 +23,9 @@ from xarray import Dataset
 
 from popdask.blocks.torch import fixed_arithmetic
 from popdask.errors import InputError
+from popdask.imagery.cells import SELECTION, TRAINING
 from popdask.imagery.features import FeatureModel
 from popdask.imagery.loading import CellImages, Chosen, TrainingConfig
-from popdask.imagery.split import SELECTION, TRAINING
 
 History = list[dict[str, float]]
 Known = tuple[NDArray[np.float32], NDArray[np.float64]]  # features (cell, feature), what is wanted

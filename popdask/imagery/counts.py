@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from popdask.errors import InputError
 from popdask.imagery.grid import TOLERANCE, CellGrid
-from popdask.io.arrays import check_population
+from popdask.io.conventions import check_population
 from popdask.io.grids import carry, describe_grid, grid_of, share_out
 from popdask.io.paths import Path_
 from popdask.io.rasters import read_counts, read_grid

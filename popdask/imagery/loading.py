@@ -36,9 +36,9 @@ from torch import Tensor
 from xarray import DataArray, Dataset
 
 from popdask.errors import InputError
+from popdask.imagery.cells import SELECTION, TRAINING, VALIDATION, split_fingerprint
 from popdask.imagery.features import FEATURES_NETWORK, LEAST
 from popdask.imagery.model import KINDS, LeakageWarning, TrainedModel, build
-from popdask.imagery.split import SELECTION, TRAINING, VALIDATION, split_fingerprint
 
 OPTIMIZERS = ("adam", "adamw")
 FLIPS = ("none", "horizontal", "both")

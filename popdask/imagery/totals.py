@@ -26,10 +26,9 @@ from torch import Tensor, nn
 
 from popdask.blocks.torch import fixed_arithmetic
 from popdask.errors import InputError
-from popdask.imagery.cells import cells_grid
+from popdask.imagery.cells import NEITHER, SELECTION, TRAINING, cells_grid
 from popdask.imagery.features import cell_features
 from popdask.imagery.loading import CellImages
-from popdask.imagery.split import NEITHER, SELECTION, TRAINING
 from popdask.imagery.zones import read_zones
 from popdask.io.paths import Path_
 

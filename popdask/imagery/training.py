@@ -37,6 +37,7 @@ from xarray import Dataset
 from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
 from popdask.imagery.boosting import fit_features
+from popdask.imagery.cells import split_fingerprint
 from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.loading import (
     CellImages,
@@ -48,7 +49,6 @@ from popdask.imagery.loading import (
 )
 from popdask.imagery.model import Normalisation, TrainedModel, build, build_with
 from popdask.imagery.networks import Network
-from popdask.imagery.split import split_fingerprint
 from popdask.imagery.trainer import Loss, Side, Stale, Trainer, resume, start_in_scale
 from popdask.metrics.estimates import count_scores, presence_scores
 
@@ -98,7 +98,7 @@ def train(
     cells : Dataset
         ``images`` (cell, band, row, col), NumPy or Dask, ``people`` (cell), NaN = unknown, and the
         coordinates north, east and split (cell): 0 training, 1 validation, −1 neither, and 2 for
-        those to choose the epoch by (`popdask.imagery.split.set_aside`); without such, it is chosen
+        those to choose the epoch by (`popdask.imagery.cells.set_aside`); without such, it is chosen
         by the validation cells, whose scores are then too good. Attributes cell_size, resolution
         and context.
     kind : {"presence", "count", "transformer", "weighted"}

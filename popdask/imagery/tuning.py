@@ -37,9 +37,9 @@ from distributed import Client, Event, Future, KilledWorker, Queue, default_clie
 from xarray import Dataset
 
 from popdask.errors import InputError
+from popdask.imagery.cells import split_fingerprint
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import KINDS, TrainedModel
-from popdask.imagery.split import split_fingerprint
 from popdask.imagery.trainer import TrainingError
 from popdask.imagery.training import Progress, train
 

@@ -1,6 +1,11 @@
-"""What stored arrays say of themselves: by CF what they are, by GeoZarr where their cells lie.
+"""What arrays say of themselves, as they are stored and as they are brought.
 
-Attributes alone: no value changes, and no checksum sees them. Times are read as years here too.
+Stored arrays: by CF what they are, by GeoZarr where their cells lie. Attributes alone: no value
+changes, and no checksum sees them.
+
+Arrays of a user's own are taken as `open_frames` takes files: density, scale and the order of times
+are checked at once, from types, attributes and coordinates; what only cells say is checked where
+they are, at once in NumPy, and in the tasks of a Dask array, so that nothing is computed early.
 
 References
 ----------
@@ -10,16 +15,32 @@ https://github.com/zarr-conventions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
-import rioxarray  # noqa: F401 - the accessor
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
+from dask.base import tokenize
 from numpy.typing import NDArray
 
+from popdask.errors import InputError
 from popdask.io.grids import grid_of
+from popdask.io.rasters import (
+    BEYOND_PEOPLE,
+    NODATA_BELOW,
+    UNDECLARED_NODATA,
+    check_is_count,
+    count_largest,
+    is_suspect,
+    largest_value,
+    number_text,
+)
+from popdask.validate import check_array
 
 CONVENTIONS = "CF-1.11"
 
@@ -138,3 +159,213 @@ def decimal_years(times: pd.Series) -> NDArray[np.float64]:
     begin = times.dt.to_period("Y").dt.start_time
     length = np.where(times.dt.is_leap_year, 366, 365)
     return (times.dt.year + (times - begin) / pd.Timedelta(days=1) / length).to_numpy()
+
+
+#: Where xarray, rioxarray, odc and older readers put the value that means no data.
+_FILLS = ("_FillValue", "missing_value", "nodata", "nodatavals", "fill_value")
+_CHECKED = "checked-people-"
+_AXES = {"y": "row", "x": "column", "time": "frame"}
+
+
+def check_population(
+    name: str, given: Any, *dims: str, timed: bool = False, hint: str = ""
+) -> xr.DataArray:
+    """Take an array of people per cell as `open_frames` takes files."""
+    check_array(name, given, *(dims or ("y", "x")), hint=hint)
+    if given.dtype.kind not in "fiu":
+        raise InputError(
+            f"{name} holds {given.dtype}; expected numbers of people per cell; convert it, as in "
+            f'{name}.astype("float32")'
+        )
+    if not given.size:
+        raise InputError(
+            f"{name} has the sizes {dict(given.sizes)}; expected at least one cell and one frame; "
+            "correct what selects them"
+        )
+    _check_attributes(name, given)
+    _check_times(name, given, timed)
+    if isinstance(given.data, da.Array) and given.data.name.startswith(_CHECKED):
+        return given
+    fills = declared_nodata(given)
+    checked = given.copy(data=_checked(name, given, fills))
+    for place in (checked.attrs, checked.encoding):
+        for key in _FILLS:
+            place.pop(key, None)
+    return checked
+
+
+def declared_nodata(array: xr.DataArray) -> tuple[int | float, ...]:
+    """List the values that an array declares to mean no data, besides NaN."""
+    declared: list[Any] = []
+    if array.encoding.get("_FillValue") is None:  # where rio says NaN, which integers do not hold
+        declared.append(array.rio.nodata)
+    for place in (array.attrs, array.encoding):
+        declared += [place.get(key) for key in _FILLS]
+    numbers = {value for some in declared for value in _numbers(some)}
+    return tuple(sorted(value for value in numbers if not math.isnan(value)))
+
+
+def _numbers(declared: Any) -> list[int | float]:
+    """The numbers in what an attribute says, exactly: 64 bits are more than a float holds."""
+    values = np.atleast_1d(np.asarray([] if declared is None else declared)).ravel()
+    if values.dtype.kind in "fiu":
+        return list(values.tolist())
+    try:
+        return [float(value) for value in values.tolist()]
+    except (TypeError, ValueError):  # a note, not a number
+        return []
+
+
+def _as_stored(fills: tuple[float, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The declared values as a type holds them; those that it cannot hold are in no cell."""
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.array(fills, "float64").astype(dtype)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    whole = [high if float(fill) == float(high) else int(fill) for fill in fills if fill % 1 == 0]
+    return np.array([fill for fill in whole if low <= fill <= high], dtype)
+
+
+def _check_attributes(name: str, array: xr.DataArray) -> None:
+    attrs: Mapping[str, Any] = array.attrs
+    check_is_count(
+        name, str(attrs.get("units", "")), [str(array.name or ""), str(attrs.get("long_name", ""))]
+    )
+    scale, offset = attrs.get("scale_factor", 1.0), attrs.get("add_offset", 0.0)
+    if (scale, offset) != (1.0, 0.0):
+        raise InputError(
+            f"{name} has the scale {scale} and the offset {offset} in its attributes; expected "
+            "people as they are; open it with mask_and_scale=True, or apply and drop them"
+        )
+
+
+def _check_times(name: str, array: xr.DataArray, timed: bool) -> None:
+    if "time" not in array.dims:
+        return
+    if "time" not in array.coords:
+        if timed and array.sizes["time"] > 1:
+            raise InputError(
+                f"{name} has {array.sizes['time']} frames without times; expected a coordinate "
+                f"time; give it, as in {name}.assign_coords(time=pandas.to_datetime([…]))"
+            )
+        return
+    times = array["time"].to_numpy()
+    if times.dtype.kind in "USO" and any(isinstance(time, str) for time in times):
+        raise InputError(
+            f"{name} has the text {str(times[0])!r} as a time; expected dates; convert them, as in "
+            f"{name}.assign_coords(time=pandas.to_datetime({name}.time))"
+        )
+    lost = np.flatnonzero(pd.isna(times))
+    if lost.size:
+        raise InputError(
+            f"{name} has no time for frame {lost[0]}; expected one for each; give it, or leave the "
+            "frame out"
+        )
+    if zones := [time.tzinfo for time in times if getattr(time, "tzinfo", None)]:
+        raise InputError(
+            f"{name} has times of the zone {zones[0]}; expected times without one; convert them, "
+            f"as in {name}.assign_coords(time=pandas.DatetimeIndex({name}.time).tz_convert(None))"
+        )
+    for before, after in pairwise(times):
+        if not before < after:
+            raise InputError(
+                f"{name} has the time {_day(before)} before {_day(after)}; expected each time "
+                f'once, and in order; sort them, as in {name}.sortby("time"), and drop the doubles'
+            )
+
+
+def _checked(name: str, array: xr.DataArray, fills: tuple[float, ...]) -> Any:
+    data, dims = array.data, tuple(map(str, array.dims))
+    settings: dict[str, Any] = {"name": name, "dims": dims, "fills": fills}
+    if not isinstance(data, da.Array):
+        values, origin = np.asarray(data), (0,) * data.ndim
+        return _check_block(values, _held(values, dims, fills), origin=origin, **settings)
+    held = _held(data, dims, fills)
+    return da.map_blocks(
+        _check_dask,
+        data,
+        held,
+        settings=settings,
+        dtype=_people_dtype(data.dtype),
+        meta=np.empty((0,) * data.ndim, _people_dtype(data.dtype)),
+        name=f"{_CHECKED}{tokenize(data.name, settings)}",
+    )
+
+
+def _held(data: Any, dims: tuple[str, ...], fills: tuple[float, ...]) -> Any:
+    """Count in each frame the cells that hold an integer type's largest value, where it counts."""
+    if data.dtype.kind not in "iu" or not is_suspect(data.dtype, fills):
+        return None
+    within = tuple(dims.index(axis) for axis in ("y", "x"))
+    return (data == largest_value(data.dtype)).sum(axis=within, keepdims=True)
+
+
+def _check_dask(
+    values: NDArray[Any], held: NDArray[Any] | None, settings: Any, block_info: Any = None
+) -> NDArray[Any]:
+    origin = tuple(start for start, _ in block_info[0]["array-location"])
+    return _check_block(values, held, origin=origin, **settings)
+
+
+def _check_block(
+    values: NDArray[Any],
+    held: NDArray[Any] | None,
+    *,
+    name: str,
+    dims: tuple[str, ...],
+    fills: tuple[float, ...],
+    origin: tuple[int, ...],
+) -> NDArray[Any]:
+    """Give people as floats, NaN where nothing is known."""
+    largest = largest_value(values.dtype)
+    if held is not None and (held > 1).any() and count_largest(values, largest):
+        raise InputError(
+            f"{name} holds {largest}, the largest value of {values.dtype}, in several cells of a "
+            "frame and does not declare it; expected counts of people; declare it with "
+            f"rio.write_nodata({largest})"
+        )
+    nothing = np.isin(values, _as_stored(fills, values.dtype)) if fills else False
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        people = values.astype(_people_dtype(values.dtype), copy=False)
+    if not (people >= 0).all():  # NaN too
+        unknown = (people == UNDECLARED_NODATA) | ((people < NODATA_BELOW) & (people > -np.inf))
+        nothing = nothing | unknown
+    if np.any(nothing):
+        people = np.where(nothing, people.dtype.type(np.nan), people)
+    wrong = (people < 0) | (people > BEYOND_PEOPLE)
+    if wrong.any():
+        raise _wrong_count(name, dims, people, np.argwhere(wrong)[0], origin)
+    return people
+
+
+def _wrong_count(
+    name: str,
+    dims: tuple[str, ...],
+    people: NDArray[Any],
+    first: NDArray[np.intp],
+    origin: tuple[int, ...],
+) -> InputError:
+    value = number_text(people[tuple(first)], people.dtype)
+    at = dict(zip(dims, (first + origin).tolist(), strict=True))
+    cell = [f"{_AXES.get(axis, axis)} {at[axis]}" for axis in sorted(at, key=_rank)]
+    mend = "" if "inf" in value else f", or declare it with rio.write_nodata({value})"
+    return InputError(
+        f"{name} holds {value} at {', '.join(cell)}; expected counts of people, 0 or more; correct "
+        f"it{mend}"
+    )
+
+
+def _rank(axis: str) -> int:
+    """Rows and columns come first."""
+    return list(_AXES).index(axis) if axis in _AXES else len(_AXES)
+
+
+def _people_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The floats that hold all numbers of a type."""
+    if dtype.kind == "f":  # which of them are compiled
+        return np.dtype("float32" if dtype.itemsize <= 4 else "float64")
+    return np.dtype("float32" if dtype.itemsize < 4 else "float64")
+
+
+def _day(time: Any) -> str:
+    return str(time)[:10]

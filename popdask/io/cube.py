@@ -25,12 +25,17 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.io.arrays import check_population
-from popdask.io.conventions import CONVENTIONS, grid_attributes, in_cf_units, with_axes
+from popdask.io.conventions import (
+    CONVENTIONS,
+    check_population,
+    grid_attributes,
+    in_cf_units,
+    with_axes,
+)
 from popdask.io.extents import CHUNK, grids_of
 from popdask.io.frames import Time, find_frames, frame_time, time_text
 from popdask.io.grids import grid_of, same_grid, share_out, source_window, turns
-from popdask.io.names import file_of
+from popdask.io.kinds import file_of
 from popdask.io.paths import Path_, atomic_path, fsspec_options
 from popdask.io.rasters import read_counts
 

@@ -24,10 +24,9 @@ import pandas as pd
 from rasterio.errors import NotGeoreferencedWarning
 
 from popdask.errors import InputError
-from popdask.io.names import members, split_band, split_file
-from popdask.io.paths import failures, file_system
+from popdask.io.kinds import members, split_band, split_file
+from popdask.io.paths import failures, file_system, without_secrets
 from popdask.io.rasters import is_remote, use_raster
-from popdask.io.secrets import without_secrets
 
 #: GPW's list of years: "Population Count, v4.11 (2000, 2005, 2010): 30 arc-minutes".
 _YEARS = re.compile(r"\(\d{4}(?:, ?\d{4})+\)")

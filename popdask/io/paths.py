@@ -1,13 +1,11 @@
-"""Files that are there whole or not at all.
+"""Files that are whole or not at all, here and in object stores, and what is said of URLs.
 
 A file is made under a hidden temporary folder beside its place and moved there when it is finished,
 so that a reader, or a write that is stopped, never leaves half of one.
 
-Files in object stores (``s3://bucket/key``), by the variables that the tools of AWS read.
-
-Four libraries reach them: fsspec lists and reads, GDAL reads rasters, Icechunk holds results, and
-botocore holds locks. Each has settings of its own for the same things; here they are taken from
-the environment, once:
+Four libraries reach object stores (``s3://bucket/key``): fsspec lists and reads, GDAL reads
+rasters, Icechunk holds results, and botocore holds locks. Each has settings of its own for the same
+things; here they are taken from the environment, once, by the variables of AWS's own tools:
 
 - ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_PROFILE`` and what
   else the libraries find credentials by: they look for them themselves, so none is ever held here,
@@ -17,6 +15,10 @@ the environment, once:
 - ``AWS_VIRTUAL_HOSTING``, as in GDAL: whether the bucket is part of the host's name. By default it
   is part of the path where there is an endpoint, and of the host's name at AWS;
 - ``AWS_NO_SIGN_REQUEST``, as in GDAL: read public buckets without credentials.
+
+Messages and records have URLs without users, passwords and queries. A URL is taken apart as
+programs do, but where it is ambiguous, more is left out: a password that nobody has escaped may
+hold ``@``, ``/``, ``?`` or ``#``, so with a colon before it the user ends at the *last* ``@``.
 """
 
 from __future__ import annotations
@@ -38,7 +40,70 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from popdask.errors import InputError
-from popdask.io.secrets import is_unescaped, without_secrets
+
+_MARK = "://"
+_ENDINGS = ("KEY", "KEY_ID", "SECRET", "TOKEN", "PASSWORD", "PASSWD")
+_SHORTEST = 8
+
+
+def without_secrets(place: str) -> str:
+    """Drop from a URL its user, password, query and fragment; a path stays as it is."""
+    before, mark, rest = place.partition(_MARK)
+    if not mark:
+        return _without_options(place) if place.startswith("/vsi") else place
+    if "@" in rest and _has_user(rest):
+        rest = rest.rpartition("@")[2]
+    return f"{before}{mark}{_until(rest, '?#')}"
+
+
+def is_unescaped(place: str) -> bool:
+    """Return whether programs would take a part of a password for the host, and speak of it."""
+    _, mark, rest = place.partition(_MARK)
+    user = rest.rpartition("@")[0]
+    if not mark or not _has_user(rest) or not any(letter in user for letter in "@/?#"):
+        return False
+    host, _, port = _until(rest, "/?#").rpartition("@")[2].rpartition(":")
+    return "@" in _until(rest, "/?#") or bool(host and "]" not in port and not port.isdigit())
+
+
+def without_keys(text: str) -> str:
+    """Drop from a text what its URLs say beside places, and the values of secret variables."""
+    words = [
+        without_secrets(word) if _MARK in word else _without_options(word) for word in _words(text)
+    ]
+    text = "".join(words)
+    for name, value in os.environ.items():
+        if name.upper().endswith(_ENDINGS) and len(value) >= _SHORTEST:
+            text = text.replace(value, f"${name}")
+    return text
+
+
+def _without_options(word: str) -> str:
+    """Drop the options of GDAL's virtual files, which may hold headers, from a word in quotes."""
+    before, mark, rest = word.partition("/vsi")
+    return f"{before}{mark}{rest.partition('?')[0]}"
+
+
+def _has_user(rest: str) -> bool:
+    """Whether what follows the scheme begins with a user: by an ``@`` or a colon in its host."""
+    host = _until(rest, "/?#")
+    return "@" in host or ":" in host
+
+
+def _until(text: str, ends: str) -> str:
+    return text[: min((i for i, letter in enumerate(text) if letter in ends), default=len(text))]
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text, and what is between them."""
+    words: list[str] = []
+    for letter in text:
+        if words and letter.isspace() == words[-1][-1].isspace():
+            words[-1] += letter
+        else:
+            words.append(letter)
+    return words
+
 
 Path_ = str | os.PathLike[str]
 
@@ -68,7 +133,7 @@ def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
 @contextmanager
 def naming(path: Path_) -> Iterator[None]:
     """Name the file that cannot be written, as on a full disk, whichever library writes it."""
-    from pyogrio.errors import DataSourceError, FeatureError  # type: ignore[import-untyped]
+    from pyogrio.errors import DataSourceError, FeatureError
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
 

@@ -1,21 +1,20 @@
-"""Population rasters: headers checked, cells read as people, values that nobody declared, versions.
+"""One population raster: its header checked, its cells read as people, its version identified.
 
-Fill values that nobody declared: the largest value of a type, where people would be.
+A raster is checked at two moments: what the header says (bands, CRS, units) when the cube is built,
+what only the cells say (a truncated file, a negative count) inside the task that reads them. So
+building a cube reads headers alone, and no bad cell passes.
 
-A raster that fills the sea with 65535 and does not say so holds millions of people that do not
-exist. One cell may hold the largest value of its type by chance; several cells of one frame do not.
-A block that meets the value asks the whole frame, so the answer does not depend on the chunks.
+*Fill values.* A raster that fills the sea with 65535 and does not declare it holds millions of
+people that do not exist. One cell may hold the largest value of its type by chance; several cells
+of one frame do not. A block that meets the value asks the whole frame, so the answer does not
+depend on the chunks.
 
-One population raster: its header checked, its cells read as people per cell.
+*Densities.* WorldPop writes ``pd`` for people per area where it writes ``ppp`` for people per
+pixel, HYDE ``popd`` and ``popc``, GPW and GRUMP up to version 3 ``ds`` and ``p``. Such letters in
+other names decide nothing by themselves; with values that are no whole people, they do.
 
-A raster is checked at two moments: what the header can tell (bands, CRS, units) when the cube is
-built, what only the cells can tell (a truncated file, a negative count) inside the task that reads
-them. So building a cube reads headers alone, and no bad cell passes.
-
-Which version of a file a frame is read from: told by what is in it, or by what its server says.
-
-A local file is read to its end. A file behind a URL is not where its server can tell: by an ETag,
-as object stores give for every object, or else by its size and the time of its last change.
+*Versions.* A local file is identified by its content, read to its end; a file behind a URL by its
+ETag where its server has one, or else by its size and the time of its last change.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from popdask.errors import InputError
-from popdask.io.densities import check_whole_people, is_density_name
 from popdask.io.grids import check_degrees
 from popdask.io.kinds import (
     check_extent,
@@ -45,12 +43,41 @@ from popdask.io.kinds import (
     is_elsewhere,
     is_put_together,
     open_raster,
+    parse_name,
     size_and_time,
     sources_of,
 )
-from popdask.io.names import parse_name
-from popdask.io.paths import failures, file_system
-from popdask.io.secrets import without_secrets
+from popdask.io.paths import failures, file_system, without_secrets
+
+_PRODUCTS = re.compile(
+    r"^(?:[a-z]{3}|global|world)_pd_\d{4}(?!\d)"  # WorldPop
+    r"|^popd_?\d+ ?(?:ad|ce|bc|bce)?$"  # HYDE
+    r"|^[a-z]{2,3}u?ds\d{2}a?g"  # GPW, GRUMP
+    r"|(?:^|[^a-z])(?:pop|population)?_?dens(?:$|[^a-z])"
+)
+_ABBREVIATIONS = re.compile(r"(?:^|[^a-z])(?:pd|ds|popd|popden|ppkm2?)(?:$|[^a-z])")
+
+
+def is_density_name(name: str) -> bool:
+    """Return whether a name is that of a published density."""
+    return _PRODUCTS.search(name.lower()) is not None
+
+
+def check_whole_people(values: np.ndarray, source: str, name: str) -> None:
+    """Refuse values that are no whole people where the name has an abbreviation of density."""
+    part = _ABBREVIATIONS.search(name.lower())
+    if part is None or values.dtype.kind != "f":
+        return
+    known = np.ma.filled(values, np.nan)
+    fractions = known[np.isfinite(known) & (known > 0) & (known != np.rint(known))]
+    if fractions.size:
+        raise InputError(
+            f"{source} holds {fractions[0]:g}, no whole people, and "
+            f"{part[0].strip('_-. ')!r} in its name may mean a density; expected people per cell; "
+            "multiply it by the cell areas (popdask.io.pixel_area_km2 gives them), or, where it "
+            "holds counts, set its tag units to 'people per cell'"
+        )
+
 
 #: No integer type holds more: 1e20, 9.97e36 and 3.4e38 are fill values, in a single cell too.
 BEYOND_PEOPLE = 2.0**64

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from popdask.errors import InputError
-from popdask.io.arrays import check_population
+from popdask.io.conventions import check_population
 from popdask.plot import panels
 from popdask.plot.panels import block_size, shrink
 from popdask.plot.style import (

@@ -15,7 +15,7 @@ from scipy.ndimage import maximum_filter
 
 from popdask.blocks.components import paint
 from popdask.blocks.overlap import AROUND
-from popdask.tracking import _urban_cells
+from popdask.tracking import _urban_blocks
 from popdask.tracking._urban_blocks import Tile
 from popdask.tracking.urban_rules import Plan
 
@@ -54,7 +54,7 @@ def _paint_status(tile: Tile, chosen: dict[str, NDArray], plan: Plan) -> NDArray
         return tile.status
     dense = np.zeros(tile.status.shape, np.uint8)
     runs = tile.runs[plan.uses["dense"][0]]
-    _urban_cells.paint_if(dense, *runs[:4], chosen["dense"] >= 0, _urban_cells.DENSE)
+    _urban_blocks.paint_if(dense, *runs[:4], chosen["dense"] >= 0, _urban_blocks.DENSE)
     return tile.status | dense
 
 
@@ -130,9 +130,9 @@ def grow(
     own = _owned(tile, chosen, state, plan)
     status = _paint_status(tile, chosen, plan)
     wide, owner, (top, left) = _surround(status, own, around, plan.halo)
-    rule = _urban_cells.R2022A if plan.rules.centre_edge == "R2022A" else _urban_cells.R2023A
+    rule = _urban_blocks.R2022A if plan.rules.centre_edge == "R2022A" else _urban_blocks.R2023A
     last = np.stack(
-        np.divmod(_urban_cells.grow_edges(owner, wide, plan.reach, rule), owner.shape[1])
+        np.divmod(_urban_blocks.grow_edges(owner, wide, plan.reach, rule), owner.shape[1])
     )
     rows, columns = own.shape
     inside = (top <= last[0]) & (last[0] < top + rows) & (left <= last[1])
@@ -167,8 +167,8 @@ def finish(
         return None
     rows = [list(blocks[start : start + across]) for start in range(0, len(blocks), across)]
     status, owner = (np.block([[b[part] for b in row if b] for row in rows]) for part in (0, 1))
-    rule = _urban_cells.R2022A if plan.rules.centre_edge == "R2022A" else _urban_cells.R2023A
-    _urban_cells.grow_edges(owner, status, -1, rule)
+    rule = _urban_blocks.R2022A if plan.rules.centre_edge == "R2022A" else _urban_blocks.R2023A
+    _urban_blocks.grow_edges(owner, status, -1, rule)
     return owner
 
 
@@ -205,12 +205,12 @@ def complete(
         ]
         owner = whole[tuple(window)].copy()
     if plan.rules.centre_gap and (owner >= 0).any():
-        _urban_cells.fill_holes(owner, plan.rules.centre_gap)
+        _urban_blocks.fill_holes(owner, plan.rules.centre_gap)
     block = np.s_[top : top + rows, left : left + columns]
     extra = (owner[block] >= 0) & (_paint_owner(tile, chosen, plan) < 0)
     near = np.empty(0, np.int32)
     if plan.level == 2 and (chosen["semidense"] >= 0).any():
-        urban = (owner >= 0) | (wide & _urban_cells.DENSE > 0)
+        urban = (owner >= 0) | (wide & _urban_blocks.DENSE > 0)
         near = _touched(tile, chosen, _dilated(urban, plan.rules.semidense_buffer)[block], plan)
     cell = np.flatnonzero(extra)
     return Found(cell, owner[block].reshape(-1)[cell], near)
@@ -250,15 +250,15 @@ def draw(
     rest, water = (11, 10) if plan.level == 2 else (1, 0)
     codes = np.full(tile.status.shape, rest, np.int8)
     if plan.level == 2:
-        codes[tile.status & _urban_cells.LOW > 0] = 12
+        codes[tile.status & _urban_blocks.LOW > 0] = 12
     for name, code in plan.codes.items():
         numbers = chosen[name]
         kept = numbers >= 0
         if name == "semidense":
             kept &= ~np.isin(numbers, near)
-        _urban_cells.paint_if(codes, *tile.runs[plan.uses[name][0]][:4], kept, code)
+        _urban_blocks.paint_if(codes, *tile.runs[plan.uses[name][0]][:4], kept, code)
     codes.reshape(-1)[found.cell] = plan.codes["centre"]
-    codes[(codes == rest) & (tile.status & _urban_cells.WATER > 0)] = water
+    codes[(codes == rest) & (tile.status & _urban_blocks.WATER > 0)] = water
     return codes.reshape((1,) * (ndim - 2) + codes.shape)
 
 

@@ -55,8 +55,7 @@ from popdask.blocks.sums import (
     tabulate,
     to_fixed,
 )
-from popdask.io.arrays import check_population
-from popdask.io.conventions import decimal_years
+from popdask.io.conventions import check_population, decimal_years
 from popdask.io.frames import time_text
 from popdask.io.grids import grid_of, pixel_area_km2
 from popdask.validate import check_flow, check_labels

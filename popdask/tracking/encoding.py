@@ -39,8 +39,8 @@ from xarray import DataArray, Dataset
 from popdask.blocks.overlap import add_overlap
 from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
-from popdask.io.arrays import check_population
-from popdask.tracking.encoder import (
+from popdask.io.conventions import check_population
+from popdask.tracking.autoencoder import (
     WINDOW,
     FittedEncoder,
     axis_positions,

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 from popdask.blocks.sums import LabelSums, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
-from popdask.tracking.warping import components, farthest
+from popdask.tracking.flow import components, farthest
 from popdask.validate import check_array, check_flow, check_labels
 
 UNIT = 2.0**32

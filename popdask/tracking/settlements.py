@@ -46,7 +46,7 @@ from popdask.blocks.components import (
 )
 from popdask.blocks.sums import LabelSums, frames_of, from_fixed, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
-from popdask.io.arrays import check_population
+from popdask.io.conventions import check_population
 from popdask.io.grids import grid_of
 from popdask.tracking.lattice import aligned, repeat_cells, steps_of, sum_cells
 from popdask.tracking.urbanisation import cell_areas, share_of_cell

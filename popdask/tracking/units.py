@@ -44,8 +44,7 @@ from numpy.typing import NDArray
 from popdask.blocks.area_shares import TILE, Polygons, Shares, lay_out, shares_of_tile
 from popdask.blocks.sums import LabelSums, add_up, frames_of, pair, tree_reduce
 from popdask.errors import InputError
-from popdask.io.arrays import check_population
-from popdask.io.conventions import decimal_years
+from popdask.io.conventions import check_population, decimal_years
 from popdask.io.grids import grid_of
 from popdask.io.paths import Path_
 from popdask.io.tables import read_features

@@ -33,8 +33,7 @@ from numpy.typing import NDArray
 from popdask.blocks.components import corners_of
 from popdask.blocks.overlap import AROUND, add_overlap, merge_thin_chunks
 from popdask.errors import InputError
-from popdask.io.arrays import check_population
-from popdask.io.conventions import flags
+from popdask.io.conventions import check_population, flags
 from popdask.io.grids import describe_grid, grid_of, pixel_area_km2, same_grid
 from popdask.tracking import _urban_blocks, _urban_edges
 from popdask.tracking.urban_rules import Plan, UrbanisationRules, make_plan, optimal_rule

@@ -12,14 +12,13 @@ from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob
 from popdask.store.repository import RegionStore
 from popdask.workflow import frames, settlements, settlements_stages
-from popdask.workflow.checks import check
 from popdask.workflow.communities_stages import STAGES, CommunitiesRun, illustrate, parts_of
-from popdask.workflow.frame_costs import Extent, read_extent
 from popdask.workflow.frame_exports import export_names
-from popdask.workflow.frame_stages import FramesPipeline, error_of
+from popdask.workflow.frame_stages import Extent, FramesPipeline, error_of, read_extent
 from popdask.workflow.frames import describe_result, displacements, frame_paths, open_source
+from popdask.workflow.inputs import check
 from popdask.workflow.plan import Costs, Plan
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, Workers, count
 from popdask.workflow.settlements import SettlementsResult
 

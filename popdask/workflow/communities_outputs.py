@@ -36,10 +36,10 @@ from popdask.store.records import MAIN
 from popdask.store.repository import RegionStore
 from popdask.tracking import classify as clustering
 from popdask.tracking import diagnostics, encoding
+from popdask.tracking.autoencoder import WINDOW, FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
-from popdask.tracking.encoder import WINDOW, FittedEncoder
 from popdask.tracking.growth import divergence, laplacian
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import own_store
 from popdask.workflow.settlements import settlements_map
 

@@ -29,13 +29,17 @@ from popdask.store.repository import RegionStore
 from popdask.store.transaction import frame_runs
 from popdask.tracking.tiles import WIDEST_RIM
 from popdask.workflow import settlements_stages
-from popdask.workflow.checks import seam_notes
 from popdask.workflow.exports import cycled, exported
-from popdask.workflow.frame_costs import CLASS, LABEL, MOTION, PEOPLE, CellCost, Work
 from popdask.workflow.frame_exports import Content, Part, export_stage
 from popdask.workflow.frame_stages import (
+    CLASS,
+    LABEL,
+    MOTION,
+    PEOPLE,
     POPULATION,
+    CellCost,
     FramesRun,
+    Work,
     error_of,
     known_tracks,
     link_record,
@@ -46,11 +50,10 @@ from popdask.workflow.frame_stages import (
     with_left_out,
     with_movement,
 )
-from popdask.workflow.inputs import run_record
-from popdask.workflow.plan import StagePlan
-from popdask.workflow.progress import Reporter
+from popdask.workflow.inputs import run_record, seam_notes
+from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan, chained, plain
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
-from popdask.workflow.stage import Basis, Fingerprint, Record, Stage, chained, plain
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -194,8 +197,7 @@ def _models(work: Work) -> int:
 
 
 def _train_encoder(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
-    from popdask.tracking.autoencoder import NobodyError, train, training_windows
-    from popdask.tracking.encoder import EncoderConfig
+    from popdask.tracking.autoencoder import EncoderConfig, NobodyError, train, training_windows
 
     settings = run.job.encoder
     config = EncoderConfig(
@@ -244,7 +246,7 @@ def _sampled(work: Work) -> int:
 def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.blocks.sampling import gather_windows, sample_cells
     from popdask.tracking import classify
-    from popdask.tracking.encoder import FittedEncoder
+    from popdask.tracking.autoencoder import FittedEncoder
 
     settings, files = run.job.classes, {}
     for name, frames in run.models(stage.stale).items():
@@ -296,8 +298,8 @@ def _classes_tasks(work: Work) -> float:
 
 def _classify(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import encoding
+    from popdask.tracking.autoencoder import FittedEncoder
     from popdask.tracking.classify import REMEMBERED, ClassModel, class_flags, classify
-    from popdask.tracking.encoder import FittedEncoder
 
     parts, most, hold = [], 0, run.job.hold
     begin = min(stage.stale) if hold else 0  # classes held are those of the frames before, stored
@@ -505,7 +507,7 @@ def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
 
 def _follow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import tracks as linking
-    from popdask.tracking.events import EventRules
+    from popdask.tracking.tracks import EventRules
 
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]

@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 from dask import delayed
 
-from popdask.imagery.cells import cells_grid
+from popdask.imagery.cells import SELECTION, cells_grid
 from popdask.imagery.estimate import Joining, better_rule, joint_people
 from popdask.imagery.evaluation import (
     Baseline,
@@ -33,12 +33,11 @@ from popdask.imagery.evaluation import (
 from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.intervals import deal_squares
 from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
-from popdask.imagery.split import SELECTION
 from popdask.imagery.totals import sums_of_zones
 from popdask.workflow import population_inputs
 from popdask.workflow.inputs import iso, open_image
 from popdask.workflow.population_inputs import PopulationRun
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 
 
 class Estimator(Protocol):

@@ -18,12 +18,10 @@ from popdask.io import export
 from popdask.io import paths as files_io
 from popdask.store.records import WORK
 from popdask.workflow.exports import Exports, Illustrate, exporting, write_page
-from popdask.workflow.frame_costs import CellCost, rasters_of
-from popdask.workflow.frame_stages import FramesRun
+from popdask.workflow.frame_stages import CellCost, FramesRun, rasters_of
 from popdask.workflow.frames import FramesJob
-from popdask.workflow.plan import StagePlan
-from popdask.workflow.progress import Reporter
-from popdask.workflow.stage import Basis, Fingerprint, Record, Stage
+from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan
+from popdask.workflow.runlog import Reporter
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -24,10 +24,9 @@ from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.io import extents, rasters
 from popdask.io.frames import find_frames, frames_of_times
 from popdask.store.repository import RegionStore
-from popdask.tracking.events import EVENTS
-from popdask.workflow.plan import Plan
+from popdask.tracking.tracks import EVENTS
+from popdask.workflow.plan import Plan, fingerprint
 from popdask.workflow.runner import Files
-from popdask.workflow.stage import fingerprint
 
 #: Cells that a plan reads to see how frames lie; where there are more, the run tells.
 MOST_CELLS = 600_000_000

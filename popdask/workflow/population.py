@@ -19,7 +19,7 @@ from popdask.store.repository import RegionStore
 from popdask.workflow import communities, runner, scenes
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import cell_grid, frame_grid, iso, open_image
-from popdask.workflow.plan import Plan
+from popdask.workflow.plan import Basis, Plan
 from popdask.workflow.population_costs import ImagesSize, read_size
 from popdask.workflow.population_inputs import (
     PopulationRun,
@@ -32,9 +32,8 @@ from popdask.workflow.population_inputs import draw as draw_country
 from popdask.workflow.population_outputs import draw as draw_figures
 from popdask.workflow.population_outputs import illustrate, raster_names, table_names
 from popdask.workflow.population_stages import STAGES
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
-from popdask.workflow.stage import Basis
 
 if TYPE_CHECKING:
     from popdask.report.page import Picture

@@ -29,13 +29,11 @@ from popdask.io import export, rasters
 from popdask.io.cube import CHUNK
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, population_inputs, scenes
-from popdask.workflow.frame_costs import Extent
-from popdask.workflow.frame_stages import basis
+from popdask.workflow.frame_stages import Extent, basis
 from popdask.workflow.inputs import cell_grid, frame_grid, open_image
-from popdask.workflow.plan import PIXEL_OPERATIONS, Costs, Plan, StageCost, StagePlan
+from popdask.workflow.plan import PIXEL_OPERATIONS, Costs, Plan, StageCost, StagePlan, decide
 from popdask.workflow.population_inputs import Sources, covers_other_cells, training_configs
 from popdask.workflow.runner import Pipeline, count
-from popdask.workflow.stage import decide
 
 #: Tasks of an estimate: for each chunk of the mosaic, for each tile, and for a tile with a ring.
 CHUNK_TASKS, TILE_TASKS, RING_TASKS = 3, 5, 18

@@ -28,7 +28,16 @@ import xarray as xr
 
 from popdask.config.jobs import Cells, Drawn, PopulationJob, Training, Truth
 from popdask.errors import InputError
-from popdask.imagery.cells import coarsen_cells, load_tables, read_cells
+from popdask.imagery.cells import (
+    GapWarning,
+    coarsen_cells,
+    fold_cells,
+    load_tables,
+    read_cells,
+    select_fold,
+    set_aside,
+    split_cells,
+)
 from popdask.imagery.counts import (
     counts_beyond,
     counts_from_features,
@@ -40,11 +49,10 @@ from popdask.imagery.cutting import cut_cells, drop_padding
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel
-from popdask.imagery.split import GapWarning, fold_cells, select_fold, set_aside, split_cells
 from popdask.imagery.totals import add_zones, keep_whole_zones, spread_totals
 from popdask.imagery.zones import RASTERS
 from popdask.io import export
-from popdask.io.secrets import without_secrets
+from popdask.io.paths import without_secrets
 from popdask.io.tables import PARQUET, has_geometry, parts_of
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
@@ -62,7 +70,7 @@ from popdask.workflow.inputs import (
     version_of,
 )
 from popdask.workflow.plan import Plan
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 
 #: Names of tables that are text.
 TEXTS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip")

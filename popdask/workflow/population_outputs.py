@@ -22,11 +22,10 @@ from matplotlib.figure import Figure
 
 from popdask.config.jobs import PopulationJob
 from popdask.errors import InputError
-from popdask.imagery.cells import cells_grid
+from popdask.imagery.cells import cells_grid, select_fold
 from popdask.imagery.gradcam import gradcam, telling_cells
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.networks import CountCNN, PopulationViT, PresenceCNN
-from popdask.imagery.split import select_fold
 from popdask.io import cube, stac
 from popdask.io import export as export_module
 from popdask.io import tables as export
@@ -43,7 +42,7 @@ from popdask.workflow.exports import Exports, exported, exporting, write_page
 from popdask.workflow.inputs import cell_grid
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun, Sources
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import own_store
 
 SCORES = ("scores", "scores_by_density", "regressor", "worst", "predictions")

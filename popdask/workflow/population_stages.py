@@ -21,18 +21,17 @@ from popdask.config.jobs import PopulationJob, Training
 from popdask.config.settings import Settings
 from popdask.errors import InputError
 from popdask.imagery import dasymetric
-from popdask.imagery.cells import cells_grid, load_tables
+from popdask.imagery.cells import GapWarning, cells_grid, load_tables
 from popdask.imagery.dasymetric import round_to_totals
 from popdask.imagery.estimate import Joining, estimate
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel, mean_of
-from popdask.imagery.split import GapWarning
 from popdask.imagery.training import train
 from popdask.store.content import table_bytes
 from popdask.workflow import evaluation, population_inputs
 from popdask.workflow.evaluation import choose_rules
 from popdask.workflow.inputs import checksums, iso, open_image
-from popdask.workflow.plan import StagePlan
+from popdask.workflow.plan import WHOLE, Basis, Fingerprint, Record, Stage, StagePlan, fingerprint
 from popdask.workflow.population_costs import (
     cells_cost,
     estimate_cost,
@@ -43,9 +42,8 @@ from popdask.workflow.population_costs import (
 from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun, training_configs
 from popdask.workflow.population_intervals import add_intervals, lay_intervals
 from popdask.workflow.population_outputs import export_rasters, export_tables
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
-from popdask.workflow.stage import WHOLE, Basis, Fingerprint, Record, Stage, fingerprint
 
 #: Settings that change nothing in the result, and places of files, of which the contents count.
 _WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "table"}

@@ -25,13 +25,12 @@ from popdask.config.settings import Job
 from popdask.errors import ClusterError, InputError
 from popdask.io import paths
 from popdask.io.grids import grid_of
-from popdask.io.secrets import without_keys
+from popdask.io.paths import without_keys
 from popdask.store.content import READ_ERRORS
 from popdask.store.repository import RegionStore
 from popdask.workflow.frames import FramesJob, open_source
 from popdask.workflow.pipelines import pipeline_of
-from popdask.workflow.progress import Reporter
-from popdask.workflow.runlog import End, LoggedRun, RunLog, read_runs
+from popdask.workflow.runlog import End, LoggedRun, Reporter, RunLog, read_runs
 from popdask.workflow.runner import Workers
 
 

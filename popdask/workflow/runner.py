@@ -26,9 +26,8 @@ from popdask.errors import InputError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.workflow.export_paths import check_exports, paths_of
-from popdask.workflow.plan import Costs, Plan, StagePlan
-from popdask.workflow.progress import Reporter
-from popdask.workflow.stage import Basis, Stage, decide
+from popdask.workflow.plan import Basis, Costs, Plan, Stage, StagePlan, decide
+from popdask.workflow.runlog import Reporter
 
 if TYPE_CHECKING:
     from popdask.report.page import Picture

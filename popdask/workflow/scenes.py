@@ -16,7 +16,7 @@ from popdask.imagery.embedding import FEATURES, scene_features
 from popdask.imagery.grid import CellGrid, block_side
 from popdask.imagery.scenes import scene_examples, scene_groups, scene_map, scene_table
 from popdask.io import export, tables
-from popdask.io.secrets import without_secrets
+from popdask.io.paths import without_secrets
 from popdask.plot import imagery, style
 from popdask.plot.imagery import GROUPS
 from popdask.report.page import Picture
@@ -37,13 +37,18 @@ from popdask.workflow.inputs import (
 )
 from popdask.workflow.plan import (
     PIXEL_OPERATIONS,
+    WHOLE,
+    Basis,
+    Fingerprint,
     Plan,
+    Record,
+    Stage,
     StageCost,
     StagePlan,
+    plain,
 )
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, Pipeline, on_gpus
-from popdask.workflow.stage import WHOLE, Basis, Fingerprint, Record, Stage, plain
 
 #: Operations of EfficientNet-B3 for an image of 300 × 300 pixels (Tan and Le 2019: 1.8 × 10⁹
 #: multiplications, each with its addition), and the bytes of its widest layers.

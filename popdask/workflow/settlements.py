@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
 from popdask.store.repository import RegionStore
-from popdask.workflow.checks import check_labels
 from popdask.workflow.exports import exported
-from popdask.workflow.frame_costs import Extent, read_extent
 from popdask.workflow.frame_exports import export_names, export_stage
-from popdask.workflow.frame_stages import POPULATION, FramesPipeline, FramesRun
+from popdask.workflow.frame_stages import POPULATION, Extent, FramesPipeline, FramesRun, read_extent
 from popdask.workflow.frames import describe_result, frame_paths, open_source
-from popdask.workflow.inputs import run_record
+from popdask.workflow.inputs import check_labels, run_record
 from popdask.workflow.plan import Plan
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import Files, own_store
 from popdask.workflow.settlements_stages import EXPORTED, STAGES, check_inputs, parts_of
 

@@ -24,12 +24,14 @@ from popdask.io.kinds import open_raster
 from popdask.store.content import table_bytes
 from popdask.store.transaction import frame_runs
 from popdask.tracking.urban_rules import UrbanisationRules
-from popdask.workflow.checks import count_squares, coverage_notes, seam_notes, squares_table
-from popdask.workflow.frame_costs import CODE, LABEL, PEOPLE, CellCost
 from popdask.workflow.frame_exports import Content, Part
 from popdask.workflow.frame_stages import (
+    CODE,
+    LABEL,
     MOVEMENT,
+    PEOPLE,
     SURFACES,
+    CellCost,
     FramesRun,
     error_of,
     known_tracks,
@@ -42,10 +44,15 @@ from popdask.workflow.frame_stages import (
     with_movement,
 )
 from popdask.workflow.frames import FramesJob
-from popdask.workflow.inputs import package_version
-from popdask.workflow.plan import StagePlan
-from popdask.workflow.progress import Reporter
-from popdask.workflow.stage import Basis, Fingerprint, Record, Stage, Wanted, chained
+from popdask.workflow.inputs import (
+    count_squares,
+    coverage_notes,
+    package_version,
+    seam_notes,
+    squares_table,
+)
+from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan, Wanted, chained
+from popdask.workflow.runlog import Reporter
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -373,7 +380,7 @@ def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import tracks as linking
-    from popdask.tracking.events import EventRules
+    from popdask.tracking.tracks import EventRules
 
     kinds = ("summary", "links", "ends")
     described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from distributed import LocalCluster
 
-from popdask.cli import entry, planning
+from popdask.cli import entry, show
 from popdask.errors import InputError
 from tests.pipelines import small
 
@@ -115,7 +115,7 @@ def test_a_path_is_in_one_piece_at_any_width(job, columns):
 def test_the_workers_are_those_that_a_file_asks_for(tmp_path, text, expected):
     file = tmp_path / "cluster.toml"
     file.write_text(text)
-    resources = planning.resources_of(str(file))
+    resources = show.resources_of(str(file))
     found = (resources.workers, resources.threads, resources.memory)
     assert found == expected or (found[0], found[2]) == expected
 
@@ -129,7 +129,7 @@ def test_the_workers_are_those_of_a_scheduler_that_is_there(plan):
 
 def test_an_unknown_cluster_is_refused():
     with pytest.raises(InputError, match="the cluster 'slrum' is unknown"):
-        planning.resources_of("slrum")
+        show.resources_of("slrum")
 
 
 def test_a_shell_completes_commands_and_settings():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.io.arrays import check_population, declared_nodata
+from popdask.io.conventions import check_population, declared_nodata
 from tests.cube.raster_files import write_raster
 
 TIMES = pd.to_datetime(["2000", "2001"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from popdask.errors import InputError
 from popdask.io.cube import open_frames
-from popdask.io.densities import is_density_name
+from popdask.io.rasters import is_density_name
 from tests.cube.raster_files import write_raster
 
 COUNTRIES = st.sampled_from(["nor", "NOR", "gbr", "global"])

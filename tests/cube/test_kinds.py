@@ -13,7 +13,7 @@ from popdask import open_frames
 from popdask.datasets.frames import check_raster
 from popdask.datasets.transfer import FetchError
 from popdask.errors import InputError
-from popdask.imagery.image_files import open_sheet
+from popdask.imagery.mosaic import open_sheet
 from popdask.io.kinds import drivers_of, is_put_together, sources_of, suffix_of
 from popdask.io.rasters import frame_fingerprint, frame_version, read_counts
 from popdask.io.tables import read_features

@@ -16,9 +16,8 @@ from popdask.config.jobs import Cells
 from popdask.errors import InputError
 from popdask.imagery.counts import counts_from_features, counts_from_table
 from popdask.imagery.grid import CellGrid
-from popdask.io import frame_fingerprint, text_tables
-from popdask.io.tables import read_features, read_table
-from popdask.io.text_tables import read_text_table
+from popdask.io import frame_fingerprint, tables
+from popdask.io.tables import read_features, read_table, read_text_table
 from popdask.workflow.population_inputs import read_counts
 
 GRID = CellGrid.preset("eu_1km")
@@ -277,7 +276,7 @@ def test_a_compressed_table_is_read_up_to_a_bound(tmp_path, name, monkeypatch):
 
     pack(b"cell;people\n1kmN3124E3814;3\n")
     assert read_counts(str(path), GRID, Cells()).people.tolist() == [3]
-    monkeypatch.setattr(text_tables, "LARGE", 1 << 20)
+    monkeypatch.setattr(tables, "LARGE", 1 << 20)
     pack(b"cell;people\n" + b"0" * (4 << 20))
     with pytest.raises(InputError, match=r"unpacks from .* to more than 1,048,576"):
         read_text_table(path)

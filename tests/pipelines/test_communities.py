@@ -15,13 +15,13 @@ from popdask.blocks.sampling import domain
 from popdask.errors import InputError
 from popdask.store import MAIN, RegionBusyError, RegionStore
 from popdask.store.content import read_records, write_records
+from popdask.tracking.autoencoder import FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
-from popdask.tracking.encoder import FittedEncoder
 from popdask.tracking.encoding import encode, stack_features
 from popdask.tracking.tracks import tracks, verify_tracks
 from popdask.workflow import communities, communities_outputs, operations
 from popdask.workflow.operations import report
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from tests.cube.raster_files import write_raster
 from tests.pipelines.small import assert_same, job, small_world
 

@@ -30,15 +30,13 @@ from popdask.workflow import (
     scenes,
 )
 from popdask.workflow.communities import PIPELINE
-from popdask.workflow.frame_costs import Extent
-from popdask.workflow.frame_stages import basis
-from popdask.workflow.plan import BASE, PIXEL_OPERATIONS, Costs, Resources, StageCost
+from popdask.workflow.frame_stages import Extent, basis
+from popdask.workflow.plan import BASE, PIXEL_OPERATIONS, Costs, Resources, StageCost, decide
 from popdask.workflow.population_costs import _images, following, operations, shape_of
 from popdask.workflow.population_inputs import Sources, labelled_cells
 from popdask.workflow.population_stages import training_configs
-from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import Reporter
 from popdask.workflow.runner import count, read_inputs
-from popdask.workflow.stage import decide
 from tests.pipelines import dots, small
 
 GIB = 2**30

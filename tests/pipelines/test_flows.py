@@ -13,7 +13,7 @@ from popdask.tracking.link import compare_frames
 from popdask.workflow import communities
 from popdask.workflow.communities import PIPELINE
 from popdask.workflow.frame_stages import basis
-from popdask.workflow.stage import decide
+from popdask.workflow.plan import decide
 from tests.pipelines import small
 
 FAR = {"scales": 2, "log": True}

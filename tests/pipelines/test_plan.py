@@ -5,7 +5,7 @@ import pytest
 from popdask.config import CommunitiesJob
 from popdask.workflow.communities import PIPELINE
 from popdask.workflow.frame_stages import basis
-from popdask.workflow.stage import decide
+from popdask.workflow.plan import decide
 
 #: Of a job that does not ask for urban centres.
 STAGES = [stage.name for stage in PIPELINE.stages if not stage.name.startswith("urban_centre")]

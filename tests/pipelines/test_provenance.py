@@ -8,7 +8,7 @@ import platform
 import numpy as np
 import pytest
 
-from popdask.io.secrets import without_secrets
+from popdask.io.paths import without_secrets
 from popdask.store import RegionStore
 from popdask.workflow import communities
 from popdask.workflow.inputs import file_fingerprints, versions

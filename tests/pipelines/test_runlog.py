@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from popdask.errors import InputError
-from popdask.io.secrets import without_keys
+from popdask.io.paths import without_keys
 from popdask.store import RegionBusyError
 from popdask.workflow import communities
-from popdask.workflow.progress import Reporter
-from popdask.workflow.runlog import End, RunLog, log_place, read_runs
+from popdask.workflow.runlog import End, Reporter, RunLog, log_place, read_runs
 from tests.pipelines.small import job
 
 

@@ -10,8 +10,8 @@ from odc.geo.xr import wrap_xr
 
 from popdask.tracking.dbscan import dbscan
 from popdask.workflow import communities
-from popdask.workflow.checks import _meeting, seam_notes
-from popdask.workflow.progress import Reporter
+from popdask.workflow.inputs import _meeting, seam_notes
+from popdask.workflow.runlog import Reporter
 from tests.pipelines.small import job
 
 WORLD = GeoBox.from_bbox((-180, -15, 180, 15), "EPSG:4326", resolution=5)

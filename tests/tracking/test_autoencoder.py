@@ -16,8 +16,15 @@ from torch import nn
 
 from popdask.blocks.sampling import gather_windows
 from popdask.errors import InputError
-from popdask.tracking.autoencoder import fit_autoencoder, train, training_windows
-from popdask.tracking.encoder import EncoderConfig, FittedEncoder, Scaling, WindowAutoencoder
+from popdask.tracking.autoencoder import (
+    EncoderConfig,
+    FittedEncoder,
+    Scaling,
+    WindowAutoencoder,
+    fit_autoencoder,
+    train,
+    training_windows,
+)
 from popdask.tracking.encoding import encode, reconstruct, stack_features
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")

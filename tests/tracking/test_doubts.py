@@ -7,7 +7,7 @@ from odc.geo.geobox import GeoBox
 
 from popdask.blocks.sums import add_up
 from popdask.tracking.describe import doubts
-from popdask.workflow.checks import count_squares, coverage_notes, squares_table
+from popdask.workflow.inputs import count_squares, coverage_notes, squares_table
 
 YEARS = pd.to_datetime(["2000", "2001", "2002", "2003"])
 

@@ -12,8 +12,13 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
 from popdask.errors import InputError
-from popdask.tracking.autoencoder import fit_autoencoder
-from popdask.tracking.encoder import EncoderConfig, FittedEncoder, Scaling, WindowAutoencoder
+from popdask.tracking.autoencoder import (
+    EncoderConfig,
+    FittedEncoder,
+    Scaling,
+    WindowAutoencoder,
+    fit_autoencoder,
+)
 from popdask.tracking.encoding import HALO, encode, lattice_chunks, reconstruct, stack_features
 from popdask.tracking.tiles import TILE
 

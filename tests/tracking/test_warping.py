@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import label
 
 from popdask.errors import InputError
-from popdask.tracking.flow import optical_flow
+from popdask.tracking.flow import UNIT, agreement, ahead, farthest, optical_flow
 from popdask.tracking.link import link
-from popdask.tracking.warping import UNIT, agreement, ahead, farthest
 from tests.tracking.worlds import moved
 
 DATA = Path(os.environ.get("POPDASK_DATA", "../shared/data"))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.imagery.split import (
+from popdask.imagery.cells import (
     SELECTION,
     GapWarning,
     fold_cells,

@@ -7,9 +7,16 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from popdask.errors import InputError
-from popdask.imagery.cells import make_cells, open_cells, write_cells
+from popdask.imagery.cells import (
+    fold_cells,
+    make_cells,
+    open_cells,
+    select_fold,
+    split_cells,
+    split_fingerprint,
+    write_cells,
+)
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.split import fold_cells, select_fold, split_cells, split_fingerprint
 
 
 def some_cells(norths=30, easts=40, *, share=1.0, unknown=0.0, context=0, seed=0):

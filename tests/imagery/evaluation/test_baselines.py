@@ -8,10 +8,10 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import matthews_corrcoef
 
 from popdask.errors import InputError
+from popdask.imagery.cells import split_cells
 from popdask.imagery.cutting import cut_cells
 from popdask.imagery.evaluation import FeatureBaseline, MeanBaseline, fit_baselines
 from popdask.imagery.features import FEATURES, picture_features
-from popdask.imagery.split import split_cells
 from popdask.synthetic import drawn_orthophoto
 
 

@@ -18,6 +18,7 @@ from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.imagery import estimate as estimation
+from popdask.imagery.cells import split_cells
 from popdask.imagery.cutting import cut_cells, drop_padding
 from popdask.imagery.estimate import batch_of, estimate, tile_cells
 from popdask.imagery.grid import CellGrid
@@ -25,7 +26,6 @@ from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import Normalisation, TrainedModel
 from popdask.imagery.mosaic import open_mosaic
 from popdask.imagery.networks import CountCNN, PresenceCNN
-from popdask.imagery.split import split_cells
 from popdask.imagery.training import train
 
 SIZE, PIXELS = 100.0, 20

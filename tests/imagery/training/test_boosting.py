@@ -10,14 +10,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from popdask.errors import InputError
-from popdask.imagery.cells import make_cells
+from popdask.imagery.cells import make_cells, set_aside, split_cells
 from popdask.imagery.estimate import estimate
 from popdask.imagery.features import PatchFeatures, cell_features, picture_features
 from popdask.imagery.gradcam import gradcam
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel
-from popdask.imagery.split import set_aside, split_cells
 from popdask.imagery.training import train
 
 from .test_learning import cells_of, houses

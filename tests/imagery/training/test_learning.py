@@ -20,7 +20,14 @@ from torch import nn
 from xarray import DataArray
 
 from popdask.errors import InputError
-from popdask.imagery.cells import make_cells, open_cells, write_cells
+from popdask.imagery.cells import (
+    make_cells,
+    open_cells,
+    set_aside,
+    split_cells,
+    split_fingerprint,
+    write_cells,
+)
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import (
     Augmentation,
@@ -33,7 +40,6 @@ from popdask.imagery.loading import (
 )
 from popdask.imagery.model import LeakageWarning, TrainedModel, build
 from popdask.imagery.networks import CountCNN, PresenceCNN
-from popdask.imagery.split import set_aside, split_cells, split_fingerprint
 from popdask.imagery.trainer import (
     BatchHalvedWarning,
     Checkpoint,

@@ -7,9 +7,8 @@ import pytest
 import shapely
 
 from popdask.errors import InputError
-from popdask.imagery.cells import make_cells
+from popdask.imagery.cells import make_cells, split_cells
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.split import split_cells
 from popdask.imagery.totals import add_zones, keep_whole_zones, spread_totals
 
 GRID = CellGrid(100, "EPSG:25832")

@@ -17,11 +17,10 @@ from distributed import Client, LocalCluster
 from torch import nn
 
 from popdask.errors import InputError
-from popdask.imagery.cells import make_cells
+from popdask.imagery.cells import make_cells, split_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.networks import PresenceCNN
-from popdask.imagery.split import split_cells
 from popdask.imagery.tuning import SPACES, tune
 
 CONFIG = TrainingConfig(
