@@ -58,7 +58,7 @@ def test_files_to_tracks_is_about_twenty_lines():
         if line.strip()
     ]
     steps = lines.index("tracks = popdask.tracks(links, communities)") + 1
-    assert steps <= 26
+    assert steps <= 24
 
 
 @pytest.fixture(scope="module")
