@@ -433,19 +433,22 @@ def units(
         Path | None,
         typer.Option(metavar="FILE", help="Where the table goes: Parquet or CSV, by its name."),
     ] = None,
+    rules: Annotated[
+        int, typer.Option(metavar="YEAR", help="Year of Eurostat's rules: 2021 or 2024.")
+    ] = 2021,
     set_: Assignments = None,
     cluster: ClusterIfAny = None,
 ) -> None:
     """Classify municipalities or other units by where their people live, year by year.
 
-    The class of a unit is that of the Degree of Urbanisation (Eurostat, 2021); cells that a border
-    cuts are shared by area.
+    The class of a unit is that of the Degree of Urbanisation (Eurostat); cells that a border cuts
+    are shared by area.
     """
     from popdask.workflow import operations
 
     settings = _load(job, set_)
     with computing(settings.name, cluster):
-        table = operations.classify_units(settings, zones, name, output)
+        table = operations.classify_units(settings, zones, name, output, rules=rules)
     show.show_units(table, each=output is None)
     if output is not None:
         console.say(f"\n{output}: {len(table):,} rows, one for each unit and frame")

@@ -139,6 +139,7 @@ def _commonest(blocks: np.ndarray) -> np.ndarray:
     return result.reshape(rows, cols)
 
 
+TALLEST = 3  # times as high as wide, that a sheet may be
 GREY = "grey lines lead from tracks that split or merged"
 
 
@@ -149,7 +150,9 @@ def layout() -> ConstrainedLayoutEngine:
 
 def map_sheet(grid: Grid, size: float) -> tuple[ShownFigure, Axes]:
     """Lay out one map, so many inches wide, with room for what explains it."""
-    figure = ShownFigure((size, size * grid.size[1] / grid.size[0] + 0.7), layout=layout())
+    # A strip of cells has white beside it, not a sheet of its own shape.
+    ratio = np.clip(grid.size[1] / grid.size[0], 1 / TALLEST, TALLEST)
+    figure = ShownFigure((size, size * ratio + 0.7), layout=layout())
     return figure, figure.subplots()
 
 

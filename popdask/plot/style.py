@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,8 @@ def say(ax: Axes, note: str) -> None:
 
 def year(time: Any) -> str:
     """Write a time as a year, or as a date where it is not the first of January."""
+    if isinstance(time, datetime):  # pandas' Timestamp, too
+        time = np.datetime64(time)
     if not isinstance(time, np.datetime64) and np.asarray(time).dtype.kind != "M":
         return "" if time is None else str(time)
     return time_text(time).removesuffix("-01-01")

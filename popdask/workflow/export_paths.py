@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -108,7 +109,7 @@ class _Folder:
         return nullcontext(self._path)
 
     def missing(self, names: Collection[str]) -> set[str]:
-        return {name for name in names if not (self._path / name).exists()}
+        return {name for name in names if not os.path.lexists(self._path / name)}
 
     def is_one_of(self, name: str, others: Collection[str]) -> bool:
         if others not in self._identities:  # looked at once for all names

@@ -236,7 +236,9 @@ def report(
         )
 
 
-def classify_units(job: Job, zones: Path, name: str, output: Path | None = None) -> pd.DataFrame:
+def classify_units(
+    job: Job, zones: Path, name: str, output: Path | None = None, *, rules: int = 2021
+) -> pd.DataFrame:
     """Classify units by the people and codes that readers see; write the table where asked to."""
     from popdask.io import tables
     from popdask.tracking import units
@@ -254,7 +256,7 @@ def classify_units(job: Job, zones: Path, name: str, output: Path | None = None)
             f"{region.location} has no Degree of Urbanisation; it has {', '.join(map(str, held))}: "
             "run a job with settlements first."
         )
-    table = units.classify_units(held["population"], held["degurba"], zones, name=name)
+    table = units.classify_units(held["population"], held["degurba"], zones, name=name, rules=rules)
     if output is not None and suffix == ".csv":
         write_text(output, table.to_csv(index=False))
     elif output is not None:

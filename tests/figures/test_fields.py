@@ -96,6 +96,8 @@ def test_an_assignment_is_on_the_diagonal_whatever_the_numbers():
     sums = np.bincount(before[0], people[0, 0])
     np.testing.assert_array_equal(np.diag(matrix), np.sort(sums)[::-1])
     assert shown(assignment_figure(links, most=3, by="overlap")).shape == (3, 3)
+    years = links.assign(time=pd.Timestamp(2000, 1, 1), next=pd.Timestamp(2001, 1, 1))
+    assert assignment_figure(years).axes[0].get_title(loc="left") == "assignment 2000 to 2001"
     twice = pd.concat([links.assign(time=0), links.assign(time=1)])
     with pytest.raises(InputError, match="several pairs of frames"):
         assignment_figure(twice)

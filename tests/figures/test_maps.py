@@ -167,6 +167,14 @@ def test_lazy_rasters_are_drawn_frame_by_frame(world, population):
     assert all((a == b).all() for a, b in drawn)
 
 
+def test_a_strip_of_cells_is_no_tall_sheet():
+    strip = xr.DataArray(
+        np.ones((300, 1)), dims=("y", "x"), coords={"y": -1000.0 * np.arange(300), "x": [0.0]}
+    )
+    width, height = map_figure(strip).get_size_inches()
+    assert height < 4 * width
+
+
 def test_a_world_of_nobody_is_drawn(population, tables):
     nobody = population[:2] * 0
     nothing = xr.full_like(nobody, -1, dtype=np.int32)
