@@ -21,7 +21,7 @@ import dask
 from benchmarks.machine import Machine, Row, in_child
 from popdask.synthetic import City, World
 from popdask.workflow.regions import find_regions, run_regions
-from popdask.workflow.runlog import Attempt
+from popdask.workflow.runlog import LoggedRun
 
 REGIONS, WARM = 200, 10
 MEGABYTES = 50  # what 190 regions may add to memory: a quarter of a megabyte each
@@ -81,7 +81,7 @@ def run(folder: str, count: int, warm: int) -> tuple[float, list[Held]]:
     held: list[Held] = []
     done: list[str] = []
 
-    def on_attempt(attempt: Attempt) -> None:
+    def on_attempt(attempt: LoggedRun) -> None:
         assert attempt.good, attempt.error
         done.append(attempt.region)
         if len(done) >= warm:

@@ -45,12 +45,12 @@ nitpick_ignore_regex = [
     (
         r"py:class",
         r"popdask\.(config|_cluster_file|datasets\.\w+|store\.location|plot\.style|"
-        r"imagery\.image_files)\..*",
+        r"imagery\.mosaic)\..*",
     ),
     (r"py:(mod|class)", r"popdask\..*\._\w+.*"),  # a private module has no page
     (
         r"py:(mod|class)",
-        r"popdask\.(blocks\.sums|tracking\.warping).*",
+        r"popdask\.blocks\.sums.*",
     ),  # nor has one without public names
 ]
 

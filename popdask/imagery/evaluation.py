@@ -237,7 +237,35 @@ def scores_by_density(
     *,
     edges: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """Score estimates by how many people truly live in a cell."""
+    """Score estimates by how many people truly live in a cell.
+
+    Parameters
+    ----------
+    predictions : DataFrame, or mapping of them
+        As for `evaluate`.
+    edges : sequence of float, optional
+        Where the bins of true people begin, the last being open; by default 0, 1, 2, 5, 10, 20, 50
+        and so on, until one is above all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per model and bin that has cells: model, low, high (excluded), cells, mse, mae, bias
+        (mean error), people, true_people, relative_error.
+
+    Raises
+    ------
+    InputError
+        As `evaluate`; and if the edges do not ascend from the least truth or below.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"cell": [1, 2, 3], "prediction": [1, 4, 9], "truth": [0, 5, 7]})
+    >>> scores_by_density(table)[["low", "high", "cells", "mae", "bias"]]
+       low  high  cells  mae  bias
+    0  0.0   1.0      1  1.0   1.0
+    1  5.0  10.0      2  1.5   0.5
+    """
     tables = on_common_cells(predictions)
     truth = next(iter(tables.values()))["truth"]
     steps = np.asarray(_round_edges(truth.max()) if edges is None else edges, np.float64)

@@ -50,7 +50,14 @@ from popdask.imagery.networks import CountCNN, Network, PopulationViT, PresenceC
 
 @dataclass(frozen=True)
 class Normalisation:
-    """A linear map per band: x / white, minus the mean, over the standard deviation."""
+    """A linear map per band: x / white, minus the mean, over the standard deviation.
+
+    Examples
+    --------
+    >>> scaling = Normalisation.half("uint8", bands=1)
+    >>> scaling(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).tolist()
+    [[[[-1.0, 1.0]]]]
+    """
 
     white: float
     """The value that becomes 1: 255 for 8-bit images."""

@@ -7,8 +7,12 @@ from popdask.workflow.communities import PIPELINE
 from popdask.workflow.frame_stages import basis
 from popdask.workflow.plan import decide
 
-#: Of a job that does not ask for urban centres.
-STAGES = [stage.name for stage in PIPELINE.stages if not stage.name.startswith("urban_centre")]
+#: Of a job that asks neither for urban centres nor for movement.
+STAGES = [
+    stage.name
+    for stage in PIPELINE.stages
+    if not stage.name.startswith("urban_centre") and not stage.name.endswith("movement")
+]
 SETTLED = [
     "degurba",
     "settlements",
