@@ -43,11 +43,12 @@ from popdask.tracking.autoencoder import FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.dbscan import dbscan
 from popdask.tracking.encoding import encode, stack_features
+from popdask.tracking.events import EventRules
 from popdask.tracking.flow import optical_flow
 from popdask.tracking.lattice import to_1km
 from popdask.tracking.link import compare_frames
 from popdask.tracking.settlements import settlements
-from popdask.tracking.tracks import EventRules, tracks
+from popdask.tracking.tracks import tracks
 from popdask.workflow.communities import CommunitiesResult, run
 
 QUEEN = np.ones((3, 3))

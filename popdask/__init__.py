@@ -55,10 +55,8 @@ _HOMES = {
         "classify",
     ),
     "popdask.tracking.dbscan": ("dbscan",),
-    "popdask.tracking.tracks": (
-        "EventRules",
-        "tracks",
-    ),
+    "popdask.tracking.events": ("EventRules",),
+    "popdask.tracking.tracks": ("tracks",),
     "popdask.tracking.link": (
         "compare_frames",
         "link",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from popdask.config.load import load_job
 from popdask.config.settings import Job
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -8,7 +8,7 @@ import pytest
 from distributed import Client, Event, LocalCluster, wait
 from rich.console import Console
 
-from popdask.workflow.runlog import POLL_SECONDS, ConsoleReporter, Reporter
+from popdask.workflow.progress import POLL_SECONDS, ConsoleReporter, Reporter
 
 
 def console(**options) -> Console:

@@ -12,7 +12,7 @@ from popdask import __version__
 from popdask.cli import console, fetch, show
 from popdask.cli.console import computing, stoppable
 from popdask.errors import InputError
-from popdask.workflow.runlog import ConsoleReporter
+from popdask.workflow.progress import ConsoleReporter
 
 if TYPE_CHECKING:  # the models of jobs take a while to make, and --help needs none
     from popdask.config.jobs import PopulationJob

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from popdask.errors import ClusterError, InputError
 from popdask.io.paths import without_keys
-from popdask.workflow.runlog import ConsoleReporter, Reporter
+from popdask.workflow.progress import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
     from distributed import Client

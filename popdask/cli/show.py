@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 def show_outcome(outcome: CommunitiesResult) -> None:
     """Print what a run has found: communities and people of each frame, events of the tracks."""
     from popdask.tracking.describe import doubts
-    from popdask.tracking.tracks import EVENTS, split_off
+    from popdask.tracking.events import EVENTS
+    from popdask.tracking.tracks import split_off
 
     if outcome.plan.done:
         say("nothing to do")
@@ -127,7 +128,7 @@ def show_settlements(outcome: SettlementsResult) -> None:
 
 
 def _show_settled(outcome: SettlementsResult) -> None:
-    from popdask.tracking.tracks import EVENTS
+    from popdask.tracking.events import EVENTS
 
     table, balance = outcome.settlements, outcome.balance
     last = table[table["time"] == balance["time"].iloc[-1]]

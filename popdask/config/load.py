@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 from popdask.config.jobs import CommunitiesJob, PopulationJob, ScenesJob, SettlementsJob
 from popdask.config.settings import Job, Place
 from popdask.errors import InputError
-from popdask.io.kinds import rebased
+from popdask.io.names import rebased
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 

@@ -24,7 +24,7 @@ import pandas as pd
 from rasterio.errors import NotGeoreferencedWarning
 
 from popdask.errors import InputError
-from popdask.io.kinds import members, split_band, split_file
+from popdask.io.names import members, split_band, split_file
 from popdask.io.paths import failures, file_system, without_secrets
 from popdask.io.rasters import is_remote, use_raster
 

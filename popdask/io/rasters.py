@@ -43,10 +43,10 @@ from popdask.io.kinds import (
     is_elsewhere,
     is_put_together,
     open_raster,
-    parse_name,
     size_and_time,
     sources_of,
 )
+from popdask.io.names import parse_name
 from popdask.io.paths import failures, file_system, without_secrets
 
 _PRODUCTS = re.compile(

@@ -41,7 +41,8 @@ import shapely
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
-from popdask.io.kinds import check_tables, is_elsewhere, members, split_band
+from popdask.io.kinds import check_tables, is_elsewhere
+from popdask.io.names import members, split_band
 from popdask.io.paths import Path_, atomic_path, fsspec_options, naming
 from popdask.io.rasters import is_remote, missing_file
 

@@ -46,8 +46,9 @@ from popdask.blocks.sums import (
 )
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
+from popdask.tracking.events import EVENTS, EventRules
 from popdask.tracking.flow import UNIT, agreement, ahead, components, farthest, moving_cells
-from popdask.tracking.tracks import EVENTS, EventRules, tracks, verify_tracks
+from popdask.tracking.tracks import tracks, verify_tracks
 from popdask.validate import check_labels
 
 SQUARES = 2.0**20  # squares of people are large: counted in units of this

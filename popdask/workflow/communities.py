@@ -18,7 +18,7 @@ from popdask.workflow.frame_stages import Extent, FramesPipeline, error_of, read
 from popdask.workflow.frames import describe_result, displacements, frame_paths, open_source
 from popdask.workflow.inputs import check
 from popdask.workflow.plan import Costs, Plan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Workers, count
 from popdask.workflow.settlements import SettlementsResult
 

@@ -39,7 +39,7 @@ from popdask.tracking import diagnostics, encoding
 from popdask.tracking.autoencoder import WINDOW, FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.growth import divergence, laplacian
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
 from popdask.workflow.settlements import settlements_map
 

@@ -52,7 +52,7 @@ from popdask.workflow.frame_stages import (
 )
 from popdask.workflow.inputs import run_record, seam_notes
 from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan, chained, plain
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
 
 if TYPE_CHECKING:
@@ -507,7 +507,7 @@ def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
 
 def _follow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import tracks as linking
-    from popdask.tracking.tracks import EventRules
+    from popdask.tracking.events import EventRules
 
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]

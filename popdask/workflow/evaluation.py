@@ -37,7 +37,7 @@ from popdask.imagery.totals import sums_of_zones
 from popdask.workflow import population_inputs
 from popdask.workflow.inputs import iso, open_image
 from popdask.workflow.population_inputs import PopulationRun
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 
 class Estimator(Protocol):

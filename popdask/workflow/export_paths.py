@@ -27,7 +27,7 @@ from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.io import paths as object_store
 from popdask.io.export import colours_path
-from popdask.io.kinds import file_of
+from popdask.io.names import file_of
 from popdask.io.paths import sweep
 from popdask.store.location import StoreError
 

@@ -21,7 +21,7 @@ from popdask.workflow.exports import Exports, Illustrate, exporting, write_page
 from popdask.workflow.frame_stages import CellCost, FramesRun, rasters_of
 from popdask.workflow.frames import FramesJob
 from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -31,7 +31,7 @@ from popdask.workflow.exports import without_missing
 from popdask.workflow.frames import MOST_CELLS, FramesJob, Shift, frame_paths, reading_of
 from popdask.workflow.inputs import beyond_notes, file_fingerprint, file_fingerprints
 from popdask.workflow.plan import Basis, Fingerprint, Plan, Record, Stage, StageCost, StagePlan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline
 
 if TYPE_CHECKING:

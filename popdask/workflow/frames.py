@@ -24,7 +24,7 @@ from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.io import extents, rasters
 from popdask.io.frames import find_frames, frames_of_times
 from popdask.store.repository import RegionStore
-from popdask.tracking.tracks import EVENTS
+from popdask.tracking.events import EVENTS
 from popdask.workflow.plan import Plan, fingerprint
 from popdask.workflow.runner import Files
 

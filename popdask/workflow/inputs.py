@@ -34,7 +34,8 @@ from popdask.io import frames, rasters
 from popdask.io.extents import beyond_texts
 from popdask.io.frames import frame_time, time_text
 from popdask.io.grids import goes_around, grid_of
-from popdask.io.kinds import file_of, open_raster, size_and_time, unchanged_sources
+from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
+from popdask.io.names import file_of
 from popdask.io.paths import without_secrets
 from popdask.store.repository import RegionStore
 from popdask.workflow.export_paths import file_sum

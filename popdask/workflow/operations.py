@@ -24,7 +24,8 @@ from popdask.workflow.exports import changed_exports, exported, write_page
 from popdask.workflow.inputs import beyond_notes
 from popdask.workflow.pipelines import pipeline_of
 from popdask.workflow.plan import Plan
-from popdask.workflow.runlog import Reporter, log_name, log_place
+from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import log_name, log_place
 from popdask.workflow.runner import own_store, read_inputs
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from popdask.store.records import Run, orphans
 from popdask.store.repository import RegionStore
 
 if TYPE_CHECKING:
-    from popdask.workflow.runlog import Reporter
+    from popdask.workflow.progress import Reporter
 
 
 #: Stands for the time, in the record of a stage that has no frames.

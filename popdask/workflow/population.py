@@ -32,7 +32,7 @@ from popdask.workflow.population_inputs import draw as draw_country
 from popdask.workflow.population_outputs import draw as draw_figures
 from popdask.workflow.population_outputs import illustrate, raster_names, table_names
 from popdask.workflow.population_stages import STAGES
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
 
 if TYPE_CHECKING:

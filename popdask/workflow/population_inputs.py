@@ -70,7 +70,7 @@ from popdask.workflow.inputs import (
     version_of,
 )
 from popdask.workflow.plan import Plan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 #: Names of tables that are text.
 TEXTS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip")

@@ -28,7 +28,7 @@ from popdask.imagery.intervals import (
 from popdask.store.content import table_bytes
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 Judged = Mapping[str, Mapping[str, pd.DataFrame]]
 

@@ -42,7 +42,7 @@ from popdask.workflow.exports import Exports, exported, exporting, write_page
 from popdask.workflow.inputs import cell_grid
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun, Sources
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
 
 SCORES = ("scores", "scores_by_density", "regressor", "worst", "predictions")

@@ -42,7 +42,7 @@ from popdask.workflow.population_costs import (
 from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun, training_configs
 from popdask.workflow.population_intervals import add_intervals, lay_intervals
 from popdask.workflow.population_outputs import export_rasters, export_tables
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
 
 #: Settings that change nothing in the result, and places of files, of which the contents count.

@@ -30,7 +30,8 @@ from popdask.store.content import READ_ERRORS
 from popdask.store.repository import RegionStore
 from popdask.workflow.frames import FramesJob, open_source
 from popdask.workflow.pipelines import pipeline_of
-from popdask.workflow.runlog import End, LoggedRun, Reporter, RunLog, read_runs
+from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import End, LoggedRun, RunLog, read_runs
 from popdask.workflow.runner import Workers
 
 

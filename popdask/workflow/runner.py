@@ -27,7 +27,7 @@ from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.workflow.export_paths import check_exports, paths_of
 from popdask.workflow.plan import Basis, Costs, Plan, Stage, StagePlan, decide
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 if TYPE_CHECKING:
     from popdask.report.page import Picture

@@ -47,7 +47,7 @@ from popdask.workflow.plan import (
     StagePlan,
     plain,
 )
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, on_gpus
 
 #: Operations of EfficientNet-B3 for an image of 300 × 300 pixels (Tan and Le 2019: 1.8 × 10⁹

@@ -16,7 +16,7 @@ from popdask.workflow.frame_stages import POPULATION, Extent, FramesPipeline, Fr
 from popdask.workflow.frames import describe_result, frame_paths, open_source
 from popdask.workflow.inputs import check_labels, run_record
 from popdask.workflow.plan import Plan
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, own_store
 from popdask.workflow.settlements_stages import EXPORTED, STAGES, check_inputs, parts_of
 

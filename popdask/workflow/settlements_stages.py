@@ -52,7 +52,7 @@ from popdask.workflow.inputs import (
     squares_table,
 )
 from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan, Wanted, chained
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -380,7 +380,7 @@ def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import tracks as linking
-    from popdask.tracking.tracks import EventRules
+    from popdask.tracking.events import EventRules
 
     kinds = ("summary", "links", "ends")
     described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)

@@ -13,7 +13,7 @@ from popdask.errors import InputError
 from popdask.io import write_cogs, write_geoparquet, write_geotiff, write_gpkg
 from popdask.store import RegionStore, StoreError
 from popdask.workflow import communities
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from tests.faults.disk import filled, mount, small_disk
 from tests.faults.process import finish
 from tests.pipelines.small import assert_same, job, write_job

@@ -10,7 +10,7 @@ from popdask.io import people_beyond
 from popdask.store import RegionStore
 from popdask.workflow import communities
 from popdask.workflow.operations import verify
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from tests.pipelines.small import job, small_world
 
 

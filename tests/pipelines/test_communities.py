@@ -21,7 +21,7 @@ from popdask.tracking.encoding import encode, stack_features
 from popdask.tracking.tracks import tracks, verify_tracks
 from popdask.workflow import communities, communities_outputs, operations
 from popdask.workflow.operations import report
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from tests.cube.raster_files import write_raster
 from tests.pipelines.small import assert_same, job, small_world
 

@@ -35,7 +35,7 @@ from popdask.workflow.plan import BASE, PIXEL_OPERATIONS, Costs, Resources, Stag
 from popdask.workflow.population_costs import _images, following, operations, shape_of
 from popdask.workflow.population_inputs import Sources, labelled_cells
 from popdask.workflow.population_stages import training_configs
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import count, read_inputs
 from tests.pipelines import dots, small
 

@@ -14,7 +14,7 @@ from popdask.cli import commands
 from popdask.store import RegionStore
 from popdask.workflow import communities, frames
 from popdask.workflow.operations import verify
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from tests.pipelines import small
 from tests.tracking.worlds import country, moved
 

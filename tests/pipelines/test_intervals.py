@@ -6,7 +6,7 @@ import xarray as xr
 from pydantic import ValidationError
 
 from popdask.workflow import population
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from tests.pipelines.dots import GRID, SIDE, job, write_world
 
 PLAIN = {"network": {"network": "features", "trees": 20, "least": 5, "rate": 0.2, "l2": 0}}

@@ -19,7 +19,7 @@ from popdask.store import RegionStore
 from popdask.workflow import communities, population, population_outputs, population_search
 from popdask.workflow.operations import verify
 from popdask.workflow.population_inputs import Sources, draw, labelled_cells, read_truth
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from tests.pipelines.dots import (
     GRID,
     PIXELS,

@@ -13,6 +13,7 @@ from distributed import Client
 
 from popdask.errors import InputError
 from popdask.store import RegionStore
+from popdask.workflow.progress import Reporter
 from popdask.workflow.regions import (
     SharedWorkers,
     exit_code,
@@ -20,7 +21,7 @@ from popdask.workflow.regions import (
     run_regions,
     status_table,
 )
-from popdask.workflow.runlog import End, Reporter, read_runs
+from popdask.workflow.runlog import End, read_runs
 from tests.pipelines.small import assert_same, write_job
 
 FEW = {"input": {"end": "2001"}, "encoder": {"epochs": 1}}

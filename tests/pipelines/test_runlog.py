@@ -9,7 +9,8 @@ from popdask.errors import InputError
 from popdask.io.paths import without_keys
 from popdask.store import RegionBusyError
 from popdask.workflow import communities
-from popdask.workflow.runlog import End, Reporter, RunLog, log_place, read_runs
+from popdask.workflow.progress import Reporter
+from popdask.workflow.runlog import End, RunLog, log_place, read_runs
 from tests.pipelines.small import job
 
 

@@ -11,7 +11,7 @@ from odc.geo.xr import wrap_xr
 from popdask.tracking.dbscan import dbscan
 from popdask.workflow import communities
 from popdask.workflow.inputs import _meeting, seam_notes
-from popdask.workflow.runlog import Reporter
+from popdask.workflow.progress import Reporter
 from tests.pipelines.small import job
 
 WORLD = GeoBox.from_bbox((-180, -15, 180, 15), "EPSG:4326", resolution=5)

@@ -1,0 +1,110 @@
+"""What is seen of a run: one line for each stage, and a bar where there is a terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from popdask.io.paths import without_keys
+
+if TYPE_CHECKING:
+    from distributed import Client, Scheduler
+
+POLL_SECONDS = 0.5
+
+
+class Reporter:
+    """Says nothing; the base of those that do."""
+
+    @contextmanager
+    def stage(self, name: str, work: str) -> Iterator[None]:
+        """Surround one stage of a run; ``work`` says what it has to do."""
+        yield
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+
+
+class ConsoleReporter(Reporter):
+    """Writes to a console.
+
+    Parameters
+    ----------
+    console
+        Where to; a bar of the stage's Dask tasks is drawn if it is a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def stage(self, name: str, work: str) -> Iterator[None]:
+        """Surround one stage: a moving bar (in a log, a line), then a line with its time."""
+        start = time.perf_counter()
+        if not self._console.is_terminal:
+            self._console.print(f"· {name:<12} {work}", highlight=False)
+        with self._bar(name) if self._console.is_terminal else nullcontext():
+            yield
+        seconds = time.perf_counter() - start
+        self._console.print(f"[green]✓[/] {name:<12} {work:<18} {seconds:7.1f} s", highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print one line, as it is: a path may have brackets."""
+        self._console.print(without_keys(text), highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def _bar(self, name: str) -> Iterator[None]:
+        columns = (SpinnerColumn(), TextColumn(name), BarColumn(), TextColumn("{task.fields[of]}"))
+        with Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True) as bar:
+            stop = threading.Event()
+            thread = threading.Thread(target=_follow, args=(bar, name, stop), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+
+
+def _follow(bar: Progress, name: str, stop: threading.Event) -> None:
+    """Move the bar with the scheduler's counts until the stage stops."""
+    from distributed import get_client
+
+    row = bar.add_task(name, total=None, of="")
+    try:
+        client = get_client()
+    except ValueError:  # no cluster: the bar just turns
+        return
+    before, _ = _counts(client)
+    while not stop.wait(POLL_SECONDS):
+        finished, under_way = _counts(client)
+        done = finished - before
+        if done + under_way:
+            bar.update(
+                row, completed=done, total=done + under_way, of=f"{done}/{done + under_way} tasks"
+            )
+
+
+def _counts(client: Client) -> tuple[int, int]:
+    """Count the tasks that the scheduler has finished so far, and those under way."""
+    finished, under_way = client.run_on_scheduler(_count_tasks)
+    return finished, under_way
+
+
+def _count_tasks(dask_scheduler: Scheduler) -> tuple[int, int]:
+    finished = sum(
+        prefix.state_counts["memory"] for prefix in dask_scheduler.task_prefixes.values()
+    )
+    under_way = sum(
+        count
+        for group in dask_scheduler.task_groups.values()
+        for state, count in group.states.items()
+        if state in ("waiting", "queued", "no-worker", "processing")
+    )
+    return finished, under_way
