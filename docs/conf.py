@@ -45,7 +45,7 @@ nitpick_ignore_regex = [
     (
         r"py:class",
         r"popdask\.(config|_cluster_file|datasets\.\w+|store\.location|plot\.style|"
-        r"imagery\.mosaic)\..*",
+        r"imagery\.mosaic|tracking\.autoencoder)\..*",
     ),
     (r"py:(mod|class)", r"popdask\..*\._\w+.*"),  # a private module has no page
     (
