@@ -53,6 +53,9 @@ class ExportPlace(Protocol):
     def is_one_of(self, name: str, others: Collection[str]) -> bool:
         """Return whether a file is one of some paths and URLs, by whatever name."""
 
+    def is_dangling(self, name: str) -> bool:
+        """Return whether there is but a link, which leads nowhere."""
+
     def is_marked(self, name: str) -> bool:
         """Return whether a file says itself that popdask has written it."""
 
@@ -115,7 +118,11 @@ class _Folder:
         if others not in self._identities:  # looked at once for all names
             files = (Path(file_of(other)) for other in others if "://" not in other)
             self._identities[others] = {_identity(file) for file in files if file.exists()}
-        return _identity(self._path / name) in self._identities[others]
+        path = self._path / name
+        return path.exists() and _identity(path) in self._identities[others]
+
+    def is_dangling(self, name: str) -> bool:
+        return not (self._path / name).exists()
 
     def is_marked(self, name: str) -> bool:
         from popdask.report.page import is_page  # which loads Bokeh
@@ -166,6 +173,9 @@ class _Prefix:
 
     def is_one_of(self, name: str, others: Collection[str]) -> bool:
         return self.whole_name(name) in others
+
+    def is_dangling(self, name: str) -> bool:
+        return False
 
     def is_marked(self, name: str) -> bool:
         """Objects of popdask's tell their checksum; those of a group do, too."""
@@ -339,7 +349,7 @@ class Claims:
         checksum = self._written.get(name)
         if not checksum or name in self._again or self._place.missing([name]):
             return
-        if self._place.sum(name) != checksum:
+        if self._place.is_dangling(name) or self._place.sum(name) != checksum:
             raise InputError(
                 f"the exported file {self._place.whole_name(name)} was changed since it was "
                 "written, and would be written anew: move it away, or replace it with "
@@ -355,7 +365,7 @@ class Claims:
         checksum = self._written.get(name)
         if checksum and not self._place.is_one_of(name, self._inputs):
             try:
-                if self._place.sum(name) == checksum:
+                if not self._place.is_dangling(name) and self._place.sum(name) == checksum:
                     return True
             except object_store.failures():
                 pass  # what cannot be read is not known to be ours
@@ -376,7 +386,8 @@ class Claims:
                 f"the export {where} is one of the job's inputs, and would replace it: give "
                 "[output] folder another folder, or the job another name."
             )
-        if not (self._known(name) or self._place.is_marked(name)):
+        ours = self._known(name) or self._place.is_marked(name)
+        if not ours or self._place.is_dangling(name):
             raise InputError(
                 f"the export {where} is there already, and this region has not written it: move "
                 "it away, or give [output] folder another folder."

@@ -86,6 +86,18 @@ def test_the_files_of_others_are_left_alone(frames, tmp_path, name):
     assert not RegionStore(tmp_path / "small.icechunk").latest_records()
 
 
+@pytest.mark.parametrize("name", ["small.gpkg", "small_classes_2000.tif.aux.xml"])
+def test_links_that_lead_nowhere_are_of_others(frames, tmp_path, name):
+    link = tmp_path / "small" / name
+    link.parent.mkdir()
+    link.symlink_to("nowhere")
+    own = settings(frames, tmp_path / "small.icechunk", FORMATS)
+    for verb in (communities.plan, communities.run):
+        with pytest.raises(InputError, match=f"{name} is there already, and this region has not"):
+            verb(own)
+    assert link.is_symlink() and not link.exists()
+
+
 def test_a_page_of_others_is_no_report(copy, frames):
     page = copy.export_folder / "small_report.html"
     assert report(copy) == page
@@ -136,7 +148,7 @@ def test_a_run_that_was_stopped_while_it_wrote_goes_on(frames, tmp_path):
     assert written == {name: file_sum(own.export_folder / name) for name in written}
 
 
-KINDS = ("absent", "free", "foreign", "own", "changed", "input", "begun")
+KINDS = ("absent", "free", "foreign", "own", "changed", "input", "begun", "dangling")
 
 
 @how(max_examples=60, deadline=None)
@@ -146,9 +158,11 @@ def test_only_its_own_unchanged_files_are_touched(kinds):
         folder, written, inputs = Path(place, "out"), {}, set()
         folder.mkdir()
         for name, kind in kinds.items():
-            if kind not in ("absent", "free"):
+            if kind == "dangling":
+                (folder / name).symlink_to("nowhere")
+            elif kind not in ("absent", "free"):
                 (folder / name).write_text(name)
-            if kind in ("own", "changed", "absent"):
+            if kind in ("own", "changed", "absent", "dangling"):
                 written[name] = {"size": len(name), "sha256": "0"}
             if kind == "own":
                 written[name] = file_sum(folder / name)
@@ -162,7 +176,7 @@ def test_only_its_own_unchanged_files_are_touched(kinds):
         where = export_place(job(place, output["store"], output=output))
         claims = Claims(where, folder, records, inputs)
         for name, kind in kinds.items():
-            if kind in ("foreign", "input"):
+            if kind in ("foreign", "input", "dangling"):
                 with pytest.raises(InputError):
                     claims.free([name])
                 assert not claims.is_removable(name)
