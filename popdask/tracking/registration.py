@@ -39,7 +39,7 @@ BLOCK = 4 * TILE  # what one task reads
 FLOOR = 1.0  # power below this share of the mean counts for less
 WIDTH = 0.8  # cells, the standard deviation of the peak
 LEAST_SHIFT = 0.5  # cells, of a whole shift
-LEAST_PART = 0.1  # cells, of a part of one; real years in place were seen 0.006 apart
+LEAST_PART = 0.1  # cells, of a part of one; from 0.15 on told on all grids that were tried
 AGREED = 0.1  # part of the cells by which those must be more that change as a part of a cell says
 LEAST_RISE = 0.01  # of the peak above the correlation at rest
 SURE = 16.0  # noises of the surface that it must rise by; 14 were seen where all is noise
@@ -80,7 +80,8 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
         which the next lies further down and to the right, NaN where one of them is empty);
         ``response`` (the share of the frames' common power that agrees on this shift, 0 to 1);
         ``suspicious`` (a tenth of a cell or more, better than no shift beyond what chance does, and
-        more cells fit it than do not: otherwise some towns have moved, not the frame).
+        more cells fit it than do not: otherwise some towns have moved, not the frame); ``part``
+        (suspicious, but as a part of a cell, which moving by whole cells does not mend).
 
     Raises
     ------
@@ -126,24 +127,26 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
     least, far = np.maximum(LEAST_RISE, SURE * noise), np.hypot(dy, dx)
     whole = (far >= LEAST_SHIFT) & (response - at_rest >= least)
     part = ~whole & (far >= LEAST_PART) & (far < 1) & (top - at_rest >= LEAST_RISE)
-    suspicious = _agreed(cube, dy, dx, whole) | (part & _agreed_in_part(dy, dx, votes))
+    agreed = _agreed(cube, dy, dx, whole)
+    in_part = part & _agreed_in_part(dy, dx, votes)
+    in_part |= agreed & (np.rint(dy) == 0) & (np.rint(dx) == 0)
     places = {"time": times[:-1], "next": times[1:], "dy": dy, "dx": dx, "response": response}
-    return pd.DataFrame({**places, "suspicious": suspicious})
+    return pd.DataFrame({**places, "suspicious": agreed | in_part, "part": in_part})
 
 
 def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
     """Say of every suspicious pair of frames how they lie, in one sentence each."""
-    rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx"]]
+    rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx", "part"]]
     return [
         f"{_when(time)} lies {_bearing(dy, dx)} of {_when(after)}: places seem to "
         + (
-            "move that stand still; check the georeference of both, or move one of them by whole "
-            "cells"
-            if max(abs(dy), abs(dx)) >= LEAST_SHIFT
-            else "grow and shrink at their borders; check how both were brought to the grid, or "
+            "grow and shrink at their borders; check how both were brought to the grid, or "
             "give finer cells"
+            if part
+            else "move that stand still; check the georeference of both, or move one of them by "
+            "whole cells"
         )
-        for time, after, dy, dx in rows.to_numpy(dtype=object)
+        for time, after, dy, dx, part in rows.to_numpy(dtype=object)
     ]
 
 

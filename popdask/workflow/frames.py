@@ -37,7 +37,7 @@ FramesJob = CommunitiesJob | SettlementsJob
 #: Cells down and to the right.
 Shift = tuple[int, int]
 
-COLUMNS = ("dy", "dx", "response", "suspicious")
+COLUMNS = ("dy", "dx", "response", "suspicious", "part")
 
 
 def frame_paths(job: FramesJob) -> dict[np.datetime64, str]:
@@ -83,7 +83,7 @@ def displacements(
     versions = {time: rasters.frame_version(files[time]) for time in times}
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
     recorded = records.get("population", {}).get("displacement", [])
-    known = {row["key"]: [row[name] for name in COLUMNS] for row in recorded}
+    known = {row["key"]: [row.get(name) for name in COLUMNS] for row in recorded}
     if any(key not in known for key in keys) and prod(shape_of(job)) <= most_cells:
         known |= _measured(job, tuple(keys), frozenset(known))
     rows = [
@@ -92,7 +92,7 @@ def displacements(
         if key in known
     ]
     table = pd.DataFrame(rows, columns=["time", "next", "key", *COLUMNS])
-    return table.astype({"dy": float, "dx": float, "suspicious": bool})
+    return table.astype({"dy": float, "dx": float, "suspicious": bool, "part": bool})
 
 
 def _pair_keys(job: FramesJob, versions: Mapping[str, str]) -> list[str]:
@@ -111,7 +111,7 @@ def _measured(job: FramesJob, keys: tuple[str, ...], known: frozenset[str]) -> d
     for first, last in _stretches(fresh):
         table = displacement(population.isel(time=slice(first, last + 2)))
         for key, row in zip(keys[first:], table[list(COLUMNS)].to_numpy(object), strict=False):
-            found[key] = [*map(float, row[:-1]), bool(row[-1])]
+            found[key] = [*map(float, row[:3]), *map(bool, row[3:])]
     return found
 
 
@@ -136,8 +136,9 @@ def shifts(job: FramesJob, table: pd.DataFrame) -> dict[str, Shift]:
     if job.input.register is None or table.empty:
         return {}
     lie, times = [(0, 0)], [table["time"].iloc[0], *table["next"]]
-    for dy, dx, suspicious in table[["dy", "dx", "suspicious"]].to_numpy(object):
-        down, right = (round(dy), round(dx)) if suspicious else (0, 0)
+    whole = table["suspicious"] & ~table["part"]
+    for dy, dx, moved in table[["dy", "dx"]].assign(whole=whole).to_numpy(object):
+        down, right = (round(dy), round(dx)) if moved else (0, 0)
         lie.append((lie[-1][0] + down, lie[-1][1] + right))
     ((home, _),) = Counter(lie).most_common(1)
     return {
@@ -167,10 +168,9 @@ def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
         return []
     from popdask.tracking.registration import displacement_warnings
 
-    in_part = (table[["dy", "dx"]].round() == 0).all(axis=1)  # which no whole cells mend
-    parts_of_cells = displacement_warnings(table[in_part])
+    parts_of_cells = displacement_warnings(table[table["part"]])  # which no whole cells mend
     if job.input.register is None:
-        whole = displacement_warnings(table[~in_part])
+        whole = displacement_warnings(table[~table["part"]])
         return [*(f'{each} ([input] register = "shift")' for each in whole), *parts_of_cells]
     return parts_of_cells + [
         f"{time[:10].removesuffix('-01-01')} is moved by {_words(shift)}, to where most frames lie"

@@ -161,11 +161,28 @@ def test_those_who_leave_the_grid_are_counted(tmp_path):
 def test_frames_move_to_where_most_lie_the_earliest_where_as_many(displaced, steps, moves):
     years = pd.to_datetime([f"{2000 + i}" for i in range(len(steps) + 1)])
     table = pd.DataFrame(steps, columns=["dy", "dx"]).assign(time=years[:-1], next=years[1:])
-    table["suspicious"] = np.hypot(table["dy"], table["dx"]) >= 0.5
+    table = table.assign(suspicious=np.hypot(table["dy"], table["dx"]) >= 0.5, part=False)
     settings = small.job(displaced, "nowhere.icechunk", input={"register": "shift"})
     found = frames.shifts(settings, table)
     assert {int(time[:4]): shift for time, shift in found.items()} == moves
     assert frames.shifts(small.job(displaced, "nowhere.icechunk"), table) == {}
+
+
+def test_a_part_of_a_cell_is_told_as_one_and_moves_no_frame(tmp_path):
+    """More than half a cell, which would be rounded to a whole one."""
+    mean, part = country((300, 280)).astype(float), 0.55
+    aside = (1 - part) * mean + part * np.roll(mean, 1, axis=1)
+    for year, law in ((2000, mean), (2001, aside)):
+        people = np.random.default_rng(year).poisson(law).astype("float32")
+        write_frame(tmp_path / f"world_{year}.tif", people)
+    for register in (None, "shift"):
+        settings = small.job(tmp_path, tmp_path / "out.icechunk", input={"register": register})
+        files = communities.PIPELINE.files(settings, {})
+        table = frames.displacements(settings, files, {})
+        assert table["dx"].round().tolist() == [1] and table["part"].all()
+        assert frames.shifts(settings, table) == {}
+        (said,) = frames.warnings(settings, table)
+        assert "2000 lies 0.5 cells west of 2001: " in said and said.endswith("give finer cells")
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the data for tests are not here")
