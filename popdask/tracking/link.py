@@ -46,7 +46,7 @@ from popdask.blocks.sums import (
 )
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
-from popdask.tracking.events import EVENTS, EventRules
+from popdask.tracking.events import EVENTS, MOST, EventRules
 from popdask.tracking.flow import UNIT, agreement, ahead, components, farthest, moving_cells
 from popdask.tracking.tracks import tracks, verify_tracks
 from popdask.validate import check_labels
@@ -222,7 +222,7 @@ def _ends(numbers: np.ndarray, sums: np.ndarray, *, side: str, poisson: bool) ->
 
 def displaced(ends: pd.DataFrame, pairs: pd.DataFrame, linked: pd.DataFrame) -> pd.DataFrame:
     """Link communities that are gone with new ones of as many people that stand close by."""
-    known = ends[ends["missing"] == 0]
+    known = ends[ends["missing"] <= MOST]  # of others nothing is said in :mod:`tracks`, either
     before = known[(known["side"] == "source") & ~known["community"].isin(linked["source"])]
     after = known[(known["side"] == "target") & ~known["community"].isin(linked["target"])]
     gone = before[before["people_target"] < GONE * before["people_source"]]

@@ -15,6 +15,8 @@ from popdask.tracking.flow import optical_flow
 from popdask.tracking.link import compare_frames, link, tracks, verify_tracks
 from tests.tracking.worlds import country, moved
 
+LINK = ["time", "next", "source", "target"]
+END = ["time", "next", "side", "community"]
 YEARS = pd.date_range("2000", periods=6, freq="YS")
 
 
@@ -81,6 +83,51 @@ def test_tables_are_identical_under_any_chunking(community, chunks, seed):
     cut = compare_frames(stack(community, chunks), stack(population, chunks[::-1]), **options)
     for one, other in zip(cut, whole, strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    chunks=st.tuples(st.integers(1, 5), st.integers(4, 40), st.integers(4, 40)),
+    memory=st.integers(0, 2),
+)
+@settings(max_examples=15, deadline=None)
+def test_towns_that_lie_aside_are_the_same_in_any_chunks_and_frame_by_frame(seed, chunks, memory):
+    """Towns by the sea, of 2 × 2 cells, jump by up to four, and some are away for a year."""
+    rng = np.random.default_rng(seed)
+    community = np.full((5, 40, 40), -1)
+    population = np.full(community.shape, 3.0, np.float32)
+    for town, (row, column) in enumerate(np.ndindex(4, 4)):
+        for frame in range(5):
+            top, left = np.array([row, column]) * 10 + rng.integers(1, 6, 2)
+            if frame == 0 or rng.random() < 0.8:
+                community[frame, top : top + 2, left : left + 2] = town
+                population[frame, top : top + 2, left : left + 2] = 700 + 50 * town
+    population[:, rng.random(community.shape[1:]) < 0.05] = np.nan
+    options = {"rule": "overlap", "displaced": True, "memory": memory}
+    whole = compare_frames(stack(community), stack(population), **options)
+    assert ((whole[0]["overlap"] == 0) & (whole[0]["source"] == whole[0]["target"])).any()
+    cut = compare_frames(stack(community, chunks), stack(population, chunks[::-1]), **options)
+    labels, people = stack(community), stack(population)
+    parts = []
+    for last in range(1, 5):
+        frames = slice(max(last - memory - 1, 0), last + 1)
+        found = compare_frames(labels[frames], people[frames], **options)
+        parts.append([table[table["next"] == YEARS[last]] for table in found])
+    by_frame = [pd.concat(tables) for tables in zip(*parts, strict=True)]
+    for found in (cut, by_frame):
+        for one, other, keys in zip(found, whole, (LINK, END), strict=True):
+            one, other = (table.sort_values(keys, ignore_index=True) for table in (one, other))
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_a_town_by_the_sea_that_lies_aside_is_the_same():
+    """A cell of it is sea, which has no data in either frame."""
+    before, after = np.full((2, 10, 12), -1)
+    before[2, 1:11], after[3, 1:11] = 0, 0
+    people = np.where(np.stack([before, after]) >= 0, 700.0, 3.0)
+    people[:, :, 10] = np.nan
+    links = link(stack(np.stack([before, after])), stack(people), rule="overlap", displaced=True)
+    assert links[["source", "target", "union_source"]].to_numpy().tolist() == [[0, 0, 9 * 703]]
 
 
 def test_a_raster_of_errors_counts_cell_by_cell():
