@@ -29,7 +29,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from popdask.blocks.overlap import add_overlap, merge_thin_chunks
-from popdask.blocks.sums import LabelSums, sum_frames, tabulate, to_fixed
+from popdask.blocks.sums import LabelSums, from_fixed, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
 from popdask.tracking.flow import components, farthest
 from popdask.validate import check_array, check_flow, check_labels
@@ -75,14 +75,15 @@ def growth(
     labels : DataArray of int, (time, y, x), optional
         Settlements or communities (numbers ≥ 0, negative where there is none), one frame per frame
         but the first: who moves between two cells of one of them has neither moved in nor out.
+        `grown` is the same as without them.
 
     Returns
     -------
     Dataset
         Of every frame but the last, float64 (time, y, x), lazy: `moved_in`, `moved_out` (of those,
         some beyond the raster), `grown` and `change`, in people, with change = moved_in −
-        moved_out + grown. The last two are NaN where either frame is. The coordinate `next` is the
-        time of the later frame.
+        moved_out + grown; with `labels` that holds of their sums, not of their cells. The last two
+        are NaN where either frame is. The coordinate `next` is the time of the later frame.
 
     Raises
     ------
@@ -113,8 +114,9 @@ def growth(
     parts = _moved([cells[:-1], u[:-1], v[:-1], *drawn], whole, reach + 1)
     before, after = (frames.rechunk(parts.chunks[:1] + parts.chunks[2:]) for frames in
                      (cells[:-1], cells[1:]))  # fmt: skip
-    moved_in, moved_out, change = parts[:, 0], parts[:, 1], after - before
-    layers = moved_in, moved_out, change - (moved_in - moved_out), change
+    moved_in, moved_out, net = (parts[:, i] for i in range(3))
+    change = after - before
+    layers = moved_in, moved_out, change - net, change
     like = people.isel(time=slice(-1))
     found = {
         name: (like.dims, _rechunked(layer, like), {"long_name": _NAMES[name], "units": "people"})
@@ -170,7 +172,7 @@ def growth_by_label(parts: xr.Dataset, labels: xr.DataArray | None = None) -> pd
         keys = _later_labels(labels, lazy[0])
     tables = sum_frames(_sum_block, keys, *lazy).compute() if len(keys) else []
     times = zip(parts["time"].to_numpy(), parts["next"].to_numpy(), strict=True)
-    empty = _rows(LabelSums(np.zeros(0, np.int64), np.zeros((13, 0), np.int64)))
+    empty = _rows(LabelSums(np.zeros(0, np.int64), np.zeros((11, 0), np.int64)))
     rows = [_rows(table).assign(time=time, next=after)
             for table, (time, after) in zip(tables, times, strict=True)]  # fmt: skip
     found = pd.concat(rows or [empty.assign(time=[], next=[])])
@@ -195,7 +197,7 @@ def _later_labels(labels: xr.DataArray, cells: da.Array) -> da.Array:
 
 
 def _moved(arrays: Sequence[da.Array], whole: bool, depth: int) -> da.Array:
-    """Give who (time, 2, y, x) moves into and out of each cell, from people, u, v and labels."""
+    """Give who (time, 3, y, x) moves in and out, and in less out, whatever the labels."""
     cells = merge_thin_chunks(arrays[0], depth)
     aligned = [cells, *(array.rechunk(cells.chunks) for array in arrays[1:])]
     fills = (0, 0, 0, -1)
@@ -207,7 +209,7 @@ def _moved(arrays: Sequence[da.Array], whole: bool, depth: int) -> da.Array:
         *(array[:, None] for array in rimmed),
         whole=whole,
         depth=depth,
-        chunks=(cells.chunks[0], (2,), *cells.chunks[1:]),
+        chunks=(cells.chunks[0], (3,), *cells.chunks[1:]),
         dtype=np.float64,
         meta=np.empty((0, 0, 0, 0)),
     )
@@ -218,7 +220,7 @@ def _moved_block(
 ) -> NDArray[np.float64]:
     """Count who moves into and out of a block's own cells, from blocks (1, 1, y, x) with rims."""
     height, width = people.shape[2:]
-    counts = np.zeros((2, height - 2 * depth, width - 2 * depth), np.int64)
+    counts = np.zeros((3, height - 2 * depth, width - 2 * depth), np.int64)
     drawn = labels[0][0, 0].astype(np.int64) if labels else np.empty((0, 0), np.int64)
     _carry(people[0, 0], u[0, 0], v[0, 0], drawn, whole, depth, counts)
     return counts[None] / UNIT
@@ -255,7 +257,11 @@ def _carry(
                 part = rest if corner == 3 else int(np.rint(here * share))
                 rest -= part
                 down_to, right_to = y + row + j, x + column + i
-                if (row + j == 0 and column + i == 0) or _same(labels, y, x, down_to, right_to):
+                if row + j == 0 and column + i == 0:
+                    continue
+                _add(counts[2], y - depth, x - depth, -part)
+                _add(counts[2], down_to - depth, right_to - depth, part)
+                if _same(labels, y, x, down_to, right_to):
                     continue
                 _add(counts[1], y - depth, x - depth, part)
                 _add(counts[0], down_to - depth, right_to - depth, part)
@@ -279,17 +285,23 @@ def _add(counts: NDArray, y: int, x: int, part: int) -> None:
 def _sum_block(labels: NDArray, *parts: NDArray[np.float64]) -> LabelSums:
     """Tabulate a block's parts by label, and what they change apart from sign; two words each."""
     inside = labels >= 0
-    values = [part[inside] for part in parts]
-    known = ~np.isnan(values[PARTS.index("change")])  # elsewhere nobody can say what became of them
-    values += [np.abs(values[PARTS.index(name)]) for name in ("grown", "change")]
+    moved_in, moved_out, grown, change = (part[inside] for part in parts)
+    known = ~np.isnan(change)  # elsewhere nobody can say what became of them
+    values = moved_in, moved_out, change, np.abs(grown), np.abs(change)
     columns = [word for value in values for word in to_fixed(np.where(known, value, 0))]
     return tabulate(labels[inside].astype(np.int64), [*columns, known.astype(np.int64)])
 
 
 def _rows(table: LabelSums) -> pd.DataFrame:
-    known = table.sums[12] > 0
-    sums = {name: np.where(known, table.reals(2 * i), np.nan) for i, name in enumerate(PARTS)}
-    left, changed = table.reals(8), table.reals(10)
+    known = table.sums[10] > 0
+    moved_in, moved_out, change = (table.sums[i : i + 2] for i in (0, 2, 4))
+    # not that of the cells: of moves within a label, one end may be unknown
+    words = moved_in, moved_out, change - moved_in + moved_out, change
+    sums = {
+        name: np.where(known, from_fixed(*pair), np.nan)
+        for name, pair in zip(PARTS, words, strict=True)
+    }
+    left, changed = table.reals(6), table.reals(8)
     explained = np.full(len(changed), np.nan)
     np.divide(changed - left, changed, out=explained, where=changed > 0)
     return pd.DataFrame({"label": table.keys, **sums, "explained": explained})

@@ -151,8 +151,10 @@ def test_who_moves_within_a_place_has_not_left_it_and_what_is_unknown_is_left_ou
     found = growth(people, flow, labels=labels)
     assert found.moved_in.values.tolist() == [[[0, 10, 0, 0, 0]]]  # 20 and 5 stay within
     assert found.moved_out.values.tolist() == [[[10, 0, 0, 0, 0]]]
+    assert found.grown.values[~np.isnan(found.grown)].tolist() == [0, 0, -5, 2]
     table = growth_by_label(found, labels)
     assert table[list(PARTS)].to_numpy().tolist() == [[10, 0, 0, 10], [0, 0, 2, 2]]
+    assert table["explained"].tolist() == [1 - 5 / 30, 0]
     nobody = people.copy(data=np.where([[[1]], [[0]]], people, np.nan))
     assert growth_by_label(growth(nobody, flow), labels)[list(PARTS)].isna().all(axis=None)
 
@@ -167,6 +169,8 @@ def test_places_add_up_with_their_labels_in_any_chunks(chunks, seed, far):
     people, u, v = invent((3, 11, 12), seed, far)
     labels = cube(np.random.default_rng(seed).integers(-1, 4, (2, 11, 12)))
     found = growth(cube(people), flow_of(u, v), whole=False, labels=labels)
+    plain = growth(cube(people), flow_of(u, v), whole=False)
+    xr.testing.assert_identical(found.grown.compute(), plain.grown.compute())
     in_chunks = growth(
         cube(people, chunks), flow_of(u, v, chunks), whole=False, labels=labels.chunk(y=5)
     )
