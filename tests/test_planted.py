@@ -243,3 +243,15 @@ def test_what_a_community_lost_is_its_own_decline():
     assert (scores.recall, scores.false_per_100) == (1.0, 0.0)
     strange = tracks.assign(parent=[[], []])
     assert planted_scores(strange, labels, events, places).false_per_100 == 100.0
+
+
+def test_a_community_that_was_away_has_parents_from_before():
+    """It comes back beside the place of an event, in which it stood two frames earlier."""
+    places = xr.DataArray([[0, 0, -1, -1]], dims=("y", "x"))
+    frames = [[[0, 0, 0, 0]], [[-1, -1, -1, -1]], [[-1, -1, 0, 0]]]
+    labels = xr.DataArray(frames, {"time": [0, 1, 2]}, ("time", "y", "x"))
+    tracks = pd.DataFrame({"time": [0, 2], "community": 0, "track": 7, "gap": [0, 1]})
+    tracks["event"], tracks["parent"] = ["appear", "shrink"], [[], [7]]
+    events = pd.DataFrame({"frame": [2], "event": ["shrink"], "place": [0]})
+    scores = planted_scores(tracks, labels, events, places, memory=1)
+    assert scores.recall == 1 and scores.false.empty

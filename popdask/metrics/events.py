@@ -73,8 +73,8 @@ def planted_scores(
     ----------
     tracks : DataFrame
         time, community, track, event, as :func:`popdask.tracking.tracks.tracks` gives them, and
-        parent where it is told. A vanish row has the time of last presence, and tells of the frame
-        after it.
+        parent and gap where they are told. A vanish row has the time of last presence, and tells
+        of the frame after it.
     community : DataArray of int, (time, y, x)
         The cells of the communities (or settlements) in the table, −1 outside.
     events, places
@@ -151,11 +151,12 @@ def _touched(community: xr.DataArray, places: xr.DataArray) -> pd.DataFrame:
 
 
 def _inherited(reported: pd.DataFrame, tracks: pd.DataFrame, touched: pd.DataFrame) -> pd.DataFrame:
-    """List the places that the parents of what is told touched in the frame before: told, place."""
+    """List the places that the parents of what is told touched when last there: row, place."""
     if "parent" not in reported:
         return pd.DataFrame({"row": [], "place": []}, dtype=np.int64)
     parents = reported[reported["event"] != "vanish"].explode("parent").dropna(subset="parent")
-    parents = parents.assign(row=parents.index, labelled=parents["labelled"] - 1)
+    away = parents.get("gap", 0)
+    parents = parents.assign(row=parents.index, labelled=parents["labelled"] - 1 - away)
     parents = parents[["row", "labelled", "parent"]].astype(np.int64)
     numbers = tracks[["labelled", "community", "track"]].drop_duplicates()
     found = parents.merge(numbers.rename(columns={"track": "parent"}), on=["labelled", "parent"])
