@@ -270,8 +270,8 @@ __all__ = [
 
 OF_MOTION = ("similarity", "mean_similarity", "forward", "backward")  # columns
 WINDOW = 6  # frames that a task compares with those before them
-#: Labels, people and agreement that each frame but the last meets where a flow takes it.
-Followed = tuple[da.Array | None, da.Array | None, da.Array | None]
+#: Labels, people, errors and agreement that each frame but the last meets where a flow takes it.
+Followed = tuple[da.Array | None, ...]
 RULES = ("cosine", "overlap", "cosine+overlap")  # and "direction", which needs two flows
 
 
@@ -458,10 +458,11 @@ def compare_frames(
     times, (labels, people) = frames_of(community, population)
     labels, people = labels.rechunk({0: 1}), people.rechunk({0: 1})
     errors = _errors(error, community, people)
-    followed = _followed(labels, people, flow, backward if rule == "direction" else None)
-    if similarity and followed[2] is None and len(times) > 1:
-        followed = *followed[:2], moving_cells(population, alpha=alpha, iterations=iterations).data
-    tables = _tables(labels, people, errors, followed, memory)
+    met = labels, people, errors
+    followed = _followed(met, flow, backward if rule == "direction" else None)
+    if similarity and followed[3] is None and len(times) > 1:
+        followed = *followed[:3], moving_cells(population, alpha=alpha, iterations=iterations).data
+    tables = _tables(met, followed, memory)
     unit = UNIT if rule == "direction" else 1
     rules = (rule, share, displaced, isinstance(error, str), unit)
     links, ends = _joined(tables, times, rules)
@@ -489,6 +490,7 @@ def _errors(error: float | str | xr.DataArray, community: xr.DataArray, people: 
     if isinstance(error, xr.DataArray):
         if "time" not in error.dims:
             error = error.expand_dims(time=len(people)).drop_vars("time", errors="ignore")
+        error = error.astype(np.result_type(error.dtype, np.float32))  # NaN where a flow leaves
         return frames_of(community, error)[1][1].rechunk(people.chunks)
     if error == "poisson":
         return None
@@ -500,27 +502,33 @@ def _errors(error: float | str | xr.DataArray, community: xr.DataArray, people: 
 
 
 def _followed(
-    labels: da.Array, people: da.Array, flow: xr.Dataset | None, backward: xr.Dataset | None
+    met: tuple[da.Array, da.Array, da.Array | None],
+    flow: xr.Dataset | None,
+    backward: xr.Dataset | None,
 ) -> Followed:
-    """Return the labels and people that each frame meets in the next, and how flows agree there."""
+    """Return the labels, people and errors that frames meet in the next, and how flows agree."""
+    labels = met[0]
     if flow is None or len(labels) < 2:
-        return None, None, None
-    later, there = labels.blocks[1:], people.blocks[1:]
+        return None, None, None, None
     u, v = components("flow", flow, labels)
     forward, reach = (u.blocks[:-1], v.blocks[:-1]), farthest(flow)
-    later, there = ahead(later, forward, reach), ahead(there, forward, reach, fill=np.nan)
+    later, *there = (
+        array if array is None else ahead(array.blocks[1:], forward, reach, fill=fill)
+        for array, fill in zip(met, (-1, np.nan, np.nan), strict=True)
+    )
     if backward is None:
-        return later, there, None
+        return later, *there, None
     back = [part.blocks[1:] for part in components("backward", backward, labels)]
-    return later, there, agreement(forward, (back[0], back[1]), reach)
+    return later, *there, agreement(forward, (back[0], back[1]), reach)
 
 
 def _tables(
-    labels: da.Array, people: da.Array, errors: da.Array | None, followed: Followed, memory: int
+    met: tuple[da.Array, da.Array, da.Array | None], followed: Followed, memory: int
 ) -> dict[tuple[int, int], LabelSums]:
     """Tabulate each frame with those before it; a task reads a chunk of some frames once."""
+    labels = met[0]
     cuts = dict(enumerate((1, *labels.chunks[1:])))
-    given = (labels, people, errors, *followed)
+    given = (*met, *followed)
     arrays = [None if array is None else array.rechunk(cuts) for array in given]
     name = f"pairs-{tokenize([array is not None and array.name for array in arrays], memory)}"
     windows = [
@@ -536,7 +544,7 @@ def _tables(
         corner = tuple(int(along[i]) for along, i in zip(starts, block, strict=True))
         for number, pairs in enumerate(windows):
             keys = [_keys(arrays, *pair, block) for pair in pairs]
-            moving = [arrays[5] is not None and last - first == 1 for first, last in pairs]
+            moving = [arrays[-1] is not None and last - first == 1 for first, last in pairs]
             graph[name, number, *block] = (_pair_blocks, keys, moving, corner)
     below: list[Any] = [array for array in arrays if array is not None]
     layers = HighLevelGraph.from_collections(name, graph, dependencies=below)
@@ -550,17 +558,14 @@ def _keys(
     arrays: list[da.Array | None], first: int, last: int, block: tuple[int, ...]
 ) -> list[tuple[Any, ...]]:
     """Name the blocks that :func:`pair_block` takes of two frames."""
-    labels, people, errors, later, there, similar = arrays
+    labels, people, errors, later, there, noise, similar = arrays
     next_one = last - first == 1
-    pairs = [(labels, later), (people, there)]
-    read = []
-    for array, ahead_of in pairs:
+    both = []
+    for array, ahead_of in ((labels, later), (people, there), (errors, noise)):
         then = (array, last) if ahead_of is None or not next_one else (ahead_of, first)
-        read += [(array, first), then]
-    if similar is not None and next_one:
-        read.append((similar, first))
-    if errors is not None:
-        read += [(errors, first), (errors, last)]
+        both.append([(array, first), then])
+    moving = [(similar, first)] if next_one else []
+    read = [*both[0], *both[1], *moving, *both[2]]
     return [(array.name, frame, *block) for array, frame in read if array is not None]
 
 

@@ -87,10 +87,10 @@ def test_tables_are_identical_under_any_chunking(community, chunks, seed):
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    chunks=st.tuples(st.integers(1, 5), st.integers(4, 40), st.integers(4, 40)),
+    chunks=st.tuples(st.integers(1, 5), st.integers(11, 40), st.integers(11, 40)),
     memory=st.integers(0, 2),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_towns_that_lie_aside_are_the_same_in_any_chunks_and_frame_by_frame(seed, chunks, memory):
     """Towns by the sea, of 2 × 2 cells, jump by up to four, and some are away for a year."""
     rng = np.random.default_rng(seed)
@@ -211,6 +211,21 @@ def test_with_a_flow_people_are_compared_where_it_takes_them():
     (moves,) = link(community, population, flow=flow).itertuples()
     assert moves.union_source == moves.union_target == here[:, :-3][here[:, :-3] > 20].sum()
     assert moves.share_source == moves.share_target == 1
+
+
+def test_with_a_flow_errors_are_those_of_where_it_takes_people():
+    """The town moves 15 cells: the later frame's error is that of the cells where it arrives."""
+    community = np.full((2, 1, 40), -1)
+    community[0, 0, 2:4], community[1, 0, 17:19] = 0, 0
+    population = stack(np.where(community >= 0, 100.0, 1.0))
+    error = np.full(population.shape, 0.9)
+    error[0, 0, 2:4], error[1, 0, 17:19] = 0.5, 0.25
+    still = xr.zeros_like(population)
+    flow = xr.Dataset({"u": still + 15, "v": still})
+    for chunks in (40, 3):
+        cut = stack(error, (1, 1, chunks))
+        links = link(stack(community), population.chunk(x=chunks), flow=flow, error=cut)
+        assert links["variance"].tolist() == [2 * (50.0**2 + 25.0**2)]
 
 
 @pytest.mark.parametrize(
