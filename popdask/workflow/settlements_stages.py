@@ -440,7 +440,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
             links,
             needs=("population", layer.table),
             wanted=_where_asked(layer, partial(_links_record, layer)),
-            cost=CellCost(read=2 * (PEOPLE + LABEL), held=64, tasks=(8.0, 8.0)),
+            cost=CellCost(read=2 * (PEOPLE + LABEL), held=128, tasks=(8.0, 8.0)),
             compute=partial(_link, layer),
             unit="pairs",
             table=True,
