@@ -1,25 +1,16 @@
-"""Sums over blocks that do not depend on their order: exact words, trees, tables by label.
+"""Exact sums over blocks, the same in any order and chunks: words, trees, tables by label.
 
-Real numbers written as two integers, so that sums are exact: the same in any order and chunks.
-
-A value is a whole number of 2⁻²⁸ and a remainder counted in 2⁻⁵⁶ (of a person, a km², a cell).
+Integers add up to the same number in any order, so a sum of them is identical to the last bit under
+any chunking and any number of workers. People, areas and flows are not integers: each value is
+written as two, a whole number of 2⁻²⁸ and a remainder counted in 2⁻⁵⁶ (of a person, a km², a cell).
 Every float32 from 2⁻³³ to 2³⁴ is such a pair *without rounding*, and the words add up without
 rounding too: only the finished sum is turned into float64. A sum may reach 3.4e10, four times the
 people on Earth.
 
-What every block tells, added up by a tree, so that no task holds more than a few parts.
-
-Exact sums by community: sparse tables, one per chunk, added up by a tree.
-
-A table has one row per key (a community, or a pair of communities that share cells) and integer
-columns. The trick is that integers add up to the same number in any order, so a table is identical
-to the last bit under any chunking and any number of workers.
-
-People, areas and flows are not integers: each cell's value is therefore two columns, the words of
-`popdask.blocks.sums`.
-
-Neighbours in a row mostly belong to the same community. A chunk is cut into runs of equal keys
-first, and only the runs are sorted.
+What every block tells is added up by a tree, so that no task holds more than a few parts. Sums by
+community are sparse tables, one per chunk: one row per key (a community, or a pair of communities
+that share cells) and integer columns. Neighbours in a row mostly belong to the same community, so a
+chunk is cut into runs of equal keys first, and only the runs are sorted.
 """
 
 from __future__ import annotations

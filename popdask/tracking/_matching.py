@@ -1,33 +1,23 @@
-"""Motion across many cells: squares matched coarse to fine, and their frames warped.
+"""Flow across many cells: squares matched coarse to fine, then Horn & Schunck on warped frames.
 
-Whole cells that squares of one frame lie away in another: matching, coarse to fine.
-
-A pyramid halves both frames again and again by the mean of 2 × 2 cells. At its top every square of
-4 × 4 cells is compared, together with the cells around it, with the other frame at all shifts of up
-to 3 cells; each finer scale starts from twice that and looks one cell around, and whether nothing
-moved: a town that moves must not carry away the land around it. What differs is
+The first work's scheme sees a motion only where it is smaller than what moves, so whole cells are
+found first. A pyramid halves both frames again and again by the mean of 2 × 2 cells. At its top
+every square of 4 × 4 cells is compared, together with the cells around it, with the other frame at
+all shifts of up to 3 cells; each finer scale starts from twice that and looks one cell around, and
+whether nothing moved: a town that moves must not carry away the land around it. What differs is
 added up as it is, not squared, so that a town that changed does not outvote those that did not, and
 a square leaves the shift that it came with only for one that is clearly better.
 
-Squares lie on the grid's origin, and all that a cell depends on is within `halo` cells: its shift
-does not depend on the block in which it is computed.
-
-Flow across many cells: whole cells by matching, coarse to fine; fractions by Horn & Schunck.
-
-The first work's scheme sees a motion only where it is smaller than what moves. Here the squares of
-a frame are matched with the other frame through a pyramid (:mod:`popdask.tracking._matching`), and
-the scheme iterates on frames that are warped by what was found (:mod:`popdask.tracking._matching`).
+Fractions of a cell follow by Horn & Schunck's iteration around that flow: both frames are read
+where it takes each cell, so that what is left to explain is small. The brightness constraint then
+speaks of the difference to that flow, E_x (u − u₀) + E_y (v − v₀) + E_t = 0, while smoothness is
+asked of the whole flow. A cell whose way leaves the raster sees no change.
 
 Horn & Schunck at every scale instead was tried: smoothness across empty land lets towns that move
 differently drag one another (45 % of their cells within a quarter of a cell, against 99 %).
 
-Horn & Schunck's iteration around a flow that is known already: fractions of a cell.
-
-Both frames are read where the flow takes each cell, so that what is left to explain is small. The
-brightness constraint then speaks of the difference to that flow, E_x (u − u₀) + E_y (v − v₀) + E_t
-= 0, while smoothness is asked of the whole flow. A cell whose way leaves the raster sees no change.
-
-Everything is computed cell by cell in one order, so that it does not depend on the block.
+Squares lie on the grid's origin, all that a cell's shift depends on is within `halo` cells, and
+everything is computed cell by cell in one order: the flow does not depend on the block.
 """
 
 from __future__ import annotations

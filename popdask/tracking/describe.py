@@ -1,27 +1,19 @@
 """Communities described: people, area, outline, place and motion; and that nobody gets lost.
 
-Outlines of communities, in whole cells.
+What a community is, is a sum over its cells (:mod:`popdask.blocks.sums`): of people, of areas, of
+rows and columns (the centroid is the unweighted mean of the cells' centres), of flows. The trick is
+that nothing but these sums leaves a chunk, as whole numbers: the table is identical under any
+chunking, and the cells are read once.
 
-Each chunk outlines its own cells, and the pieces of a community are joined in integer coordinates,
-where no rounding can part two neighbours. Only pieces that reach the border of their chunk have
-something to be joined with. The corners that chunk borders leave behind lie on straight edges and
-are taken out, so that the outline is identical under any chunking.
+Outlines are of whole cells. Each chunk outlines its own, and the pieces of a community are joined
+in integer coordinates, where no rounding can part two neighbours. Only pieces that reach the border
+of their chunk have something to be joined with. The corners that chunk borders leave behind lie on
+straight edges and are taken out, so that outlines, too, are identical under any chunking.
 
-Motion of communities: the displacement of their centroids over the true time between frames.
-
-Where coordinates are geographic, it is measured on the ellipsoid. Where a community comes from is a
-matter of tracks (:func:`follow`) or, without them, of the people in the cells that communities of
-two successive frames share.
-
-What a community is: its people, area, outline, place and motion; and that nobody gets lost.
-
-Everything is a sum over the cells of a community (:mod:`popdask.blocks.sums`): of people, of
-areas, of rows and columns (the centroid is the unweighted mean of the cells' centres), of flows.
-Velocity is the displacement of the centroid over the true time between two frames; it is measured
-on the ellipsoid where coordinates are geographic.
-
-The trick is that nothing but these sums leaves a chunk, as whole numbers: the table is identical
-under any chunking, and the cells are read once.
+Velocity is the displacement of the centroid over the true time between two frames, measured on the
+ellipsoid where coordinates are geographic. Where a community comes from is a matter of tracks
+(:func:`follow`) or, without them, of the people in the cells that communities of two successive
+frames share.
 """
 
 from __future__ import annotations

@@ -304,7 +304,7 @@ def _stored(run: PopulationRun, time: np.datetime64, cells: xr.Dataset) -> pd.Da
 
 
 def _warn_of_leakage(reporter: Reporter, cells: xr.Dataset, where: str, judges: _Judges) -> None:
-    """Return where models are scored on cells that they were trained on."""
+    """Note which models are scored on cells that they were trained on."""
     for model in (judges.presence, judges.count):
         if model is None:
             continue
