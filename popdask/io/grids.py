@@ -22,6 +22,7 @@ import numpy as np
 import odc.geo.xr  # noqa: F401  registers DataArray.odc
 import pyproj
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from popdask._numba_cache import compiled
@@ -30,6 +31,8 @@ from popdask.errors import InputError
 SAME_GRID = 1e-3  # of a cell: writers round transforms differently
 
 UNEVEN = 0.05  # of a cell: coordinates in float32 are rounded
+
+_EXACT = 1e-6  # of a cell: what float64 leaves of coordinates that were counted from a transform
 
 _METRES = {"m": 1.0, "km": 1000.0}
 
@@ -59,9 +62,10 @@ def grid_of(array: xr.DataArray) -> GeoBox:
     >>> grid_of(frame[:, 1:]).boundingbox.bbox
     (1.0, 0.0, 4.0, 2.0)
     """
-    grid, name = array.odc.geobox, f"the array {array.name!r}" if array.name else "the array"
-    if grid is None or grid.crs is None or not _is_even(array, grid):
-        lacks = "CRS" if grid is not None and grid.crs is None else "grid"
+    found, name = array.odc.geobox, f"the array {array.name!r}" if array.name else "the array"
+    grid = None if found is None or found.crs is None else _even_grid(array, found)
+    if grid is None:
+        lacks = "CRS" if found is not None and found.crs is None else "grid"
         raise InputError(
             f"{name} has no {lacks}; expected evenly spaced y and x coordinates and a CRS; set it "
             "with rio.write_crs, or bring the cells onto a grid"
@@ -70,16 +74,27 @@ def grid_of(array: xr.DataArray) -> GeoBox:
     return grid
 
 
-def _is_even(array: xr.DataArray, grid: GeoBox) -> bool:
-    """Return whether the coordinates of an array, which may have gaps, are those of a grid."""
+def _even_grid(array: xr.DataArray, grid: GeoBox) -> GeoBox | None:
+    """Return the grid of all coordinates, of which odc looks at two; None where they are uneven."""
     t = grid.transform
-    for axis, first, step in (("y", t.f, t.e), ("x", t.c, t.a)):
-        if axis in array.coords:
-            places = array[axis].to_numpy()
-            off = np.abs(places - first - step * (np.arange(places.size) + 0.5))
-            if off.max(initial=0.0) > UNEVEN * abs(step):
-                return False
-    return True
+    axes = {"x": (t.c, t.a), "y": (t.f, t.e)}
+    for axis, (first, step) in axes.items():
+        if axis not in array.coords:
+            continue
+        places = array[axis].to_numpy().astype(np.float64)
+        index = np.arange(places.size)
+        off = np.abs(places - first - step * (index + 0.5)).max(initial=0.0)
+        if off < _EXACT * abs(step):
+            continue
+        if places.size > 1:  # two neighbours in float32 say little of the step
+            step = (places[-1] - places[0]) / (places.size - 1)
+            first = places[0] - step / 2
+        off = np.abs(places - first - step * (index + 0.5)).max(initial=0.0)
+        if not off < UNEVEN * abs(step):
+            return None
+        axes[axis] = float(first), float(step)
+    (left, across), (top, down) = axes["x"], axes["y"]
+    return GeoBox(grid.shape, Affine(across, t.b, left, t.d, down, top), grid.crs)
 
 
 def check_degrees(name: str, grid: GeoBox) -> None:
@@ -89,8 +104,9 @@ def check_degrees(name: str, grid: GeoBox) -> None:
         return
     left, bottom, right, top = grid.boundingbox.bbox
     unit = math.degrees(_crs(grid).axis_info[0].unit_conversion_factor)
-    cell = abs(grid.transform.e) * unit
-    if max(abs(bottom), abs(top)) * unit > 90 + cell or (right - left) * unit > 360 + cell:
+    width, height = abs(grid.transform.a) * unit, abs(grid.transform.e) * unit
+    around = 360 + max(width, min(3 * width, 1.0))  # GHS-POP's 30" goes two cells beyond
+    if max(abs(bottom), abs(top)) * unit > 90 + height or (right - left) * unit > around:
         raise InputError(
             f"{name} lies from ({left:.10g}, {bottom:.10g}) to ({right:.10g}, {top:.10g}), which "
             f"are no degrees, and its CRS is {_crs(grid).name}; expected the CRS of its "

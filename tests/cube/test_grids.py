@@ -9,7 +9,14 @@ from odc.geo.xr import xr_coords, xr_zeros
 from rasterio.transform import Affine
 
 from popdask.errors import InputError
-from popdask.io.grids import cell_size_m, grid_of, in_cells, pixel_area_km2, same_grid
+from popdask.io.grids import (
+    cell_size_m,
+    check_degrees,
+    grid_of,
+    in_cells,
+    pixel_area_km2,
+    same_grid,
+)
 from popdask.io.rasters import read_grid
 
 METRIC = GeoBox((4, 6), Affine(250, 0, 212_000, 0, -250, 6_691_000), "EPSG:25833")
@@ -37,16 +44,34 @@ def test_an_array_without_crs_or_grid_is_refused():
 
 @given(st.sets(st.integers(0, 9), min_size=2), st.booleans())
 def test_cells_that_are_not_even_are_no_grid(columns, rounded):
-    array = on(GeoBox.from_bbox((10, 50, 20, 54), "EPSG:4326", resolution=1))
-    chosen = array.isel(x=sorted(columns))
+    fine = GeoBox((4, 10), Affine(1 / 120, 0, 170, 0, -1 / 120, 54), "EPSG:4326")
+    chosen = on(fine).isel(x=sorted(columns))
     if rounded:
         chosen = chosen.assign_coords(x=chosen.x.astype("float32"))
     steps = set(np.diff(sorted(columns)).tolist())
     if len(steps) == 1:
-        assert grid_of(chosen).resolution.x == steps.pop()
+        assert grid_of(chosen).resolution.x == pytest.approx(steps.pop() / 120, rel=2e-3)
     else:
         with pytest.raises(InputError, match="no grid; expected evenly spaced"):
             grid_of(chosen)
+
+
+@pytest.mark.parametrize("cell", [1 / 120, 1 / 24, 0.1])
+def test_the_grid_of_coordinates_in_float32_is_that_of_all_of_them(cell):
+    wide = GeoBox((900, 3400), Affine(cell, 0, -179.9, 0, -cell, 89.9), "EPSG:4326")
+    rounded = {axis: on(wide)[axis].astype("float32") for axis in ("x", "y")}
+    found = grid_of(on(wide).assign_coords(rounded))
+    assert found.transform.almost_equals(wide.transform, 2e-5)
+    assert found.resolution.x == pytest.approx(cell, rel=1e-6)
+    assert grid_of(on(wide)) == on(wide).odc.geobox
+
+
+def test_the_grid_of_ghs_pop_goes_around():
+    header = Affine(1 / 120, 0, -180.00791666666666, 0, -1 / 120, 89.09958333333333)
+    assert GeoBox((21_384, 43_202), header, "EPSG:4326").boundingbox.right > 180.008
+    check_degrees("GHS-POP", GeoBox((21_384, 43_202), header, "EPSG:4326"))
+    with pytest.raises(InputError, match="are no degrees"):
+        check_degrees("GHS-POP", GeoBox((21_384, 43_204), header, "EPSG:4326"))
 
 
 @pytest.mark.parametrize("box", [(0, 0, 4e6, 10), (0, 89, 10, 93), (-180, -10, 190, 10)])
