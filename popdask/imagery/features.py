@@ -156,7 +156,8 @@ class PatchFeatures(nn.Module):
         variances, axes = np.linalg.eigh(np.cov(flat.T))
         whiten = axes / np.sqrt(variances + FLOOR) @ axes.T
         drawn = (flat[: len(self.shift)] - middle) @ whiten
-        filters = drawn / np.linalg.norm(drawn, axis=1, keepdims=True) @ whiten
+        length = np.linalg.norm(drawn, axis=1, keepdims=True)
+        filters = drawn / np.maximum(length, 1e-12) @ whiten  # of images of one colour it is 0
         scaled = filters.reshape(-1, bands, SIDE, SIDE) / spread[:, None, None]
         self.filters[:, :bands] = torch.from_numpy(scaled.astype(np.float32))
         shift = filters @ middle + (scaled * mean[:, None, None]).sum((1, 2, 3))
@@ -175,7 +176,8 @@ class PatchFeatures(nn.Module):
         """Mean of what filters find above 1 and below −1, in the cell and in what is around it."""
         found = np.empty((len(images), len(self.centre)), np.float32)
         batch = np.zeros((TOGETHER, *images.shape[1:]), np.float32)
-        with torch.inference_mode():
+        # Features are of full precision, in whatever the networks beside them are answered.
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             for start in range(0, len(images), TOGETHER):
                 part = images[start : start + TOGETHER]
                 batch[: len(part)] = np.nan_to_num(part)

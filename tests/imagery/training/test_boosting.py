@@ -1,5 +1,7 @@
 """Trees of arrays answer as scikit-learn's, and are chosen and estimated as networks are."""
 
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -154,6 +156,25 @@ def test_patches_are_whitened_and_their_finds_uncorrelated():
     np.testing.assert_allclose(seen.responses(smooth[:40]), np.concatenate(expected, 1), atol=1e-4)
     components = seen.describe(smooth)
     np.testing.assert_allclose(np.cov(components.T, bias=True), np.eye(12), atol=1e-2)
+
+
+@pytest.mark.parametrize("patches", [0, 8])
+def test_features_are_of_full_precision_beside_networks_that_are_not(patches):
+    images = np.random.default_rng(0).integers(0, 255, (5, 1, 20, 20)).astype(np.uint8)
+    plain = TrainedModel.untrained(
+        "count", {"network": "features", "head": "ridge", "patches": patches}, pixels=20
+    )
+    if patches:
+        plain.module.patches.fit(images, others=0, seed=0)
+        plain.module.value[-5:] = 1.0
+    half = replace(plain, settings={"precision": "bfloat16"})
+    np.testing.assert_array_equal(half.predict(images), plain.predict(images))
+
+
+def test_images_of_one_colour_have_nothing_to_find():
+    plain = np.full((20, 1, 16, 16), 7, np.uint8)
+    seen = PatchFeatures(1, 0, patches=4, components=3).fit(plain, others=0, seed=0)
+    np.testing.assert_array_equal(seen.describe(plain), 0)
 
 
 def test_what_plain_features_cannot_do_is_refused(cells):
