@@ -23,6 +23,7 @@ from typing import Any, Literal
 import dask.array as da
 import numpy as np
 import rasterio
+import rioxarray  # noqa: F401  registers DataArray.rio
 import xarray as xr
 from affine import Affine
 from dask.base import tokenize

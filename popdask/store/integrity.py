@@ -51,6 +51,8 @@ _GAP = (
 
 def coordinate_checksums(grid: xr.Dataset) -> dict[str, str]:
     """Checksums of what says where and when the cells of a region lie, by name."""
+    import rioxarray  # noqa: F401  registers Dataset.rio; not above, as commands only look
+
     values = {axis: np.ascontiguousarray(grid[axis], np.float64) for axis in ("y", "x")}
     values["time"] = seconds_of(grid)
     sums = {name: hashlib.sha256(part.tobytes()).hexdigest() for name, part in values.items()}

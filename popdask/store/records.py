@@ -124,6 +124,8 @@ def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[s
 
 def same_place(grid: xr.Dataset, stored: xr.Dataset) -> bool:
     """Return whether two grids have the same cells, at whatever times."""
+    import rioxarray  # noqa: F401  registers Dataset.rio; not above, as commands only look
+
     return (
         all(np.array_equal(grid[axis], stored[axis]) for axis in ("y", "x"))
         and grid.rio.crs == stored.rio.crs

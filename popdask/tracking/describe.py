@@ -30,6 +30,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio.features
+import rioxarray  # noqa: F401  registers DataArray.rio
 import shapely
 import xarray as xr
 from affine import Affine

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -33,6 +35,16 @@ def test_a_file_is_read_as_it_is(tmp_path):
     np.testing.assert_array_equal(image.y[:2], NORTH_WEST[1] - np.array([2.5, 7.5]))
     assert image.valid.values.all()
     assert image.attrs["nodata"] == 0
+
+
+def test_a_fresh_interpreter_opens_a_file(tmp_path):
+    path = write_image(tmp_path / "a.tif", invent((3, 50, 70)))
+    code = (
+        f"from popdask.imagery.mosaic import open_mosaic; print(open_mosaic({str(path)!r}).rio.crs)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "EPSG:25832", done.stderr
 
 
 def test_geotiff_cog_vrt_and_zarr_are_one_image(tmp_path):
