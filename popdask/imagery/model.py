@@ -476,7 +476,11 @@ def mean_of(models: Sequence[TrainedModel]) -> TrainedModel:
         own.load_state_dict(model.module.state_dict())
     raw = Normalisation(1.0, (0.0,) * first.bands, (1.0,) * first.bands)
     seen = np.unique(np.concatenate([model.training_cells for model in models]), axis=0)
-    settings = {"members": [dict(model.settings) for model in models]}
+    settings: dict[str, Any] = {"members": [dict(model.settings) for model in models]}
+    precisions = {model.settings.get("precision") for model in models}
+    plain = any(model.config["network"] == FEATURES_NETWORK for model in models)
+    if len(precisions) == 1 and None not in precisions and not plain:
+        settings["precision"] = precisions.pop()
     return replace(
         first, module=module, kind=kind, normalisation=raw, training_cells=seen, settings=settings,
         figures={}, history=(),

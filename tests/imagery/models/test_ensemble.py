@@ -41,6 +41,19 @@ def test_the_mean_is_of_what_the_members_say(kinds, networks):
     np.testing.assert_array_equal(again.predict(images(), batch_size=5), found)
 
 
+def test_the_mean_is_as_precise_as_its_members():
+    half = [model(seed=i, settings={"precision": "bfloat16"}) for i in range(2)]
+    joined = mean_of(half)
+    assert joined.settings["precision"] == "bfloat16"
+    said = np.mean([member.predict(images()) for member in half], 0)
+    np.testing.assert_allclose(joined.predict(images()), said, rtol=1e-6)
+    full = replace(half[0], settings={"precision": "float32"})
+    plain = TrainedModel.untrained("count", {"network": "features"}, pixels=16, cell_size=100.0)
+    plain = replace(plain, settings={"precision": "bfloat16"})
+    for other in (full, plain, replace(full, settings={})):
+        assert "precision" not in mean_of([half[0], other]).settings
+
+
 def test_plain_features_and_a_network_go_together():
     raw = Normalisation(1.0, (0.0,), (1.0,))
     plain = FeatureModel(head="ridge")
