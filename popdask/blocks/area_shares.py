@@ -211,7 +211,7 @@ def _shares(edges: NDArray, left: int, top: int, columns: int, rows: int) -> NDA
 
 @numba.njit(cache=True, nogil=True)
 def _add(added: NDArray, left: float, right: float, climb: float) -> None:
-    """Record what an edge adds that climbs within one row of cells, from left to right."""
+    """Add to each cell of a row what an edge covers that climbs within it from left to right."""
     columns = added.size - 1
     if right <= 0:
         added[0] += climb

@@ -135,7 +135,7 @@ def _pixels(request: PixelRequest) -> bytes:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """Return what keeps Google from answering, if it is not Earth Engine itself."""
+    """Say what keeps Google from answering, where it is not Earth Engine itself."""
     from google.auth.exceptions import GoogleAuthError
 
     try:

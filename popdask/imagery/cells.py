@@ -548,7 +548,7 @@ def select_fold(cells: xr.Dataset, fold: int) -> xr.Dataset:
 
 
 def split_fingerprint(cells: xr.Dataset) -> str:
-    """Identify one split among another."""
+    """Tell one split from another by a hash of its cells and sides."""
     if "split" not in cells.coords:
         raise InputError("the cells have no split; expected one; make it with split_cells")
     grid = cells_grid(cells)

@@ -399,7 +399,7 @@ def tile_cells(sizes: Sequence[int], pixels: int, *, room: int, rim: int) -> tup
 def _as_dataset(
     values: da.Array, lattice: Lattice, models: dict[str, TrainedModel | None]
 ) -> xr.Dataset:
-    """Return the whole cells of the image their names, coordinates and CRS."""
+    """Give the whole cells of the image their names, coordinates and CRS."""
     p, grid = lattice.pixels, lattice.grid
     first = lattice.top // p, lattice.left // p
     down, right = (

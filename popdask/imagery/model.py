@@ -201,7 +201,7 @@ class TrainedModel(AsBytes):
         seed: int = 0,
         **fields: Any,
     ) -> TrainedModel:
-        """Return a network its initial weights, to measure or try with; the same for the same seed.
+        """Give a network its initial weights, to measure or try with; the same for the same seed.
 
         Parameters
         ----------

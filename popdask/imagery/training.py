@@ -286,7 +286,7 @@ def _mark(
     sides: Chosen,
     identity: str,
 ) -> str:
-    """Identify this training among others: its cells and settings, but for the number of epochs."""
+    """Tell this training from others: its cells and settings, but for the number of epochs."""
     settings = {**config.as_dict(), "kind": kind, "network": network, "epochs": 0}
     settings["identity"] = identity
     images = cells["images"]

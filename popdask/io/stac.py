@@ -124,7 +124,7 @@ def write_catalog(
 def _collection(
     folder: Path, name: str, description: str | None, item: pystac.Item, stamps: pd.DatetimeIndex
 ) -> pystac.Collection:
-    """Describe what of the region all of its frames share."""
+    """Describe what all frames of the region share."""
     assert item.bbox is not None
     collection = pystac.Collection(
         name,
@@ -141,7 +141,7 @@ def _collection(
 
 
 def _item(name: str, stamp: pd.Timestamp, rasters: Mapping[str, Path], sha256: Sums) -> pystac.Item:
-    """Describe where a frame is and and when it is, and which rasters it has."""
+    """Describe where a frame lies and when it is, and which rasters it has."""
     with rasterio.open(next(iter(rasters.values()))) as file:
         geometry, bbox = footprint(file.crs, _bounds(file))
         item = pystac.Item(name, geometry, bbox, _utc(stamp), {})

@@ -102,7 +102,7 @@ def pack(content: bytes) -> str:
 
 
 def unpack(text: str) -> bytes:
-    """Return the bytes back that :func:`pack` has packed."""
+    """Return the bytes that :func:`pack` has packed."""
     return zlib.decompress(base64.b64decode(text))
 
 
