@@ -81,6 +81,11 @@ _APART = "\u00a0\u2009\u202f'’ \t"
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _DECIMAL = re.compile(rf"[-+]?[0-9][0-9.{_APART}]*,[0-9]+(?:[eE][-+]?[0-9]+)?")
 _POINT = re.compile(r"[-+]?\d[\d.]*\.\d+")
+#: A number however it is written, or the code of a cell: what stands in rows, not in the header.
+_VALUE = re.compile(
+    rf"[-+]?[.,]?[0-9][0-9.,{_APART}]*(?:[eE][-+]?[0-9]+)?"
+    r"|(?:CRS[0-9]+RES)?[0-9]+k?mN-?[0-9]+E-?[0-9]+|[0-9.]+[a-z-]+_-?[0-9]+_-?[0-9]+"
+)
 _COMMAS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+")
 
@@ -168,7 +173,11 @@ def _header(lines: list[str]) -> tuple[int, str]:
     begin = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)
     separator = max(SEPARATORS, key=lambda mark: lines[begin].count(mark))
     counts = [line.count(separator) for line in lines[: begin + 1]]
-    named = begin > 0 and counts[begin - 1] == counts[begin] > 0  # the last remark is the header
+    texts = (text.strip(' "\r\n') for text in lines[begin].split(separator))
+    # The last remark is the header where a row follows, not names.
+    named = (
+        begin > 0 and counts[begin - 1] == counts[begin] > 0 and any(map(_VALUE.fullmatch, texts))
+    )
     return begin - named, separator
 
 

@@ -82,13 +82,25 @@ def test_quoted_commas_between_commas_set_thousands_apart(tmp_path):
 
 @pytest.mark.parametrize(
     ("remarks", "header"),
-    [("# of an office\n# 2024, all\n\n", ""), ("# of an office\n", "# "), ("", "#")],
+    [
+        ("# of an office\n# 2024, all\n\n", ""),
+        ("# of an office\n", "# "),
+        ("", "#"),
+        ("# of an office; as of 2024\n", ""),
+    ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_remarks_before_the_header_are_passed_over(tmp_path, remarks, header, encoding):
     path = tmp_path / "t.csv"
     path.write_text(f"{remarks}{header}zone;total\nA;3\nB;4\n", encoding=encoding)
     assert read_table(path).to_dict("list") == {"zone": ["A", "B"], "total": [3, 4]}
+
+
+@pytest.mark.parametrize("code", [*CODES, "0.5deg_-3_12"])
+def test_a_remark_names_the_columns_of_codes(tmp_path, code):
+    path = tmp_path / "t.csv"
+    path.write_text(f"# cell,place\n{code},Oslo\n", encoding="utf-8")
+    assert read_table(path).to_dict("list") == {"cell": [code], "place": ["Oslo"]}
 
 
 @pytest.mark.parametrize(
