@@ -1,9 +1,10 @@
 """No part of a password is said, however badly it is escaped, and places stay what they are."""
 
+import re
 from urllib.parse import quote, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from popdask.cli.console import complain, say
@@ -41,6 +42,7 @@ def test_a_password_that_programs_would_take_for_a_host_is_refused(
     scheme, host, path, password, escaped
 ):
     told = quote(password, safe="") if escaped else password
+    assume(not re.match(r"[^@/?#]*@[\w.]+[/?#]", told))  # which is a password, a host and a path
     place = f"{scheme}://me:{told}@{host}{path}"
     held = "/vsicurl/" + place if scheme == "https" else place
     if any(letter in told for letter in "@/?#"):
@@ -53,9 +55,15 @@ def test_a_password_that_programs_would_take_for_a_host_is_refused(
         assert urlsplit(plain).netloc.rpartition("@")[2] == host
 
 
-@given(SCHEMES, HOSTS, PATHS, st.sampled_from(["", "/a@b.tif", "?k=me@work"]))
-def test_places_without_a_user_are_taken(scheme, host, path, end):
-    place = f"{scheme}://{host}{path}{end}"
+@given(
+    SCHEMES,
+    st.sampled_from(["", "me@", "me:SESAME@", "me%40work:SESAME@"]),
+    HOSTS,
+    PATHS,
+    st.sampled_from(["", "/a@b.tif", "/a@2x/b.tif", "?k=me@work"]),
+)
+def test_places_whose_host_is_clear_are_taken(scheme, user, host, path, end):
+    place = f"{scheme}://{user}{host}{path}{end}"
     assert is_unescaped(place) is False
 
 
@@ -99,6 +107,24 @@ def test_nothing_that_is_printed_holds_one(verb, capsys, monkeypatch):
 def test_headers_of_gdal_are_not_said(form, header):
     text = form.format(f"/vsicurl?url=https%3A//host/a.tif&header.{header}=SESAME")
     assert "SESAME" not in without_keys(text) and "/vsicurl" in without_keys(text)
+
+
+@given(
+    st.sampled_from(["/vsicurl", "/vsicurl_streaming", "/vsizip//vsicurl"]),
+    st.sampled_from(["'{}'", "({})", "no frame at {}; check", "file='{}'"]),
+    st.lists(
+        st.tuples(st.sampled_from(["header.X", "userpwd", "k"]), st.text("a:/@=%?#", max_size=6)),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from(["https://host/x.tif", "https%3A//host/x.tif", "ftp://me:SESAME@host/x.tif"]),
+)
+def test_options_of_gdal_before_a_url_are_not_said(name, form, options, url):
+    told = "&".join(f"{key}={value}SESAME{value}" for key, value in options)
+    place = f"{name}?{told}&url={url}"
+    assert without_secrets(place) == name
+    assert "SESAME" not in without_keys(form.format(place))
+    assert name in without_keys(form.format(place))
 
 
 def test_keys_before_a_bucket_are_refused():

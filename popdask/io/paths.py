@@ -45,12 +45,16 @@ _MARK = "://"
 _ENDINGS = ("KEY", "KEY_ID", "SECRET", "TOKEN", "PASSWORD", "PASSWD")
 _SHORTEST = 8
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[\w.{}*-]+)(:[0-9]+)?")
+
 
 def without_secrets(place: str) -> str:
     """Drop from a URL its user, password, query and fragment; a path stays as it is."""
     before, mark, rest = place.partition(_MARK)
     if not mark:
         return _without_options(place) if place.startswith("/vsi") else place
+    if "?" in before.partition("/vsi")[2]:  # /vsicurl?header.Authorization=…&url=https://…
+        return _without_options(place)
     if "@" in rest and _has_user(rest):
         rest = rest.rpartition("@")[2]
     return f"{before}{mark}{_until(rest, '?#')}"
@@ -58,12 +62,11 @@ def without_secrets(place: str) -> str:
 
 def is_unescaped(place: str) -> bool:
     """Return whether programs would take a part of a password for the host, and speak of it."""
-    _, mark, rest = place.partition(_MARK)
-    user = rest.rpartition("@")[0]
-    if not mark or not _has_user(rest) or not any(letter in user for letter in "@/?#"):
+    rest = place.partition(_MARK)[2]
+    user, _, host = _until(rest, "/?#").rpartition("@")
+    if "@" not in rest or not (user or ":" in host):
         return False
-    host, _, port = _until(rest, "/?#").rpartition("@")[2].rpartition(":")
-    return "@" in _until(rest, "/?#") or bool(host and "]" not in port and not port.isdigit())
+    return "@" in user or not _HOST.fullmatch(host)
 
 
 def without_keys(text: str) -> str:
@@ -273,7 +276,7 @@ def check_url(place: str) -> None:
         raise InputError(
             f"{without_secrets(place)} has a user or password with @, /, ? or # before it; "
             "expected them escaped, as programs take what follows for the host; write %40, %2F, "
-            "%3F or %23"
+            "%3F or %23 (and %40 for an @ in the path, if it is there)"
         )
 
 
