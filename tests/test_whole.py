@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from popdask.io.paths import atomic_path, sweep, write_bytes, write_text
+from popdask.io.paths import atomic_path, naming, sweep, write_bytes, write_text
 
 
 def held(folder):
@@ -21,6 +21,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         unfinished.write_text("half")
         raise OSError("disk full")
     assert path.read_text() == "old" and held(tmp_path) == ["note.txt"]
+
+
+def test_what_cannot_be_written_is_named_where_there_is_room_or_no_folder(tmp_path):
+    for folder in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(OSError, match="no such type") as caught, naming(folder / "a.tif"):
+            raise OSError("no such type.")
+        assert caught.value.filename == str(folder / "a.tif")
+        assert "free there" not in str(caught.value)
 
 
 def test_the_same_contents_leave_the_file_as_it_is(tmp_path):

@@ -32,7 +32,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -113,6 +113,8 @@ Path_ = str | os.PathLike[str]
 #: What `tempfile` ends the names of its folders with; a folder of another name is somebody's.
 _LEFT = "[a-z0-9_]{8}"
 
+_FEW = 64 << 20  # bytes free on a disk that may be what keeps a file from being written
+
 
 @contextmanager
 def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
@@ -146,8 +148,10 @@ def naming(path: Path_) -> Iterator[None]:
     except (RasterioError, CPLE_BaseError, DataSourceError, FeatureError, OSError) as error:
         if getattr(error, "filename", None):
             raise
-        free = shutil.disk_usage(Path(path).parent).free
-        reason = f"{str(error.__cause__ or error).rstrip('.')}; {free:,} bytes are free there"
+        reason = str(error.__cause__ or error).rstrip(".")
+        with suppress(OSError):  # the folder may be what has gone
+            free = shutil.disk_usage(Path(path).parent).free
+            reason += f"; {free:,} bytes are free there" if free < _FEW else ""
     # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
     raise OSError(errno.EIO, reason, os.fspath(path))
 
