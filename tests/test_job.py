@@ -48,6 +48,21 @@ def test_relative_paths_are_relative_to_the_job_file(job_file, tmp_path, monkeyp
     assert job.export_folder == tmp_path / "out/oslo"
 
 
+@pytest.mark.parametrize("name", ["a{z}", "a*", "}b"])
+def test_a_folder_is_no_part_of_a_pattern(tmp_path, name):
+    folder = tmp_path / name / "jobs"
+    folder.mkdir(parents=True)
+    path = folder / "oslo.toml"
+    rest = 'name = "oslo"\noutput.store = "oslo.icechunk"\n'
+    path.write_text(f'{rest}input.frames = "pop_{{year}}.tif"\n')
+    with pytest.raises(InputError, match=r"\[input\] frames is the pattern .* rename the folder"):
+        load_job(path)
+    for frames in ("../../pop_{year}.tif", "/data/pop_{year}*.tif"):
+        path.write_text(f'{rest}input.frames = "{frames}"\n')
+        assert name not in load_job(path).input.frames
+    assert load_job(path).output.store == str(folder / "oslo.icechunk")
+
+
 def test_variables_expand(tmp_path, monkeypatch):
     monkeypatch.setenv("POP_TEST", "/grids")
     job = load_job(write(tmp_path, JOB.replace("{frames}", "${POP_TEST}/pop_{year}.tif")))

@@ -243,7 +243,16 @@ def _is_place(field: FieldInfo) -> bool:
 
 def _absolute(value: str, path: Path, setting: str) -> str:
     text = expand(value, path, setting)
-    return text if _is_url(text) else rebased(text, path.parent.resolve())
+    if _is_url(text):
+        return text
+    folder = path.parent.resolve()
+    place = rebased(text, folder)
+    if re.search("[{*]", text) and any(place.count(mark) > text.count(mark) for mark in "{}*"):
+        raise InputError(
+            f"{path}: {setting} is the pattern {text!r}, but the folder {folder} has braces or a "
+            "star in its name, which would be read as a part of it: rename the folder."
+        )
+    return place
 
 
 def _setting(names: Sequence[str]) -> str:
