@@ -63,10 +63,13 @@ def without_secrets(place: str) -> str:
 def is_unescaped(place: str) -> bool:
     """Return whether programs would take a part of a password for the host, and speak of it."""
     rest = place.partition(_MARK)[2]
-    user, _, host = _until(rest, "/?#").rpartition("@")
+    host = _until(rest, "/?#")
+    _, at, end = rest[len(host) :].rpartition("@")
+    user, _, host = host.rpartition("@")
     if "@" not in rest or not (user or ":" in host):
         return False
-    return "@" in user or not _HOST.fullmatch(host)
+    # Of me:p@ss/word@host/a.tif and me:word@host/a@b.tif, a path tells at which @ the host begins.
+    return "@" in user or not _HOST.fullmatch(host) or bool(":" in user and at and "/" in end)
 
 
 def without_keys(text: str) -> str:
