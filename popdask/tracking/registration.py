@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dask
 import dask.array as da
@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 
 from popdask.blocks.sums import from_fixed, sum_frames, to_fixed
 from popdask.errors import InputError
-from popdask.io.frames import time_text
 from popdask.validate import check_array
 
 TILE = 256  # cells: shifts up to a quarter of it are found
@@ -132,22 +131,6 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
     in_part |= agreed & (np.rint(dy) == 0) & (np.rint(dx) == 0)
     places = {"time": times[:-1], "next": times[1:], "dy": dy, "dx": dx, "response": response}
     return pd.DataFrame({**places, "suspicious": agreed | in_part, "part": in_part})
-
-
-def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
-    """Say of every suspicious pair of frames how they lie, in one sentence each."""
-    rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx", "part"]]
-    return [
-        f"{_when(time)} lies {_bearing(dy, dx)} of {_when(after)}: places seem to "
-        + (
-            "grow and shrink at their borders; check how both were brought to the grid, or "
-            "give finer cells"
-            if part
-            else "move that stand still; check the georeference of both, or move one of them by "
-            "whole cells"
-        )
-        for time, after, dy, dx, part in rows.to_numpy(dtype=object)
-    ]
 
 
 def shift_frame(population: xr.DataArray, *, dy: int = 0, dx: int = 0) -> ShiftedFrame:
@@ -347,21 +330,3 @@ def _votes(before: NDArray, after: NDArray) -> NDArray[np.float64]:
     right = np.sign(first[:, :-2] - first[:, 2:]) * change[:, 1:-1]
     sides = down, right
     return np.array([*(side.sum() for side in sides), *(np.abs(side).sum() for side in sides)])
-
-
-def _bearing(dy: float, dx: float) -> str:
-    """Say where the earlier frame lies, seen from the later, which is (dy, dx) cells further."""
-    parts = [(dy, "north", "south"), (dx, "west", "east")]
-    seen = [
-        f"{abs(cells):.1f} cells {positive if cells > 0 else negative}"
-        for cells, positive, negative in parts
-        if abs(cells) >= 0.05
-    ]
-    return " and ".join(seen)
-
-
-def _when(time: Any) -> str:
-    """Write a frame's time, as a year where it is the first of January."""
-    if isinstance(time, (np.datetime64, pd.Timestamp)):
-        return time_text(time).removesuffix("-01-01")
-    return str(time)

@@ -22,7 +22,7 @@ import xarray as xr
 
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.io import extents, rasters
-from popdask.io.frames import find_frames, frames_of_times
+from popdask.io.frames import find_frames, frames_of_times, time_text
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
 from popdask.workflow.plan import Plan, fingerprint
@@ -166,8 +166,6 @@ def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
     if not table["suspicious"].any():
         return []
-    from popdask.tracking.registration import displacement_warnings
-
     parts_of_cells = displacement_warnings(table[table["part"]])  # which no whole cells mend
     if job.input.register is None:
         whole = displacement_warnings(table[~table["part"]])
@@ -176,6 +174,40 @@ def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
         f"{time[:10].removesuffix('-01-01')} is moved by {_words(shift)}, to where most frames lie"
         for time, shift in shifts(job, table).items()
     ]
+
+
+def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
+    """Say of every suspicious pair of frames how they lie, in one sentence each."""
+    rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx", "part"]]
+    return [
+        f"{_when(time)} lies {_bearing(dy, dx)} of {_when(after)}: places seem to "
+        + (
+            "grow and shrink at their borders; check how both were brought to the grid, or "
+            "give finer cells"
+            if part
+            else "move that stand still; check the georeference of both, or move one of them by "
+            "whole cells"
+        )
+        for time, after, dy, dx, part in rows.to_numpy(dtype=object)
+    ]
+
+
+def _when(time: Any) -> str:
+    """Write a frame's time, as a year where it is the first of January."""
+    if isinstance(time, (np.datetime64, pd.Timestamp)):
+        return time_text(time).removesuffix("-01-01")
+    return str(time)
+
+
+def _bearing(dy: float, dx: float) -> str:
+    """Say where the earlier frame lies, seen from the later, which is (dy, dx) cells further."""
+    parts = [(dy, "north", "south"), (dx, "west", "east")]
+    seen = [
+        f"{abs(cells):.1f} cells {positive if cells > 0 else negative}"
+        for cells, positive, negative in parts
+        if abs(cells) >= 0.05
+    ]
+    return " and ".join(seen)
 
 
 def _words(shift: Shift) -> str:
