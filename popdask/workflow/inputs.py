@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import socket
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -311,7 +312,9 @@ def _layer(image: xr.DataArray, band: Band, grid: CellGrid, pixel: float) -> da.
             "take it out into a file of its own"
         )
     known = layer.where(layer["valid"]).fillna(0).astype(np.float32)
-    laid = known.reindex(y=image["y"], x=image["x"], method="nearest", tolerance=pixel / 10)
+    with warnings.catch_warnings():  # xarray masks one axis after the other, each in its chunks
+        warnings.simplefilter("ignore", da.PerformanceWarning)
+        laid = known.reindex(y=image["y"], x=image["x"], method="nearest", tolerance=pixel / 10)
     meets = (
         np.isin(np.round(layer[axis] / pixel, 1), np.round(image[axis] / pixel, 1)).any()
         for axis in ("y", "x")
