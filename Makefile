@@ -27,9 +27,8 @@ docs: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# Runs that are killed mostly wait: several at a time, each in a place of its own.
 test-faults: $(READY)
-	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 4 tests/faults tests/object_store
+	$(BIN)/python -m pytest -q tests/faults tests/object_store
 
 # Starts a SLURM of one node; as root it installs what is missing of it.
 test-slurm: $(READY)
