@@ -2,11 +2,11 @@
 
 from popdask.workflow import communities
 
-#: The stages that every run of the job has, in their order: it finds no settlements.
+#: The stages that every run of the job has, in their order: no settlements, no movement.
 STAGES = [
     stage.name
     for stage in communities.PIPELINE.stages
-    if not stage.name.startswith(("degurba", "settlement", "urban_centre"))
+    if not stage.name.startswith(("degurba", "settlement", "urban_centre", "movement"))
 ]
 
 
