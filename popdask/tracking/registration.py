@@ -39,7 +39,7 @@ FLOOR = 1.0  # power below this share of the mean counts for less
 WIDTH = 0.8  # cells, the standard deviation of the peak
 LEAST_SHIFT = 0.5  # cells, of a whole shift
 LEAST_PART = 0.1  # cells, of a part of one; from 0.15 on told on all grids that were tried
-AGREED = 0.1  # part of the cells by which those must be more that change as a part of a cell says
+AGREED = 0.15  # part of the sloping cells by which more must change as a part of a cell says
 LEAST_RISE = 0.01  # of the peak above the correlation at rest
 SURE = 16.0  # noises of the surface that it must rise by; 14 were seen where all is noise
 
@@ -326,7 +326,7 @@ def _votes(before: NDArray, after: NDArray) -> NDArray[np.float64]:
     first, second = (np.log1p(np.maximum(np.nan_to_num(f[0]), 0.0)) for f in (before, after))
     # by the cells beside it alone: a cell's own noise must not speak for its change
     change = np.sign(second - first)
-    down = np.sign(first[:-2] - first[2:]) * change[1:-1]
-    right = np.sign(first[:, :-2] - first[:, 2:]) * change[:, 1:-1]
-    sides = down, right
-    return np.array([*(side.sum() for side in sides), *(np.abs(side).sum() for side in sides)])
+    slopes = np.sign(first[:-2] - first[2:]), np.sign(first[:, :-2] - first[:, 2:])
+    sides = slopes[0] * change[1:-1], slopes[1] * change[:, 1:-1]
+    # Cells that stay as they are speak against a shift: a few places may move by themselves.
+    return np.array([*(side.sum() for side in sides), *(np.abs(side).sum() for side in slopes)])
