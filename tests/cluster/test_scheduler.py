@@ -183,6 +183,7 @@ def test_another_popdask_is_exit_code_1_and_one_sentence(other, tmp_path):
 @pytest.mark.parametrize("version", ["0.0.9", None])
 def test_a_worker_of_another_popdask_that_joins_later_gets_no_work(other, version):
     with scheduler(workers=1) as address, connect(address) as client:
+        client.wait_for_workers(1, timeout=60)  # scheduler_info is as old as the last heartbeat
         (first,) = client.scheduler_info(n_workers=-1)["workers"]
         blocked = client.submit(time.sleep, 3600, pure=False)
         waiting = client.map(lambda number: number, range(20), pure=False)
