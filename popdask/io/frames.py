@@ -81,6 +81,11 @@ def time_text(time: Any) -> str:
     return f"{day} {stamp.strftime('%H:%M:%S').removesuffix(':00')}"
 
 
+def year_text(time: Any) -> str:
+    """Write the time of a frame as a year where it is the first of January, else as `time_text`."""
+    return time_text(time).removesuffix("-01-01")
+
+
 def find_frames(
     pattern: str, start: Time | None = None, end: Time | None = None
 ) -> dict[np.datetime64, str]:

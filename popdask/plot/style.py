@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from popdask.io.frames import time_text
+from popdask.io.frames import year_text
 from popdask.io.paths import atomic_path
 
 INK, NOBODY, NO_DATA = "#3b3f45", "#f5f4f0", "#d5e0e8"
@@ -133,12 +132,10 @@ def say(ax: Axes, note: str) -> None:
 
 
 def year(time: Any) -> str:
-    """Write a time as a year, or as a date where it is not the first of January."""
-    if isinstance(time, datetime):  # pandas' Timestamp, too
-        time = np.datetime64(time)
-    if not isinstance(time, np.datetime64) and np.asarray(time).dtype.kind != "M":
-        return "" if time is None else str(time)
-    return time_text(time).removesuffix("-01-01")
+    """Write a time as a year, or as a date where it is not the first of January; text as it is."""
+    if time is None or isinstance(time, str):
+        return time or ""
+    return year_text(time)
 
 
 def period(labels: Iterable[str]) -> str:

@@ -49,7 +49,7 @@ from popdask.blocks.sums import (
     to_fixed,
 )
 from popdask.io.conventions import check_population, decimal_years
-from popdask.io.frames import time_text
+from popdask.io.frames import year_text
 from popdask.io.grids import grid_of, pixel_area_km2
 from popdask.validate import check_flow, check_labels
 
@@ -389,7 +389,7 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
     """Name the frames that lack data where other frames have some."""
     least = balance["missing"].min()
     lacking = balance[balance["missing"] > least]
-    frames = [time_text(time).removesuffix("-01-01") for time in lacking["time"]]
+    frames = [year_text(time) for time in lacking["time"]]
     parts = [
         f" in {100 * share:.3g} % of its cells, {100 * least:.3g} % in the one with most"
         if share < 1
@@ -401,7 +401,7 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
 
 def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFrame) -> list[str]:
     """Say what should be looked at: vast communities, few tracks that live, frames that jump."""
-    frames = [time_text(time).removesuffix("-01-01") for time in balance["time"]]
+    frames = [year_text(time) for time in balance["time"]]
     found = []
     last = communities[communities["time"] == balance["time"].iloc[-1]]["cells"]
     if len(last) and (share := last.max() / last.sum()) > VAST:

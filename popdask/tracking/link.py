@@ -51,6 +51,23 @@ from popdask.tracking.flow import UNIT, agreement, ahead, components, farthest, 
 from popdask.tracking.tracks import tracks, verify_tracks
 from popdask.validate import check_labels
 
+__all__ = [
+    "EVENTS",
+    "RULES",
+    "EventRules",
+    "compare_frames",
+    "link",
+    "match",
+    "tracks",
+    "verify_tracks",
+]
+
+OF_MOTION = ("similarity", "mean_similarity", "forward", "backward")  # columns
+WINDOW = 6  # frames that a task compares with those before them
+#: Labels, people, errors and agreement that each frame but the last meets where a flow takes it.
+Followed = tuple[da.Array | None, ...]
+RULES = ("cosine", "overlap", "cosine+overlap")  # and "direction", which needs two flows
+
 SQUARES = 2.0**20  # squares of people are large: counted in units of this
 MOVING, CELLS, PEOPLE, KNOWN, BEFORE, AFTER, NOISE = 0, 1, 2, 4, 5, 7, 9  # columns of the table
 ROWS, COLUMNS = 11, 12  # sums of places, where they are asked for
@@ -255,24 +272,6 @@ def displaced(ends: pd.DataFrame, pairs: pd.DataFrame, linked: pd.DataFrame) -> 
     key = pd.MultiIndex.from_frame(pairs[["source", "target"]])
     mine = pd.MultiIndex.from_frame(found[["source", "target"]])
     return pd.concat([pairs[key.isin(mine)], found[~mine.isin(key)]], ignore_index=True)
-
-
-__all__ = [
-    "EVENTS",
-    "RULES",
-    "EventRules",
-    "compare_frames",
-    "link",
-    "match",
-    "tracks",
-    "verify_tracks",
-]
-
-OF_MOTION = ("similarity", "mean_similarity", "forward", "backward")  # columns
-WINDOW = 6  # frames that a task compares with those before them
-#: Labels, people, errors and agreement that each frame but the last meets where a flow takes it.
-Followed = tuple[da.Array | None, ...]
-RULES = ("cosine", "overlap", "cosine+overlap")  # and "direction", which needs two flows
 
 
 def link(

@@ -22,7 +22,7 @@ import xarray as xr
 
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.io import extents, rasters
-from popdask.io.frames import find_frames, frames_of_times, time_text
+from popdask.io.frames import find_frames, frames_of_times, year_text
 from popdask.store.repository import RegionStore
 from popdask.tracking.events import EVENTS
 from popdask.workflow.plan import Plan, fingerprint
@@ -180,7 +180,7 @@ def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
     """Say of every suspicious pair of frames how they lie, in one sentence each."""
     rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx", "part"]]
     return [
-        f"{_when(time)} lies {_bearing(dy, dx)} of {_when(after)}: places seem to "
+        f"{year_text(time)} lies {_bearing(dy, dx)} of {year_text(after)}: places seem to "
         + (
             "grow and shrink at their borders; check how both were brought to the grid, or "
             "give finer cells"
@@ -190,13 +190,6 @@ def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
         )
         for time, after, dy, dx, part in rows.to_numpy(dtype=object)
     ]
-
-
-def _when(time: Any) -> str:
-    """Write a frame's time, as a year where it is the first of January."""
-    if isinstance(time, (np.datetime64, pd.Timestamp)):
-        return time_text(time).removesuffix("-01-01")
-    return str(time)
 
 
 def _bearing(dy: float, dx: float) -> str:

@@ -33,7 +33,7 @@ from popdask.config.settings import Band, Grid, Input, Job
 from popdask.errors import InputError
 from popdask.io import frames, rasters
 from popdask.io.extents import beyond_texts
-from popdask.io.frames import frame_time, time_text
+from popdask.io.frames import frame_time, time_text, year_text
 from popdask.io.grids import goes_around, grid_of
 from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
 from popdask.io.names import file_of
@@ -461,7 +461,7 @@ def coverage_notes(squares: pd.DataFrame, times: Iterable[Any], grid: GeoBox) ->
         middle = ((most[each] + 0.5) * SQUARE for each in reversed(key))
         globe = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
         lon, lat = globe.transform(*(grid.transform * tuple(middle)))
-        when, then = (time_text(each).removesuffix("-01-01") for each in (time, most["time"]))
+        when, then = map(year_text, (time, most["time"]))
         yield (
             f"in {when} nobody lives in {len(gone)} square{'s' if len(gone) > 1 else ''} of "
             f"{SQUARE} × {SQUARE} cells where {gone['people'].sum():,.0f} people do in other "
