@@ -26,6 +26,7 @@ import pyarrow
 import pyproj
 import shapely
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
@@ -45,6 +46,13 @@ __all__ = [
 #: To be shown wherever names of GeoNames are.
 GEONAMES_CREDIT = "Names of places: GeoNames (https://www.geonames.org), CC BY 4.0"
 LISTED = 3  # places of a settlement that are told
+# Where a settlement has no place of its own, it is told how it lies to another: the nearest of
+# these, within sight, of which it is no more than so many times the size.
+_SEEN, _SIGHT_KM, _MUCH_LARGER = 32, 50, 4
+_DIRECTIONS = (
+    *("north", "north-east", "east", "south-east"),
+    *("south", "south-west", "west", "north-west"),
+)
 _KM_PER_DEGREE = 111.2
 _LONGLAT = "EPSG:4326"
 _UNREADABLE = (OSError, ValueError, RuntimeError, pyarrow.ArrowException, ShapelyError)
@@ -169,10 +177,11 @@ def name_settlements(
     geopandas.GeoDataFrame
         The same with the column ``name``: that of the place in the settlement with most people (of
         polygons, of the one with the largest share in it); else of the nearest within reach that
-        lies in no settlement of the same frames, and names none that is nearer; else the nearest
-        of all, as in "village near Voss"; else kind and coordinates, such as "village at 61.88° N,
-        9.11° E". And with the column ``places``: the three largest in it, as in "Stavanger,
-        Sandnes, Tananger", so that the towns of a conurbation are found.
+        lies in no settlement of the same frames, and names none that is nearer; else how it lies
+        to the nearest point that has a quarter of its people, or of which the people are not known,
+        as in "village 3 km west of Voss"; else, 50 km from all of them, kind and coordinates, such
+        as "village at 61.88° N, 9.11° E". And with the column ``places``: the three largest in it,
+        as in "Stavanger, Sandnes, Tananger", so that the towns of a conurbation are found.
 
     Raises
     ------
@@ -192,7 +201,7 @@ def name_settlements(
     ...     geometry=gpd.points_from_xy([500, 900], [500, 900]), crs="EPSG:25833",
     ... )
     >>> name_settlements(towns, places)["name"].tolist()
-    ['Lom', 'Lom', 'village at 0.00° N, 10.59° E']
+    ['Lom', 'Lom', 'village 9 km east of Lom']
     """
     check_table("settlements", settlements, ["geometry"], "summarize")
     check_table("places", places, ["name", "geometry"], "read_places")
@@ -244,13 +253,9 @@ def _names(
     inside = _weighted(settlement, place, outlines, places)
     missing = np.setdiff1d(np.arange(len(outlines)), inside["settlement"])
     near = _near(missing, outlines, places, tree, settlements.crs, within_km)
-    names = np.array(_unnamed(settlements), dtype=object)
-    kinds = _kinds(settlements)
-    for found in (near, _own(near, inside, frames), inside):
-        name = places["name"].astype(str).to_numpy()[found["place"]]
-        found = found.assign(
-            name=name if found is not near else kinds[found["settlement"]] + " near " + name
-        )
+    names = np.array(_by_direction(settlements, places), dtype=object)
+    for found in (_own(near, inside, frames), inside):
+        found = found.assign(name=places["name"].astype(str).to_numpy()[found["place"]])
         # The heaviest comes first; of equals the first by name.
         found = found.sort_values(["settlement", "weight", "name"], ascending=[True, False, True])
         best = found.drop_duplicates("settlement")
@@ -351,16 +356,47 @@ def _km_per_unit(crs: Any, y: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.full((len(y), 2), crs.axis_info[0].unit_conversion_factor / 1000)
 
 
-def _unnamed(settlements: gpd.GeoDataFrame) -> list[str]:
-    """Kind and coordinates, for what has no name."""
+def _by_direction(settlements: gpd.GeoDataFrame, places: gpd.GeoDataFrame) -> list[str]:
+    """Kind and where it lies: as seen from a place that is known, else by coordinates."""
+    lon, lat = _longlat(settlements)
+    where = [f"at {_degrees(y, 'NS')}, {_degrees(x, 'EW')}" for x, y in zip(lon, lat, strict=True)]
+    places = places[shapely.get_dimensions(places.geometry.to_numpy()) < 2]  # that lie somewhere
+    if len(places) and where:
+        x, y = _longlat(places)
+        size = places.get("population", pd.Series(0.0, places.index)).fillna(0).to_numpy(float)
+        people = settlements.get("population", pd.Series(0.0, settlements.index)).to_numpy(float)
+        # Lines through the globe are as long as they are near.
+        near = cKDTree(_on_globe(x, y)).query(_on_globe(lon, lat), k=min(_SEEN, len(places)))[1]
+        near = near.reshape(len(where), -1)
+        # Of seats of municipalities GeoNames often does not know the people: they are 0 there.
+        fit = (size[near] >= people[:, None] / _MUCH_LARGER) | (size[near] == 0)
+        place = near[np.arange(len(where)), fit.argmax(axis=1)]
+        azimuth, _, metres = pyproj.Geod(ellps="WGS84").inv(x[place], y[place], lon, lat)
+        name = places["name"].astype(str).to_numpy()[place]
+        for row in np.flatnonzero(metres <= _SIGHT_KM * 1000):
+            way = _DIRECTIONS[round(azimuth[row] / 45) % 8]
+            where[row] = f"{max(round(metres[row] / 1000), 1)} km {way} of {name[row]}"
+    return [f"{kind} {text}" for kind, text in zip(_kinds(settlements), where, strict=True)]
+
+
+def _longlat(table: gpd.GeoDataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitudes and latitudes of the middle of shapes."""
     import geopandas as gpd
 
-    middle = gpd.GeoSeries(shapely.centroid(settlements.geometry.to_numpy()), crs=settlements.crs)
+    middle = gpd.GeoSeries(shapely.centroid(table.geometry.to_numpy()), crs=table.crs)
     middle = middle.to_crs(_LONGLAT)
-    return [
-        f"{kind} at {abs(y):.2f}° {'N' if y >= 0 else 'S'}, {abs(x):.2f}° {'E' if x >= 0 else 'W'}"
-        for kind, x, y in zip(_kinds(settlements), middle.x, middle.y, strict=True)
-    ]
+    return middle.x.to_numpy(), middle.y.to_numpy()
+
+
+def _on_globe(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points of the unit sphere."""
+    across, up = np.radians(lon), np.radians(lat)
+    return np.stack([np.cos(up) * np.cos(across), np.cos(up) * np.sin(across), np.sin(up)], axis=1)
+
+
+def _degrees(angle: float, sides: str) -> str:
+    """A latitude or longitude, as it is read."""
+    return f"{abs(angle):.2f}° {sides[int(angle < 0)]}"
 
 
 def _kinds(settlements: pd.DataFrame) -> NDArray[Any]:

@@ -17,10 +17,12 @@ What a settlement is: a city, a town or a village, by the Degree of Urbanisation
 
 A city holds an urban centre. A town has 5,000 people, or holds a dense or semi-dense urban cluster.
 The rest are villages. Codes are those of cells of 1 km, settlements may be drawn on finer ones.
+Clusters near their least size come and go, so a kind is held along a track, as settlements are.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -55,6 +57,9 @@ from popdask.validate import check_array, check_labels
 TOWN_PEOPLE = 5000.0  # of a town, whatever its cells
 _SIGMAS = 4.0  # how far a count must lie from the threshold to be beyond it
 _DEATH = 0.5  # share of the people that it takes to be listed, below which one dies
+_CENTRE, _CLUSTERS = 30, (23, 22)
+_CODES = [10, 11, 12, 13, 21, 22, 23, 30]
+_KINDS = {"village": 0.0, "town": TOWN_PEOPLE, "city": 50_000.0}  # with the people of each
 
 
 def settlements(
@@ -312,10 +317,6 @@ def _draw(
     return painted[None]
 
 
-_CENTRE, _CLUSTERS = 30, (23, 22)
-_CODES = [10, 11, 12, 13, 21, 22, 23, 30]
-
-
 def settlement_kinds(
     settlements: xr.DataArray,
     population: xr.DataArray,
@@ -426,3 +427,18 @@ def kinds_of(
             "kind": np.select([city, town], ["city", "town"], "village"),
         }
     )
+
+
+def held_kinds(table: pd.DataFrame) -> NDArray[np.object_]:
+    """Kinds of settlements with time and track: one stays while it has half of a kind's people."""
+    names = np.array(list(_KINDS), dtype=object)
+    own = pd.Categorical(table["kind"], names).codes.astype(np.int64)
+    least = _DEATH * np.array(list(_KINDS.values()))
+    # The largest kind that the people of each would let it keep.
+    kept = np.searchsorted(least, table["population"].to_numpy(float), side="right") - 1
+    order = np.lexsort((table["time"].to_numpy(), table["track"].to_numpy()))
+    track, held = table["track"].to_numpy(), own.copy()
+    for before, here in pairwise(order.tolist()):
+        if track[before] == track[here]:
+            held[here] = max(own[here], min(held[before], kept[here]))
+    return names[held]

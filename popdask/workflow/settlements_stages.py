@@ -410,8 +410,11 @@ def _described(
     from popdask.io import tables
     from popdask.tracking import describe
     from popdask.tracking.names import name_settlements
+    from popdask.tracking.settlements import held_kinds
 
     table = tables.with_tracks(described, tracks)
+    if layer is PLACES and run.job.settlements.hold:
+        table["kind"] = held_kinds(table)
     named = name_settlements(table, _places(run.job))[["name", "places"]]
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
     table = with_movement(run, table, layer.stage("movement"))
@@ -448,7 +451,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         movement_stage(movement, layer.array, layer.table, layer.asked),
         Stage(
             layer.stage("tracks"),
-            version=3,
+            version=4,
             needs=("population", layer.table, summary, links, movement),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),

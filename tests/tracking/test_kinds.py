@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import popdask
 from popdask.errors import InputError
+from popdask.tracking.settlements import held_kinds
 
 from .test_settlements import on_grid
 
@@ -61,6 +62,29 @@ def test_a_drawn_country_has_a_city_a_town_and_a_village():
     assert found["kind"].tolist() == ["city", "village", "village", "city", "town", "village"]
     again = popdask.settlement_kinds(labels, km, popdask.degree_of_urbanisation(km))
     pd.testing.assert_frame_equal(found, again)
+
+
+def test_a_kind_stays_while_it_has_half_of_the_people_that_make_it():
+    table = pd.DataFrame(
+        [
+            *((8, 2000 + t, kind, 4600.0) for t, kind in enumerate(["village", "town", "village"])),
+            *((3, 2000, "town", 5200.0), (3, 2001, "village", 2500.0), (3, 2002, "village", 2400)),
+            *((5, 2000, "city", 6e4), (5, 2001, "town", 3e4), (5, 2002, "village", 4000)),
+            (9, 2002, "village", 4900.0),
+        ],
+        columns=["track", "time", "kind", "population"],
+    )
+    expected = [
+        *("village", "town", "town"),
+        *("town", "town", "village"),
+        *("city", "city", "town"),
+        "village",
+    ]
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(table))
+        assert held_kinds(table.iloc[order]).tolist() == [expected[row] for row in order]
+        known = table["time"] < 2002  # a frame that is appended changes none before
+        assert held_kinds(table[known]).tolist() == np.array(expected)[known].tolist()
 
 
 def test_other_grids_and_levels_are_refused():

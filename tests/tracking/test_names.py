@@ -50,15 +50,46 @@ def test_the_largest_place_inside_gives_the_name():
     assert names(settled(SQUARE), same) == ["Aas"]
 
 
-def test_else_the_nearest_within_reach_and_else_kind_and_coordinates():
+def test_else_the_nearest_within_reach_and_else_where_it_lies():
     places = points(("Far", 513_900, 6_600_500, 9000), ("Near", 512_000, 6_602_500, 10))
     assert names(settled(EAST, SQUARE, kind=["town", "village"]), places) == [
         "Near",
-        "village at 59.55° N, 15.02° E",
+        "village 11 km west of Near",
     ]
-    assert names(settled(EAST), places, within_km=1.5) == ["settlement at 59.54° N, 15.19° E"]
+    assert names(settled(EAST), places, within_km=1.5) == ["settlement 3 km south-west of Near"]
     assert names(settled(EAST), places[:1], within_km=2.9) == ["Far"]
-    assert names(settled(EAST), places[:1], within_km=2.8)[0].startswith("settlement at")
+    assert names(settled(EAST), places[:1], within_km=2.8) == ["settlement 3 km west of Far"]
+    beyond = places.set_geometry(places.translate(50_000, 0))
+    assert names(settled(EAST), beyond) == ["settlement at 59.54° N, 15.19° E"]
+    assert names(settled(EAST), places[:0]) == ["settlement at 59.54° N, 15.19° E"]
+
+
+def test_a_place_is_told_from_one_that_is_not_much_smaller():
+    """The nearest with a quarter of its people, or of which the people are not known."""
+    places = points(("Hut", 513_900, 6_600_500, 90), ("Vik", 504_000, 6_601_000, 900))
+    assert names(settled(EAST, population=[300.0]), places, within_km=1) == [
+        "settlement 3 km west of Hut"
+    ]
+    assert names(settled(EAST, population=[3000.0]), places, within_km=1) == [
+        "settlement 7 km east of Vik"
+    ]
+    unknown = places.assign(population=[np.nan, 900])
+    assert names(settled(EAST, population=[3000.0]), unknown, within_km=1) == [
+        "settlement 3 km west of Hut"
+    ]
+    # The areas around name what lies in them; from where they begin says nothing.
+    areas = places.set_geometry(places.buffer(100))
+    assert names(settled(EAST), areas, within_km=1) == ["settlement at 59.54° N, 15.19° E"]
+
+
+@pytest.mark.parametrize("crs", [UTM, 4326, 3857])
+def test_directions_are_those_of_the_globe(crs):
+    dots = [
+        shapely.Point(14 + x, 63 + y).buffer(0.001) for x in (-0.4, 0, 0.4) for y in (-0.2, 0.2)
+    ]
+    table = settled(*dots, crs=4326).to_crs(crs)
+    ways = [name.split(" ")[3] for name in names(table, points(("Mid", 14, 63, 9), crs=4326))]
+    assert ways == ["south-west", "north-west", "south", "north", "south-east", "north-east"]
 
 
 def test_a_place_names_one_settlement():
@@ -67,7 +98,12 @@ def test_a_place_names_one_settlement():
     table = settled(SQUARE, shapely.box(502_500, 6_600_000, 503_500, 6_601_000), EAST, beyond)
     table["kind"] = ["city", "village", "town", "village"]
     places = points(("Bergen", 501_000, 6_601_000, 9000), ("Ask", 511_300, 6_600_500, 40))
-    assert names(table, places) == ["Bergen", "village near Bergen", "Ask", "village near Ask"]
+    assert names(table, places) == [
+        "Bergen",
+        "village 2 km east of Bergen",
+        "Ask",
+        "village 1 km east of Ask",
+    ]
 
 
 def test_only_settlements_of_one_frame_take_a_place_from_one_another():
@@ -75,10 +111,10 @@ def test_only_settlements_of_one_frame_take_a_place_from_one_another():
     beside = points(("Free", 511_300, 6_600_500, 40))
     table = settled(EAST, EAST, track=[1, 2], time=[2000, 2010], population=9.0, kind="town")
     assert names(table, beside) == ["Free", "Free"]
-    assert names(table.assign(time=2000), beside) == ["Free", "town near Free"]
+    assert names(table.assign(time=2000), beside) == ["Free", "town 1 km west of Free"]
     wide = table.set_geometry([EAST, EAST.buffer(500)])
     assert names(wide, beside) == ["Free", "Free"]
-    assert names(wide.assign(time=2000), beside) == ["town near Free", "Free"]
+    assert names(wide.assign(time=2000), beside) == ["town 1 km west of Free", "Free"]
 
 
 @pytest.mark.parametrize("seed", range(3))

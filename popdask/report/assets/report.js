@@ -1,6 +1,8 @@
 "use strict";
 // The page at work: one frame, one layer and perhaps one track are looked at; all parts follow.
 
+const UNNAMED = /^\S+( centre)? (at \d|\d+ km )/; // "village 3 km west of Voss"
+
 const report = (() => {
   const setup = JSON.parse(document.getElementById("setup").textContent);
   const {labels, map, layers, followed} = setup;
@@ -238,7 +240,7 @@ const report = (() => {
       const at = (row.x - x.start) / (x.end - x.start) * width;
       const top = (y.end - row.y) / (y.end - y.start) * height - 8;
       if (at < 0 || top < 0 || at > width || top > height) continue;
-      if (row.name.startsWith(`${row.kind} at `)) continue; // a kind and coordinates are no name
+      if (UNNAMED.test(row.name)) continue; // the map shows where it lies
       const wide = 7.5 * row.name.length + 4;
       const sides = [[at + 7, top, at + 7 + wide, top + 16], [at - 7 - wide, top, at - 7, top + 16]];
       const box = sides.find((side) => side[0] > 0 && side[2] < width && taken.every(([l, t, r, b]) =>
@@ -393,7 +395,7 @@ const report = (() => {
       number("people per km²", (row) => row.people / row.area, (row) => count(row.people / row.area)),
       ...(named ? [] : [number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2))]),
       {title: "what happened", value: (row) => row.events.join(", "), text: (row) => row.events.map((event) => HAPPENED[event]).join(", ")},
-    ], {pick, word: many, sort: 2});
+    ], {pick, word: many, sort: 2, also: (row) => row.places ?? ""});
     tables.events = new Table($("table-events"), [
       {title: period, value: (row) => row.frame, text: (row) => labels[row.frame]},
       {title: "what happened", value: (row) => row.event, text: (row) => HAPPENED[row.event]},
@@ -403,7 +405,7 @@ const report = (() => {
       {title: named ? "from" : "from tracks", value: (row) => row.parents.length,
         text: (row) => ["split", "merge"].includes(row.event)
           ? row.parents.map((track) => named ? world.trackName(track) : track).join(", ") : ""},
-    ], {pick, word: "events", sort: 0});
+    ], {pick, word: "events", sort: 0, also: (row) => row.places ?? ""});
     tables.events.fill(world.events);
   }
 
