@@ -419,18 +419,37 @@ def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFram
             f"{both} of the {len(alive[0])} track{'s' if len(alive[0]) > 1 else ''} of {frames[0]} "
             f"live to {frames[-1]}: look at how the frames lie, and at what they count"
         )
-    people = balance["raster"].to_numpy(dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change = people[1:-1] / np.sqrt(people[:-2] * people[2:]) - 1
-    size = np.pad(np.nan_to_num(np.abs(change)), 1)
-    near = np.maximum(size[:-2], size[2:])  # which a jump makes look like jumps, too
-    for frame in np.flatnonzero((size[1:-1] > JUMP) & (size[1:-1] > near)):
+    for frame, change in _jumps(balance):
+        beside = {0: "after", len(frames) - 1: "before"}.get(frame, "around")
         found.append(
-            f"the people of {frames[frame + 1]} are {100 * abs(change[frame]):.0f} % "
-            f"{'more' if change[frame] > 0 else 'fewer'} than the frames around it suggest: look "
-            "at its coverage"
+            f"the people of {frames[frame]} are {100 * abs(change):.0f} % "
+            f"{'more' if change > 0 else 'fewer'} than the frames {beside} it suggest: look at its "
+            "coverage"
         )
     return found
+
+
+def _jumps(balance: pd.DataFrame) -> Iterator[tuple[int, float]]:
+    """Frames whose people are not what the others suggest, and by which part of them."""
+    years, count = decimal_years(balance["time"]), len(balance)
+    people = np.log(np.maximum(balance["raster"].to_numpy(dtype=float), 1))
+    if count < 3:
+        return
+    later = (years[1:-1] - years[:-2]) / (years[2:] - years[:-2])
+    # How the people of each frame in the middle differ from even growth between its neighbours.
+    bends = np.zeros((count - 2, count))
+    for row, part in enumerate(later):
+        bends[row, row : row + 3] = part - 1, 1, -part
+    rest, ends = bends @ people, (0, count - 1) if count == 3 else ()
+    for _ in range(count):  # one frame after the other that explains most of what is left
+        explained = (bends.T @ rest) / np.linalg.norm(bends, axis=0)
+        explained[list(ends)] = 0
+        frame = int(np.abs(explained).argmax())
+        jump = explained[frame] / np.linalg.norm(bends[:, frame])
+        if abs(np.expm1(jump * np.abs(bends[:, frame]).max())) <= JUMP:
+            return
+        yield frame, float(np.expm1(jump))
+        rest = rest - bends[:, frame] * jump
 
 
 def check_balance(balance: pd.DataFrame, *, tolerance: float = 1e-9) -> None:

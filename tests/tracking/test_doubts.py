@@ -41,6 +41,21 @@ def test_a_frame_that_jumps_is_named(people, word):
     assert f"the people of 2001 are {word} than" in sentence
 
 
+@pytest.mark.parametrize(("frame", "beside"), [(0, "after"), (1, "around"), (3, "before")])
+@pytest.mark.parametrize(("factor", "word"), [(0.85, "15 % fewer"), (1.2, "20 % more"), (0, "100")])
+def test_the_frame_that_jumps_is_told_wherever_it_stands(frame, beside, factor, word):
+    """In four frames one apart, and where they are not evenly so, a country grows by 1 % a year."""
+    for years in ([2000, 2001, 2002, 2003], [1990, 2000, 2005, 2010, 2020]):
+        at = len(years) - 1 if beside == "before" else frame
+        people = 1e6 * 1.01 ** (np.array(years) - 2000.0)
+        people[at] *= factor
+        times = pd.to_datetime([str(year) for year in years])
+        none = pd.DataFrame({"time": times[:0], "cells": [], "track": [], "event": []})
+        (sentence,) = doubts(none, none, pd.DataFrame({"time": times, "raster": people}))
+        assert sentence.startswith(f"the people of {years[at]} are {word}")
+        assert f"than the frames {beside} it suggest" in sentence
+
+
 def test_one_frame_and_none_found():
     balance = pd.DataFrame({"time": YEARS[:1], "raster": [0.0]})
     empty = pd.DataFrame({"time": YEARS[:0], "cells": [], "track": [], "event": []})
