@@ -66,6 +66,7 @@ def settlement_columns(
         "track": table["track"].tolist(),
         "name": table["name"].tolist(),
         "kind": table["kind"].tolist(),
+        "places": table["places"].where(table["places"] != table["name"], "").tolist(),
         "people": plain(table["population"]),
         "cells": table["cells"].tolist(),
         "area": plain(table["area_km2"]),

@@ -13,7 +13,12 @@ from tests.report.browsing import DESK, PHONE, opened
 from tests.report.reading import Page
 
 TRANSFORM = from_origin(4_000_000, 3_300_000, 1000, 1000)
-PLACES = {"Storby": (105, 104), "Nærby": (112, 105), "Fjernby": (200, 220)}  # column, row
+PLACES = {
+    "Storby": (105, 104),
+    "Nærby": (112, 105),
+    "Fjernby": (200, 220),
+    "Midtby": (102, 103),
+}  # column, row
 
 
 def country(frame):
@@ -36,7 +41,7 @@ def write_country(folder):
             file.write(country(frame), 1)
     x, y = np.array([TRANSFORM @ at for at in PLACES.values()]).T
     points = gpd.GeoDataFrame(
-        {"name": list(PLACES), "population": [90_000, 9_000, 9_000]},
+        {"name": list(PLACES), "population": [90_000, 9_000, 9_000, 500]},
         geometry=gpd.points_from_xy(x, y, crs="EPSG:3035"),
     )
     points.to_file(folder / "places.gpkg")
@@ -140,6 +145,15 @@ def test_what_merged_is_told_by_name(browser, page):
             ".major_label_overrides.values()] : null"
         )
         assert set(lanes) == {"Storby", "Nærby"}
+
+
+def test_a_town_that_another_names_is_found(browser, page):
+    with opened(browser, page, **DESK) as shown:
+        shown.locator("#table-places input").fill("midtby")
+        shown.locator("#table-places tbody tr").click()
+        shown.wait_for_selector("#about h3:has-text('Storby of 2002')")
+        told = shown.locator("dd[data-fact='largest places in it']").inner_text()
+        assert told == "Storby, Nærby, Midtby"
 
 
 def test_a_number_is_found_whole(browser, page):

@@ -59,7 +59,7 @@ function facts(row, factor) {
     ["cells", count(row.cells)],
     ...(row.settlement ? [["in the settlement", row.settlement]] : []),
     ...(row.name === undefined ? [["moves", speed]]
-      : [["kind", row.kind], ["growth", `${signed(row.growth)} per year`],
+      : [["kind", row.kind], ...(row.places ? [["largest places in it", row.places]] : []), ["growth", `${signed(row.growth)} per year`],
         [`since its first ${period}`, `${signed(row.rate)} per year`]]),
   ];
   return make("dl", {}, ...rows.flatMap(([name, text]) =>

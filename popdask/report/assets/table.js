@@ -2,9 +2,9 @@
 // A table that sorts by a click on its head, finds words and numbers, and turns its pages.
 
 class Table {
-  // A column: {title, value(row), text(row), number: true | false}
-  constructor(place, columns, {pick, word = "rows", size = 12, sort = 0, down = true}) {
-    Object.assign(this, {columns, pick, word, size, sort, down, rows: [], first: 0});
+  // A column: {title, value(row), text(row), number: true | false}; `also` is what is found, too.
+  constructor(place, columns, {pick, word = "rows", size = 12, sort = 0, down = true, also = () => ""}) {
+    Object.assign(this, {columns, pick, word, size, sort, down, also, rows: [], first: 0});
     this.search = make("input", {type: "search", placeholder: `Find in ${word} …`,
       "aria-label": `Find in ${word}`, oninput: () => this.turn(-Infinity)});
     this.found = make("span", {class: "quiet"});
@@ -38,7 +38,7 @@ class Table {
 
   turn(by) {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const texts = (row) => this.columns.map((column) => column.text(row)).join(" ").toLowerCase();
+    const texts = (row) => [...this.columns.map((column) => column.text(row)), this.also(row)].join(" ").toLowerCase();
     const shown = words.length === 0 ? [...this.rows]
       : this.rows.filter((row) => words.every(finder(texts(row))));
     const {value} = this.columns[this.sort];

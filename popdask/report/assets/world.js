@@ -25,7 +25,7 @@ class World {
     for (const event of this.events) {
       const row = this.byFrame[event.frame].get(event.community);
       row.events.push(event.event);
-      Object.assign(event, {people: row.people, of, ...(this.named && {name: row.name})});
+      Object.assign(event, {people: row.people, of, ...(this.named && {name: row.name, places: row.places})});
     }
   }
 
