@@ -67,7 +67,14 @@ def check_names(names: pd.Series) -> None:
     """Refuse zones that are none, or have no name, or one that another has too."""
     if not len(names):
         raise InputError("there are no zones; expected at least one: check the file of zones")
-    twice = names[names.duplicated() | names.isna()]
+    blank = names.isna() | (names.astype(str).str.strip() == "")
+    if blank.any():
+        raise InputError(
+            f"{blank.sum():,} of the {len(names):,} zones have no name, first that of row "
+            f"{int(blank.to_numpy().argmax())}; expected a name or code for each: fill it in, or "
+            "leave them out"
+        )
+    twice = names[names.duplicated()]
     if len(twice):
         raise InputError(
             f"the zone {twice.iloc[0]} comes {names.isin(twice[:1]).sum()} times; each was "

@@ -217,6 +217,9 @@ def square(west, south, side=2000):
         (lambda z: z.rename(columns={"code": "KOMM"}), r"no column 'code'; they have KOMM: name"),
         (lambda z: z.iloc[:0], "no zones; expected at least one"),
         (lambda z: z.assign(code=["a", "a"]), "the zone a comes 2 times"),
+        (lambda z: z.assign(code=["a", None]), "1 of the 2 zones have no name, first that of row"),
+        (lambda z: z.assign(code=[np.nan, 1]), "no name, first that of row 0; expected a name or"),
+        (lambda z: z.assign(code=["a", " "]), "no name, first that of row 1"),
         (lambda z: z.set_geometry([square(0, 0), square(1500, 500)]), "zones a and b overlap, in"),
         (
             lambda z: z.set_geometry([square(0, 0), square(0, 0).boundary]),
