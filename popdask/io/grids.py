@@ -1,8 +1,9 @@
 """The grid under a cube: what a cell measures, and whether two grids are one.
 
 Areas come from the CRS: on a geographic one from the ellipsoid, where the area between two
-parallels has a closed form (Snyder 1987, *Map Projections: A Working Manual*, eq. 3-12), on a
-projected one from the size of a cell in the plane.
+parallels has a closed form (Snyder 1987, *Map Projections: A Working Manual*, eq. 3-12), and so on
+Mercator's and others whose rows are parallels; on other projected ones from the size of a cell in
+the plane.
 
 Move counts of people from one grid to another, keeping every person.
 
@@ -146,8 +147,9 @@ def pixel_area_km2(population: xr.DataArray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        (y,) float64, km². On the ellipsoid where the CRS is geographic; in the plane where it is
-        projected, which is exact on an equal-area grid and within 0.1 % inside a UTM zone.
+        (y,) float64, km². On the ellipsoid where the CRS is geographic, or Mercator's or another
+        whose rows are parallels; in the plane where it is another projection, which is exact on an
+        equal-area grid and within 0.1 % inside a UTM zone.
 
     Raises
     ------
@@ -161,22 +163,40 @@ def pixel_area_km2(population: xr.DataArray) -> np.ndarray:
     >>> pixel_area_km2(xr_zeros(grid))
     array([0.0625, 0.0625])
     """
-    grid = grid_of(population)
+    return row_areas(grid_of(population))
+
+
+def row_areas(grid: GeoBox) -> np.ndarray:
+    """Area of a cell of a grid in every row, in km²."""
     crs, t = _crs(grid), grid.transform
     unit = crs.axis_info[0].unit_conversion_factor
-    if not crs.is_geographic:
+    edges, width = t.f + t.e * np.arange(grid.shape[0] + 1), abs(t.a)
+    if not crs.is_geographic and not has_parallel_rows(crs):
         return np.full(grid.shape[0], abs(t.a * t.e) * unit**2 / 1e6)
-    edges = t.f + t.e * np.arange(grid.shape[0] + 1)
+    if not crs.is_geographic:
+        globe_crs = crs.geodetic_crs
+        assert globe_crs is not None, "a projection is one of a globe"
+        globe = pyproj.Transformer.from_crs(crs, globe_crs, always_xy=True)
+        middle = t.c + t.a * grid.shape[1] / 2
+        _, edges = globe.transform(np.full(edges.size, middle), edges)
+        west, east = globe.transform([0.0, width], [0.0, 0.0])[0]
+        width, unit = east - west, globe_crs.axis_info[0].unit_conversion_factor
     latitude = np.clip(edges * unit, -np.pi / 2, np.pi / 2)
     ellipsoid = crs.ellipsoid
-    assert ellipsoid is not None, "a geographic CRS has an ellipsoid"
+    assert ellipsoid is not None, "a CRS on the globe has an ellipsoid"
     flattening = ellipsoid.inverse_flattening
     e2 = (2 - 1 / flattening) / flattening if flattening else 0.0
     sine = np.sin(latitude)
     q = sine / (1 - e2 * sine**2)
     q += np.arctanh(math.sqrt(e2) * sine) / math.sqrt(e2) if e2 else sine
     minor2 = (ellipsoid.semi_major_metre / 1000) ** 2 * (1 - e2)
-    return np.abs(np.diff(q)) * minor2 / 2 * abs(t.a * unit)
+    return np.abs(np.diff(q)) * minor2 / 2 * width * unit
+
+
+def has_parallel_rows(crs: pyproj.CRS) -> bool:
+    """Whether a projection's rows are parallels, on which metres are not those of the ground."""
+    method = crs.coordinate_operation.method_name if crs.coordinate_operation else ""
+    return method.startswith(("Mercator", "Popular Visualisation", "Equidistant Cylindrical"))
 
 
 def cell_size_m(population: xr.DataArray) -> float:

@@ -10,6 +10,7 @@ bar is right for all maps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyproj
 import rioxarray  # noqa: F401  (the accessor that knows the CRS)
 import shapely
 import xarray as xr
@@ -27,6 +29,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from popdask.io.frames import year_text
+from popdask.io.grids import has_parallel_rows, pixel_area_km2
 from popdask.io.paths import atomic_path
 
 INK, NOBODY, NO_DATA = "#3b3f45", "#f5f4f0", "#d5e0e8"
@@ -180,6 +183,9 @@ class Grid:
             unit = (111.32 * float(np.cos(np.radians(y.mean()))), 110.57)
         elif crs is not None:
             unit = (crs.linear_units_factor[1] / 1000,) * 2
+            if has_parallel_rows(pyproj.CRS.from_user_input(crs)):
+                middle = float(np.median(pixel_area_km2(raster)))
+                unit = (math.sqrt(middle / (dx * dy)),) * 2
         west, south = x.min() - dx / 2, y.min() - dy / 2
         cell = dx * unit[0], dy * unit[1]
         return cls(west, south, len(y), len(x), cell, unit, bool(y[0] >= y[-1]))

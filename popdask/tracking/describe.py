@@ -29,6 +29,7 @@ import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyproj
 import rasterio.features
 import rioxarray  # noqa: F401  registers DataArray.rio
 import shapely
@@ -50,7 +51,7 @@ from popdask.blocks.sums import (
 )
 from popdask.io.conventions import check_population, decimal_years
 from popdask.io.frames import year_text
-from popdask.io.grids import grid_of, pixel_area_km2
+from popdask.io.grids import grid_of, has_parallel_rows, pixel_area_km2
 from popdask.validate import check_flow, check_labels
 
 _ALONE = Lock()
@@ -172,7 +173,10 @@ def move(communities: gpd.GeoDataFrame, origin: np.ndarray) -> gpd.GeoDataFrame:
     x, y = shapely.get_coordinates(communities["centroid"].to_numpy()).T
     years = decimal_years(communities["time"])
     crs = communities.crs
-    if crs.is_geographic:
+    parallel = has_parallel_rows(crs)
+    if parallel:
+        x, y = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(x, y)
+    if crs.is_geographic or parallel:
         azimuth, _, metres = crs.get_geod().inv(x[origin], y[origin], x[rows], y[rows])
     else:
         unit = crs.axis_info[0].unit_conversion_factor

@@ -2,9 +2,10 @@
 
 The rules that tell settlements by their density are meant for cells of 1 km. A finer grid in a
 plane is summed to the largest whole multiple of its cells that measures 1 km at most, counted from
-the raster's first cell, so that no cell is cut. A grid in degrees, or of larger cells, stays as it
-is. Blocks are cut where cells of 1 km end, so that each is summed within one block, in one order;
-sums are then joined to blocks of as many cells as the raster's have, so that tasks stay few.
+the raster's first cell, so that no cell is cut; on Mercator's map, 1 km on the ground where its
+cells are largest. A grid in degrees, or of larger cells, stays as it is. Blocks are cut where cells
+of 1 km end, so that each is summed within one block, in one order; sums are then joined to blocks
+of as many cells as the raster's have, so that tasks stay few.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.io.grids import grid_of
+from popdask.io.grids import grid_of, has_parallel_rows, row_areas
 from popdask.validate import check_array
 
 __all__ = [
@@ -39,6 +40,9 @@ def steps_of(grid: GeoBox) -> tuple[int, int]:
     if grid.crs.geographic:
         return 1, 1
     unit = grid.crs.proj.axis_info[0].unit_conversion_factor
+    if has_parallel_rows(grid.crs.proj):  # where a cell is largest
+        plane = abs(grid.transform.a * grid.transform.e) * unit**2
+        unit *= float(np.sqrt(row_areas(grid).max() * 1e6 / plane))
     sides = abs(grid.transform.e) * unit, abs(grid.transform.a) * unit
     down, across = (max(int(_KILOMETRE / side + _ROUNDING), 1) for side in sides)
     return down, across

@@ -30,6 +30,7 @@ from scipy.spatial import cKDTree
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
+from popdask.io.grids import has_parallel_rows
 from popdask.io.kinds import check_tables
 from popdask.validate import check_table
 
@@ -353,7 +354,13 @@ def _km_per_unit(crs: Any, y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Kilometres of a unit of the CRS along x and y, at these places."""
     if crs.is_geographic:
         return _KM_PER_DEGREE * np.stack([np.cos(np.radians(y)), np.ones_like(y)], axis=1)
-    return np.full((len(y), 2), crs.axis_info[0].unit_conversion_factor / 1000)
+    unit = np.full((len(y), 2), crs.axis_info[0].unit_conversion_factor / 1000)
+    if has_parallel_rows(crs) and len(y):
+        globe = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+        lon, lat = globe.transform(np.zeros(len(y)), y)
+        factors = pyproj.Proj(crs).get_factors(lon, lat)
+        unit /= np.stack([factors.parallel_scale, factors.meridional_scale], axis=1)
+    return unit
 
 
 def _by_direction(settlements: gpd.GeoDataFrame, places: gpd.GeoDataFrame) -> list[str]:

@@ -414,7 +414,7 @@ def _settlement_of(run: CommunitiesRun, stage: StagePlan, table: pd.DataFrame) -
 
 SUMMARY = Stage(
     "summary",
-    version=3,
+    version=4,
     needs=("population", "flow", "communities", "settlements"),
     wanted=_summary_record,
     cost=CellCost(

@@ -203,6 +203,7 @@ def _urbanisation(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 DEGURBA = Stage(
     "degurba",
+    version=2,
     needs=("population",),
     wanted=_where_asked(PLACES, _degurba_record),
     cost=CellCost(read=PEOPLE, written=CODE, held=64, tasks=(12.0, 12.0)),
@@ -238,6 +239,7 @@ def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 SETTLEMENTS = Stage(
     "settlements",
+    version=2,
     needs=("population",),
     wanted=_where_asked(PLACES, _settlements_record),
     cost=CellCost(read=PEOPLE, written=LABEL, held=48, tasks=(8.0, 8.0)),
@@ -264,6 +266,7 @@ def _centres(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 URBAN_CENTRES = Stage(
     CENTRES.table,
+    version=2,
     needs=("population", "degurba"),
     wanted=_where_asked(CENTRES, _centres_record),
     cost=CellCost(read=PEOPLE, written=LABEL, held=64, tasks=(12.0, 12.0)),
@@ -432,7 +435,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
     return (
         Stage(
             summary,
-            version=2,
+            version=3,
             needs=("population", "degurba", layer.table),
             wanted=_where_asked(layer, partial(_summary_record, layer)),
             cost=CellCost(read=2 * (PEOPLE + LABEL) + CODE, held=96, tasks=(4.0, 4.0)),

@@ -115,6 +115,20 @@ def test_the_areas_of_the_world_add_up_to_the_ellipsoid():
     assert pixel_area_km2(on(sphere)).sum() * 360 == pytest.approx(4 * np.pi * 6371.007**2)
 
 
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:3395", "EPSG:4087"])
+@pytest.mark.parametrize("north", [8e6, 1e6, 500, -6e6])
+def test_areas_where_rows_are_parallels_are_those_of_the_ground(crs, north):
+    """On Mercator's map a cell at 60° north is a quarter of what it measures in the plane."""
+    grid = GeoBox((5, 3), Affine(1000, 0, 7e5, 0, -1000, north), crs)
+    globe = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    along = np.linspace(7e5, 7.01e5, 50)
+    for row, area in enumerate(pixel_area_km2(on(grid))):
+        south = north - 1000 * (row + 1)
+        x, y = np.r_[along, along[::-1]], np.r_[np.full(50, south), np.full(50, south + 1000)]
+        around = pyproj.Geod(ellps="WGS84").polygon_area_perimeter(*globe.transform(x, y))[0]
+        assert area == pytest.approx(abs(around) / 1e6, rel=1e-7)
+
+
 def test_areas_and_sizes_in_feet():
     feet = GeoBox((2, 2), Affine(1000, 0, 0, 0, -1000, 0), "EPSG:2263")
     assert cell_size_m(on(feet)) == pytest.approx(1000 * 1200 / 3937)

@@ -117,8 +117,9 @@ def test_only_settlements_of_one_frame_take_a_place_from_one_another():
     assert names(wide.assign(time=2000), beside) == ["town 1 km west of Free", "Free"]
 
 
+@pytest.mark.parametrize("crs", [4326, 3857, 4087])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_nearest_is_the_nearest_on_the_ground(seed):
+def test_the_nearest_is_the_nearest_on_the_ground(seed, crs):
     """At 64° north a degree of longitude is less than half as long as one of latitude."""
     rng = np.random.default_rng(seed)
     at = np.column_stack([rng.uniform(-0.08, 0.08, 30) + 10.5, rng.uniform(-0.04, 0.04, 30) + 64])
@@ -126,7 +127,13 @@ def test_the_nearest_is_the_nearest_on_the_ground(seed):
     dot = shapely.Point(10.5, 64).buffer(1e-6)
     apart = pyproj.Geod(ellps="WGS84").inv(*[np.full(30, v) for v in (10.5, 64)], *at.T)[2]
     assert apart.min() < 3000
-    assert names(settled(dot, crs=4326), places) == [f"P{apart.argmin()}"]
+    assert names(settled(dot, crs=4326).to_crs(crs), places) == [f"P{apart.argmin()}"]
+    reach = apart.min() / 1000
+    here = names(settled(dot, crs=4326).to_crs(crs), places, within_km=0.98 * reach)
+    assert here[0].startswith("settlement ")
+    assert names(settled(dot, crs=4326).to_crs(crs), places, within_km=1.02 * reach) == [
+        f"P{apart.argmin()}"
+    ]
 
 
 def test_of_polygons_that_with_most_of_the_settlement():

@@ -80,7 +80,7 @@ def worlds(draw):
     land = rng.choice([0, 0.5, 1.0], shape[1:], p=[0.1, 0.1, 0.8])
     chunks = tuple(draw(st.integers(1, n)) for n in shape)
     rule = {
-        "density": draw(st.sampled_from([300, 200, 555.5])),
+        "density": draw(st.sampled_from([300.1, 200.1, 555.5])),  # no tie of rounded sums
         "min_people": draw(st.sampled_from([0, 500, 2000])),
         "contiguity": draw(st.sampled_from([4, 8])),
     }
@@ -147,6 +147,19 @@ def test_degrees_have_cells_of_their_own_area():
     north = people.assign_coords(y=people.y + 60)
     assert (popdask.settlements(people, min_people=0) < 0).all()  # 0.85 km² at the equator
     assert (popdask.settlements(north, min_people=0) == 0).all()  # 0.43 km² at 60°
+
+
+def test_on_mercators_map_cells_are_those_of_the_ground():
+    """At 60° north a metre of the map is half a metre, and a cell of 1 km a quarter of a km²."""
+    people = on_grid(np.full((16, 16), 10, np.float32), 250, "EPSG:3857")
+    assert popdask.to_1km(people).shape == (4, 4)  # 160 people per km² at the equator
+    assert (popdask.settlements(people, min_people=0) < 0).all()
+    north = people.assign_coords(y=people.y + 8.42e6)
+    assert popdask.to_1km(north).shape == (2, 2)  # each of 8 × 125 m, and 640 people
+    assert (popdask.settlements(north) == 0).all()
+    assert (popdask.degree_of_urbanisation(popdask.to_1km(north)) == 13).all()
+    table = popdask.summarize(xr.zeros_like(north, "int64").expand_dims(time=[2000]), north)
+    assert table["area_km2"][0] == pytest.approx(4, rel=0.02)
 
 
 def test_finer_cells_are_summed_and_drawn_back():
