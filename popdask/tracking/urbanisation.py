@@ -218,7 +218,10 @@ def classify(
 _REACH, _STEPS = 32, 4
 OFFICIAL = UrbanisationRules()
 LARGEST_KM2 = 25.5  # a cell of 5 km, and what a projection does to it
-_SQUARE_METRES = {"m2", "m²", "m^2", "m**2", "square metre", "square metres", "square meters"}
+_SQUARE_METRES = {"m2", "m²", "m^2", "m**2"} | {
+    f"square {word}" for word in ("metre", "metres", "meter", "meters")
+}
+_FEW = 10  # cells with land of less than 1 m², as slivers along a coast have
 _SHARES = {"1", "", "share", "fraction"}
 _NAMES = {
     2: {
@@ -412,20 +415,28 @@ def share_of_cell(
     data = data.rechunk(population.chunk().chunks)
     metres = area * 1e6 if units in _SQUARE_METRES else np.ones(len(area))
     rows = da.from_array(metres[:, None], chunks=(data.chunks[-2], 1))
-    most = 1.05 if units in _SQUARE_METRES else 1 + 1e-6
-    return da.map_blocks(_shared, data, rows, surface=name, most=most, dtype=np.float64)
+    metric = units in _SQUARE_METRES
+    return da.map_blocks(_shared, data, rows, surface=name, metric=metric, dtype=np.float64)
 
 
-def _shared(values: NDArray, whole: NDArray, surface: str, most: float) -> NDArray[np.float64]:
+def _shared(values: NDArray, whole: NDArray, surface: str, metric: bool) -> NDArray[np.float64]:
     """Shares of the cell, which are 1 at most."""
+    most = 1.05 if metric else 1 + 1e-6
     share = values / whole
-    largest = float(np.nanmax(share, initial=0))
-    if largest > most or np.nanmin(share, initial=0) < 0:
+    largest, smallest = (float(of(share, initial=0)) for of in (np.nanmax, np.nanmin))
+    if largest > most or smallest < 0:
         found = float(np.nanmax(values)) if largest > most else float(np.nanmin(values))
         raise InputError(
             f"{surface} has the value {found:g}; expected shares of the cell from 0 to 1, or m² no "
-            f"larger than the cell; correct it, or where it is in m² set the attribute units of "
-            f"{surface} to 'm2'"
+            f"larger than the cell; correct it (per cent are divided by 100), or where it is in m² "
+            f'say so: by the attribute units of {surface}, or as units = "m2" in a job\'s '
+            "[settlements]"
+        )
+    if metric and np.nanmax(values, initial=0) <= 1 and np.count_nonzero(values > 0) > _FEW:
+        raise InputError(
+            f"{surface} is said to be in m² but has no value above {np.nanmax(values):g}; expected "
+            f"square metres; where it has shares of the cell say so: by the attribute units of "
+            f"{surface}, '1', or as units = \"share\" in a job's [settlements]"
         )
     return share
 

@@ -237,7 +237,12 @@ def test_units_tell_square_metres_from_shares():
 @pytest.mark.parametrize(
     ("land", "message"),
     [
-        (on_grid(np.full((12, 14), 810_000.0)), "land has the value 810000; .* set the attribute"),
+        (on_grid(np.full((12, 14), 810_000.0)), "land has the value 810000; .* in m² say so"),
+        (
+            on_grid(np.full((12, 14), 0.8)).assign_attrs(units="m2"),
+            "land is said to be in m² but has no value above 0.8; .* shares of the cell say so",
+        ),
+        (on_grid(np.full((12, 14), 80.0)), "land has the value 80; .*per cent are divided by"),
         (on_grid(np.full((12, 14), 1.2)), "land has the value 1.2; expected shares"),
         (on_grid(np.full((12, 14), 40.0)).assign_attrs(units="%"), "land has the units '%'"),
         (on_grid(np.ones((6, 7)), 2000), "land has the grid 6 × 7 cells of 2000 .* reproject"),
