@@ -263,7 +263,9 @@ def draw_paths(ax: Axes, paths: Paths, time: Any) -> None:
 
 def write_names(ax: Axes, grid: Grid, places: gpd.GeoDataFrame, most: int = 25) -> None:
     """Write the names of the largest places at their middle, where they do not cover another."""
-    largest = places.sort_values("population", ascending=False, kind="stable").head(most)
+    # Where one lies that has no name, the map shows.
+    named = places[~places["name"].astype(str).str.match(r"\S+( centre)? (at \d|\d+ km )")]
+    largest = named.sort_values("population", ascending=False, kind="stable").head(most)
     x, y = grid.place(shapely.centroid(largest.geometry.to_numpy()))
     high = 0.018 * grid.size[1]  # of a line, in kilometres
     taken: list[tuple[float, float, float]] = []

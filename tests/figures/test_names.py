@@ -30,6 +30,12 @@ def test_a_name_that_would_leave_the_map_is_left_out():
     assert set(written(("Innenfor", 1, 10, 50), ("Utenfor", 9, 99, 50))) == {"Innenfor"}
 
 
+def test_where_a_settlement_lies_is_not_written():
+    """The map shows it."""
+    unnamed = ("town 5 km east of Storby", 8, 60, 50), ("village at 3.00° N, 4.00° E", 7, 20, 70)
+    assert set(written(("Storby", 9, 40, 50), *unnamed)) == {"Storby"}
+
+
 def test_settlements_are_called_settlements():
     axis = 500 + 1000.0 * np.arange(10)
     labels = xr.DataArray(
