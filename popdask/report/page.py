@@ -297,7 +297,8 @@ def _credits_of_names(record: Mapping[str, Any]) -> list[str]:
 def _page(title: str, content: Content, filling: Mapping[str, Any], maps: Overview) -> str:
     """Fill the page with all that it shows."""
     cell = cell_words(content.grid, maps.factor)
-    shown = {"timeline", "tables"} if filling["followed"] else set()
+    shown = {"tables"} if filling["followed"] else set()
+    shown |= {"timeline"} if filling["followed"] and len(content.times) > 1 else set()
     shown |= {"map", "record"} | ({"people"} if filling.get("balance") else set())
     shown |= {"scores"} if filling["scores"] else set()
     shown |= {"analysis"} if filling["pictures"] else set()

@@ -61,6 +61,7 @@ COMMUNITIES = Layer(
     "every frame, and it is the fuller the more people live in a cell." + _MARKS,
     none="outside communities",
 )
+_SLIDE = "Move the slider through the years; drag"
 _SIZES = (5_000, 20_000, 50_000, 100_000, 500_000)
 
 
@@ -110,13 +111,13 @@ def places_content(region: RegionStore, branch: str) -> Content:
     # The balance is that of what the job is named after.
     counted = followed[-1] if "community" in found else followed[0]
     timelines = [plot for each in followed for plot in each.timeline]
-    curves = plots.curve_plots(times, moving="community" in found)
+    charts = [*plots.curve_plots(times, moving="community" in found), *timelines]
     words = [{"name": e.name, "one": e.one, "many": e.many} for e in followed]
     return Content(
         lead=_lead(span, followed[0]),
         numbers=_numbers(region, branch, balance, found),
-        map_note="Move the slider through the years; drag to move the map, scroll or pinch to "
-        f"zoom, click a {followed[0].one} to follow it.",
+        map_note=f"{_SLIDE if len(times) > 1 else 'Drag'} to move the map, scroll or pinch to "
+        f"zoom, click a {followed[0].one} to {'follow it' if len(times) > 1 else 'read of it'}.",
         layers=layers,
         rasters={layer.name: found[layer.name] for layer in layers},
         grid=grid,
@@ -124,8 +125,7 @@ def places_content(region: RegionStore, branch: str) -> Content:
         milliseconds=plots.milliseconds(times),
         plots=[
             plots.map_plot(grid),
-            *curves,
-            *timelines,
+            *(charts if len(times) > 1 else ()),  # one frame has no history
             plots.balance_plot(balance, counted.many),
         ],
         tables={
@@ -211,10 +211,14 @@ def _sizes(followed: list[Followed]) -> list[dict[str, Any]]:
 
 
 def _lead(span: list[str], first: Followed) -> str:
-    years = span[0] if len(span) == 1 else f"{span[0]}–{span[-1]}"
+    if len(span) == 1 or not first.colours:
+        what = first.many.capitalize() if first.colours else f"No {first.many}"
+        return (
+            f"{what} found in gridded population data of {'–'.join(span[:: len(span) - 1 or 1])}."
+        )
     return (
-        f"{first.many.capitalize()} found in gridded population data, {years}, in {len(span)} "
-        f"{period(span)}s, and followed through time as {len(first.colours):,} tracks."
+        f"{first.many.capitalize()} found in gridded population data, {span[0]}–{span[-1]}, in "
+        f"{len(span)} {period(span)}s, and followed through time as {len(first.colours):,} tracks."
     )
 
 
@@ -246,7 +250,10 @@ def _settlement_numbers(
     for one, many in (("city", "cities"), ("town", "towns"), ("village", "villages")):
         if count := kinds.get(one, 0):
             numbers[f"{one if count == 1 else many} in {now}"] = f"{count:,}"
-    return numbers | {"times settlements merged": f"{(events == 'merge').sum():,}"}
+    merged = (events == "merge").sum()
+    several = len(region.table("balance", branch)) > 1
+    what = f"time{'' if merged == 1 else 's'} settlements merged"
+    return numbers | ({what: f"{merged:,}"} if several else {})
 
 
 def _community_numbers(

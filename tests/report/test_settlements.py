@@ -242,3 +242,29 @@ def test_communities_and_centres_are_layers_that_one_switches_to(browser, region
         shown.evaluate("location.hash = '2000/0'")
         shown.wait_for_selector("#about h3:has-text('Storby of 2000')")
         shown.wait_for_function("report.drawn === 'settlement-0'")
+
+
+@pytest.mark.parametrize(("frames", "people"), [(1, 900), (1, 1), (3, 1)])
+def test_one_frame_has_no_history_and_an_empty_country_no_settlements(
+    browser, tmp_path, frames, people
+):
+    values = np.ones((300, 300), np.float32)
+    values[100:103, 100:103] = people
+    profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "crs": "EPSG:3035"}
+    profile |= {"height": 300, "width": 300, "transform": TRANSFORM}
+    for frame in range(frames):
+        with rasterio.open(tmp_path / f"pop_{2000 + frame}.tif", "w", **profile) as file:
+            file.write(values, 1)
+    outcome = settlements.run(job(tmp_path, tmp_path / "x.icechunk", settlements={"names": None}))
+    path = write_report(outcome.store, tmp_path / "x.html")
+    with opened(browser, path, **DESK) as shown:
+        lead = "Settlements found" if people > 1 else "No settlements found"
+        assert lead in shown.locator("body").inner_text()
+        assert shown.locator("#table-places tbody tr").count() == (people > 1)
+        assert shown.locator("#part-timeline, #table-events").count() == (2 if frames > 1 else 0)
+        # Every chart has its place: Bokeh puts those that have none at the end of the page.
+        assert shown.locator("body > .bk-Figure").count() == 0
+        if people > 1:
+            shown.locator("#table-places tbody tr").click()
+            shown.wait_for_selector("#about h3:has-text('of 2000')")
+            assert "follow" not in shown.locator("#about").inner_text()

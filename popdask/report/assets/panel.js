@@ -38,7 +38,9 @@ function rankings(place, world, frame, least) {
   const list = (title, rows, text) => rows.length === 0 ? [] : [make("h3", {}, title),
     make("ol", {}, ...rows.map((row) => make("li", {}, make("a", {href: anchor(row, labels)}, nameOf(row)),
       make("span", {class: "quiet"}, text(row)))))];
-  const rate = (row) => row.rate ?? null, fall = (row) => rate(row) === null ? null : -rate(row);
+  // A rate per year of one that is known for a few of the frames alone is mostly noise.
+  const known = (row) => world.byTrack.get(row.track)[0].frame <= frame / 2;
+  const rate = (row) => known(row) ? row.rate ?? null : null, fall = (row) => rate(row) === null ? null : -rate(row);
   const from = `of ${count(floor)} people or more, per year`;
   place.replaceChildren(
     ...list(`Largest in ${labels[frame]}`, world.ranked(frame, (row) => row.people, least, 8), (row) => count(row.people)),
@@ -49,7 +51,7 @@ function rankings(place, world, frame, least) {
   );
 }
 
-function facts(row, factor) {
+function facts(row, several) {
   const speed = (row.velocity ?? null) === null ? `not known in its first ${period}`
     : `${decimals(row.velocity, 2)} km per year${direction(row.heading)}`;
   const rows = [
@@ -58,9 +60,10 @@ function facts(row, factor) {
     ["density", `${count(row.people / row.area)} people per km²`],
     ["cells", count(row.cells)],
     ...(row.settlement ? [["in the settlement", row.settlement]] : []),
-    ...(row.name === undefined ? [["moves", speed]]
-      : [["kind", row.kind], ...(row.places ? [["largest places in it", row.places]] : []), ["growth", `${signed(row.growth)} per year`],
-        [`since its first ${period}`, `${signed(row.rate)} per year`]]),
+    ...(row.name === undefined ? [] : [["kind", row.kind]]),
+    ...(row.places ? [["largest places in it", row.places]] : []),
+    ...(!several ? [] : row.name === undefined ? [["moves", speed]]
+      : [["growth", `${signed(row.growth)} per year`], [`since its first ${period}`, `${signed(row.rate)} per year`]]),
   ];
   return make("dl", {}, ...rows.flatMap(([name, text]) =>
     [make("dt", {}, name), make("dd", {"data-fact": name}, text)]));
@@ -76,7 +79,7 @@ function relatives(title, found, labels, none) {
 }
 
 function describe(place, row, track, world, frame) {
-  const {labels} = world, life = world.byTrack.get(track);
+  const {labels} = world, life = world.byTrack.get(track), several = labels.length > 1;
   const span = `Track ${track} is followed from ${labels[life[0].frame]} to ` +
     `${labels[life[life.length - 1].frame]}.`;
   const called = world.named ? world.trackName(track) : `Track ${track}`;
@@ -90,11 +93,11 @@ function describe(place, row, track, world, frame) {
   const lastFrame = frame === labels.length - 1;
   place.replaceChildren(
     make("h3", {}, `${row.name ?? `Community ${row.community}`} of ${labels[frame]}`),
-    make("p", {class: "quiet"}, [span, ...row.events.map((event) => TOLD[event]())].join(" ")),
-    facts(row),
-    relatives("Came from", row.parents, labels,
+    ...(several ? [make("p", {class: "quiet"}, [span, ...row.events.map((event) => TOLD[event]())].join(" "))] : []),
+    facts(row, several),
+    ...(!several ? [] : [relatives("Came from", row.parents, labels,
       frame === 0 ? `Not known: it is the first ${period}.` : "Nothing: it is new."),
     relatives("Became", row.children, labels,
-      lastFrame ? `Not known: it is the last ${period}.` : "Nothing: it ends here."),
+      lastFrame ? `Not known: it is the last ${period}.` : "Nothing: it ends here.")]),
   );
 }

@@ -353,7 +353,9 @@ const report = (() => {
     else if (!world.named) $("rankings").replaceChildren();
     const life = track === null ? [] : world.byTrack.get(track);
     if (track !== null) describe($("about"), world.at(state.frame, track), track, world, state.frame);
-    bokeh.get_model_by_name("curve").data = {
+    const curve = bokeh.get_model_by_name("curve");
+    if (!curve) return; // of one frame
+    curve.data = {
       time: life.map((row) => setup.milliseconds[row.frame]), people: life.map((row) => row.people),
       area: life.map((row) => row.area), velocity: life.map((row) => row.velocity ?? NaN),
     };
@@ -377,25 +379,30 @@ const report = (() => {
   }
 
   function makeTables(many) {
-    for (const name of ["places", "events"]) $(`table-${name}`).replaceChildren();
+    for (const name of ["places", "events"]) $(`table-${name}`)?.replaceChildren();
     const number = (title, value, text) => ({title, value, text, number: true});
-    const {named} = world;
+    const {named} = world, several = labels.length > 1;
     const {one} = followed.find(({name}) => name === state.places);
     const called = named ? {title: one, value: nameOf, text: nameOf}
       : number("community", (row) => row.community, (row) => String(row.community));
+    // Towns that have grown together are told beside the largest, which names them all.
+    const others = (row) => (row.places ?? "").split(", ").filter((name) => name && name !== row.name).join(", ");
+    const withOthers = named && [...world.byTrack.values()].some((rows) => rows.some(others));
     tables.places = new Table($("table-places"), [
       called,
       ...(named ? [{title: "kind", value: (row) => row.kind, text: (row) => row.kind}]
         : [number("track", (row) => row.track, (row) => String(row.track))]),
       number("people", (row) => row.people, (row) => count(row.people)),
       ...(world.settled ? [{title: "in the settlement", value: (row) => row.settlement, text: (row) => row.settlement}] : []),
-      ...(named ? [number("growth per year", (row) => row.growth, (row) => signed(row.growth)),
+      ...(withOthers ? [{title: "with", value: others, text: others}] : []),
+      ...(named && several ? [number("growth per year", (row) => row.growth, (row) => signed(row.growth)),
         number(`per year since its first ${period}`, (row) => row.rate, (row) => signed(row.rate))] : []),
       number("area, km²", (row) => row.area, (row) => decimals(row.area, 1)),
       number("people per km²", (row) => row.people / row.area, (row) => count(row.people / row.area)),
-      ...(named ? [] : [number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2))]),
-      {title: "what happened", value: (row) => row.events.join(", "), text: (row) => row.events.map((event) => HAPPENED[event]).join(", ")},
-    ], {pick, word: many, sort: 2, also: (row) => row.places ?? ""});
+      ...(named || !several ? [] : [number("moves, km per year", (row) => row.velocity, (row) => decimals(row.velocity, 2))]),
+      ...(several ? [{title: "what happened", value: (row) => row.events.join(", "), text: (row) => row.events.map((event) => HAPPENED[event]).join(", ")}] : []),
+    ], {pick, word: many, sort: 2});
+    if (!several) return;
     tables.events = new Table($("table-events"), [
       {title: period, value: (row) => row.frame, text: (row) => labels[row.frame]},
       {title: "what happened", value: (row) => row.event, text: (row) => HAPPENED[row.event]},
