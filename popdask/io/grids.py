@@ -195,7 +195,9 @@ def row_areas(grid: GeoBox) -> np.ndarray:
 
 def has_parallel_rows(crs: pyproj.CRS) -> bool:
     """Whether a projection's rows are parallels, on which metres are not those of the ground."""
-    method = crs.coordinate_operation.method_name if crs.coordinate_operation else ""
+    projected = (crs.source_crs or crs) if crs.is_bound else crs  # without the shift of its datum
+    operation = projected.coordinate_operation
+    method = operation.method_name if operation else ""
     return method.startswith(("Mercator", "Popular Visualisation", "Equidistant Cylindrical"))
 
 

@@ -115,7 +115,10 @@ def test_the_areas_of_the_world_add_up_to_the_ellipsoid():
     assert pixel_area_km2(on(sphere)).sum() * 360 == pytest.approx(4 * np.pi * 6371.007**2)
 
 
-@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:3395", "EPSG:4087"])
+@pytest.mark.parametrize(
+    "crs",
+    ["EPSG:3857", "EPSG:3395", "EPSG:4087", "+proj=merc +ellps=WGS84 +towgs84=0,0,0 +type=crs"],
+)
 @pytest.mark.parametrize("north", [8e6, 1e6, 500, -6e6])
 def test_areas_where_rows_are_parallels_are_those_of_the_ground(crs, north):
     """On Mercator's map a cell at 60° north is a quarter of what it measures in the plane."""
