@@ -1,5 +1,10 @@
 """What many tests start from."""
 
+import os
+
+# Tests run beside one another: threads of one that spin while they wait take the others' cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from tests.pipelines.small import small_world
