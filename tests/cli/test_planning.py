@@ -91,9 +91,8 @@ def test_secrets_of_settings_are_in_no_json(plan):
     assert title == "https://example.org/world_2000.tif" and "secret" not in told
 
 
-@pytest.mark.parametrize("columns", [40, 80])
-def test_a_path_is_in_one_piece_at_any_width(job, columns):
-    environment = os.environ | {"COLUMNS": str(columns)}
+def test_a_path_is_in_one_piece_at_any_width(job):
+    environment = os.environ | {"COLUMNS": "40"}
     command = [sys.executable, "-m", "popdask", "plan", str(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     for path in (f"{job.parent}/world_{{time:%Y}}.tif", f"{job.parent}/store.icechunk"):

@@ -20,10 +20,10 @@ from popdask.cluster import (
     connect,
 )
 from popdask.errors import InputError
-from popdask.store import RegionStore
+from popdask.workflow import communities
 from tests.cluster.processes import cluster, scheduler, workers
 from tests.faults.process import wait_until
-from tests.pipelines.small import assert_same, small_world, write_job
+from tests.pipelines.small import assert_same, job, write_job
 
 HOWTO = Path(popdask.__file__).parents[1] / "docs" / "howto" / "tls.md"
 
@@ -57,16 +57,10 @@ def test_what_fails_on_a_worker_is_told_as_it_is(address):
         client.submit(divmod, 1, 0).result()
 
 
-def test_a_run_on_a_scheduler_ends_as_the_local_one(address, tmp_path):
-    small_world().write(tmp_path)
-    stores = {}
-    for name, spec in (("local", "local"), ("remote", address)):
-        stores[name] = RegionStore(tmp_path / f"{name}.icechunk")
-        file = write_job(tmp_path / f"{name}.toml", tmp_path, stores[name].path)
-        command = [sys.executable, "-m", "popdask", "run", str(file), "--cluster", spec]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0 and "✓ tracks" in done.stdout, done.stderr
-    assert_same(stores["remote"], stores["local"])
+def test_a_run_on_a_scheduler_ends_as_one_in_this_process(address, frames, tmp_path):
+    here = communities.run(job(frames, tmp_path / "here.icechunk")).store
+    there = popdask.run_job(job(frames, tmp_path / "there.icechunk"), cluster=address).store
+    assert_same(there, here)
 
 
 def test_a_scheduler_without_workers_is_waited_for_and_then_told(write):
@@ -170,9 +164,8 @@ def test_a_scheduler_of_another_popdask_ends_the_run(other, version, has):
         pytest.fail("it is an old one")
 
 
-def test_another_popdask_is_exit_code_1_and_one_sentence(other, tmp_path):
-    small_world().write(tmp_path)
-    file = write_job(tmp_path / "small.toml", tmp_path, tmp_path / "small.icechunk")
+def test_another_popdask_is_exit_code_1_and_one_sentence(other, frames, tmp_path):
+    file = write_job(tmp_path / "small.toml", frames, tmp_path / "small.icechunk")
     with scheduler(workers=0) as address, workers(address, 1, environment=other("0.0.9")):
         command = [sys.executable, "-m", "popdask", "run", str(file), "--cluster", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -182,16 +175,17 @@ def test_another_popdask_is_exit_code_1_and_one_sentence(other, tmp_path):
 
 @pytest.mark.parametrize("version", ["0.0.9", None])
 def test_a_worker_of_another_popdask_that_joins_later_gets_no_work(other, version):
-    with scheduler(workers=1) as address, connect(address) as client:
+    with cluster(1) as there, connect(there.address) as client:
         client.wait_for_workers(1, timeout=60)  # scheduler_info is as old as the last heartbeat
         (first,) = client.scheduler_info(n_workers=-1)["workers"]
         blocked = client.submit(time.sleep, 3600, pure=False)
         waiting = client.map(lambda number: number, range(20), pure=False)
-        with workers(address, 1, environment=other(version)) as (late,):
+        with workers(there.address, 1, environment=other(version)) as (late,):
             wait_until(lambda: not late.is_running() or late.status() == "zombie")
         assert not any(client.who_has(waiting).values())
         blocked.cancel(force=True)
         assert list(client.scheduler_info(n_workers=-1)["workers"]) == [first]
+        there.workers[0].kill()  # it would wait for its thread, which sleeps
 
 
 def commands_of_the_howto():
@@ -227,7 +221,7 @@ def security(folder):
 
 
 def test_certificates_of_the_howto_let_in_who_has_them_and_nobody_else(
-    certificates, write, tmp_path
+    certificates, write, tmp_path, monkeypatch
 ):
     others = tmp_path / "others"
     others.mkdir()
@@ -244,6 +238,7 @@ def test_certificates_of_the_howto_let_in_who_has_them_and_nobody_else(
         with pytest.raises(InputError, match="wants certificates"), connect(address):
             pytest.fail("it has no certificates")
         path = write(address, "60 s", security(others / "certificates"))
+        monkeypatch.setattr(clusters, "SCHEDULER_SECONDS", 1)
         with pytest.raises(InputError, match="no Dask scheduler answers"), connect(path):
             pytest.fail("its certificates are of another cluster")
 

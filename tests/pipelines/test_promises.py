@@ -1,5 +1,7 @@
 """The same answer at any chunking and worker count, in threads and in processes."""
 
+import shutil
+
 import dask
 import pytest
 from distributed import Client, LocalCluster
@@ -33,28 +35,23 @@ def threads(number):
 
 @pytest.mark.parametrize(
     ("chunks", "workers"),
-    [(17, threads(1)), (24, threads(2)), (33, threads(2)), (66, threads(1)), ("auto", threads(2))],
+    [(17, threads(2)), (33, threads(1)), ("auto", threads(2))],
 )
 def test_chunks_and_threads_do_not_change_the_answer(finished, frames, tmp_path, chunks, workers):
     settings = job(frames, tmp_path / "other.icechunk", input={"chunks": chunks})
     outcome = communities.run(settings, workers=workers)
     assert_equal_results(outcome.store, finished)
+    for stage in ("population", "classes", "communities"):
+        one, other = (store.records()[stage] for store in (finished, outcome.store))
+        assert one["checksums"] == other["checksums"]
 
 
-@pytest.mark.parametrize("chunks", [24, "auto"])
-def test_processes_do_not_change_the_answer(finished, frames, tmp_path, processes, chunks):
-    settings = job(frames, tmp_path / "other.icechunk", input={"chunks": chunks})
+def test_processes_do_not_change_the_answer(finished, frames, tmp_path, processes):
+    settings = job(frames, tmp_path / "other.icechunk", input={"chunks": 24})
     outcome = communities.run(settings, workers=processes.as_current)
     assert_equal_results(outcome.store, finished)
     machine = outcome.store.run_record()["machine"]
     assert (machine["workers"], machine["threads"]) == (2, 2)
-
-
-def test_checksums_are_the_same_in_any_chunks(finished, frames, tmp_path):
-    settings = job(frames, tmp_path / "other.icechunk", input={"chunks": 24})
-    other = communities.run(settings).store
-    for stage in ("population", "classes", "communities"):
-        assert other.records()[stage]["checksums"] == finished.records()[stage]["checksums"]
 
 
 def test_workers_are_asked_for_only_if_there_is_something_to_compute(finished, frames):
@@ -64,9 +61,8 @@ def test_workers_are_asked_for_only_if_there_is_something_to_compute(finished, f
     assert communities.run(job(frames, finished.path), workers=refuse).plan.done
 
 
-def test_a_reader_keeps_what_it_opened_while_a_run_publishes(frames, tmp_path):
-    store = tmp_path / "read.icechunk"
-    communities.run(job(frames, store))
+def test_a_reader_keeps_what_it_opened_while_a_run_publishes(finished, frames, tmp_path):
+    store = shutil.copytree(finished.path, tmp_path / "read.icechunk")
     reader = RegionStore(store).dataset()
     before = reader["community"].compute()
     outcome = communities.run(job(frames, store, communities={"eps": 5}))
