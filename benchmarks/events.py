@@ -22,6 +22,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -127,10 +128,11 @@ class Score:
 def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
     """Score settlements and communities beside the plain rule."""
     seeds, worlds = ((0,), WORLDS[:2]) if quick else ((0, 1), WORLDS)
+    judge = scored if quick else partial(in_child, scored)
     for ground in QUICK if quick else GROUNDS:
         for world in worlds if ground.events else ():
             ours, plain = (
-                _added(in_child(scored, name, ground, world, seed) for seed in seeds)
+                _added(judge(name, ground, world, seed) for seed in seeds)
                 for name in ("settlements", "plain")
             )
             yield Row(
@@ -142,7 +144,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
             )
         told = ("null", "communities", "retrained", "towns")[: 4 if ground.events else 3]
         for world in told if ground.communities else ():
-            ours = in_child(scored, "communities", ground, world, 0)
+            ours = judge("communities", ground, world, 0)
             by_place = world in ("null", "communities")
             yield Row(
                 f"events, {world}, communities",

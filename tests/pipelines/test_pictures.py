@@ -80,10 +80,17 @@ def test_the_same_run_gives_the_same_pictures(finished, drawn, tmp_path):
     "frames, tables, missing",
     [
         (1, {}, {"change", "assignment"}),
-        (2, {"encoder": {"epochs": 4, "scope": "frame"}, "classes": {"k": "auto"}}, set()),
-        (2, {"communities": {"eps": 1, "min_samples": 5000}}, set()),
+        (
+            2,
+            {
+                "encoder": {"epochs": 4, "scope": "frame"},
+                "classes": {"k": "auto"},
+                "communities": {"eps": 1, "min_samples": 5000},
+            },
+            set(),
+        ),
     ],
-    ids=["one frame", "a model for each frame", "no communities"],
+    ids=["one frame", "a model for each frame, and no communities"],
 )
 def test_odd_runs_have_pictures_too(frames, tables, missing, tmp_path):
     write_frames(tmp_path / "frames", frames)

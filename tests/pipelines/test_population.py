@@ -49,6 +49,12 @@ def finished(world, tmp_path_factory):
     return settings, population.run(settings)
 
 
+@pytest.fixture
+def trained(finished, tmp_path):
+    """A copy of the finished store, whose cells and models serve other jobs on the same world."""
+    return shutil.copytree(finished[1].store.path, tmp_path / "dots.icechunk")
+
+
 def arrays(store):
     return RegionStore(store).dataset().compute()
 
@@ -88,27 +94,30 @@ def test_scores_have_intervals_and_the_regressor_is_scored_alone(finished):
     assert set(alone["of"]) == {"inhabited", "passed"} and set(alone["where"]) == {"validation"}
 
 
-def test_the_rule_is_what_measures_better_and_told(world, tmp_path):
+def test_the_rule_is_what_measures_better_and_told(world, trained, tmp_path):
     said = []
 
     class Notes(Reporter):
         def note(self, text):
             said.append(text)
 
-    settings = job(world, tmp_path / "a.icechunk", estimate={"rule": "auto"})
+    fixed = shutil.copytree(trained, tmp_path / "fixed.icechunk")
+    settings = job(world, trained, estimate={"rule": "auto"})
     found = population.run(settings, Notes()).store
     (rule,) = found.records()["estimate"]["rules"]
     assert any("measures better on" in sentence for sentence in said)
-    fixed = job(world, tmp_path / "b.icechunk", estimate={"rule": rule})
+    fixed = job(world, fixed, estimate={"rule": rule})
     xr.testing.assert_identical(
         found.dataset().compute(), population.run(fixed).store.dataset().compute()
     )
-    authors = job(world, tmp_path / "c.icechunk", estimate={"rule": "auto"}, cells={"selection": 0})
+    authors = job(
+        world, tmp_path / "other.icechunk", estimate={"rule": "auto"}, cells={"selection": 0}
+    )
     assert population.run(authors).store.records()["estimate"]["rules"] == ["gate"]
 
 
-def test_what_is_expected_is_presence_times_count(world, tmp_path):
-    settings = job(world, tmp_path / "dots.icechunk", estimate={"rule": "expected"})
+def test_what_is_expected_is_presence_times_count(world, trained):
+    settings = job(world, trained, estimate={"rule": "expected"})
     store = population.run(settings).store
     table = store.table("predictions").query("where == 'validation' and model == 'popdask'")
     np.testing.assert_allclose(table["prediction"], table["presence"] * table["count"], rtol=1e-6)
@@ -120,9 +129,8 @@ def test_a_finished_job_has_nothing_to_do_and_verifies(finished):
     assert verify(finished[0]).differences == ()
 
 
-def test_a_damaged_cell_is_noticed(world, tmp_path):
-    settings = job(world, tmp_path / "dots.icechunk", truth=None)
-    population.run(settings)
+def test_a_damaged_cell_is_noticed(world, trained):
+    settings = job(world, trained)
     store = RegionStore(settings.output.store)
     session = store.repository().writable_session("main")
     cells = xr.open_zarr(session.store, group="cells", consolidated=False)
@@ -229,14 +237,12 @@ def test_counts_beyond_the_mosaic_are_told(world, tmp_path, missing):
     assert cells.sizes["cell"] == (2 if missing == "unknown" else SIDE**2)
 
 
-def test_a_date_that_went_away_is_taken_away(world, tmp_path):
-    store = tmp_path / "dots.icechunk"
-    population.run(job(world, store, truth=None))
-    before = arrays(store)["population"].sel(time="2015")
-    fewer = job(world, store, input={"end": "2015"}, truth=None)
+def test_a_date_that_went_away_is_taken_away(world, trained):
+    before = arrays(trained)["population"].sel(time="2015")
+    fewer = job(world, trained, input={"end": "2015"}, truth=None)
     assert not population.plan(fewer).done
     population.run(fewer)
-    xr.testing.assert_equal(arrays(store)["population"], before)
+    xr.testing.assert_equal(arrays(trained)["population"], before)
     assert population.plan(fewer).done
 
 
@@ -326,11 +332,11 @@ def test_folds_estimate_every_labelled_cell_by_a_model_that_has_not_seen_it(worl
     assert outcome.scores.set_index("model").loc["popdask", "cells"] == SIDE * SIDE
 
 
-def test_census_totals_are_kept_in_every_zone(world, tmp_path):
+def test_census_totals_are_kept_in_every_zone(world, trained, tmp_path):
     halves([700, 300]).to_file(tmp_path / "zones.gpkg")
     settings = job(
         world,
-        tmp_path / "census.icechunk",
+        trained,
         census={"zones": str(tmp_path / "zones.gpkg"), "whole": True},
         truth=None,
     )
@@ -368,10 +374,10 @@ def test_a_single_stage_needs_no_presence(world, tmp_path):
     assert "presence" not in outcome.store.dataset()
 
 
-def test_the_communities_of_the_estimates_are_followed(world, tmp_path):
+def test_the_communities_of_the_estimates_are_followed(world, trained, tmp_path):
     settings = job(
         world,
-        tmp_path / "dots.icechunk",
+        trained,
         estimate={"threshold": 0.0},  # somebody everywhere
         output={"export": ["cog"]},
         follow={
@@ -396,11 +402,14 @@ def halves(people):
     return gpd.GeoDataFrame({"people": people}, geometry=outlines, crs=GRID.crs)
 
 
-def test_communities_are_those_of_the_people_that_the_census_knows(world, tmp_path):
+def test_the_people_that_the_census_knows_are_followed_on_any_day(world, trained, tmp_path):
+    for year, day in ((2015, "2015-06-01"), (2025, "2025-07-01")):
+        shutil.copy(world / f"mosaic_{year}.tif", tmp_path / f"photo_{day}.tif")
     halves([700, 300]).to_file(tmp_path / "zones.gpkg")
     settings = job(
         world,
-        tmp_path / "dots.icechunk",
+        trained,
+        input={"mosaic": f"{tmp_path}/photo_{{time:%Y-%m-%d}}.tif"},
         census={"zones": str(tmp_path / "zones.gpkg")},
         output={"export": ["cog"]},
         follow={
@@ -411,45 +420,24 @@ def test_communities_are_those_of_the_people_that_the_census_knows(world, tmp_pa
         },
         truth=None,
     )
-    outcome = population.run(settings)
-    np.testing.assert_allclose(outcome.followed.balance["raster"], 1000, rtol=1e-6)
+    balance = population.run(settings).followed.balance
+    np.testing.assert_allclose(balance["raster"], 1000, rtol=1e-6)
+    assert [f"{time:%m-%d}" for time in balance["time"]] == ["06-01", "07-01"]
 
 
-def test_mosaics_of_any_day_are_followed(world, tmp_path):
-    for year, day in ((2015, "2015-06-01"), (2025, "2025-07-01")):
-        shutil.copy(world / f"mosaic_{year}.tif", tmp_path / f"photo_{day}.tif")
-    settings = job(
-        world,
-        tmp_path / "dots.icechunk",
-        input={"mosaic": f"{tmp_path}/photo_{{time:%Y-%m-%d}}.tif"},
-        estimate={"threshold": 0.0},
-        output={"export": ["cog"]},
-        follow={
-            "store": str(tmp_path / "communities.icechunk"),
-            "encoder": {"epochs": 2},
-            "classes": {"k": 2, "sample": 100},
-            "communities": {"eps": 2, "min_samples": 3},
-        },
-        truth=None,
-    )
-    outcome = population.run(settings)
-    assert [f"{time:%m-%d}" for time in outcome.followed.balance["time"]] == ["06-01", "07-01"]
-
-
-def test_another_threshold_is_scored_anew(world, tmp_path):
-    store = tmp_path / "dots.icechunk"
-    before = population.run(job(world, store, truth=None)).scores
-    after = population.run(job(world, store, estimate={"threshold": 0.0}, truth=None)).scores
+def test_another_threshold_is_scored_anew(world, trained):
+    before = population.run(job(world, trained, truth=None)).scores
+    after = population.run(job(world, trained, estimate={"threshold": 0.0}, truth=None)).scores
     people = [scores.set_index("model").loc["popdask", "people"] for scores in (before, after)]
     assert people[1] > people[0]
 
 
-def test_new_totals_of_a_zone_are_noticed(world, tmp_path):
+def test_new_totals_of_a_zone_are_noticed(world, trained, tmp_path):
     totals = tmp_path / "totals.csv"
     zones = np.repeat([[1] * (SIDE // 2) + [2] * (SIDE // 2)], SIDE, axis=0).astype(np.int16)
     write_raster(tmp_path / "zones.tif", zones, 1)
     census = {"zones": str(tmp_path / "zones.tif"), "table": str(totals)}
-    settings = job(world, tmp_path / "dots.icechunk", census=census, truth=None)
+    settings = job(world, trained, census=census, truth=None)
     for people_of_zones in ((700, 300), (70, 30)):
         totals.write_text("zone,total\n1,{}\n2,{}\n".format(*people_of_zones))
         outcome = population.run(settings)
@@ -513,8 +501,8 @@ def test_cells_that_models_were_trained_on_are_told_as_leakage(world, tmp_path):
     assert leaks and all("2015-01-01" in text or "2025-01-01" in text for text in leaks)
 
 
-def test_the_people_are_exported_as_a_cube(world, tmp_path):
-    settings = job(world, tmp_path / "dots.icechunk", output={"export": ["zarr"]}, truth=None)
+def test_the_people_are_exported_as_a_cube(world, trained):
+    settings = job(world, trained, output={"export": ["zarr"]}, truth=None)
     population.run(settings)
     exported = open_cube(settings.export_folder / "dots.zarr")["population"]
     np.testing.assert_array_equal(exported, arrays(settings.output.store)["population"])
@@ -591,8 +579,8 @@ def test_pictures_of_estimates_errors_and_losses(finished):
     } <= names
 
 
-def test_a_search_finds_settings_and_goes_on_where_it_was(world, tmp_path):
-    settings = job(world, tmp_path / "dots.icechunk", truth=None)
+def test_a_search_finds_settings_and_goes_on_where_it_was(world, trained):
+    settings = job(world, trained, truth=None)
     population.train(settings)
     first = population_search.tune(settings, "presence", 1, epochs=1)
     both = population_search.tune(settings, "presence", 2, epochs=1)

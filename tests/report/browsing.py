@@ -1,5 +1,6 @@
 """A report in a browser: opened from disk, and watched for complaints and requests."""
 
+import time
 from contextlib import contextmanager
 
 DESK = {"viewport": {"width": 1280, "height": 900}}
@@ -25,6 +26,15 @@ def opened(browser, path, **how):
     elsewhere = [url for url in asked if not url.startswith(("data:", "blob:"))]
     assert elsewhere == [path.as_uri()]
     context.close()
+
+
+def redrawn(page, seen):
+    """The picture of the map, as soon as it is another than those seen."""
+    end = time.monotonic() + PATIENCE / 1000
+    while (picture := page.locator("#plot-map").screenshot()) in seen:
+        assert time.monotonic() < end, "the map stays as it is"
+        page.wait_for_timeout(100)
+    return picture
 
 
 def findings(axe, page):

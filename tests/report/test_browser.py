@@ -12,7 +12,7 @@ from popdask.report import write_report
 from popdask.store import RegionStore
 from popdask.workflow import communities
 from tests.pipelines.small import job
-from tests.report.browsing import DESK, PHONE, opened
+from tests.report.browsing import DESK, PHONE, opened, redrawn
 
 
 def move_slider(page, frame):
@@ -132,12 +132,11 @@ def test_layers_and_themes_change_the_map(browser, written):
         for layer in ("population", "classes"):
             page.locator(f".layers input[value={layer}]").check(force=True)
             page.wait_for_function(f"report.drawn === '{layer}-3'")
-            seen.add(page.locator("#plot-map").screenshot())
+            seen.add(redrawn(page, seen))
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.locator("#theme").click()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
-        page.wait_for_timeout(500)
-        seen.add(page.locator("#plot-map").screenshot())
+        seen.add(redrawn(page, seen))
         assert len(seen) == 4
 
 
