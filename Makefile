@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 PEERS := .venv-peers
 SCHEDULERS := .venv-schedulers
+unexport PYTHONDONTWRITEBYTECODE  # each of the many processes of the tests would compile all anew
 export POPDASK_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
 .PHONY: install demo docs test test-faults test-slurm test-schedulers lint bench clean
@@ -23,9 +24,9 @@ demo: $(READY)
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W --keep-going -n -b html -d docs/_build/doctrees docs docs/_build/html
 
-# A file's tests stay in one process: what they start from is made once.
+# A file's tests stay in one process: what they start from is made once. Long files come first.
 test: $(READY)
-	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-faults: $(READY)
 	$(BIN)/python -m pytest -q tests/faults tests/object_store

@@ -9,6 +9,28 @@ import pytest
 
 from tests.pipelines.small import small_world
 
+#: What takes longest is begun first, so that no process is left with it at the end.
+LONG = (
+    "test_notebooks",
+    "test_scheduler",
+    "test_population",
+    "test_communities",
+    "test_settlements",
+    "test_benchmarks",
+    "test_demo",
+    "test_both",
+    "test_pictures",
+    "test_docs",
+    "test_read_only",
+    "test_search",
+    "test_accessibility",
+)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):

@@ -68,7 +68,9 @@ def test_the_shipped_unit_runs_a_job(strict, tmp_path):
     small_world().write(frames)
     tables = {"input": {"end": "2001"}, "encoder": {"epochs": 1}}
     file = write_job(tmp_path / "small.toml", frames, places["out"] / "small.icechunk", **tables)
-    done = call("run", file)
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text("workers = 1\n")
+    done = call("run", file, "--cluster", cluster)
     assert done.returncode == 0, done.stderr
     assert list(places["tmp"].glob("popdask-numba-*/*")), "numba has kept its code"
     assert not list(places["home"].iterdir())
