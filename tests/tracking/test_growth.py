@@ -159,7 +159,7 @@ def test_who_moves_within_a_place_has_not_left_it_and_what_is_unknown_is_left_ou
     assert growth_by_label(growth(nobody, flow), labels)[list(PARTS)].isna().all(axis=None)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     chunks=st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),
     seed=st.integers(0, 99),

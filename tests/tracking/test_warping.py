@@ -87,20 +87,22 @@ def test_a_flow_at_rest_changes_no_link():
 
 
 @settings(max_examples=15, deadline=None)
-@given(chunks=st.tuples(st.integers(1, 3), st.integers(3, 30), st.integers(3, 30)))
-def test_links_with_a_flow_are_identical_in_any_chunks(chunks):
+@given(
+    chunks=st.tuples(st.integers(1, 3), st.integers(3, 30), st.integers(3, 30)),
+    rule=st.sampled_from(["overlap", "direction"]),
+)
+def test_links_with_a_flow_are_identical_in_any_chunks(chunks, rule):
     rng = np.random.default_rng(1)
     labels = np.kron(rng.integers(-1, 6, (3, 6, 7)), np.ones((1, 4, 4), int))
     people = rng.gamma(1.0, 50.0, labels.shape).astype("float32")
     ways = [[cube(rng.uniform(-4, 4, labels.shape).astype("float32")) for _ in "uv"] for _ in "ab"]
     flows = [xr.Dataset(dict(zip("uv", way, strict=True))) for way in ways]
-    for rule in ("overlap", "direction"):
-        options = {"rule": rule, "flow": flows[0], "backward": flows[1]}
-        whole = link(cube(labels), cube(people), **options)
-        lazy = {name: each.chunk(dict(zip(("time", "y", "x"), chunks, strict=True)))
-                for name, each in (("flow", flows[0]), ("backward", flows[1]))}  # fmt: skip
-        found = link(cube(labels, chunks), cube(people, chunks), rule=rule, **lazy)
-        pd.testing.assert_frame_equal(found, whole)
+    flows = dict(zip(("flow", "backward"), flows, strict=True))
+    whole = link(cube(labels), cube(people), rule=rule, **flows)
+    pieces = dict(zip(("time", "y", "x"), chunks, strict=True))
+    lazy = {name: each.chunk(pieces) for name, each in flows.items()}
+    found = link(cube(labels, chunks), cube(people, chunks), rule=rule, **lazy)
+    pd.testing.assert_frame_equal(found, whole)
 
 
 def test_direction_links_what_moves_together_and_nothing_against_it():
