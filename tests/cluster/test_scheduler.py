@@ -86,7 +86,7 @@ def test_an_address_where_nobody_answers_is_named(monkeypatch):
         connect("tcp://127.0.0.1:9"),
     ):
         pytest.fail("there is no scheduler")
-    assert loops() == before
+    assert set(loops()) <= set(before)
 
 
 def test_workers_that_leave_for_good_end_the_run(write):
