@@ -153,12 +153,11 @@ def test_a_worker_of_another_popdask_ends_the_run(other, version, has):
         pytest.fail("it would compute another answer")
 
 
-@pytest.mark.parametrize(("version", "has"), [("0.0.9", "popdask 0.0.9"), (None, "no popdask")])
-def test_a_scheduler_of_another_popdask_ends_the_run(other, version, has):
+def test_a_scheduler_of_another_popdask_ends_the_run(other):
     with (
-        scheduler(workers=0, environment=other(version)) as address,
+        scheduler(workers=0, environment=other("0.0.9")) as address,
         workers(address, 1),
-        pytest.raises(VersionError, match=f"scheduler at .* has {has}, and this run popdask"),
+        pytest.raises(VersionError, match=r"scheduler at .* has popdask 0\.0\.9, and this run"),
         connect(address),
     ):
         pytest.fail("it is an old one")
@@ -173,14 +172,13 @@ def test_another_popdask_is_exit_code_1_and_one_sentence(other, frames, tmp_path
     assert "popdask 0.0.9, and this run popdask" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("version", ["0.0.9", None])
-def test_a_worker_of_another_popdask_that_joins_later_gets_no_work(other, version):
+def test_a_worker_without_popdask_that_joins_later_gets_no_work(other):
     with cluster(1) as there, connect(there.address) as client:
         client.wait_for_workers(1, timeout=60)  # scheduler_info is as old as the last heartbeat
         (first,) = client.scheduler_info(n_workers=-1)["workers"]
         blocked = client.submit(time.sleep, 3600, pure=False)
         waiting = client.map(lambda number: number, range(20), pure=False)
-        with workers(there.address, 1, environment=other(version)) as (late,):
+        with workers(there.address, 1, environment=other(None)) as (late,):
             wait_until(lambda: not late.is_running() or late.status() == "zombie")
         assert not any(client.who_has(waiting).values())
         blocked.cancel(force=True)

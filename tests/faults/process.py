@@ -46,7 +46,7 @@ class Process:
     def kill_workers(self, number):
         """SIGKILL some workers, when so many are there; others take their place."""
         process = psutil.Process(self.pid)
-        wait_until(lambda: len(workers_of(process)) >= number)
+        wait_until(lambda: len(workers_of(process)) >= number, pause=0.02)  # a look is costly
         for worker in workers_of(process)[:number]:
             worker.kill()
             worker.wait(PATIENCE_SECONDS)
@@ -102,9 +102,9 @@ def wait_until_gone(processes):
     assert not alive, f"left behind: {alive}"
 
 
-def wait_until(condition):
-    """Look again and again until something is so."""
+def wait_until(condition, pause=0.002):
+    """Look again and again until something is so, with pauses of so many seconds."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < end, "it never came to be so"
-        time.sleep(0.002)
+        time.sleep(pause)
