@@ -8,6 +8,7 @@ Where a region's repository is: a folder of this machine, or a prefix of a bucke
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ OF_THE_STORE = {
     errno.EACCES,
     errno.EDQUOT,
     errno.EIO,
+    errno.ENAMETOOLONG,
     errno.ENOSPC,
     errno.EPERM,
     errno.EROFS,
@@ -146,19 +148,15 @@ class Folder:
 
     def check(self) -> None:
         """Refuse a file, a place within one, and a folder with other files."""
+        places = (self.path, *self.path.absolute().parents)
         with store_errors(self):
-            file = next((place for place in self.path.parents if place.is_file()), None)
-            is_file = self.path.is_file()
+            nearest = next(place for place in places if os.path.lexists(place))
+            is_folder = nearest.is_dir()
             other = self.path.is_dir() and not self.exists() and any(self.path.iterdir())
-        if file:
+        if not is_folder:
             raise InputError(
-                f"[output] store {self} cannot be there, because {file} is a file: choose another "
-                "place."
-            )
-        if is_file:
-            raise InputError(
-                f"[output] store {self} is a file, not the folder of an Icechunk repository: "
-                "choose another place."
+                f"[output] store {self} cannot be there, because {nearest} is a file, not the "
+                "folder of an Icechunk repository: choose another place."
             )
         if other:
             raise InputError(

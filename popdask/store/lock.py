@@ -46,7 +46,10 @@ from popdask.io import paths
 PATIENCE_SECONDS = 1.0
 
 #: What the system says of a lock that is no file: a link, a folder, a pipe.
-_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.EINVAL)
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.EINVAL, errno.ENXIO)
+
+#: What the system says of a place where nothing can be, as within ``/proc`` or with a long name.
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL)
 
 _log = logging.getLogger(__name__)
 
@@ -85,20 +88,13 @@ class Owner:
 @contextmanager
 def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
     """Hold a region, for one run."""
-    region.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_lock_file(region))
+    _make_lock_file(region, Path(lock.lock_file))
     try:
         lock.acquire(timeout=PATIENCE_SECONDS)
     except Timeout:
         who = _noted(region) or "its owner is just starting or leaving"
         raise RegionBusyError(f"another run holds {region}: {who}.") from None
-    except OSError as error:
-        if error.errno not in _NO_FILE:
-            raise
-        raise InputError(
-            f"{lock.lock_file} is a link or a folder; expected the lock of {region}, a file of its "
-            "own; somebody has put it there: take it away"
-        ) from error
     note = _owner_file(region)
     try:
         if dead := _noted(region):
@@ -114,6 +110,25 @@ def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
         lock.release()
 
 
+def _make_lock_file(region: Path, file: Path) -> None:
+    """Make the file of a lock where there is none; say what keeps it from being there."""
+    try:
+        region.parent.mkdir(parents=True, exist_ok=True)
+        paths.open_own(file, "ab").close()
+    except OSError as error:
+        if error.errno in _NO_FILE and os.path.lexists(file):
+            raise InputError(
+                f"{file} is a link, a pipe or a folder; expected the lock of {region}, a file of "
+                "its own; somebody has put it there: take it away"
+            ) from error
+        if error.errno not in _NO_PLACE:
+            raise
+        raise InputError(
+            f"[output] store {region} cannot be there ({error.strerror}); expected a folder in "
+            "which files can be made; choose another place"
+        ) from error
+
+
 def holder_of_folder(region: Path) -> Owner | None:
     """Return who holds a region, without disturbing; None where nobody does."""
     # The note of a run that was killed counts for nothing: the lock decides.
@@ -122,10 +137,8 @@ def holder_of_folder(region: Path) -> Owner | None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _noted(region) or Owner("somebody", "an unknown host", 0, "just now")
-    except FileNotFoundError:
-        return None
     except OSError as error:
-        if error.errno not in _NO_FILE:
+        if error.errno not in (*_NO_FILE, *_NO_PLACE):
             raise
     return None
 

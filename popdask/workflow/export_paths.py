@@ -47,6 +47,9 @@ class ExportPlace(Protocol):
     def desk(self) -> AbstractContextManager[Path]:
         """Return the folder in which the files are written."""
 
+    def check(self) -> None:
+        """Refuse a place where no file can be written; nothing of the check stays."""
+
     def missing(self, names: Collection[str]) -> set[str]:
         """Return which files are not there."""
 
@@ -111,6 +114,17 @@ class _Folder:
     def desk(self) -> AbstractContextManager[Path]:
         return nullcontext(self._path)
 
+    def check(self) -> None:
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._path):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"the exports' folder {self._path} cannot be written ({error.strerror}); expected "
+                "a folder in which files can be made; give [output] folder another one."
+            ) from error
+
     def missing(self, names: Collection[str]) -> set[str]:
         return {name for name in names if not os.path.lexists(self._path / name)}
 
@@ -160,6 +174,9 @@ class _Prefix:
 
     def desk(self) -> AbstractContextManager[Path]:
         return _temporary_folder()
+
+    def check(self) -> None:
+        """Leave it to `missing`, which asks the server."""
 
     def missing(self, names: Collection[str]) -> set[str]:
         try:
@@ -399,6 +416,12 @@ def check_exports(job: Job, names: Collection[str], inputs: Collection[str], rec
     if names:
         place = export_place(job)
         Claims(place, Path(job.export_place), records, inputs).free(names)
+
+
+def check_writable(job: Job, names: Collection[str]) -> None:
+    """Refuse a place of exports, before a run computes anything, where none can be written."""
+    if names:
+        export_place(job).check()
 
 
 def paths_of(files: Mapping[str, Mapping[str, Any]]) -> set[str]:

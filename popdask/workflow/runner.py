@@ -25,7 +25,7 @@ from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow.export_paths import check_exports, paths_of
+from popdask.workflow.export_paths import check_exports, check_writable, paths_of
 from popdask.workflow.plan import Basis, Costs, Plan, Stage, StagePlan, decide
 from popdask.workflow.progress import Reporter
 
@@ -295,6 +295,8 @@ def run(
         records = {} if force else records
         whole = pipeline.decide(job, files, records)
         left = not whole.done or store.unfinished()
+        if left:
+            check_writable(job, pipeline.exports(job, files))
         if left or _is_called_otherwise(job, store):
             with workers() if left else nullcontext():
                 if force:
@@ -330,6 +332,7 @@ def run_only(
         publishable = before.computed and (store.unfinished() or not before.done)
         if all(before[name].done for name in names) and not publishable:
             return before
+        check_writable(job, pipeline.exports(job, files))
         with workers():
             running = pipeline.begin(job, store, files, names if force else [])
             _check_only(job, running.plan, names)  # the grid may be another than the stored one

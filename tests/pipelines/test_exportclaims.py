@@ -189,3 +189,16 @@ def test_only_its_own_unchanged_files_are_touched(kinds):
                 assert claims.free([name]) == ([name] if kind == "free" else [])
                 claims.check_unchanged(name)
                 assert claims.is_removable(name) == (kind != "begun")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "/proc/exports", "/dev/null/exports"])
+def test_a_place_that_takes_no_files_is_refused_before_anything_is_computed(frames, tmp_path, kind):
+    place = Path(kind) if kind.startswith("/") else tmp_path / "exports"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "file":
+        place.touch()
+    output = {"export": ["cog"], "folder": str(place)}
+    with pytest.raises(InputError, match=r"exports.* cannot be written .*give \[output\] folder"):
+        communities.run(job(frames, tmp_path / "small.icechunk", output=output))
+    assert not RegionStore(tmp_path / "small.icechunk").exists()

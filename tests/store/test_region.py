@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import dask.array as da
 import geopandas
@@ -312,8 +313,8 @@ def test_planted_links_and_pipes_are_not_followed(store, tmp_path, kind, plant):
     place = tmp_path / f"{store.path.name}.{kind}"
     plant(victim, place)
     assert store.holder() is None
-    if kind == "lock" and place.is_symlink():
-        with pytest.raises(InputError, match=r"\.lock is a link or a folder"), store.lock():
+    if kind == "lock":
+        with pytest.raises(InputError, match=r"\.lock is a link, a pipe or a folder"), store.lock():
             pytest.fail("a run holds somebody's file")
     else:
         with store.lock():
@@ -358,16 +359,26 @@ def test_an_empty_place_holds_nothing(store):
         store.dataset()
 
 
-def test_a_file_in_the_place_of_a_store_is_refused(tmp_path):
-    (tmp_path / "region.icechunk").write_text("not a folder")
-    with pytest.raises(InputError, match="is a file, not the folder"):
-        RegionStore(tmp_path / "region.icechunk")
+@pytest.mark.parametrize("kind", ["file", "within a file", "pipe", "dangling link", "device"])
+def test_what_is_no_folder_holds_no_store(tmp_path, kind):
+    place = tmp_path / "region.icechunk"
+    if kind in ("file", "within a file"):
+        place.write_text("not a folder")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "dangling link":
+        place.symlink_to(tmp_path / "nowhere")
+    else:
+        place = Path("/dev/full")
+    with pytest.raises(InputError, match=rf"{place.name} is a file, not the folder"):
+        RegionStore(place / "region" if kind == "within a file" else place)
 
 
-def test_a_place_within_a_file_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("not a folder")
-    with pytest.raises(InputError, match=r"notes\.txt is a file: choose another place"):
-        RegionStore(tmp_path / "notes.txt" / "region.icechunk")
+def test_where_nothing_can_be_made_no_run_is_said_to_hold_the_region():
+    store = RegionStore("/proc/self/region.icechunk")
+    assert store.holder() is None
+    with pytest.raises(InputError, match=r"cannot be there .*; choose another place"), store.lock():
+        pass
 
 
 def test_a_store_that_cannot_be_read_is_named(store):
