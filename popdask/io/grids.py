@@ -38,12 +38,12 @@ _EXACT = 1e-6  # of a cell: what float64 leaves of coordinates that were counted
 _METRES = {"m": 1.0, "km": 1000.0}
 
 
-def grid_of(array: xr.DataArray) -> GeoBox:
+def grid_of(array: xr.DataArray | xr.Dataset) -> GeoBox:
     """Return the grid of an array: shape, transform and CRS of its (y, x).
 
     Parameters
     ----------
-    array : DataArray
+    array : DataArray or Dataset
         With dimensions y and x, their coordinates, and a CRS as rioxarray keeps it.
 
     Returns
@@ -63,7 +63,8 @@ def grid_of(array: xr.DataArray) -> GeoBox:
     >>> grid_of(frame[:, 1:]).boundingbox.bbox
     (1.0, 0.0, 4.0, 2.0)
     """
-    found, name = array.odc.geobox, f"the array {array.name!r}" if array.name else "the array"
+    found, called = array.odc.geobox, getattr(array, "name", None)
+    name = f"the array {called!r}" if called else "the array"
     grid = None if found is None or found.crs is None else _even_grid(array, found)
     if grid is None:
         lacks = "CRS" if found is not None and found.crs is None else "grid"
@@ -75,7 +76,7 @@ def grid_of(array: xr.DataArray) -> GeoBox:
     return grid
 
 
-def _even_grid(array: xr.DataArray, grid: GeoBox) -> GeoBox | None:
+def _even_grid(array: xr.DataArray | xr.Dataset, grid: GeoBox) -> GeoBox | None:
     """Return the grid of all coordinates, of which odc looks at two; None where they are uneven."""
     t = grid.transform
     axes = {"x": (t.c, t.a), "y": (t.f, t.e)}
@@ -99,8 +100,14 @@ def _even_grid(array: xr.DataArray, grid: GeoBox) -> GeoBox | None:
 
 
 def check_degrees(name: str, grid: GeoBox) -> None:
-    """Refuse a grid of metres that is said to be of degrees."""
+    """Refuse a grid of metres that is said to be of degrees, and one of no known place."""
     assert grid.crs is not None, "grids without a CRS are refused before"
+    if not (grid.crs.geographic or grid.crs.projected):  # of a building site, or of heights
+        raise InputError(
+            f"{name} has the CRS {_crs(grid).name}, which is neither geographic nor projected; "
+            "expected one that tells where on the Earth a cell lies; set that of its coordinates "
+            "with rio.write_crs or gdal_edit.py -a_srs, or warp it"
+        )
     if not grid.crs.geographic:
         return
     left, bottom, right, top = grid.boundingbox.bbox

@@ -449,11 +449,12 @@ def _check_grid(name: str, given: xr.DataArray, population: xr.DataArray) -> Non
             f"{name} has the dimension {more[0]!r}, which population lacks; expected (y, x) or "
             f"{population.dims}; select one, as in {name}.isel({more[0]}=0)"
         )
-    ours, theirs = grid_of(population), given.odc.geobox
+    ours, found = grid_of(population), given.odc.geobox
     shapes = population.sizes["y"], given.sizes["y"], population.sizes["x"], given.sizes["x"]
-    known = theirs is not None and theirs.crs is not None
-    if shapes[0] != shapes[1] or shapes[2] != shapes[3] or (known and not same_grid(ours, theirs)):
-        grid = describe_grid(theirs) if known else f"{shapes[1]} × {shapes[3]} cells"
+    theirs = None if found is None or found.crs is None else grid_of(given)
+    same = shapes[0] == shapes[1] and shapes[2] == shapes[3]
+    if not same or (theirs is not None and not same_grid(ours, theirs)):
+        grid = describe_grid(theirs) if theirs is not None else f"{shapes[1]} × {shapes[3]} cells"
         raise InputError(
             f"{name} has the grid {grid} but population has {describe_grid(ours)}; expected the "
             f"same; reproject it first, as in {name}.rio.reproject_match(population)"

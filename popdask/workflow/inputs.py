@@ -257,7 +257,7 @@ def open_image(job: ImageJob, paths: Sequence[str], grid: CellGrid) -> xr.DataAr
 def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
     """The coordinates of the results: the times of the mosaics, and the cells of all of them."""
     extents = [
-        grid.covering(tuple(open_image(job, paths, grid).odc.geobox.boundingbox))
+        grid.covering(tuple(grid_of(open_image(job, paths, grid)).boundingbox))
         for paths in mosaics.values()
     ]
     norths, easts = (

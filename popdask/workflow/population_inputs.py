@@ -52,6 +52,7 @@ from popdask.imagery.model import TrainedModel
 from popdask.imagery.totals import add_zones, keep_whole_zones, spread_totals
 from popdask.imagery.zones import RASTERS
 from popdask.io import export
+from popdask.io.grids import grid_of
 from popdask.io.paths import without_secrets
 from popdask.io.tables import PARQUET, has_geometry, parts_of
 from popdask.store.repository import RegionStore
@@ -315,7 +316,7 @@ def _people(world: OrthophotoWorld) -> pd.DataFrame:
 
 def has_other_cells(stored: xr.Dataset, frame: xr.Dataset) -> bool:
     """Return whether two grids have the same kind of cells, but not the same ones."""
-    ours, theirs = frame.odc.geobox, stored.odc.geobox
+    ours, theirs = grid_of(frame), grid_of(stored)
     alike = ours.crs == theirs.crs and ours.resolution == theirs.resolution
     return alike and (ours.shape, ours.affine) != (theirs.shape, theirs.affine)
 

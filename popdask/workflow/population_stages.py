@@ -27,6 +27,7 @@ from popdask.imagery.estimate import Joining, estimate
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel, mean_of
 from popdask.imagery.training import train
+from popdask.io.grids import grid_of
 from popdask.store.content import table_bytes
 from popdask.workflow import evaluation, population_inputs
 from popdask.workflow.evaluation import choose_rules
@@ -184,7 +185,7 @@ def _of_blind(run: PopulationRun, found: list[xr.Dataset]) -> xr.Dataset:
     cells = run.work.group("cells")
     north, east, fold = (cells[name].values for name in ("north", "east", "fold"))
     grid = cells_grid(cells)
-    norths, easts = grid.covering(tuple(found[0].odc.geobox.boundingbox))
+    norths, easts = grid.covering(tuple(grid_of(found[0]).boundingbox))
     blind = np.full((len(norths), len(easts)), -1, np.int8)
     inside = (north >= norths.start) & (north < norths.stop)
     inside &= (east >= easts.start) & (east < easts.stop) & (fold >= 0)
