@@ -147,3 +147,13 @@ def test_s3_keys_and_signs_in_paths_stay():
     assert without_secrets("https://host/a@2x.tif") == "https://host/a@2x.tif"
     assert shown("https://me:p@ss/w@host/a.tif") == "https://host/a.tif"
     assert without_secrets("/vsicurl?url=https%3A%2F%2Fa%3Ab%40c&pc=1") == "/vsicurl"
+
+
+@given(st.sampled_from(["http", "https"]), st.text(":/@[]?#.%-aß0 {}", max_size=12))
+def test_a_url_is_taken_or_refused_whatever_stands_in_it(scheme, rest):
+    try:
+        gdal_path(f"{scheme}://{rest}")
+    except InputError as error:
+        assert str(error).count("; ") >= 2  # what was found, what was expected, how to mend it
+    else:
+        assert urlsplit(f"{scheme}://{rest}").hostname

@@ -1,5 +1,6 @@
 """The sentences that the page on troubleshooting explains are those that are said."""
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
+from rasterio.control import GroundControlPoint
 
 from popdask import RegionStore, open_frames, optical_flow
 from popdask.cluster import connect
@@ -55,6 +57,8 @@ def wrong_jobs(folder):
     yield lambda: load_job(written(folder / "5.toml", f'{JOB}[classes]\nk = "six"\n'))
     yield lambda: load_job_with(written(folder / "6.toml", JOB), ["classes.k"])
     yield lambda: connect("slrum").__enter__()
+    long = JOB.replace("pop_", "p" * 300)
+    yield lambda: load_job(written(folder / "7.toml", long))
 
 
 def wrong_frames(folder):
@@ -98,6 +102,7 @@ def wrong_frames(folder):
     written(folder / "broken_2002.tif", "nothing")
     yield lambda: open_frames(str(folder / "broken_{year}.tif"))
     yield from wrong_kinds(folder)
+    yield from wrong_headers(folder)
     raster(folder / "degrees_2002.tif", crs="EPSG:4326")
     degrees = open_frames(str(folder / "degrees_{year}.tif"))["population"]
     yield lambda: in_cells("2.5 km", degrees)
@@ -110,6 +115,35 @@ def wrong_frames(folder):
     yield lambda: find_frames(str(folder / "bands.tif#{year}"))
     yield lambda: open_frames({"2002": "https://me:p@ss/word@host/pop.tif"})
     yield lambda: open_frames({"2002": "s3://key:word@bucket/pop.tif"})
+    yield lambda: open_frames({"2002": "http://host:port/pop.tif"})
+    yield lambda: open_frames(str(folder / "men_{time:%YQ%q}.tif"))
+
+
+def wrong_headers(folder):
+    """Rasters that have no place, or values that are no counts."""
+    os.mkfifo(folder / "pipe.tif")
+    yield lambda: open_frames({"2002": folder / "pipe.tif"})
+    points = [GroundControlPoint(*corner) for corner in ((0, 0, 10, 60), (0, 2, 12, 60))]
+    write_raster(
+        folder / "points.tif", np.ones((2, 2)), crs=None, transform=rasterio.Affine.identity()
+    )
+    with rasterio.open(folder / "points.tif", "r+") as file:
+        file.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+    yield lambda: open_frames({"2002": folder / "points.tif"})
+    raster(folder / "site.tif", crs='LOCAL_CS["site",UNIT["metre",1]]')
+    yield lambda: open_frames({"2002": folder / "site.tif"})
+    axes = {
+        "lon": ("lon", [10.0, 11.0], {"units": "degrees_east"}),
+        "lat": ("lat", [60.0, 59.0], {"units": "degrees_north"}),
+    }
+    xr.Dataset({"people": (("lon", "lat"), np.ones((2, 2)))}, axes).to_netcdf(folder / "turned.nc")
+    yield lambda: open_frames({"2002": folder / "turned.nc"})
+    write_raster(folder / "picture.tif", np.ones((8, 8), "uint8"), compress="JPEG")
+    yield lambda: open_frames({"2002": folder / "picture.tif"})
+    raster(folder / "scaled.tif")
+    with rasterio.open(folder / "scaled.tif", "r+") as file:
+        file.scales = (0,)
+    yield lambda: open_frames({"2002": folder / "scaled.tif"})
 
 
 def wrong_kinds(folder):
@@ -139,6 +173,7 @@ def wrong_regions(folder):
     yield lambda: RegionStore(folder / "region").table("lanks")
     with RegionStore(folder / "region").lock():
         yield lambda: communities.run(job)
+    yield lambda: RegionStore("/proc/self/region").lock().__enter__()
     (folder / "linked.lock").symlink_to(folder / "other")
     yield lambda: RegionStore(folder / "linked").lock().__enter__()
     (folder / "other").mkdir()
@@ -158,6 +193,9 @@ def wrong_exports(folder):
     }
     settings = small.settings(folder, folder / "oslo", encoder={"epochs": 1}, output=output)
     job = CommunitiesJob.model_validate(settings)
+    (folder / "out").touch()
+    yield lambda: communities.run(job)
+    (folder / "out").unlink()
     table = folder / "out" / "small_links.parquet"
     table.parent.mkdir()
     written(table, "mine")

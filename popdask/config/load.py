@@ -28,6 +28,8 @@ from popdask.io.names import rebased
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
+_LONGEST = 255  # bytes of a name, on the file systems that there are
+
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file."""
@@ -246,7 +248,13 @@ def _absolute(value: str, path: Path, setting: str) -> str:
     if _is_url(text):
         return text
     folder = path.parent.resolve()
-    place = rebased(text, folder)
+    home = text.startswith("~/")  # as a shell reads it
+    place = rebased(str(Path(text).expanduser()) if home else text, folder)
+    if "\0" in place or any(len(os.fsencode(part)) > _LONGEST for part in place.split("/")):
+        raise InputError(
+            f"{path}: {setting} is {text!r}, which no file can be called: expected names of at "
+            f"most {_LONGEST} bytes, none of them NUL."
+        )
     if re.search("[{*]", text) and any(place.count(mark) > text.count(mark) for mark in "{}*"):
         raise InputError(
             f"{path}: {setting} is the pattern {text!r}, but the folder {folder} has braces or a "

@@ -63,7 +63,7 @@ class Job(Settings):
     'oslo'
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[\w.-]*[\w-][\w.-]*$", max_length=100)]
     """The region's name, of letters, digits, ``_``, ``.`` and ``-``."""
     title: str | None = None
     """What the results say they are; without it, the name. The next run puts a change into the

@@ -40,7 +40,7 @@ from popdask.imagery.grid import TOLERANCE, CellGrid, as_grid, block_side, crs_t
 from popdask.io.grids import carry, describe_grid, grid_of
 from popdask.io.kinds import check_extent
 from popdask.io.paths import Path_, fsspec_options
-from popdask.io.rasters import is_remote, missing_file, use_raster
+from popdask.io.rasters import check_there, is_remote, use_raster
 
 IMAGE = "an image"
 
@@ -84,8 +84,7 @@ class RasterFile:
 def open_sheet(path: str | os.PathLike[str], nodata: float | None = None) -> RasterFile:
     """Read the header of one file of a mosaic."""
     name = os.fspath(path)
-    if not is_remote(name) and not Path(name).exists():
-        raise missing_file(name, IMAGE)
+    check_there(name, IMAGE)
     if _is_zarr(name):
         return _zarr_sheet(name, nodata)
     with rasterio.Env() as environment:

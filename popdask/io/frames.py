@@ -11,6 +11,7 @@ import glob
 import math
 import re
 import string
+import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
@@ -190,6 +191,7 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
                 f"the pattern {pattern!r} has the field {{{field}}}; expected {{year}} or "
                 "{time:FORMAT} with a format such as %Y-%m; rename it"
             )
+        _check_format(pattern, form)
         wildcard += "*"
         if form in formats:
             expression += f"(?P=time{formats.index(form)})"
@@ -201,14 +203,38 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
             f"the pattern {pattern!r} has no time in it; expected {{year}} or {{time:FORMAT}} "
             "where the files, or the bands behind a #, differ; put it there, or give [input] times"
         )
-    directives = re.findall("%(.)", " ".join(formats).replace("%%", ""))
+    directives = _directives(formats)
     for twice in {name for name in directives if directives.count(name) > 1}:
         raise InputError(
             f"the pattern {pattern!r} reads %{twice} in several formats; expected it in one, which "
             "may be repeated; split them, as in {time:%Y}/pop_{time:%Y}-{time:%m}.tif"
         )
     # fsspec takes two stars for folders within folders, or refuses them.
+    expression = unicodedata.normalize("NFC", expression)
     return re.sub(r"\*+", "*", wildcard), re.compile(expression), formats
+
+
+def _directives(formats: Iterable[str]) -> list[str]:
+    return re.findall("%(.)", " ".join(formats).replace("%%", ""))
+
+
+def _check_format(pattern: str, form: str) -> None:
+    """Refuse a format that writes times which it cannot read, such as of quarters."""
+    try:
+        _parse_time([date(2020, 3, 18).strftime(form)], [form])
+    except ValueError as error:
+        raise InputError(
+            f"the pattern {pattern!r} has the format {form!r}, by which no time is read ({error}); "
+            "expected directives of datetime.strptime such as %Y-%m; correct it"
+        ) from error
+
+
+def _parse_time(texts: Iterable[str], formats: list[str]) -> datetime:
+    """Read a time by its formats; a week without a day is that of its Monday."""
+    directives = set(_directives(formats))
+    monday = directives & set("WUV") and not directives & set("aAuw")
+    text, form = " ".join(texts), " ".join(formats)
+    return datetime.strptime(f"{text} 1", f"{form} %u") if monday else datetime.strptime(text, form)
 
 
 def _expression(literal: str, after_time: bool, before_time: bool) -> str:
@@ -327,11 +353,14 @@ def _moment(passed: float, units: str, calendar: str) -> str:
 
 def _list_files(wildcard: str) -> list[str]:
     if not is_remote(wildcard):
-        return glob.glob(wildcard)  # noqa: PTH207  the text before the wildcard stays as written
+        # Accents are letters of their own in the names that some systems write, but look the same.
+        forms = {wildcard, *(unicodedata.normalize(form, wildcard) for form in ("NFC", "NFD"))}
+        return [path for form in sorted(forms) for path in glob.glob(form)]  # noqa: PTH207
     system, path = file_system(wildcard)
+    refusals = (ValueError, *failures())  # the first of a pattern of buckets
     try:
         return [system.unstrip_protocol(file) for file in system.glob(path)]
-    except failures() as error:
+    except refusals as error:
         shown = re.sub(r"\[(.)\]", r"\1", wildcard)
         raise InputError(
             f"{without_secrets(shown)} cannot be listed ({error}); expected a folder that you "
@@ -347,11 +376,11 @@ def _is_left_out(moment: datetime, start: Time | None, end: Time | None) -> bool
 
 
 def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> datetime | None:
-    match = expression.fullmatch(path)
+    match = expression.fullmatch(unicodedata.normalize("NFC", path))
     if match is None:
         return None
     try:
-        return datetime.strptime(" ".join(match.groups()), " ".join(formats))
+        return _parse_time(match.groups(), formats)
     except ValueError:
         return None  # another file whose name begins and ends alike: pop_2006_draft.tif
 

@@ -277,13 +277,30 @@ def bucket_and_key(url: str) -> tuple[str, str]:
 
 
 def check_url(place: str) -> None:
-    """Refuse a URL in which programs would find another host than is meant."""
+    """Refuse a URL without a host, and one in which programs would find another than is meant."""
     _check_keys(place)
     if is_unescaped(place):
         raise InputError(
             f"{without_secrets(place)} has a user or password with @, /, ? or # before it; "
             "expected them escaped, as programs take what follows for the host; write %40, %2F, "
             "%3F or %23 (and %40 for an @ in the path, if it is there)"
+        )
+    _check_host(place)
+
+
+def _check_host(url: str) -> None:
+    """Refuse a URL of the web whose host or port is none."""
+    if not url.lower().startswith(("http://", "https://")):
+        return
+    try:
+        parts = urlsplit(url)
+        known = bool((parts.hostname or "").encode("idna")) and parts.port != 0
+    except ValueError:  # of a port, of brackets, or of a name that has no form for the wire
+        known = False
+    if not known:
+        raise InputError(
+            f"{without_secrets(url)} has no host, or no port, that can be reached; expected a URL "
+            "such as https://example.org/pop.tif; correct it"
         )
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -29,14 +30,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from popdask.errors import InputError
-from popdask.io.grids import check_degrees
+from popdask.io.grids import SAME_GRID, check_degrees
 from popdask.io.kinds import (
     check_extent,
     drivers_of,
@@ -255,8 +257,7 @@ def is_remote(path: str) -> bool:
 def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expected: str) -> Result:
     """Open a raster, use it, close it; what GDAL cannot read is a bad input."""
     file = parse_name(path).file
-    if not is_remote(file) and not Path(file).exists():
-        raise missing_file(path if file == path else file, expected)
+    check_there(file, expected)
     try:
         with open_raster(path) as source:
             return use(source)
@@ -271,36 +272,91 @@ def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expec
     )
 
 
+def check_there(path: str, expected: str) -> None:
+    """Refuse a path at which no file is, or a pipe or device, of which reading may never end."""
+    if is_remote(path):
+        return
+    if not Path(path).exists():
+        raise missing_file(path, expected)
+    if not (Path(path).is_file() or Path(path).is_dir()):
+        raise InputError(
+            f"{path} is a pipe or a device, not a file; expected {expected}; write what it gives "
+            "into a file, and name that"
+        )
+
+
 def missing_file(path: str, expected: str) -> InputError:
     """Make the error for a file that is not there; `expected` says what it should be."""
-    return InputError(f"{path} does not exist; expected {expected}; correct the path")
+    where = " there, or its server does not answer" if is_remote(path) else ""
+    return InputError(f"{path} does not exist{where}; expected {expected}; correct the path")
 
 
 def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
     band = _band(source, path)
-    transform, crs = source.transform, source.crs or _crs_of_axes(source)
-    if crs is None or transform.is_identity:
-        raise InputError(
-            f"{path} has no {'CRS' if crs is None else 'position (geotransform)'}; expected "
-            "a georeferenced raster; set it with gdal_edit.py -a_srs or -a_ullr"
-        )
-    if transform.b or transform.d:
-        raise InputError(
-            f"{path} has a rotated grid ({tuple(transform)[:6]}); expected rows along y and "
-            "columns along x; warp it, for example with gdalwarp"
-        )
+    _check_values(source, path, band)
+    crs = source.crs or _crs_of_axes(source, path)
+    grid = GeoBox(source.shape, _even_transform(source, path, crs), crs)
     descriptions = _own_words(source, band).values()
     names = [Path(parse_name(path).opened).stem, source.descriptions[band - 1] or "", *descriptions]
     check_is_count(path, _units(source, band), names)
-    grid = GeoBox(source.shape, transform, crs)
     check_degrees(path, grid)
     return grid
 
 
-def _crs_of_axes(source: rasterio.DatasetReader) -> CRS | None:
+def _even_transform(source: rasterio.DatasetReader, path: str, crs: CRS | None) -> Affine:
+    """The transform of a raster that has its place, and whose rows lie along y."""
+    t = source.transform
+    if crs is None or t.is_identity:
+        hint = "set it with gdal_edit.py -a_srs or -a_ullr"
+        if source.gcps[0] or source.rpcs:
+            hint = "it has control points: bring it onto a grid with gdalwarp"
+        raise InputError(
+            f"{path} has no {'CRS' if crs is None else 'position (geotransform)'}; expected "
+            f"a georeferenced raster; {hint}"
+        )
+    # What rounding leaves of a turn moves no corner by a part of a cell that matters.
+    across, down = abs(t.b) * source.height, abs(t.d) * source.width
+    if not (across < SAME_GRID * abs(t.a) and down < SAME_GRID * abs(t.e)):
+        raise InputError(
+            f"{path} has a rotated grid ({tuple(t)[:6]}); expected rows along y and "
+            "columns along x; warp it, for example with gdalwarp"
+        )
+    return Affine(t.a, 0, t.c, 0, t.e, t.f)
+
+
+def _check_values(source: rasterio.DatasetReader, path: str, band: int) -> None:
+    """Refuse what cannot be counts: values of a lossy picture, or of a scale that is none."""
+    structure = source.tags(ns="IMAGE_STRUCTURE")
+    lossy = structure.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY")
+    if lossy or source.driver == "JPEG" or structure.get("COMPRESSION", "").endswith("JPEG"):
+        raise InputError(
+            f"{path} is compressed as pictures are, with other values than were written; expected "
+            "counts of people as they are; take a file without loss, such as a GeoTIFF with DEFLATE"
+        )
+    scale, offset = source.scales[band - 1], source.offsets[band - 1]
+    if not (0 < scale < np.inf and np.isfinite(offset)):
+        raise InputError(
+            f"{path} has the scale {scale:g} and the offset {offset:g}; expected a scale above 0 "
+            "and an offset that is a number; correct them, for example with gdal_edit.py -scale 1"
+        )
+
+
+def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
     """The CRS of a netCDF file that names none: by CF, degrees north and east are geographic."""
-    units = {text for key, text in source.tags().items() if key.endswith("#units")}
-    return CRS.from_epsg(4326) if {"degrees_north", "degrees_east"} <= units else None
+    axes = {text: key.removesuffix("#units") for key, text in source.tags().items()}
+    if not {"degrees_north", "degrees_east"} <= axes.keys():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an axis has no place of its own
+        with open_raster(f'NETCDF:"{parse_name(path).file}":{axes["degrees_north"]}') as axis:
+            north = axis.read()
+    ends = sorted((source.bounds.bottom, source.bounds.top))
+    if not (ends[0] <= north.min() and north.max() <= ends[1]):
+        raise InputError(
+            f"{path} has its longitudes along the rows; expected latitudes down the rows; turn it, "
+            "as with dataset.transpose(..., 'lat', 'lon') of xarray"
+        )
+    return CRS.from_epsg(4326)
 
 
 def _own_words(source: rasterio.DatasetReader, band: int) -> dict[str, str]:
@@ -377,6 +433,7 @@ def frame_fingerprint(path: str, expected: str = "a file that you may read") -> 
     6
     """
     name = parse_name(path)
+    check_there(name.file, expected)
     try:
         own = _info_of_server(name.file) or _read(name.file)
     except FileNotFoundError as error:

@@ -44,7 +44,7 @@ from popdask.errors import InputError
 from popdask.io.kinds import check_tables, is_elsewhere
 from popdask.io.names import members, split_band
 from popdask.io.paths import Path_, atomic_path, fsspec_options, naming
-from popdask.io.rasters import is_remote, missing_file
+from popdask.io.rasters import check_there, missing_file
 
 #: What may stand between columns, the likeliest first.
 SEPARATORS = (";", "\t", "|", ",")
@@ -419,8 +419,7 @@ def _is_parquet(path: Path_) -> bool:
 def _readable(path: Path_, expected: str) -> Iterator[None]:
     """Say in one sentence that a file is missing, or that what reads it cannot."""
     name = os.fspath(path)
-    if not is_remote(name) and not Path(name).exists():
-        raise missing_file(name, expected)
+    check_there(name, expected)
     try:
         yield
     except InputError:  # which is a ValueError, too

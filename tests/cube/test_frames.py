@@ -1,14 +1,20 @@
 import hashlib
-from datetime import datetime
+import os
+import unicodedata
+from datetime import date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from popdask.errors import InputError
 from popdask.io.frames import find_frames, frame_time, time_text
-from popdask.io.rasters import frame_fingerprint
+from popdask.io.rasters import frame_fingerprint, read_grid
+from popdask.io.tables import read_table
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -204,3 +210,49 @@ def test_a_folder_in_the_place_of_a_frame_is_named(tmp_path):
     (tmp_path / "pop_2006.tif").mkdir()
     with pytest.raises(InputError, match=r"pop_2006\.tif cannot be read"):
         frame_fingerprint(str(tmp_path / "pop_2006.tif"))
+
+
+#: Formats that tell a day, and those that tell the first day of a year, a month or a week.
+FORMATS = ("%Y%m%d", "%d.%m.%y", "%Y%j", "%d%b%Y", "%G-W%V-%u", "%Y-%W-%w")
+COARSE = {"%Y": ("%j", "001"), "%Y-%m": ("%d", "01"), "%G-W%V": ("%u", "1"), "%Y_%W": ("%u", "1")}
+
+
+@given(st.dates(date(1970, 1, 5), date(2068, 12, 28)), st.sampled_from([*FORMATS, *COARSE]))
+def test_a_time_is_read_as_it_was_written(day, form):
+    with TemporaryDirectory() as folder:
+        name = f"pop_{day.strftime(form)}.tif"
+        first_days = COARSE.get(form)
+        if form == "%Y_%W" and day.strftime("%W") == "00":
+            return  # days before the first Monday are in no week of their year
+        (found,) = find_frames(f"{touch(Path(folder), name)}/pop_{{time:{form}}}.tif")
+    moment = pd.Timestamp(found)
+    assert f"pop_{moment.strftime(form)}.tif" == name
+    assert moment.strftime(first_days[0]) == first_days[1] if first_days else moment.date() == day
+
+
+@pytest.mark.parametrize("form", ["%YQ%q", "%s", "%Y%", "%Y-%Q"])
+def test_a_format_that_reads_no_time_is_refused(tmp_path, form):
+    with pytest.raises(InputError, match=r"has the format '.*', by which no time is read"):
+        find_frames(f"{tmp_path}/pop_{{time:{form}}}.tif")
+
+
+@pytest.mark.parametrize(("pattern", "file"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_found_however_they_are_written(tmp_path, pattern, file):
+    touch(tmp_path, unicodedata.normalize(file, "bevölkerung_2006.tif"))
+    wanted = unicodedata.normalize(pattern, "bevölkerung_{year}.tif")
+    assert list(names(find_frames(f"{tmp_path}/{wanted}"))) == ["2006-01-01"]
+
+
+@pytest.mark.parametrize("read", [frame_fingerprint, read_grid, read_table])
+def test_pipes_and_devices_are_no_files(tmp_path, read):
+    os.mkfifo(tmp_path / "pop.tif")
+    for path in (str(tmp_path / "pop.tif"), "/dev/zero"):
+        with pytest.raises(InputError, match=r"is a pipe or a device, not a file"):
+            read(path)
+
+
+@pytest.mark.parametrize("host", ["", "[::1", "h:99999", "h:port", "...", "h:0"])
+def test_a_url_without_a_host_is_refused(host):
+    for look in (find_frames, frame_fingerprint):
+        with pytest.raises(InputError, match=r"has no host, or no port, that can be reached"):
+            look(f"http://{host}/pop_{{year}}.tif")

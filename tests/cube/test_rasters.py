@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
+from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine
 
 from popdask.errors import InputError
@@ -153,3 +155,69 @@ def test_counts_are_taken_for_counts(units, name):
 def test_densities_are_refused(units, name):
     with pytest.raises(InputError, match=r"a.tif is a density"):
         check_is_count("a.tif", units, [name])
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4978", "EPSG:5730", 'LOCAL_CS["site",UNIT["metre",1]]'])
+def test_a_crs_that_tells_no_place_is_refused(tmp_path, crs):
+    path = write_raster(tmp_path / "pop.tif", np.ones((2, 3)), crs=crs)
+    with pytest.raises(InputError, match=r"pop.tif has the CRS .*neither geographic nor projected"):
+        read_grid(path)
+
+
+def test_control_points_are_no_grid(tmp_path):
+    path = write_raster(
+        tmp_path / "pop.tif", np.ones((2, 3)), crs=None, transform=Affine.identity()
+    )
+    with rasterio.open(path, "r+") as file:
+        points = [
+            GroundControlPoint(*place) for place in ((0, 0, 10, 60), (0, 3, 13, 60), (2, 0, 10, 58))
+        ]
+        file.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+    with pytest.raises(
+        InputError, match="it has control points: bring it onto a grid with gdalwarp"
+    ):
+        read_grid(path)
+
+
+def test_a_turn_by_rounding_is_none(tmp_path):
+    turned = Affine(1000, 1e-9, 4_321_000, 1e-10, -1000, 3_210_000)
+    assert read_grid(
+        write_raster(tmp_path / "pop.tif", np.ones((2, 3)), transform=turned)
+    ) == read_grid(write_raster(tmp_path / "even.tif", np.ones((2, 3))))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(0, 0), (np.nan, 0), (-1, 0), (1, np.inf)])
+def test_scales_that_are_none_are_refused(tmp_path, scale, offset):
+    path = write_raster(tmp_path / "pop.tif", np.ones((2, 3), "int16"))
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (scale,), (offset,)
+    with pytest.raises(InputError, match=r"pop.tif has the scale .*; expected a scale above 0"):
+        read_grid(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("pop.jpg", {"driver": "JPEG"}),
+        ("pop.tif", {"compress": "JPEG"}),
+        ("pop.jp2", {"driver": "JP2OpenJPEG"}),
+    ],
+)
+def test_pictures_compressed_with_loss_are_no_counts(tmp_path, name, options):
+    path = write_raster(tmp_path / name, np.arange(64, dtype="uint8").reshape(8, 8), **options)
+    with pytest.raises(InputError, match="is compressed as pictures are, with other values"):
+        read_grid(path)
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_a_netcdf_file_with_longitudes_along_its_rows_is_refused(tmp_path, rising):
+    axes = {
+        "lat": ("lat", np.arange(60.0, 57, -1)[:: -1 if rising else 1], {"units": "degrees_north"}),
+        "lon": ("lon", np.arange(10.0, 14), {"units": "degrees_east"}),
+    }
+    people = xr.Dataset({"people": (("lat", "lon"), np.arange(12.0).reshape(3, 4))}, axes)
+    people.to_netcdf(tmp_path / "even.nc")
+    assert read_grid(str(tmp_path / "even.nc")).boundingbox.bbox == (9.5, 57.5, 13.5, 60.5)
+    people.transpose("lon", "lat").to_netcdf(tmp_path / "turned.nc")
+    with pytest.raises(InputError, match="has its longitudes along the rows"):
+        read_grid(str(tmp_path / "turned.nc"))
