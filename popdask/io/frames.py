@@ -357,7 +357,7 @@ def _list_files(wildcard: str) -> list[str]:
         forms = {wildcard, *(unicodedata.normalize(form, wildcard) for form in ("NFC", "NFD"))}
         return [path for form in sorted(forms) for path in glob.glob(form)]  # noqa: PTH207
     system, path = file_system(wildcard)
-    refusals = (ValueError, *failures())  # the first of a pattern of buckets
+    refusals: tuple[type[Exception], ...] = (ValueError, *failures())  # the first: of all buckets
     try:
         return [system.unstrip_protocol(file) for file in system.glob(path)]
     except refusals as error:
