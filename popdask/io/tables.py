@@ -74,6 +74,7 @@ _OTHERS = {
     b"%pdf": "a PDF file",
     b"<": "a page of the web, or XML",
     b"{": "JSON",
+    b"[": "JSON",
 }
 #: What sets thousands apart, beside a point where the decimals have a comma.
 _APART = "\u00a0\u2009\u202f'’ \t"
@@ -87,6 +88,7 @@ _VALUE = re.compile(
     r"|(?:CRS[0-9]+RES)?[0-9]+k?mN-?[0-9]+E-?[0-9]+|[0-9.]+[a-z-]+_-?[0-9]+_-?[0-9]+"
 )
 _COMMAS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
+_REMARK = re.compile(r'#|"?sep=.?"?\s*$', re.IGNORECASE)
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+")
 
 
@@ -169,8 +171,8 @@ def form_of(content: bytes) -> Form:
 
 
 def _header(lines: list[str]) -> tuple[int, str]:
-    """Which line names the columns, behind remarks with ``#``, and what separates them."""
-    begin = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)
+    """Which line names the columns, behind remarks with ``#`` and Excel's ``sep=;``."""
+    begin = next((i for i, line in enumerate(lines) if not _REMARK.match(line)), 0)
     separator = max(SEPARATORS, key=lambda mark: lines[begin].count(mark))
     counts = [line.count(separator) for line in lines[: begin + 1]]
     texts = (text.strip(' "\r\n') for text in lines[begin].split(separator))

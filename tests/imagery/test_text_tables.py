@@ -87,6 +87,8 @@ def test_quoted_commas_between_commas_set_thousands_apart(tmp_path):
         ("# of an office\n", "# "),
         ("", "#"),
         ("# of an office; as of 2024\n", ""),
+        ("sep=;\n", ""),
+        ('"sep=;"\r\n', ""),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -108,6 +110,7 @@ def test_a_remark_names_the_columns_of_codes(tmp_path, code):
     [
         (b"PK\x03\x04 sheet", "an Excel file or an archive"),
         (b"PAR1 rows PAR1", "a Parquet file"),
+        (b'[{"zone": "A"}]', "JSON"),
         (b"\n<!DOCTYPE html><html>log in</html>", "a page of the web"),
         (b"\x01\x02,\x03\n1,2\n", "it is no text"),
         (
