@@ -69,6 +69,18 @@ def test_variables_expand(tmp_path, monkeypatch):
     assert job.input.frames == "/grids/pop_{year}.tif"
 
 
+def test_the_home_folder_is_that_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    job = load_job(write(tmp_path, JOB.replace("{frames}", "~/grids/pop_{year}.tif")))
+    assert job.input.frames == "/home/ada/grids/pop_{year}.tif"
+
+
+@pytest.mark.parametrize("name", ["p" * 256, "ø" * 128, "a\\u0000"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"frames is .*, which no file can be called"):
+        load_job(write(tmp_path, JOB.replace("{frames}", f"{name}/pop_{{year}}.tif")))
+
+
 def test_an_unset_variable_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("POP_TEST", raising=False)
     with pytest.raises(InputError, match=r"\[input\] frames uses \$\{POP_TEST\}.*export POP_TEST"):
@@ -117,7 +129,7 @@ def test_an_incomplete_job_says_what_is_missing(tmp_path, text, message):
         load_job(write(tmp_path, text))
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "a\\b", "", "a\nb"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "a\\b", "", "a\nb", "..", "a" * 101])
 def test_a_name_cannot_lead_out_of_the_folders_that_are_named_after_it(tmp_path, name):
     text = JOB.replace('"oslo"', json.dumps(name))
     with pytest.raises(InputError, match="name is"):

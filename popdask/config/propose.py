@@ -88,7 +88,7 @@ def propose_job(
     chosen = _frames_in(place, frames, time)
     population, notes = _looked_at(chosen, nodata)
     notes_of_all = [*_found_notes(chosen, population), *notes, *chosen.notes]
-    name = name or re.sub(r"[^\w.-]+", "-", place.resolve().name).strip("-.") or "region"
+    name = name or re.sub(r"[^\w.-]+", "-", place.resolve().name)[:100].strip("-.") or "region"
     text = _job_text(chosen, population, name, pipeline, nodata, place, Path(beside).resolve())
     return Proposal(name, text, tuple(notes_of_all))
 
