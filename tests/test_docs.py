@@ -1,6 +1,7 @@
 """The documentation builds without warnings, is complete, and its examples run."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import geopandas as gpd
+import pyarrow.parquet
 import pytest
 import shapely
 import typer
@@ -22,8 +24,8 @@ from popdask._cluster_file import ClusterFile, load_spec
 from popdask.cli.commands import app
 from popdask.config import CommunitiesJob, load_job
 from popdask.config.load import JOBS, table_of
-from popdask.workflow import communities, settlements
-from tests.pipelines import small
+from popdask.workflow import communities, population, settlements
+from tests.pipelines import dots, small, test_intervals
 from tests.report import test_settlements
 
 ROOT = Path(__file__).parents[1]
@@ -162,11 +164,71 @@ def test_every_file_that_is_named_is_there():
     assert len(named) > 10 and not [name for name in named if not (ROOT / name).exists()]
 
 
-def test_every_command_that_is_shown_exists():
-    commands = set(command_names(typer.main.get_command(app)))
-    told = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
-    shown = set(re.findall(r"^\$ popdask ([a-z]+)", told, re.MULTILINE))
-    assert {"plan", "run", "demo"} <= shown <= commands
+def shown_commands():
+    """The command lines of popdask on all pages and in the README, each once."""
+    for path in (*PAGES, ROOT / "README.md"):
+        told = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        blocks = re.findall(r"^```(?:console|bash|sh)?\n(.*?)^```", told, re.DOTALL | re.MULTILINE)
+        inline = re.findall(r"`(popdask [a-z]+ [^`]*(?:JOB|\.toml)[^`]*)`", told)
+        for line in (*"\n".join(blocks).splitlines(), *inline):
+            if found := re.match(r"(?:\$ )?(popdask [a-z].*)", line.strip()):
+                yield found[1]
+
+
+@pytest.mark.parametrize("line", sorted(set(shown_commands())))
+def test_every_command_that_is_shown_is_understood(line):
+    words = shlex.split(line.partition(" | ")[0], comments=True)[1:]
+    command = typer.main.get_command(app)
+    context = command.make_context("popdask", words)
+    while hasattr(command, "commands"):
+        words = [*context._protected_args, *context.args]
+        name, command, rest = command.resolve_command(context, words)
+        context = command.make_context(name, rest, parent=context)
+    assert context.command.name
+
+
+def told_columns(text):
+    """The columns that a page tells of, by the table that they are of."""
+    told = {}
+    for part in re.split(r"^##+ ", text, flags=re.MULTILINE):
+        heading, _, section = part.partition("\n")
+        rows = re.findall(r"^\|(.+)\|(.+)\|(.+)\|$", section, re.MULTILINE)
+        for first, second, third in rows:
+            if rows[0][0].strip() == "column":
+                assert second.strip() and third.strip(), (heading, first)
+                told.setdefault(heading, set()).update(re.findall(r"`(\w+)`", first))
+            else:
+                told[first.strip(" `")] = set(re.findall(r"`(\w+)`", third))
+    return told
+
+
+@pytest.fixture(scope="module")
+def estimated(tmp_path_factory):
+    """The folder of the tables of a population job with intervals."""
+    folder = tmp_path_factory.mktemp("estimated")
+    dots.write_world(folder)
+    job = test_intervals.sure(folder, folder / "dots.icechunk", level=0.5, square=2)
+    population.run(job)
+    return job.export_folder
+
+
+def test_every_column_of_an_export_is_told_with_its_unit(finished, estimated):
+    told = told_columns((ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8"))
+    called = {"tracks": "Lines of tracks", "events": "tracks"}
+    seen = {}
+    for path in [*(finished / "out").glob("*/*.parquet"), *estimated.glob("*.parquet")]:
+        kind = path.stem.partition("_")[2]
+        layer, _, table = kind.rpartition("_")
+        name = table if layer == "settlement" else kind
+        columns = set(pyarrow.parquet.read_schema(path).names) - {"bbox"}
+        columns = {re.sub("^settlement$", "community", name) if layer else name for name in columns}
+        seen.setdefault(called.get(name, name), set()).update(columns)
+    assert len(seen) == 13
+    for name, columns in seen.items():
+        ends = {column for column in columns if re.search("_(low|high)$", column)}
+        assert columns - ends <= told[name], name
+    for name in ("communities", "settlements", "tracks", "links", "Lines of tracks"):
+        assert told[name] - seen[name] <= {"moved_in", "moved_out", "grown_here"}, name
 
 
 def blocks_of(page, language):
@@ -192,7 +254,7 @@ def finished(tmp_path_factory):
     """A folder in which the jobs that the pages speak of have run."""
     folder = tmp_path_factory.mktemp("finished")
     small.small_world().write(folder / "frames")
-    output = {"export": ["cog", "geoparquet"]}
+    output = {"export": ["cog", "geoparquet", "zarr"]}
     oslo, other = (folder / "out" / f"{name}.icechunk" for name in ("oslo", "luxembourg"))
     settings = small.settings(folder / "frames", oslo, output=output) | {"name": "oslo"}
     communities.run(CommunitiesJob.model_validate(settings))

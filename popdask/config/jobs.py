@@ -235,7 +235,7 @@ class Tracks(Settings):
 
 
 #: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.
-CommunitiesFormat = Literal["cog", "geotiff", "geoparquet", "gpkg", "stac", "report"]
+CommunitiesFormat = Literal["cog", "geotiff", "zarr", "geoparquet", "gpkg", "stac", "report"]
 
 
 class CommunitiesOutput(settings.Output):

@@ -37,6 +37,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "in_cells",
             "pixel_area_km2",
         ],
+        "pyramid": [
+            "write_pyramid",
+        ],
         "rasters": [
             "frame_fingerprint",
             "frame_version",

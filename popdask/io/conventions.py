@@ -9,8 +9,8 @@ they are, at once in NumPy, and in the tasks of a Dask array, so that nothing is
 
 References
 ----------
-CF conventions 1.11. Zarr conventions ``proj`` and ``spatial`` 0.1, of which GeoZarr is made:
-https://github.com/zarr-conventions.
+CF conventions 1.11. Zarr conventions ``proj``, ``spatial`` and ``multiscales`` 0.1, of which
+GeoZarr is made: https://github.com/zarr-conventions.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from popdask.errors import InputError
 from popdask.io.grids import grid_of
@@ -59,6 +60,7 @@ _ZARR_CONVENTIONS = "zarr_conventions"
 _UUIDS = {
     "proj": "f17cb550-5864-4468-aeb7-f3180cfb622f",
     "spatial": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+    "multiscales": "d35379db-88df-4056-af3a-620245f8e347",
 }
 
 
@@ -80,13 +82,31 @@ def grid_attributes(grid: xr.Dataset) -> dict[str, Any]:
     epsg = grid["spatial_ref"].rio.crs.to_epsg()
     wkt = {"proj:wkt2": grid["spatial_ref"].attrs["crs_wkt"]}
     return {
-        _ZARR_CONVENTIONS: [_declared(name) for name in _UUIDS],
+        _ZARR_CONVENTIONS: [_declared(name) for name in ("proj", "spatial")],
         **({"proj:code": f"EPSG:{epsg}"} if epsg else wkt),
         "spatial:dimensions": ["y", "x"],
         "spatial:shape": [int(side) for side in box.shape],
         "spatial:transform": [float(number) for number in box.transform[:6]],
         "spatial:bbox": [float(number) for number in box.boundingbox.bbox],
     }
+
+
+def multiscales(finest: Mapping[str, Any], grids: Sequence[GeoBox]) -> dict[str, Any]:
+    """Say which groups are levels of one pyramid, beside what the finest of them says."""
+    layout: list[dict[str, Any]] = []
+    for number, grid in enumerate(grids):
+        level = {"asset": str(number)} | ({"derived_from": str(number - 1)} if number else {})
+        scale = 2.0 if number else 1.0
+        layout.append(
+            {
+                **level,
+                "transform": {"scale": [scale, scale], "translation": [0.0, 0.0]},
+                "spatial:shape": [int(side) for side in grid.shape],
+                "spatial:transform": [float(value) for value in grid.transform[:6]],
+            }
+        )
+    declared = [*finest[_ZARR_CONVENTIONS], _declared("multiscales")]
+    return {**finest, _ZARR_CONVENTIONS: declared, "multiscales": {"layout": layout}}
 
 
 def is_grid_attribute(name: str) -> bool:

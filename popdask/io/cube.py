@@ -146,7 +146,7 @@ def open_cube(path: Path_) -> xr.Dataset:
     ----------
     path : path or URL
         A Zarr group with ``population(time, y, x)``, people per cell, and a CRS as rioxarray or
-        `write_cube` store it.
+        `write_cube` store it; or a pyramid of such groups, of which the finest is opened.
 
     Returns
     -------
@@ -169,7 +169,10 @@ def open_cube(path: Path_) -> xr.Dataset:
     ...     open_cube(f"{folder}/cube.zarr").population.rio.crs.to_epsg()
     3035
     """
-    stored = open_group(path, "a group with population(time, y, x)")
+    expected = "a group with population(time, y, x)"
+    stored = open_group(path, expected)
+    if layout := stored.attrs.get("multiscales", {}).get("layout"):
+        stored = open_group(f"{os.fspath(path).rstrip('/')}/{layout[0]['asset']}", expected)
     held = stored.get("population")
     if held is None or set(held.dims) != set(DIMENSIONS):
         found = {str(name): array.dims for name, array in stored.data_vars.items()}

@@ -317,6 +317,9 @@ def _warn_of_leakage(reporter: Reporter, cells: xr.Dataset, where: str, judges: 
 
 
 def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    parts = [table.reset_index().assign(where=where) for where, table in tables.items()]
+    parts = [
+        table.reset_index(drop=table.index.name is None).assign(where=where)
+        for where, table in tables.items()
+    ]
     table = pd.concat(parts, ignore_index=True)
     return table[["where", *(name for name in table if name != "where")]]

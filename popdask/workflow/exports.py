@@ -236,6 +236,17 @@ def _problem(place: ExportPlace, name: str, written: Mapping[str, Any]) -> str |
     return "was changed: its SHA-256 is another"
 
 
+def said_of(job: Job, record: Mapping[str, Any]) -> dict[str, str]:
+    """Say what exported arrays are, by CF: nothing of when, so that files stay the same."""
+    said = {
+        "title": job.title or job.name,
+        "institution": job.institution,
+        "source": f"popdask {record['versions']['popdask']}",
+        "license": "\n".join(credits_of(record)),
+    }
+    return {key: text for key, text in said.items() if text}
+
+
 #: Draws the pictures of a job, from its store and a branch of it.
 Illustrate = Callable[[Any, RegionStore, str], Iterable["Picture"]]
 

@@ -17,7 +17,7 @@ import pandas as pd
 from popdask.io import export
 from popdask.io import paths as files_io
 from popdask.store.records import WORK
-from popdask.workflow.exports import Exports, Illustrate, exporting, write_page
+from popdask.workflow.exports import Exports, Illustrate, exporting, said_of, write_page
 from popdask.workflow.frame_stages import CellCost, FramesRun, rasters_of
 from popdask.workflow.frames import FramesJob
 from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan
@@ -124,6 +124,14 @@ def _write_geotiffs(written: Written) -> None:
         written.others[kind] = written.exports.geotiff(arrays[kind], f"{written.name}_{kind}")
 
 
+def _write_zarr(written: Written) -> None:
+    from popdask.io.pyramid import write_pyramid
+
+    run, path = written.run, written.exports.folder / f"{written.name}.zarr"
+    arrays = run.work.dataset()[rasters(written.parts)].assign_attrs(said_of(run.job, run.record()))
+    written.add("arrays", write_pyramid(arrays, path))
+
+
 def _write_geoparquet(written: Written) -> None:
     from popdask.io import tables
 
@@ -175,6 +183,7 @@ FORMATS: Mapping[str, Format] = {
     "geotiff": Format(
         lambda parts, stamps: [f"_{kind}.tif" for kind in rasters(parts)], _write_geotiffs
     ),
+    "zarr": Format(lambda parts, stamps: [".zarr"], _write_zarr),
     "geoparquet": Format(
         lambda parts, stamps: [f"_{kind}.parquet" for part in parts for kind in part.tables],
         _write_geoparquet,

@@ -26,19 +26,19 @@ from popdask.imagery.cells import cells_grid, select_fold
 from popdask.imagery.gradcam import gradcam, telling_cells
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.networks import CountCNN, PopulationViT, PresenceCNN
-from popdask.io import cube, stac
 from popdask.io import export as export_module
+from popdask.io import stac
 from popdask.io import tables as export
 from popdask.io.cube import ENDS
 from popdask.io.export import stamps
-from popdask.io.paths import atomic_path
+from popdask.io.pyramid import write_pyramid
 from popdask.plot import charts, imagery, style
 from popdask.plot import maps as figures
 from popdask.report.page import Picture
 from popdask.store.records import MAIN, WORK
 from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs
-from popdask.workflow.exports import Exports, exported, exporting, write_page
+from popdask.workflow.exports import Exports, exported, exporting, said_of, write_page
 from popdask.workflow.inputs import cell_grid
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun, Sources
@@ -84,7 +84,7 @@ def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
     with exporting(run.work, stage, job, names, run.files) as exports:
         tables = _tables(run, exports) if "geoparquet" in formats else {}
         if "zarr" in formats:
-            exports.add(_cube(run, exports.folder / f"{job.name}.zarr"))
+            exports.add(_pyramid(run, exports.folder / f"{job.name}.zarr"))
         if "stac" in formats:
             exports.add(*_catalog(run, exports, tables))
         if "report" in formats:
@@ -108,18 +108,15 @@ def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
     return tables
 
 
-def _cube(run: PopulationRun, path: Path) -> Path:
-    """Write the people that count, and the ends of their intervals, as a plain Zarr group."""
+def _pyramid(run: PopulationRun, path: Path) -> Path:
+    """Write the people that count, and the ends of their intervals, as a Zarr group."""
     stored = run.work.dataset()
     arrays = stored[run.job.counted].astype("float32").to_dataset(name="population")
     # The intervals are those of the estimate, not of people that keep known totals.
-    for name in ENDS if run.job.intervals is not None and run.job.census is None else []:
+    ends = ENDS if run.job.intervals is not None and run.job.census is None else ()
+    for name in ends:
         arrays[name] = stored[name]
-    for array in arrays.data_vars.values():
-        array.attrs.pop("grid_mapping", None)  # which xarray writes by itself
-    with atomic_path(path) as unfinished:
-        cube.write_cube(arrays, unfinished)
-    return path
+    return write_pyramid(arrays.assign_attrs(said_of(run.job, run.record())), path, finest=ends)
 
 
 def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -> list[Path]:

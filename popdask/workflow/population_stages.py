@@ -473,7 +473,7 @@ CENSUS = Stage(
 )
 EVALUATION = Stage(
     "evaluation",
-    version=3,
+    version=4,
     needs=("cells", "presence", "count", "estimate"),
     wanted=_evaluation_record,
     cost=evaluation_cost,

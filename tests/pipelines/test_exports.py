@@ -13,7 +13,10 @@ import pystac
 import pystac.validation
 import pytest
 import rasterio
+import xarray as xr
+import zarr_cm
 
+import popdask
 from popdask.errors import InputError
 from popdask.plot import CLASSES, number_colours
 from popdask.store import RegionStore
@@ -22,7 +25,7 @@ from popdask.workflow.operations import report, verify
 from tests.pipelines import dots
 from tests.pipelines.small import job
 
-FORMATS = ("cog", "geotiff", "geoparquet", "gpkg", "stac")
+FORMATS = ("cog", "geotiff", "zarr", "geoparquet", "gpkg", "stac")
 
 
 def settings(frames, store, formats=FORMATS, **years):
@@ -237,6 +240,17 @@ def test_a_catalogue_without_rasters_is_refused(frames, tmp_path):
         communities.run_only(job(frames, tmp_path / "x.icechunk"), "export")
 
 
+def test_arrays_lie_in_a_group_of_zarr_with_all_people_of_every_level(finished):
+    tree = xr.open_datatree(
+        finished.export_folder / "small.zarr", engine="zarr", mask_and_scale=False
+    )
+    zarr_cm.validate_all(tree.attrs)
+    assert tree["0"].attrs["title"] == "small" and "history" not in tree["0"].attrs
+    held = RegionStore(finished.output.store).dataset()
+    for name in ("population", "classes", "community"):
+        np.testing.assert_array_equal(tree["0"][name], held[name])
+
+
 def test_estimates_have_a_catalogue_a_cube_and_a_page(tmp_path):
     dots.write_world(tmp_path)
     formats = ["cog", "parquet", "zarr", "stac", "report"]
@@ -252,7 +266,13 @@ def test_estimates_have_a_catalogue_a_cube_and_a_page(tmp_path):
     assert verify(done).differences == ()
     assert report(done) == folder / "dots_report.html"
     assert verify(done).differences == ()  # the page is the one that the run wrote
-    part = next(path for path in (folder / "dots.zarr").rglob("*") if path.name == "0")
+    tree = xr.open_datatree(folder / "dots.zarr", engine="zarr")
+    people = RegionStore(done.output.store).dataset()["population"].assign_attrs({})
+    np.testing.assert_array_equal(tree["0"]["population"], people)
+    assert tree["0"].attrs["source"] == f"popdask {popdask.__version__}"
+    part = next(
+        path for path in (folder / "dots.zarr").rglob("*") if path.name == "0" and path.is_file()
+    )
     part.write_bytes(part.read_bytes() + b"x")
     (difference,) = verify(done).differences
     assert difference.startswith(f"the exported file {folder / 'dots.zarr'} was changed")

@@ -48,7 +48,7 @@ def test_every_cell_has_an_interval_in_the_store_and_the_exports(finished):
     assert (low >= 0).all() and (low <= people).all() and (people <= high).all()
     assert low.shape == (2, SIDE, SIDE) and (high > low).any()
     assert list(population.PIPELINE.check(store)) == []
-    cube = xr.open_zarr(settings.export_folder / "dots.zarr", consolidated=False)
+    cube = xr.open_zarr(settings.export_folder / "dots.zarr", group="0")
     np.testing.assert_array_equal(cube["population_high"], high)
     written = {path.name for path in settings.export_folder.iterdir()}
     assert {"dots_population_low_2015.tif", "dots_squares.parquet", "dots_worst.parquet"} <= written
