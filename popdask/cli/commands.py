@@ -280,6 +280,7 @@ def run(
                 left = kind.run_only(settings, only, run_log, force=force, workers=workers)
         if only is None:
             show.SHOW[settings.pipeline](outcome)
+            show.show_report(settings)
         else:
             show.show_left(left)
 

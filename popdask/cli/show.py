@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 def show_outcome(outcome: CommunitiesResult) -> None:
     """Print what a run has found: communities and people of each frame, events of the tracks."""
     from popdask.tracking.describe import doubts
-    from popdask.tracking.events import EVENTS
     from popdask.tracking.tracks import split_off
 
     if outcome.plan.done:
@@ -60,12 +59,8 @@ def show_outcome(outcome: CommunitiesResult) -> None:
     warned = doubts(outcome.communities, outcome.tracks, outcome.balance)
     for sentence in (*_unusual(outcome.balance), *warned):
         say(sentence)
-    events = outcome.tracks["event"].value_counts()
-    say(
-        f"\n{count(outcome.tracks['track'].nunique(), 'track')} of communities: "
-        + ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
-    )
-    if splits := events.get("split", 0):
+    say(f"\n{_events_text(outcome.tracks, 'communities')}")
+    if splits := (outcome.tracks["event"] == "split").sum():
         tracks = outcome.tracks
         began = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
         say(
@@ -110,6 +105,12 @@ def show_estimates(outcome: Estimates) -> None:
     say(f"results: {outcome.store.path}")
 
 
+def show_report(job: Job) -> None:
+    """Say where the report of a job lies, where it has one."""
+    if "report" in getattr(job.output, "export", ()):
+        say(f"report: {job.export_place}/{job.name}_report.html")
+
+
 #: Settlements that are listed, and what of them.
 LARGEST = 10
 COLUMNS = ["settlement", "kind", "people", "per km²", "growth per year", "since the start"]
@@ -128,8 +129,6 @@ def show_settlements(outcome: SettlementsResult) -> None:
 
 
 def _show_settled(outcome: SettlementsResult) -> None:
-    from popdask.tracking.events import EVENTS
-
     table, balance = outcome.settlements, outcome.balance
     last = table[table["time"] == balance["time"].iloc[-1]]
     largest = last.sort_values("population", ascending=False).head(LARGEST)
@@ -148,9 +147,18 @@ def _show_settled(outcome: SettlementsResult) -> None:
     show_table(COLUMNS, rows)
     say("")
     _show_balance("settlements", table, balance)
-    events = outcome.tracks["event"].value_counts()
-    events_text = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
-    say(f"\n{count(outcome.tracks['track'].nunique(), 'track')} of settlements: {events_text}")
+    say(f"\n{_events_text(outcome.tracks, 'settlements')}")
+
+
+def _events_text(tracks: pd.DataFrame, kind: str) -> str:
+    """Say how many tracks there are, and what happens to them after the first frame."""
+    from popdask.tracking.events import EVENTS
+
+    later = tracks[tracks["time"] > tracks["time"].min()]
+    there, events = len(tracks) - len(later), later["event"].value_counts()
+    listed = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
+    whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"
+    return f"{whole}: {there:,} in the first frame; after it {listed}"
 
 
 def _percent(value: float) -> str:

@@ -23,6 +23,7 @@ def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys,
         CommunitiesResult(Plan(()), summary, found, people_balance(labels, people), store)
     )
     said = capsys.readouterr().out
+    assert "tracks of communities: 9 in the first frame; after it 1 appear, " in said
     assert " 2 split, 1 merge," in said
     assert "the 2 pieces that communities split into began 1 new track; the others go" in said
     one = found.drop(found.index[found["event"] == "split"][0])
