@@ -49,10 +49,11 @@ STYLE: Any = {
     "ytick.color": INK,
     "ytick.labelsize": 7,
 }
-# Paul Tol's "muted" scheme, then his "light" and "medium" ones for more than ten classes.
+# Paul Tol's "muted" scheme, but for its grey, which colour-blind eyes take for its teal, then his
+# "light" and "medium" ones for more than ten classes.
 CLASSES = (
     "#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255",
-    "#aa4499", "#9a9a9a", "#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#6699cc", "#bbcc33",
+    "#aa4499", "#333333", "#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#6699cc", "#bbcc33",
     "#aaaa00", "#225555", "#663333", "#004488",
 )  # fmt: skip
 
