@@ -46,6 +46,27 @@ def test_axe_finds_nothing_where_settlements_are_told(browser, axe, of_settlemen
         assert findings(axe, page) == []
 
 
+def test_a_place_is_picked_and_let_go_by_keys_alone(browser, written):
+    with opened(browser, written, **DESK) as page:
+        rows = page.locator("#table-places tbody tr")
+        rows.nth(1).focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#chosen:not([hidden])")
+        assert rows.nth(1).evaluate("(row) => row === document.activeElement")  # Tab goes on here
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#chosen", state="hidden")
+        before = page.input_value("#frame")
+        page.focus("#frame")
+        page.keyboard.press("ArrowLeft")
+        assert int(page.input_value("#frame")) == int(before) - 1
+        style = "(part) => getComputedStyle(part).outlineStyle"
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.locator(".bk-Figure:focus-within").count():
+                break
+        assert page.locator(".bk-Figure:focus-within").first.evaluate(style) == "solid"
+
+
 def test_axe_finds_what_is_wrong(browser, axe, written):
     with opened(browser, written, **DESK) as page:
         page.evaluate("document.getElementById('frame').removeAttribute('aria-label')")

@@ -61,7 +61,9 @@ const report = (() => {
     $("theme").addEventListener("click", turnTheme);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
     addEventListener("hashchange", go);
-    $("close")?.addEventListener("click", () => { location.hash = labels[state.frame]; });
+    const letGo = () => { location.hash = labels[state.frame]; };
+    $("close")?.addEventListener("click", letGo);
+    addEventListener("keydown", (event) => { if (event.key === "Escape" && state.track !== null) letGo(); });
   }
 
   // The address says what is looked at: #2010 a frame, #2010/12 one of its places, and

@@ -54,11 +54,13 @@ class Table {
 
   draw(shown) {
     const page = shown.slice(this.first, this.first + this.size);
+    const focused = [...this.body.children].indexOf(document.activeElement);
     this.body.replaceChildren(...page.map((row) => make("tr",
       {class: this.isChosen(row) ? "chosen" : null, tabindex: 0, onclick: () => this.pick(row),
         onkeydown: (event) => { if (event.key === "Enter") this.pick(row); }},
       ...this.columns.map((column) =>
         make("td", {class: column.number ? "number" : null}, column.text(row))))));
+    if (focused >= 0) this.body.children[focused]?.focus({preventScroll: true});
     this.heads.forEach((head, i) => head.setAttribute("aria-sort",
       i !== this.sort ? "none" : this.down ? "descending" : "ascending"));
     const upTo = Math.min(this.first + this.size, shown.length);
