@@ -238,10 +238,12 @@ def _problem(place: ExportPlace, name: str, written: Mapping[str, Any]) -> str |
 
 def said_of(job: Job, record: Mapping[str, Any]) -> dict[str, str]:
     """Say what exported arrays are, by CF: nothing of when, so that files stay the same."""
+    software = f"popdask {record['versions']['popdask']}"
     said = {
         "title": job.title or job.name,
         "institution": job.institution,
-        "source": f"popdask {record['versions']['popdask']}",
+        "source": software,
+        "history": f"written by {software}",
         "license": "\n".join(credits_of(record)),
     }
     return {key: text for key, text in said.items() if text}

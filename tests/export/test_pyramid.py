@@ -15,7 +15,9 @@ from odc.geo.xr import xr_zeros
 
 from popdask.errors import InputError
 from popdask.io import open_cube, write_pyramid
+from popdask.io.conventions import is_grid_attribute
 from popdask.io.grids import grid_of
+from tests.store.test_conventions import errors_of
 
 SHAPE = (1301, 777)  # odd on every level that follows
 
@@ -33,9 +35,10 @@ def arrays(shape=SHAPE, chunks=(1, 400, 300)):
         "degurba": like.copy(data=rng.choice([10, 11, 21, 30], like.shape).astype("int8")),
         "settlement": like.copy(data=rng.integers(-1, 3, like.shape, "int32")),
     }
-    return xr.Dataset(found, attrs={"title": "Two towns"}).chunk(
-        dict(zip(like.dims, chunks, strict=True))
-    )
+    for name, array in found.items():
+        array.attrs["long_name"] = name
+    about = {"title": "Two towns", "source": "dice", "history": "thrown once"}
+    return xr.Dataset(found, attrs=about).chunk(dict(zip(like.dims, chunks, strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,16 @@ def test_levels_say_by_cf_how_their_cells_were_made(tree):
     modes = {"degurba": "area: mode", "settlement": "area: mode"}
     assert said == {"population": "area: sum", "presence": "area: mean", **modes}
     assert tree["0"].attrs["title"] == "Two towns" and tree["0"].attrs["Conventions"][:3] == "CF-"
+
+
+@pytest.mark.parametrize("level", ["0", "1"])
+def test_a_level_passes_the_checker_of_cf(written, tmp_path, level):
+    found = xr.open_dataset(written, engine="zarr", group=level).isel(y=slice(9), x=slice(9))
+    found.attrs = {key: said for key, said in found.attrs.items() if not is_grid_attribute(key)}
+    for axis in "yx":
+        found[axis].encoding["_FillValue"] = None  # else xarray writes NaN
+    found.to_netcdf(tmp_path / "level.nc")
+    assert errors_of(tmp_path / "level.nc") == {}
 
 
 def test_the_finest_level_is_a_cube(written):

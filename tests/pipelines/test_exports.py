@@ -245,7 +245,8 @@ def test_arrays_lie_in_a_group_of_zarr_with_all_people_of_every_level(finished):
         finished.export_folder / "small.zarr", engine="zarr", mask_and_scale=False
     )
     zarr_cm.validate_all(tree.attrs)
-    assert tree["0"].attrs["title"] == "small" and "history" not in tree["0"].attrs
+    assert tree["0"].attrs["title"] == "small"
+    assert tree["0"].attrs["history"] == f"written by popdask {popdask.__version__}"
     held = RegionStore(finished.output.store).dataset()
     for name in ("population", "classes", "community"):
         np.testing.assert_array_equal(tree["0"][name], held[name])
