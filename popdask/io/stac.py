@@ -36,6 +36,7 @@ _MEDIA = {
     ".tif": _GEOTIFF,
     ".gpkg": pystac.MediaType.GEOPACKAGE.value,
     ".parquet": "application/vnd.apache.parquet",
+    ".zarr": pystac.MediaType.ZARR.value,
 }
 _CORNERS = 9  # points along a side of the footprint, which is curved in longitude and latitude
 _DIGITS = 7  # of a degree: a centimetre
@@ -163,6 +164,8 @@ def _asset(key: str, path: Path, sha256: Sums) -> pystac.Asset:
     """Describe a file by what it is, its size and its checksum; to be described further."""
     media = _MEDIA.get(path.suffix)
     asset = pystac.Asset(str(path.absolute()), key.replace("_", " "), None, media, ["data"])
+    if path.is_dir():  # a Zarr group has neither size nor checksum of its own
+        return asset
     asset.extra_fields["file:size"] = path.stat().st_size
     if path in sha256:
         asset.extra_fields["file:checksum"] = f"1220{sha256[path]}"  # SHA2-256, 32 bytes

@@ -110,8 +110,12 @@ def test_the_catalogue_leads_to_every_file(finished):
         pystac.validation.validate_dict(told, extensions=[])
     parts = [*collection.assets.values(), *(a for item in items for a in item.assets.values())]
     hrefs = {Path(asset.get_absolute_href()) for asset in parts}
-    assert hrefs == {p for p in folder.iterdir() if p.suffix in (".tif", ".parquet", ".gpkg")}
+    kinds = (".tif", ".parquet", ".gpkg", ".zarr")
+    assert hrefs == {path for path in folder.iterdir() if path.suffix in kinds}
+    assert set(collection.assets["arrays"].extra_fields) == set()
     for asset in parts:
+        if asset.href.endswith(".zarr"):
+            continue
         digest = hashlib.sha256(Path(asset.get_absolute_href()).read_bytes()).hexdigest()
         assert asset.extra_fields["file:checksum"] == f"1220{digest}"
 
@@ -247,6 +251,8 @@ def test_arrays_lie_in_a_group_of_zarr_with_all_people_of_every_level(finished):
     zarr_cm.validate_all(tree.attrs)
     assert tree["0"].attrs["title"] == "small"
     assert tree["0"].attrs["history"] == f"written by popdask {popdask.__version__}"
+    catalogue = pystac.Collection.from_file(str(finished.export_folder / "small_collection.json"))
+    assert catalogue.assets["arrays"].media_type == pystac.MediaType.ZARR
     held = RegionStore(finished.output.store).dataset()
     for name in ("population", "classes", "community"):
         np.testing.assert_array_equal(tree["0"][name], held[name])
