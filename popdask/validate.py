@@ -31,16 +31,7 @@ USUAL = {
 
 
 def check_array(name: str, given: Any, *dims: str, hint: str = "") -> None:
-    """Refuse what is no DataArray, or lacks a dimension.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> check_array("population", xr.DataArray([[1.0]], dims=("lat", "lon")), "y", "x")
-    Traceback (most recent call last):
-    popdask.errors.InputError: population has the dimensions ('lat', 'lon'); expected y and x among
-    them; rename them, as in population.rename(lat='y', lon='x')
-    """
+    """Refuse what is no DataArray, or lacks a dimension."""
     import xarray as xr
 
     if isinstance(given, xr.Dataset):
@@ -65,16 +56,7 @@ def check_array(name: str, given: Any, *dims: str, hint: str = "") -> None:
 
 
 def check_labels(name: str, given: Any) -> None:
-    """Refuse what is no DataArray (…, y, x) of whole numbers.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> check_labels("community", xr.DataArray([[1.5]], dims=("y", "x"), name="population"))
-    Traceback (most recent call last):
-    popdask.errors.InputError: community holds float64 ('population'); expected whole numbers, −1 =
-    none; give the labels that dbscan makes, and mind the order of the arguments
-    """
+    """Refuse what is no DataArray (…, y, x) of whole numbers."""
     check_array(name, given, "y", "x")
     if given.dtype.kind not in "iu":
         called = f" ({given.name!r})" if given.name is not None else ""
@@ -85,15 +67,7 @@ def check_labels(name: str, given: Any) -> None:
 
 
 def check_flow(given: Any) -> None:
-    """Refuse what is no Dataset with u and v.
-
-    Examples
-    --------
-    >>> check_flow([0.0, 1.0])
-    Traceback (most recent call last):
-    popdask.errors.InputError: flow is a list; expected the Dataset of u and v (…, y, x) that
-    optical_flow makes; give that
-    """
+    """Refuse what is no Dataset with u and v."""
     import xarray as xr
 
     held = ""
@@ -108,16 +82,7 @@ def check_flow(given: Any) -> None:
 
 
 def check_table(name: str, given: Any, columns: Sequence[str], source: str) -> None:
-    """Refuse what is no table with certain columns.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> check_table("links", pd.DataFrame({"time": []}), ["time", "source"], "link")
-    Traceback (most recent call last):
-    popdask.errors.InputError: links has no column 'source'; expected the table that link makes;
-    mind the order of the arguments
-    """
+    """Refuse what is no table with certain columns."""
     import pandas as pd
 
     if not isinstance(given, pd.DataFrame):
@@ -134,15 +99,7 @@ def check_table(name: str, given: Any, columns: Sequence[str], source: str) -> N
 
 
 def check_instance(name: str, given: Any, kind: type, source: str) -> None:
-    """Refuse what is not of a class; `source` says where one comes from.
-
-    Examples
-    --------
-    >>> check_instance("encoder", 16, dict, "fit_autoencoder")
-    Traceback (most recent call last):
-    popdask.errors.InputError: encoder is an int; expected the dict that fit_autoencoder makes; mind
-    the order of the arguments
-    """
+    """Refuse what is not of a class; `source` says where one comes from."""
     if not isinstance(given, kind):
         raise InputError(
             f"{name} is {_kind(given)}; expected the {kind.__name__} that {source} makes; mind "

@@ -34,13 +34,7 @@ if TYPE_CHECKING:
 
 
 def size_of(size: float) -> str:
-    """Format a size in bytes in the unit that suits it.
-
-    Examples
-    --------
-    >>> size_of(51_200), size_of(2.5e9)
-    ('51.2 kB', '2.5 GB')
-    """
+    """Format a size in bytes in the unit that suits it."""
     for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= bytes_:
             return f"{size / bytes_:,.1f} {unit}"
@@ -48,13 +42,7 @@ def size_of(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format how long something takes, roughly.
-
-    Examples
-    --------
-    >>> duration(4.21), duration(100), duration(600), duration(9000)
-    ('4.2 s', '100 s', '10.0 min', '2.5 h')
-    """
+    """Format how long something takes, roughly."""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit}"
@@ -62,13 +50,7 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """Format how long something is past, in the largest unit that fits.
-
-    Examples
-    --------
-    >>> age(59), age(7000), age(100_000)
-    ('59 s', '2 h', '1 d')
-    """
+    """Format how long something is past, in the largest unit that fits."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
@@ -98,26 +80,14 @@ def written(number: float, form: str) -> str:
 
 
 def day(time: Any) -> str:
-    """Write the time of a frame as a date, with the hour where it is not midnight.
-
-    Examples
-    --------
-    >>> day("2020-05-01T06:00")
-    '2020-05-01 06:00'
-    """
+    """Write the time of a frame as a date, with the hour where it is not midnight."""
     from popdask.io.frames import time_text  # which loads more than --help needs
 
     return time_text(time)
 
 
 def span(times: Sequence[str]) -> str:
-    """Format how many frames there are, and from when to when.
-
-    Examples
-    --------
-    >>> span(["2000-01-01T00:00:00", "2001-01-01T00:00:00"])
-    '2 frames, from 2000-01-01 to 2001-01-01'
-    """
+    """Format how many frames there are, and from when to when."""
     return f"{count(len(times), 'frame')}, from {day(times[0])} to {day(times[-1])}"
 
 

@@ -505,14 +505,7 @@ def show_plan(parts: Sequence[Planned]) -> None:
 
 
 def setting_lines(rows: Iterable[tuple[str, str, str]], width: int) -> Iterable[str]:
-    """Lay out names, values and meanings in columns; a long value is never broken.
-
-    Examples
-    --------
-    >>> rows = [("flow.log", "no", "Look at log(1 + people)"), ("store", "/a/long/path/to/it", "")]
-    >>> print(*setting_lines(rows, 32), sep="|")
-    flow.log  no  Look at log(1 +|              people)|store     /a/long/path/to/it
-    """
+    """Lay out names, values and meanings in columns; a long value is never broken."""
     rows = list(rows)
     first = max(len(name) for name, _, _ in rows)
     second = max((len(value) for _, value, _ in rows if len(value) <= SHORT), default=0)

@@ -93,13 +93,7 @@ def shrink(
 
 
 def block_size(shape: Sequence[int], max_cells: int) -> int:
-    """Say how many cells along a side become one.
-
-    Examples
-    --------
-    >>> block_size((5956, 4740), 1000)
-    6
-    """
+    """Say how many cells along a side become one."""
     return -(-max(shape) // max_cells)
 
 

@@ -309,13 +309,7 @@ class Content:
 
 
 def cell_words(grid: Grid, factor: int) -> str:
-    """Say how large a cell of the map is, where it stands for some of the raster's.
-
-    Examples
-    --------
-    >>> cell_words(Grid(0.0, 0.0, 4, 4, (0.25, 0.25), (1e-3, 1e-3), True), 2)
-    '500 × 500 m'
-    """
+    """Say how large a cell of the map is, where it stands for some of the raster's."""
     width, height = (side * factor for side in grid.cell)
     if max(width, height) < 1:
         return f"{np.round(1000 * width):,.0f} × {np.round(1000 * height):,.0f} m"

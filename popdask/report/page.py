@@ -86,13 +86,7 @@ def packed_json(value: Any) -> str:
 
 
 def inline_json(value: Any) -> Markup:
-    r"""Write a value as JSON that can stand in a script element, whatever texts are in it.
-
-    Examples
-    --------
-    >>> print(inline_json("</script>"))
-    "\u003c/script>"
-    """
+    """Write a value as JSON that can stand in a script element, whatever texts are in it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
 

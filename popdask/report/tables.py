@@ -227,15 +227,7 @@ def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list
 
 
 def latest_stages(stages: Iterable[Finished]) -> list[Finished]:
-    """Give each stage as it was computed last, in the order of that.
-
-    Examples
-    --------
-    >>> old = Finished("flow", "all 2 frames", "2026-01-01T00:00:00+00:00", 3.0, 10)
-    >>> new = Finished("flow", "1 of 3 frames", "2026-02-01T00:00:00+00:00", 1.0, 5)
-    >>> [stage.work for stage in latest_stages([old, new])]
-    ['1 of 3 frames']
-    """
+    """Give each stage as it was computed last, in the order of that."""
     latest: dict[str, Finished] = {}
     for stage in sorted(stages, key=lambda stage: stage.started):
         latest.pop(stage.stage, None)

@@ -51,15 +51,7 @@ class StoreError(RuntimeError):
 
 @contextmanager
 def store_errors(place: object) -> Iterator[None]:
-    """Turn what the system and Icechunk say of a store into one sentence.
-
-    Examples
-    --------
-    >>> with store_errors("out/oslo.icechunk"):
-    ...     raise OSError(28, "No space left on device")
-    Traceback (most recent call last):
-    popdask.store.location.StoreError: out/oslo.icechunk cannot be read or written (No space ...
-    """
+    """Turn what the system and Icechunk say of a store into one sentence."""
     try:
         yield
     except IcechunkError as error:
@@ -271,15 +263,7 @@ class Prefix:
 
 
 def locate(place: Any) -> Location:
-    """Return what a place is by its name: a URL of an object store, or a folder.
-
-    Examples
-    --------
-    >>> locate("s3://people/oslo.icechunk")
-    Prefix(bucket='people', key='oslo.icechunk')
-    >>> locate("out/oslo.icechunk")
-    Folder(path=PosixPath('out/oslo.icechunk'))
-    """
+    """Return what a place is by its name: a URL of an object store, or a folder."""
     if paths.is_object(str(place)):
         return Prefix(*paths.bucket_and_key(str(place)))
     if "://" in str(place):

@@ -46,17 +46,7 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
-    """List the records of results that belong to none of some stages.
-
-    Examples
-    --------
-    >>> zones = {"sha256": {"zones.parquet": "5e88"}, "of": "census"}
-    >>> records = {"census": {"checksums": {"2020": {"people": "77ef"}}}, "zones": zones}
-    >>> orphans(records | {"export": {"written": ["zones.parquet"]}}, ["estimate"])
-    ('census', 'zones')
-    >>> orphans(records, ["estimate", "census"])
-    ()
-    """
+    """List the records of results that belong to none of some stages."""
     # A record without results, such as that of exports, is none of them: it tells which files
     # outside the store were written, whether or not they are written still.
     return tuple(

@@ -20,15 +20,7 @@ ROOT = "population"  # the stage whose array all others were made from
 
 
 class PopdaskBackend(BackendEntrypoint):
-    """Opens the arrays of a job's last finished run, flat or as a tree.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> xr.open_dataset("out/nowhere.icechunk", engine=PopdaskBackend)
-    Traceback (most recent call last):
-    popdask.errors.InputError: out/nowhere.icechunk holds no results yet: run the job first.
-    """
+    """Opens the arrays of a job's last finished run, flat or as a tree."""
 
     description = "Open the results of a popdask job"
     url = ""
@@ -68,11 +60,7 @@ class PopdaskBackend(BackendEntrypoint):
         branch: str = MAIN,
         **how: Any,
     ) -> dict[str, xr.Dataset]:
-        """Open a store, as `xarray.open_groups` does.
-
-        The people and their grid are at the root, and what each stage made of them is below it
-        under the stage's name; so are the groups of other dimensions.
-        """
+        """Open a store as a tree: people and grid at the root, what a stage made under its name."""
         from popdask.store.records import arrays_of, named_in
         from popdask.store.repository import RegionStore
 

@@ -91,11 +91,9 @@ def find_cores(codes: np.ndarray, chord: np.ndarray, min_samples: int) -> np.nda
 
 @numba.njit(cache=True, nogil=True)
 def _count_alike(own: np.ndarray, around: np.ndarray, chord: np.ndarray) -> np.ndarray:
-    """Count the cells of its class in the disc of every cell of a part of a row, itself included.
-
-    A byte per cell counts 127 pairs, left and right of the middle, before it is emptied: a vector
-    holds that many more cells.
-    """
+    """Count the cells of its class in the disc of every cell of a part of a row, with itself."""
+    # A byte per cell counts 127 pairs, left and right of the middle, before it is emptied: a vector
+    # holds that many more cells.
     tall, wide = chord.size - 1, chord[0]
     counts = np.zeros(own.size, np.int32)
     alike = np.zeros(own.size, np.uint8)

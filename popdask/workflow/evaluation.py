@@ -48,21 +48,7 @@ class Estimator(Protocol):
 
 
 class HurdleModel:
-    """Presence and counts, joined by a rule.
-
-    Parameters
-    ----------
-    presence
-        The model of presence; None for a single stage.
-    count
-        The model that counts.
-    threshold
-        The probability above which people are counted.
-    device
-        Where.
-    rule
-        "gate" or "expected".
-    """
+    """Presence and counts, joined by a rule."""
 
     def __init__(
         self,
@@ -119,10 +105,8 @@ FEW = 0.2
 
 
 def choose_rules(run: PopulationRun, reporter: Reporter) -> list[Joining]:
-    """Choose the rule of each split: by its cells set aside, which its models did not learn from.
-
-    Where there are none, or a model was given, "auto" is the first work's gate.
-    """
+    """Choose the rule of each split by its cells set aside, which its models did not see."""
+    # Where there are none, or a model was given, "auto" is the first work's gate.
     settings, splits = run.job.estimate, max(run.job.cells.folds, 1)
     if settings.rule != "auto":
         return [settings.rule] * splits

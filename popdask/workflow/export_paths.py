@@ -321,27 +321,14 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 class Claims:
-    """What is known of the files that lie where exports are to be.
-
-    Parameters
-    ----------
-    place
-        Where the exports are to be.
-    folder
-        The folder of their names.
-    records
-        The records of the stages: ``written``, the files by name with size and checksum, and
-        ``writing``, names that were free when a run that was stopped began.
-    inputs
-        Paths and URLs of what the job reads.
-    """
+    """What is known of the files that lie where exports are to be."""
 
     def __init__(
         self, place: ExportPlace, folder: Path, records: Records, inputs: Collection[str]
     ) -> None:
         self._place, self._inputs = place, frozenset(inputs)
-        self._written: dict[str, Mapping[str, Any]] = {}
-        self._begun: set[str] = set()
+        self._written: dict[str, Mapping[str, Any]] = {}  # with size and checksum
+        self._begun: set[str] = set()  # names that were free when a run that was stopped began
         self._again: set[str] = set()
         for record in records.values():
             files = within(folder, written_files(record))

@@ -208,13 +208,7 @@ def changed_exports(records: Records, job: Job) -> Iterator[tuple[str, str]]:
 
 
 def cycled(colours: Sequence[str], count: int) -> np.ndarray:
-    """Give so many colours as numbers (count, 3), from the beginning again where there are fewer.
-
-    Examples
-    --------
-    >>> cycled(["#000000", "#ffffff"], 3).tolist()
-    [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
-    """
+    """Give so many colours as numbers (count, 3), from the beginning again after the last."""
     from matplotlib.colors import to_rgb
 
     return np.array([to_rgb(colours[i % len(colours)]) for i in range(count)]).reshape(-1, 3)

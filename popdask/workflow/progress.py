@@ -32,13 +32,7 @@ class Reporter:
 
 
 class ConsoleReporter(Reporter):
-    """Writes to a console.
-
-    Parameters
-    ----------
-    console
-        Where to; a bar of the stage's Dask tasks is drawn if it is a terminal.
-    """
+    """Writes to a console."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -95,16 +95,10 @@ def exit_code(attempts: Sequence[LoggedRun]) -> int:
 
 
 class SharedWorkers:
-    """One connection for several runs, made when the first has something to compute; a context.
+    """One connection for several runs, made when the first has something to compute; a context."""
 
-    A connection that was lost is made anew for the next run. One that could not be made is not
-    tried again: the runs that need it end with the same error.
-
-    Parameters
-    ----------
-    workers
-        Gives a context with the Dask client.
-    """
+    # A connection that was lost is made anew for the next run. One that could not be made is not
+    # tried again: the runs that need it end with the same error.
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers

@@ -67,13 +67,7 @@ class LogPlace(Protocol):
 
 
 def log_name(time: datetime) -> str:
-    """Name the log of an attempt that begins at some time; names sort by it.
-
-    Examples
-    --------
-    >>> log_name(datetime(2026, 3, 1, 2, 30, tzinfo=UTC))
-    '20260301T023000.000000Z.jsonl'
-    """
+    """Name the log of an attempt that begins at some time; names sort by it."""
     return f"{time.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
 
 
