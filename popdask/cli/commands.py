@@ -150,10 +150,7 @@ def _population_job(path: Path, assignments: list[str] | None = None) -> Populat
     return settings
 
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(fetch.app, name="fetch")
 
 
@@ -182,8 +179,7 @@ def init(
         str, typer.Option(help="What to find in them: settlements or communities.")
     ] = "settlements",
     to: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The job file; by default NAME.toml, here."),
+        Path | None, typer.Option(metavar="FILE", help="The job file; by default NAME.toml, here.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The region's name; by default, the folder's.")

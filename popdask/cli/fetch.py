@@ -39,8 +39,7 @@ Years = Annotated[
 ]
 Folder = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the frames go.")]
 Box = Annotated[
-    str | None,
-    typer.Option(metavar="W,S,E,N", help="West, south, east and north in degrees."),
+    str | None, typer.Option(metavar="W,S,E,N", help="West, south, east and north in degrees.")
 ]
 Resolution = Annotated[str, typer.Option(help="1km or 100m")]
 

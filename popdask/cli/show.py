@@ -10,6 +10,7 @@ import json
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from popdask.cli.console import (
@@ -486,7 +487,7 @@ class Planned:
     extent: str
     costs: Costs
     measured: Mapping[str, Measured]
-    resources: Resources
+    resources: Callable[[], Resources]
 
 
 def show_plan(parts: Sequence[Planned]) -> None:
@@ -529,9 +530,10 @@ def _show_work(one: Planned) -> None:
     stages = [(stage.name, str(stage), *_cost(costs, stage.name, seconds)) for stage in plan]
     show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)
     if costs.stages:
-        _show_costs(costs, one.resources)
+        resources = one.resources()
+        _show_costs(costs, resources)
         say(_time(seconds, one.measured))
-        if advice := costs.advice(one.resources):
+        if advice := costs.advice(resources):
             complain(advice)
 
 
@@ -571,7 +573,7 @@ def _time(seconds: Mapping[str, float | None], measured: Mapping[str, Measured])
 
 def plan_record(one: Planned, *then: Planned) -> dict[str, Any]:
     """Put a plan as JSON holds it; bytes are uncompressed, and an unknown time is None."""
-    job, plan, costs, resources = one.job, one.plan, one.costs, one.resources
+    job, plan, costs, resources = one.job, one.plan, one.costs, one.resources()
     seconds = costs.seconds(one.measured)
     known = [time for time in seconds.values() if time is not None]
     return {
@@ -624,11 +626,13 @@ def _stage_record(
 
 def planned(job: Job, spec: str) -> list[Planned]:
     """Plan a job, and those that its run begins at its end, on the workers of a cluster."""
+    from popdask._cluster_file import read_spec
     from popdask.config.jobs import PopulationJob
     from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.plan import measured_stages
 
-    kind, resources = pipeline_of(job), resources_of(spec)
+    read_spec(spec)  # a wrong one is refused, though there may be nothing to compute
+    kind, resources = pipeline_of(job), cache(partial(resources_of, spec))
     plan = kind.plan(job)
     parts = [(job, plan, kind.extent(job), kind.costs(job, plan))]
     if isinstance(job, PopulationJob):

@@ -10,19 +10,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "jobs": [
-            "CommunitiesJob",
-            "PopulationJob",
-            "ScenesJob",
-            "SettlementsJob",
-        ],
-        "load": [
-            "load_job",
-        ],
-        "settings": [
-            "Job",
-            "settings_rows",
-            "shown",
-        ],
+        "jobs": ["CommunitiesJob", "PopulationJob", "ScenesJob", "SettlementsJob"],
+        "load": ["load_job"],
+        "settings": ["Job", "settings_rows", "shown"],
     },
 )

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from popdask.config import settings
 from popdask.config.settings import (
@@ -27,10 +27,12 @@ from popdask.config.settings import (
     Formats,
     Grid,
     Input,
+    Part,
     PlaceName,
     Positive,
     Seed,
     Settings,
+    TimeText,
 )
 
 _DISTANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(km|m)\s*$")
@@ -38,11 +40,18 @@ _DISTANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(km|m)\s*$")
 
 MOST_SCALES = 6  # as popdask.tracking.flow has them
 
-Part = Annotated[float, Field(ge=0, le=1)]
-
+#: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.
+CommunitiesFormat = Literal["cog", "geotiff", "zarr", "geoparquet", "gpkg", "stac", "report"]
+#: Further formats: rasters of the groupings, a table of the cells, a page.
+ScenesFormat = Literal["cog", "geoparquet", "report"]
 
 # ``register`` is a method of the classes of settings, not of settings: nothing is hidden.
 warnings.filterwarnings("ignore", 'Field name "register" in "FramesInput"', UserWarning)
+
+
+def _several(value: Any) -> Any:
+    """A single time is a list of one."""
+    return [value] if isinstance(value, str | int | date) else value
 
 
 class FramesInput(Settings):
@@ -50,19 +59,19 @@ class FramesInput(Settings):
 
     frames: PlaceName
     """Pattern of the frames' files, such as ``pop_{time:%Y}.tif``."""
-    times: tuple[str, ...] | None = None
+    times: Annotated[tuple[TimeText, ...], BeforeValidator(_several)] | None = None
     """Times of a raster whose name has none, such as ``["2020"]``; several are those of its first
     bands."""
-    start: str | None = None
+    start: TimeText | None = None
     """First time to use, such as ``"2002"``; without it, the first that is found."""
-    end: str | None = None
+    end: TimeText | None = None
     """Last time to use (included); without it, the last that is found."""
     nodata: float | None = None
     """Value that means no data, in addition to what the files declare."""
     align: bool | Literal["cover"] = False
     """Reproject frames that lie on another grid than the first, keeping their sums; ``cover``
     extends that grid until it holds all frames."""
-    max_beyond: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_beyond: Part = 0.01
     """Share of a frame's people that may lie beyond the grid, and be left out, with ``align``."""
     chunks: Literal["auto"] | Positive = "auto"
     """Edge of the square chunks, in cells."""
@@ -71,19 +80,6 @@ class FramesInput(Settings):
     such errors on the grid of the frames."""
     register: Literal["shift"] | None = None
     """``shift`` moves frames that lie whole cells off to where most of them lie."""
-
-    @field_validator("start", "end", mode="before")
-    @classmethod
-    def _time_as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int | date) else value  # TOML has dates, too
-
-    @field_validator("times", mode="before")
-    @classmethod
-    def _times_as_text(cls, value: Any) -> Any:
-        given = [value] if isinstance(value, str | int | date) else value
-        if not isinstance(given, list | tuple):
-            return given
-        return tuple(str(one) if isinstance(one, int | date) else one for one in given)
 
     @model_validator(mode="after")
     def _times_once(self) -> FramesInput:
@@ -234,10 +230,6 @@ class Tracks(Settings):
         return self.model_dump(include={"growth", "sigma", "part"})
 
 
-#: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.
-CommunitiesFormat = Literal["cog", "geotiff", "zarr", "geoparquet", "gpkg", "stac", "report"]
-
-
 class CommunitiesOutput(settings.Output):
     """Where the results go."""
 
@@ -280,7 +272,27 @@ class CommunitiesSettlements(SettlementRules):
     """Whether there are any."""
 
 
-class CommunitiesJob(settings.Job):
+class CommunitiesTables(Settings):
+    """How communities are found and followed, by a job of its own or at the end of another."""
+
+    flow: Flow = Flow()
+    encoder: Encoder = Encoder()
+    classes: Classes = Classes()
+    domain: Domain = Domain()
+    communities: Communities = Communities()
+    links: Links = Links()
+    tracks: Tracks = Tracks()
+    settlements: CommunitiesSettlements = CommunitiesSettlements()
+
+
+class FramesJob(settings.Job):
+    """A region's frames, and what is found in them."""
+
+    input: FramesInput
+    output: CommunitiesOutput
+
+
+class CommunitiesJob(CommunitiesTables, FramesJob):
     """A region's frames, and how communities are found and followed in them.
 
     Examples
@@ -293,16 +305,6 @@ class CommunitiesJob(settings.Job):
 
     pipeline: Literal["communities"] = "communities"
     """The product."""
-    input: FramesInput
-    flow: Flow = Flow()
-    encoder: Encoder = Encoder()
-    classes: Classes = Classes()
-    domain: Domain = Domain()
-    communities: Communities = Communities()
-    links: Links = Links()
-    tracks: Tracks = Tracks()
-    settlements: CommunitiesSettlements = CommunitiesSettlements()
-    output: CommunitiesOutput
 
     @property
     def has_settlements(self) -> bool:
@@ -324,7 +326,7 @@ class SettlementLinks(Settings):
     """Link, too, a settlement that is gone with a new one of as many people close by."""
 
 
-class SettlementsJob(settings.Job):
+class SettlementsJob(FramesJob):
     """A region's frames, and the settlements that are followed in them.
 
     Examples
@@ -337,11 +339,9 @@ class SettlementsJob(settings.Job):
 
     pipeline: Literal["settlements"] = "settlements"
     """The product."""
-    input: FramesInput
     settlements: SettlementRules = SettlementRules()
     links: SettlementLinks = SettlementLinks()
     tracks: Tracks = Tracks()
-    output: CommunitiesOutput
 
     @property
     def has_settlements(self) -> bool:
@@ -379,7 +379,7 @@ class Groups(Settings):
     """Dimensions that UMAP leaves."""
     neighbours: Annotated[int, Field(ge=2)] = 50
     """Cells that UMAP takes to be around each."""
-    min_dist: Annotated[float, Field(ge=0, le=1)] = 0.05
+    min_dist: Part = 0.05
     """How close UMAP may put cells."""
     epochs: Positive = 200
     """Of UMAP."""
@@ -391,10 +391,6 @@ class Groups(Settings):
     """Of the components, UMAP and KMeans."""
 
 
-#: Further formats: rasters of the groupings, a table of the cells, a page.
-ScenesFormat = Literal["cog", "geoparquet", "report"]
-
-
 class ScenesOutput(settings.Output):
     """Where the results go."""
 
@@ -402,7 +398,14 @@ class ScenesOutput(settings.Output):
     """Further formats, written beside the store when the run is finished."""
 
 
-class ScenesJob(settings.Job):
+class ScenesTables(Settings):
+    """How cells are described and grouped, by a job of its own or at the end of another."""
+
+    features: Features = Features()
+    groups: Groups = Groups()
+
+
+class ScenesJob(ScenesTables, settings.Job):
     """A region's aerial images, and how their cells are grouped.
 
     Examples
@@ -417,12 +420,7 @@ class ScenesJob(settings.Job):
     """The product."""
     input: Input
     cells: Grid = Grid()
-    features: Features = Features()
-    groups: Groups = Groups()
     output: ScenesOutput
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Drawn(Settings):
@@ -430,7 +428,7 @@ class Drawn(Settings):
 
     folder: PlaceName
     """Where its files go: ``training.tif``, ``mosaic_2015.tif``, and the people in them."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Another seed is another country."""
     years: Annotated[tuple[int, ...], Field(min_length=1)] = (2015, 2025)
     """Years of the mosaics; the first is that of the training mosaic too."""
@@ -546,11 +544,11 @@ class Training(Settings):
     """The optimiser."""
     flips: Literal["none", "horizontal", "both"] | None = None
     """Mirror images of cells to learn from, too."""
-    jitter: Share | None = None
+    jitter: Part | None = None
     """Change brightness and contrast by up to this much."""
     normalise: Literal["half", "bands"] | None = None
     """[0, white] to [−1, 1], or each band by its mean and standard deviation."""
-    balance: Share | None = None
+    balance: Part | None = None
     """0 draws cells as they come, 1 every number of people equally often."""
     patience: Positive | None = None
     """Epochs without a better loss after which the rate is halved."""
@@ -592,7 +590,7 @@ class Estimate(Settings):
 
     rule: Literal["auto", "gate", "expected"] = "auto"
     """A gate of presence, presence × count, or what measures better on the cells to choose by."""
-    threshold: Share = 0.5
+    threshold: Part = 0.5
     """With the gate, people are counted where the probability of presence is higher."""
     batch_size: Positive = 64
     """Cells that pass through a model at once, at most."""
@@ -645,31 +643,26 @@ class Truth(Settings):
     """What cells are that the counts do not list."""
 
 
-class Follow(Settings):
+class SecondJob(Settings):
+    """A job that begins at the end of another, on what that has made."""
+
+    store: PlaceName
+    """Its repository, a folder."""
+    export: tuple[str, ...] = ()
+
+
+class Follow(CommunitiesTables, SecondJob):
     """The communities of the estimated frames, found and followed by a second job."""
 
-    store: PlaceName
-    """Its repository, a folder."""
     export: Annotated[tuple[CommunitiesFormat, ...], Formats] = ()
     """Its exports."""
-    flow: Flow = Flow()
-    encoder: Encoder = Encoder()
-    classes: Classes = Classes()
-    domain: Domain = Domain()
-    communities: Communities = Communities()
-    links: Links = Links()
-    settlements: CommunitiesSettlements = CommunitiesSettlements()
 
 
-class Scenes(Settings):
+class Scenes(ScenesTables, SecondJob):
     """Groups of cells of the first mosaic that look alike, found by a second job."""
 
-    store: PlaceName
-    """Its repository, a folder."""
     export: Annotated[tuple[ScenesFormat, ...], Formats] = ()
     """Its exports."""
-    features: Features = Features()
-    groups: Groups = Groups()
 
 
 class PopulationOutput(settings.Output):
@@ -730,14 +723,12 @@ class PopulationJob(settings.Job):
         if self.follow is None:
             return None
         pattern = f"{self.export_place}/{self.name}_{self.counted}_{{time:{form}}}.tif"
-        tables = self.follow.model_dump(exclude={"store", "export"})
-        output = {"store": self.follow.store, "export": self.follow.export}
         return CommunitiesJob.model_validate(
             {
                 "name": f"{self.name}-communities",
                 "input": {"frames": pattern},
-                "output": output,
-                **tables,
+                "output": self.follow.model_dump(include={"store", "export"}),
+                **self.follow.model_dump(exclude={"store", "export"}),
             }
         )
 
@@ -746,14 +737,13 @@ class PopulationJob(settings.Job):
         """The job that groups the cells of the first mosaic; None without ``[scenes]``."""
         if self.scenes is None:
             return None
-        tables = self.scenes.model_dump(exclude={"store", "export"})
         return ScenesJob.model_validate(
             {
                 "name": f"{self.name}-scenes",
                 "input": self.input.model_dump(exclude={"bands"}),
                 "cells": self.cells.model_dump(include=set(Grid.model_fields)),
-                "output": {"store": self.scenes.store, "export": self.scenes.export},
-                **tables,
+                "output": self.scenes.model_dump(include={"store", "export"}),
+                **self.scenes.model_dump(exclude={"store", "export"}),
             }
         )
 

@@ -10,12 +10,20 @@ from datetime import date
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from popdask._repr_html import html_card
 from popdask.io.paths import bucket_and_key, is_object, without_keys
 
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Above0 = Annotated[float, Field(gt=0)]
+Part = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+#: A time as text; TOML has numbers and dates, too.
+TimeText = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, int | date) else value)
+]
 
 
 class Place:
@@ -186,11 +194,6 @@ def _beside(store: str) -> str:
     return f"{store}-export"
 
 
-Above0 = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
-
-
 class Band(Settings):
     """A raster that models see behind the bands of the image."""
 
@@ -209,21 +212,16 @@ class Input(Settings):
 
     mosaic: PlaceName | Annotated[tuple[PlaceName, ...], Field(min_length=1)]
     """Pattern of the mosaics' files, such as ``photo_{time:%Y}.tif``; several fill each other."""
-    time: str | None = None
+    time: TimeText | None = None
     """Time of a mosaic whose name does not give it, such as ``"2023"``."""
-    start: str | None = None
+    start: TimeText | None = None
     """First time to use; without it, the first that is found."""
-    end: str | None = None
+    end: TimeText | None = None
     """Last time to use (included); without it, the last that is found."""
     align: bool = False
     """Reproject mosaics in another CRS than the cells'."""
     nodata: float | None = None
     """Value of pixels without data, beside what the files declare."""
-
-    @field_validator("time", "start", "end", mode="before")
-    @classmethod
-    def _time_as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int | date) else value
 
 
 class Grid(Settings):

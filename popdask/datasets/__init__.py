@@ -10,28 +10,11 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "frames": [
-            "Credit",
-            "Fetched",
-        ],
-        "ghspop": [
-            "fetch_ghspop",
-        ],
-        "gpw": [
-            "fetch_gpw",
-        ],
-        "tiles": [
-            "MOLLWEIDE",
-            "TileGrid",
-            "WGS84",
-        ],
-        "transfer": [
-            "Downloads",
-            "FetchError",
-            "Patience",
-        ],
-        "worldpop": [
-            "fetch_worldpop",
-        ],
+        "frames": ["Credit", "Fetched"],
+        "ghspop": ["fetch_ghspop"],
+        "gpw": ["fetch_gpw"],
+        "tiles": ["MOLLWEIDE", "TileGrid", "WGS84"],
+        "transfer": ["Downloads", "FetchError", "Patience"],
+        "worldpop": ["fetch_worldpop"],
     },
 )

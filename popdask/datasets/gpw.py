@@ -118,12 +118,7 @@ def _pixels(request: PixelRequest) -> bytes:
 
     # The sea is masked: without unmask, it would come as zeros.
     image = ee.Image(request.image).select(BAND).toFloat().unmask(NODATA, False)
-    asked = {
-        "expression": image,
-        "fileFormat": "GEO_TIFF",
-        "bandIds": [BAND],
-        "grid": request.grid,
-    }
+    asked = {"expression": image, "fileFormat": "GEO_TIFF", "bandIds": [BAND], "grid": request.grid}
     try:
         with _reached():
             return ee.data.computePixels(asked)

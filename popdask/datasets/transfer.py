@@ -197,11 +197,7 @@ class ResumingDownloader:
     """A downloader for `pooch.retrieve` that goes on where a broken transfer stopped."""
 
     def __init__(
-        self,
-        part: Path,
-        patience: Patience,
-        watch: Watch | None = None,
-        log: Log | None = None,
+        self, part: Path, patience: Patience, watch: Watch | None = None, log: Log | None = None
     ) -> None:
         self._part = Part(part)
         self._patience = patience

@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cftime  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 from rasterio.errors import NotGeoreferencedWarning
@@ -345,6 +344,8 @@ def _moment(passed: float, units: str, calendar: str) -> str:
         months = math.floor(passed * (1 if kind.startswith("month") else 12) + 1e-6)
         year, month = divmod(12 * first + month - 1 + months, 12)
         return f"{year:04d}-{month + 1:02d}-{day:02d}"
+    import cftime  # type: ignore[import-untyped]
+
     at = cftime.num2date(passed, units, calendar) + timedelta(seconds=0.5)
     text = f"{at.year:04d}-{at.month:02d}-{at.day:02d}T"
     text += f"{at.hour:02d}:{at.minute:02d}:{at.second:02d}"

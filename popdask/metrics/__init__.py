@@ -9,13 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "communities": [
-            "EVENTS",
-            "city_events",
-            "event_scores",
-            "label_agreement",
-            "match_cities",
-        ],
+        "communities": ["EVENTS", "city_events", "event_scores", "label_agreement", "match_cities"],
         "estimates": [
             "CountScores",
             "PresenceScores",
@@ -24,10 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "people_error",
             "presence_scores",
         ],
-        "events": [
-            "PlantedScores",
-            "planted_scores",
-            "visible_events",
-        ],
+        "events": ["PlantedScores", "planted_scores", "visible_events"],
     },
 )

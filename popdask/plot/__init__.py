@@ -19,11 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "silhouette_figure",
             "sse_figure",
         ],
-        "comparisons": [
-            "assignment_figure",
-            "class_panels_figure",
-            "reconstruction_figure",
-        ],
+        "comparisons": ["assignment_figure", "class_panels_figure", "reconstruction_figure"],
         "imagery": [
             "agreement_figure",
             "error_map_figure",
@@ -41,20 +37,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "means_figure",
             "world_figure",
         ],
-        "motion": [
-            "field_figure",
-            "speed_error_figure",
-            "speed_figure",
-        ],
-        "panels": [
-            "reduced",
-        ],
-        "style": [
-            "CLASSES",
-            "NOBODY",
-            "NO_DATA",
-            "number_colours",
-            "save_figure",
-        ],
+        "motion": ["field_figure", "speed_error_figure", "speed_figure"],
+        "panels": ["reduced"],
+        "style": ["CLASSES", "NOBODY", "NO_DATA", "number_colours", "save_figure"],
     },
 )

@@ -211,12 +211,7 @@ def pixel(values: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def draw(
-    ax: Axes,
-    name: str,
-    at: dict[str, np.ndarray],
-    grid: Grid,
-    norm: LogNorm,
-    colours: np.ndarray,
+    ax: Axes, name: str, at: dict[str, np.ndarray], grid: Grid, norm: LogNorm, colours: np.ndarray
 ) -> None:
     """Draw one raster onto bare axes in kilometres."""
     show(ax, image(name, at, norm, colours), grid)

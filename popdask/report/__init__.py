@@ -8,12 +8,5 @@ allows; plots are Bokeh's, and what Bokeh is the wrong tool for is the page's ow
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "page": [
-            "Picture",
-            "is_page",
-            "write_report",
-        ],
-    },
+    __name__, submod_attrs={"page": ["Picture", "is_page", "write_report"]}
 )

@@ -166,11 +166,7 @@ def _layers(followed: list[Followed], found: xr.Dataset) -> list[Layer]:
 
 
 def _settlements(
-    region: RegionStore,
-    branch: str,
-    grid: Grid,
-    times: np.ndarray,
-    layer: Layer,
+    region: RegionStore, branch: str, grid: Grid, times: np.ndarray, layer: Layer
 ) -> Followed:
     """Settlements or urban centres, which have the same tables."""
     name, one = layer.name, layer.name.replace("_", " ")

@@ -235,12 +235,7 @@ def ticks(axis: Any, labels: Mapping[int, str]) -> None:
 
 LANES = 40
 EVENTS = {"split": "#ee6677", "merge": "#4477aa", "appear": "#228833", "vanish": "#aa3377"}
-EVENT_WORDS = {
-    "split": "split off",
-    "merge": "merged",
-    "appear": "appeared",
-    "vanish": "vanished",
-}
+EVENT_WORDS = {"split": "split off", "merge": "merged", "appear": "appeared", "vanish": "vanished"}
 # So that colours are distinguished by more than colour.
 HATCHES = ["right_diagonal_line", "blank", "dot", "horizontal_line"]
 MARKS = {"split": "triangle", "merge": "inverted_triangle"}
@@ -405,10 +400,7 @@ def _draw_lanes(
     }
     drawn = plot.segment("x0", "lane", "x1", "lane", source=Source(data),
                          line_width="width", line_color="colour")  # fmt: skip
-    tooltips = [
-        ("", "@time{%F}, @called"),
-        ("people", "@people{0,0}"),
-    ]
+    tooltips = [("", "@time{%F}, @called"), ("people", "@people{0,0}")]
     plot.add_tools(
         HoverTool(renderers=[drawn], tooltips=tooltips, formatters={"@time": "datetime"})
     )

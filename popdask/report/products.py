@@ -66,10 +66,7 @@ def population_content(region: RegionStore, branch: str) -> Content:
         map_note="Drag to move the map, scroll or pinch to zoom; point at a cell for its numbers.",
         layers=layers,
         rasters=rasters,
-        filling={
-            "scores": _score_table(scores),
-            "analysis": "How good the estimate is",
-        },
+        filling={"scores": _score_table(scores), "analysis": "How good the estimate is"},
         **_place(found, found["population"]),
     )
 

@@ -19,26 +19,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "stored_checksum",
             "table_bytes",
         ],
-        "location": [
-            "StoreError",
-        ],
-        "lock": [
-            "Owner",
-            "RegionBusyError",
-        ],
-        "records": [
-            "Finished",
-            "MAIN",
-            "Run",
-            "WORK",
-        ],
-        "repository": [
-            "Expired",
-            "RegionStore",
-        ],
-        "transaction": [
-            "Transaction",
-            "frame_runs",
-        ],
+        "location": ["StoreError"],
+        "lock": ["Owner", "RegionBusyError"],
+        "records": ["Finished", "MAIN", "Run", "WORK"],
+        "repository": ["Expired", "RegionStore"],
+        "transaction": ["Transaction", "frame_runs"],
     },
 )

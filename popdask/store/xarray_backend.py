@@ -54,11 +54,7 @@ class PopdaskBackend(BackendEntrypoint):
         return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **how))
 
     def open_groups_as_dict(  # type: ignore[override]
-        self,
-        filename_or_obj: str | os.PathLike[str],
-        *,
-        branch: str = MAIN,
-        **how: Any,
+        self, filename_or_obj: str | os.PathLike[str], *, branch: str = MAIN, **how: Any
     ) -> dict[str, xr.Dataset]:
         """Open a store as a tree: people and grid at the root, what a stage made under its name."""
         from popdask.store.records import arrays_of, named_in

@@ -10,19 +10,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cities": [
-            "CHANGE",
-            "City",
-            "World",
-            "moving_cities",
-        ],
-        "orthophoto": [
-            "OrthophotoWorld",
-            "drawn_orthophoto",
-        ],
-        "planted_world": [
-            "PlantedWorld",
-            "planted",
-        ],
+        "cities": ["CHANGE", "City", "World", "moving_cities"],
+        "orthophoto": ["OrthophotoWorld", "drawn_orthophoto"],
+        "planted_world": ["PlantedWorld", "planted"],
     },
 )

@@ -314,11 +314,9 @@ def _build(ground: _Ground, kind: str, number: int, factor: float) -> None:
             f"{kind}: no free land is left for {parts} more towns; plant fewer of the events that "
             "stand on it (appear, merge, split), or give a larger raster"
         )
-    before, after = {
-        "appear": (0.0, apart),
-        "merge": (apart, joined),
-        "split": (joined, apart),
-    }[kind]
+    before, after = {"appear": (0.0, apart), "merge": (apart, joined), "split": (joined, apart)}[
+        kind
+    ]
     ground.mean[(slice(0, frame), *box)] += before
     ground.mean[(slice(frame, None), *box)] += after
     cells = np.zeros(ground.base.shape, bool)

@@ -267,11 +267,7 @@ CLASSIFIER = Stage(
     needs=("population", "flow", "encoder"),
     wanted=_classifier_record,
     cost=CellCost(
-        read=PEOPLE + MOTION,
-        held=64,
-        tasks=(4.2, 2.4),
-        more=_sampled,
-        whole=_has_one_model,
+        read=PEOPLE + MOTION, held=64, tasks=(4.2, 2.4), more=_sampled, whole=_has_one_model
     ),
     compute=_fit_classes,
     anywhere=True,

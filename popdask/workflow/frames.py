@@ -72,11 +72,7 @@ def shape_of(job: FramesJob) -> tuple[int, int, int]:
 
 
 def displacements(
-    job: FramesJob,
-    files: Files,
-    records: Mapping[str, Any],
-    *,
-    most_cells: float = float("inf"),
+    job: FramesJob, files: Files, records: Mapping[str, Any], *, most_cells: float = float("inf")
 ) -> pd.DataFrame:
     """Return how every frame lies to the one before it, from the record where it is there."""
     times = [str(time.astype("datetime64[s]")) for time in frame_paths(job)]

@@ -158,10 +158,7 @@ def roll_back(job: Job, tag: str | None = None) -> Run:
 
 
 def expire(
-    job: Job,
-    keep: int | None = None,
-    days: float | None = None,
-    folder: str | Path | None = None,
+    job: Job, keep: int | None = None, days: float | None = None, folder: str | Path | None = None
 ) -> Maintenance:
     """Take old runs and logs away; the run that readers see stays, and so does the latest log."""
     store = own_store(job)
@@ -213,12 +210,7 @@ def _expire_logs(job: Job, since: datetime, folder: str | Path | None) -> int:
     return len(old)
 
 
-def report(
-    job: Job,
-    reporter: Reporter | None = None,
-    *,
-    folder: Path | None = None,
-) -> Path:
+def report(job: Job, reporter: Reporter | None = None, *, folder: Path | None = None) -> Path:
     """Write the report of a job's results."""
     from popdask.report.page import is_page  # which loads Bokeh
 

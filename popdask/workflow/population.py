@@ -123,10 +123,7 @@ class PopulationPipeline(Pipeline):
         sources = Sources.of(job)
         first = next(iter(sources.mosaics.values()))
         grid = cell_grid(job.cells, first[0], job.cells.join)
-        frame, image = (
-            frame_grid(job, sources.mosaics, grid),
-            open_image(job, first, grid),
-        )
+        frame, image = (frame_grid(job, sources.mosaics, grid), open_image(job, first, grid))
         pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
         cells, bands = frame.sizes["y"] * frame.sizes["x"], image.sizes["band"]
         said = (

@@ -354,9 +354,7 @@ WORDS = {
 def illustrate(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw errors, scores, how the models learned, and what they look at."""
     drawn = chain(
-        errors(job, region.dataset(branch)),
-        scores(region, branch),
-        losses(region, branch),
+        errors(job, region.dataset(branch)), scores(region, branch), losses(region, branch)
     )
     for name, figure in drawn:
         kind, _, of = name.partition("_")

@@ -235,13 +235,7 @@ STAGES = (
         compute=_features,
         reads_files=True,
     ),
-    Stage(
-        "groups",
-        needs=("features",),
-        wanted=_groups_record,
-        cost=_groups_cost,
-        compute=_groups,
-    ),
+    Stage("groups", needs=("features",), wanted=_groups_record, cost=_groups_cost, compute=_groups),
     Stage(
         "export",
         version=2,

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "--version": set(),
     "history": set(),
     "status": TABLES,
-    "plan": TABLES | {"distributed"},  # which knows how much memory there is
+    "plan": TABLES,
 }
 
 SCRIPT = """
