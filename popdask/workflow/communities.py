@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from popdask.workflow import frames, settlements, settlements_stages
 from popdask.workflow.communities_stages import STAGES, CommunitiesRun, illustrate, parts_of
 from popdask.workflow.frame_exports import export_names
 from popdask.workflow.frame_stages import Extent, FramesPipeline, error_of, read_extent
-from popdask.workflow.frames import describe_result, displacements, frame_paths, open_source
+from popdask.workflow.frames import describe_result, displacements, frame_paths
 from popdask.workflow.inputs import check
 from popdask.workflow.plan import Costs, Plan
 from popdask.workflow.progress import Reporter
@@ -25,8 +25,7 @@ from popdask.workflow.settlements import SettlementsResult
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
-
-    from popdask.report.page import Picture
+    import xarray as xr
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,14 +54,15 @@ class CommunitiesResult(ReprMixin):
         if self.settled is None:
             return summary_of
         results = summary_of.pop("results")
-        found = settlements.found(self.store)
+        found = settlements.PIPELINE.found(self.store)
         return {**summary_of, "settlements": found, "results": results}
 
 
 class CommunitiesPipeline(FramesPipeline):
     """Communities of every frame, as the first work has them, followed through time."""
 
-    stages = STAGES
+    stages, running = STAGES, CommunitiesRun
+    illustrate = staticmethod(illustrate)
 
     def size(self, job: CommunitiesJob) -> Extent:
         """Return how much the frames are, from the first one's header and a sample of another."""
@@ -77,22 +77,14 @@ class CommunitiesPipeline(FramesPipeline):
         """Name the files that a job exports."""
         return export_names(job, parts_of(job), frame_paths(job))
 
-    def begin(
-        self, job: CommunitiesJob, store: RegionStore, files: Files, forget: Sequence[str]
-    ) -> CommunitiesRun:
-        """Open the frames, and take up the work where it stands, without the stages to forget."""
+    def check_source(self, job: CommunitiesJob, population: xr.DataArray) -> None:
+        """Refuse inputs that a later stage could not read."""
         from popdask.io import grids
 
-        source = open_source(job)
-        grids.in_cells(job.communities.eps, source["population"])  # refused now, not after 5 stages
-        error_of(job, source["population"])
+        grids.in_cells(job.communities.eps, population)
+        error_of(job, population)
         if job.has_settlements:
-            settlements_stages.check_inputs(job, source["population"])
-        work = store.begin(source, keep=[stage.name for stage in STAGES if stage.anywhere])
-        work.forget(forget)
-        # The layout may have dropped what was stored for another grid.
-        planned = self.decide(job, files, work.records())
-        return CommunitiesRun(job, source, files, store, work, planned)
+            settlements_stages.check_inputs(job, population)
 
     def run(
         self,
@@ -117,7 +109,7 @@ class CommunitiesPipeline(FramesPipeline):
         """What a run gives."""
         tables = map(store.table, ("communities", "tracks", "balance"))
         communities, tracks, balance = tables
-        settled = settlements.result(plan, store) if _has_settlements(store) else None
+        settled = settlements.PIPELINE.result(plan, store) if _has_settlements(store) else None
         return CommunitiesResult(plan, communities, tracks, balance, store, settled)
 
     def found(self, store: RegionStore) -> str:
@@ -125,25 +117,19 @@ class CommunitiesPipeline(FramesPipeline):
         tracks = store.table("tracks", columns=["track"])["track"].nunique()
         communities = len(store.table("communities", columns=["time"]))
         text = f"{communities:,} communities in {tracks:,} tracks"
-        return f"{text}; {settlements.found(store)}" if _has_settlements(store) else text
+        return f"{text}; {settlements.PIPELINE.found(store)}" if _has_settlements(store) else text
 
     def check(self, store: RegionStore) -> Iterator[str]:
         """Count everyone again, in communities and settlements; check tracks by links."""
         yield from check(store)
         if _has_settlements(store):
-            yield from settlements.check(store)
+            yield from settlements.PIPELINE.check(store)
 
     def draw(self, job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
         """Draw all pictures of a job's last finished run."""
         from popdask.workflow.communities_outputs import draw
 
         return draw(job, reporter)
-
-    def illustrate(
-        self, job: CommunitiesJob, region: RegionStore, branch: str
-    ) -> Iterator[Picture]:
-        """Return the pictures of the report."""
-        return illustrate(job, region, branch)
 
 
 def _has_settlements(store: RegionStore) -> bool:

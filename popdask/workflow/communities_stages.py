@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,9 @@ from popdask.config.jobs import CommunitiesJob
 from popdask.io import grids
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
-from popdask.store.transaction import frame_runs
 from popdask.tracking.tiles import WIDEST_RIM
 from popdask.workflow import settlements_stages
-from popdask.workflow.exports import cycled, exported
+from popdask.workflow.exports import cycled
 from popdask.workflow.frame_exports import Content, Part, export_stage
 from popdask.workflow.frame_stages import (
     CLASS,
@@ -40,7 +39,6 @@ from popdask.workflow.frame_stages import (
     CellCost,
     FramesRun,
     Work,
-    error_of,
     known_tracks,
     link_record,
     movement_read,
@@ -50,7 +48,7 @@ from popdask.workflow.frame_stages import (
     with_left_out,
     with_movement,
 )
-from popdask.workflow.inputs import run_record, seam_notes
+from popdask.workflow.inputs import seam_notes
 from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan, chained, plain
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
@@ -94,12 +92,10 @@ class CommunitiesRun(FramesRun):
         stored = self.work.dataset()
         return encoding.stack_features(stored["population"], stored[["u", "v"]])
 
-    def record(self) -> dict[str, Any]:
-        """Record what the finished run was made from and with."""
-        job, moved = self.job, self.records()["population"].get("moved", {})
-        seeds = {"encoder": job.encoder.seed, "classes": job.classes.seed}
-        balance, exports = self.balance_rows(), exported(self.records())
-        return run_record(job, self.files, seeds, balance=balance, moved=moved, exports=exports)
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The seeds of what is drawn."""
+        return {"encoder": self.job.encoder.seed, "classes": self.job.classes.seed}
 
     def models(self, stale: Sequence[int]) -> dict[str, slice]:
         """The frames that each model serves, by the model's name, where one of them is stale."""
@@ -431,23 +427,9 @@ def _links_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
-    from popdask.tracking.link import compare_frames
-
-    job, arrays, parts = run.job, run.work.dataset(), []
-    memory = job.tracks.memory
-    options: dict[str, Any] = job.links.model_dump(include={"rule", "share", "displaced"})
-    options |= {"memory": memory, "error": error_of(job, run.population)}
-    for first, last in frame_runs(stage.stale):
-        frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
-        flows: dict[str, Any] = _link_flows(job, frames["population"])
-        found = compare_frames(frames["community"], frames["population"], **flows, **options)
-        targets = arrays["time"].values[first : last + 1]
-        parts.append([table[table["next"].isin(targets)] for table in found])
-    names = ("links", "link_ends")
-    fresh = {
-        name: pd.concat(tables, ignore_index=True)
-        for name, tables in zip(names, zip(*parts, strict=True), strict=True)
-    }
+    options = run.job.links.model_dump(include={"rule", "share", "displaced"})
+    found = run.compared(stage, "community", partial(_link_flows, run.job), **options)
+    fresh = dict(zip(("links", "link_ends"), found, strict=True))
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
 
 

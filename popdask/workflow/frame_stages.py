@@ -27,9 +27,9 @@ from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction, frame_runs
 from popdask.tracking.tiles import MOST_TILES, STRIP, TILE
 from popdask.workflow import frames, runner
-from popdask.workflow.exports import without_missing
+from popdask.workflow.exports import exported, without_missing
 from popdask.workflow.frames import MOST_CELLS, FramesJob, Shift, frame_paths, reading_of
-from popdask.workflow.inputs import beyond_notes, file_fingerprint, file_fingerprints
+from popdask.workflow.inputs import beyond_notes, file_fingerprint, file_fingerprints, run_record
 from popdask.workflow.plan import Basis, Fingerprint, Plan, Record, Stage, StageCost, StagePlan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline
@@ -244,39 +244,8 @@ def basis(
     return Basis(job, tuple(read), Versions(read, others, shifts or {}), records)
 
 
-class FramesPipeline(Pipeline):
-    """A kind of job that begins with frames of people."""
-
-    def files(self, job: FramesJob, records: Mapping[str, Any]) -> Files:
-        """Return the versions of the frames' files, by ISO time, and of the others by setting."""
-        known = records.get("population", {}).get("files", {})
-        found = file_fingerprints(frame_paths(job), known)
-        for name in (*SURFACES, "names") if job.has_settlements else ():
-            path = getattr(job.settlements, name)
-            if path is not None and not (name == "names" and job.settlements.by_geonames):
-                found[name] = file_fingerprint(path, known.get(name))
-        if job.input.error_file is not None:
-            found["error"] = file_fingerprint(job.input.error_file, known.get("error"))
-        return found
-
-    def basis(self, job: FramesJob, files: Files, records: Mapping[str, Any]) -> Basis:
-        """What the stages are made from."""
-        versions = {name: rasters.frame_version(file) for name, file in files.items()}
-        moves = {}
-        if job.input.register is not None:
-            moves = frames.shifts(job, frames.displacements(job, files, records))
-        return basis(job, versions, without_missing(records, job, "export"), moves)
-
-    def plan(self, job: FramesJob) -> Plan:
-        """Say what a run would compute, and which frames lie apart."""
-        files, records = runner.read_inputs(self, job)
-        lie = frames.displacements(job, files, records, most_cells=MOST_CELLS)
-        warnings = tuple(frames.warnings(job, lie))
-        return replace(self.decide(job, files, records), warnings=warnings)
-
-    def extent(self, job: FramesJob) -> str:
-        """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
-        return frames.extent(job)
+#: Gives the flows that links follow, of some frames of people.
+Flows = Callable[[xr.DataArray], Mapping[str, xr.Dataset]]
 
 
 @dataclass(frozen=True)
@@ -290,9 +259,18 @@ class FramesRun:
     work: Transaction
     plan: Plan
 
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The seeds of what is drawn."""
+        return {}
+
     def record(self) -> dict[str, Any]:
         """Record what the finished run was made from and with."""
-        raise NotImplementedError
+        moved = self.records()["population"].get("moved", {})
+        balance, exports = self.balance_rows(), exported(self.records())
+        return run_record(
+            self.job, self.files, self.seeds, balance=balance, moved=moved, exports=exports
+        )
 
     def records(self) -> dict[str, Any]:
         """The records of the stages that are finished."""
@@ -330,10 +308,78 @@ class FramesRun:
             if kept:
                 old = self.work.table(name)
                 table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
-            if "beyond" in table:  # which earlier versions did not tell
-                table["beyond"] = table["beyond"].fillna(0.0)
             files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
         return files
+
+    def compared(
+        self, stage: StagePlan, array: str, flows: Flows = lambda population: {}, **options: Any
+    ) -> list[pd.DataFrame]:
+        """Links of the labels of stale frames with those before them, and where labels end."""
+        from popdask.tracking.link import compare_frames
+
+        arrays, memory, parts = self.work.dataset(), self.job.tracks.memory, []
+        options |= {"memory": memory, "error": error_of(self.job, self.population)}
+        for first, last in frame_runs(stage.stale):
+            frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
+            people = frames["population"]
+            found = compare_frames(frames[array], people, **flows(people), **options)
+            targets = arrays["time"].values[first : last + 1]
+            parts.append([table[table["next"].isin(targets)] for table in found])
+        return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
+
+
+class FramesPipeline(Pipeline):
+    """A kind of job that begins with frames of people."""
+
+    running: type[FramesRun] = FramesRun
+    """What the stages of a run share."""
+
+    def files(self, job: FramesJob, records: Mapping[str, Any]) -> Files:
+        """Return the versions of the frames' files, by ISO time, and of the others by setting."""
+        known = records.get("population", {}).get("files", {})
+        found = file_fingerprints(frame_paths(job), known)
+        for name in (*SURFACES, "names") if job.has_settlements else ():
+            path = getattr(job.settlements, name)
+            if path is not None and not (name == "names" and job.settlements.by_geonames):
+                found[name] = file_fingerprint(path, known.get(name))
+        if job.input.error_file is not None:
+            found["error"] = file_fingerprint(job.input.error_file, known.get("error"))
+        return found
+
+    def basis(self, job: FramesJob, files: Files, records: Mapping[str, Any]) -> Basis:
+        """What the stages are made from."""
+        versions = {name: rasters.frame_version(file) for name, file in files.items()}
+        moves = {}
+        if job.input.register is not None:
+            moves = frames.shifts(job, frames.displacements(job, files, records))
+        return basis(job, versions, without_missing(records, job, "export"), moves)
+
+    def plan(self, job: FramesJob) -> Plan:
+        """Say what a run would compute, and which frames lie apart."""
+        files, records = runner.read_inputs(self, job)
+        lie = frames.displacements(job, files, records, most_cells=MOST_CELLS)
+        warnings = tuple(frames.warnings(job, lie))
+        return replace(self.decide(job, files, records), warnings=warnings)
+
+    def extent(self, job: FramesJob) -> str:
+        """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
+        return frames.extent(job)
+
+    def check_source(self, job: FramesJob, population: xr.DataArray) -> None:
+        """Refuse, before the first stage, inputs that a later stage could not read."""
+        raise NotImplementedError
+
+    def begin(
+        self, job: FramesJob, store: RegionStore, files: Files, forget: Sequence[str]
+    ) -> FramesRun:
+        """Open the frames, and take up the work where it stands, without the stages to forget."""
+        source = frames.open_source(job)
+        self.check_source(job, source["population"])
+        work = store.begin(source, keep=[stage.name for stage in self.stages if stage.anywhere])
+        work.forget(forget)
+        # The layout may have dropped what was stored for another grid.
+        planned = self.decide(job, files, work.records())
+        return self.running(job, source, files, store, work, planned)
 
 
 def people_left_out(run: FramesRun, stage: StagePlan) -> dict[str, dict[str, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +15,11 @@ from popdask.config.jobs import PopulationJob
 from popdask.errors import InputError
 from popdask.io import export
 from popdask.store.repository import RegionStore
-from popdask.workflow import communities, runner, scenes
+from popdask.workflow import communities, scenes
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import cell_grid, frame_grid, iso, open_image
 from popdask.workflow.plan import Basis, Plan
-from popdask.workflow.population_costs import ImagesSize, read_size
+from popdask.workflow.population_costs import read_size
 from popdask.workflow.population_inputs import (
     PopulationRun,
     Sources,
@@ -36,7 +35,7 @@ from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
 
 if TYPE_CHECKING:
-    from popdask.report.page import Picture
+    pass
 
 #: Stages of which the results do not depend on which cells the arrays have.
 ANYWHERE = tuple(stage.name for stage in STAGES if stage.anywhere)
@@ -78,6 +77,9 @@ class PopulationPipeline(Pipeline):
     """Cells of a grid: inhabited or not, how many people, kept to known totals."""
 
     stages = STAGES
+    size = staticmethod(read_size)
+    draw = staticmethod(draw_figures)
+    illustrate = staticmethod(illustrate)
 
     def files(self, job: PopulationJob, records: Mapping[str, Any]) -> Files:
         """Return the versions of the files, by path."""
@@ -113,10 +115,6 @@ class PopulationPipeline(Pipeline):
         records = RegionStore(job.output.store).latest_records()
         kept = {name: record for name, record in records.items() if name in (*ANYWHERE, "estimate")}
         return self.decide(job, self.files(job, kept), kept)
-
-    def size(self, job: PopulationJob) -> ImagesSize:
-        """Return how much the images are, from the headers of the mosaics."""
-        return read_size(job)
 
     def extent(self, job: PopulationJob) -> str:
         """Say how much a job is, from the headers of its mosaics: frames, cells and pixels."""
@@ -169,8 +167,8 @@ class PopulationPipeline(Pipeline):
     ) -> PopulationResult:
         """Run the job, or as much of it as is not done yet, and then what follows it."""
         _draw(job, reporter)
-        whole = runner.run(self, job, reporter, force=force, workers=workers)
-        result = self.result(whole, RegionStore(job.output.store))
+        result = super().run(job, reporter, force=force, workers=workers)
+        assert isinstance(result, PopulationResult)
         then = job.followed(export.time_form(result.store.dataset()["time"].values))
         followed = grouped = None
         if then is not None:
@@ -207,14 +205,6 @@ class PopulationPipeline(Pipeline):
             for row in kept[wrong].itertuples():
                 yield f"zone {row.zone} has {row.adjusted:,.1f} people, {row.total:,.1f} are known."
 
-    def draw(self, job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
-        """Draw the results' pictures."""
-        return draw_figures(job, reporter)
-
-    def illustrate(self, job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
-        """Return the pictures of the report."""
-        return illustrate(job, region, branch)
-
 
 PIPELINE = PopulationPipeline()
 plan, run, run_only = PIPELINE.plan, PIPELINE.run, PIPELINE.run_only
@@ -230,7 +220,7 @@ def train(
     """Cut the labelled cells and train the models, without estimating anything yet."""
     _draw(job, reporter)
     names = [name for name in ("cells", "totals", "presence", "count") if name in plan(job).stages]
-    return runner.run_only(PIPELINE, job, *names, reporter=reporter, force=force, workers=workers)
+    return run_only(job, names, reporter, force=force, workers=workers)
 
 
 def people(store: RegionStore) -> pd.DataFrame:

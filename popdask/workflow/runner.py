@@ -195,7 +195,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def exports(self, job: Any, files: Files) -> Collection[str]:
-        """Name the files that a job exports, as far as the settings on_progress them."""
+        """Name the files that a job exports, as far as the settings tell them."""
 
     @abstractmethod
     def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Running:
@@ -242,20 +242,57 @@ class Pipeline(ABC):
         workers: Workers = nullcontext,
     ) -> Any:
         """Run the job, or as much of it as is not done yet."""
-        whole = run(self, job, reporter, force=force, workers=workers)
-        return self.result(whole, RegionStore(job.output.store))
+        store = RegionStore(job.output.store)
+        with store.lock():
+            files, records = read_inputs(self, job, anew=force)
+            whole = self.decide(job, files, records)
+            left = not whole.done or store.unfinished()
+            if left:
+                check_writable(job, self.exports(job, files))
+            if left or _is_called_otherwise(job, store):
+                with workers() if left else nullcontext():
+                    if force:
+                        store.mend()
+                    running = self.begin(job, store, files, list(whole.stages) if force else [])
+                    _note_amounts(self, job, running)
+                    _compute(self, job, files, running, list(running.plan), reporter)
+                    _publish(running)
+        return self.result(whole, store)
 
     def run_only(
         self,
         job: Any,
-        name: str,
+        names: str | Sequence[str],
         reporter: Reporter | None = None,
         *,
         force: bool = False,
         workers: Workers = nullcontext,
     ) -> Plan:
-        """Compute one stage, if all that it needs is finished."""
-        return run_only(self, job, name, reporter=reporter, force=force, workers=workers)
+        """Compute one or some stages, if all that they need is finished."""
+        # The stages are committed to the work under way. Readers see them when no other stage is
+        # left to compute: what they see always belongs together.
+        store, names = RegionStore(job.output.store), [names] if isinstance(names, str) else names
+        with store.lock():
+            files, records = read_inputs(self, job)
+            if force:
+                records = {key: record for key, record in records.items() if key not in names}
+            before = self.decide(job, files, records)
+            _check_only(job, before, names)
+            publishable = before.computed and (store.unfinished() or not before.done)
+            if all(before[name].done for name in names) and not publishable:
+                return before
+            check_writable(job, self.exports(job, files))
+            with workers():
+                running = self.begin(job, store, files, names if force else [])
+                _check_only(job, running.plan, names)  # the grid may be another than the stored one
+                _note_amounts(self, job, running)
+                todo = [running.plan[name] for name in names]
+                _compute(self, job, files, running, todo, reporter)
+                left = self.decide(job, files, running.work.records())
+                if left.computed:
+                    _publish(running)
+                    left = replace(left, gone=())
+        return left
 
 
 def count(stages: Iterable[Stage], job: Any, plan: Plan, size: Size) -> Costs:
@@ -268,82 +305,15 @@ def count(stages: Iterable[Stage], job: Any, plan: Plan, size: Size) -> Costs:
     return Costs(costs, size.chunks, size.square)
 
 
-def read_inputs(pipeline: Pipeline, job: Job) -> tuple[Files, Mapping[str, Any]]:
-    """Read what a plan is made from: the versions of the files, and the records of the stages."""
+def read_inputs(
+    pipeline: Pipeline, job: Job, *, anew: bool = False
+) -> tuple[Files, Mapping[str, Any]]:
+    """Read what a plan is made from: versions of the files, and records of the stages, or none."""
     records = RegionStore(job.output.store).latest_records()
     _check_owner(job, records)
-    files = pipeline.files(job, records)
-    _check_exports(pipeline, job, files, records)
-    return files, records
-
-
-def run(
-    pipeline: Pipeline,
-    job: Job,
-    reporter: Reporter | None = None,
-    *,
-    force: bool = False,
-    workers: Workers = nullcontext,
-) -> Plan:
-    """Run a job, or as much of it as is not done yet."""
-    store = RegionStore(job.output.store)
-    with store.lock():
-        records = store.latest_records()
-        _check_owner(job, records)
-        files = pipeline.files(job, {} if force else records)
-        _check_exports(pipeline, job, files, records)
-        records = {} if force else records
-        whole = pipeline.decide(job, files, records)
-        left = not whole.done or store.unfinished()
-        if left:
-            check_writable(job, pipeline.exports(job, files))
-        if left or _is_called_otherwise(job, store):
-            with workers() if left else nullcontext():
-                if force:
-                    store.mend()
-                running = pipeline.begin(job, store, files, list(whole.stages) if force else [])
-                _note_amounts(pipeline, job, running)
-                _compute(pipeline, job, files, running, list(running.plan), reporter)
-                _publish(running)
-    return whole
-
-
-def run_only(
-    pipeline: Pipeline,
-    job: Job,
-    *names: str,
-    reporter: Reporter | None = None,
-    force: bool = False,
-    workers: Workers = nullcontext,
-) -> Plan:
-    """Compute some stages, if all that they need is finished."""
-    # The stages are committed to the work under way. Readers see them when no other stage is left
-    # to compute: what they see always belongs together.
-    store = RegionStore(job.output.store)
-    with store.lock():
-        records = store.latest_records()
-        _check_owner(job, records)
-        files = pipeline.files(job, records)
-        _check_exports(pipeline, job, files, records)
-        if force:
-            records = {key: record for key, record in records.items() if key not in names}
-        before = pipeline.decide(job, files, records)
-        _check_only(job, before, names)
-        publishable = before.computed and (store.unfinished() or not before.done)
-        if all(before[name].done for name in names) and not publishable:
-            return before
-        check_writable(job, pipeline.exports(job, files))
-        with workers():
-            running = pipeline.begin(job, store, files, names if force else [])
-            _check_only(job, running.plan, names)  # the grid may be another than the stored one
-            _note_amounts(pipeline, job, running)
-            todo = [running.plan[name] for name in names]
-            _compute(pipeline, job, files, running, todo, reporter)
-            left = pipeline.decide(job, files, running.work.records())
-            if left.computed:
-                _publish(running)
-                left = replace(left, gone=())
-    return left
+    files = pipeline.files(job, {} if anew else records)
+    check_exports(job, pipeline.exports(job, files), paths_of(files), records)
+    return files, {} if anew else records
 
 
 def owner_record(job: Job) -> dict[str, str]:
@@ -363,11 +333,6 @@ def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
                 f"[output] store {job.output.store} holds the {what} {owner!r}, not {mine!r}: give "
                 "this job a store of its own."
             )
-
-
-def _check_exports(pipeline: Pipeline, job: Job, files: Files, records: Mapping[str, Any]) -> None:
-    """Refuse exports that would replace what is not their own, before anything is computed."""
-    check_exports(job, pipeline.exports(job, files), paths_of(files), records)
 
 
 def _owner_in(records: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -100,10 +100,6 @@ def _groups_cost(job: ScenesJob, stage: StagePlan, size: MosaicSize) -> StageCos
     return StageCost("groups", 0, size.described, 8 * cells, memory, cells)
 
 
-def _export_cost(job: ScenesJob, stage: StagePlan, size: MosaicSize) -> StageCost:
-    return StageCost("export", read=8 * size.cells, written=8 * size.cells, amount=size.cells)
-
-
 TILE = 8  # cells per side of a stored chunk of features
 
 
@@ -241,7 +237,9 @@ STAGES = (
         version=2,
         needs=("groups",),
         wanted=_export_record,
-        cost=_export_cost,
+        cost=lambda job, stage, size: StageCost(
+            "export", read=8 * size.cells, written=8 * size.cells, amount=size.cells
+        ),
         compute=_export,
     ),
 )
@@ -251,6 +249,7 @@ class ScenesPipeline(Pipeline):
     """Groups of cells that look alike."""
 
     stages = STAGES
+    illustrate = staticmethod(_illustrate)
 
     def files(self, job: ScenesJob, records: Mapping[str, Any]) -> Files:
         """Return the versions of the mosaic's files, and of the weights, by path."""
@@ -342,10 +341,6 @@ class ScenesPipeline(Pipeline):
                 style.save_figure(figure, folder / f"{job.name}_{name}.png")
                 for name, figure in pictures.items()
             ]
-
-    def illustrate(self, job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
-        """Return the pictures of the report."""
-        return _illustrate(job, region, branch)
 
 
 PIPELINE = ScenesPipeline()

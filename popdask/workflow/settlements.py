@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
 from popdask.store.repository import RegionStore
-from popdask.workflow.exports import exported
 from popdask.workflow.frame_exports import export_names, export_stage
-from popdask.workflow.frame_stages import POPULATION, Extent, FramesPipeline, FramesRun, read_extent
-from popdask.workflow.frames import describe_result, frame_paths, open_source
-from popdask.workflow.inputs import check_labels, run_record
+from popdask.workflow.frame_stages import POPULATION, Extent, FramesPipeline, read_extent
+from popdask.workflow.frames import describe_result, frame_paths
+from popdask.workflow.inputs import check_labels
 from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, own_store
@@ -49,20 +48,6 @@ class SettlementsResult(ReprMixin):
         return describe_result(
             "settlements", self.settlements, self.plan, self.tracks, self.balance, self.store
         )
-
-
-@dataclass(frozen=True)
-class SettlementsRun(FramesRun):
-    """What the stages of one run share; the arrays are lazy, as they are stored."""
-
-    job: SettlementsJob
-
-    def record(self) -> dict[str, Any]:
-        """Record what the finished run was made from and with."""
-        balance, exports = self.balance_rows(), exported(self.records())
-        moved = self.records()["population"].get("moved", {})
-        further = {"balance": balance, "moved": moved, "exports": exports}
-        return run_record(self.job, self.files, {}, **further)
 
 
 def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterator[Picture]:
@@ -101,87 +86,54 @@ class SettlementsPipeline(FramesPipeline):
         """Name the files that a job exports."""
         return export_names(job, parts_of(job), frame_paths(job))
 
-    def begin(
-        self, job: SettlementsJob, store: RegionStore, files: Files, forget: Sequence[str]
-    ) -> SettlementsRun:
-        """Open the frames, and take up the work where it stands, without the stages to forget."""
-        source = open_source(job)
-        check_inputs(job, source["population"])  # refused now, not after some stages
-        work = store.begin(source)
-        work.forget(forget)
-        # The layout may have dropped what was stored for another grid.
-        planned = self.decide(job, files, work.records())
-        return SettlementsRun(job, source, files, store, work, planned)
+    def check_source(self, job: SettlementsJob, population: xr.DataArray) -> None:
+        """Refuse inputs that a later stage could not read."""
+        check_inputs(job, population)
 
     def result(self, plan: Plan, store: RegionStore) -> SettlementsResult:
-        """What a run gives."""
-        return result(plan, store)
+        """What a run gives of settlements, of which kind the job may be."""
+        settlements, tracks = map(store.table, ("settlements", "settlement_tracks"))
+        return SettlementsResult(plan, settlements, tracks, store.table(_balance(store)), store)
 
     def found(self, store: RegionStore) -> str:
         """Say in a few words what the last finished run has found."""
-        return found(store)
+        table = store.table("settlements", columns=["time", "kind", "track"])
+        last = table[table["time"] == table["time"].max()]["kind"].value_counts()
+        kinds = (("city", "cities"), ("town", "towns"), ("village", "villages"))
+        counts = [(last.get(one, 0), one, many) for one, many in kinds]
+        text = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts)
+        return f"{text} in the last frame, {table['track'].nunique():,} tracks"
 
     def check(self, store: RegionStore) -> Iterator[str]:
-        """Count everyone again; check the tracks by the links."""
-        return check(store)
+        """Count everyone again and compare with the stored balance; check the tracks by links."""
+        arrays = store.dataset()
+        tracks = store.table("settlement_tracks").rename(columns={"settlement": "community"})
+        links, then = store.table("settlement_links"), store.table(_balance(store))
+        yield from check_labels(arrays["settlement"], arrays["population"], then, tracks, links)
 
     def draw(self, job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
         """Draw the settlements of a job's last finished run, and how people have changed."""
-        return _draw(job, reporter)
+        from popdask.plot import maps, style
 
-    def illustrate(
-        self, job: SettlementsJob, region: RegionStore, branch: str
-    ) -> Iterator[Picture]:
-        """Return the pictures of the report."""
-        return _illustrate(job, region, branch)
+        region = own_store(job)
+        found = region.dataset()
+        first, last = found.isel(time=0), found.isel(time=-1)
+        folder = job.export_folder / "figures"
+        with (reporter or Reporter()).stage("figures", "to do"):
+            drawn = {"settlements": settlements_map(region, last)}
+            if found.sizes["time"] > 1:
+                drawn["change"] = maps.change_figure(first["population"], last["population"])
+            return [
+                style.save_figure(figure, folder / f"{job.name}_{name}.png", dpi=150)
+                for name, figure in drawn.items()
+            ]
 
-
-def found(store: RegionStore) -> str:
-    """Say in a few words what the last finished run has found."""
-    table = store.table("settlements", columns=["time", "kind", "track"])
-    last = table[table["time"] == table["time"].max()]["kind"].value_counts()
-    kinds = (("city", "cities"), ("town", "towns"), ("village", "villages"))
-    counts = [(last.get(one, 0), one, many) for one, many in kinds]
-    text = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts)
-    return f"{text} in the last frame, {table['track'].nunique():,} tracks"
-
-
-def result(plan: Plan, store: RegionStore) -> SettlementsResult:
-    """What a run gives of settlements, of which kind the job may be."""
-    tables = map(store.table, ("settlements", "settlement_tracks", _balance(store)))
-    settlements, tracks, balance = tables
-    return SettlementsResult(plan, settlements, tracks, balance, store)
+    illustrate = staticmethod(_illustrate)
 
 
 def _balance(store: RegionStore) -> str:
     """Name the table of people in settlements: a communities job has one of its own."""
     return "settlement_balance" if "communities" in store.records() else "balance"
-
-
-def check(store: RegionStore) -> Iterator[str]:
-    """Count everyone again and compare with the stored balance; check the tracks by the links."""
-    arrays = store.dataset()
-    tracks = store.table("settlement_tracks").rename(columns={"settlement": "community"})
-    links, then = store.table("settlement_links"), store.table(_balance(store))
-    yield from check_labels(arrays["settlement"], arrays["population"], then, tracks, links)
-
-
-def _draw(job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw the settlements of a job's last finished run, and how people have changed."""
-    from popdask.plot import maps, style
-
-    region = own_store(job)
-    found = region.dataset()
-    first, last = found.isel(time=0), found.isel(time=-1)
-    folder = job.export_folder / "figures"
-    with (reporter or Reporter()).stage("figures", "to do"):
-        drawn = {"settlements": settlements_map(region, last)}
-        if found.sizes["time"] > 1:
-            drawn["change"] = maps.change_figure(first["population"], last["population"])
-        return [
-            style.save_figure(figure, folder / f"{job.name}_{name}.png", dpi=150)
-            for name, figure in drawn.items()
-        ]
 
 
 def settlements_map(region: RegionStore, frame: xr.Dataset) -> Figure:

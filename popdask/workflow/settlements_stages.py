@@ -22,7 +22,6 @@ import xarray as xr
 
 from popdask.io.kinds import open_raster
 from popdask.store.content import table_bytes
-from popdask.store.transaction import frame_runs
 from popdask.tracking.urban_rules import UrbanisationRules
 from popdask.workflow.frame_exports import Content, Part
 from popdask.workflow.frame_stages import (
@@ -354,19 +353,8 @@ def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 
 def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
-    from popdask.tracking.link import compare_frames
-
-    job, arrays, parts = run.job, run.work.dataset(), []
-    memory = job.tracks.memory
-    options: dict[str, Any] = {"rule": "overlap", "similarity": False, "memory": memory}
-    options |= job.links.model_dump(include={"share", "displaced"})
-    options["error"] = error_of(job, run.population)
-    for first, last in frame_runs(stage.stale):
-        frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
-        found = compare_frames(frames[layer.array], frames["population"], **options)
-        targets = arrays["time"].values[first : last + 1]
-        parts.append([table[table["next"].isin(targets)] for table in found])
-    links, ends = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    options = run.job.links.model_dump(include={"share", "displaced"})
+    links, ends = run.compared(stage, layer.array, rule="overlap", similarity=False, **options)
     fresh = {layer.stage("links"): links, layer.stage("ends"): layer.own(ends)}
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
 
