@@ -37,30 +37,22 @@ _BEND = 10  # cells: longer edges are bent with the CRS when polygons are brough
 class Polygons:
     """Polygons in units of a grid's cells: x right and y down from its first corner."""
 
-    names: NDArray
-    """What they are called, (polygon,)."""
+    names: NDArray  # what they are called, (polygon,)
     edges: NDArray[np.float64]
     """Their edges, (edge, 4): x and y of both ends, the inside always on the same side."""
-    starts: NDArray[np.int64]
-    """Where the edges of each begin, and the last ends, (polygon + 1,)."""
-    bounds: NDArray[np.float64]
-    """Their bounds, (polygon, 4): left, top, right, bottom."""
-    area: NDArray[np.float64]
-    """Their areas, in cells, (polygon,)."""
+    starts: NDArray[np.int64]  # where the edges of each begin, and the last ends, (polygon + 1,)
+    bounds: NDArray[np.float64]  # their bounds, (polygon, 4): left, top, right, bottom
+    area: NDArray[np.float64]  # their areas, in cells, (polygon,)
 
 
 @dataclass(frozen=True)
 class Shares:
     """The cells of a tile that lie in polygons, one polygon after the other."""
 
-    polygons: NDArray[np.int64]
-    """Positions of the polygons that have a part in the tile, (n,)."""
-    starts: NDArray[np.int64]
-    """Where the cells of each begin, and the last ends, (n + 1,)."""
-    cells: NDArray[np.int32]
-    """Positions of the cells in the tile, row by row."""
-    shares: NDArray[np.float64]
-    """The share of each cell that lies in the polygon, above 0."""
+    polygons: NDArray[np.int64]  # positions of the polygons that have a part in the tile, (n,)
+    starts: NDArray[np.int64]  # where the cells of each begin, and the last ends, (n + 1,)
+    cells: NDArray[np.int32]  # positions of the cells in the tile, row by row
+    shares: NDArray[np.float64]  # the share of each cell that lies in the polygon, above 0
 
 
 def check_names(names: pd.Series) -> None:

@@ -33,16 +33,12 @@ from popdask.blocks.sums import pair
 class Runs(NamedTuple):
     """The cells of a block as horizontal runs of one code, row by row."""
 
-    first: NDArray[np.int64]
-    """First run of every row, and their number, (rows + 1,)."""
-    start: NDArray[np.int32]
-    """First column of every run."""
-    stop: NDArray[np.int32]
-    """One past the last column of every run."""
+    first: NDArray[np.int64]  # first run of every row, and their number, (rows + 1,)
+    start: NDArray[np.int32]  # first column of every run
+    stop: NDArray[np.int32]  # one past the last column of every run
     component: NDArray[np.int32]
     """Component of every run within the block, numbered by its first cell."""
-    roots: NDArray[np.int32]
-    """First run of every component."""
+    roots: NDArray[np.int32]  # first run of every component
 
 
 class Edges(NamedTuple):
@@ -58,12 +54,9 @@ class Edges(NamedTuple):
 class Parts:
     """What a block tells of its components, (components,) each."""
 
-    first: NDArray[np.int64]
-    """First cell, row-major in the frame."""
-    code: NDArray
-    """What its cells carry."""
-    sums: NDArray[np.int64]
-    """Integers to be added up, (columns, components)."""
+    first: NDArray[np.int64]  # first cell, row-major in the frame
+    code: NDArray  # what its cells carry
+    sums: NDArray[np.int64]  # integers to be added up, (columns, components)
     edges: Edges
 
 
@@ -71,10 +64,8 @@ class Parts:
 class Joined:
     """The components of a frame, numbered by code, then by first cell."""
 
-    numbers: list[NDArray[np.int32]]
-    """For every block the number of each of its components."""
-    sums: NDArray[np.int64]
-    """Sums of every component, (columns, components)."""
+    numbers: list[NDArray[np.int32]]  # for every block the number of each of its components
+    sums: NDArray[np.int64]  # sums of every component, (columns, components)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -120,10 +120,8 @@ def first_cells(chunks: Iterable[Iterable[int]]) -> list[NDArray[np.int64]]:
 class LabelSums:
     """Sums by key."""
 
-    keys: np.ndarray
-    """The keys, int64 (n,), ascending, each once."""
-    sums: np.ndarray
-    """The sums, int64 (columns, n)."""
+    keys: np.ndarray  # the keys, int64 (n,), ascending, each once
+    sums: np.ndarray  # the sums, int64 (columns, n)
 
     def reals(self, column: int) -> np.ndarray:
         """Return the value whose two words are ``column`` and the column after it, float64 (n,)."""

@@ -63,10 +63,8 @@ LARGE, RATIO = 256 << 20, 100
 class Product:
     """GHS-POP in one projection and resolution."""
 
-    code: str
-    """How its files are called: 54009_1000, 54009_100, 4326_30ss or 4326_3ss."""
-    grid: TileGrid
-    """Where its tiles lie."""
+    code: str  # how its files are called: 54009_1000, 54009_100, 4326_30ss or 4326_3ss
+    grid: TileGrid  # where its tiles lie
 
     def stem(self, tile: str, year: int | str) -> str:
         """Name of a tile without its ending."""

@@ -41,16 +41,11 @@ NODATA = -9999.0
 class PixelRequest:
     """A rectangle of one image, in whole cells."""
 
-    image: str
-    """Its name in Earth Engine."""
-    column: int
-    """First column, from 180° W."""
-    row: int
-    """First row, from 90° N."""
-    width: int
-    """Columns."""
-    height: int
-    """Rows."""
+    image: str  # its name in Earth Engine
+    column: int  # first column, from 180° W
+    row: int  # first row, from 90° N
+    width: int  # columns
+    height: int  # rows
 
     @property
     def grid(self) -> dict[str, Any]:

@@ -407,12 +407,9 @@ def _unreached(trouble: Exception) -> bool:
 class Download:
     """A file of the internet, on this machine."""
 
-    path: Path
-    """Where it is kept."""
-    url: str
-    """Where it is from, without secrets."""
-    sha256: str
-    """Its checksum, in hexadecimal digits."""
+    path: Path  # where it is kept
+    url: str  # where it is from, without secrets
+    sha256: str  # its checksum, in hexadecimal digits
 
     @property
     def source(self) -> dict[str, str]:

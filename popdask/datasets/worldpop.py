@@ -41,20 +41,14 @@ _SECOND = range(2015, 2031)
 class Product:
     """One of WorldPop's series of rasters."""
 
-    release: str
-    """2000-2020, R2024B or R2025A."""
-    kind: str
-    """unconstrained or constrained."""
-    resolution: str
-    """1km (30 arc-seconds) or 100m (3 arc-seconds)."""
-    years: Sequence[int]
-    """What it has."""
+    release: str  # 2000-2020, R2024B or R2025A
+    kind: str  # unconstrained or constrained
+    resolution: str  # 1km (30 arc-seconds) or 100m (3 arc-seconds)
+    years: Sequence[int]  # what it has
     places: tuple[str, ...]
     """Paths below the root where a file may be; `iso`, `ISO` and `year` stand in braces."""
-    doi: str = ""
-    """Its DOI, where it has one that we know."""
-    un_adjusted: bool = False
-    """Whether national totals are those of the United Nations."""
+    doi: str = ""  # its DOI, where it has one that we know
+    un_adjusted: bool = False  # whether national totals are those of the United Nations
 
     def __str__(self) -> str:
         adjusted = ", UN-adjusted" if self.un_adjusted else ""

@@ -156,20 +156,13 @@ def when(raster: xr.DataArray) -> str:
 class Grid:
     """A raster's grid, in kilometres from its lower left corner."""
 
-    west: float
-    """The left edge, in the map's units."""
-    south: float
-    """The lower edge, in the map's units."""
-    rows: int
-    """Number of rows."""
-    cols: int
-    """Number of columns."""
-    cell: tuple[float, float]
-    """Width and height of a cell in kilometres."""
-    unit: tuple[float, float]
-    """Kilometres per unit of the map's x and y."""
-    upright: bool
-    """Whether the first row is the northernmost."""
+    west: float  # the left edge, in the map's units
+    south: float  # the lower edge, in the map's units
+    rows: int  # number of rows
+    cols: int  # number of columns
+    cell: tuple[float, float]  # width and height of a cell in kilometres
+    unit: tuple[float, float]  # kilometres per unit of the map's x and y
+    upright: bool  # whether the first row is the northernmost
 
     @classmethod
     def of(cls, raster: xr.DataArray) -> Grid:
@@ -206,8 +199,7 @@ class Grid:
 class Paths:
     """Where every track is in every frame."""
 
-    nodes: pd.DataFrame
-    """time, frame, track, population, x, y in kilometres."""
+    nodes: pd.DataFrame  # time, frame, track, population, x, y in kilometres
     joints: pd.DataFrame
     """time, x, y of a track, and parent_x, parent_y of another that it comes from."""
 

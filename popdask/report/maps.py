@@ -40,8 +40,7 @@ class Overview:
 
     rows: int
     cols: int
-    factor: int
-    """Cells of the raster along a side of one of the map's."""
+    factor: int  # cells of the raster along a side of one of the map's
     frames: Mapping[str, list[dict[str, Any]]]
     """By layer: packed ``codes`` and their ``dtype``; of amounts the ends of the scale, ``low`` and
     ``high``; of labels how many there are, ``labels``."""
@@ -169,28 +168,22 @@ BACKGROUNDS = {
 class Layer:
     """A layer of the map."""
 
-    name: str
-    """Its name within the store."""
-    title: str
-    """What the page calls it."""
+    name: str  # its name within the store
+    title: str  # what the page calls it
     kind: Literal["amount", "label", "places"]
     """Amounts have a colour scale, labels a colour each, places that of their track."""
-    note: str
-    """What one sees, in a sentence or two."""
+    note: str  # what one sees, in a sentence or two
     tooltip: str = "#"
     """How an amount under the mouse is shown, ``#`` being the number."""
-    none: str = "nobody"
-    """What is said where the amount is 0."""
-    one: str = ""
-    """What one label is called, such as ``class``."""
+    none: str = "nobody"  # what is said where the amount is 0
+    one: str = ""  # what one label is called, such as ``class``
     linear: bool = False
     """Whether an amount's scale is linear, from 0 on; otherwise it is logarithmic."""
     ends: tuple[float, float] | None = None
     """Ends of an amount's scale; by default those of the data."""
     by: Literal["max", "sum", "mode"] | None = None
     """How cells that become one are reduced; by default amounts are added."""
-    palette: Sequence[str] = CLASSES
-    """The colours of labels."""
+    palette: Sequence[str] = CLASSES  # the colours of labels
     meanings: Mapping[int, str] = field(default_factory=dict)
     """What is known of labels, in a few words each."""
 
@@ -280,28 +273,17 @@ def _ramp(theme: str, steps: int) -> list[str]:
 class Content:
     """What a report shows, apart from the pictures and the record that all reports have."""
 
-    lead: str
-    """What was done, in a sentence."""
-    numbers: list[dict[str, str]]
-    """What was found, in a few numbers: ``value`` and ``what`` it is."""
-    map_note: str
-    """How to use the map."""
-    layers: list[Layer]
-    """The layers, the first of which is shown first."""
-    rasters: Mapping[str, xr.DataArray]
-    """The layers' rasters (time, y, x)."""
-    grid: Grid
-    """Where the cells lie."""
-    times: list[str]
-    """The frames' names."""
-    milliseconds: list[float]
-    """The frames' times, as Bokeh has them."""
-    plots: list[Any]
-    """Bokeh's plots, ``map`` among them."""
-    filling: Mapping[str, Any] = field(default_factory=dict)
-    """What else the template shows."""
-    tables: Mapping[str, Any] = field(default_factory=dict)
-    """Tables for the script."""
+    lead: str  # what was done, in a sentence
+    numbers: list[dict[str, str]]  # what was found, in a few numbers: ``value`` and ``what`` it is
+    map_note: str  # how to use the map
+    layers: list[Layer]  # the layers, the first of which is shown first
+    rasters: Mapping[str, xr.DataArray]  # the layers' rasters (time, y, x)
+    grid: Grid  # where the cells lie
+    times: list[str]  # the frames' names
+    milliseconds: list[float]  # the frames' times, as Bokeh has them
+    plots: list[Any]  # Bokeh's plots, ``map`` among them
+    filling: Mapping[str, Any] = field(default_factory=dict)  # what else the template shows
+    tables: Mapping[str, Any] = field(default_factory=dict)  # tables for the script
     colours: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The colour of each track, by the layer of places."""
     followed: list[dict[str, str]] = field(default_factory=list)

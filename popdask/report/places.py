@@ -69,20 +69,13 @@ _SIZES = (5_000, 20_000, 50_000, 100_000, 500_000)
 class Followed:
     """Settlements or communities, as the page shows them."""
 
-    layer: Layer
-    """Their layer of the map."""
-    one: str
-    """What one of them is called."""
-    many: str
-    """What several are called."""
-    places: tables.Columns
-    """One row per place and frame."""
-    links: tables.Columns
-    """Which place of a frame leads to which of the next."""
-    events: tables.Columns
-    """What happened to them."""
-    colours: Mapping[str, str]
-    """The colour of each track."""
+    layer: Layer  # their layer of the map
+    one: str  # what one of them is called
+    many: str  # what several are called
+    places: tables.Columns  # one row per place and frame
+    links: tables.Columns  # which place of a frame leads to which of the next
+    events: tables.Columns  # what happened to them
+    colours: Mapping[str, str]  # the colour of each track
     timeline: list[Any]
     """The plots of what happened, and of the tracks that split or merged if there are any."""
 

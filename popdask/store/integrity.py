@@ -135,10 +135,8 @@ class _Walk:
 
     snapshots: dict[str, Any] = field(default_factory=dict)
     """What is told in those that can be read, by id."""
-    lost: dict[str, str] = field(default_factory=dict)
-    """Why others cannot be, by id."""
-    heads: dict[str, str] = field(default_factory=dict)
-    """Snapshots that branches and tags point to."""
+    lost: dict[str, str] = field(default_factory=dict)  # why others cannot be, by id
+    heads: dict[str, str] = field(default_factory=dict)  # snapshots that branches and tags point to
 
     def manifests(self, snapshots: set[str]) -> dict[str, int]:
         """Sizes of the manifests of some snapshots, by id."""

@@ -186,15 +186,11 @@ class _Held:
     """A lock as it is found."""
 
     owner: Owner
-    machine: str
-    """What tells this machine's processes from others'; empty where that is not known."""
-    run: str
-    """The run, a number of its own."""
-    note: bytes
-    """All that is written there."""
+    machine: str  # what tells this machine's processes from others'; empty where that is not known
+    run: str  # the run, a number of its own
+    note: bytes  # all that is written there
     etag: str
-    silence: float
-    """Seconds since it was written, by the store's clock."""
+    silence: float  # seconds since it was written, by the store's clock
 
     @property
     def dead(self) -> bool:

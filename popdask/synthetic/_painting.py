@@ -34,18 +34,12 @@ _PITCH = 0.75  # tangent of the slope of a roof
 class Canvas(NamedTuple):
     """What is painted on; rows are counted southward from northing 0, columns from easting 0."""
 
-    material: np.ndarray
-    """(row, column) uint8."""
-    shade: np.ndarray
-    """(row, column) float32: brightness in full light, relative to the material's."""
-    dark: np.ndarray
-    """(row, column) bool: in the shadow."""
-    top: int
-    """The row of the first pixel in the country."""
-    left: int
-    """The column of the first pixel in the country."""
-    step: float
-    """Side of a pixel in metres."""
+    material: np.ndarray  # (row, column) uint8
+    shade: np.ndarray  # (row, column) float32: brightness in full light, relative to the material's
+    dark: np.ndarray  # (row, column) bool: in the shadow
+    top: int  # the row of the first pixel in the country
+    left: int  # the column of the first pixel in the country
+    step: float  # side of a pixel in metres
 
 
 @numba.njit(cache=True, nogil=True)

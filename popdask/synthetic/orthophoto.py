@@ -120,14 +120,10 @@ class _Town:
 
     x: float
     y: float
-    radius: float
-    """Metres, in the first year."""
-    angle: float
-    """Of its streets."""
-    growth: float
-    """Radii per year."""
-    works: float
-    """Where its works lie, in the frame of its streets."""
+    radius: float  # Metres, in the first year
+    angle: float  # of its streets
+    growth: float  # radii per year
+    works: float  # where its works lie, in the frame of its streets
     lobes: int
     phase: float
 

@@ -159,16 +159,11 @@ class _Sample:
     """Some cells that have a class, as one model sees them."""
 
     model: ClassModel
-    features: NDArray[np.float32]
-    """People, u and v of the cells themselves, clipped, (n, 3)."""
-    latent: NDArray[np.float32]
-    """Their codes, (n, latent)."""
-    reconstruction: NDArray[np.float32]
-    """What the codes remember of the features, (n, 3)."""
-    before: NDArray[np.int16]
-    """Their classes in the frame before, −1 where there is none, (n,)."""
-    hold: float
-    """How firmly classes are held."""
+    features: NDArray[np.float32]  # People, u and v of the cells themselves, clipped, (n, 3)
+    latent: NDArray[np.float32]  # their codes, (n, latent)
+    reconstruction: NDArray[np.float32]  # what the codes remember of the features, (n, 3)
+    before: NDArray[np.int16]  # their classes in the frame before, −1 where there is none, (n,)
+    hold: float  # how firmly classes are held
 
     @cached_property
     def points(self) -> NDArray[np.float64]:

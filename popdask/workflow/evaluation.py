@@ -167,12 +167,9 @@ class _Judges:
 
     presence: TrainedModel | None
     count: TrainedModel | None
-    cells: xr.Dataset | None = None
-    """The labelled cells with their split, where there are any."""
-    baselines: Mapping[str, Baseline] | None = None
-    """Fitted on the same training cells."""
-    rule: Joining = "gate"
-    """How presence and counts are joined."""
+    cells: xr.Dataset | None = None  # the labelled cells with their split, where there are any
+    baselines: Mapping[str, Baseline] | None = None  # fitted on the same training cells
+    rule: Joining = "gate"  # how presence and counts are joined
 
 
 def judge(run: PopulationRun, reporter: Reporter) -> Judged:

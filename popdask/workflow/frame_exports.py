@@ -33,8 +33,7 @@ class Content:
 
     colours: Callable[[np.datetime64], Mapping[str, np.ndarray]]
     """The colours of a frame's rasters, by name."""
-    tables: Callable[[], Mapping[str, pd.DataFrame]]
-    """Tables by name."""
+    tables: Callable[[], Mapping[str, pd.DataFrame]]  # tables by name
     layers: Callable[[], Mapping[str, gpd.GeoDataFrame]]
     """What of them has a place, as layers by name."""
 
@@ -79,8 +78,7 @@ class Written:
     illustrate: Illustrate
     frames: dict[np.datetime64, dict[str, Path]] = field(default_factory=dict)
     """The rasters of each frame, by what they show."""
-    others: dict[str, Path] = field(default_factory=dict)
-    """Files of all frames, by what they are."""
+    others: dict[str, Path] = field(default_factory=dict)  # files of all frames, by what they are
 
     @property
     def name(self) -> str:
@@ -99,8 +97,7 @@ class Format:
 
     files: Callable[[Sequence[Part], Sequence[str]], list[str]]
     """What its files are called after the job's name, from the stamps of frames."""
-    write: Callable[[Written], None]
-    """Writes them, as far as they are not there."""
+    write: Callable[[Written], None]  # writes them, as far as they are not there
 
 
 def _write_cogs(written: Written) -> None:

@@ -51,16 +51,11 @@ SAMPLES, SAMPLE_CELLS = 8, 256  # windows of the domain's sample along a side, a
 class Extent:
     """How much a job is."""
 
-    frames: int
-    """Frames."""
-    rows: int
-    """Rows of cells."""
-    columns: int
-    """Columns of cells."""
-    edge: int
-    """Cells along a side of a chunk."""
-    settled: float = 1.0
-    """Share of the cells that are trained on, classified and grouped."""
+    frames: int  # frames
+    rows: int  # rows of cells
+    columns: int  # columns of cells
+    edge: int  # cells along a side of a chunk
+    settled: float = 1.0  # share of the cells that are trained on, classified and grouped
     encoded: float = 1.0
     """Share of the cells that the encoder meets: squares of 16 × 16 with at least one of those."""
 
@@ -94,14 +89,10 @@ class Extent:
 class Work:
     """What one stage does."""
 
-    job: Any
-    """The settings."""
-    stage: StagePlan
-    """What is stale."""
-    extent: Extent
-    """How much a frame is, in the chunks of the stage."""
-    frames: int
-    """Frames (or pairs) that it goes over."""
+    job: Any  # the settings
+    stage: StagePlan  # what is stale
+    extent: Extent  # how much a frame is, in the chunks of the stage
+    frames: int  # frames (or pairs) that it goes over
 
     @property
     def several(self) -> bool:
@@ -224,12 +215,9 @@ OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the fra
 class Versions:
     """What is read, as its fingerprints tell."""
 
-    frames: Mapping[str, str]
-    """The frames, by ISO time."""
-    others: Mapping[str, str]
-    """Files of settings, by the setting's name."""
-    shifts: Mapping[str, Shift]
-    """Moves of frames, by ISO time."""
+    frames: Mapping[str, str]  # the frames, by ISO time
+    others: Mapping[str, str]  # files of settings, by the setting's name
+    shifts: Mapping[str, Shift]  # moves of frames, by ISO time
 
 
 def basis(
@@ -331,8 +319,7 @@ class FramesRun:
 class FramesPipeline(Pipeline):
     """A kind of job that begins with frames of people."""
 
-    running: type[FramesRun] = FramesRun
-    """What the stages of a run share."""
+    running: type[FramesRun] = FramesRun  # what the stages of a run share
 
     def files(self, job: FramesJob, records: Mapping[str, Any]) -> Files:
         """Return the versions of the frames' files, by ISO time, and of the others by setting."""

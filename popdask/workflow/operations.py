@@ -79,16 +79,13 @@ def status(job: Job) -> Status:
 class Verified:
     """What was compared, and what differs."""
 
-    frames: int
-    """Frames of arrays that were compared."""
-    files: int
-    """Models, tables, groups of arrays and exported files that were compared."""
+    frames: int  # frames of arrays that were compared
+    files: int  # Models, tables, groups of arrays and exported files that were compared
     differences: tuple[str, ...]
     """One sentence for each thing that is not what was computed; none if all is well."""
     exports: tuple[str, ...] = ()
     """The stages that write the files again, where only exported files differ; else none."""
-    notes: tuple[str, ...] = ()
-    """What is as it was computed, and should be known: who was left out."""
+    notes: tuple[str, ...] = ()  # what is as it was computed, and should be known: who was left out
     others: tuple[str, ...] = ()
     """Those of the differences that are not of the last run's results; each says what helps."""
 
@@ -141,14 +138,10 @@ def _difference(found: str, recorded: str | None) -> str:
 class Maintenance:
     """What was taken away."""
 
-    runs: int
-    """Number of runs."""
-    logs: int
-    """Number of logs."""
-    bytes: int
-    """What was freed in the store."""
-    kept: int
-    """Number of runs that stay."""
+    runs: int  # number of runs
+    logs: int  # number of logs
+    bytes: int  # what was freed in the store
+    kept: int  # number of runs that stay
 
 
 def roll_back(job: Job, tag: str | None = None) -> Run:

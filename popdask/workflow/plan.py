@@ -47,12 +47,9 @@ Fingerprint = Callable[..., str]
 class Basis:
     """What the records of a job's stages are made from."""
 
-    job: Any
-    """The settings."""
-    times: tuple[str, ...]
-    """ISO times of the frames."""
-    inputs: Any
-    """The versions of the files that are read, as the pipeline tells them."""
+    job: Any  # the settings
+    times: tuple[str, ...]  # ISO times of the frames
+    inputs: Any  # the versions of the files that are read, as the pipeline tells them
     stored: Mapping[str, Any] = field(default_factory=dict)
     """The records of the stages that are finished."""
     wanted: dict[str, Record] = field(default_factory=dict)
@@ -240,14 +237,10 @@ STEP = 128
 class Resources:
     """The workers of a run."""
 
-    workers: int
-    """How many processes."""
-    threads: int
-    """Threads of each."""
-    memory: int
-    """Memory of each, in bytes."""
-    where: str = "here"
-    """Where they are, in a few words."""
+    workers: int  # how many processes
+    threads: int  # threads of each
+    memory: int  # memory of each, in bytes
+    where: str = "here"  # where they are, in a few words
 
     @property
     def cores(self) -> int:
@@ -259,16 +252,11 @@ class Resources:
 class StageCost:
     """What one stage costs."""
 
-    name: str
-    """Name of the stage."""
-    tasks: int = 0
-    """Tasks that Dask runs."""
-    read: int = 0
-    """Bytes read, as they are in memory: uncompressed."""
-    written: int = 0
-    """Bytes stored, uncompressed."""
-    memory: int = 0
-    """Bytes that one thread holds, at most."""
+    name: str  # name of the stage
+    tasks: int = 0  # tasks that Dask runs
+    read: int = 0  # bytes read, as they are in memory: uncompressed
+    written: int = 0  # bytes stored, uncompressed
+    memory: int = 0  # bytes that one thread holds, at most
     amount: int = 0
     """How much there is to do, in a unit of the stage's own: what its time is in proportion to."""
 
@@ -277,10 +265,8 @@ class StageCost:
 class Costs:
     """What a run costs, for all that is still to compute."""
 
-    stages: Mapping[str, StageCost]
-    """The stages that are to be computed, by name."""
-    chunks: int
-    """Chunks of all frames."""
+    stages: Mapping[str, StageCost]  # the stages that are to be computed, by name
+    chunks: int  # chunks of all frames
     edge: int | None = None
     """Cells along a side of a square as large as a chunk, where the job file can choose it."""
 
@@ -360,14 +346,10 @@ NEIGHBOURS = 16
 class Measured:
     """What one stage took in a finished run."""
 
-    seconds: float
-    """How long it took, on the workers of that run."""
-    amount: int
-    """How much it did, in a unit of its own."""
-    run: str
-    """The run's tag."""
-    store: str
-    """Where the results of that run are."""
+    seconds: float  # how long it took, on the workers of that run
+    amount: int  # how much it did, in a unit of its own
+    run: str  # the run's tag
+    store: str  # where the results of that run are
 
     def off(self, amount: int) -> float:
         """Return how far another amount is from this one, as the logarithm of their ratio."""

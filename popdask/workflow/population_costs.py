@@ -47,20 +47,13 @@ BATCH = 64  # cells that a training step holds
 class Images:
     """How much a mosaic is."""
 
-    cells: int
-    """Cells of the grid that it touches."""
-    pixels: int
-    """Pixels along a side of a cell."""
-    bands: int
-    """Bands."""
-    itemsize: int
-    """Bytes of a number."""
-    chunks: int
-    """Chunks of pixels that are read."""
-    tiles: int
-    """Tiles that are estimated, each by one task."""
-    inhabited: int = 0
-    """Cells that are known to be inhabited."""
+    cells: int  # cells of the grid that it touches
+    pixels: int  # pixels along a side of a cell
+    bands: int  # bands
+    itemsize: int  # bytes of a number
+    chunks: int  # chunks of pixels that are read
+    tiles: int  # tiles that are estimated, each by one task
+    inhabited: int = 0  # cells that are known to be inhabited
 
     @property
     def cell_bytes(self) -> int:
@@ -82,20 +75,16 @@ class Network:
 class ImagesSize:
     """How much a job's images are."""
 
-    mosaics: list[Images]
-    """Those of each frame."""
-    training: Images
-    """Those that are learned from."""
-    models: Mapping[str, Network]
-    """What each model takes for a cell, by its stage."""
+    mosaics: list[Images]  # those of each frame
+    training: Images  # those that are learned from
+    models: Mapping[str, Network]  # what each model takes for a cell, by its stage
 
     @property
     def chunks(self) -> int:
         """Chunks of all frames."""
         return sum(images.chunks for images in self.mosaics)
 
-    square: int | None = None
-    """Chunks are those of the images: the job file cannot choose them."""
+    square: int | None = None  # chunks are those of the images: the job file cannot choose them
 
 
 def read_size(job: PopulationJob) -> ImagesSize:
@@ -239,14 +228,10 @@ TO_COME = "to come"
 class Following:
     """A job that a run of another begins at its end."""
 
-    job: Job
-    """Its settings."""
-    plan: Plan
-    """What it will compute."""
-    extent: str
-    """How much it is."""
-    costs: Costs
-    """What that costs."""
+    job: Job  # its settings
+    plan: Plan  # what it will compute
+    extent: str  # how much it is
+    costs: Costs  # what that costs
 
 
 def following(job: PopulationJob, plan: Plan) -> list[Following]:

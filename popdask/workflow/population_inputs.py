@@ -81,16 +81,11 @@ TEXTS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip")
 class Sources:
     """The files of a job, by what they are to it."""
 
-    mosaics: Times
-    """The images of each time."""
-    training: tuple[str, ...]
-    """The images, or the folder, that labelled cells are cut from."""
-    counts: tuple[str, ...]
-    """People of the labelled cells."""
-    truth: Times
-    """People of the mosaics' cells, where they are known."""
-    others: Mapping[str, str]
-    """Weights, zones and further bands, by the setting that names them."""
+    mosaics: Times  # the images of each time
+    training: tuple[str, ...]  # the images, or the folder, that labelled cells are cut from
+    counts: tuple[str, ...]  # people of the labelled cells
+    truth: Times  # people of the mosaics' cells, where they are known
+    others: Mapping[str, str]  # Weights, zones and further bands, by the setting that names them
 
     @classmethod
     def of(cls, job: PopulationJob) -> Sources:

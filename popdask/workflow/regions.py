@@ -39,12 +39,9 @@ from popdask.workflow.runner import Workers
 class Region:
     """A region, by its job file."""
 
-    file: Path
-    """The job file."""
-    job: Job | None
-    """The settings; None if the file is wrong."""
-    problem: str | None = None
-    """What is wrong with the file, in one sentence."""
+    file: Path  # the job file
+    job: Job | None  # the settings; None if the file is wrong
+    problem: str | None = None  # what is wrong with the file, in one sentence
 
     @property
     def name(self) -> str:
@@ -180,26 +177,18 @@ NEVER, RUNNING, UNREADABLE = "never run", "running", "unreadable"
 class RegionStatus:
     """How one region stands."""
 
-    region: str
-    """Its name; where the job file is wrong, the file's."""
-    job: str
-    """The job file."""
+    region: str  # its name; where the job file is wrong, the file's
+    job: str  # the job file
     state: str
     """``"running"``, ``"never run"``, ``"unreadable"``, or how the last attempt has ended."""
-    run: str | None = None
-    """Tag of the run that readers see."""
-    finished: str | None = None
-    """ISO time, UTC, at which that run was published."""
-    frames: int = 0
-    """Number of frames that readers see."""
+    run: str | None = None  # tag of the run that readers see
+    finished: str | None = None  # ISO time, UTC, at which that run was published
+    frames: int = 0  # number of frames that readers see
     checked: str | None = None
     """ISO time, UTC, of the last attempt that ended well: what readers see was right then."""
-    age: float | None = None
-    """Seconds since then."""
-    failures: int = 0
-    """Attempts since then that did not end well."""
-    error: str | None = None
-    """Why the last of them did not, in one sentence."""
+    age: float | None = None  # seconds since then
+    failures: int = 0  # attempts since then that did not end well
+    error: str | None = None  # why the last of them did not, in one sentence
 
 
 def status_table(

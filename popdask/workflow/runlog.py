@@ -159,18 +159,12 @@ class End(StrEnum):
 class LoggedRun:
     """One run of a region, however it has ended."""
 
-    region: str
-    """Name of the region; of a job file that is wrong, the file's."""
-    outcome: End
-    """How it has ended."""
-    started: str = ""
-    """ISO time, UTC; empty where it never started."""
-    seconds: float = 0.0
-    """How long it took; 0 where that is not known."""
-    error: str | None = None
-    """Why it has not ended well; one sentence."""
-    log: str = ""
-    """Where its log is."""
+    region: str  # name of the region; of a job file that is wrong, the file's
+    outcome: End  # how it has ended
+    started: str = ""  # ISO time, UTC; empty where it never started
+    seconds: float = 0.0  # how long it took; 0 where that is not known
+    error: str | None = None  # why it has not ended well; one sentence
+    log: str = ""  # where its log is
 
     @property
     def good(self) -> bool:

@@ -97,8 +97,7 @@ def _until_done(client: Any, topic: str | None, start: Callable[[], Any], future
 class Messages:
     """Sends what a task has to say to the client, by a topic of the scheduler."""
 
-    topic: str
-    """Its name."""
+    topic: str  # its name
 
     def __call__(self, message: Any) -> None:
         """Send a dataclass, as a mapping."""

@@ -62,20 +62,13 @@ BLOCK_TASKS = 6  # for each block of cells, reading and storing included
 class MosaicSize:
     """How much a mosaic is."""
 
-    cells: int
-    """Cells of the grid."""
-    pixels: int
-    """Pixels of a cell."""
-    image: int
-    """Bytes of the image."""
-    block: int
-    """Bytes of a block of cells."""
-    scale: float
-    """Pixels that the network sees of a cell, beside those that it was made for."""
-    chunks: int
-    """Blocks of cells."""
-    square: int | None = None
-    """Blocks are those of the image: the job file cannot choose them."""
+    cells: int  # cells of the grid
+    pixels: int  # pixels of a cell
+    image: int  # bytes of the image
+    block: int  # bytes of a block of cells
+    scale: float  # pixels that the network sees of a cell, beside those that it was made for
+    chunks: int  # blocks of cells
+    square: int | None = None  # blocks are those of the image: the job file cannot choose them
 
     @property
     def described(self) -> int:

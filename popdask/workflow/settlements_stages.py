@@ -143,14 +143,10 @@ def _places(job: FramesJob) -> gpd.GeoDataFrame:
 class Layer:
     """What is numbered in every frame, followed through time and named."""
 
-    array: str
-    """The array of labels, and the column of their numbers."""
-    table: str
-    """The table of what is found, and the stage that finds it."""
-    asked: Callable[[FramesJob], bool]
-    """Whether a job has it."""
-    least: Callable[[FramesJob], float]
-    """People of one."""
+    array: str  # the array of labels, and the column of their numbers
+    table: str  # the table of what is found, and the stage that finds it
+    asked: Callable[[FramesJob], bool]  # whether a job has it
+    least: Callable[[FramesJob], float]  # people of one
 
     def stage(self, kind: str) -> str:
         """Name a stage or table of it."""
