@@ -29,34 +29,36 @@ from scipy.sparse.csgraph import connected_components
 
 from popdask.blocks.sums import pair
 
+Ints, Longs = NDArray[np.int32], NDArray[np.int64]
+
 
 class Runs(NamedTuple):
     """The cells of a block as horizontal runs of one code, row by row."""
 
-    first: NDArray[np.int64]  # first run of every row, and their number, (rows + 1,)
-    start: NDArray[np.int32]  # first column of every run
-    stop: NDArray[np.int32]  # one past the last column of every run
-    component: NDArray[np.int32]
+    first: Longs  # first run of every row, and their number, (rows + 1,)
+    start: Ints  # first column of every run
+    stop: Ints  # one past the last column of every run
+    component: Ints
     """Component of every run within the block, numbered by its first cell."""
-    roots: NDArray[np.int32]  # first run of every component
+    roots: Ints  # first run of every component
 
 
 class Edges(NamedTuple):
     """Components along the four sides of a block, -1 for none."""
 
-    top: NDArray[np.int32]
-    bottom: NDArray[np.int32]
-    left: NDArray[np.int32]
-    right: NDArray[np.int32]
+    top: Ints
+    bottom: Ints
+    left: Ints
+    right: Ints
 
 
 @dataclass(frozen=True)
 class Parts:
     """What a block tells of its components, (components,) each."""
 
-    first: NDArray[np.int64]  # first cell, row-major in the frame
+    first: Longs  # first cell, row-major in the frame
     code: NDArray  # what its cells carry
-    sums: NDArray[np.int64]  # integers to be added up, (columns, components)
+    sums: Longs  # integers to be added up, (columns, components)
     edges: Edges
 
 
@@ -64,14 +66,12 @@ class Parts:
 class Joined:
     """The components of a frame, numbered by code, then by first cell."""
 
-    numbers: list[NDArray[np.int32]]  # for every block the number of each of its components
-    sums: NDArray[np.int64]  # sums of every component, (columns, components)
+    numbers: list[Ints]  # for every block the number of each of its components
+    sums: Longs  # sums of every component, (columns, components)
 
 
 @numba.njit(cache=True, nogil=True)
-def find_runs(
-    codes: NDArray, least: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+def find_runs(codes: NDArray, least: int) -> tuple[Longs, Ints, Ints]:
     """Runs of cells of one code, of at least `least`: first of every row, starts and stops."""
     rows, columns = codes.shape
     first = np.zeros(rows + 1, np.int64)
@@ -105,12 +105,8 @@ def find_runs(
 
 @numba.njit(cache=True, nogil=True)
 def join_runs(
-    codes: NDArray,
-    first: NDArray[np.int64],
-    start: NDArray[np.int32],
-    stop: NDArray[np.int32],
-    corners: int,
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    codes: NDArray, first: Longs, start: Ints, stop: Ints, corners: int
+) -> tuple[Ints, Ints]:
     """Component of every run, and the first run of every component; `corners` is 1 for queen."""
     parent = np.arange(start.size).astype(np.int32)
     for row in range(1, first.size - 1):
@@ -134,7 +130,7 @@ def join_runs(
 
 
 @numba.njit(cache=True, nogil=True)
-def _flatten(parent: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _flatten(parent: Ints) -> tuple[Ints, Ints]:
     """Number the trees of a forest by their roots, the lowest of each."""
     component = np.empty(parent.size, np.int32)
     roots = np.empty(parent.size, np.int32)
@@ -150,7 +146,7 @@ def _flatten(parent: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.i
 
 
 @numba.njit(cache=True, nogil=True)
-def _union(parent: NDArray[np.int32], a: int, b: int) -> None:
+def _union(parent: Ints, a: int, b: int) -> None:
     while parent[a] != a:
         parent[a] = parent[parent[a]]
         a = parent[a]
@@ -173,13 +169,8 @@ def label_block(codes: NDArray, contiguity: int, least: int = 1) -> Runs:
 
 @numba.njit(cache=True, nogil=True)
 def paint(
-    first: NDArray[np.int64],
-    start: NDArray[np.int32],
-    stop: NDArray[np.int32],
-    component: NDArray[np.int32],
-    label: NDArray[np.int32],
-    columns: int,
-) -> NDArray[np.int32]:
+    first: Longs, start: Ints, stop: Ints, component: Ints, label: Ints, columns: int
+) -> Ints:
     """Draw the labels of the components, -1 elsewhere."""
     rows = first.size - 1
     painted = np.empty((rows, columns), np.int32)
@@ -197,12 +188,12 @@ def paint(
 @numba.njit(cache=True, nogil=True)
 def sum_people(
     people: NDArray[np.floating],
-    first: NDArray[np.int64],
-    start: NDArray[np.int32],
-    stop: NDArray[np.int32],
-    component: NDArray[np.int32],
+    first: Longs,
+    start: Ints,
+    stop: Ints,
+    component: Ints,
     components: int,
-) -> NDArray[np.int64]:
+) -> Longs:
     """People of every component as two words of fixed point, and its cells; NaN is 0."""
     sums = np.zeros((3, components), np.int64)
     for row in range(first.size - 1):
@@ -218,13 +209,7 @@ def sum_people(
 
 
 @numba.njit(cache=True, nogil=True)
-def _edges(
-    first: NDArray[np.int64],
-    start: NDArray[np.int32],
-    stop: NDArray[np.int32],
-    component: NDArray[np.int32],
-    columns: int,
-) -> NDArray[np.int32]:
+def _edges(first: Longs, start: Ints, stop: Ints, component: Ints, columns: int) -> Ints:
     """Components along the top, bottom, left and right of a block, one after the other."""
     rows = first.size - 1
     sides = np.full(2 * (rows + columns), np.int32(-1))
@@ -259,7 +244,7 @@ def keep_components(runs: Runs, keep: NDArray[np.bool_]) -> Runs:
 
 
 def describe_parts(
-    runs: Runs, codes: NDArray, corner: tuple[int, int], width: int, sums: NDArray[np.int64]
+    runs: Runs, codes: NDArray, corner: tuple[int, int], width: int, sums: Longs
 ) -> Parts:
     """What others need to know of a block whose first cell is `corner` of a frame so wide."""
     rows, columns = codes.shape
@@ -303,7 +288,7 @@ def _seams(
     """Pairs of lines of components that lie side by side across the seams of a frame."""
     down, across = blocks
 
-    def line(side: str, numbers: range) -> NDArray[np.int64]:
+    def line(side: str, numbers: range) -> Longs:
         pieces = [(getattr(parts[n].edges, side).astype(np.int64), counts[n]) for n in numbers]
         return np.concatenate([np.where(piece < 0, -1, piece + n) for piece, n in pieces])
 
@@ -340,7 +325,7 @@ def _label(codes: NDArray, corner: tuple[int, int], width: int, contiguity: int,
     return runs, describe_parts(runs, codes, corner, width, none)
 
 
-def _draw(labelled: Any, joined: Joined, number: int, columns: int, ndim: int) -> NDArray[np.int32]:
+def _draw(labelled: Any, joined: Joined, number: int, columns: int, ndim: int) -> Ints:
     runs: Runs = labelled[0]
     label = joined.numbers[number]
     painted = paint(runs.first, runs.start, runs.stop, runs.component, label, columns)

@@ -98,7 +98,9 @@ def show_estimates(outcome: Estimates) -> None:
         show_scores(outcome.scores)
     if outcome.zones is not None:
         zones = count(len(outcome.zones), "zone")
-        say(f"\n{zones} with known totals: {_how(outcome.zones['how'])}")
+        kinds = outcome.zones["how"].value_counts().items()
+        how = ", ".join(f"{zones:,} {how}" for how, zones in kinds)
+        say(f"\n{zones} with known totals: {how}")
     if outcome.followed is not None:
         show_outcome(outcome.followed)
     if outcome.grouped is not None:
@@ -239,10 +241,6 @@ def show_units(table: pd.DataFrame, *, each: bool) -> None:
         for kind, (units, people) in zip(sums.index, sums.to_numpy(), strict=True)
     ]
     show_table(["class", "units", "people", "share"], kinds)
-
-
-def _how(column: pd.Series) -> str:
-    return ", ".join(f"{zones:,} {how}" for how, zones in column.value_counts().items())
 
 
 #: What shows the outcome of a run, by pipeline.

@@ -245,7 +245,7 @@ def _is_place(field: FieldInfo) -> bool:
 
 def _absolute(value: str, path: Path, setting: str) -> str:
     text = expand(value, path, setting)
-    if _is_url(text):
+    if "://" in text:
         return text
     folder = path.parent.resolve()
     home = text.startswith("~/")  # as a shell reads it
@@ -267,10 +267,6 @@ def _setting(names: Sequence[str]) -> str:
     """How a message names a setting: ``[table] key``."""
     *tables, key = names
     return f"[{'.'.join(tables)}] {key}" if tables else key
-
-
-def _is_url(text: str) -> bool:
-    return "://" in text
 
 
 def _sentence(error: ValidationError, model: type[Job]) -> str:

@@ -174,7 +174,8 @@ def fetch_worldpop(
     pattern, credit = product.name(country), _credit(product)
     missing = frames.missing(pattern, found)
     for year, name in missing.items():
-        _put(frames, name, _bring(product, country, year, found, root, downloads), credit)
+        fresh = _bring(product, country, year, found, root, downloads)
+        frames.put(name, partial(link, fresh.path), fresh.source, credit)
     return frames.fetched(pattern, found, credit, len(missing))
 
 
@@ -236,10 +237,6 @@ def _bring(
         f"{product} has no raster of {country.upper()} in {year} ({shown(root)}): {has}; "
         "correct the country or the years."
     )
-
-
-def _put(frames: FrameFolder, name: str, source: Download, credit: Credit) -> None:
-    frames.put(name, lambda fresh: link(source.path, fresh), source.source, credit)
 
 
 def _credit(product: Product) -> Credit:

@@ -68,7 +68,9 @@ def pyramid(
     """Reduce the frames of layers, level by level."""
     first = next(iter(layers.values()))
     rows, cols = first.shape[1:]
-    how = {name: _by(raster) for name, raster in layers.items()} | dict(by or {})
+    how = {
+        name: "sum" if raster.dtype.kind == "f" else "mode" for name, raster in layers.items()
+    } | dict(by or {})
     levels = [
         Overview(-(-rows // factor), -(-cols // factor), factor, {name: [] for name in layers})
         for factor in _factors((rows, cols), most_cells)
@@ -84,7 +86,8 @@ def pyramid(
                 name: reduced(values, _side(level), by=how[name]) for name, values in frame.items()
             }
             for name, values in frame.items():
-                level.frames[name].append(_coded(values))
+                coded = _coded_amounts if values.dtype.kind == "f" else _coded_labels
+                level.frames[name].append(coded(values))
     return levels
 
 
@@ -116,14 +119,6 @@ def _factors(shape: tuple[int, int], most_cells: int) -> list[int]:
 
 def _side(level: Overview) -> int:
     return max(level.rows, level.cols)
-
-
-def _by(raster: xr.DataArray) -> By:
-    return "sum" if raster.dtype.kind == "f" else "mode"
-
-
-def _coded(values: np.ndarray) -> dict[str, Any]:
-    return _coded_amounts(values) if values.dtype.kind == "f" else _coded_labels(values)
 
 
 def _coded_labels(labels: np.ndarray) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def render(**filling: Any) -> str:
     bokeh = "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
     return template.render(
         style=Markup(_asset("report.css")),
-        bokeh=Markup(_script(bokeh)),
+        # Its own text must not end the script element that it stands in.
+        bokeh=Markup(bokeh.replace("</script", "<\\/script")),
         scripts=Markup("\n".join(map(_asset, SCRIPTS))),
         notices=_asset("notices.txt"),
         **filling,
@@ -93,11 +94,6 @@ def inline_json(value: Any) -> Markup:
 
 def _asset(name: str) -> str:
     return (files("popdask.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _script(text: str) -> str:
-    """Keep a library's own text from ending the script element that it stands in."""
-    return text.replace("</script", "<\\/script")
 
 
 def layer_elements(frames: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, str]]:

@@ -60,8 +60,9 @@ def population_content(region: RegionStore, branch: str) -> Content:
     rasters = {layer.name: found[layer.name].astype(np.float32) for layer in layers}
     scores = _scores(region, branch)
     span = [year(time) for time in found["time"].values]
+    ends = dict.fromkeys((span[0], span[-1]))
     return Content(
-        lead=f"People estimated from aerial images, cell by cell, {_years(span)}.",
+        lead=f"People estimated from aerial images, cell by cell, {'–'.join(ends)}.",
         numbers=_estimate_numbers(found, span, scores),
         map_note="Drag to move the map, scroll or pinch to zoom; point at a cell for its numbers.",
         layers=layers,
@@ -127,10 +128,6 @@ def _method(name: str) -> str:
     """Write how cells were grouped."""
     method, _, k = name.partition("_")
     return f"KMeans, {k}" if method == "kmeans" else name.upper()
-
-
-def _years(span: list[str]) -> str:
-    return span[0] if len(span) == 1 else f"{span[0]}–{span[-1]}"
 
 
 def _scores(region: RegionStore, branch: str) -> pd.DataFrame | None:

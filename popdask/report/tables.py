@@ -220,7 +220,11 @@ def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list
             "Software and machine",
             "Versions that the numbers may depend on.",
             ("what", "version"),
-            [(str(name), str(value)) for name, value in _made_with(record)],
+            [
+                (str(name), str(value))
+                for part in ("versions", "machine")
+                for name, value in record.get(part, {}).items()
+            ],
         ),
     ]
     return [table for table in tables if table.rows]
@@ -259,11 +263,6 @@ def _rows(
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             meaning = (field.description or "") if field else ""
             yield ".".join((*above, key)), shown, meaning.replace("``", "")
-
-
-def _made_with(record: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    yield from record.get("versions", {}).items()
-    yield from record.get("machine", {}).items()
 
 
 def _moment(iso: str) -> str:

@@ -362,7 +362,11 @@ def lay_out_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> 
 
 def store_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> str:
     """Compute what is lazy of a dataset and store it, in one Dask graph."""
-    lazy = {str(key): array for key, array in dataset.variables.items() if _is_lazy(array)}
+    lazy = {
+        str(key): array
+        for key, array in dataset.variables.items()
+        if dask.is_dask_collection(array.data)
+    }
     root = zarr.open_group(session.fork().store, path=name, mode="r+")
     (receipts,) = dask.compute([_stored(array.data, root[key]) for key, array in lazy.items()])
     forks = {id(fork): fork for blocks in receipts for fork, _ in blocks.flat}
@@ -389,10 +393,6 @@ def group_problem(store: Any, name: str, checksum: str) -> str | None:
     except READ_ERRORS as error:
         return f"cannot be read: {str(error).splitlines()[0].strip()}"
     return None if found == checksum else "is not what was computed"
-
-
-def _is_lazy(array: xr.Variable) -> bool:
-    return dask.is_dask_collection(array.data)
 
 
 def _arrays(group: Any) -> list[tuple[str, zarr.Array]]:

@@ -17,7 +17,7 @@ What the stages of one run of the population job share.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,13 +126,11 @@ class Sources:
 
     def fingerprints(self, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Return the version of each file, by its path; one on record is known."""
-        of_times = (path for paths in (self.mosaics, self.truth) for path in _all(paths))
+        of_times = (
+            path for paths in (self.mosaics, self.truth) for each in paths.values() for path in each
+        )
         paths = [*of_times, *self.training, *self.counts, *self.others.values()]
         return {without_secrets(path): version_of(path, known) for path in dict.fromkeys(paths)}
-
-
-def _all(times: Times) -> Iterable[str]:
-    return (path for paths in times.values() for path in paths)
 
 
 def _days(times: Times) -> str:

@@ -182,7 +182,11 @@ def _of_job(job: PopulationJob) -> dict[str, dict[str, pd.DataFrame]]:
 
 def _names(paths: Sequence[Path], taken: Collection[str]) -> dict[Path, str]:
     """The shortest end of each path that tells it from the other tables and the jobs' models."""
-    paths = [path for i, path in enumerate(paths) if path.resolve() not in _resolved(paths[:i])]
+    paths = [
+        path
+        for i, path in enumerate(paths)
+        if path.resolve() not in {p.resolve() for p in paths[:i]}
+    ]
     ends = {path: _ends(path.resolve()) for path in paths}
     used = {_file_name(name) for name in taken}
     names = {}
@@ -191,10 +195,6 @@ def _names(paths: Sequence[Path], taken: Collection[str]) -> dict[Path, str]:
         free = (end for end in mine if _file_name(end) not in used | others)
         names[path] = next(free, f"{path.stem} {number}")
     return names
-
-
-def _resolved(paths: Sequence[Path]) -> set[Path]:
-    return {path.resolve() for path in paths}
 
 
 def _ends(path: Path) -> list[str]:

@@ -307,16 +307,6 @@ def _cells_print(basis: Basis) -> str:
     return fingerprint(CELLS.name, CELLS.version, labelled, _reading(basis), cells)
 
 
-def _cells_record(basis: Basis, of: Fingerprint) -> Record | None:
-    return {"frames": {WHOLE: _cells_print(basis)}} if basis.job.cells.labelled else None
-
-
-def _totals_record(basis: Basis, of: Fingerprint) -> Record | None:
-    if basis.job.cells.totals is None:
-        return None
-    return {"frames": {WHOLE: of(_cells_print(basis))}}
-
-
 def _presence_record(basis: Basis, of: Fingerprint) -> Record | None:
     if basis.job.single_stage:
         return None
@@ -418,7 +408,9 @@ CELLS = Stage(
     "cells",
     version=3,
     needs=(),
-    wanted=_cells_record,
+    wanted=lambda basis, of: (
+        {"frames": {WHOLE: _cells_print(basis)}} if basis.job.cells.labelled else None
+    ),
     cost=cells_cost,
     compute=_cells,
     anywhere=True,
@@ -427,7 +419,9 @@ CELLS = Stage(
 TOTALS = Stage(
     "totals",
     needs=("cells",),
-    wanted=_totals_record,
+    wanted=lambda basis, of: (
+        None if basis.job.cells.totals is None else {"frames": {WHOLE: of(_cells_print(basis))}}
+    ),
     cost=cells_cost,
     compute=_totals,
     anywhere=True,

@@ -175,11 +175,6 @@ CENTRES = Layer(
 )
 
 
-def balance_name(job: FramesJob) -> str:
-    """Name the table of people in settlements: ``balance`` where they are the product."""
-    return "balance" if job.pipeline == "settlements" else "settlement_balance"
-
-
 def _where_asked(layer: Layer, wanted: Callable[[Basis, Fingerprint], Record]) -> Wanted:
     """What a stage of a layer is made from, in jobs that have the layer."""
     return lambda basis, of: wanted(basis, of) if layer.asked(basis.job) else None
@@ -282,7 +277,8 @@ def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporte
     if layer is PLACES:
         table, balance, squares = _described_places(labels, population, codes)
         describe.check_balance(balance)
-        fresh = {balance_name(run.job): with_left_out(run, balance), "squares": squares}
+        name = "balance" if run.job.pipeline == "settlements" else "settlement_balance"
+        fresh = {name: with_left_out(run, balance), "squares": squares}
     else:
         table = describe.summarize(labels, population, tracks=no_tracks(labels))
         table.insert(2, "kind", "urban centre")
