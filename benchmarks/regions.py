@@ -20,7 +20,7 @@ import dask
 
 from benchmarks.machine import Machine, Row, in_child
 from popdask.synthetic import City, World
-from popdask.workflow.regions import find_regions, run_regions
+from popdask.workflow.operations import find_regions, run_regions
 from popdask.workflow.runlog import LoggedRun
 
 REGIONS, WARM = 200, 10

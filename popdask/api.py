@@ -143,7 +143,7 @@ def run_job(
 
 def _conducted(job: Job | str | Path) -> tuple[Job, Any]:
     """The settings of a job, and the package that runs it."""
-    from popdask.workflow.pipelines import pipeline_of
+    from popdask.workflow.runner import pipeline_of
 
     settings = job if isinstance(job, Job) else load_job(job)
     return settings, pipeline_of(settings)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from popdask.errors import InputError
 from popdask.synthetic import drawn_orthophoto
-from popdask.synthetic._materials import COLOURS, Form, Material
+from popdask.synthetic._buildings import COLOURS, Form, Material
 from popdask.synthetic.orthophoto import paint, things_near
 
 TOWN = (604_200, 6_204_800)  # the corner of a district that grows

@@ -29,7 +29,8 @@ from scipy.sparse.csgraph import connected_components
 
 from popdask.blocks.sums import pair
 
-Ints, Longs = NDArray[np.int32], NDArray[np.int64]
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
 
 
 class Runs(NamedTuple):

@@ -262,8 +262,8 @@ def run(
 ) -> None:
     """Run a job, or as much of it as is not done yet."""
     from popdask.workflow.inputs import content_read
-    from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.runlog import RunLog
+    from popdask.workflow.runner import pipeline_of
 
     settings = _load(job, set_)
     kind = pipeline_of(settings)
@@ -291,7 +291,7 @@ def schedule(
     log: Logs = None,
 ) -> None:
     """Run many regions one after the other; one that fails leaves the others running."""
-    from popdask.workflow.regions import exit_code, find_regions, run_regions
+    from popdask.workflow.operations import exit_code, find_regions, run_regions
 
     regions = find_regions(jobs)
     with stoppable("schedule", cluster) as (reporter, workers):
@@ -323,8 +323,7 @@ def status(
 
     Several jobs are a table: what readers see, how old it is, and runs that failed since.
     """
-    from popdask.workflow.operations import status
-    from popdask.workflow.regions import find_regions, regions_geojson, status_table
+    from popdask.workflow.operations import find_regions, regions_geojson, status, status_table
 
     if len(jobs) == 1 and not jobs[0].is_dir() and not (json or geojson):
         show.show_status(status(_load(jobs[0], set_)))
@@ -397,7 +396,7 @@ def expire(
 @app.command()
 def figures(job: JobFile, set_: Assignments = None, cluster: ClusterIfAny = None) -> None:
     """Draw maps and charts of the last finished run."""
-    from popdask.workflow.pipelines import pipeline_of
+    from popdask.workflow.runner import pipeline_of
 
     settings = _load(job, set_)
     with computing(settings.name, cluster):

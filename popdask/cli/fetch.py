@@ -28,8 +28,7 @@ from popdask.cli.console import count
 from popdask.errors import InputError
 
 if TYPE_CHECKING:
-    from popdask.datasets.frames import Fetched
-    from popdask.datasets.tiles import Bounds
+    from popdask.datasets.frames import Bounds, Fetched
     from popdask.datasets.transfer import Downloads
 
 app = typer.Typer(no_args_is_help=True, help="Fetch population rasters to start with.")

@@ -37,10 +37,9 @@ if TYPE_CHECKING:
     from popdask.imagery.tuning import Tuning
     from popdask.store.records import Run
     from popdask.workflow.communities import CommunitiesResult
-    from popdask.workflow.operations import Maintenance, Status, Verified
+    from popdask.workflow.operations import Maintenance, RegionStatus, Status, Verified
     from popdask.workflow.plan import Costs, Measured, Plan, Resources, StagePlan
     from popdask.workflow.population import PopulationResult as Estimates
-    from popdask.workflow.regions import RegionStatus
     from popdask.workflow.runlog import LoggedRun
     from popdask.workflow.scenes import ScenesResult as Groups
     from popdask.workflow.settlements import SettlementsResult
@@ -626,8 +625,8 @@ def planned(job: Job, spec: str) -> list[Planned]:
     """Plan a job, and those that its run begins at its end, on the workers of a cluster."""
     from popdask._cluster_file import read_spec
     from popdask.config.jobs import PopulationJob
-    from popdask.workflow.pipelines import pipeline_of
     from popdask.workflow.plan import measured_stages
+    from popdask.workflow.runner import pipeline_of
 
     read_spec(spec)  # a wrong one is refused, though there may be nothing to compute
     kind, resources = pipeline_of(job), cache(partial(resources_of, spec))

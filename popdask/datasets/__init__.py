@@ -10,10 +10,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "frames": ["Credit", "Fetched"],
+        "frames": ["Credit", "Fetched", "MOLLWEIDE", "TileGrid", "WGS84"],
         "ghspop": ["fetch_ghspop"],
         "gpw": ["fetch_gpw"],
-        "tiles": ["MOLLWEIDE", "TileGrid", "WGS84"],
         "transfer": ["Downloads", "FetchError", "Patience"],
         "worldpop": ["fetch_worldpop"],
     },

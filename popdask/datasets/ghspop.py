@@ -1,6 +1,6 @@
 """GHS-POP R2023A: people per cell of the whole world, every five years from 1975 to 2030.
 
-The Joint Research Centre publishes it in tiles (`popdask.datasets.tiles`), each a zipped GeoTIFF;
+The Joint Research Centre publishes it in tiles (`popdask.datasets.frames`), each a zipped GeoTIFF;
 the last years are projections. Cells of the Mollweide grids have equal areas. The layout is that of
 https://jeodpp.jrc.ec.europa.eu/ftp/jrc-opendata/GHSL, as of 2025; ``POPDASK_GHSPOP_URL`` names a
 mirror of its folder GHS_POP_GLOBE_R2023A.
@@ -16,15 +16,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from popdask.datasets.frames import Credit, Fetched, FrameFolder, Years, wanted_years
-from popdask.datasets.tiles import (
+from popdask.datasets.frames import (
     MOLLWEIDE,
     WGS84,
     Bounds,
+    Credit,
+    Fetched,
+    FrameFolder,
     TileGrid,
+    Years,
     checked_bounds,
     checked_tile,
     join_parts,
+    wanted_years,
 )
 from popdask.datasets.transfer import (
     Download,

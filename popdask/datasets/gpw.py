@@ -27,8 +27,16 @@ from typing import Any
 import rasterio
 from rasterio.errors import RasterioError
 
-from popdask.datasets.frames import Credit, Fetched, FrameFolder, Years, wanted_years
-from popdask.datasets.tiles import Bounds, checked_bounds, join_parts
+from popdask.datasets.frames import (
+    Bounds,
+    Credit,
+    Fetched,
+    FrameFolder,
+    Years,
+    checked_bounds,
+    join_parts,
+    wanted_years,
+)
 from popdask.datasets.transfer import FetchError
 from popdask.errors import InputError
 

@@ -38,7 +38,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "world_figure",
         ],
         "motion": ["field_figure", "speed_error_figure", "speed_figure"],
-        "panels": ["reduced"],
-        "style": ["CLASSES", "NOBODY", "NO_DATA", "number_colours", "save_figure"],
+        "style": ["CLASSES", "NOBODY", "NO_DATA", "number_colours", "reduced", "save_figure"],
     },
 )

@@ -19,7 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
 from popdask.errors import InputError
-from popdask.plot import panels
+from popdask.plot import style
 from popdask.plot.style import (
     ACCENT_COLOUR,
     CLASSES,
@@ -366,7 +366,7 @@ def confusion_figure(scores: pd.DataFrame, *, size: float = 2.4) -> ShownFigure:
     ['1\n50.0%', '1\n50.0%', '0\n0.0%', '1\n100.0%']
     """
     with rc_context(STYLE):
-        figure = ShownFigure((size * len(scores) + 0.5, size + 0.7), layout=panels.layout())
+        figure = ShownFigure((size * len(scores) + 0.5, size + 0.7), layout=style.layout())
         axes = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
         for ax, (name, row) in zip(axes, scores.iterrows(), strict=True):
             _matrix(ax, row)
@@ -419,7 +419,7 @@ def scores_figure(scores: pd.DataFrame, *, columns: Mapping[str, str] = SCORES) 
     places = np.arange(len(scores))
     with rc_context(STYLE):
         width, height = 1.2 + 1.5 * len(columns), 0.7 + 0.28 * len(scores)
-        figure = ShownFigure((width, height), layout=panels.layout())
+        figure = ShownFigure((width, height), layout=style.layout())
         axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         for ax, (name, label) in zip(axes, columns.items(), strict=True):
             values = scores[name].to_numpy(float)

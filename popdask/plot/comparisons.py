@@ -17,9 +17,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 
 from popdask.errors import InputError
-from popdask.plot import panels
-from popdask.plot.panels import shrink
-from popdask.plot.style import NO_DATA, PEOPLE, STYLE, Grid, ShownFigure, when, year
+from popdask.plot import style
+from popdask.plot.style import NO_DATA, PEOPLE, STYLE, Grid, ShownFigure, shrink, when, year
 from popdask.validate import check_array, check_table
 
 COLUMNS = 5  # panels beside one another
@@ -85,12 +84,12 @@ def class_panels_figure(
     rows = -(-max(len(numbers), 1) // columns)
     height = rows * (size * grid.size[1] / grid.size[0] + 0.35)
     with rc_context(STYLE):
-        figure = ShownFigure((size * columns, height), layout=panels.layout())
+        figure = ShownFigure((size * columns, height), layout=style.layout())
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax, (number, part) in zip(axes, shown.items(), strict=False):
             layers = {"population": at, "communities": part}
-            colours = panels.colours(layers, None, None)
-            panels.draw(ax, "communities", layers, grid, panels.people_norm([layers]), colours)
+            colours = style.colours(layers, None, None)
+            style.draw(ax, "communities", layers, grid, style.people_norm([layers]), colours)
             count = f"{counts[number] or 'no'} communit{'ies' if counts[number] > 1 else 'y'}"
             ax.set_title(f"class {number}: {count}", loc="left", fontweight="bold")
         for ax in axes[len(shown) :]:
@@ -150,7 +149,7 @@ def assignment_figure(
     matrix = _matrix(links, by, most)
     values = np.ma.masked_equal(matrix, 0)
     with rc_context(STYLE):
-        figure = ShownFigure((size, size + 0.6), layout=panels.layout())
+        figure = ShownFigure((size, size + 0.6), layout=style.layout())
         ax = figure.subplots()
         top = float(matrix.max(initial=0)) or 1.0
         norm = LogNorm(max(min(1.0, top / 10), top / 1e6), top, clip=True)
@@ -164,7 +163,7 @@ def assignment_figure(
         ax.set(xticks=[], yticks=[])
         bar = figure.colorbar(shown, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.02)
         bar.set_label({"people": "people in common", "overlap": "cells in common"}.get(by, by))
-        panels.plain(bar)
+        style.plain(bar)
     return figure
 
 
@@ -227,18 +226,18 @@ def reconstruction_figure(
         *(shrink(raster, max_cells) for raster in (population, reconstruction))
     )
     grid, maps = Grid.of(population), [{"population": true}, {"population": remembered}]
-    norm: Any = panels.people_norm(maps)
+    norm: Any = style.people_norm(maps)
     with rc_context(STYLE):
         height = size * grid.size[1] / grid.size[0] + 0.8
-        figure = ShownFigure((2 * size, height), layout=panels.layout())
+        figure = ShownFigure((2 * size, height), layout=style.layout())
         axes = figure.subplots(1, 2)
         words = (f"population {when(population)}".strip(), "reconstruction")
         for ax, at, title in zip(axes, maps, words, strict=True):
-            panels.draw(ax, "population", at, grid, norm, np.empty((0, 3)))
+            style.draw(ax, "population", at, grid, norm, np.empty((0, 3)))
             ax.set_title(title, loc="left", fontweight="bold")
         bar = figure.colorbar(ScalarMappable(norm, PEOPLE), ax=axes, location="bottom", aspect=60,
                               shrink=0.6, pad=0.01)  # fmt: skip
         bar.set_label("people per cell")
-        panels.plain(bar)
-        panels.scale_bar(axes[0], grid, true)
+        style.plain(bar)
+        style.scale_bar(axes[0], grid, true)
     return figure

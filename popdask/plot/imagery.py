@@ -23,9 +23,8 @@ from scipy.ndimage import gaussian_filter
 from popdask.errors import InputError
 from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.metrics.estimates import count_scores
-from popdask.plot import panels
+from popdask.plot import style
 from popdask.plot.maps import draw_signed
-from popdask.plot.panels import shrink
 from popdask.plot.style import (
     ACCENT_COLOUR,
     CLASSES,
@@ -38,6 +37,7 @@ from popdask.plot.style import (
     Grid,
     ShownFigure,
     say,
+    shrink,
 )
 
 HEXAGONS = 45  # along the axis of the truth
@@ -78,7 +78,7 @@ def agreement_figure(
     known = _known(predictions)
     scores = count_scores(known["prediction"], known["truth"])
     with rc_context(STYLE):
-        figure = ShownFigure((2 * size + 0.6, size + 0.3), layout=panels.layout())
+        figure = ShownFigure((2 * size + 0.6, size + 0.3), layout=style.layout())
         linear, logarithmic = figure.subplots(1, 2)
         if not len(known):
             say(linear, "no cell is known")
@@ -103,7 +103,7 @@ def agreement_figure(
         bar = figure.colorbar(hexagons[0], ax=[linear, logarithmic], aspect=40, pad=0.01)
         bar.set_label("cells")
         bar.formatter = COUNT
-        panels.plain(bar)
+        style.plain(bar)
     return figure
 
 
@@ -179,10 +179,10 @@ def error_map_figure(
     total = people[known].sum(dtype=np.float64)
     share = f": {error[known].sum(dtype=np.float64) / total:+.1%} of the people" if total else ""
     with rc_context(STYLE):
-        figure, ax = panels.map_sheet(grid, size)
+        figure, ax = style.map_sheet(grid, size)
         ax.set_title(title + share, loc="left", fontweight="bold")
         draw_signed(figure, ax, error, grid, "people too many (purple) or too few (orange)")
-        panels.scale_bar(ax, grid, np.nan_to_num(people))
+        style.scale_bar(ax, grid, np.nan_to_num(people))
     return figure
 
 
@@ -258,18 +258,18 @@ def relative_error_figure(
     )
     smooth = np.divide(spread, weight, out=np.full(error.shape, np.nan), where=known)
     with rc_context(STYLE):
-        figure, ax = panels.map_sheet(grid, size)
+        figure, ax = style.map_sheet(grid, size)
         if image is not None:
-            panels.show(ax, image, grid)
-        shown = panels.show(
+            style.show(ax, image, grid)
+        shown = style.show(
             ax, smooth, grid, cmap=SHARE, vmin=0, vmax=WORST_SHARE,
             alpha=1 if image is None else STRENGTH,
         )  # fmt: skip
         ax.set_title(title, loc="left", fontweight="bold")
         smoothed = f"; smoothed by {smoothing:g} cells" if smoothing else ""
         label = f"share of the people, {WORST_SHARE:g} or more = darkest{smoothed}"
-        panels.bar_below(figure, shown, ax, label)
-        panels.scale_bar(ax, grid, np.nan_to_num(true))
+        style.bar_below(figure, shown, ax, label)
+        style.scale_bar(ax, grid, np.nan_to_num(true))
     return figure
 
 
@@ -308,7 +308,7 @@ def spread_figure(
     """
     known = _known(predictions)
     with rc_context(STYLE):
-        figure = ShownFigure((2 * size + 0.6, size * 0.8), layout=panels.layout())
+        figure = ShownFigure((2 * size + 0.6, size * 0.8), layout=style.layout())
         people, errors = figure.subplots(1, 2)
         if not len(known):
             say(people, "no cell is known")
@@ -509,17 +509,17 @@ def scene_map_figure(
     with rc_context(STYLE):
         height = size * grid.size[1] / grid.size[0] + 0.7
         figure = ShownFigure(
-            (size * min(columns, len(names)), height * rows), layout=panels.layout()
+            (size * min(columns, len(names)), height * rows), layout=style.layout()
         )
         axes = figure.subplots(rows, min(columns, len(names)), squeeze=False).ravel()
         for ax, name in zip(axes, names, strict=False):
             labels = np.asarray(shrink(laid[name], max_cells))
-            panels.show(ax, _paint(labels, known), grid)
+            style.show(ax, _paint(labels, known), grid)
             ax.set_title(_title(name), loc="left", fontweight="bold")
             _group_key(ax, laid[name].values[laid["plot_x"].notnull().values], below=True)  # noqa: PD004
         for ax in axes[len(names) :]:
             ax.set_axis_off()
-        panels.scale_bar(axes[0], grid, known)
+        style.scale_bar(axes[0], grid, known)
     return figure
 
 

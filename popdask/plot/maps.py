@@ -25,8 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
-from popdask.plot import panels
-from popdask.plot.panels import block_size, shrink
+from popdask.plot import style
 from popdask.plot.style import (
     INK,
     NO_DATA,
@@ -36,8 +35,10 @@ from popdask.plot.style import (
     Grid,
     Paths,
     ShownFigure,
+    block_size,
     number_colours,
     say,
+    shrink,
     when,
     year,
 )
@@ -101,21 +102,21 @@ def world_figure(
     (maps,) = dask.compute(
         [{name: _shrunk(name, cube[i], max_cells) for name, cube in cubes.items()} for i in shown]
     )
-    norm, count = panels.people_norm(maps), panels.class_count(maps)
+    norm, count = style.people_norm(maps), style.class_count(maps)
     with rc_context(STYLE):
         height = (size * grid.size[1] / grid.size[0] + 0.2) * len(shown) + 0.5
-        figure = ShownFigure((size * len(columns), height), layout=panels.layout())
+        figure = ShownFigure((size * len(columns), height), layout=style.layout())
         axes = figure.subplots(len(shown), len(columns), squeeze=False)
         for line, time, at in zip(axes, times[shown], maps, strict=True):
             for ax, name in zip(line, columns, strict=True):
-                panels.draw(ax, name, at, grid, norm, panels.colours(at, tracks, time))
+                style.draw(ax, name, at, grid, norm, style.colours(at, tracks, time))
             if paths is not None:
-                panels.draw_paths(line[-1], paths, time)
+                style.draw_paths(line[-1], paths, time)
             line[0].set_title(year(time), loc="left", fontweight="bold")
         for column, name in zip(axes.T, columns, strict=True):
             column[0].set_title(name)
-            panels.key(figure, list(column), name, norm, count, tracks is not None)
-        panels.scale_bar(axes[0, 0], grid, maps[0]["population"])
+            style.key(figure, list(column), name, norm, count, tracks is not None)
+        style.scale_bar(axes[0, 0], grid, maps[0]["population"])
     return figure
 
 
@@ -174,24 +175,24 @@ def map_figure(
     )
     at.setdefault("population", np.ones(at[name].shape, np.float32))
     grid, time = Grid.of(raster), raster["time"].values if "time" in raster.coords else None
-    norm = panels.people_norm([at])
+    norm = style.people_norm([at])
     with rc_context(STYLE):
-        figure, ax = panels.map_sheet(grid, size)
-        panels.draw(ax, name, at, grid, norm, panels.colours(at, tracks, time))
+        figure, ax = style.map_sheet(grid, size)
+        style.draw(ax, name, at, grid, norm, style.colours(at, tracks, time))
         if outlines is not None:
-            lines = panels.borders(at["outlines"]) * panels.pixel(at["outlines"], grid)
+            lines = style.borders(at["outlines"]) * style.pixel(at["outlines"], grid)
             lines[..., 1] = grid.size[1] - lines[..., 1] if grid.upright else lines[..., 1]
             ax.add_collection(LineCollection(list(lines), colors=INK, linewidths=0.5))
         if places is not None:
-            panels.write_names(ax, grid, places)
+            style.write_names(ax, grid, places)
         one = str(raster.name).replace("_", " ")
         official = one in ("settlement", "urban centre")
         heading = f"{f'{one}s' if official else name} {year(time)}".strip()
         ax.set_title(title or heading, loc="left", fontweight="bold")
-        panels.key(figure, [ax], name, norm, panels.class_count([at]), tracks is not None)
+        style.key(figure, [ax], name, norm, style.class_count([at]), tracks is not None)
         if official and tracks is None:
             ax.set_xlabel(f"one colour per {one}")
-        panels.scale_bar(ax, grid, at["population"])
+        style.scale_bar(ax, grid, at["population"])
     return figure
 
 
@@ -255,12 +256,12 @@ def means_figure(
     now = means[means["time"] == time].sort_values("population", ascending=False)
     with rc_context(STYLE):
         height = max(size * grid.size[1] / grid.size[0] + 0.7, 3.0)
-        figure = ShownFigure((size * 1.75, height), layout=panels.layout())
+        figure = ShownFigure((size * 1.75, height), layout=style.layout())
         ax, beside = figure.subplots(1, 2, width_ratios=(1, 0.7))
         at = {"population": image}
-        panels.draw(ax, "tracks", at, grid, panels.people_norm([at]), np.empty((0, 3)))
+        style.draw(ax, "tracks", at, grid, style.people_norm([at]), np.empty((0, 3)))
         ax.set_title(f"communities {year(time)}", loc="left", fontweight="bold")
-        panels.scale_bar(ax, grid, image)
+        style.scale_bar(ax, grid, image)
         if now.empty:
             say(beside, "no communities")
             return figure
@@ -283,7 +284,7 @@ def _draw_means(figure: ShownFigure, ax: Axes, now: pd.DataFrame, grid: Grid) ->
     bar = figure.colorbar(dots, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
     bar.locator, bar.formatter = LogLocator(subs=(1, 2, 5)), PLAIN
     bar.set_label("people per cell, mean of the community; a dot's area: its people")
-    panels.plain(bar)
+    style.plain(bar)
 
 
 def _draw_ranking(ax: Axes, means: pd.DataFrame, most: int) -> None:
@@ -362,10 +363,10 @@ def flow_figure(
     )
     grid = Grid.of(population)
     with rc_context(STYLE):
-        figure, ax = panels.map_sheet(grid, size)
-        panels.draw(ax, "tracks", at, grid, panels.people_norm([at]), np.empty((0, 3)))
+        figure, ax = style.map_sheet(grid, size)
+        style.draw(ax, "tracks", at, grid, style.people_norm([at]), np.empty((0, 3)))
         ax.set_title(f"flow {when(population)}".strip(), loc="left", fontweight="bold")
-        panels.scale_bar(ax, grid, at["population"])
+        style.scale_bar(ax, grid, at["population"])
         row, col = np.nonzero(np.hypot(sums["u"], sums["v"]) > 0)
         if len(row):
             u, v = (sums[name][row, col] / sums["weight"][row, col] for name in "uv")
@@ -374,7 +375,7 @@ def flow_figure(
             y, v = (grid.size[1] - y, -v) if grid.upright else (y, v)
             norm = _draw_arrows(ax, x, y, u, v, length=float(min(side)))
             caption = "speed, cells per frame (mean of the people around)"
-            panels.bar_below(figure, ScalarMappable(norm, SPEED), ax, caption, PLAIN, extend="both")
+            style.bar_below(figure, ScalarMappable(norm, SPEED), ax, caption, PLAIN, extend="both")
         else:
             ax.set_xlabel("nothing moves")
     return figure
@@ -428,10 +429,10 @@ def change_figure(
     change, people = dask.compute(shrink(gain, max_cells, "sum"), shrink(after, max_cells))
     span = " to ".join(filter(None, (when(before), when(after))))
     with rc_context(STYLE):
-        figure, ax = panels.map_sheet(grid, size)
+        figure, ax = style.map_sheet(grid, size)
         ax.set_title(f"change of population, {span}".strip(", "), loc="left", fontweight="bold")
         draw_signed(figure, ax, change, grid, "people gained (purple) or lost (orange)")
-        panels.scale_bar(ax, grid, people)
+        style.scale_bar(ax, grid, people)
     return figure
 
 
@@ -439,9 +440,9 @@ def draw_signed(figure: Figure, ax: Axes, values: np.ndarray, grid: Grid, label:
     """Draw more and less, in colours that grow with the logarithm, and explain them below."""
     most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
     norm = SymLogNorm(max(most / 1000, min(1.0, most)), vmin=-most, vmax=most, base=10)
-    shown = panels.show(ax, values, grid, cmap=CHANGE, norm=norm)
-    wide, high = panels.pixel(values, grid)
-    bar = panels.bar_below(figure, shown, ax, f"{label} per {wide:.3g} × {high:.3g} km", SIGNED)
+    shown = style.show(ax, values, grid, cmap=CHANGE, norm=norm)
+    wide, high = style.pixel(values, grid)
+    bar = style.bar_below(figure, shown, ax, f"{label} per {wide:.3g} × {high:.3g} km", SIGNED)
     powers = 10.0 ** np.arange(-3, 9)
     ticks = powers[(powers > 3 * norm.linthresh) & (powers <= most)].tolist() or [most]
     bar.set_ticks([*(-tick for tick in ticks[::-1]), 0, *ticks])
@@ -494,20 +495,20 @@ def journey_figure(
     (maps,) = dask.compute(
         [{name: shrink(cube[i], max_cells) for name, cube in cubes.items()} for i in shown]
     )
-    norm, span = panels.people_norm(maps), " to ".join(year(times[i]) for i in shown)
+    norm, span = style.people_norm(maps), " to ".join(year(times[i]) for i in shown)
     with rc_context(STYLE):
         height = size * grid.size[1] / grid.size[0] + 0.5
-        figure = ShownFigure((size * (len(shown) + 1), height), layout=panels.layout())
+        figure = ShownFigure((size * (len(shown) + 1), height), layout=style.layout())
         *axes, last = figure.subplots(1, len(shown) + 1)
         for ax, at, time in zip(axes, maps, times[shown], strict=True):
-            colours = panels.colours(at, tracks, time)
-            panels.draw(ax, "communities", at, grid, norm, colours)
+            colours = style.colours(at, tracks, time)
+            style.draw(ax, "communities", at, grid, norm, colours)
             ax.set_title(f"communities {year(time)}", loc="left", fontweight="bold")
-        panels.draw(last, "tracks", maps[-1], grid, norm, np.empty((0, 3)))
-        panels.draw_paths(last, Paths.of(summary, tracks, grid), times[-1])
+        style.draw(last, "tracks", maps[-1], grid, norm, np.empty((0, 3)))
+        style.draw_paths(last, Paths.of(summary, tracks, grid), times[-1])
         last.set_title(f"tracks {span}", loc="left", fontweight="bold")
         axes[0].set_xlabel("one colour per track")
         words = "paths of the centroids; a dot is the size of its people"
-        last.set_xlabel(f"{words};\n{panels.GREY}")
-        panels.scale_bar(last, grid, maps[-1]["population"])
+        last.set_xlabel(f"{words};\n{style.GREY}")
+        style.scale_bar(last, grid, maps[-1]["population"])
     return figure

@@ -23,9 +23,8 @@ from shapely import get_coordinates, get_parts
 
 from popdask.errors import InputError
 from popdask.io.grids import grid_of
-from popdask.plot import panels
+from popdask.plot import style
 from popdask.plot.maps import CHANGE, SPEED
-from popdask.plot.panels import block_size, shrink
 from popdask.plot.style import (
     ACCENT_COLOUR,
     INK,
@@ -34,8 +33,10 @@ from popdask.plot.style import (
     STYLE,
     Grid,
     ShownFigure,
+    block_size,
     say,
     sheet,
+    shrink,
     when,
 )
 from popdask.validate import check_flow
@@ -91,13 +92,13 @@ def field_figure(
     with rc_context(STYLE):
         figure = _map(size, grid)
         ax = figure.axes[0]
-        shown = panels.show(ax, values, grid, cmap=CHANGE, norm=norm)
+        shown = style.show(ax, values, grid, cmap=CHANGE, norm=norm)
         name = title or f"{field.name or 'field'} {when(field)}".strip()
         ax.set_title(name, loc="left", fontweight="bold")
         bar = figure.colorbar(shown, ax=ax, extend="both", **_PLACE)
         bar.set_label(f"{field.attrs.get('long_name', field.name or '')}, {unit}".strip(", "))
-        panels.plain(bar)
-        panels.scale_bar(ax, grid, np.abs(values))
+        style.plain(bar)
+        style.scale_bar(ax, grid, np.abs(values))
     return figure
 
 
@@ -107,7 +108,7 @@ _PLACE: Any = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
 def _map(size: float, grid: Grid) -> ShownFigure:
     """Begin a figure of one map."""
     height = size * grid.size[1] / grid.size[0] + 0.7
-    figure = ShownFigure((size, height), layout=panels.layout())
+    figure = ShownFigure((size, height), layout=style.layout())
     figure.subplots()
     return figure
 
@@ -179,7 +180,7 @@ def speed_figure(
     with rc_context(STYLE):
         figure = _map(size, grid)
         ax = figure.axes[0]
-        panels.show(ax, np.where(shown > norm.vmin, shown, np.nan), grid, cmap=SPEED, norm=norm)
+        style.show(ax, np.where(shown > norm.vmin, shown, np.nan), grid, cmap=SPEED, norm=norm)
         ax.set_title(f"speed {when(population)}".strip(), loc="left", fontweight="bold")
         _point(ax, mean, block_size(population.shape, arrows), grid)
         if borders is not None:
@@ -188,8 +189,8 @@ def speed_figure(
         bar = figure.colorbar(ScalarMappable(norm, SPEED), ax=ax, extend="min", **_PLACE)
         bar.formatter = PLAIN
         bar.set_label("speed, cells per frame")
-        panels.plain(bar)
-        panels.scale_bar(ax, grid, shown)
+        style.plain(bar)
+        style.scale_bar(ax, grid, shown)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The style of figures: colours that colour-blind eyes tell apart, sheets, times, places, files.
+"""The style of figures: colours that colour-blind eyes tell apart, sheets, and panels of maps.
 
 The colour of a track or a community is a function of its number alone: it is the same in every
 frame, in every figure and after every run. Hues follow the golden angle at three lightnesses of the
@@ -6,6 +6,10 @@ OKLCH space, so that neighbouring numbers differ for colour-blind eyes too.
 
 Places are in kilometres from the lower left corner of the map, whatever the CRS, so that one scale
 bar is right for all maps.
+
+People are reduced by the maximum (a village must not disappear), labels by the commonest one that
+is not −1 (nor must a community). The trick is to move the chunks' borders to those of the blocks:
+then every chunk is reduced where it lies, and a large raster is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -14,9 +18,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import dask.array as da
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyproj
@@ -25,8 +32,17 @@ import shapely
 import xarray as xr
 from matplotlib import colormaps, figure
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from popdask.io.frames import year_text
 from popdask.io.grids import has_parallel_rows, pixel_area_km2
@@ -56,6 +72,9 @@ CLASSES = (
     "#aa4499", "#333333", "#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#6699cc", "#bbcc33",
     "#aaaa00", "#225555", "#663333", "#004488",
 )  # fmt: skip
+
+
+By = Literal["max", "sum", "mode"]
 
 
 def number_colours(numbers: np.ndarray) -> np.ndarray:
@@ -250,3 +269,286 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 120) -> Path:
     with atomic_path(path) as unfinished:
         figure.savefig(unfinished, dpi=dpi)
     return Path(path)
+
+
+def reduced(
+    raster: xr.DataArray | np.ndarray, max_cells: int, *, by: By | None = None
+) -> np.ndarray:
+    """Reduce a raster by a whole factor until neither side has more than ``max_cells`` cells.
+
+    Parameters
+    ----------
+    raster
+        (y, x); NumPy or Dask.
+    max_cells
+        The longest side allowed.
+    by
+        The ``"max"`` or the ``"sum"`` of what is not NaN, or the ``"mode"``: the commonest number
+        that is not negative, the lowest of equals. By default floats are reduced by the maximum
+        and integers by the mode.
+
+    Returns
+    -------
+    numpy.ndarray
+        (y, x) of the same dtype. Blocks at the lower and right end may be cut.
+
+    Examples
+    --------
+    >>> reduced(np.array([[-1, -1, 2, 3], [-1, 7, 3, -1]]), 2)
+    array([[7, 3]])
+    >>> reduced(np.array([[1.0, 2.0, np.nan, 3.0]]), 2, by="sum")
+    array([[3., 3.]])
+    """
+    return np.asarray(shrink(raster, max_cells, by))
+
+
+def shrink(
+    raster: xr.DataArray | np.ndarray | da.Array, max_cells: int, by: By | None = None
+) -> np.ndarray | da.Array:
+    """Reduce as `reduced` does; what is lazy stays lazy."""
+    values = raster.data if isinstance(raster, xr.DataArray) else raster
+    by = by or ("max" if values.dtype.kind == "f" else "mode")
+    factor = block_size(values.shape, max_cells)
+    if factor == 1:
+        return values
+    if not isinstance(values, da.Array):
+        return _reduce(values, factor, by)
+    aligned = values.rechunk([_aligned(sizes, factor) for sizes in values.chunks])
+    chunks = [tuple(-(-size // factor) for size in sizes) for sizes in aligned.chunks]
+    return aligned.map_blocks(_reduce, factor, by, chunks=chunks, dtype=values.dtype)
+
+
+def block_size(shape: Sequence[int], max_cells: int) -> int:
+    """Say how many cells along a side become one."""
+    return -(-max(shape) // max_cells)
+
+
+def _aligned(sizes: Sequence[int], factor: int) -> tuple[int, ...]:
+    """Move the borders of chunks to those of blocks."""
+    length = sum(sizes)
+    borders = {int(end) // factor * factor for end in np.cumsum(sizes)[:-1]} - {0, length}
+    return tuple(stop - start for start, stop in pairwise([0, *sorted(borders), length]))
+
+
+def _reduce(values: np.ndarray, factor: int, by: By) -> np.ndarray:
+    nothing = np.nan if values.dtype.kind == "f" else -1
+    pad = [(0, -length % factor) for length in values.shape]
+    values = np.pad(values, pad, constant_values=nothing)
+    rows, cols = values.shape[0] // factor, values.shape[1] // factor
+    blocks = values.reshape(rows, factor, cols, factor)
+    if by == "mode":
+        return _commonest(blocks)
+    if by == "max":
+        return np.fmax.reduce(np.fmax.reduce(blocks, axis=3), axis=1)
+    empty = np.isnan(blocks).all(axis=(1, 3))
+    return np.where(empty, np.nan, np.nansum(blocks, axis=(1, 3))).astype(values.dtype)
+
+
+def _commonest(blocks: np.ndarray) -> np.ndarray:
+    """Take a vote among the numbers of each block, (row, within, column, within)."""
+    rows, _, cols, _ = blocks.shape
+    row, _, col, _ = inside = np.nonzero(blocks >= 0)
+    numbers = blocks[inside].astype(np.int64)
+    span = numbers.max(initial=0) + 1
+    ballots, count = np.unique((row * cols + col) * span + numbers, return_counts=True)
+    block, number = np.divmod(ballots, span)
+    order = np.lexsort((number, -count, block))
+    winners, first = np.unique(block[order], return_index=True)
+    result = np.full(rows * cols, -1, blocks.dtype)
+    result[winners] = number[order][first]
+    return result.reshape(rows, cols)
+
+
+TALLEST = 3  # times as high as wide, that a sheet may be
+GREY = "grey lines lead from tracks that split or merged"
+
+
+def layout() -> ConstrainedLayoutEngine:
+    """Return the spacing that all figures share."""
+    return ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.01, hspace=0.01)
+
+
+def map_sheet(grid: Grid, size: float) -> tuple[ShownFigure, Axes]:
+    """Lay out one map, so many inches wide, with room for what explains it."""
+    # A strip of cells has white beside it, not a sheet of its own shape.
+    ratio = np.clip(grid.size[1] / grid.size[0], 1 / TALLEST, TALLEST)
+    figure = ShownFigure((size, size * ratio + 0.7), layout=layout())
+    return figure, figure.subplots()
+
+
+def bar_below(
+    figure: Figure, shown: Any, below: Axes | list[Axes], label: str, form: Any = None, **more: Any
+) -> Colorbar:
+    """Explain colours by a bar below one or more maps."""
+    place: dict[str, Any] = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
+    place |= more
+    bar = figure.colorbar(shown, ax=below, **place)
+    bar.set_label(label)
+    if form is not None:
+        bar.formatter = form
+    plain(bar)
+    return bar
+
+
+def people_norm(maps: list[dict[str, np.ndarray]]) -> LogNorm:
+    """Return a scale for people from 1 to the most that any of the maps has."""
+    most = max(np.nanmax(at["population"], initial=0) for at in maps)
+    return LogNorm(1, max(float(most), 10.0))
+
+
+def class_count(maps: list[dict[str, np.ndarray]]) -> int:
+    """Return the number of classes that the maps have together."""
+    return 1 + max((int(at["classes"].max(initial=0)) for at in maps if "classes" in at), default=0)
+
+
+def colours(at: dict[str, np.ndarray], tracks: pd.DataFrame | None, time: Any) -> np.ndarray:
+    """Return the colour of each community of a frame, by its track where tracks are given."""
+    numbers = np.arange(at["communities"].max(initial=-1) + 1 if "communities" in at else 0)
+    if tracks is not None:
+        now = tracks[tracks["time"] == time].drop_duplicates("community")
+        now = now[now["community"] < len(numbers)]
+        numbers[now["community"].to_numpy()] = now["track"].to_numpy()
+    return number_colours(numbers)
+
+
+def image(name: str, at: dict[str, np.ndarray], norm: LogNorm, colours: np.ndarray) -> np.ndarray:
+    """Paint one panel, (y, x, 3)."""
+    people = at["population"]
+    some = np.nan_to_num(people) > 0 if name in ("population", "tracks") else at[name] >= 0
+    image = np.empty((*people.shape, 3))
+    image[:] = to_rgb(NOBODY)
+    image[np.isnan(people)] = to_rgb(NO_DATA)
+    if name == "population":
+        image[some] = PEOPLE(norm(np.maximum(people[some], 1)))[:, :3]
+    elif name == "tracks":
+        image[some] *= 1 - 0.35 * np.asarray(norm(np.maximum(people[some], 1)))[:, None]
+    elif name == "classes":
+        palette = np.array([to_rgb(colour) for colour in CLASSES])
+        image[some] = palette[at[name][some] % len(palette)]
+    else:
+        image[some] = colours[at[name][some]]
+    return image
+
+
+def pixel(values: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the width and height of a reduced cell; the last ones may reach beyond the grid."""
+    factor = max(-(-grid.rows // values.shape[0]), -(-grid.cols // values.shape[1]))
+    return factor * np.array(grid.cell)
+
+
+def draw(
+    ax: Axes, name: str, at: dict[str, np.ndarray], grid: Grid, norm: LogNorm, colours: np.ndarray
+) -> None:
+    """Draw one raster onto bare axes in kilometres."""
+    show(ax, image(name, at, norm, colours), grid)
+
+
+def show(ax: Axes, values: np.ndarray, grid: Grid, **style: Any) -> AxesImage:
+    """Put an image or a reduced raster onto bare axes in kilometres."""
+    width, height = pixel(values, grid) * values.shape[1::-1]
+    bottom, top = (grid.size[1] - height, grid.size[1]) if grid.upright else (0.0, height)
+    style |= {"extent": (0, width, bottom, top), "origin": "upper" if grid.upright else "lower"}
+    shown = ax.imshow(values, **style)
+    ax.set(xlim=(0, grid.size[0]), ylim=(0, grid.size[1]), xticks=[], yticks=[], aspect="equal")
+    return shown
+
+
+def draw_paths(ax: Axes, paths: Paths, time: Any) -> None:
+    """Draw tracks up to a time, large ones below."""
+    past = paths.nodes[paths.nodes["time"] <= time]
+    now = past[past["time"] == time].sort_values("population", ascending=False)
+    joints = paths.joints[paths.joints["time"] <= time]
+    ends = joints[["parent_x", "parent_y", "x", "y"]].to_numpy(float).reshape(-1, 2, 2)
+    ends, alpha = np.unique(ends, axis=0), float(np.clip(60 / max(len(ends), 1), 0.15, 1))
+    ax.add_collection(LineCollection(list(ends), colors="#8a8a86", linewidths=0.7, alpha=alpha))
+    trails = {track: trail[["x", "y"]].to_numpy(float) for track, trail in past.groupby("track")}
+    colours = number_colours(np.array(list(trails), dtype=np.int64))
+    ax.add_collection(LineCollection(list(trails.values()), colors=list(colours), linewidths=1.4))
+    most = paths.nodes["population"].max()
+    ax.scatter(
+        now["x"],
+        now["y"],
+        s=4 + 40 * np.sqrt(now["population"] / most) if len(now) else 4,
+        c=number_colours(now["track"].to_numpy()),
+        edgecolors="white",
+        linewidths=0.6,
+        zorder=3,
+    )
+
+
+def write_names(ax: Axes, grid: Grid, places: gpd.GeoDataFrame, most: int = 25) -> None:
+    """Write the names of the largest places at their middle, where they do not cover another."""
+    # Where one lies that has no name, the map shows.
+    named = places[~places["name"].astype(str).str.match(r"\S+( centre)? (at \d|\d+ km )")]
+    largest = named.sort_values("population", ascending=False, kind="stable").head(most)
+    x, y = grid.place(shapely.centroid(largest.geometry.to_numpy()))
+    high = 0.018 * grid.size[1]  # of a line, in kilometres
+    taken: list[tuple[float, float, float]] = []
+    for name, left, low in zip(largest["name"].astype(str), x + high / 2, y, strict=True):
+        wide = 0.55 * high * len(name)
+        free = all(
+            abs(low - other) > high or left > end or left + wide < start
+            for start, end, other in taken
+        )
+        if free and left + wide < grid.size[0]:
+            taken.append((left, left + wide, low))
+            text = ax.annotate(name, (left, low), va="center", fontsize=7.5, color=INK_ON_MAP)
+            text.set_path_effects([withStroke(linewidth=2.2, foreground="white", alpha=0.85)])
+
+
+def borders(labels: np.ndarray) -> np.ndarray:
+    """Return the sides between cells of different labels, (n, 2 ends, x and y) in cells."""
+    row, col = np.nonzero(labels[:, 1:] != labels[:, :-1])
+    upright = np.stack([col + 1, row, col + 1, row + 1], axis=-1)
+    row, col = np.nonzero(labels[1:] != labels[:-1])
+    level = np.stack([col, row + 1, col + 1, row + 1], axis=-1)
+    return np.concatenate([upright, level]).reshape(-1, 2, 2).astype(float)
+
+
+def key(
+    figure: Figure, column: list[Axes], name: str, norm: LogNorm, classes: int, tracked: bool
+) -> None:
+    """Explain the colours of a column below it."""
+    level = {"panchor": False}  # columns with and without a bar stay level
+    if name == "population":
+        people = ScalarMappable(norm, PEOPLE)
+        bar = bar_below(figure, people, column, "people per cell", COUNT, **level)
+        bar.set_ticks([10.0**power for power in range(int(np.log10(norm.vmax or 10)) + 1)])
+    elif name == "classes":
+        colours = ListedColormap([CLASSES[i % len(CLASSES)] for i in range(classes)])
+        steps = ScalarMappable(BoundaryNorm(np.arange(classes + 1) - 0.5, classes), colours)
+        bar_below(figure, steps, column, "class", **level).set_ticks(list(range(classes)))
+    else:
+        by = f"paths of the centroids;\n{GREY}" if name == "tracks" else "one colour per "
+        column[-1].set_xlabel(
+            by + ("" if name == "tracks" else "track" if tracked else "community")
+        )
+
+
+def plain(bar: Colorbar) -> None:
+    """Take away what a colour bar does not need."""
+    bar.minorticks_off()
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
+
+
+def scale_bar(ax: Axes, grid: Grid, people: np.ndarray) -> None:
+    """Draw a round number of kilometres, about a fifth of the map, in the emptiest corner."""
+    width = grid.size[0]
+    power = 10 ** np.floor(np.log10(width / 5))
+    length = float(max(step * power for step in (1, 2, 5) if step * power <= width / 5))
+    some = np.nan_to_num(people if grid.upright else people[::-1]) > 0
+    rows, cols = some.shape[0] // 10 + 1, some.shape[1] // 4 + 1
+    corners = {
+        "lower left": some[-rows:, :cols],
+        "lower right": some[-rows:, -cols:],
+        "upper left": some[:rows, :cols],
+        "upper right": some[:rows, -cols:],
+    }
+    corner = min(corners, key=lambda name: corners[name].sum())
+    bar = AnchoredSizeBar(
+        ax.transData, length, f"{length:g} km", corner, pad=0.4, sep=2.5, color=INK_ON_MAP,
+        label_top=True, size_vertical=0, fontproperties=FontProperties(size=7),
+    )  # fmt: skip
+    bar.patch.set(facecolor="white", edgecolor="none", alpha=0.85)
+    ax.add_artist(bar)

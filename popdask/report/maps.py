@@ -21,8 +21,17 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from popdask.plot.panels import By, block_size, reduced, shrink
-from popdask.plot.style import CLASSES, NO_DATA, NOBODY, Grid, period
+from popdask.plot.style import (
+    CLASSES,
+    NO_DATA,
+    NOBODY,
+    By,
+    Grid,
+    block_size,
+    period,
+    reduced,
+    shrink,
+)
 
 MOST_CELLS = 4_000_000  # of a frame; phones refuse larger canvases than 16 million
 LEVELS = 6

@@ -38,8 +38,7 @@ from popdask.report.maps import (
     pyramid,
     themes,
 )
-from popdask.report.places import places_content
-from popdask.report.products import population_content, scenes_content
+from popdask.report.places import places_content, population_content, scenes_content
 from popdask.report.tables import figure_table, latest_stages, record_tables
 from popdask.store.records import MAIN, Finished
 from popdask.store.repository import RegionStore

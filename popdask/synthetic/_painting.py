@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from popdask.synthetic._materials import Form, Material, noise, normal, parcel, uniform
+from popdask.synthetic._buildings import Form, Material, noise, normal, parcel, uniform
 
 _PATCH, _FLAT, _GABLE = int(Form.PATCH), int(Form.FLAT), int(Form.GABLE)
 _HIP, _ARC, _ROCK = int(Form.HIP), int(Form.ARC), int(Form.ROCK)

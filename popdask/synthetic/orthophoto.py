@@ -38,10 +38,10 @@ from rasterio.windows import Window
 
 from popdask.errors import InputError
 from popdask.synthetic import _buildings
-from popdask.synthetic._buildings import SHARES
-from popdask.synthetic._materials import (
+from popdask.synthetic._buildings import (
     ALWAYS,
     HOMES,
+    SHARES,
     THING,
     Form,
     join,

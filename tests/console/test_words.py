@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from popdask.cli import console, show
-from popdask.plot.panels import block_size
+from popdask.plot.style import block_size
 from popdask.report.maps import Grid, cell_words
 from popdask.report.page import inline_json
 from popdask.report.tables import latest_stages

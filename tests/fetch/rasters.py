@@ -7,7 +7,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from popdask.datasets.tiles import MOLLWEIDE, WGS84
+from popdask.datasets.frames import MOLLWEIDE, WGS84
 
 
 def raster(values, transform, crs, nodata, dtype="float32"):

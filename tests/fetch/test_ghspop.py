@@ -10,7 +10,7 @@ from pyproj import Transformer
 
 import popdask
 from popdask.datasets import FetchError, fetch_ghspop, ghspop
-from popdask.datasets.tiles import MOLLWEIDE
+from popdask.datasets.frames import MOLLWEIDE
 from popdask.errors import InputError
 from tests.fetch.rasters import publish_tile, tile, zipped
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from popdask.datasets.tiles import MOLLWEIDE, WGS84, checked_bounds, checked_tile
+from popdask.datasets.frames import MOLLWEIDE, WGS84, checked_bounds, checked_tile
 from popdask.errors import InputError
 
 # Longitude and latitude of places, and tiles that studies of them name.

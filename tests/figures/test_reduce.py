@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.plot import reduced
-from popdask.plot.panels import shrink
+from popdask.plot.style import shrink
 
 
 @settings(max_examples=30, deadline=None)

@@ -6,7 +6,7 @@ import pytest
 
 from popdask.io import paths
 from popdask.store import RegionStore
-from popdask.workflow.regions import Region, status_table
+from popdask.workflow.operations import Region, status_table
 from popdask.workflow.runlog import End, RunLog, log_place, read_runs
 from tests.object_store.conftest import BUCKET
 from tests.pipelines.small import job

@@ -13,14 +13,14 @@ from distributed import Client
 
 from popdask.errors import InputError
 from popdask.store import RegionStore
-from popdask.workflow.progress import Reporter
-from popdask.workflow.regions import (
+from popdask.workflow.operations import (
     SharedWorkers,
     exit_code,
     find_regions,
     run_regions,
     status_table,
 )
+from popdask.workflow.progress import Reporter
 from popdask.workflow.runlog import End, read_runs
 from tests.faults.process import wait_until
 from tests.pipelines.small import assert_same, write_job

@@ -22,8 +22,8 @@ from popdask.errors import InputError
 from popdask.store import WORK, RegionStore
 from popdask.workflow import settlements
 from popdask.workflow.operations import status, verify
-from popdask.workflow.pipelines import pipeline_of
 from popdask.workflow.progress import Reporter
+from popdask.workflow.runner import pipeline_of
 
 TABLES = ("settlements", "settlement_tracks", "settlement_links", "settlement_ends", "balance")
 TRANSFORM = from_origin(4_321_000, 3_210_000, 500, 500)
