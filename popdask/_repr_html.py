@@ -21,10 +21,10 @@ def html_card(title: str, rows: Mapping[str, object], *, curve: Sequence[float] 
 
 
 class ReprMixin:
-    """Something that tells of itself in a few words, on a line or as a card."""
+    """Something that describes itself in a few words, on a line or as a card."""
 
     def summary(self) -> Mapping[str, str]:
-        """What there is to tell, by name."""
+        """What there is to say, by name."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

@@ -279,7 +279,7 @@ def _client(handle: ClusterHandle) -> Client:
     options = {"security": handle.security} if handle.security else {}
     for logger in ("distributed.client", "distributed.comm.core", "distributed.utils"):
         logging.getLogger(logger).addFilter(_is_not_cancelled)
-    with warnings.catch_warnings():  # _check_versions tells it in one line
+    with warnings.catch_warnings():  # _check_versions says it in one line
         warnings.simplefilter("ignore", VersionMismatchWarning)
         return Client(handle.target, timeout=SCHEDULER_SECONDS, **options)
 
@@ -353,7 +353,7 @@ def _one_line(text: str) -> str:
 
 
 def _check_versions(client: Client, log: Callable[[str], None]) -> None:
-    """Refuse a scheduler or worker of another popdask or Python; tell of another Dask."""
+    """Refuse a scheduler or worker of another popdask or Python; report another Dask."""
     found: Any = client.get_versions()
     here = found["client"]["packages"]
     scheduler = f"the scheduler at {client.scheduler.address}"

@@ -55,7 +55,7 @@ class Edges(NamedTuple):
 
 @dataclass(frozen=True)
 class Parts:
-    """What a block tells of its components, (components,) each."""
+    """What a block says of its components, (components,) each."""
 
     first: Longs  # first cell, row-major in the frame
     code: NDArray  # what its cells carry

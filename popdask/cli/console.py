@@ -136,7 +136,7 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def stoppable(
     name: str, cluster: str, left: str = "what is finished is kept, run the job again to go on"
 ) -> Iterator[tuple[Reporter, Workers]]:
-    """Surround a run: what it is told of, where it gets workers, an end in order on a signal."""
+    """Surround a run: what reports it, where it gets workers, an end in order on a signal."""
     check_cluster(cluster)  # before anything is done
     stop = _Stop()
     reporter = _AttentiveReporter(stop)
@@ -222,7 +222,7 @@ class _Stop:
         self.check()
 
     def dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Raise it again a moment later if it came in a finalizer; tell of all else."""
+        """Raise it again a moment later if it came in a finalizer; report all else."""
         if self._number is None or not isinstance(unraisable.exc_value, ENDS):
             sys.__unraisablehook__(unraisable)
             return

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def known_failure(error: Exception) -> int | None:
-    """Exit code of a failure that one sentence tells; None for what must be a bug."""
+    """Exit code of a failure that one sentence explains; None for what must be a bug."""
     from distributed.scheduler import KilledWorker
     from icechunk import IcechunkError
 

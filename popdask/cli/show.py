@@ -560,7 +560,10 @@ def _time(seconds: Mapping[str, float | None], measured: Mapping[str, Measured])
     """Say how long a run takes, and which runs that is known from."""
     unknown = [name for name, time in seconds.items() if time is None]
     if len(unknown) == len(seconds):
-        return "time is not known: neither this store nor one beside it has a finished run"
+        return (
+            "time is not known: neither this store nor one beside it has a finished run of these "
+            "stages"
+        )
     known = [measured[name] for name in seconds if name not in unknown]
     runs = sorted({f"{one.run} in {one.store}" for one in known})
     total = duration(sum(time or 0.0 for time in seconds.values()))

@@ -210,7 +210,7 @@ class Links(Settings):
 
 
 class Tracks(Settings):
-    """What happens to communities, and what of it is told."""
+    """What happens to communities, and what of it is reported."""
 
     memory: Annotated[int, Field(ge=0, le=100)] = 1
     """Frames that a community may be away for and keep its number."""

@@ -173,7 +173,7 @@ def _is_given(path: Path, folder: Path) -> bool:
 
 
 def _bands_in(path: Path, name: str) -> list[str]:
-    """The name of a raster, or those of its bands; what cannot be read is told later."""
+    """The name of a raster, or those of its bands; what cannot be read is reported later."""
     try:
         bands = [band for band in band_names(str(path)) if _readings(band)]
     except InputError:

@@ -50,7 +50,7 @@ from popdask.io.paths import check_url, open_own, read_own, without_secrets, wri
 
 
 def _as_note(content: bytes) -> dict[str, Any]:
-    """What a note tells; nothing after a power cut, or where it is another's."""
+    """What a note says; nothing after a power cut, or where it is another's."""
     try:
         note = json.loads(content)
     except ValueError:
@@ -364,7 +364,7 @@ def _note(answer: requests.Response) -> dict[str, Any]:
 
 
 def _checksum(answer: requests.Response) -> str | None:
-    """Checksum of the whole file in pooch's form, where a server tells it (RFC 9530, RFC 1864)."""
+    """Checksum of the whole file in pooch's form, where a server gives it (RFC 9530, RFC 1864)."""
     found = _SHA256.search(answer.headers.get("Repr-Digest", ""))
     kind, text = ("sha256", found[1]) if found else ("md5", answer.headers.get("Content-MD5", ""))
     try:

@@ -310,10 +310,10 @@ class PlantedScores:
     ``false`` (reported, but not planted)."""
 
     planted: pd.DataFrame
-    """The planted events of these kinds that a table can tell, with ``found`` (bool)."""
+    """The planted events of these kinds that a table can show, with ``found`` (bool)."""
 
     false: pd.DataFrame
-    """The rows of the table of tracks that tell of what did not happen."""
+    """The rows of the table of tracks of what did not happen."""
 
     steps: int
     """How often a community was there in two successive frames."""
@@ -423,7 +423,7 @@ def _touched(community: xr.DataArray, places: xr.DataArray) -> pd.DataFrame:
 
 
 def _inherited(reported: pd.DataFrame, tracks: pd.DataFrame, touched: pd.DataFrame) -> pd.DataFrame:
-    """List the places that the parents of what is told touched when last there: row, place."""
+    """List the places that the parents of a reported event touched when last there: row, place."""
     if "parent" not in reported:
         return pd.DataFrame({"row": [], "place": []}, dtype=np.int64)
     parents = reported[reported["event"] != "vanish"].explode("parent").dropna(subset="parent")

@@ -60,7 +60,7 @@ class Overview:
         return sum(len(frame["codes"]) for frames in self.frames.values() for frame in frames)
 
     def without_codes(self) -> Overview:
-        """Give what is told of the frames, without the frames."""
+        """Give what is said of the frames, without the frames."""
         described = {
             name: [{**frame, "codes": ""} for frame in frames]
             for name, frames in self.frames.items()

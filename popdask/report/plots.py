@@ -216,7 +216,7 @@ def bar_width(times: np.ndarray) -> float:
 
 
 def hover(rows: list[tuple[str, str]], mode: Any = "vline") -> HoverTool:
-    """Make the tool that tells what lies under the mouse."""
+    """Make the tool that shows what lies under the mouse."""
     return HoverTool(tooltips=rows, formatters={"@time": "datetime"}, mode=mode)
 
 

@@ -183,7 +183,7 @@ def _frames(times: pd.Series, frames: np.ndarray) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Told:
+class RecordTable:
     """A part of the run's record, as a table."""
 
     title: str
@@ -192,22 +192,22 @@ class Told:
     rows: list[tuple[str, ...]]
 
 
-def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list[Told]:
+def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list[RecordTable]:
     """Put the record of a run into tables."""
     tables = [
-        Told(
+        RecordTable(
             "Input files",
             "The files that were read, with their SHA-256 checksums.",
             ("for", "file", "bytes", "SHA-256"),
             list(_inputs(record.get("inputs", {}))),
         ),
-        Told(
+        RecordTable(
             "Settings",
             "What the job file says, and the defaults of what it leaves open.",
             ("setting", "value", "meaning"),
             list(_settings(record.get("settings", {}))),
         ),
-        Told(
+        RecordTable(
             "Stages",
             "What was computed, each stage when it was computed last.",
             ("stage", "work", "began (UTC)", "seconds"),
@@ -216,7 +216,7 @@ def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list
                 for stage in stages
             ],
         ),
-        Told(
+        RecordTable(
             "Software and machine",
             "Versions that the numbers may depend on.",
             ("what", "version"),

@@ -129,7 +129,7 @@ def file_checksum(content: bytes) -> str:
 #: Groups that are no result: the files lie in one, the records on the other.
 OWN_GROUPS = ("files", "provenance")
 
-#: The file that tells of the run that a state was published by.
+#: The file about the run that a state was published by.
 RUN_FILE = "run.json"
 
 #: What reading a damaged or lost chunk may end in.

@@ -134,7 +134,7 @@ class _Walk:
     """What is reached from branches and tags."""
 
     snapshots: dict[str, Any] = field(default_factory=dict)
-    """What is told in those that can be read, by id."""
+    """What is said in those that can be read, by id."""
     lost: dict[str, str] = field(default_factory=dict)  # why others cannot be, by id
     heads: dict[str, str] = field(default_factory=dict)  # snapshots that branches and tags point to
 
@@ -218,7 +218,7 @@ def _lost_manifests(walk: _Walk, sizes: Mapping[str, int]) -> Iterator[str]:
 
 
 def _unreadable(repository: icechunk.Repository, sizes: Mapping[str, int]) -> Iterator[str]:
-    """Read every manifest, and add up the chunks that they tell of."""
+    """Read every manifest, and add up the chunks that they list."""
     try:
         wanted = repository.chunk_storage_stats().native_bytes
     except READ_ERRORS as error:

@@ -72,7 +72,7 @@ def _store_error(place: object, reason: str) -> StoreError:
 
 
 @contextmanager
-def damage_told(place: object) -> Iterator[None]:
+def damage_named(place: object) -> Iterator[None]:
     """Say in one sentence that what a store has cannot be read, and what helps."""
     try:
         yield

@@ -276,7 +276,7 @@ class _Lock:
                     )
 
     def _write(self, **condition: str) -> bool:
-        """Write the lock on a condition, and tell whether that held."""
+        """Write the lock on a condition, and return whether that held."""
         # A note differs from all others, so that one that was written is known again although the
         # answer was lost and the request repeated.
         self._beats += 1

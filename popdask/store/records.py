@@ -39,7 +39,7 @@ _RESULTS = ("checksums", "sha256", "groups")
 #: What the first stage of a job puts down of the whole job.
 _OF_THE_JOB = ("job", "pipeline", "files")
 
-#: What a record tells of files outside the store: those written, and names taken to write to.
+#: What a record says of files outside the store: those written, and names taken to write to.
 _OUTSIDE = ("written", "writing")
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -47,7 +47,7 @@ Records = Mapping[str, Mapping[str, Any]]
 
 def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
     """List the records of results that belong to none of some stages."""
-    # A record without results, such as that of exports, is none of them: it tells which files
+    # A record without results, such as that of exports, is none of them: it says which files
     # outside the store were written, whether or not they are written still.
     return tuple(
         name
@@ -69,18 +69,18 @@ def without_orphans(records: Records, stages: Sequence[str]) -> dict[str, Any]:
 
 
 def arrays_of(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Name the arrays that some records tell of."""
+    """Name the arrays that some records name."""
     frames = (frame for record in records for frame in record.get("checksums", {}).values())
     return {name for frame in frames for name in frame}
 
 
 def named_in(records: Iterable[Mapping[str, Any]], key: str) -> set[str]:
-    """Name the files (``"sha256"``) or groups (``"groups"``) that some records tell of."""
+    """Name the files (``"sha256"``) or groups (``"groups"``) that some records name."""
     return {name for record in records for name in record.get(key, {})}
 
 
 def outside(records: Records) -> dict[str, Any]:
-    """Reduce records to the files outside the store that they tell of: the next run needs those."""
+    """Reduce records to the files outside the store that they name: the next run needs those."""
     files_by_stage = {
         name: {key: record[key] for key in _OUTSIDE if key in record}
         for name, record in records.items()
@@ -94,7 +94,7 @@ _ENCODING = {"time": TIME_ENCODING, "y": {"_FillValue": None}, "x": {"_FillValue
 
 
 def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
-    """Replace the arrays, and keep of all else what some records tell of."""
+    """Replace the arrays, and keep of all else what some records name."""
     import xarray as xr
 
     from popdask.io.conventions import grid_attributes, is_grid_attribute, with_axes

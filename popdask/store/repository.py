@@ -40,7 +40,7 @@ from popdask.store.content import (
     write_files,
     write_records,
 )
-from popdask.store.location import Folder, Guard, StoreError, damage_told, locate, store_errors
+from popdask.store.location import Folder, Guard, StoreError, damage_named, locate, store_errors
 from popdask.store.lock import Owner
 from popdask.store.records import (
     MAIN,
@@ -191,7 +191,7 @@ def _check_limits(keep_last: int | None, older_than: timedelta | None) -> None:
 
 def overview(region: RegionStore) -> dict[str, str]:
     """Return what a region holds: frames, grid, arrays, tables, models and the last run."""
-    # What keeps it from being read is told in place of that.
+    # What keeps it from being read is said in place of that.
     try:
         runs = region.history()
         if not runs:
@@ -283,7 +283,7 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        with damage_told(self.location):
+        with damage_named(self.location):
             arrays = open_arrays(self.session(branch))
         # Runs that give the same give it at other times.
         arrays.attrs.pop("history", None)
@@ -313,7 +313,7 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        with damage_told(self.location):
+        with damage_named(self.location):
             return read_file(self.session(branch).store, name)
 
     def file_problem(self, name: str, sha256: str) -> str | None:
@@ -328,7 +328,7 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        with damage_told(self.location):
+        with damage_named(self.location):
             return stored_times(self.session())
 
     def table(
@@ -357,7 +357,7 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        with damage_told(self.location):
+        with damage_named(self.location):
             store = self.session(branch).store
             files = file_names(store)
             tables = [file.removesuffix(".parquet") for file in files if file.endswith(".parquet")]

@@ -41,7 +41,7 @@ from popdask.store.content import (
     write_records,
 )
 from popdask.store.integrity import coordinate_checksums
-from popdask.store.location import Guard, Location, damage_told, store_errors
+from popdask.store.location import Guard, Location, damage_named, store_errors
 from popdask.store.records import (
     MAIN,
     WORK,
@@ -242,7 +242,7 @@ class Transaction:
 
     def dataset(self) -> xr.Dataset:
         """Open the arrays as they stand, lazily."""
-        with damage_told(self.location):
+        with damage_named(self.location):
             return open_arrays(self._repository.readonly_session(WORK))
 
     def files(self) -> dict[str, bytes]:
@@ -251,7 +251,7 @@ class Transaction:
 
     def file(self, name: str) -> bytes:
         """Read one model or table as it stands."""
-        with damage_told(self.location):
+        with damage_named(self.location):
             return read_file(self._repository.readonly_session(WORK).store, name)
 
     def table(self, name: str) -> pd.DataFrame:

@@ -181,7 +181,7 @@ class World:
 
     @cached_property
     def truth(self) -> pd.DataFrame:
-        """The true events, as :func:`popdask.tracking.tracks.tracks` tells them.
+        """The true events, as :func:`popdask.tracking.tracks.tracks` has them.
 
         Columns time, community and track (both the city's number), parent (list of int), event,
         and the city's centre as row and column. A city that gives birth to another has a row for

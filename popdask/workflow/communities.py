@@ -97,7 +97,7 @@ class CommunitiesPipeline(FramesPipeline):
         """Run the job, or as much of it as is not done yet."""
         result = super().run(job, reporter, force=force, workers=workers)
         assert isinstance(result, CommunitiesResult)
-        if reporter is not None and result.plan["population"].done:  # else they were told
+        if reporter is not None and result.plan["population"].done:  # else the stage has said so
             records = result.store.records()
             files = self.files(job, records)
             lie = displacements(job, files, records, most_cells=0)

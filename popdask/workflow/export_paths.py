@@ -34,7 +34,7 @@ from popdask.store.location import StoreError
 #: GDAL's notes beside a raster; any program that opens the raster may add to them.
 NOTES = ".aux.xml"
 
-#: Where an object tells the checksum of its bytes.
+#: Where an object has the checksum of its bytes.
 _CHECKSUM = "sha256"
 
 
@@ -63,7 +63,7 @@ class ExportPlace(Protocol):
         """Return whether a file says itself that popdask has written it."""
 
     def sum(self, name: str) -> dict[str, Any]:
-        """Read a file, and tell its size and SHA-256."""
+        """Read a file, and return its size and SHA-256."""
 
     def fetch(self, desk: Path, name: str) -> None:
         """Bring a file to the desk if it is not on it."""
@@ -195,7 +195,7 @@ class _Prefix:
         return False
 
     def is_marked(self, name: str) -> bool:
-        """Objects of popdask's tell their checksum; those of a group do, too."""
+        """Objects of popdask's have their checksum; those of a group do, too."""
         with self._store_errors():
             part = next(self._names(f"{name}/"), None)
             metadata = self._metadata_of(name if part is None else f"{name}/{part}")
@@ -361,7 +361,7 @@ class Claims:
             )
 
     def is_removable(self, name: str) -> bool:
-        """Return whether a file may be taken away: what changed since stays, and is told of."""
+        """Return whether a file may be taken away: what changed since stays, and is reported."""
         if self._place.missing([name]):
             return True
         if name.endswith(NOTES):
@@ -412,7 +412,7 @@ def check_writable(job: Job, names: Collection[str]) -> None:
 
 
 def paths_of(files: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Name the files that fingerprints tell of, and what they are put together from."""
+    """Name the files of fingerprints, and what they are put together from."""
     paths = {version["path"] for version in files.values() if version.get("path")}
     return paths.union(*(version.get("sources", ()) for version in files.values()))
 

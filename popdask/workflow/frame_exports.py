@@ -191,7 +191,7 @@ FORMATS: Mapping[str, Format] = {
     ),
     "report": Format(lambda parts, stamps: ["_report.html"], _write_report),
 }
-"""The formats, in the order in which they are written: a catalogue tells of those before it."""
+"""The formats, in the order in which they are written: a catalogue lists those before it."""
 
 
 def export_names(
@@ -235,7 +235,7 @@ def export_stage(parts: Parts, needs: tuple[str, ...], words: str, illustrate: I
             t: of(settings, *(basis.frames(stage)[t] for stage in drawn)) for t in basis.times
         }
         rows = [basis.frames(part.tracks) for part in parts(job)]
-        last = of(frames, sorted(formats), rows)  # and what tells of all frames
+        last = of(frames, sorted(formats), rows)  # and what is about all frames
         return {"frames": {**frames, basis.times[-1]: last}, "rasters": frames}
 
     def compute(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:

@@ -115,7 +115,7 @@ class CellCost:
     """Counts what a stage costs that goes over the cells of its frames."""
 
     read: int | Callable[[Any], int] = 0
-    """Bytes read of each cell, or the settings' function that tells."""
+    """Bytes read of each cell, or the settings' function that counts them."""
     written: int | Callable[[Any], int] = 0
     """Bytes written of each cell."""
     held: int = 0
@@ -213,7 +213,7 @@ OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the fra
 
 @dataclass(frozen=True)
 class Versions:
-    """What is read, as its fingerprints tell."""
+    """What is read, by its fingerprints."""
 
     frames: Mapping[str, str]  # the frames, by ISO time
     others: Mapping[str, str]  # files of settings, by the setting's name
@@ -464,7 +464,7 @@ AT_ONCE = 6  # frames of which movement is held at once
 def movement_stage(
     name: str, array: str, labels: str, asked: Callable[[FramesJob], bool] = lambda job: True
 ) -> Stage:
-    """The stage that tells how many moved into and out of the labels of an array, if asked to."""
+    """The stage that counts how many moved into and out of the labels of an array, if asked to."""
 
     def wanted(basis: Basis, of: Fingerprint) -> Record | None:
         if not (basis.job.tracks.movement and asked(basis.job)):
@@ -509,12 +509,12 @@ def batches(frames: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
 
 
 def movement_read(basis: Basis, name: str) -> list[Mapping[str, str]]:
-    """What tracks are made from of movement, where it is told."""
+    """What tracks are made from of movement, where it is counted."""
     return [basis.frames(name)] if basis.job.tracks.movement else []
 
 
 def with_movement(run: FramesRun, table: gpd.GeoDataFrame, name: str) -> gpd.GeoDataFrame:
-    """A table by community with who moved in and out, and by how many it grew, where it is told."""
+    """A table by community with who moved in and out, and by how many it grew, where asked for."""
     if not run.job.tracks.movement:
         return table
     found = run.work.table(name).set_index(["time", "label"])
@@ -540,7 +540,7 @@ def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataA
 
 
 def no_tracks(labels: xr.DataArray) -> pd.DataFrame:
-    """Tracks for a summary that need not say where labels come from: their tracks tell later."""
+    """Tracks for a summary that need not say where labels come from: their tracks say it later."""
     nothing = np.zeros(0, dtype=np.int64)
     return pd.DataFrame({"time": labels["time"].values[:0], "community": nothing, "track": nothing})
 
@@ -553,7 +553,7 @@ def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[s
     then = before.get(labels, {})
     if tracks not in before or then.get("settings") != now[labels]["settings"]:
         return {"first_number": 0}
-    # A damaged table, or one of arrays that are damaged, tells none.
+    # A damaged table, or one of arrays that are damaged, gives none.
     for name, sha256 in before[tracks].get("sha256", {}).items():
         if run.store.file_problem(name, sha256):
             return {"first_number": 0}

@@ -28,7 +28,7 @@ from popdask.tracking.events import EVENTS
 from popdask.workflow.plan import Plan, fingerprint
 from popdask.workflow.runner import Files
 
-#: Cells that a plan reads to see how frames lie; where there are more, the run tells.
+#: Cells that a plan reads to see how frames lie; where there are more, the run says so.
 MOST_CELLS = 600_000_000
 
 #: Jobs that begin with frames of people.
@@ -216,7 +216,7 @@ def extent(job: FramesJob) -> str:
     edge = extents.CHUNK if job.input.chunks == "auto" else job.input.chunks
     chunks, cells = ceil(rows / edge) * ceil(columns / edge), count * rows * columns
     said = ""
-    if job.input.align:  # frames on other grids are read, and who is beyond the grid is told
+    if job.input.align:  # frames on other grids are read, and who is beyond the grid is counted
         settings = job.input.model_dump(include={"align", "nodata"})
         beyond = extents.people_beyond(frame_paths(job), **settings)
         said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))

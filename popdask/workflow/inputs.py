@@ -328,7 +328,7 @@ def _layer(image: xr.DataArray, band: Band, grid: CellGrid, pixel: float) -> da.
     return da.log1p(da.maximum(values, 0)) if band.normalisation == "log" else values
 
 
-#: Tags of a raster that tell who made it.
+#: Tags of a raster that say who made it.
 TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "license", "licence")
 
 
@@ -339,7 +339,7 @@ def credits_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def _of(path: Path) -> list[str]:
-    """Whom to credit for one file; whom that is cannot be told of what is damaged or another's."""
+    """Whom to credit for one file; which is not known of what is damaged or another's."""
     try:
         return _fetched(path) or _tagged(path)
     except (RasterioError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -349,7 +349,7 @@ def _of(path: Path) -> list[str]:
 
 
 def _fetched(path: Path) -> list[str]:
-    """Whom the record of `popdask fetch` beside a file credits, if it is one and tells of it."""
+    """Whom the record of `popdask fetch` beside a file credits, if it is one and lists it."""
     from popdask.datasets.frames import (
         MANIFEST,
         Credit,  # fetching imports much that reading does not need
@@ -455,7 +455,7 @@ def coverage_notes(squares: pd.DataFrame, times: Iterable[Any], grid: GeoBox) ->
     for time in times:
         here = squares[squares["time"] == time].set_index(key)
         gone = fullest[~fullest.index.isin(here.index)]
-        if here.empty or gone.empty:  # of a frame without anybody, others tell
+        if here.empty or gone.empty:  # of a frame without anybody, others say enough
             continue
         most = gone.reset_index().sort_values("people", kind="stable").iloc[-1]
         middle = ((most[each] + 0.5) * SQUARE for each in reversed(key))

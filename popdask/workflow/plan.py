@@ -49,7 +49,7 @@ class Basis:
 
     job: Any  # the settings
     times: tuple[str, ...]  # ISO times of the frames
-    inputs: Any  # the versions of the files that are read, as the pipeline tells them
+    inputs: Any  # the versions of the files that are read, as the pipeline gives them
     stored: Mapping[str, Any] = field(default_factory=dict)
     """The records of the stages that are finished."""
     wanted: dict[str, Record] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Basis:
         return frames
 
 
-#: Tells what a stage shall be made from; None where a job has no such stage.
+#: Says what a stage shall be made from; None where a job has no such stage.
 Wanted = Callable[[Basis, Fingerprint], Record | None]
 
 

@@ -108,7 +108,7 @@ class PopulationPipeline(Pipeline):
     def plan(self, job: PopulationJob) -> Plan:
         """Say what a run would compute."""
         # Where there is something, the headers of the mosaics are read: other cells than those of
-        # the last run are told from them.
+        # the last run are known from them.
         planned = super().plan(job)
         if planned.done or not covers_other_cells(job):
             return planned

@@ -197,7 +197,7 @@ def shape_of(job: PopulationJob, images: Images) -> dict[str, int]:
 
 
 def _labelled(job: PopulationJob, sources: Sources) -> Images:
-    """The training mosaic, with as many cells as the counts tell of."""
+    """The training mosaic, with as many cells as the counts have."""
     images = _images(job, sources.training, join=1)
     if job.cells.counts is None:
         return images
@@ -242,7 +242,7 @@ def following(job: PopulationJob, plan: Plan) -> list[Following]:
     if then is not None and plan["export"].done:
         found.append(_without_chunks(_planned(communities.PIPELINE, then)))
     elif then is not None:
-        read = pd.to_datetime(stamps.strftime(form), format=form)  # as the rasters will tell them
+        read = pd.to_datetime(stamps.strftime(form), format=form)  # as the rasters will have them
         found.append(_without_chunks(_to_come(job, plan, then, read)))
     if job.grouped is not None:
         found.append(_planned(scenes.PIPELINE, job.grouped))

@@ -78,7 +78,7 @@ def export_rasters(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> 
 
 
 def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    """Write what tells of all frames: tables, a cube, a catalogue, a page."""
+    """Write what is about all frames: tables, a cube, a catalogue, a page."""
     job, formats = run.job, run.job.output.export
     names = table_names(job, run.plan.times)
     with exporting(run.work, stage, job, names, run.files) as exports:

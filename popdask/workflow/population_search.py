@@ -206,7 +206,7 @@ def _ends(path: Path) -> list[str]:
 def _joined(
     sets: Mapping[str, dict[str, pd.DataFrame]], others: Estimates
 ) -> dict[str, dict[str, pd.DataFrame]]:
-    """Put each table into the sets of cells of which it tells the same truth."""
+    """Put each table into the sets of cells whose truth it has."""
     joined = {where: dict(estimates) for where, estimates in sets.items()}
     for name, table in others.items():
         problems = {where: _problem(name, table, sets[where]) for where in sets}

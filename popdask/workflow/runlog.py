@@ -206,10 +206,10 @@ def _lines(text: str) -> Iterator[dict[str, Any]]:
 
 
 class RunLog(Reporter):
-    """Writes the log of one attempt, and tells another reporter the same; a context."""
+    """Writes the log of one attempt, and passes all on to another reporter; a context."""
 
     # What the context ends with is put down and goes on its way. A log that cannot be written, on a
-    # full disk for example, is told of once, and the run goes on.
+    # full disk for example, is reported once, and the run goes on.
 
     def __init__(
         self,
@@ -300,7 +300,7 @@ class RunLog(Reporter):
         return fresh
 
     def _finish(self) -> dict[str, Any]:
-        """What there is to tell of an attempt that ended well."""
+        """What there is to say of an attempt that ended well."""
         self.outcome = End.DONE if self._stages else End.NOTHING
         if self._store is None or self._begin:
             return {}
@@ -309,7 +309,7 @@ class RunLog(Reporter):
         return {"run": record["tag"], **balance}
 
     def _fail(self, error: BaseException) -> dict[str, Any]:
-        """What there is to tell of another; ``traceback`` only where a sentence does not do."""
+        """What there is to say of another; ``traceback`` only where a sentence does not do."""
         message = without_keys(str(error).strip()) or "no reason given"
         self.error = " ".join(message.split())
         if isinstance(error, InputError):

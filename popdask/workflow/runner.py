@@ -205,7 +205,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def exports(self, job: Any, files: Files) -> Collection[str]:
-        """Name the files that a job exports, as far as the settings tell them."""
+        """Name the files that a job exports, as far as the settings name them."""
 
     @abstractmethod
     def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Running:
@@ -346,7 +346,7 @@ def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
 
 
 def _owner_in(records: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The first record that tells whose the store is."""
+    """The first record that says whose the store is."""
     return next((record for record in records.values() if "job" in record), {})
 
 
@@ -364,7 +364,7 @@ def own_store(job: Job) -> RegionStore:
 
 
 def _note_amounts(pipeline: Pipeline, job: Job, running: Running) -> None:
-    """Let the store put down how much each stage does, from which later plans tell times."""
+    """Let the store put down how much each stage does, from which later plans know times."""
     if not running.plan.computed:
         running.work.amounts = pipeline.costs(job, running.plan).amounts
 

@@ -318,7 +318,7 @@ def _summarize(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporte
 def _described_places(
     labels: xr.DataArray, population: xr.DataArray, codes: xr.DataArray
 ) -> tuple[gpd.GeoDataFrame, pd.DataFrame, pd.DataFrame]:
-    """What `summarize`, `settlement_kinds` and `people_balance` tell, in one pass."""
+    """What `summarize`, `settlement_kinds` and `people_balance` give, in one pass."""
     from popdask.blocks.sums import frames_of, sum_frames
     from popdask.tracking import describe
     from popdask.tracking.settlements import TOWN_PEOPLE, kinds_of
