@@ -33,6 +33,7 @@ from popdask.io.frames import time_text
 
 WORD = 2.0**28
 LIMIT = 2.0**34  # what the cells of one chunk may add up to
+FAN_IN = 8
 
 
 @numba.njit(cache=True, nogil=True)
@@ -66,9 +67,6 @@ def _write(values: NDArray, coarse: NDArray, fine: NDArray) -> None:
 def from_fixed(coarse: Any, fine: Any) -> Any:
     """Turn the words of finished sums into float64, of any shape, lazy where they are."""
     return coarse / WORD + fine / WORD**2
-
-
-FAN_IN = 8
 
 
 def tree_reduce(

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
     from popdask.workflow.runner import Workers
 
+out = Console()
+err = Console(stderr=True)
+RAISED_AGAIN_SECONDS = 0.1
+
 
 def size_of(size: float) -> str:
     """Format a size in bytes in the unit that suits it."""
@@ -89,10 +93,6 @@ def day(time: Any) -> str:
 def span(times: Sequence[str]) -> str:
     """Format how many frames there are, and from when to when."""
     return f"{count(len(times), 'frame')}, from {day(times[0])} to {day(times[-1])}"
-
-
-out = Console()
-err = Console(stderr=True)
 
 
 def say(text: str) -> None:
@@ -204,7 +204,6 @@ class _TerminatedError(BaseException):
 
 
 ENDS = (KeyboardInterrupt, _TerminatedError)
-RAISED_AGAIN_SECONDS = 0.1
 
 
 class _Stop:

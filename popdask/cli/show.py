@@ -44,6 +44,26 @@ if TYPE_CHECKING:
     from popdask.workflow.scenes import ScenesResult as Groups
     from popdask.workflow.settlements import SettlementsResult
 
+#: Settlements that are listed, and what of them.
+LARGEST = 10
+COLUMNS = ["settlement", "kind", "people", "per km²", "growth per year", "since the start"]
+#: What is shown of a score table: by column, how it is called and written.
+SCORES = {
+    "matthews": ("MCC", ".3f"),
+    "accuracy": ("accuracy", ".3f"),
+    "mae": ("MAE", ".2f"),
+    "r2": ("R²", ".3f"),
+    "people": ("people", ",.0f"),
+    "true_people": ("true", ",.0f"),
+    "relative_error": ("error", "+.2%"),
+}
+#: Raised when a name of the JSON changes its meaning or goes; names may be added.
+SCHEMA = 1
+#: Characters of a value that stand beside its meaning; a longer one has its line to itself.
+SHORT = 20
+#: Characters of a meaning in a line, at least.
+NARROW = 24
+
 
 def show_outcome(outcome: CommunitiesResult) -> None:
     """Print what a run has found: communities and people of each frame, events of the tracks."""
@@ -111,11 +131,6 @@ def show_report(job: Job) -> None:
     """Say where the report of a job lies, where it has one."""
     if "report" in getattr(job.output, "export", ()):
         say(f"report: {job.export_place}/{job.name}_report.html")
-
-
-#: Settlements that are listed, and what of them.
-LARGEST = 10
-COLUMNS = ["settlement", "kind", "people", "per km²", "growth per year", "since the start"]
 
 
 def show_settlements(outcome: SettlementsResult) -> None:
@@ -205,18 +220,6 @@ def show_scores(scores: pd.DataFrame) -> None:
             for _, row in rows.iterrows()
         ]
         show_table(["model", *(header for header, _ in SCORES.values())], cells)
-
-
-#: What is shown of a score table: by column, how it is called and written.
-SCORES = {
-    "matthews": ("MCC", ".3f"),
-    "accuracy": ("accuracy", ".3f"),
-    "mae": ("MAE", ".2f"),
-    "r2": ("R²", ".3f"),
-    "people": ("people", ",.0f"),
-    "true_people": ("true", ",.0f"),
-    "relative_error": ("error", "+.2%"),
-}
 
 
 def show_units(table: pd.DataFrame, *, each: bool) -> None:
@@ -416,15 +419,6 @@ def show_best(model: str, found: Tuning) -> None:
 def _toml(value: Any) -> str:
     """Write a value as in a job file."""
     return json.dumps(list(value) if isinstance(value, tuple) else value)
-
-
-#: Raised when a name of the JSON changes its meaning or goes; names may be added.
-SCHEMA = 1
-
-#: Characters of a value that stand beside its meaning; a longer one has its line to itself.
-SHORT = 20
-#: Characters of a meaning in a line, at least.
-NARROW = 24
 
 
 def resources_of(spec: str) -> Resources:

@@ -27,6 +27,15 @@ from popdask.errors import InputError
 from popdask.io.names import rebased
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+#: Settings that had another name before.
+RENAMED: Mapping[str, str] = {"absent": "missing"}
+#: The kinds of job, by pipeline.
+JOBS: Mapping[str, type[Job]] = {
+    "communities": CommunitiesJob,
+    "population": PopulationJob,
+    "scenes": ScenesJob,
+    "settlements": SettlementsJob,
+}
 
 _LONGEST = 255  # bytes of a name, on the file systems that there are
 
@@ -76,18 +85,6 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def as_written(value: Any) -> str:
     """Write a value as it stands in a file of settings, so that a text shows its quotes."""
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-#: Settings that had another name before.
-RENAMED: Mapping[str, str] = {"absent": "missing"}
-
-#: The kinds of job, by pipeline.
-JOBS: Mapping[str, type[Job]] = {
-    "communities": CommunitiesJob,
-    "population": PopulationJob,
-    "scenes": ScenesJob,
-    "settlements": SettlementsJob,
-}
 
 
 def load_job(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:

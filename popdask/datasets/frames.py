@@ -42,6 +42,9 @@ CC_BY_URL = "https://creativecommons.org/licenses/by/4.0/"
 Bounds = tuple[float, float, float, float]
 
 _TILE = re.compile(r"R([1-9]\d?)_C([1-9]\d?)")
+Years = str | int | Iterable[int]
+MANIFEST, CREDITS = "fetched.json", "CREDITS.txt"
+_ROUNDING = 1e-3  # of a cell: published origins are rounded
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,6 @@ def credits_text(files: dict[str, dict[str, str]], credits: dict[str, Credit]) -
 
 def _changed(made: str) -> str:
     return f"  (changed: {made})" if made else "  (as published)"
-
-
-Years = str | int | Iterable[int]
 
 
 def wanted_years(years: Years, available: Sequence[int], source: str) -> list[int]:
@@ -132,9 +132,6 @@ def _numbers(texts: Sequence[str], years: object) -> list[int]:
 
 def _shown(years: object) -> str:
     return repr(years) if isinstance(years, str) else str(years)
-
-
-MANIFEST, CREDITS = "fetched.json", "CREDITS.txt"
 
 
 @dataclass(frozen=True)
@@ -373,9 +370,6 @@ def _span(first: float, last: float, side: float, count: int) -> range:
     begin = math.floor(first / side) + 1
     end = max(math.ceil(last / side), begin)
     return range(min(max(begin, 1), count), min(max(end, 1), count) + 1)
-
-
-_ROUNDING = 1e-3  # of a cell: published origins are rounded
 
 
 def join_parts(parts: Mapping[str, Callable[[Path], None]], bounds: Bounds, target: Path) -> None:

@@ -43,6 +43,20 @@ from popdask.errors import InputError
 BAND = "population_count"
 CELLS_PER_DEGREE = 120
 NODATA = -9999.0
+COLLECTION = "CIESIN/GPWv411/GPW_Population_Count"
+YEARS = range(2000, 2021, 5)
+CREDIT = Credit(
+    "GPW v4.11, population count",
+    "Center for International Earth Science Information Network (CIESIN), Columbia University "
+    "(2018). Gridded Population of the World, Version 4 (GPWv4): Population Count, Revision 11. "
+    "Palisades, New York: NASA Socioeconomic Data and Applications Center (SEDAC). "
+    "doi:10.7927/H4JW8BX5.",
+    "https://developers.google.com/earth-engine/datasets/catalog/"
+    "CIESIN_GPWv411_GPW_Population_Count",
+)
+#: Bytes of uncompressed pixels that Earth Engine gives in one answer, and pixels of a side.
+MOST_BYTES, MOST_PIXELS = 48 * 2**20, 32_768
+_BYTES_PER_PIXEL = 4
 
 
 @dataclass(frozen=True)
@@ -151,22 +165,6 @@ def _reached() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
-
-
-COLLECTION = "CIESIN/GPWv411/GPW_Population_Count"
-YEARS = range(2000, 2021, 5)
-CREDIT = Credit(
-    "GPW v4.11, population count",
-    "Center for International Earth Science Information Network (CIESIN), Columbia University "
-    "(2018). Gridded Population of the World, Version 4 (GPWv4): Population Count, Revision 11. "
-    "Palisades, New York: NASA Socioeconomic Data and Applications Center (SEDAC). "
-    "doi:10.7927/H4JW8BX5.",
-    "https://developers.google.com/earth-engine/datasets/catalog/"
-    "CIESIN_GPWv411_GPW_Population_Count",
-)
-#: Bytes of uncompressed pixels that Earth Engine gives in one answer, and pixels of a side.
-MOST_BYTES, MOST_PIXELS = 48 * 2**20, 32_768
-_BYTES_PER_PIXEL = 4
 
 
 def pixel_requests(bounds: Bounds, year: int) -> list[PixelRequest]:

@@ -48,6 +48,17 @@ from popdask import __version__
 from popdask.errors import InputError
 from popdask.io.paths import check_url, open_own, read_own, without_secrets, write_text
 
+AGENT = {"User-Agent": f"popdask/{__version__}"}
+BLOCK = 1 << 18
+_BUSY = (408, 425, 429)
+_NOT_THERE = (404, 410)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
+#: Called with the name of a file, the bytes that have come, and the bytes in all if they are known.
+Watch = Callable[[str, int, int | None], None]
+#: Called with one line.
+Log = Callable[[str], None]
+
 
 def _as_note(content: bytes) -> dict[str, Any]:
     """What a note says; nothing after a power cut, or where it is another's."""
@@ -129,19 +140,6 @@ def root_of(url: str | None, variable: str, published: str) -> str:
 def shown(url: str) -> str:
     """Return a URL without user, password and query."""
     return without_secrets(url)
-
-
-AGENT = {"User-Agent": f"popdask/{__version__}"}
-BLOCK = 1 << 18
-_BUSY = (408, 425, 429)
-_NOT_THERE = (404, 410)
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
-_SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
-
-#: Called with the name of a file, the bytes that have come, and the bytes in all if they are known.
-Watch = Callable[[str, int, int | None], None]
-#: Called with one line.
-Log = Callable[[str], None]
 
 
 class FetchError(Exception):

@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 
 from popdask.errors import InputError
 
+SCORES = ("accuracy", "matthews", "f1", "rmse", "mae", "r2", "relative_error")
+LEAST = 2  # blocks, with fewer nothing can be said
+
 
 def same_shape(**arrays: Any) -> None:
     """Refuse arrays of different shapes, naming them."""
@@ -267,10 +270,6 @@ def presence_scores(presence: Any, truth: Any, *, threshold: float = 0.5) -> Pre
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
-
-
-SCORES = ("accuracy", "matthews", "f1", "rmse", "mae", "r2", "relative_error")
-LEAST = 2  # blocks, with fewer nothing can be said
 
 
 def block_intervals(

@@ -35,6 +35,15 @@ from popdask.plot.style import (
     sheet,
 )
 
+SCORES = {
+    "accuracy": "accuracy",
+    "matthews": "Matthews correlation",
+    "r2": "R²",
+    "mae": "mean abs. error",
+    "mse": "mean sq. error",
+    "relative_error": "error of the total",
+}
+
 
 def loss_figure(histories: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the training loss of one or more encoders.
@@ -266,16 +275,6 @@ def _bars(ax: Axes, table: pd.DataFrame) -> None:
     ax.bar(
         table["low"], table["cells"], table["high"] - table["low"], align="edge", color=MAIN_COLOUR
     )
-
-
-SCORES = {
-    "accuracy": "accuracy",
-    "matthews": "Matthews correlation",
-    "r2": "R²",
-    "mae": "mean abs. error",
-    "mse": "mean sq. error",
-    "relative_error": "error of the total",
-}
 
 
 def history_figure(

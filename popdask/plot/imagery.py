@@ -41,6 +41,13 @@ from popdask.plot.style import (
 )
 
 HEXAGONS = 45  # along the axis of the truth
+WORST_SHARE = 2.0  # from which a relative error is drawn no worse
+HEAT = colormaps["inferno"]
+SHARE = colormaps["YlOrRd"].with_extremes(bad=(0, 0, 0, 0))
+STRENGTH = 0.65  # of the colours over an image, where they are strongest
+# Paul Tol's colours in an order in which the first few differ most for colour-blind eyes.
+GROUPS = tuple(CLASSES[i] for i in (0, 5, 7, 1, 3, 8, 6, 2, 4, *range(10, 20)))
+NOISE = "#c4c4be"
 
 
 def agreement_figure(
@@ -196,9 +203,6 @@ def _common_grid(population: xr.DataArray, truth: xr.DataArray) -> Grid:
     return Grid.of(population)
 
 
-WORST_SHARE = 2.0  # from which a relative error is drawn no worse
-
-
 def relative_error_figure(
     population: xr.DataArray,
     truth: xr.DataArray,
@@ -341,11 +345,6 @@ def _known(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[["prediction", "truth"]].astype(float).dropna()
 
 
-HEAT = colormaps["inferno"]
-SHARE = colormaps["YlOrRd"].with_extremes(bad=(0, 0, 0, 0))
-STRENGTH = 0.65  # of the colours over an image, where they are strongest
-
-
 def gradcam_figure(
     images: NDArray,
     maps: Mapping[str, NDArray[np.floating]],
@@ -457,11 +456,6 @@ def _heat_key(figure: ShownFigure, axes: NDArray) -> None:
     bar.set_label("speaks for people")
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
-
-
-# Paul Tol's colours in an order in which the first few differ most for colour-blind eyes.
-GROUPS = tuple(CLASSES[i] for i in (0, 5, 7, 1, 3, 8, 6, 2, 4, *range(10, 20)))
-NOISE = "#c4c4be"
 
 
 def scene_map_figure(

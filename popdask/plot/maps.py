@@ -43,6 +43,12 @@ from popdask.plot.style import (
     year,
 )
 
+SIGNED = FuncFormatter(
+    lambda number, _: f"{number:+,.{0 if abs(number) >= 1 else 2}f}" if number else "0"
+)
+SPEED = colormaps["plasma_r"]
+CHANGE = colormaps["PuOr"].with_extremes(bad=to_rgba(NO_DATA))  # ColorBrewer's, for all eyes
+
 
 def world_figure(
     population: xr.DataArray,
@@ -309,13 +315,6 @@ def _draw_ranking(ax: Axes, means: pd.DataFrame, most: int) -> None:
     ax.set_axisbelow(True)
     ax.set_xlabel("mean population of the community, people per cell")
     ax.set_title("the most populous tracks, from first (ring) to last frame", loc="left")
-
-
-SIGNED = FuncFormatter(
-    lambda number, _: f"{number:+,.{0 if abs(number) >= 1 else 2}f}" if number else "0"
-)
-SPEED = colormaps["plasma_r"]
-CHANGE = colormaps["PuOr"].with_extremes(bad=to_rgba(NO_DATA))  # ColorBrewer's, for all eyes
 
 
 def flow_figure(

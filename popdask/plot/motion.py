@@ -43,6 +43,7 @@ from popdask.validate import check_flow
 
 QUANTILE = 0.999  # of magnitudes: the few beyond it are drawn as it
 DECADES = 3  # that a scale spans
+_PLACE: Any = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
 
 
 def field_figure(
@@ -100,9 +101,6 @@ def field_figure(
         style.plain(bar)
         style.scale_bar(ax, grid, np.abs(values))
     return figure
-
-
-_PLACE: Any = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
 
 
 def _map(size: float, grid: Grid) -> ShownFigure:

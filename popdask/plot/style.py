@@ -75,6 +75,10 @@ CLASSES = (
 
 
 By = Literal["max", "sum", "mode"]
+COUNT = FuncFormatter(lambda number, _: f"{number:,.0f}")
+PLAIN = FuncFormatter(lambda number, _: f"{number:,g}")
+TALLEST = 3  # times as high as wide, that a sheet may be
+GREY = "grey lines lead from tracks that split or merged"
 
 
 def number_colours(numbers: np.ndarray) -> np.ndarray:
@@ -120,10 +124,6 @@ def number_colours(numbers: np.ndarray) -> np.ndarray:
     linear = np.clip(np.stack(cones, axis=-1) @ to_linear.T, 0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return srgb.round(4)  # the last bits depend on how many numbers there are
-
-
-COUNT = FuncFormatter(lambda number, _: f"{number:,.0f}")
-PLAIN = FuncFormatter(lambda number, _: f"{number:,g}")
 
 
 class ShownFigure(figure.Figure):
@@ -357,10 +357,6 @@ def _commonest(blocks: np.ndarray) -> np.ndarray:
     result = np.full(rows * cols, -1, blocks.dtype)
     result[winners] = number[order][first]
     return result.reshape(rows, cols)
-
-
-TALLEST = 3  # times as high as wide, that a sheet may be
-GREY = "grey lines lead from tracks that split or merged"
 
 
 def layout() -> ConstrainedLayoutEngine:

@@ -41,6 +41,12 @@ NO_DATA_CODE, NOBODY_CODE, FIRST = (
     2,
 )  # the codes of amounts: the rest are steps of a log scale
 STEPS = 255 - FIRST
+#: Few people are near to the page's own colour, many stand out from it.
+RAMPS = {"light": colormaps["viridis_r"], "dark": colormaps["viridis"]}
+BACKGROUNDS = {
+    "light": {"nobody": NOBODY, "noData": NO_DATA},
+    "dark": {"nobody": "#20242a", "noData": "#11161c"},
+}
 
 
 @dataclass(frozen=True)
@@ -158,14 +164,6 @@ def _coded_amounts(values: np.ndarray) -> dict[str, Any]:
         "cells": int(some.sum()),
         "shown": f"{most:,.4g}" if most < 1000 else f"{most:,.0f}",
     }
-
-
-#: Few people are near to the page's own colour, many stand out from it.
-RAMPS = {"light": colormaps["viridis_r"], "dark": colormaps["viridis"]}
-BACKGROUNDS = {
-    "light": {"nobody": NOBODY, "noData": NO_DATA},
-    "dark": {"nobody": "#20242a", "noData": "#11161c"},
-}
 
 
 @dataclass(frozen=True)

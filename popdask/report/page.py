@@ -48,6 +48,33 @@ from popdask.tracking.names import GEONAMES_CREDIT
 _GENERATOR = b'<meta name="generator" content="popdask">'
 
 SCRIPTS = ("unpack.js", "raster.js", "world.js", "table.js", "panel.js", "report.js")
+LARGE = 400_000  # bytes, from which a figure may be smaller with its map or its marks as pixels
+MOST_BYTES = 20_000_000
+CONTENTS = {
+    "communities": places_content,
+    "population": population_content,
+    "scenes": scenes_content,
+    "settlements": places_content,
+}
+PARTS = {
+    "map": "Map",
+    "timeline": "Splits and merges",
+    "tables": "Tables",
+    "people": "People",
+    "scores": "Scores",
+    "analysis": "Analysis",
+    "record": "Run",
+}
+#: Stages that write files beside the store.
+EXPORTS = ("export", "tables")
+#: What a page shows nothing of, unless its content says otherwise.
+EMPTY: Mapping[str, Any] = {
+    "followed": [],
+    "sizes": [],
+    "balance": None,
+    "scores": None,
+    "analysis": "How good the analysis is",
+}
 
 
 def render(**filling: Any) -> str:
@@ -102,9 +129,6 @@ def layer_elements(frames: Mapping[str, list[dict[str, Any]]]) -> list[dict[str,
         for layer, packed in frames.items()
         for position, frame in enumerate(packed)
     ]
-
-
-LARGE = 400_000  # bytes, from which a figure may be smaller with its map or its marks as pixels
 
 
 @dataclass(frozen=True)
@@ -164,37 +188,6 @@ def _inlined(text: str, number: int, title: str) -> str:
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", text)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
-
-
-MOST_BYTES = 20_000_000
-CONTENTS = {
-    "communities": places_content,
-    "population": population_content,
-    "scenes": scenes_content,
-    "settlements": places_content,
-}
-PARTS = {
-    "map": "Map",
-    "timeline": "Splits and merges",
-    "tables": "Tables",
-    "people": "People",
-    "scores": "Scores",
-    "analysis": "Analysis",
-    "record": "Run",
-}
-
-
-#: Stages that write files beside the store.
-EXPORTS = ("export", "tables")
-
-#: What a page shows nothing of, unless its content says otherwise.
-EMPTY: Mapping[str, Any] = {
-    "followed": [],
-    "sizes": [],
-    "balance": None,
-    "scores": None,
-    "analysis": "How good the analysis is",
-}
 
 
 def write_report(

@@ -48,6 +48,12 @@ MAIN, QUIET = "#4477aa", "#bbbbbb"  # of Paul Tol's "bright" scheme
 BAR = "#7a828c"  # seen on a light map and on a dark one
 NAMED = 130  # pixels for the names of places
 LEFT = 66  # pixels for the labels of a vertical axis: charts above one another share their years
+LANES = 40
+EVENTS = {"split": "#ee6677", "merge": "#4477aa", "appear": "#228833", "vanish": "#aa3377"}
+EVENT_WORDS = {"split": "split off", "merge": "merged", "appear": "appeared", "vanish": "vanished"}
+# So that colours are distinguished by more than colour.
+HATCHES = ["right_diagonal_line", "blank", "dot", "horizontal_line"]
+MARKS = {"split": "triangle", "merge": "inverted_triangle"}
 
 
 def map_plot(grid: Grid) -> Any:
@@ -231,14 +237,6 @@ def ticks(axis: Any, labels: Mapping[int, str]) -> None:
     """Write labels instead of numbers at an axis."""
     axis.ticker = FixedTicker(ticks=list(labels))
     axis.major_label_overrides = dict(labels)
-
-
-LANES = 40
-EVENTS = {"split": "#ee6677", "merge": "#4477aa", "appear": "#228833", "vanish": "#aa3377"}
-EVENT_WORDS = {"split": "split off", "merge": "merged", "appear": "appeared", "vanish": "vanished"}
-# So that colours are distinguished by more than colour.
-HATCHES = ["right_diagonal_line", "blank", "dot", "horizontal_line"]
-MARKS = {"split": "triangle", "merge": "inverted_triangle"}
 
 
 class _Turn(NamedTuple):

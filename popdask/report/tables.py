@@ -23,6 +23,7 @@ from popdask.plot.style import Grid, number_colours
 from popdask.store.records import Finished
 
 Columns = dict[str, list[Any]]
+MOST_MARKS = 60  # of a series, that are listed one by one
 
 
 def community_columns(
@@ -119,9 +120,6 @@ def track_colours(tracks: pd.DataFrame) -> Mapping[str, str]:
         str(number): "#{:02x}{:02x}{:02x}".format(*colour)
         for number, colour in zip(numbers.tolist(), colours.tolist(), strict=True)
     }
-
-
-MOST_MARKS = 60  # of a series, that are listed one by one
 
 
 def figure_table(figure: Figure) -> dict[str, Any]:

@@ -38,6 +38,15 @@ if TYPE_CHECKING:  # a command that reads the history loads none of them
     import pandas as pd
     import xarray as xr
 
+#: Groups that are no result: the files lie in one, the records on the other.
+OWN_GROUPS = ("files", "provenance")
+#: The file about the run that a state was published by.
+RUN_FILE = "run.json"
+#: What reading a damaged or lost chunk may end in.
+READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
+#: In the chunks of the store, on Dask.
+_STORED: Mapping[str, int] = MappingProxyType({})
+
 
 @compiled
 def _sum_hashes(
@@ -126,16 +135,6 @@ def file_checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-#: Groups that are no result: the files lie in one, the records on the other.
-OWN_GROUPS = ("files", "provenance")
-
-#: The file about the run that a state was published by.
-RUN_FILE = "run.json"
-
-#: What reading a damaged or lost chunk may end in.
-READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
-
-
 class NoResultError(InputError, KeyError):
     """A store has no result of that name; the message says which it has.
 
@@ -212,10 +211,6 @@ def read_table(content: bytes, columns: Sequence[str] | None = None) -> pd.DataF
 def root_group(store: Any) -> zarr.Group:
     """Open the group of the arrays, to read and write."""
     return zarr.open_group(store, mode="a")
-
-
-#: In the chunks of the store, on Dask.
-_STORED: Mapping[str, int] = MappingProxyType({})
 
 
 def open_arrays(

@@ -47,6 +47,7 @@ _GAP = (
     "the history ends there, and old runs cannot be expired; results are read and computed as "
     "before; for a whole history, move the store away and run the job anew"
 )
+Key = tuple[str, str, str]
 
 
 def coordinate_checksums(grid: xr.Dataset) -> dict[str, str]:
@@ -249,9 +250,6 @@ def _earlier_problems(repository: icechunk.Repository) -> Iterator[str]:
             problems = [f"cannot be read: {reason_of(error)}"]
         for problem in problems:
             yield f"of the earlier run {tag}, {problem}: {_EARLIER}"
-
-
-Key = tuple[str, str, str]
 
 
 def _results(session: icechunk.Session) -> dict[Key, str]:

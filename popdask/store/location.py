@@ -34,6 +34,8 @@ OF_THE_STORE = {
     errno.EPERM,
     errno.EROFS,
 }
+#: Raises `RegionBusyError` if the region is no longer held.
+Guard = Callable[[], None]
 
 
 class StoreError(RuntimeError):
@@ -95,10 +97,6 @@ def _root(text: str) -> str:
     text = text.strip()
     root = text.rsplit("-> ", 1)[-1].split("\n\n")[0] if "-> " in text else text.splitlines()[0]
     return " ".join(root.split()).removeprefix("x ")
-
-
-#: Raises `RegionBusyError` if the region is no longer held.
-Guard = Callable[[], None]
 
 
 class Location(Protocol):

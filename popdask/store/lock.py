@@ -52,6 +52,13 @@ _NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.EINVAL, errno.ENXIO)
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL)
 
 _log = logging.getLogger(__name__)
+HEARTBEAT_SECONDS = 20.0
+DEAD_AFTER_SECONDS = 120.0
+#: Attempts to take a lock that others take and give back in between.
+ATTEMPTS = 5
+#: The store did not write: the object is there, is another, went away, or is being written.
+_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
+_object_log = logging.getLogger(__name__)
 
 
 class RegionBusyError(RuntimeError):
@@ -167,18 +174,6 @@ def myself() -> Owner:
     """Return who this process is."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Owner(getpass.getuser(), socket.gethostname(), os.getpid(), now)
-
-
-HEARTBEAT_SECONDS = 20.0
-DEAD_AFTER_SECONDS = 120.0
-
-#: Attempts to take a lock that others take and give back in between.
-ATTEMPTS = 5
-
-#: The store did not write: the object is there, is another, went away, or is being written.
-_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
-
-_object_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,11 @@ _OF_THE_JOB = ("job", "pipeline", "files")
 _OUTSIDE = ("written", "writing")
 
 Records = Mapping[str, Mapping[str, Any]]
+TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
+# A coordinate is missing nowhere, and CF wants it to say so.
+_ENCODING = {"time": TIME_ENCODING, "y": {"_FillValue": None}, "x": {"_FillValue": None}}
+#: The branch that readers see, and the branch of the run under way.
+MAIN, WORK = "main", "work"
 
 
 def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
@@ -86,11 +91,6 @@ def outside(records: Records) -> dict[str, Any]:
         for name, record in records.items()
     }
     return {name: files for name, files in files_by_stage.items() if files}
-
-
-TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
-# A coordinate is missing nowhere, and CF wants it to say so.
-_ENCODING = {"time": TIME_ENCODING, "y": {"_FillValue": None}, "x": {"_FillValue": None}}
 
 
 def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[str, Any]) -> None:
@@ -153,10 +153,6 @@ def record_of_frames(record: Mapping[str, Any], times: set[str]) -> dict[str, An
         for key in ("frames", "checksums")
     }
     return {**record, **some}
-
-
-#: The branch that readers see, and the branch of the run under way.
-MAIN, WORK = "main", "work"
 
 
 @dataclass(frozen=True)

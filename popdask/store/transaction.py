@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
 
 def store_frames(
     session: icechunk.Session, arrays: xr.Dataset, frames: Sequence[int]
@@ -175,10 +178,6 @@ def _describe_arrays(root: zarr.Group, arrays: xr.Dataset) -> None:
         said, attributes = root[name].attrs, _attributes(arrays[name])
         if dict(said) != attributes:
             said.put(attributes)
-
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
 def _storing(

@@ -22,34 +22,6 @@ from numpy.typing import NDArray
 _VACANT = 0.03
 _CROWD = 7  # nobody's home has more
 _PER_FLAT = 1.7
-
-
-class Material(IntEnum):
-    """The surfaces of the drawn world."""
-
-    CROP = 0
-    STUBBLE = 1
-    SOIL = 2
-    MEADOW = 3
-    FOREST = 4
-    HEDGE = 5
-    WATER = 6
-    REED = 7
-    ASPHALT = 8
-    GRAVEL = 9
-    LAWN = 10
-    CROWN = 11
-    RED_TILE = 12
-    DARK_TILE = 13
-    CEMENT = 14
-    METAL = 15
-    THATCH = 16
-    TAR = 17
-    GLASS = 18
-    ROCK = 19
-    PAINT = 20
-
-
 COLOURS = np.array(
     [
         (84, 106, 62, 190),
@@ -77,6 +49,58 @@ COLOURS = np.array(
     np.float32,
 )
 """(material, band): red, green, blue and near infrared in full light, on the scale of 8 bits."""
+HOMES = ("detached", "row", "flats", "farm")
+"""The kinds of homes, by their number in the column `home`."""
+ALWAYS = 10_000  # years
+THING = np.dtype(
+    [
+        ("x", "f8"),
+        ("y", "f8"),
+        ("angle", "f8"),
+        ("length", "f8"),
+        ("width", "f8"),
+        ("height", "f8"),
+        ("form", "i8"),
+        ("material", "i8"),
+        ("shade", "f8"),
+        ("layer", "i8"),
+        ("born", "i8"),
+        ("gone", "i8"),
+        ("home", "i8"),
+        ("people", "i8"),
+        ("expected", "f8"),
+    ]
+)
+"""Rectangles, the length along `angle`, in metres and radians; `home` is −1 without people."""
+BLOCK = (150.0, 72.0)  # metres from the middle of a street to that of the next
+_STREET = 7.0
+PLOTS = np.stack(np.meshgrid((np.arange(6) - 2.5) * 23.8, (-16.5, 16.5)), -1).reshape(-1, 2)
+
+
+class Material(IntEnum):
+    """The surfaces of the drawn world."""
+
+    CROP = 0
+    STUBBLE = 1
+    SOIL = 2
+    MEADOW = 3
+    FOREST = 4
+    HEDGE = 5
+    WATER = 6
+    REED = 7
+    ASPHALT = 8
+    GRAVEL = 9
+    LAWN = 10
+    CROWN = 11
+    RED_TILE = 12
+    DARK_TILE = 13
+    CEMENT = 14
+    METAL = 15
+    THATCH = 16
+    TAR = 17
+    GLASS = 18
+    ROCK = 19
+    PAINT = 20
 
 
 def palette(bands: int) -> np.ndarray:
@@ -167,32 +191,6 @@ class Layer(IntEnum):
     PAVING = 2
     SMALL = 3
     MAIN = 4
-
-
-HOMES = ("detached", "row", "flats", "farm")
-"""The kinds of homes, by their number in the column `home`."""
-
-ALWAYS = 10_000  # years
-THING = np.dtype(
-    [
-        ("x", "f8"),
-        ("y", "f8"),
-        ("angle", "f8"),
-        ("length", "f8"),
-        ("width", "f8"),
-        ("height", "f8"),
-        ("form", "i8"),
-        ("material", "i8"),
-        ("shade", "f8"),
-        ("layer", "i8"),
-        ("born", "i8"),
-        ("gone", "i8"),
-        ("home", "i8"),
-        ("people", "i8"),
-        ("expected", "f8"),
-    ]
-)
-"""Rectangles, the length along `angle`, in metres and radians; `home` is −1 without people."""
 
 
 def make(x: Any, y: Any, length: Any, width: Any, **columns: Any) -> np.ndarray:
@@ -434,10 +432,7 @@ SHARES = (
 """What is built at a lone site, if the ground allows it, and how often."""
 
 
-BLOCK = (150.0, 72.0)  # metres from the middle of a street to that of the next
-_STREET = 7.0
 _LOT = {"layer": Layer.GARDEN}
-PLOTS = np.stack(np.meshgrid((np.arange(6) - 2.5) * 23.8, (-16.5, 16.5)), -1).reshape(-1, 2)
 
 
 def detached(

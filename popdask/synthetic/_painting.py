@@ -29,6 +29,25 @@ _PATCH, _FLAT, _GABLE = int(Form.PATCH), int(Form.FLAT), int(Form.GABLE)
 _HIP, _ARC, _ROCK = int(Form.HIP), int(Form.ARC), int(Form.ROCK)
 _METAL, _CEMENT = int(Material.METAL), int(Material.CEMENT)
 _PITCH = 0.75  # tangent of the slope of a roof
+SHORE = 0.235
+"""The height of the lakes, on the scale of :func:`survey`."""
+_FIELD, _ROAD = 230.0, 1050.0  # metres between the sites
+_FORESTED = 0.74
+_LAKE_SALT, _ROAD_SALT, _FIELD_SALT, _WOOD_SALT, _BEND_SALT, _CROP_SALT = 1, 4, 6, 8, 9, 12
+_CROP, _STUBBLE, _SOIL = int(Material.CROP), int(Material.STUBBLE), int(Material.SOIL)
+_MEADOW, _FOREST, _HEDGE = int(Material.MEADOW), int(Material.FOREST), int(Material.HEDGE)
+_WATER, _REED = int(Material.WATER), int(Material.REED)
+_ASPHALT, _GRAVEL = int(Material.ASPHALT), int(Material.GRAVEL)
+_SPACING = 6.0  # metres
+_FALL = 1.6  # radii from the ground to the middle of the crown
+_CHANCES, _SIZES = np.zeros(len(Material)), np.full(len(Material), 0.75)
+_CHANCES[[Material.FOREST, Material.HEDGE, Material.LAWN]] = 0.93, 0.75, 0.13
+_CHANCES[[Material.MEADOW, Material.REED, Material.GRAVEL]] = 0.015, 0.15, 0.02
+_SIZES[Material.FOREST] = 1.2
+BLUR = 1  # pixels around a picture that the lens mixes in
+_SHADOW = 0.42  # light of the sky alone, relative to full light
+_HAZE = 10.0  # of 255
+_GRAIN = 5.0  # standard deviation, of 255
 
 
 class Canvas(NamedTuple):
@@ -165,19 +184,6 @@ def paint_things(canvas: Canvas, things: np.ndarray, sun: tuple, salt: int) -> N
                 canvas.material[row, col], canvas.shade[row, col] = thing.material, tone
 
 
-SHORE = 0.235
-"""The height of the lakes, on the scale of :func:`survey`."""
-
-_FIELD, _ROAD = 230.0, 1050.0  # metres between the sites
-_FORESTED = 0.74
-_LAKE_SALT, _ROAD_SALT, _FIELD_SALT, _WOOD_SALT, _BEND_SALT, _CROP_SALT = 1, 4, 6, 8, 9, 12
-
-_CROP, _STUBBLE, _SOIL = int(Material.CROP), int(Material.STUBBLE), int(Material.SOIL)
-_MEADOW, _FOREST, _HEDGE = int(Material.MEADOW), int(Material.FOREST), int(Material.HEDGE)
-_WATER, _REED = int(Material.WATER), int(Material.REED)
-_ASPHALT, _GRAVEL = int(Material.ASPHALT), int(Material.GRAVEL)
-
-
 @numba.njit(cache=True, nogil=True)
 def _height(x: float, y: float, salt: int) -> float:
     """How high the ground lies above the deepest water, in [0, 1)."""
@@ -268,14 +274,6 @@ def paint_ground(canvas: Canvas, year: int, salt: int) -> None:
             canvas.material[row, col], canvas.shade[row, col] = what, tone * (1.0 + rough * fine)
 
 
-_SPACING = 6.0  # metres
-_FALL = 1.6  # radii from the ground to the middle of the crown
-_CHANCES, _SIZES = np.zeros(len(Material)), np.full(len(Material), 0.75)
-_CHANCES[[Material.FOREST, Material.HEDGE, Material.LAWN]] = 0.93, 0.75, 0.13
-_CHANCES[[Material.MEADOW, Material.REED, Material.GRAVEL]] = 0.015, 0.15, 0.02
-_SIZES[Material.FOREST] = 1.2
-
-
 @numba.njit(cache=True, nogil=True)
 def _standing(canvas: Canvas, salt: int, chances: np.ndarray, sizes: np.ndarray) -> list:
     """The trees of a canvas, (x, y, radius, shade) each."""
@@ -330,12 +328,6 @@ def plant(canvas: Canvas, sun: tuple[float, float], salt: int) -> None:
     if len(trees):
         for shadows in (True, False):
             _paint(canvas, trees, sun, salt + 5, int(Material.CROWN), shadows)
-
-
-BLUR = 1  # pixels around a picture that the lens mixes in
-_SHADOW = 0.42  # light of the sky alone, relative to full light
-_HAZE = 10.0  # of 255
-_GRAIN = 5.0  # standard deviation, of 255
 
 
 @numba.njit(cache=True, nogil=True)

@@ -36,6 +36,11 @@ from popdask.errors import InputError
 CHANGE = 0.05
 """A city whose people change by more than this share between two frames grows or shrinks."""
 
+_MEAN_HEIGHT = 8 / 15  # of a city's height, (1 - rho^4)^2, over its disc
+_SLOT = (80, 101)  # cells of the map given to one story, room for its neighbours' halos included
+_SLOTS = (3, 3)
+_COAST = 17  # columns kept free for the sea
+
 
 @dataclass(frozen=True)
 class City:
@@ -302,12 +307,6 @@ def _render(world: World, what: str, block_info: Any = None) -> np.ndarray:
             target = block[frame - t0, top - y0 : bottom - y0, left - x0 : right - x0]
             target[people > 0] = city.track if what == "labels" else people[people > 0]
     return block
-
-
-_MEAN_HEIGHT = 8 / 15  # of a city's height, (1 - rho^4)^2, over its disc
-_SLOT = (80, 101)  # cells of the map given to one story, room for its neighbours' halos included
-_SLOTS = (3, 3)
-_COAST = 17  # columns kept free for the sea
 
 
 def moving_cities(

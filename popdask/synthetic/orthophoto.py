@@ -74,6 +74,15 @@ _APART = 110.0  # metres between a town and what stands alone
 _DISTRICT = 0.12  # spread of the people per home from block to block
 
 Box = tuple[float, float, float, float]
+_DRAW: dict[str, Any] = {
+    "works": lambda rng, district, born: _buildings.works(rng, born=born),
+    "green": lambda rng, district, born: _buildings.green(rng, born=born),
+    "flats": lambda rng, district, born: _buildings.slabs(rng, district, born=born),
+    "rows": lambda rng, district, born: _buildings.terraces(rng, district, born=born),
+}
+PIXEL = 0.5
+"""Side in metres of the pixels in which everything is drawn."""
+_MARGIN = 64  # pixels drawn around a window: what stands there may throw its shadow into it
 
 
 def things_near(box: Box, year: int, seed: int) -> np.ndarray:
@@ -205,14 +214,6 @@ def _block(rng: np.random.Generator, town: _Town, u: float, v: float, seed: int)
     return settle([*_buildings.streets(born, False), *_DRAW[use](rng, district, born)], *place)
 
 
-_DRAW: dict[str, Any] = {
-    "works": lambda rng, district, born: _buildings.works(rng, born=born),
-    "green": lambda rng, district, born: _buildings.green(rng, born=born),
-    "flats": lambda rng, district, born: _buildings.slabs(rng, district, born=born),
-    "rows": lambda rng, district, born: _buildings.terraces(rng, district, born=born),
-}
-
-
 @lru_cache(maxsize=1 << 15)
 def _lone(i: int, j: int, seed: int) -> np.ndarray:
     """All things at a lone site, if there are any."""
@@ -228,12 +229,6 @@ def _lone(i: int, j: int, seed: int) -> np.ndarray:
         if (np.hypot(town["x"] - x, town["y"] - y) < _APART).any():
             return np.empty(0, THING)
     return settle(draw(rng), x, y, angle)
-
-
-PIXEL = 0.5
-"""Side in metres of the pixels in which everything is drawn."""
-
-_MARGIN = 64  # pixels drawn around a window: what stands there may throw its shadow into it
 
 
 def photograph(

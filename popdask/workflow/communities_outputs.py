@@ -49,6 +49,53 @@ SILHOUETTE_CELLS = 5_000  # compared with each other
 KS = range(2, 21)
 BATCH = 10_000  # cells that are encoded at once
 CLOSE = 256  # cells along the side of what is drawn beside its reconstruction
+#: Title of each picture, and how to read it.
+WORDS = {
+    "flow": (
+        "Motion between the last two frames",
+        "Arrows show where people seem to move to, as optical flow sees it. It describes places "
+        "for the classes; it is no count of people who moved house.",
+    ),
+    "change": (
+        "Change since the first frame",
+        "Where there are more people than in the first frame, and where fewer.",
+    ),
+    "loss": (
+        "How the encoder learned",
+        "The error of the autoencoder, which learns to describe a cell's surroundings in a few "
+        "numbers, after each round of training. It should fall and then level out.",
+    ),
+    "sse": (
+        "How many classes",
+        "How much the cells of a class still differ, for different numbers of classes. Beyond the "
+        "bend, more classes explain little more.",
+    ),
+    "silhouettes": (
+        "How distinct the classes are",
+        "Near 1, a cell is like its class and unlike the others; below 0, it would fit another "
+        "class better.",
+    ),
+    "error": (
+        "What the description keeps of people",
+        "How far the people of a cell, read back from its description, are from the truth, by how "
+        "many live there.",
+    ),
+    "direction": (
+        "What the description keeps of motion",
+        "Near 1, the direction of motion read back from a cell's description is the true one; by "
+        "how fast the motion is.",
+    ),
+    "speed_error": (
+        "What the description keeps of speed",
+        "How far the motion read back from a cell's description is from the true one, beside what "
+        "it would be if nothing moved; and how many cells are how fast, truly and as read back.",
+    ),
+    "reconstruction": (
+        "A place as it is described",
+        "The surroundings of the most populous place, and what the descriptions of its cells keep "
+        "of their people.",
+    ),
+}
 
 
 def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
@@ -240,55 +287,6 @@ def _silhouettes(sample: _Sample) -> Figure:
     values = diagnostics.silhouettes(sample.points[few], sample.classes[few])
     cells = {int(str(number)): int(count) for number, count in classes.value_counts().items()}
     return figures.silhouette_figure(values, sample.classes[few], cells=cells)
-
-
-#: Title of each picture, and how to read it.
-WORDS = {
-    "flow": (
-        "Motion between the last two frames",
-        "Arrows show where people seem to move to, as optical flow sees it. It describes places "
-        "for the classes; it is no count of people who moved house.",
-    ),
-    "change": (
-        "Change since the first frame",
-        "Where there are more people than in the first frame, and where fewer.",
-    ),
-    "loss": (
-        "How the encoder learned",
-        "The error of the autoencoder, which learns to describe a cell's surroundings in a few "
-        "numbers, after each round of training. It should fall and then level out.",
-    ),
-    "sse": (
-        "How many classes",
-        "How much the cells of a class still differ, for different numbers of classes. Beyond the "
-        "bend, more classes explain little more.",
-    ),
-    "silhouettes": (
-        "How distinct the classes are",
-        "Near 1, a cell is like its class and unlike the others; below 0, it would fit another "
-        "class better.",
-    ),
-    "error": (
-        "What the description keeps of people",
-        "How far the people of a cell, read back from its description, are from the truth, by how "
-        "many live there.",
-    ),
-    "direction": (
-        "What the description keeps of motion",
-        "Near 1, the direction of motion read back from a cell's description is the true one; by "
-        "how fast the motion is.",
-    ),
-    "speed_error": (
-        "What the description keeps of speed",
-        "How far the motion read back from a cell's description is from the true one, beside what "
-        "it would be if nothing moved; and how many cells are how fast, truly and as read back.",
-    ),
-    "reconstruction": (
-        "A place as it is described",
-        "The surroundings of the most populous place, and what the descriptions of its cells keep "
-        "of their people.",
-    ),
-}
 
 
 def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:

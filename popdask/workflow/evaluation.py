@@ -54,6 +54,12 @@ from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun
 from popdask.workflow.progress import Reporter
 
+#: Share of the truly inhabited cells that a gate must let pass.
+FEW = 0.2
+_WORDS = {"gate": "the gate", "expected": "presence times count"}
+#: Predictions, by set of cells and by model: cell, prediction, truth and presence, where known.
+Judged = Mapping[str, Mapping[str, pd.DataFrame]]
+
 
 class Estimator(Protocol):
     """Estimates people from pictures."""
@@ -115,10 +121,6 @@ def _table(cells_table: pd.DataFrame, parts: list[Any]) -> pd.DataFrame:
     return table if np.isnan(presence).any() else table.assign(presence=presence.astype(np.float64))
 
 
-#: Share of the truly inhabited cells that a gate must let pass.
-FEW = 0.2
-
-
 def choose_rules(run: PopulationRun, reporter: Reporter) -> list[Joining]:
     """Choose the rule of each split by its cells set aside, which its models did not see."""
     # Where there are none, or a model was given, "auto" is the first work's gate.
@@ -152,9 +154,6 @@ def choose_rules(run: PopulationRun, reporter: Reporter) -> list[Joining]:
     return rules
 
 
-_WORDS = {"gate": "the gate", "expected": "presence times count"}
-
-
 def _has_features(run: PopulationRun) -> bool:
     """Whether a model of plain features was trained here."""
     return not run.job.single_stage and any(
@@ -170,10 +169,6 @@ def _measurable(run: PopulationRun) -> bool:
     job = run.job
     trained = job.presence.weights is None and job.count.weights is None
     return trained and not job.single_stage and job.cells.selection > 0
-
-
-#: Predictions, by set of cells and by model: cell, prediction, truth and presence, where known.
-Judged = Mapping[str, Mapping[str, pd.DataFrame]]
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ NOTES = ".aux.xml"
 
 #: Where an object has the checksum of its bytes.
 _CHECKSUM = "sha256"
+_log = logging.getLogger(__name__)
+Records = Mapping[str, Mapping[str, Any]]
 
 
 class ExportPlace(Protocol):
@@ -313,11 +315,6 @@ def _is_missing(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-_log = logging.getLogger(__name__)
-
-Records = Mapping[str, Mapping[str, Any]]
 
 
 class Claims:

@@ -40,6 +40,9 @@ from popdask.workflow.plan import StagePlan
 if TYPE_CHECKING:
     from popdask.report.page import Picture
 
+#: Draws the pictures of a job, from its store and a branch of it.
+Illustrate = Callable[[Any, RegionStore, str], Iterable["Picture"]]
+
 
 class Exports:
     """The files of one stage of exports, under way.
@@ -241,10 +244,6 @@ def said_of(job: Job, record: Mapping[str, Any]) -> dict[str, str]:
         "license": "\n".join(credits_of(record)),
     }
     return {key: text for key, text in said.items() if text}
-
-
-#: Draws the pictures of a job, from its store and a branch of it.
-Illustrate = Callable[[Any, RegionStore, str], Iterable["Picture"]]
 
 
 def write_page(

@@ -45,6 +45,14 @@ PEOPLE, MOTION, CLASS, LABEL, CODE = 4, 8, 2, 4, 1  # bytes of a cell, as stored
 #: Cells that take as long as a chunk, and as the start of a stage, however little there is to do.
 CHUNK_CELLS, START_CELLS = 60_000, 20_000_000
 SAMPLES, SAMPLE_CELLS = 8, 256  # windows of the domain's sample along a side, and cells of each
+#: Settings of ``[settlements]`` that may name files.
+SURFACES = ("land", "built")
+OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the frames
+#: Gives the flows that links follow, of some frames of people.
+Flows = Callable[[xr.DataArray], Mapping[str, xr.Dataset]]
+MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where they are asked for
+MOVES_BY: dict[str, Any] = {"centering": (0, 0, 1), "scales": 3, "log": True}
+AT_ONCE = 6  # frames of which movement is held at once
 
 
 @dataclass(frozen=True)
@@ -206,11 +214,6 @@ def _encoded(within: np.ndarray) -> int:
     return int(within.sum())
 
 
-#: Settings of ``[settlements]`` that may name files.
-SURFACES = ("land", "built")
-OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the frames
-
-
 @dataclass(frozen=True)
 class Versions:
     """What is read, by its fingerprints."""
@@ -230,10 +233,6 @@ def basis(
     others = {name: one for name, one in versions.items() if name in OTHERS}
     read = {time: one for time, one in versions.items() if time not in others}
     return Basis(job, tuple(read), Versions(read, others, shifts or {}), records)
-
-
-#: Gives the flows that links follow, of some frames of people.
-Flows = Callable[[xr.DataArray], Mapping[str, xr.Dataset]]
 
 
 @dataclass(frozen=True)
@@ -454,11 +453,6 @@ def link_record(
     }
     # The first frame has no links, unless it is the only one: an empty table.
     return {"frames": {t: of(settings, near[t]) for t in times[1:] or times}}
-
-
-MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where they are asked for
-MOVES_BY: dict[str, Any] = {"centering": (0, 0, 1), "scales": 3, "log": True}
-AT_ONCE = 6  # frames of which movement is held at once
 
 
 def movement_stage(

@@ -72,6 +72,14 @@ LIBRARIES = (
 
 #: Whether files are read, though their size and time are those on record.
 _reading: ContextVar[bool] = ContextVar("reading", default=False)
+ANY_TIME = np.datetime64("2000-01-01", "s")
+Times = Mapping[np.datetime64, tuple[str, ...]]
+ImageJob = PopulationJob | ScenesJob
+#: Tags of a raster that say who made it.
+TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "license", "licence")
+SQUARE, LEAST = 256, 25  # cells along a square; and of one, that make a place that can be missed
+TOLERANCE = 1e-9  # of the people of a raster, as promised
+Sides = tuple[NDArray, NDArray]
 
 
 @contextmanager
@@ -151,11 +159,6 @@ def package_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:  # a checkout that was never installed
         return "unknown"
-
-
-ANY_TIME = np.datetime64("2000-01-01", "s")
-Times = Mapping[np.datetime64, tuple[str, ...]]
-ImageJob = PopulationJob | ScenesJob
 
 
 def by_time(patterns: str | tuple[str, ...], settings: Input) -> Times:
@@ -328,10 +331,6 @@ def _layer(image: xr.DataArray, band: Band, grid: CellGrid, pixel: float) -> da.
     return da.log1p(da.maximum(values, 0)) if band.normalisation == "log" else values
 
 
-#: Tags of a raster that say who made it.
-TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "license", "licence")
-
-
 def credits_of(record: Mapping[str, Any]) -> list[str]:
     """List the credits of a run's input files, each once."""
     paths = [Path(file_of(str(file.get("path", "")))) for file in record.get("inputs", {}).values()]
@@ -373,10 +372,6 @@ def _tagged(path: Path) -> list[str]:
     with open_raster(str(path)) as file:
         tags = {name.lower(): text.strip() for name, text in file.tags().items()}
     return [tags[name] for name in TAGS if tags.get(name)]
-
-
-SQUARE, LEAST = 256, 25  # cells along a square; and of one, that make a place that can be missed
-TOLERANCE = 1e-9  # of the people of a raster, as promised
 
 
 def check(store: RegionStore) -> Iterator[str]:
@@ -491,9 +486,6 @@ def seam_notes(
                 "to where nobody lives, such as 169° W (gdalwarp --config CENTER_LONG 11 -te -169 "
                 "-90 191 90), if they are to be one"
             )
-
-
-Sides = tuple[NDArray, NDArray]
 
 
 def _meeting(labels: Sides, kinds: Sides, reach: float) -> set[tuple[int, int]]:

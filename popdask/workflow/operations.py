@@ -42,6 +42,9 @@ from popdask.workflow.runner import Workers, own_store, pipeline_of, read_inputs
 if TYPE_CHECKING:
     import pandas as pd
 
+#: States beside the ends of attempts.
+NEVER, RUNNING, UNREADABLE = "never run", "running", "unreadable"
+
 
 @dataclass(frozen=True)
 class Status:
@@ -393,10 +396,6 @@ def _attempt(
     with suppress(Exception), log:
         pipeline_of(region.job).run(region.job, log, workers=workers)
     return LoggedRun(region.name, log.outcome, log.started, log.seconds, log.error, str(log))
-
-
-#: States beside the ends of attempts.
-NEVER, RUNNING, UNREADABLE = "never run", "running", "unreadable"
 
 
 @dataclass(frozen=True)

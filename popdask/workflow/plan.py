@@ -41,6 +41,16 @@ Record = Mapping[str, Any]
 
 #: Makes the fingerprint of a stage and the version of its code, with all that is given.
 Fingerprint = Callable[..., str]
+#: Memory of a worker with its libraries loaded, in bytes.
+BASE = 450 * 2**20
+#: Share of a worker's memory beyond which Dask moves data to disk.
+ROOM = 0.6
+#: Operations of a network that take about as long as a pixel that is read.
+PIXEL_OPERATIONS = 14_000
+#: Chunks that are proposed have a multiple of so many cells along a side.
+STEP = 128
+#: Neighbours that are looked at, at most.
+NEIGHBOURS = 16
 
 
 @dataclass(frozen=True)
@@ -220,19 +230,6 @@ class Plan:
         return iter(self.stages.values())
 
 
-#: Memory of a worker with its libraries loaded, in bytes.
-BASE = 450 * 2**20
-
-#: Share of a worker's memory beyond which Dask moves data to disk.
-ROOM = 0.6
-
-#: Operations of a network that take about as long as a pixel that is read.
-PIXEL_OPERATIONS = 14_000
-
-#: Chunks that are proposed have a multiple of so many cells along a side.
-STEP = 128
-
-
 @dataclass(frozen=True)
 class Resources:
     """The workers of a run."""
@@ -336,10 +333,6 @@ class Costs:
         edge, needed = self.proposed(resources), self.peak(resources) / ROOM / 1e9
         larger = f"give each worker {needed:.1f} GB"
         return f"set [input] chunks = {edge}, or {larger}" if edge else larger
-
-
-#: Neighbours that are looked at, at most.
-NEIGHBOURS = 16
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ CHUNK_TASKS, TILE_TASKS, RING_TASKS = 3, 5, 18
 STEP = 3  # times the operations of an estimate that training takes for a cell: forth, and back
 LAYERS = 4  # times the widest layer that it holds for a cell: what the way back needs
 BATCH = 64  # cells that a training step holds
+#: Stands for the version of a raster that the run will write.
+TO_COME = "to come"
 
 
 @dataclass(frozen=True)
@@ -218,10 +220,6 @@ def _images(job: PopulationJob, paths: tuple[str, ...], join: int | None = None)
     tiles = [tile_cells(axis, pixels, room=room, rim=job.cells.context) for axis in sizes]
     cells = prod(sum(axis) // pixels for axis in sizes)
     return Images(cells, pixels, bands, itemsize, prod(map(len, sizes)), prod(map(len, tiles)))
-
-
-#: Stands for the version of a raster that the run will write.
-TO_COME = "to come"
 
 
 @dataclass(frozen=True)

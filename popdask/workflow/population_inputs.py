@@ -75,6 +75,12 @@ from popdask.workflow.progress import Reporter
 
 #: Names of tables that are text.
 TEXTS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip")
+HELD = 2**29  # bytes of images that workers hold until they are stored
+TRAINING_PLACE = (600_000.0, 6_200_000.0)
+MOSAIC_PLACE = (650_000.0, 6_250_000.0)  # far enough to share nothing but the style
+NOTE = "drawn.json"
+#: How the files of a model are named, where there is one for each fold.
+FOLD_FILE = "{stage}-{fold}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -135,9 +141,6 @@ class Sources:
 
 def _days(times: Times) -> str:
     return ", ".join(iso(time)[:10] for time in times)
-
-
-HELD = 2**29  # bytes of images that workers hold until they are stored
 
 
 def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int, int]:
@@ -252,11 +255,6 @@ def _missing(settings: Cells | Truth) -> float:
     return 0.0 if settings.missing == "zero" else np.nan
 
 
-TRAINING_PLACE = (600_000.0, 6_200_000.0)
-MOSAIC_PLACE = (650_000.0, 6_250_000.0)  # far enough to share nothing but the style
-NOTE = "drawn.json"
-
-
 def draw(settings: Drawn, reporter: Reporter | None = None) -> Path:
     """Draw a training mosaic and mosaics of some years of another place, with their people."""
     folder, note = Path(settings.folder), Path(settings.folder, NOTE)
@@ -338,10 +336,6 @@ def earlier_estimates(
         return {}
     names = {time: sorted(record["checksums"][time]) for time in known}
     return {time: stored[names[time]].sel(time=np.datetime64(time), drop=True) for time in known}
-
-
-#: How the files of a model are named, where there is one for each fold.
-FOLD_FILE = "{stage}-{fold}.safetensors"
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,48 @@ from popdask.workflow.runner import own_store
 
 SCORES = ("scores", "scores_by_density", "regressor", "worst", "predictions")
 SURE = ("intervals", "coverage")
+#: Networks that Grad-CAM explains.
+EXPLAINED = (PresenceCNN, CountCNN, PopulationViT)
+#: Cells that Grad-CAM explains: so many of the best, typical and worst.
+CELLS_EXPLAINED = 3
+#: Title of each kind of picture, and how to read it; figures of other kinds are left out.
+WORDS = {
+    "error": (
+        "Where the estimate errs",
+        "Too many people and too few, cell by cell, where the truth is known.",
+    ),
+    "agreement": (
+        "Estimate against truth",
+        "Each cell by its true and its estimated people; a perfect estimate lies on the line.",
+    ),
+    "relative": (
+        "How wrong, by how many live there",
+        "The error as a share of the people of a cell, smoothed over a few cells; an error of one "
+        "person where nobody lives counts as a whole.",
+    ),
+    "spread": (
+        "How people and errors are spread",
+        "Cells by their true and their estimated people, and by the difference of the two.",
+    ),
+    "confusion": (
+        "Inhabited or not",
+        "Cells that are called empty or inhabited, by whether they are.",
+    ),
+    "density": (
+        "Errors by density",
+        "How large errors are, by how many people truly live in a cell.",
+    ),
+    "loss": (
+        "How a model learned",
+        "The error on the cells that it learned from and on those held back, after each round. The "
+        "best round on the latter is the one that is kept.",
+    ),
+    "why": (
+        "What speaks for people",
+        "Bright places are those that the model looked at (Grad-CAM), for its best, typical and "
+        "worst cells; below each stand its true and its estimated people.",
+    ),
+}
 
 
 def raster_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> list[str]:
@@ -234,10 +276,6 @@ def losses(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figur
             yield f"loss_{title}", charts.history_figure(history, title=title)
 
 
-#: Networks that Grad-CAM explains.
-EXPLAINED = (PresenceCNN, CountCNN, PopulationViT)
-
-
 def explain(job: PopulationJob, reporter: Reporter | None = None, *, cells: int = 4) -> Path:
     """Draw what in the images of some cells speaks for people."""
     region = own_store(job)
@@ -306,49 +344,6 @@ def _estimates(cells: xr.Dataset, region: RegionStore, branch: str) -> np.ndarra
     places = zip(cells["north"].values, cells["east"].values, strict=True)
     codes = [grid.code(*place) for place in places]
     return own.set_index("cell")["prediction"].loc[codes].to_numpy()
-
-
-#: Cells that Grad-CAM explains: so many of the best, typical and worst.
-CELLS_EXPLAINED = 3
-
-#: Title of each kind of picture, and how to read it; figures of other kinds are left out.
-WORDS = {
-    "error": (
-        "Where the estimate errs",
-        "Too many people and too few, cell by cell, where the truth is known.",
-    ),
-    "agreement": (
-        "Estimate against truth",
-        "Each cell by its true and its estimated people; a perfect estimate lies on the line.",
-    ),
-    "relative": (
-        "How wrong, by how many live there",
-        "The error as a share of the people of a cell, smoothed over a few cells; an error of one "
-        "person where nobody lives counts as a whole.",
-    ),
-    "spread": (
-        "How people and errors are spread",
-        "Cells by their true and their estimated people, and by the difference of the two.",
-    ),
-    "confusion": (
-        "Inhabited or not",
-        "Cells that are called empty or inhabited, by whether they are.",
-    ),
-    "density": (
-        "Errors by density",
-        "How large errors are, by how many people truly live in a cell.",
-    ),
-    "loss": (
-        "How a model learned",
-        "The error on the cells that it learned from and on those held back, after each round. The "
-        "best round on the latter is the one that is kept.",
-    ),
-    "why": (
-        "What speaks for people",
-        "Bright places are those that the model looked at (Grad-CAM), for its best, typical and "
-        "worst cells; below each stand its true and its estimated people.",
-    ),
-}
 
 
 def illustrate(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:

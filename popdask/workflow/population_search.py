@@ -33,6 +33,13 @@ from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs, population_outputs
 from popdask.workflow.population_inputs import training_configs
 
+#: Tables of predictions, by the name of the model.
+Estimates = Mapping[str, pd.DataFrame]
+#: Probability of presence above which cells are called inhabited, where no job says another.
+THRESHOLD = 0.5
+#: Cells per side of the squares that intervals are drawn from, where no job says another.
+BLOCK = 10
+
 
 def _study(job: PopulationJob, model: str) -> Path:
     """Where a study is kept: in the local folder of the job."""
@@ -103,16 +110,6 @@ def _gate(job: PopulationJob, model: str, region: RegionStore) -> TrainedModel |
             "`popdask train JOB` trains it."
         )
     return TrainedModel.from_bytes(files[name], name)
-
-
-#: Tables of predictions, by the name of the model.
-Estimates = Mapping[str, pd.DataFrame]
-
-#: Probability of presence above which cells are called inhabited, where no job says another.
-THRESHOLD = 0.5
-
-#: Cells per side of the squares that intervals are drawn from, where no job says another.
-BLOCK = 10
 
 
 def compare(
