@@ -83,9 +83,10 @@ def pyramid(
     """Reduce the frames of layers, level by level."""
     first = next(iter(layers.values()))
     rows, cols = first.shape[1:]
-    how = {
+    how: dict[str, By] = {
         name: "sum" if raster.dtype.kind == "f" else "mode" for name, raster in layers.items()
-    } | dict(by or {})
+    }
+    how |= by or {}
     levels = [
         Overview(-(-rows // factor), -(-cols // factor), factor, {name: [] for name in layers})
         for factor in _factors((rows, cols), most_cells)
