@@ -40,6 +40,7 @@ from popdask.blocks.overlap import add_overlap
 from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
+from popdask.tracking import MOST_TILES, STRIP, TILE
 from popdask.tracking.autoencoder import (
     WINDOW,
     FittedEncoder,
@@ -47,7 +48,6 @@ from popdask.tracking.autoencoder import (
     check_features,
     usable_cells,
 )
-from popdask.tracking.tiles import MOST_TILES, STRIP, TILE
 from popdask.validate import check_flow, check_instance
 
 HALO = WINDOW // 2

@@ -34,9 +34,9 @@ from xarray import DataArray, Dataset
 from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
+from popdask.tracking import WIDEST_RIM
 from popdask.tracking._horn_schunck import Differences, iterate
 from popdask.tracking._matching import bound, coarse_to_fine
-from popdask.tracking.tiles import WIDEST_RIM
 from popdask.validate import check_flow
 
 OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}

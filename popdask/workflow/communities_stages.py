@@ -26,7 +26,7 @@ from popdask.config.jobs import CommunitiesJob
 from popdask.io import grids
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
-from popdask.tracking.tiles import WIDEST_RIM
+from popdask.tracking import WIDEST_RIM
 from popdask.workflow import settlements
 from popdask.workflow.exports import cycled
 from popdask.workflow.frame_exports import Content, Part, export_stage

@@ -25,7 +25,7 @@ from popdask.io.rasters import read_counts, read_grid
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction, frame_runs
-from popdask.tracking.tiles import MOST_TILES, STRIP, TILE
+from popdask.tracking import MOST_TILES, STRIP, TILE
 from popdask.workflow import frames, runner
 from popdask.workflow.exports import exported, without_missing
 from popdask.workflow.frames import MOST_CELLS, FramesJob, Shift, frame_paths, reading_of

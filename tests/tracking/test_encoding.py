@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
 from popdask.errors import InputError
+from popdask.tracking import TILE
 from popdask.tracking.autoencoder import (
     EncoderConfig,
     FittedEncoder,
@@ -20,7 +21,6 @@ from popdask.tracking.autoencoder import (
     fit_autoencoder,
 )
 from popdask.tracking.encoding import HALO, encode, lattice_chunks, reconstruct, stack_features
-from popdask.tracking.tiles import TILE
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
 OSLO = DATA / "oslo_250m"
