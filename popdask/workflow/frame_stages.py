@@ -49,7 +49,7 @@ SAMPLES, SAMPLE_CELLS = 8, 256  # windows of the domain's sample along a side, a
 SURFACES = ("land", "built")
 OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the frames
 #: Gives the flows that links follow, of some frames of people.
-Flows = Callable[[xr.DataArray], Mapping[str, xr.Dataset]]
+Flows = Callable[[xr.DataArray], Mapping[str, Any]]
 MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where they are asked for
 MOVES_BY: dict[str, Any] = {"centering": (0, 0, 1), "scales": 3, "log": True}
 AT_ONCE = 6  # frames of which movement is held at once
@@ -309,7 +309,7 @@ class FramesRun:
         for first, last in frame_runs(stage.stale):
             frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
             people = frames["population"]
-            found = compare_frames(frames[array], people, **flows(people), **options)
+            found = compare_frames(frames[array], people, **options, **flows(people))
             targets = arrays["time"].values[first : last + 1]
             parts.append([table[table["next"].isin(targets)] for table in found])
         return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
@@ -351,7 +351,7 @@ class FramesPipeline(Pipeline):
         """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
         return frames.extent(job)
 
-    def check_source(self, job: FramesJob, population: xr.DataArray) -> None:
+    def check_source(self, job: Any, population: xr.DataArray) -> None:
         """Refuse, before the first stage, inputs that a later stage could not read."""
         raise NotImplementedError
 
