@@ -35,20 +35,18 @@ if TYPE_CHECKING:
 
 
 Cells = Literal["settled", "data", "inhabited"]
-WINDOW = 7
-HALO = WINDOW // 2
 
 
-def _settled(population: NDArray[np.floating]) -> NDArray[np.bool_]:
+def _settled(population: NDArray[np.floating], window: int) -> NDArray[np.bool_]:
     """Find the cells with data whose window holds people, of (…, y, x) with a halo."""
-    seen = population > 0
+    seen, halo = population > 0, window // 2
     for axis in (-2, -1):
-        seen = ndimage.maximum_filter1d(seen, WINDOW, axis=axis, mode="constant", cval=0)
-    own = (..., slice(HALO, -HALO), slice(HALO, -HALO))
+        seen = ndimage.maximum_filter1d(seen, window, axis=axis, mode="constant", cval=0)
+    own = (..., slice(halo, -halo), slice(halo, -halo))
     return seen[own] & ~np.isnan(population[own])
 
 
-def domain(population: DataArray, cells: str = "settled") -> DataArray:
+def domain(population: DataArray, cells: str = "settled", *, window: int = 7) -> DataArray:
     """Return which cells to train on, classify and group.
 
     Parameters
@@ -56,9 +54,11 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     population : DataArray, (…, y, x)
         People per cell, NaN = no data; NumPy or Dask.
     cells : {"settled", "data", "inhabited"}, optional
-        ``"settled"``: cells with data whose 7 × 7 window, the one that the autoencoder reads,
-        holds people; cells beyond the raster and without data hold nobody. ``"data"``: all
-        cells with data. ``"inhabited"``: only cells with people.
+        ``"settled"``: cells with data whose window, the one that the autoencoder reads, holds
+        people; cells beyond the raster and without data hold nobody. ``"data"``: all cells with
+        data. ``"inhabited"``: only cells with people.
+    window : int, optional
+        Cells along the side of that window, odd.
 
     Returns
     -------
@@ -68,11 +68,12 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     Raises
     ------
     InputError
-        If `cells` is none of the three, or `population` has no y or x.
+        If `cells` is none of the three, `window` is not an odd number from 3 up, or `population`
+        has no y or x.
 
     Notes
     -----
-    The halo of the settled domain is half a window, 3 cells.
+    The halo of the settled domain is half a window.
 
     Examples
     --------
@@ -90,38 +91,43 @@ def domain(population: DataArray, cells: str = "settled") -> DataArray:
     population = check_population("population", population)
     if cells not in get_args(Cells):
         raise InputError(f'cells is "{cells}", expected one of {", ".join(get_args(Cells))}')
+    if window < 3 or window % 2 == 0:
+        raise InputError(f"window is {window}, expected an odd number of cells such as 7")
     if cells == "data":
         found = population.notnull()
     elif cells == "inhabited":
         found = population > 0
     else:
         found = population.transpose(..., "y", "x")
-        found = found.copy(data=_mapped(found.data)).transpose(*population.dims)
+        found = found.copy(data=_mapped(found.data, window)).transpose(*population.dims)
     found.attrs = {"long_name": f"{cells} cells", "units": "1"}
     return found.rename("domain")
 
 
-def cells_in_domain(population: NDArray[np.floating], cells: str) -> NDArray[np.bool_]:
+def cells_in_domain(population: NDArray[np.floating], cells: str, window: int) -> NDArray[np.bool_]:
     """Find the domain in an array (…, y, x) around which there is nobody."""
     if cells == "data":
         return ~np.isnan(population)
     if cells == "inhabited":
         return population > 0
-    beyond = [(0, 0)] * (population.ndim - 2) + [(HALO, HALO)] * 2
-    return _settled(np.pad(population, beyond))
+    beyond = [(0, 0)] * (population.ndim - 2) + [(window // 2, window // 2)] * 2
+    return _settled(np.pad(population, beyond), window)
 
 
-def _mapped(population: NDArray[np.floating] | da.Array) -> NDArray[np.bool_] | da.Array:
+def _mapped(
+    population: NDArray[np.floating] | da.Array, window: int
+) -> NDArray[np.bool_] | da.Array:
     """Find settled cells, lazily with a halo where the array is Dask's."""
     import dask.array as da
 
     from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 
     if not isinstance(population, da.Array):
-        return cells_in_domain(population, "settled")
-    wide = merge_thin_chunks(population, HALO)
-    meta = np.empty((0,) * wide.ndim, bool)
-    return da.map_blocks(_settled, add_overlap(wide, HALO, fill=0), chunks=wide.chunks, meta=meta)
+        return cells_in_domain(population, "settled", window)
+    halo = window // 2
+    wide = merge_thin_chunks(population, halo)
+    haloed, meta = add_overlap(wide, halo, fill=0), np.empty((0,) * wide.ndim, bool)
+    return da.map_blocks(_settled, haloed, window=window, chunks=wide.chunks, meta=meta)
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -44,6 +44,8 @@ MOST_SCALES = 6  # as popdask.tracking.flow has them
 CommunitiesFormat = Literal["cog", "geotiff", "zarr", "geoparquet", "gpkg", "stac", "report"]
 #: Further formats: rasters of the groupings, a table of the cells, a page.
 ScenesFormat = Literal["cog", "geoparquet", "report"]
+#: Functions between the layers of the autoencoder.
+Activation = Literal["relu", "leaky_relu", "elu", "tanh", "sigmoid", "linear"]
 
 # ``register`` is a method of the classes of settings, not of settings: nothing is hidden.
 warnings.filterwarnings("ignore", 'Field name "register" in "FramesInput"', UserWarning)
@@ -134,12 +136,24 @@ class Flow(Settings):
 
 
 class Encoder(Settings):
-    """The autoencoder of 7 x 7 windows."""
+    """The autoencoder of the windows around cells."""
 
     scope: Literal["shared", "frame"] = "shared"
     """One model for all frames (classes can be compared), or one for each frame."""
+    window: Annotated[int, Field(ge=3, le=31)] = 7
+    """Cells along the side of a window, odd."""
+    hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (128, 64)
+    """Units of the layers between a window and its description, mirrored on the way back."""
     latent: Positive = 16
     """Numbers that describe a window."""
+    activation: Activation = "relu"
+    """Activation of those layers."""
+    latent_activation: Activation = "relu"
+    """Activation of the description; with ``relu`` it is never negative."""
+    l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Regularisation: what the sum of the weights' magnitudes adds to the loss ..."""
+    l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """... and that of their squares."""
     epochs: Positive = 200
     """Rounds of training, of 1000 windows each."""
     edge: Literal["neutral", "zero"] = "neutral"
@@ -148,6 +162,13 @@ class Encoder(Settings):
     """Seed of the weights and of the windows."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train and encode; ``auto`` is a GPU where there is one."""
+
+    @field_validator("window")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("expected an odd number of cells, so that a cell is in its middle")
+        return value
 
 
 class Classes(Settings):
@@ -167,7 +188,7 @@ class Domain(Settings):
     """The cells that are trained on, classified and grouped."""
 
     cells: Literal["settled", "data", "inhabited"] = "settled"
-    """Cells that see people within 3 cells, all with data, or only those with people."""
+    """Cells whose window sees people, all with data, or only those with people."""
 
 
 class Communities(Settings):

@@ -1,4 +1,4 @@
-"""An autoencoder of windows: 7 × 7 cells of people and motion in 16 numbers.
+"""An autoencoder of windows: 7 × 7 cells of people and motion in 16 numbers, or as is asked for.
 
 The network and its training follow the window autoencoder of olley102's PopulationCountClustering:
 the people and the flow (u, v) of the 7 × 7 cells around a cell, scaled to [0, 1], together with the
@@ -16,7 +16,7 @@ rest as JSON in the header, so that reading a file runs no code from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -45,13 +45,29 @@ __all__ = [
     "fit_autoencoder",
 ]
 
+WINDOW = 7
+MOST_WINDOW = 31  # windows of a training are 2.3 GB then
+HIDDEN = (128, 64)
+EDGES = ("neutral", "zero")
+HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
+
+#: In place: on the CPU, hidden units stay in the cache.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "leaky_relu": nn.functional.leaky_relu_,
+    "elu": nn.functional.elu_,
+    "tanh": torch.tanh_,
+    "sigmoid": torch.sigmoid_,
+    "linear": lambda values: values,
+}
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
     """Windows to train on: plain arrays that can travel to any worker."""
 
     windows: NDArray[np.float32]
-    """Raw clipped features, (n, channel, 7, 7), in random order."""
+    """Raw clipped features, (n, channel, window, window), in random order."""
     cells: NDArray[np.int64]
     """Their middle cells, (n, 2) or (n, 3)."""
     scaling: Scaling
@@ -69,7 +85,13 @@ def fit_autoencoder(
     batch_size: int = 32,
     seed: int = 0,
     device: str = "auto",
+    window: int = WINDOW,
+    hidden: Sequence[int] = HIDDEN,
     latent: int = 16,
+    activation: str = "relu",
+    latent_activation: str = "relu",
+    l1: float = 0.0,
+    l2: float = 0.0,
 ) -> FittedEncoder:
     """Train a window autoencoder on cells drawn at random.
 
@@ -90,8 +112,18 @@ def fit_autoencoder(
         Of the initial weights, the drawn cells and their order.
     device : str, optional
         A torch device, or "auto": a GPU where there is one.
+    window : int, optional
+        Cells along the side of a window, odd, from 3 to 31.
+    hidden : sequence of int, optional
+        Units of the layers between window and code, mirrored on the way back.
     latent : int, optional
         Length of the code.
+    activation, latent_activation : str, optional
+        Of the hidden layers, and of the code: "relu", "leaky_relu", "elu", "tanh", "sigmoid" or
+        "linear". The last layer is linear.
+    l1, l2 : float, optional
+        Regularisation: what the sums of the weights' magnitudes, and of their squares, add to the
+        loss; biases are left out.
 
     Returns
     -------
@@ -107,7 +139,7 @@ def fit_autoencoder(
     -----
     Eager. Adam (1e-3, ε 1e-7) on the mean squared error of scaled windows, on one thread: the same
     seed gives the same weights on one kind of machine, under any chunking. Autocast on a GPU only.
-    The recipe is that of olley102, PopulationCountClustering.
+    The recipe is that of olley102, PopulationCountClustering; so are the defaults.
 
     Examples
     --------
@@ -117,7 +149,20 @@ def fit_autoencoder(
     >>> fit_autoencoder(features, epochs=2, windows_per_epoch=64)  # doctest: +ELLIPSIS
     FittedEncoder(3 channels in 7 x 7 cells -> 16, grid 20 x 30, edge 'neutral', 2 epochs, loss ...)
     """
-    config = EncoderConfig(edge, epochs, windows_per_epoch, batch_size, seed, latent)
+    config = EncoderConfig(
+        edge=edge,
+        epochs=epochs,
+        windows_per_epoch=windows_per_epoch,
+        batch_size=batch_size,
+        seed=seed,
+        window=window,
+        hidden=tuple(hidden),
+        latent=latent,
+        activation=activation,
+        latent_activation=latent_activation,
+        l1=l1,
+        l2=l2,
+    )
     return train(training_windows(features, config, mask=mask), config, device=device)
 
 
@@ -138,7 +183,7 @@ def training_windows(
             f"of {config.batch_size}; widen the mask ([domain] cells of a job), or give a larger "
             "raster"
         )
-    windows = gather_windows(features, cells, size=WINDOW, fill=scaling.beyond(config.edge))
+    windows = gather_windows(features, cells, size=config.window, fill=scaling.beyond(config.edge))
     height, width = features.shape[-2:]
     return TrainingSet(windows, cells, scaling, height, width)
 
@@ -148,7 +193,7 @@ def train(training: TrainingSet, config: EncoderConfig, *, device: str = "auto")
     where = pick_device(device)
     generator = torch.Generator().manual_seed(config.seed)
     channels = training.windows.shape[1]
-    module = WindowAutoencoder(channels=channels, latent=config.latent, generator=generator)
+    module = config.network(channels, generator)
     module.to(where)
     adam = torch.optim.Adam(module.parameters(), lr=1e-3, eps=1e-7, fused=True)
     autocast = torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda")
@@ -164,7 +209,7 @@ def train(training: TrainingSet, config: EncoderConfig, *, device: str = "auto")
                     output = module(batch)  # (32, 3, 7, 7)
                 loss = nn.functional.mse_loss(output.float(), batch[:, :channels])
                 adam.zero_grad()
-                loss.backward()
+                (loss + module.penalty(config.l1, config.l2)).backward()
                 adam.step()
                 total += loss.detach() * len(batch)
             history.append(total.item() / len(epoch))
@@ -249,9 +294,6 @@ def _epochs(n: int, config: EncoderConfig) -> Iterator[NDArray[np.int64]]:
         yield rng.choice(n, size, replace=False)
 
 
-WINDOW = 7
-
-
 class WindowAutoencoder(nn.Module):
     """Dense autoencoder of one window: (5, 7, 7) → 128 → 64 → 16 → 64 → 128 → (3, 7, 7).
 
@@ -267,13 +309,15 @@ class WindowAutoencoder(nn.Module):
         Units between window and code, mirrored on the way back.
     latent : int, optional
         Length of the code.
+    activation, latent_activation : str, optional
+        Of the hidden layers, and of the code; the last layer is linear.
     generator : torch.Generator, optional
         Source of the initial weights (Glorot-uniform; biases start at 0).
 
     Notes
     -----
-    ReLU after every layer but the last, the code's too, so a code is never negative. Where a batch
-    is written B, a window of 7 and the default channels:
+    By default ReLU after every layer but the last, the code's too, so a code is never negative.
+    Where a batch is written B, a window of 7 and the default channels:
 
     - ``forward``: (B, 5, 7, 7) → (B, 3, 7, 7)
     - ``encode``: (B, 5, 7, 7) → (B, 16)
@@ -291,13 +335,18 @@ class WindowAutoencoder(nn.Module):
         window: int = WINDOW,
         channels: int = 3,
         positions: int = 2,
-        hidden: tuple[int, ...] = (128, 64),
+        hidden: tuple[int, ...] = HIDDEN,
         latent: int = 16,
+        activation: str = "relu",
+        latent_activation: str = "relu",
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.window, self.channels, self.positions = window, channels, positions
+        self.activate, self.activate_latent = (
+            ACTIVATIONS[name] for name in (activation, latent_activation)
+        )
         area = window**2
         self.encoder = _dense([(channels + positions) * area, *hidden, latent], generator)
         self.decoder = _dense([latent, *hidden[::-1], channels * area], generator)
@@ -305,20 +354,26 @@ class WindowAutoencoder(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Return the code of windows with their positions."""
         x = x.flatten(1)  # (B, 5, 7, 7) → (B, 245)
-        for layer in self.encoder:
-            x = torch.relu(layer(x))
-        return x  # (B, 16)
+        *inner, last = self.encoder
+        for layer in inner:
+            x = self.activate(layer(x))
+        return self.activate_latent(last(x))  # (B, 16)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the windows, without positions, that belong to codes."""
         *inner, last = self.decoder
         for layer in inner:
-            z = torch.relu(layer(z))
+            z = self.activate(layer(z))
         return last(z).unflatten(1, (self.channels, self.window, self.window))  # (B, 3, 7, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct windows."""
         return self.decode(self.encode(x))
+
+    def penalty(self, l1: float, l2: float) -> Tensor | float:
+        """Return what the weights, without the biases, add to the loss of a training."""
+        weights = [layer.weight for layer in (*self.encoder, *self.decoder)] if l1 or l2 else []
+        return sum(l1 * weight.abs().sum() + l2 * weight.square().sum() for weight in weights)
 
 
 def _dense(sizes: list[int], generator: torch.Generator | None) -> nn.ModuleList:
@@ -330,13 +385,9 @@ def _dense(sizes: list[int], generator: torch.Generator | None) -> nn.ModuleList
     return nn.ModuleList(layers)
 
 
-EDGES = ("neutral", "zero")
-HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
-
-
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How an encoder is trained.
+    """How an encoder is built and trained.
 
     Examples
     --------
@@ -351,16 +402,59 @@ class EncoderConfig:
     batch_size: int = 32
     seed: int = 0
     """Of the initial weights, the drawn cells and their order."""
+    window: int = WINDOW
+    """Cells along the side of a window, odd."""
+    hidden: tuple[int, ...] = HIDDEN
+    """Units of the layers between window and code, mirrored on the way back."""
     latent: int = 16
     """Length of a cell's code."""
+    activation: str = "relu"
+    """Of the hidden layers."""
+    latent_activation: str = "relu"
+    """Of the code."""
+    l1: float = 0.0
+    """What the sum of the weights' magnitudes adds to the loss ..."""
+    l2: float = 0.0
+    """... and that of their squares."""
 
     def __post_init__(self) -> None:
-        if self.edge not in EDGES:
-            raise InputError(f"edge is {self.edge!r}, expected one of {', '.join(EDGES)}")
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # JSON has lists
+        chosen = {"edge": EDGES, "activation": ACTIVATIONS, "latent_activation": ACTIVATIONS}
+        for name, allowed in chosen.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
         for name in ("epochs", "windows_per_epoch", "batch_size", "latent"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
+            if not _counts(value := getattr(self, name)):
                 raise InputError(f"{name} is {value!r}, expected a whole number from 1 up")
+        if not (_counts(self.window) and self.window in range(3, MOST_WINDOW + 1, 2)):
+            raise InputError(
+                f"window is {self.window!r}, expected an odd number of cells from 3 to "
+                f"{MOST_WINDOW}, so that a cell is in its middle"
+            )
+        if not (self.hidden and all(map(_counts, self.hidden))):
+            raise InputError(
+                f"hidden is {self.hidden!r}, expected the units of at least one layer, such as "
+                f"{HIDDEN}"
+            )
+        for name in ("l1", "l2"):
+            if not 0 <= (value := getattr(self, name)) < np.inf:
+                raise InputError(f"{name} is {value!r}, expected a number from 0 up, such as 1e-4")
+
+    def network(self, channels: int, generator: torch.Generator | None = None) -> WindowAutoencoder:
+        """Build the network, with random weights."""
+        return WindowAutoencoder(
+            window=self.window,
+            channels=channels,
+            hidden=self.hidden,
+            latent=self.latent,
+            activation=self.activation,
+            latent_activation=self.latent_activation,
+            generator=generator,
+        )
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 @dataclass(frozen=True)
@@ -436,6 +530,11 @@ class FittedEncoder(AsBytes):
         return self.config.edge
 
     @property
+    def window(self) -> int:
+        """Cells along the side of a window."""
+        return self.module.window
+
+    @property
     def fill(self) -> tuple[float, ...]:
         """Raw value per channel beyond the raster, for `gather_windows`."""
         return self.scaling.beyond(self.edge)
@@ -443,7 +542,7 @@ class FittedEncoder(AsBytes):
     def encode_windows(
         self, windows: NDArray[np.floating], cells: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Encode raw clipped windows (n, channel, 7, 7) around cells (n, 2 or 3) → (n, latent).
+        """Encode raw clipped windows (n, channel, y, x) around cells (n, 2 or 3) → (n, latent).
 
         This is the dense path, for a few windows; `popdask.tracking.encode` does whole rasters.
         """
@@ -469,7 +568,7 @@ class FittedEncoder(AsBytes):
             weights, state = unpack(data, HEADER)
             config = EncoderConfig(**state["config"])
             scaling = Scaling(*map(tuple, state["scaling"]))
-            module = WindowAutoencoder(channels=len(scaling.minimum), latent=config.latent)
+            module = config.network(len(scaling.minimum))
             module.load_state_dict(weights)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
@@ -483,8 +582,9 @@ class FittedEncoder(AsBytes):
         """The settings, and the course of the loss, as a notebook shows them."""
         ranges = zip(self.scaling.minimum, self.scaling.maximum, strict=True)
         rows = {
-            "sees": f"{self.module.channels} channels in {WINDOW} × {WINDOW} cells",
-            "gives": f"{self.config.latent} numbers for each cell",
+            "sees": f"{self.module.channels} channels in {self.window} × {self.window} cells",
+            "gives": f"{self.config.latent} numbers for each cell, by way of "
+            f"{' and '.join(map(str, self.config.hidden))} units",
             "grid": f"{self.height} × {self.width} cells",
             "ranges": ", ".join(f"{low:.4g} … {high:.4g}" for low, high in ranges),
             "beyond the raster": self.edge,
@@ -499,8 +599,8 @@ class FittedEncoder(AsBytes):
 
     def __repr__(self) -> str:
         return (
-            f"FittedEncoder({self.module.channels} channels in {WINDOW} x {WINDOW} cells -> "
-            f"{self.config.latent}, grid {self.height} x {self.width}, edge {self.edge!r}, "
+            f"FittedEncoder({self.module.channels} channels in {self.window} x {self.window} cells "
+            f"-> {self.config.latent}, grid {self.height} x {self.width}, edge {self.edge!r}, "
             f"{len(self.loss_history)} epochs, loss {self._loss()})"
         )
 
@@ -512,15 +612,15 @@ def place(
     n, channels, window, _ = scaled.shape
     placed = np.empty((n, channels + 2, window, window), np.float32)
     placed[:, :channels] = scaled
-    placed[:, -2] = axis_positions(height)[cells[:, -2], :, None]
-    placed[:, -1] = axis_positions(width)[cells[:, -1], None, :]
+    placed[:, -2] = axis_positions(height, window)[cells[:, -2], :, None]
+    placed[:, -1] = axis_positions(width, window)[cells[:, -1], None, :]
     return placed
 
 
-def axis_positions(length: int) -> NDArray[np.float32]:
-    """Positions in the windows along an axis, (length, 7): 0 to 1 over the padded axis."""
-    ramp = np.linspace(0, 1, length + WINDOW - 1, dtype=np.float32)
-    return np.lib.stride_tricks.sliding_window_view(ramp, WINDOW)
+def axis_positions(length: int, window: int) -> NDArray[np.float32]:
+    """Positions in the windows along an axis, (length, window): 0 to 1 over the padded axis."""
+    ramp = np.linspace(0, 1, length + window - 1, dtype=np.float32)
+    return np.lib.stride_tricks.sliding_window_view(ramp, window)
 
 
 def check_features(features: DataArray) -> None:

@@ -2,10 +2,10 @@
 
 The window autoencoder as a convolution: the array kernel under `popdask.tracking.encoding`.
 
-A dense layer on every 7 × 7 window is a 7 × 7 convolution, so windows are never built: the first
-layer is a convolution of the three scaled channels, the later ones are matrix products. The two
-position channels are known in advance, and their share of the first layer is separable: one bias
-per row plus one per column.
+A dense layer on every window of 7 × 7 cells is a convolution of that size, so windows are never
+built: the first layer is a convolution of the three scaled channels, the later ones are matrix
+products. The two position channels are known in advance, and their share of the first layer is
+separable: one bias per row plus one per column.
 
 The work goes tile by tile, and within a tile by strips of rows, so that the hidden units of a strip
 stay in the cache. Parts of a strip without a cell that is asked for are skipped. Tiles and strips
@@ -15,14 +15,15 @@ the chunks: the last bits of a sum may depend on the shape of the array that it 
 Encode every cell of a raster: 16 numbers that say how people live and move around it.
 
 Windows are never built: the encoder runs as a convolution (`popdask.tracking.encoding`), to
-which Dask adds a halo of three cells. The trick is the lattice: chunks are moved to the borders of
-tiles that are fixed to the grid's origin. A convolution's last bits may depend on the shape of its
-input and a class hangs on the last bit, so the same tiles give the same classes under any chunking.
+which Dask adds a halo of half a window. The trick is the lattice: chunks are moved to the borders
+of tiles that are fixed to the grid's origin. A convolution's last bits may depend on the shape of
+its input and a class hangs on the last bit, so the same tiles give the same classes under any
+chunking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -42,7 +43,7 @@ from popdask.errors import InputError
 from popdask.io.conventions import check_population
 from popdask.tracking import MOST_TILES, STRIP, TILE
 from popdask.tracking.autoencoder import (
-    WINDOW,
+    ACTIVATIONS,
     FittedEncoder,
     axis_positions,
     check_features,
@@ -50,7 +51,7 @@ from popdask.tracking.autoencoder import (
 )
 from popdask.validate import check_flow, check_instance
 
-HALO = WINDOW // 2
+CHANNELS = ("population", "u", "v")
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,15 @@ class _Layers:
     """An encoder's layers on one device, as a convolution and a chain of matrix products."""
 
     kernel: Tensor
-    """(128, 3, 7, 7), channels last."""
+    """(128, 3, window, window), channels last."""
     rows: Tensor
     """Share of the row position, (height, 1, 128)."""
     columns: Tensor
     """Share of the column position, with the layer's bias, (width, 128)."""
     products: list[tuple[Tensor, Tensor]]
     """Weights (in, out) and biases (out) of the layers that follow."""
-    linear_end: bool
-    """Whether the last layer goes without ReLU."""
+    activations: list[Callable[[Tensor], Tensor]]
+    """Of the convolution and of the layers that follow."""
 
     @property
     def width(self) -> int:
@@ -77,19 +78,21 @@ class _Layers:
 @lru_cache(maxsize=8)
 def _layers(encoder: FittedEncoder, device: torch.device, decode: bool) -> _Layers:
     """Rearrange an encoder's weights, once per worker process; decoded, only a window's middle."""
-    module = encoder.module
+    module, window = encoder.module, encoder.window
     first, *dense = _dense(module.encoder)
-    weight = first.weight.double().unflatten(1, (-1, WINDOW, WINDOW))  # (128, 5, 7, 7)
+    weight = first.weight.double().unflatten(1, (-1, window, window))  # (128, 5, 7, 7)
     down, across = (
-        torch.tensor(axis_positions(n), dtype=torch.float64)
+        torch.tensor(axis_positions(n, window), dtype=torch.float64)
         for n in (encoder.height, encoder.width)
     )
     later: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in dense]
+    activations = [*[module.activate] * len(dense), module.activate_latent]
     if decode:
         *inner, last = _dense(module.decoder)
-        middle = slice(WINDOW**2 // 2, None, WINDOW**2)
+        middle = slice(window**2 // 2, None, window**2)
         later += [(layer.weight, layer.bias) for layer in inner]
         later += [(last.weight[middle], last.bias[middle])]
+        activations += [*[module.activate] * len(inner), ACTIVATIONS["linear"]]
 
     def put(tensor: Tensor) -> Tensor:
         return tensor.float().contiguous().to(device)
@@ -99,7 +102,7 @@ def _layers(encoder: FittedEncoder, device: torch.device, decode: bool) -> _Laye
         put(down @ weight[:, -2].sum(2).T)[:, None],
         put(across @ weight[:, -1].sum(1).T + first.bias),
         [(put(w.T), put(b)) for w, b in later],
-        linear_end=decode,
+        activations,
     )
 
 
@@ -108,17 +111,14 @@ def _dense(layers: nn.ModuleList) -> list[nn.Linear]:
 
 
 def _run_strip(layers: _Layers, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Run all layers: image (3, rows + 6, columns + 6), channels last → (rows, columns, width)."""
+    """Run all layers: image with its halo, channels last → (rows, columns, width)."""
     h = torch.conv2d(image[None], layers.kernel)[0].permute(1, 2, 0)  # (rows, columns, 128)
-    h.add_(columns).add_(rows).relu_()
+    first, *others = layers.activations
+    h = first(h.add_(columns).add_(rows))
     size = h.shape[:2]
     h = h.reshape(-1, h.shape[-1])
-    for weight, bias in layers.products[:-1]:
-        h = torch.addmm(bias, h, weight).relu_()
-    weight, bias = layers.products[-1]
-    h = torch.addmm(bias, h, weight)
-    if not layers.linear_end:
-        h.relu_()
+    for (weight, bias), activate in zip(layers.products, others, strict=True):
+        h = activate(torch.addmm(bias, h, weight))
     return h.view(*size, -1)
 
 
@@ -132,8 +132,8 @@ def encode_block(
     device: str,
     decode: bool,
 ) -> NDArray[np.float32]:
-    """Encode one chunk that starts at a tile's corner: (…, 3, y + 6, x + 6) → (…, y, x, width)."""
-    where = pick_device(device)
+    """Encode a chunk that starts at a tile's corner: (…, 3, y, x) with halo → (…, y, x, width)."""
+    where, rim = pick_device(device), encoder.window - 1
     image = np.pad(block.reshape(block.shape[-3:]), [(0, 0), *pad])
     asked: NDArray[np.bool_] = mask.reshape(mask.shape[-2:])
     with fixed_arithmetic(), torch.inference_mode():
@@ -143,7 +143,7 @@ def encode_block(
             for left in range(0, asked.shape[1], TILE):
                 area = slice(top, top + TILE), slice(left, left + TILE)
                 if asked[area].any():
-                    seen = image[:, top : top + TILE + 2 * HALO, left : left + TILE + 2 * HALO]
+                    seen = image[:, top : top + TILE + rim, left : left + TILE + rim]
                     corner = int(row[0]) + top, int(column[0]) + left
                     scaled = _scaled(seen, corner, encoder)
                     _encode_tile(layers, scaled, corner, asked[area], out[area], where)
@@ -164,15 +164,15 @@ def _encode_tile(
     """Encode into `out` (rows, columns, width) the strips of a tile that hold a cell asked for."""
     row, column = corner
     height, width = asked.shape
-    image = torch.from_numpy(scaled).to(device)  # (3, height + 6, width + 6)
+    image = torch.from_numpy(scaled).to(device)  # (3, height, width) with its halo
     image = image[None].contiguous(memory_format=torch.channels_last)[0]
-    columns = layers.columns[column : column + width]
+    columns, rim = layers.columns[column : column + width], layers.kernel.shape[-1] - 1
     step = STRIP if device.type == "cpu" else TILE
     for top in range(0, height, step):
         strip = slice(top, min(top + step, height))
         rows = layers.rows[row + strip.start : row + strip.stop]
         for left, right in _wanted(asked[strip], step):
-            seen = image[:, strip.start : strip.stop + 2 * HALO, left : right + 2 * HALO]
+            seen = image[:, strip.start : strip.stop + rim, left : right + rim]
             values = _run_strip(layers, seen, rows, columns[left:right])
             out[strip, left:right] = values.cpu().numpy()
 
@@ -191,18 +191,15 @@ def _scaled(
     seen: NDArray[np.floating], corner: tuple[int, int], encoder: FittedEncoder
 ) -> NDArray[np.float32]:
     """Scale a tile with its halo; beyond the raster it holds raw zeros, which "neutral" keeps."""
-    scaled = encoder.scaling.scale(seen)
+    scaled, halo = encoder.scaling.scale(seen), encoder.window // 2
     if encoder.edge == "zero":
         for axis, start, length in zip(
             (1, 2), corner, (encoder.height, encoder.width), strict=True
         ):
             along = np.moveaxis(scaled, axis, 0)
-            along[: max(0, HALO - start)] = 0
-            along[length - start + HALO :] = 0
+            along[: max(0, halo - start)] = 0
+            along[length - start + halo :] = 0
     return scaled
-
-
-CHANNELS = ("population", "u", "v")
 
 
 def stack_features(population: DataArray, flow: Dataset, *, clip: float = 1000.0) -> DataArray:
@@ -294,8 +291,9 @@ def encode(
     Returns
     -------
     DataArray of float32, (y, x, latent) or (time, y, x, latent)
-        At least 0 for every cell asked for that has data, NaN elsewhere. Lazy; its chunks are those
-        of `features`, moved to the lattice of tiles, at most 1024 cells wide, and one frame each.
+        Finite (at least 0, where the activation is ReLU) for every cell asked for that has data,
+        NaN elsewhere. Lazy; its chunks are those of `features`, moved to the lattice of tiles, at
+        most 1024 cells wide, and one frame each.
 
     Raises
     ------
@@ -384,7 +382,8 @@ def _map_tiles(
     asked = usable_cells(features, mask)
     array = _as_dask(features)
     frames = [(1,) * size for size in asked.shape[:-2]]
-    chunks = [lattice_chunks(sizes) for sizes in array.chunks[-2:]]
+    halo = encoder.window // 2
+    chunks = [lattice_chunks(sizes, halo) for sizes in array.chunks[-2:]]
     array = array.rechunk((*frames, (expected[0],), *chunks))
     lead = tuple("abc"[: len(frames)])
     wanted: tuple[Any, Any] = (None, None)
@@ -395,7 +394,7 @@ def _map_tiles(
     out = da.blockwise(
         _encode_block,
         (*lead, "y", "x", "c"),
-        add_overlap(array, HALO, fill=0),
+        add_overlap(array, halo, fill=0),
         (*lead, "c", "y", "x"),
         *wanted,
         _starts(chunks[0]),
@@ -423,25 +422,26 @@ def _encode_block(
     encoder: FittedEncoder,
     **options: Any,
 ) -> NDArray[np.float32]:
-    """Encode the cells of a chunk (…, channel, y + 6, x + 6) that have data and are asked for."""
-    asked = ~np.isnan(block[..., 0, HALO:-HALO, HALO:-HALO])
+    """Encode the cells of a chunk with its halo that have data and are asked for."""
+    own = slice(encoder.window // 2, -(encoder.window // 2))
+    asked = ~np.isnan(block[..., 0, own, own])
     if mask is not None:
         asked &= mask
     return encode_block(block, asked, row, column, encoder, [(0, 0), (0, 0)], **options)
 
 
 def lattice_chunks(
-    sizes: Sequence[int], tile: int = TILE, most: int = MOST_TILES
+    sizes: Sequence[int], halo: int, tile: int = TILE, most: int = MOST_TILES
 ) -> tuple[int, ...]:
     """Move chunk borders to the nearest tile borders; at most `most` tiles to a chunk."""
     length = sum(sizes)
     borders = {round(end / tile) * tile for end in np.cumsum(sizes)[:-1]}
     # A last chunk thinner than the halo could not lend its neighbour enough rows.
-    inner = sorted(b for b in borders if 0 < b <= length - HALO)
+    inner = sorted(b for b in borders if 0 < b <= length - halo)
     even: list[int] = []
     for start, end in pairwise([0, *inner, length]):
         even += range(start, end, most * tile)
-    even = [b for b in even if b <= length - HALO] or [0]
+    even = [b for b in even if b <= length - halo] or [0]
     return tuple(int(b - a) for a, b in pairwise([*even, length]))
 
 

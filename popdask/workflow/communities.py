@@ -66,7 +66,7 @@ class CommunitiesPipeline(FramesPipeline):
 
     def size(self, job: CommunitiesJob) -> Extent:
         """Return how much the frames are, from the first one's header and a sample of another."""
-        return read_extent(job, job.domain.cells)
+        return read_extent(job, job.domain.cells, job.encoder.window)
 
     def costs(self, job: CommunitiesJob, plan: Plan) -> Costs:
         """Count what that costs; where there is nothing to compute, no cell is read."""

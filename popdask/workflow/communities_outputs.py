@@ -36,7 +36,7 @@ from popdask.store.records import MAIN
 from popdask.store.repository import RegionStore
 from popdask.tracking import classify as clustering
 from popdask.tracking import diagnostics, encoding
-from popdask.tracking.autoencoder import WINDOW, FittedEncoder
+from popdask.tracking.autoencoder import FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.growth import divergence, laplacian
 from popdask.workflow.progress import Reporter
@@ -233,10 +233,10 @@ def _sample(
     if not len(cells):
         return None
     features = encoding.stack_features(found["population"], found[["u", "v"]])
-    windows = gather_windows(features, cells, fill=encoder.fill)
+    windows = gather_windows(features, cells, size=encoder.window, fill=encoder.fill)
     batches = [slice(i, i + BATCH) for i in range(0, len(cells), BATCH)]
     latent = np.concatenate([encoder.encode_windows(windows[at], cells[at]) for at in batches])
-    middle = (..., WINDOW // 2, WINDOW // 2)
+    middle = (..., encoder.window // 2, encoder.window // 2)
     with fixed_arithmetic(), torch.inference_mode():
         remembered = [
             encoder.scaling.restore(encoder.module.decode(part).numpy())[middle]

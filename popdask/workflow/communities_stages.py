@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.config.jobs import CommunitiesJob
+from popdask.config.jobs import CommunitiesJob, Encoder
 from popdask.io import grids
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
@@ -82,7 +83,8 @@ class CommunitiesRun(FramesRun):
         """The cells that are trained on, classified and grouped."""
         from popdask.blocks import sampling
 
-        return sampling.domain(self.population, self.job.domain.cells)
+        cells, window = self.job.domain.cells, self.job.encoder.window
+        return sampling.domain(self.population, cells, window=window)
 
     @property
     def features(self) -> xr.DataArray:
@@ -188,6 +190,16 @@ def _has_one_model(job: CommunitiesJob) -> bool:
     return job.encoder.scope == "shared"
 
 
+def _weights(job: CommunitiesJob) -> float:
+    """The weights from a window to its code, as a multiple of those of the defaults."""
+
+    def count(encoder: Encoder) -> int:
+        sizes = 5 * encoder.window**2, *encoder.hidden, encoder.latent
+        return sum(a * b for a, b in pairwise(sizes))
+
+    return count(job.encoder) / count(Encoder())
+
+
 def _models(work: Work) -> int:
     return 1 if _has_one_model(work.job) else work.frames
 
@@ -196,9 +208,7 @@ def _train_encoder(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) ->
     from popdask.tracking.autoencoder import EncoderConfig, NobodyError, train, training_windows
 
     settings = run.job.encoder
-    config = EncoderConfig(
-        edge=settings.edge, epochs=settings.epochs, seed=settings.seed, latent=settings.latent
-    )
+    config = EncoderConfig(**settings.model_dump(exclude={"scope", "device"}))
     fits, record = {}, dict(stage.record)
     for name, frames in run.models(stage.stale).items():
         features, each = run.features.isel(time=frames), config
@@ -220,7 +230,9 @@ ENCODER = Stage(
         read=PEOPLE + MOTION,
         held=64,
         tasks=(6.0, 4.5),
-        more=lambda work: WINDOW_CELLS * work.job.encoder.epochs * WINDOWS * _models(work),
+        more=lambda work: round(
+            WINDOW_CELLS * work.job.encoder.epochs * WINDOWS * _models(work) * _weights(work.job)
+        ),
         whole=_has_one_model,
     ),
     compute=_train_encoder,
@@ -249,7 +261,8 @@ def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> N
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
         cells = sample_cells(run.domain.isel(time=frames), settings.sample, seed=settings.seed)
         if len(cells):
-            windows = gather_windows(run.features.isel(time=frames), cells, fill=encoder.fill)
+            features = run.features.isel(time=frames)
+            windows = gather_windows(features, cells, size=encoder.window, fill=encoder.fill)
             latent = encoder.encode_windows(windows, cells)
             model = classify.fit_classes(latent, settings.k, seed=settings.seed)
         else:
@@ -319,10 +332,12 @@ CLASSES = Stage(
     cost=CellCost(
         read=PEOPLE + MOTION,
         written=CLASS,
-        held=110,
+        held=lambda job: 46 + 4 * job.encoder.latent,
         tasks=_classes_tasks,
         # Squares with nothing to encode are passed over.
-        more=lambda work: ENCODED_CELLS * round(work.cells * work.extent.encoded),
+        more=lambda work: round(
+            ENCODED_CELLS * work.cells * work.extent.encoded * _weights(work.job)
+        ),
         coded=True,
     ),
     compute=_classify,

@@ -126,7 +126,7 @@ class CellCost:
     """Bytes read of each cell, or the settings' function that counts them."""
     written: int | Callable[[Any], int] = 0
     """Bytes written of each cell."""
-    held: int = 0
+    held: int | Callable[[Any], int] = 0
     """Bytes of each cell of the chunks that a task has in memory, at most."""
     tasks: tuple[float, float] | Callable[[Work], float] = (0.0, 0.0)
     """Tasks for each chunk of a frame in several chunks, and of one that is a single chunk."""
@@ -142,8 +142,8 @@ class CellCost:
         if self.coded:
             extent = replace(extent, edge=min(extent.edge, ENCODED))
         work = Work(job, stage, extent, extent.frames if self.whole(job) else len(stage.stale))
-        read, written = (
-            each(job) if callable(each) else each for each in (self.read, self.written)
+        read, written, held = (
+            each(job) if callable(each) else each for each in (self.read, self.written, self.held)
         )
         each = self.tasks(work) if callable(self.tasks) else self.tasks[0 if work.several else 1]
         chunks = extent.blocks * work.frames
@@ -152,7 +152,7 @@ class CellCost:
             tasks=round(each * chunks),
             read=read * work.cells,
             written=written * work.cells,
-            memory=self.held * extent.block_cells,
+            memory=held * extent.block_cells,
             amount=START_CELLS + work.cells + CHUNK_CELLS * chunks + self.more(work),
         )
 
@@ -162,38 +162,41 @@ def rasters_of(job: Any) -> int:
     return len({"cog", "geotiff"}.intersection(job.output.export))
 
 
-def read_extent(job: FramesJob, cells: str | None = None) -> Extent:
+def read_extent(job: FramesJob, cells: str | None = None, window: int = 7) -> Extent:
     """Return how much a job is, from its first frame's header and a sample of the middle one."""
     paths = list(frame_paths(job).values())
     rows, columns = read_grid(paths[0]).shape
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
     middle = paths[len(paths) // 2]
-    shares = (1.0, 1.0) if cells is None else _shares(middle, (rows, columns), cells)
+    shares = (1.0, 1.0) if cells is None else _shares(middle, (rows, columns), cells, window)
     return Extent(len(paths), rows, columns, edge, *shares)
 
 
-def _shares(path: str, shape: tuple[int, int], cells: str) -> tuple[float, float]:
+def _shares(path: str, shape: tuple[int, int], cells: str, window: int) -> tuple[float, float]:
     """Share of the domain, and of what is encoded for it, in windows spread over a frame."""
     seen = inside = encoded = 0
     for row in _starts(shape[0]):
         for column in _starts(shape[1]):
-            within = _window(path, row, column, shape, cells)
+            within = _window(path, row, column, shape, cells, window)
             seen += within.size
             inside += int(within.sum())
             encoded += _encoded(within)
     return inside / seen, encoded / seen
 
 
-def _window(path: str, row: int, column: int, shape: tuple[int, int], cells: str) -> np.ndarray:
-    """Find the domain in a window, which is read with the cells around it that decide."""
-    from popdask.blocks.sampling import HALO, cells_in_domain
+def _window(
+    path: str, row: int, column: int, shape: tuple[int, int], cells: str, window: int
+) -> np.ndarray:
+    """Find the domain in a part of a frame, which is read with the cells around that decide."""
+    from popdask.blocks.sampling import cells_in_domain
 
+    halo = window // 2
     ends = [min(start + SAMPLE_CELLS, n) for start, n in zip((row, column), shape, strict=True)]
     around = [
-        slice(max(start - HALO, 0), min(end + HALO, n))
+        slice(max(start - halo, 0), min(end + halo, n))
         for start, end, n in zip((row, column), ends, shape, strict=True)
     ]
-    found = cells_in_domain(read_counts(path, *around), cells)
+    found = cells_in_domain(read_counts(path, *around), cells, window)
     top, left = row - around[0].start, column - around[1].start
     return found[top : top + ends[0] - row, left : left + ends[1] - column]
 

@@ -128,12 +128,15 @@ def test_only_what_is_stale_costs_something(tmp_path):
     assert done.stages == {} and done.tasks == 0
 
 
-@pytest.mark.parametrize("cells", ["settled", "data", "inhabited"])
-def test_the_share_of_the_domain_is_that_of_the_frame(tmp_path, cells):
+@pytest.mark.parametrize(
+    ("cells", "window"), [("settled", 7), ("settled", 11), ("data", 7), ("inhabited", 7)]
+)
+def test_the_share_of_the_domain_is_that_of_the_frame(tmp_path, cells, window):
     world = moving_cities(frames=6)
     world.write(tmp_path)
-    job = small_job(tmp_path, domain={"cells": cells})
-    extent, inside = PIPELINE.size(job), domain(world.population.population[3], cells)
+    job = small_job(tmp_path, domain={"cells": cells}, encoder={"window": window})
+    inside = domain(world.population.population[3], cells, window=window)
+    extent = PIPELINE.size(job)
     assert extent.settled == pytest.approx(float(inside.mean()), abs=1e-3)
     assert extent.settled <= extent.encoded <= 1
 

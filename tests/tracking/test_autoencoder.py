@@ -238,9 +238,35 @@ def test_only_cells_of_the_mask_are_trained_on():
     assert sorted(map(tuple, cells)) == sorted(map(tuple, np.argwhere(mask.values)))
 
 
+SMALL = {
+    "window": 5,
+    "hidden": (20, 12, 9),
+    "latent": 8,
+    "activation": "tanh",
+    "latent_activation": "linear",
+    "l1": 1e-5,
+    "l2": 1e-4,
+}
+
+
+def test_regularisation_makes_weights_small_and_leaves_biases_alone():
+    features, settings = towns(30, 40), {"epochs": 20, "windows_per_epoch": 300}
+    fits = {name: fit_autoencoder(features, **settings, **{name: 0.01}) for name in ("l1", "l2")}
+    fits["none"] = fit_autoencoder(features, **settings)
+
+    def size(name: str, kind: str, power: int) -> float:
+        state = fits[name].module.state_dict()
+        return sum(float((abs(w) ** power).sum()) for key, w in state.items() if kind in key)
+
+    assert size("l1", "weight", 1) < 0.1 * size("none", "weight", 1)
+    assert size("l2", "weight", 2) < 0.1 * size("none", "weight", 2)
+    assert min(size(name, "bias", 1) for name in fits) > 0
+    assert fits["l2"].loss_history[-1] > fits["none"].loss_history[-1], "the loss of windows alone"
+
+
 def test_saving_and_loading_gives_identical_codes(tmp_path: Path):
     features = towns(30, 40)
-    fitted = fit_autoencoder(features, epochs=2, windows_per_epoch=100, edge="zero", latent=8)
+    fitted = fit_autoencoder(features, epochs=2, windows_per_epoch=100, edge="zero", **SMALL)
     fitted.save(tmp_path / "encoder.safetensors")
     codes = encode(features, fitted)
     assert codes.sizes["latent"] == 8
@@ -291,6 +317,15 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, damage: str):
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 500}, "400 cells"),
+        ({"window": 8}, "window is 8, expected an odd number"),
+        ({"window": 1}, "window is 1, expected"),
+        ({"window": 7.0}, "window is 7.0, expected"),
+        ({"hidden": ()}, "hidden is .*at least one layer"),
+        ({"hidden": (32, 0)}, "hidden is .*32, 0"),
+        ({"latent": True}, "latent is True"),
+        ({"activation": "swish"}, "activation is 'swish', expected one of relu"),
+        ({"l2": -1.0}, "l2 is -1.0"),
+        ({"l1": float("nan")}, "l1 is nan"),
         ({"device": "cuda:7"}, "device"),
     ],
 )

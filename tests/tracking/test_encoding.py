@@ -17,10 +17,9 @@ from popdask.tracking.autoencoder import (
     EncoderConfig,
     FittedEncoder,
     Scaling,
-    WindowAutoencoder,
     fit_autoencoder,
 )
-from popdask.tracking.encoding import HALO, encode, lattice_chunks, reconstruct, stack_features
+from popdask.tracking.encoding import encode, lattice_chunks, reconstruct, stack_features
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
 OSLO = DATA / "oslo_250m"
@@ -37,17 +36,27 @@ def noise(*shape: int, holes: float = 0.0, seed: int = 0) -> xr.DataArray:
     return xr.DataArray(raw, dims=FRAMES[4 - len(shape) :])
 
 
-def random_encoder(features: xr.DataArray, edge: str = "neutral", seed: int = 0) -> FittedEncoder:
+def random_encoder(features: xr.DataArray, seed: int = 0, **settings) -> FittedEncoder:
     """An encoder with random weights and biases: what it means does not matter here."""
-    generator = torch.Generator().manual_seed(seed)
-    module = WindowAutoencoder(generator=generator)
+    generator, config = torch.Generator().manual_seed(seed), EncoderConfig(**settings)
+    module = config.network(3, generator)
     for layer in [*module.encoder, *module.decoder]:
         layer.bias.data.uniform_(-0.3, 0.3, generator=generator)
     over = [dim for dim in features.dims if dim != "channel"]
     filled = features.fillna(0)
     low, high = (tuple(f(over).values.tolist()) for f in (filled.min, filled.max))
     size = (features.sizes["y"], features.sizes["x"])
-    return FittedEncoder(module, Scaling(low, high), *size, EncoderConfig(edge=edge))
+    return FittedEncoder(module, Scaling(low, high), *size, config)
+
+
+ACTIVATIONS = {
+    "relu": lambda h: np.maximum(h, 0),
+    "leaky_relu": lambda h: np.where(h > 0, h, 0.01 * h),
+    "elu": lambda h: np.where(h > 0, h, np.expm1(h)),
+    "tanh": np.tanh,
+    "sigmoid": lambda h: 1 / (1 + np.exp(-h)),
+    "linear": lambda h: h,
+}
 
 
 def plain(features: np.ndarray, encoder: FittedEncoder) -> tuple[np.ndarray, np.ndarray]:
@@ -56,21 +65,26 @@ def plain(features: np.ndarray, encoder: FittedEncoder) -> tuple[np.ndarray, np.
     low = np.array(encoder.scaling.minimum)[:, None, None]
     span = np.array(encoder.scaling.maximum)[:, None, None] - low
     beyond = np.broadcast_to(-low / span if encoder.edge == "neutral" else 0.0, low.shape)
-    padded = np.tile(beyond, (1, height + 6, width + 6))
-    padded[:, 3:-3, 3:-3] = (np.nan_to_num(features) - low) / span
-    row, column = np.linspace(0, 1, height + 6), np.linspace(0, 1, width + 6)
+    size, half, layers = encoder.window, encoder.window // 2, len(encoder.config.hidden) + 1
+    padded = np.tile(beyond, (1, height + size - 1, width + size - 1))
+    padded[:, half:-half, half:-half] = (np.nan_to_num(features) - low) / span
+    row, column = (np.linspace(0, 1, n + size - 1) for n in (height, width))
     positions = np.stack(np.broadcast_arrays(row[:, None], column))
     full = np.concatenate([padded, positions])
-    windows = np.lib.stride_tricks.sliding_window_view(full, (7, 7), axis=(1, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(full, (size, size), axis=(1, 2))
     h = np.moveaxis(windows, 0, 2).reshape(height, width, -1)
     weights = {k: w.double().numpy() for k, w in encoder.module.state_dict().items()}
-    for i in range(3):
-        h = np.maximum(h @ weights[f"encoder.{i}.weight"].T + weights[f"encoder.{i}.bias"], 0)
+    inner, code_of = (
+        ACTIVATIONS[name] for name in (encoder.config.activation, encoder.config.latent_activation)
+    )
+    for i in range(layers):
+        h = h @ weights[f"encoder.{i}.weight"].T + weights[f"encoder.{i}.bias"]
+        h = inner(h) if i < layers - 1 else code_of(h)
     code = h
-    for i in range(3):
+    for i in range(layers):
         h = h @ weights[f"decoder.{i}.weight"].T + weights[f"decoder.{i}.bias"]
-        h = np.maximum(h, 0) if i < 2 else h
-    middle = np.moveaxis(h.reshape(height, width, 3, 7, 7)[..., 3, 3], -1, 0)
+        h = inner(h) if i < layers - 1 else h
+    middle = np.moveaxis(h.reshape(height, width, 3, size, size)[..., half, half], -1, 0)
     return code, middle * span + low
 
 
@@ -78,7 +92,7 @@ def plain(features: np.ndarray, encoder: FittedEncoder) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize("shape", [(40, 37), (5, 150), (140, 2), (1, 1)])
 def test_encode_is_dense_layers_on_every_window(edge: str, shape: tuple[int, int]):
     features = noise(2, 3, *shape, holes=0.1 if shape[0] > 1 else 0)
-    encoder = random_encoder(features, edge)
+    encoder = random_encoder(features, edge=edge)
     latent = encode(features, encoder)
     middle = reconstruct(features, encoder)
     assert latent.dims == ("time", "y", "x", "latent")
@@ -130,22 +144,50 @@ def test_reconstruction_is_the_same_bits_under_any_chunking():
     np.testing.assert_array_equal(reconstruct(WORLD.chunk({"y": 9, "x": 50}), ENCODER), whole)
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    window=st.sampled_from([3, 5, 7, 9, 11]),
+    hidden=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    latent=st.integers(1, 20),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    latent_activation=st.sampled_from(sorted(ACTIVATIONS)),
+    edge=st.sampled_from(["neutral", "zero"]),
+    y=cuts(140, 20),
+    x=cuts(135, 20),
+    seed=st.integers(0, 9),
+)
+def test_any_architecture_encodes_like_dense_layers_in_any_chunks(y, x, seed, **architecture):
+    features = noise(3, 140, 135, holes=0.1, seed=seed)
+    encoder = random_encoder(features, seed, **architecture)
+    latent, middle = encode(features, encoder), reconstruct(features, encoder)
+    chunked = features.chunk({"y": y, "x": x})
+    np.testing.assert_array_equal(encode(chunked, encoder), latent)
+    np.testing.assert_array_equal(reconstruct(chunked, encoder), middle)
+    data = features[0].notnull().values
+    code, decoded = plain(features.values, encoder)
+    for ours, theirs in ((latent, code), (middle, decoded)):
+        ours = ours.transpose("y", "x", ...).values[data]
+        theirs = theirs[data] if theirs is code else theirs.transpose(1, 2, 0)[data]
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * (1 + np.abs(theirs).max()))
+
+
 @given(
     sizes=st.lists(st.integers(1, 400), min_size=1, max_size=8),
-    tile=st.integers(3, 130),
+    tile=st.integers(15, 130),
     most=st.integers(1, 4),
+    halo=st.integers(1, 15),
 )
-def test_chunks_start_on_the_lattice_and_can_lend_a_halo(sizes, tile, most):
-    chunks = lattice_chunks(sizes, tile, most)
+def test_chunks_start_on_the_lattice_and_can_lend_a_halo(sizes, tile, most, halo):
+    chunks = lattice_chunks(sizes, halo, tile, most)
     assert sum(chunks) == sum(sizes)
     assert all(chunk % tile == 0 for chunk in chunks[:-1])
-    assert len(chunks) == 1 or min(chunks) >= HALO
-    assert max(chunks) < most * tile + HALO
+    assert len(chunks) == 1 or min(chunks) >= halo
+    assert max(chunks) < most * tile + halo
 
 
 def test_chunks_on_the_lattice_stay():
-    assert lattice_chunks((2 * TILE, 3 * TILE, 50)) == (2 * TILE, 3 * TILE, 50)
-    assert lattice_chunks((3000,)) == (1024, 1024, 952)
+    assert lattice_chunks((2 * TILE, 3 * TILE, 50), 3) == (2 * TILE, 3 * TILE, 50)
+    assert lattice_chunks((3000,), 3) == (1024, 1024, 952)
 
 
 def test_only_cells_in_the_mask_with_data_are_encoded():
