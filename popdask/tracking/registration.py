@@ -43,6 +43,8 @@ AGREED = 0.15  # part of the sloping cells by which more must change as a part o
 LEAST_RISE = 0.01  # of the peak above the correlation at rest
 SURE = 16.0  # noises of the surface that it must rise by; 14 were seen where all is noise
 
+_NEIGHBOURS = slice(None, -1), slice(1, None)  # the earlier and the later frames of pairs
+
 Spectrum = NDArray[np.complexfloating]
 
 
@@ -120,8 +122,11 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
     if len(times) > 1:
         frames = da.asarray(cube.data).rechunk((1, BLOCK, BLOCK))
         finish = partial(_peak, shape=frames.shape[1:])
-        spectra = sum_frames(_cross_spectrum, frames[:-1], frames[1:], add=_summed, finish=finish)
-        peaks = np.array(spectra.compute().tolist())
+        # Each frame is transformed once, and met by the one before and the one after.
+        spectra = da.map_blocks(_spectra, frames, dtype=object, meta=np.empty((0, 0, 0), object))
+        pairs = [array.blocks[pick] for array in (frames, spectra) for pick in _NEIGHBOURS]
+        crossed = sum_frames(_cross_spectrum, *pairs, add=_summed, finish=finish)
+        peaks = np.array(crossed.compute().tolist())
     dy, dx, response, at_rest, noise, top, *votes = peaks.T
     least, far = np.maximum(LEAST_RISE, SURE * noise), np.hypot(dy, dx)
     whole = (far >= LEAST_SHIFT) & (response - at_rest >= least)
@@ -219,19 +224,27 @@ def _added(spectra: list[Spectrum | None]) -> Spectrum | None:
 
 
 def _cross_spectrum(
-    before: NDArray, after: NDArray, block_id: Sequence[int] = (0, 0, 0)
+    before: NDArray,
+    after: NDArray,
+    spectra_before: list[Spectrum | None],
+    spectra_after: list[Spectrum | None],
 ) -> tuple[Spectrum | None, NDArray]:
     """Sum the cross spectra of the tiles of a block (1, y, x) of two frames, and its votes."""
-    spectra: list[Spectrum | None] = []
+    crossed = [
+        np.conj(first).astype(np.complex128) * second
+        for first, second in zip(spectra_before, spectra_after, strict=True)
+        if first is not None and second is not None
+    ]
+    return _added(crossed), _votes(before, after)
+
+
+def _spectra(frame: NDArray, block_id: Sequence[int] = (0, 0, 0)) -> list[Spectrum | None]:
+    """Transform the tiles of a block (1, y, x); None where nobody lives."""
     rows, columns = (
-        _tiles(size, block) for size, block in zip(before.shape[1:], block_id[1:], strict=True)
+        _tiles(size, block) for size, block in zip(frame.shape[1:], block_id[1:], strict=True)
     )
-    for tile in product(rows, columns):
-        pair = [np.nan_to_num(frame[0][tile]) for frame in (before, after)]
-        if all(people.any() for people in pair):
-            first, second = (_spectrum(people) for people in pair)
-            spectra.append(np.conj(first) * second)
-    return _added(spectra), _votes(before, after)
+    tiles = (np.nan_to_num(frame[0][tile]) for tile in product(rows, columns))
+    return [_spectrum(people) if people.any() else None for people in tiles]
 
 
 def _tiles(size: int, block: int) -> list[slice]:
@@ -251,7 +264,8 @@ def _spectrum(tile: NDArray) -> Spectrum:
     window = np.outer(rows, columns)
     levels = np.log1p(np.maximum(tile, 0, dtype=np.float64))
     levels = (levels - np.average(levels, weights=window)) * window
-    return scipy.fft.rfft2(levels.astype(np.float32), s=(TILE, TILE)).astype(np.complex128)
+    found: Spectrum = scipy.fft.rfft2(levels.astype(np.float32), s=(TILE, TILE))
+    return found
 
 
 def _peak(transform: tuple[Spectrum | None, NDArray], shape: Sequence[int]) -> tuple[float, ...]:
@@ -323,7 +337,7 @@ def _agreed_in_part(dy: NDArray, dx: NDArray, votes: Sequence[NDArray]) -> NDArr
 
 def _votes(before: NDArray, after: NDArray) -> NDArray[np.float64]:
     """Count the cells that change as if all lay further down, and to the right, less the others."""
-    first, second = (np.log1p(np.maximum(np.nan_to_num(f[0]), 0.0)) for f in (before, after))
+    first, second = (np.maximum(np.nan_to_num(f[0]), 0.0) for f in (before, after))
     # by the cells beside it alone: a cell's own noise must not speak for its change
     change = np.sign(second - first)
     slopes = np.sign(first[:-2] - first[2:]), np.sign(first[:, :-2] - first[:, 2:])

@@ -94,7 +94,7 @@ def displacements(
 def _pair_keys(job: FramesJob, versions: Mapping[str, str]) -> list[str]:
     """Make a fingerprint of all that the displacement of each pair of frames depends on."""
     reading = reading_of(job, versions)
-    return [fingerprint("displacement", 3, reading, *pair) for pair in pairwise(versions.values())]
+    return [fingerprint("displacement", 4, reading, *pair) for pair in pairwise(versions.values())]
 
 
 @lru_cache(maxsize=4)  # a run plans more than once before it has put anything on record
