@@ -230,7 +230,7 @@ def _cross_spectrum(
     spectra_after: list[Spectrum | None],
 ) -> tuple[Spectrum | None, NDArray]:
     """Sum the cross spectra of the tiles of a block (1, y, x) of two frames, and its votes."""
-    crossed = [
+    crossed: list[Spectrum | None] = [
         np.conj(first).astype(np.complex128) * second
         for first, second in zip(spectra_before, spectra_after, strict=True)
         if first is not None and second is not None

@@ -1,7 +1,7 @@
 """The stages of the communities job: what each of them reads, computes and stores, and its cost.
 
-population → flow → encoder → classifier → classes → communities → summary → links (→ movement) →
-tracks → export
+population (→ motion) → flow → encoder → classifier → classes → communities → summary → links
+(→ movement) → tracks → export
 
 A stage reads what the ones before it have stored, computes the frames that the plan calls stale,
 and is committed when it is finished. Models are kept, whatever frames are appended, as long as
@@ -35,6 +35,7 @@ from popdask.workflow.frame_stages import (
     CLASS,
     LABEL,
     MOTION,
+    MOTION_STAGE,
     PEOPLE,
     POPULATION,
     CellCost,
@@ -46,6 +47,7 @@ from popdask.workflow.frame_stages import (
     movement_stage,
     next_number,
     no_tracks,
+    stored_motion,
     with_left_out,
     with_movement,
 )
@@ -448,33 +450,34 @@ def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
 
 
-def _link_flows(job: CommunitiesJob, population: xr.DataArray) -> dict[str, xr.Dataset]:
+def _link_flows(job: CommunitiesJob, frames: xr.Dataset) -> dict[str, xr.Dataset]:
     """Return the flows that links follow: those of a pair depend on its two frames alone."""
     from popdask.tracking import flow
 
-    scales = job.links.flow_scales
-    if scales is None:
+    if job.links.flow_scales is None:
         return {}
-    ways = {"flow": 1, "backward": -1} if job.links.rule == "direction" else {"flow": 1}
+    if job.links.rule != "direction":
+        return {"flow": stored_motion(frames, job)}
+    settings: dict[str, Any] = {"scales": job.links.flow_scales, "log": True}
     return {
-        name: flow.optical_flow(population, centering=(0, 0, way), scales=scales, log=True)
-        for name, way in ways.items()
+        name: flow.optical_flow(frames["population"], centering=(0, 0, way), **settings)
+        for name, way in (("flow", 1), ("backward", -1))
     }
 
 
 def _link_tasks(work: Work) -> float:
     links = work.job.links
-    flows = (1 + (links.rule == "direction")) * (links.flow_scales is not None)
+    flows = 2 * (links.rule == "direction") or 0.4 * (links.flow_scales is not None)
     return (7.4 if work.several else 6.0) + FLOW_TASKS * flows
 
 
 LINKS = Stage(
     "links",
     version=2,
-    needs=("population", "communities"),
+    needs=("population", "motion", "communities"),
     wanted=_links_record,
     cost=CellCost(
-        read=2 * (PEOPLE + LABEL),
+        read=lambda job: 2 * (PEOPLE + LABEL) + MOTION * (job.links.flow_scales is not None),
         held=128,
         tasks=_link_tasks,
         more=lambda work: work.settled,
@@ -632,6 +635,7 @@ EXPORT = export_stage(
 
 STAGES = (
     POPULATION,
+    MOTION_STAGE,
     *settlements.STAGES,
     FLOW,
     ENCODER,

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
 from popdask.io import rasters
 from popdask.io.extents import CHUNK
@@ -49,9 +50,10 @@ SAMPLES, SAMPLE_CELLS = 8, 256  # windows of the domain's sample along a side, a
 SURFACES = ("land", "built")
 OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the frames
 #: Gives the flows that links follow, of some frames of people.
-Flows = Callable[[xr.DataArray], Mapping[str, Any]]
+Flows = Callable[[xr.Dataset], Mapping[str, Any]]
 MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where they are asked for
-MOVES_BY: dict[str, Any] = {"centering": (0, 0, 1), "scales": 3, "log": True}
+SCALES = 3  # of the flow between a frame and the next, unless links ask for others
+MOVES = {"moved_x": "u", "moved_y": "v"}  # arrays of the store, and what they are of a flow
 AT_ONCE = 6  # frames of which movement is held at once
 
 
@@ -302,7 +304,7 @@ class FramesRun:
         return files
 
     def compared(
-        self, stage: StagePlan, array: str, flows: Flows = lambda population: {}, **options: Any
+        self, stage: StagePlan, array: str, flows: Flows = lambda frames: {}, **options: Any
     ) -> list[pd.DataFrame]:
         """Links of the labels of stale frames with those before them, and where labels end."""
         from popdask.tracking.link import compare_frames
@@ -312,7 +314,7 @@ class FramesRun:
         for first, last in frame_runs(stage.stale):
             frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
             people = frames["population"]
-            found = compare_frames(frames[array], people, **options, **flows(people))
+            found = compare_frames(frames[array], people, **options, **flows(frames))
             targets = arrays["time"].values[first : last + 1]
             parts.append([table[table["next"].isin(targets)] for table in found])
         return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
@@ -436,7 +438,7 @@ POPULATION = Stage(
         read=2 * PEOPLE,  # once to see how frames lie
         written=PEOPLE,
         held=40,
-        tasks=(2.4, 3.6),
+        tasks=(2.4, 5.1),
     ),
     compute=_read,
     reads_files=True,
@@ -458,6 +460,59 @@ def link_record(
     return {"frames": {t: of(settings, near[t]) for t in times[1:] or times}}
 
 
+def motion_scales(job: FramesJob) -> int | None:
+    """Scales of the flow between a frame and the next; None where nothing of a job follows it."""
+    links = job.links if isinstance(job, CommunitiesJob) else None
+    # The cosines of "direction" want more than whole cells.
+    followed = links.scales if links and links.rule != "direction" else None
+    return followed or (SCALES if job.tracks.movement else None)
+
+
+def _motion_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if (scales := motion_scales(basis.job)) is None:
+        return None
+    people = basis.frames("population")
+    after = [*list(people.values())[1:], None]  # behind the last frame nobody moves
+    pairs = zip(people.items(), after, strict=True)
+    return {"frames": {time: of(scales, here, then) for (time, here), then in pairs}}
+
+
+def _compute_motion(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.tracking.flow import optical_flow
+
+    scales = motion_scales(run.job)
+    assert scales is not None, "else there is no such stage"
+    flow = optical_flow(run.population, centering=(0, 0, 1), scales=scales, log=True)
+    # Whoever reads it moves whole cells, and whole numbers (but no −0) are small when stored.
+    arrays = xr.Dataset({name: flow[part].round() + 0 for name, part in MOVES.items()})
+    for name, axis in zip(MOVES, ("x, to the right", "y, down the rows"), strict=True):
+        arrays[name].attrs = {
+            "long_name": f"motion of people until the next frame along {axis}, in whole cells",
+            "units": "cells per frame",
+        }
+    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+MOTION_STAGE = Stage(
+    "motion",
+    needs=("population",),
+    wanted=_motion_record,
+    cost=CellCost(read=2 * PEOPLE, written=MOTION, held=160, tasks=(16.0, 4.0)),
+    compute=_compute_motion,
+)
+"""How people move from each frame to the next: once, for the links and for all that tells of it."""
+
+
+def stored_motion(arrays: xr.Dataset, job: FramesJob) -> xr.Dataset:
+    """The flow from each frame to the next, as it is stored."""
+    from popdask.tracking.flow import bound
+
+    scales = motion_scales(job)
+    assert scales is not None, "else it is not stored"
+    flow = xr.Dataset({part: arrays[name] for name, part in MOVES.items()})
+    return flow.assign_attrs(bound=bound(scales))
+
+
 def movement_stage(
     name: str, array: str, labels: str, asked: Callable[[FramesJob], bool] = lambda job: True
 ) -> Stage:
@@ -466,21 +521,20 @@ def movement_stage(
     def wanted(basis: Basis, of: Fingerprint) -> Record | None:
         if not (basis.job.tracks.movement and asked(basis.job)):
             return None
-        drawn, people, times = basis.frames(labels), basis.frames("population"), basis.times
+        drawn, motion, times = basis.frames(labels), basis.frames("motion"), basis.times
         # The first frame has nobody who moved, unless it is the only one: an empty table.
         pairs = zip((times[0], *times), times, strict=False)
-        frames = {now: of(people[before], people[now], drawn[now]) for before, now in pairs}
+        frames = {now: of(motion[before], drawn[now]) for before, now in pairs}
         return {"frames": {time: frames[time] for time in times[1:] or times}}
 
     def compute(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
-        from popdask.tracking.flow import optical_flow
         from popdask.tracking.growth import growth, growth_by_label
 
         arrays, parts = run.work.dataset(), []
         for first, last in batches(stage.stale, AT_ONCE):
             frames = arrays.isel(time=slice(max(first - 1, 0), last + 1))
             people, there = frames["population"], frames[array][1:]
-            moves = growth(people, optical_flow(people, **MOVES_BY), labels=there)
+            moves = growth(people, stored_motion(frames, run.job), labels=there)
             parts.append(growth_by_label(moves, there))
         table = pd.concat(parts).rename(columns={"grown": "grown_here"})
         table = table.assign(time=table["next"])[["time", "label", *MOVEMENT, "change"]]
@@ -489,9 +543,9 @@ def movement_stage(
 
     return Stage(
         name,
-        needs=("population", labels),
+        needs=("population", "motion", labels),
         wanted=wanted,
-        cost=CellCost(read=2 * PEOPLE + LABEL, held=160, tasks=(34.0, 16.5)),
+        cost=CellCost(read=2 * PEOPLE + MOTION + LABEL, held=160, tasks=(17.4, 13.4)),
         compute=compute,
         unit="pairs",
         table=True,

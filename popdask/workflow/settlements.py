@@ -1,6 +1,6 @@
 """The settlements job: population rasters in, named places followed through time out.
 
-population → degree of urbanisation, settlements → summary → links (→ movement) → tracks
+population (→ motion) → degree of urbanisation, settlements → summary → links (→ movement) → tracks
 
 Labels are drawn on the cells of the raster, although they are found on cells of 1 km: all that is
 stored lies on one grid. A settlement has for links, tracks and lines the part of a community.
@@ -31,6 +31,7 @@ from popdask.workflow.frame_exports import Content, Part, export_names, export_s
 from popdask.workflow.frame_stages import (
     CODE,
     LABEL,
+    MOTION_STAGE,
     MOVEMENT,
     PEOPLE,
     POPULATION,
@@ -593,7 +594,7 @@ EXPORT = export_stage(
 class SettlementsPipeline(FramesPipeline):
     """Settlements of every frame, by the official rules, followed through time."""
 
-    stages = (POPULATION, *STAGES, EXPORT)
+    stages = (POPULATION, MOTION_STAGE, *STAGES, EXPORT)
 
     def size(self, job: SettlementsJob) -> Extent:
         """Return how much the frames are; the header of the first is read."""

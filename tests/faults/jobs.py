@@ -6,7 +6,7 @@ from popdask.workflow import communities
 STAGES = [
     stage.name
     for stage in communities.PIPELINE.stages
-    if not stage.name.startswith(("degurba", "settlement", "urban_centre", "movement"))
+    if not stage.name.startswith(("degurba", "settlement", "urban_centre", "motion", "movement"))
 ]
 
 

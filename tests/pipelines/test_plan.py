@@ -11,7 +11,7 @@ from popdask.workflow.plan import decide
 STAGES = [
     stage.name
     for stage in PIPELINE.stages
-    if not stage.name.startswith("urban_centre") and not stage.name.endswith("movement")
+    if not stage.name.startswith(("urban_centre", "motion")) and not stage.name.endswith("movement")
 ]
 SETTLED = [
     "degurba",
