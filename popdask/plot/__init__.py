@@ -37,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "means_figure",
             "world_figure",
         ],
-        "motion": ["field_figure", "speed_error_figure", "speed_figure"],
+        "motion": ["field_figure", "growth_figure", "speed_error_figure", "speed_figure"],
         "style": ["CLASSES", "NOBODY", "NO_DATA", "number_colours", "reduced", "save_figure"],
     },
 )

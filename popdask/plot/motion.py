@@ -1,4 +1,4 @@
-"""Maps of motion as fields: divergence, Laplacian, speed with arrows and borders.
+"""Maps of motion as fields: divergence, Laplacian, speed with arrows and borders; who moved.
 
 The divergence of a flow says where people seem to run apart or together, the Laplacian of a frame
 where it has peaks and hollows; both have a sign, and are as strong in a few places as weak in most.
@@ -24,7 +24,7 @@ from shapely import get_coordinates, get_parts
 from popdask.errors import InputError
 from popdask.io.grids import grid_of
 from popdask.plot import style
-from popdask.plot.maps import CHANGE, SPEED
+from popdask.plot.maps import CHANGE, SPEED, draw_signed
 from popdask.plot.style import (
     ACCENT_COLOUR,
     INK,
@@ -189,6 +189,70 @@ def speed_figure(
         bar.set_label("speed, cells per frame")
         style.plain(bar)
         style.scale_bar(ax, grid, shown)
+    return figure
+
+
+def growth_figure(
+    parts: xr.Dataset, *, title: str | None = None, size: float = 12.0, max_cells: int = 150
+) -> ShownFigure:
+    """Draw how many people moved in and out, and by how many more or fewer they became.
+
+    Parameters
+    ----------
+    parts : Dataset
+        ``moved_in``, ``moved_out`` and ``grown`` (y, x), people, as one pair of frames of what
+        :func:`popdask.growth` makes, or the sum of several; NaN = no data.
+    title : str, optional
+        Written above.
+    size : float, optional
+        Width of the three maps together in inches.
+    max_cells : int, optional
+        Cells are added up in squares until neither side has more.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Free of pyplot; give it to :func:`save_figure`.
+
+    Raises
+    ------
+    InputError
+        If `parts` lacks one of the three, or has other dimensions.
+
+    Examples
+    --------
+    >>> people = xr.DataArray([[[9.0, 0.0, 5.0]], [[0.0, 9.0, 6.0]]], dims=("time", "y", "x"))
+    >>> flow = xr.Dataset({"u": people.where(people == 9, 0) / 9, "v": xr.zeros_like(people)})
+    >>> from popdask.tracking.growth import growth
+    >>> figure = growth_figure(growth(people, flow).isel(time=0))
+    >>> [ax.get_title("left") for ax in figure.axes[:3]]
+    ['moved in', 'moved out', 'grown here']
+    """
+    names = ("moved_in", "moved_out", "grown")
+    if not all(name in parts and set(parts[name].dims) == {"y", "x"} for name in names):
+        raise InputError(
+            f"parts has {dict(parts.sizes)} with {', '.join(map(str, parts.data_vars))}; expected "
+            f"(y, x) with {', '.join(names)}, one pair of frames: select one of what growth makes"
+        )
+    layers = [parts[name].transpose("y", "x") for name in names]
+    moved_in, moved_out, grown = dask.compute(*(shrink(one, max_cells, "sum") for one in layers))
+    most = max(float(np.nanmax(one, initial=0)) for one in (moved_in, moved_out))
+    grid, norm = Grid.of(layers[0]), LogNorm(1.0, max(most, 10.0), clip=True)
+    ratio = np.clip(grid.size[1] / grid.size[0], 1 / style.TALLEST, style.TALLEST)
+    with rc_context(STYLE):
+        figure = ShownFigure((size, size / 3 * ratio + 1.0), layout=style.layout())
+        *flows, last = axes = figure.subplots(1, 3)
+        for ax, name in zip(axes, ("moved in", "moved out", "grown here"), strict=True):
+            ax.set_title(name, loc="left", fontweight="bold")
+        for ax, values in zip(flows, (moved_in, moved_out), strict=True):
+            style.show(ax, np.where(values >= 1, values, np.nan), grid, cmap=SPEED, norm=norm)
+        wide, high = style.pixel(moved_in, grid)
+        caption = f"people, from and to other cells, per {wide:.3g} × {high:.3g} km"
+        style.bar_below(figure, ScalarMappable(norm, SPEED), list(flows), caption, PLAIN)
+        draw_signed(figure, last, grown, grid, "more (purple) or fewer (orange)")
+        style.scale_bar(axes[0], grid, moved_in)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
 

@@ -41,7 +41,7 @@ from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.growth import divergence, laplacian
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
-from popdask.workflow.settlements import settlements_map
+from popdask.workflow.settlements import GROWTH_WORDS, growth_map, settlements_map
 
 CELLS = 100_000  # reconstructed, shared out among the models
 CURVE_CELLS = 20_000  # grouped into 2…20 classes
@@ -60,6 +60,7 @@ WORDS = {
         "Change since the first frame",
         "Where there are more people than in the first frame, and where fewer.",
     ),
+    "growth": GROWTH_WORDS,
     "loss": (
         "How the encoder learned",
         "The error of the autoencoder, which learns to describe a cell's surroundings in a few "
@@ -105,7 +106,7 @@ def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
     reporter = reporter or Reporter()
     region = own_store(job)
     found = region.dataset()
-    parts = {"maps": _maps(region, found), "analysis": charts(job, region, found)}
+    parts = {"maps": _maps(job, region, found), "analysis": charts(job, region, found)}
     paths = []
     for name, pictures in parts.items():
         with reporter.stage(name, f"{found.sizes['time']} frames"):
@@ -115,7 +116,9 @@ def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
     return paths
 
 
-def _maps(region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+def _maps(
+    job: CommunitiesJob, region: RegionStore, found: xr.Dataset
+) -> Iterator[tuple[str, Figure]]:
     """Draw the stages of the last frame, and what has changed since the first."""
     communities, tracks = region.table("communities"), region.table("tracks")
     first, last = found.isel(time=0), found.isel(time=-1)
@@ -141,6 +144,8 @@ def _maps(region: RegionStore, found: xr.Dataset) -> Iterator[tuple[str, Figure]
     )
     if found.sizes["time"] > 1:
         yield "change", maps.change_figure(first["population"], last["population"])
+        if job.tracks.movement:
+            yield "growth", growth_map(job, found)
         links = region.table("links")
         latest = links[(links["next"] == links["next"].max()) & (links["gap"] == 0)]
         yield "assignment", comparisons.assignment_figure(latest)
@@ -293,8 +298,10 @@ def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterato
     """Draw motion, change, and how good the encoder and the classes are."""
     found = region.dataset(branch)
     first, last = found.isel(time=0), found.isel(time=-1)
-    drawn = {"flow": maps.flow_figure(last["population"], last[["u", "v"]])}
+    drawn: dict[str, Figure] = {"flow": maps.flow_figure(last["population"], last[["u", "v"]])}
     if found.sizes["time"] > 1:
         drawn["change"] = maps.change_figure(first["population"], last["population"])
+        if job.tracks.movement:
+            drawn["growth"] = growth_map(job, found)
     for name, figure in [*drawn.items(), *charts(job, region, found, branch)]:
-        yield Picture(*WORDS[name], figure)
+        yield Picture(*WORDS[name], figure, wide=name == "growth")

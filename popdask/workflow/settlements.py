@@ -48,6 +48,7 @@ from popdask.workflow.frame_stages import (
     next_number,
     no_tracks,
     read_extent,
+    stored_motion,
     with_left_out,
     with_movement,
 )
@@ -83,6 +84,15 @@ if TYPE_CHECKING:
 
 
 LONGLAT = "EPSG:4326"
+
+#: Title of the maps of movement and growth, and how to read them.
+GROWTH_WORDS = (
+    "Movement and growth since the first frame",
+    "How many people moved into each place and out of it, and how many more or fewer live there "
+    "than that explains, over all years together. It is the least movement that fits: two rasters "
+    "never show who moved. Where a place empties while another far away fills, that is decline and "
+    "growth here; births, deaths and most moves to another home are in it, too.",
+)
 
 #: Colours of the Degree of Urbanisation, those of GHS-SMOD.
 CODE_COLOURS = {
@@ -581,6 +591,8 @@ def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterat
             "Where there are more people than in the first frame, and where fewer.",
             maps.change_figure(first["population"], last["population"]),
         )
+    if job.tracks.movement and found.sizes["time"] > 1:
+        yield Picture(*GROWTH_WORDS, growth_map(job, found), wide=True)
 
 
 EXPORT = export_stage(
@@ -641,6 +653,8 @@ class SettlementsPipeline(FramesPipeline):
             drawn = {"settlements": settlements_map(region, last)}
             if found.sizes["time"] > 1:
                 drawn["change"] = maps.change_figure(first["population"], last["population"])
+                if job.tracks.movement:
+                    drawn["growth"] = growth_map(job, found)
             return [
                 style.save_figure(figure, folder / f"{job.name}_{name}.png", dpi=150)
                 for name, figure in drawn.items()
@@ -652,6 +666,17 @@ class SettlementsPipeline(FramesPipeline):
 def _balance(store: RegionStore) -> str:
     """Name the table of people in settlements: a communities job has one of its own."""
     return "settlement_balance" if "communities" in store.records() else "balance"
+
+
+def growth_map(job: FramesJob, found: xr.Dataset) -> Figure:
+    """Draw who moved in and out since the first frame, and who is more than that explains."""
+    from popdask.plot import motion, style
+    from popdask.tracking.growth import growth
+
+    parts = growth(found["population"], stored_motion(found, job)).drop_vars("next")
+    total = parts.sum("time").where(parts["grown"].notnull().any("time"))  # noqa: PD004
+    years = " to ".join(style.year(time) for time in found["time"].values[[0, -1]])
+    return motion.growth_figure(total, title=f"movement and growth, {years}")
 
 
 def settlements_map(region: RegionStore, frame: xr.Dataset) -> Figure:

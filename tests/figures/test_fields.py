@@ -14,13 +14,14 @@ from popdask.plot import (
     assignment_figure,
     class_panels_figure,
     field_figure,
+    growth_figure,
     reconstruction_figure,
     save_figure,
     speed_error_figure,
     speed_figure,
 )
 from popdask.tracking.diagnostics import error_by_population, error_by_speed
-from popdask.tracking.growth import divergence, laplacian
+from popdask.tracking.growth import divergence, growth, laplacian
 from popdask.tracking.link import link
 
 
@@ -135,3 +136,26 @@ def test_the_measure_of_an_error_is_free():
 
     table = error_by_population([0.0, 2.0, 9.0], [1.0, 2.0, 6.0], bins=1, measure=measure)
     assert table[["error", "median_error"]].iloc[0].tolist() == [4 / 3, 3.0]
+
+
+def test_maps_of_movement_and_growth_add_up_to_the_change():
+    rng = np.random.default_rng(0)
+    people = rng.poisson(rng.gamma(0.4, 90.0, (2, 60, 90))).astype(np.float32)
+    cube = xr.DataArray(people, dims=("time", "y", "x")).chunk(y=25)
+    motion = rng.integers(-3, 4, (2, 2, 60, 90)).astype(np.float32)
+    flow = xr.Dataset({name: (cube.dims, motion[i]) for i, name in enumerate("uv")})
+    parts = growth(cube, flow).isel(time=0)
+    figure = growth_figure(parts, title="from one to the other", max_cells=30)
+    moved_in, moved_out, grown = (np.ma.filled(ax.images[0].get_array(), np.nan)
+                                  for ax in figure.axes[:3])  # fmt: skip
+    assert moved_in.shape == (20, 30)
+    whole = growth_figure(parts)
+    for squares, cells in zip((moved_in, moved_out, grown), whole.axes[:3], strict=True):
+        drawn = np.ma.filled(cells.images[0].get_array(), np.nan)
+        assert np.nansum(squares) == pytest.approx(np.nansum(drawn))
+    total = np.nansum(moved_in) - np.nansum(moved_out) + np.nansum(grown)
+    left = float(parts["moved_out"].sum() - parts["moved_in"].sum())  # beyond the raster
+    change = np.nansum(people[1].astype(float) - people[0])
+    assert total == pytest.approx(change, abs=1) and left > 0
+    with pytest.raises(InputError, match=r"expected \(y, x\) with moved_in, moved_out, grown"):
+        growth_figure(growth(cube, flow))

@@ -17,7 +17,16 @@ from popdask.workflow import communities, communities_outputs
 
 EVERY = [
     *("world", "settlements", "population", "flow", "speed", "divergence", "laplacian"),
-    *("classes", "communities", "class_panels", "tracks", "change", "assignment", "means"),
+    *(
+        "classes",
+        "communities",
+        "class_panels",
+        "tracks",
+        "change",
+        "growth",
+        "assignment",
+        "means",
+    ),
     *("loss", "sse", "silhouettes", "error", "direction", "speed_error", "reconstruction"),
 ]
 
@@ -37,6 +46,7 @@ def make_job(folder, **tables):
         "encoder": {"epochs": 4},
         "classes": {"k": 3, "sample": 2000},
         "communities": {"eps": 3, "min_samples": 8},
+        "tracks": {"movement": True},
         "output": {"store": f"{folder}/small.icechunk"},
     }
     for name, table in tables.items():
@@ -79,15 +89,16 @@ def test_the_same_run_gives_the_same_pictures(finished, drawn, tmp_path):
 @pytest.mark.parametrize(
     "frames, tables, missing",
     [
-        (1, {}, {"change", "assignment"}),
+        (1, {}, {"change", "growth", "assignment"}),
         (
             2,
             {
                 "encoder": {"epochs": 4, "scope": "frame"},
                 "classes": {"k": "auto"},
                 "communities": {"eps": 1, "min_samples": 5000},
+                "tracks": {"movement": False},
             },
-            set(),
+            {"growth"},
         ),
     ],
     ids=["one frame", "a model for each frame, and no communities"],
