@@ -201,7 +201,7 @@ def growth_figure(
     ----------
     parts : Dataset
         ``moved_in``, ``moved_out`` and ``grown`` (y, x), people, as one pair of frames of what
-        :func:`popdask.growth` makes, or the sum of several; NaN = no data.
+        :func:`popdask.tracking.growth.growth` makes, or the sum of several; NaN = no data.
     title : str, optional
         Written above.
     size : float, optional
