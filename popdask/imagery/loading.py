@@ -231,25 +231,29 @@ class Augmentation:
         factors = rng.uniform(1 - jitter, 1 + jitter, (2, n)).astype(np.float32)
         return cls(mirrored, factors[0], factors[1])
 
-    def apply(self, images: Tensor, places: slice, others: int = 0) -> Tensor:
-        """Vary images (n, band, row, col) in units of white, at these places in the epoch."""
+    def mirror(self, images: Tensor, places: slice) -> Tensor:
+        """Mirror images (n, band, row, col) at these places in the epoch."""
+        for axis, chosen in ((3, self.flips[places, 0]), (2, self.flips[places, 1])):
+            if chosen.any():
+                turned = torch.from_numpy(chosen.copy()).to(images.device)[:, None, None, None]
+                images = torch.where(turned, images.flip(axis), images)
+        return images
+
+    def relight(self, images: Tensor, places: slice, others: int = 0) -> Tensor:
+        """Vary brightness and contrast of images (n, band, row, col) in units of white."""
         # Values stay within [0, 1], or what the image itself has beyond it: floats are often not
-        # in units of white. The last `others` bands are no image: they are mirrored, no more.
-        device = images.device
-        columns, rows = torch.from_numpy(self.flips[places].T.copy()).to(device)
-        images = torch.where(columns[:, None, None, None], images.flip(3), images)
-        images = torch.where(rows[:, None, None, None], images.flip(2), images)
+        # in units of white. The last `others` bands are no image: they stay as they are.
         if others:
             images, plain = images[:, :-others], images[:, -others:]
         brightness, contrast = (
-            torch.from_numpy(factor[places]).to(device)[:, None, None, None]
+            torch.from_numpy(factor[places]).to(images.device)[:, None, None, None]
             for factor in (self.brightness, self.contrast)
         )
-        low = images.amin((1, 2, 3), keepdim=True).clamp(max=0)
-        high = images.amax((1, 2, 3), keepdim=True).clamp(min=1)
-        images = (images * brightness).clamp(low, high)
-        mean = images.mean((1, 2, 3), keepdim=True)
-        varied = ((images - mean) * contrast + mean).clamp(low, high)
+        low, high = (end[:, None, None, None] for end in images.flatten(1).aminmax(dim=1))
+        low, high = low.clamp(max=0), high.clamp(min=1)
+        varied = (images * brightness).clamp_(low, high)
+        mean = varied.mean((1, 2, 3), keepdim=True)
+        varied.sub_(mean).mul_(contrast).add_(mean).clamp_(low, high)
         return torch.cat([varied, plain], 1) if others else varied
 
 

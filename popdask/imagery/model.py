@@ -100,12 +100,12 @@ class Normalisation:
         """Take raw images (n, band, row, col) to float32, white to 1, what has no data to 0."""
         if images.is_floating_point():
             images = torch.where(images.isnan(), 0.0, images)  # a ring may reach beyond the mosaic
-        return images.to(torch.float32) / self.white
+        return images.to(torch.float32).div_(self.white)  # of an array of our own
 
     def centre(self, images: Tensor) -> Tensor:
         """Take images in units of white to the input of the network."""
         mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
-        return (images - mean) / std
+        return (images - mean).div_(std)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Take raw images (n, band, row, col) to the input of the network, float32."""

@@ -212,7 +212,8 @@ class Trainer:
 
         def step(images: Tensor, targets: Tensor, places: slice) -> Tensor:
             within = slice(before + places.start, before + places.stop)
-            inputs = varied.apply(self.normalisation.unit(images), within, self.config.other_bands)
+            inputs = self.normalisation.unit(varied.mirror(images, within))
+            inputs = varied.relight(inputs, within, self.config.other_bands)
             inputs = self.normalisation.centre(inputs)
             self.optimizer.zero_grad()
             with self._mixed(self.device.type == "cuda"):

@@ -96,7 +96,7 @@ def test_a_band_of_another_place_is_refused(world, tmp_path):
 def test_brightness_of_other_bands_stays():
     images = torch.rand(6, 3, 4, 4)
     varied = Augmentation.draw(6, np.random.default_rng(0), flips="none", jitter=0.5)
-    found = varied.apply(images, slice(0, 6), others=1)
+    found = varied.relight(images, slice(0, 6), others=1)
     assert torch.equal(found[:, 2:], images[:, 2:])
-    assert torch.equal(found[:, :2], varied.apply(images[:, :2], slice(0, 6)))
+    assert torch.equal(found[:, :2], varied.relight(images[:, :2], slice(0, 6)))
     assert not torch.equal(found[:, :2], images[:, :2])
