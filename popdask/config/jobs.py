@@ -541,6 +541,13 @@ class Cells(Grid):
         return any(one is not None for one in (self.folder, self.counts, self.totals))
 
 
+#: What ``network = "features"`` is: of what was tried on half a city, the best on other folds.
+FEATURES: tuple[dict[str, Any], ...] = (
+    {"network": "features"},
+    {"network": "features", "head": "ridge"},
+)
+
+
 class Training(Settings):
     """How a model is trained; what is left out is as published for the kind of model."""
 
@@ -551,8 +558,9 @@ class Training(Settings):
     network: dict[str, Any] | Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] = Field(
         default_factory=dict
     )
-    """The network and its arguments, such as ``{widths = [16, 32, 64]}``; ``"features"``: boosting
-    on plain features; a list of networks: the mean of them."""
+    """The network and its arguments, such as ``{widths = [16, 32, 64]}``; ``"features"``: the mean
+    of trees and a ridge on what patches of the images find, and the default where an image has
+    fewer pixels than the published network takes; a list of networks: the mean of them."""
     epochs: Positive | None = None
     """At most so many."""
     batch_size: Positive | None = None
@@ -589,6 +597,8 @@ class Training(Settings):
     def _by_name(cls, value: Any) -> Any:
         if isinstance(value, list | tuple):
             return tuple({"network": one} if isinstance(one, str) else one for one in value)
+        if value == FEATURES[0]["network"]:
+            return FEATURES
         return {"network": value} if isinstance(value, str) else value
 
     @property

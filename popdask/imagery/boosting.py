@@ -30,6 +30,8 @@ from popdask.imagery.loading import CellImages, Chosen, TrainingConfig
 History = list[dict[str, float]]
 Known = tuple[NDArray[np.float32], NDArray[np.float64]]  # features (cell, feature), what is wanted
 KINDS = ("presence", "count", "weighted")
+LEAF_PENALTY = 5.0  # of trees
+PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)  # of a ridge, to choose from
 SAMPLE, SAMPLE_VALUES = 4000, 2**26  # cells that patches are taken from, and their pixels, at most
 
 
@@ -101,7 +103,7 @@ def _boosted(
             learning_rate=settings["rate"],
             max_leaf_nodes=settings["leaves"],
             min_samples_leaf=settings["least"],
-            l2_regularization=settings["l2"],
+            l2_regularization=LEAF_PENALTY if settings["l2"] is None else settings["l2"],
             early_stopping=False,
             random_state=seed,
         ).fit(*known)
@@ -161,9 +163,10 @@ def _ridge(
     kind: str, blank: FeatureModel, seed: int, learned: Known, chosen: Known, inner: bool
 ) -> tuple[FeatureModel, History]:
     """Fit weights of the standardised features, logistic for presence."""
-    presence, penalty = kind == "presence", max(blank.config["l2"], 1e-9)
+    presence, given = kind == "presence", blank.config["l2"]
+    penalties = PENALTIES if given is None else (max(given, 1e-9),)
 
-    def fit(known: Known) -> FeatureModel:
+    def fit(known: Known, penalty: float) -> FeatureModel:
         head = LogisticRegression(C=1 / penalty, max_iter=2000) if presence else Ridge(penalty)
         fitted: Pipeline = make_pipeline(StandardScaler(), head).fit(*known)
         scaler, head = fitted[0], fitted[1]
@@ -171,12 +174,16 @@ def _ridge(
         arrays = {"start": np.ravel(head.intercept_), "value": weights, "threshold": scaler.mean_}
         return _filled(blank, {name: array.astype(np.float32) for name, array in arrays.items()})
 
-    model = fit(learned)
-    training, validation = (
-        _loss(presence, model.answer(features), truth) for features, truth in (learned, chosen)
-    )
-    history = [{"epoch": 1, "training": training, "validation": validation, "rate": 1.0}]
-    return fit(_both(learned, chosen)) if inner else model, history
+    models = [fit(learned, penalty) for penalty in penalties]
+    history = []
+    for number, model in enumerate(models, 1):
+        training, validation = (
+            _loss(presence, model.answer(features), truth) for features, truth in (learned, chosen)
+        )
+        row = {"epoch": number, "training": training, "validation": validation, "rate": 1.0}
+        history.append(row)
+    best = int(np.argmin([row["validation"] for row in history]))
+    return fit(_both(learned, chosen), penalties[best]) if inner else models[best], history
 
 
 def _loss(presence: bool, said: NDArray[Any], truth: NDArray[np.float64]) -> float:

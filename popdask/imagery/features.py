@@ -115,6 +115,7 @@ def _squares(pictures: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 SIDE = 5  # pixels of a patch
 SAMPLE = 20_000  # patches that filters are whitened by
 FLOOR = 1e-2  # added to the variances that patches are whitened by
+NOTHING = 1e-6  # of the largest variance: what components below it tell is rounding
 TOGETHER = 16  # cells to a convolution, always: its last bits depend on their number
 
 
@@ -168,7 +169,9 @@ class PatchFeatures(nn.Module):
         standard = (found - found.mean(0)) / spreads
         variances, axes = np.linalg.eigh(standard.T @ standard / len(found))
         kept = slice(len(variances) - self.components, None)
-        projection = axes[:, kept] / np.sqrt(variances[kept] + 1e-9) / spreads[:, None]
+        told = variances[kept] > NOTHING * variances[-1]  # fewer than asked for, by few images
+        lengths = np.where(told, 1 / np.sqrt(np.maximum(variances[kept], 1e-9)), 0)
+        projection = axes[:, kept] * lengths / spreads[:, None]
         self.projection[:] = torch.from_numpy(projection[:, ::-1].astype(np.float32))
         return self
 
@@ -214,9 +217,11 @@ class FeatureModel(Network):
         Pixels around the cell on every side of the image.
     trees : int, optional
         Trees to grow at most; as many are kept as do best on the cells to choose by.
-    leaves, least, rate, l2 : int, int, float, float, optional
-        Leaves of a tree, cells in a leaf at least, what a tree counts, and the penalty of a leaf's
-        value (of the ridge regression, of its weights).
+    leaves, least, rate : int, int, float, optional
+        Leaves of a tree, cells in a leaf at least, and what a tree counts.
+    l2 : float, optional
+        The penalty of a leaf's value, 5 by default; of the ridge regression that of its weights,
+        by default the one of 1, 10 … 10,000 that does best on the cells to choose by.
     patches, components : int, optional
         Patches of the images that are looked for in them, too, and the principal components of what
         they find; 0: plain features alone.
@@ -242,8 +247,8 @@ class FeatureModel(Network):
         leaves: int = 15,
         least: int = 40,
         rate: float = 0.05,
-        l2: float = 5.0,
-        patches: int = 0,
+        l2: float | None = None,
+        patches: int = 64,
         components: int = 64,
         nodes: int = 0,
         grown: int = 0,
@@ -258,7 +263,7 @@ class FeatureModel(Network):
         for name, low in lowest.items():
             if given[name] < low:
                 raise InputError(f"{name} is {given[name]}, expected at least {low}; correct it")
-        if not (0 < rate <= 1 and l2 >= 0):
+        if not (0 < rate <= 1 and (l2 is None or l2 >= 0)):
             raise InputError(
                 f"rate is {rate} and l2 {l2}, expected a rate above 0 up to 1, and 0 or more"
             )

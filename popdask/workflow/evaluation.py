@@ -156,12 +156,12 @@ def choose_rules(run: PopulationRun, reporter: Reporter) -> list[Joining]:
 
 def _has_features(run: PopulationRun) -> bool:
     """Whether a model of plain features was trained here."""
-    return not run.job.single_stage and any(
-        network.get("network") == FEATURES_NETWORK
-        for training in (run.job.presence, run.job.count)
-        if training.weights is None
-        for network in training.members
-    )
+    if run.job.single_stage:
+        return False
+    trained = [name for name in ("presence", "count") if getattr(run.job, name).weights is None]
+    configs = [model.config for name in trained if (model := run.models(name)[0]) is not None]
+    members = [one["config"] for config in configs for one in config.get("members", ())]
+    return any(config["network"] == FEATURES_NETWORK for config in (*configs, *members))
 
 
 def _measurable(run: PopulationRun) -> bool:

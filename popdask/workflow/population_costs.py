@@ -149,7 +149,8 @@ def training_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> Sta
     settings: Training = getattr(job, name)
     if settings.weights is not None:
         return StageCost(name)
-    config = training_configs(job.count.kind if name == "count" else name, settings)[0]
+    kind, pixels = job.count.kind if name == "count" else name, shape_of(job, cells)["pixels"]
+    config = training_configs(kind, settings, pixels)[0]
     sets = max(job.cells.folds, 1)
     held = min(config.memory, cells.cells * cells.cell_bytes)
     seen = cells.inhabited if name == "count" and not job.single_stage else cells.cells
@@ -187,7 +188,8 @@ def _network(job: PopulationJob, name: str, images: Images) -> Network:
         return Network(*operations(known.config, known.pixels))
     kind = job.count.kind if name == "count" else name
     shape = shape_of(job, images)
-    configs = [config.network_for(kind, **shape) for config in training_configs(kind, settings)]
+    trained = training_configs(kind, settings, shape["pixels"])
+    configs = [config.network_for(kind, **shape) for config in trained]
     each = [operations(config, shape["pixels"]) for config in configs]
     return Network(sum(ops for ops, _ in each), max(memory for _, memory in each))
 

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.config.jobs import Cells, Drawn, PopulationJob, Training, Truth
+from popdask.config.jobs import FEATURES, Cells, Drawn, PopulationJob, Training, Truth
 from popdask.errors import InputError
 from popdask.imagery.cells import (
     GapWarning,
@@ -391,7 +391,19 @@ class PopulationRun:
         return [_with_labels(side, shared[str(number)]) for number, side in enumerate(sides)]
 
 
-def training_configs(kind: str, settings: Training, other_bands: int = 0) -> list[TrainingConfig]:
+#: Pixels that the five blocks of the published networks halve to one.
+LEAST_PIXELS = 32
+
+
+def training_networks(kind: str, settings: Training, pixels: int) -> tuple[dict[str, Any], ...]:
+    """The networks of a job, of which the mean is taken; by default what the images allow."""
+    unnamed = not settings.network and kind != "transformer"
+    return FEATURES if unnamed and pixels < LEAST_PIXELS else settings.members
+
+
+def training_configs(
+    kind: str, settings: Training, pixels: int, other_bands: int = 0
+) -> list[TrainingConfig]:
     """The settings of each network's training: those published, and what the job changes."""
     names = set(Training.model_fields) - {"weights", "preset", "device", "network"}
     changes = settings.model_dump(include=names, exclude_none=True) | {"other_bands": other_bands}
@@ -399,5 +411,5 @@ def training_configs(kind: str, settings: Training, other_bands: int = 0) -> lis
         TrainingConfig.preset(
             kind, settings.preset, **changes, **({"network": network} if network else {})
         )
-        for network in settings.members
+        for network in training_networks(kind, settings, pixels)
     ]

@@ -26,6 +26,7 @@ from popdask.imagery.evaluation import (
     write_scores,
 )
 from popdask.imagery.model import TrainedModel
+from popdask.imagery.training import image_shape
 from popdask.imagery.tuning import Tuning
 from popdask.plot import charts, imagery, style
 from popdask.store.records import WORK
@@ -77,12 +78,13 @@ def tune(
         )
     settings = getattr(job, model)
     kind = settings.kind if model == "count" else "presence"
-    if len(settings.members) > 1:
+    pixels = image_shape(cells)["pixels"]
+    config, *further = training_configs(kind, settings, pixels, len(job.input.bands))
+    if further:
         raise InputError(
-            f"[{model}] network has {len(settings.members)} networks: expected one to tune; leave "
-            "the others out for the search."
+            f"[{model}] network has {1 + len(further)} networks: expected one to tune, such as "
+            '{ network = "features" }; leave the others out for the search.'
         )
-    (config,) = training_configs(kind, settings, len(job.input.bands))
     (split,) = population_inputs.sides_of(job, load_tables(cells))
     return tuning.tune(
         split,

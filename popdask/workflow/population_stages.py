@@ -26,7 +26,7 @@ from popdask.imagery.dasymetric import round_to_totals
 from popdask.imagery.estimate import Joining, estimate
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel, mean_of
-from popdask.imagery.training import train
+from popdask.imagery.training import image_shape, train
 from popdask.io.grids import grid_of
 from popdask.store.content import table_bytes
 from popdask.workflow import evaluation, population_inputs
@@ -40,7 +40,13 @@ from popdask.workflow.population_costs import (
     grid_cost,
     training_cost,
 )
-from popdask.workflow.population_inputs import FOLD_FILE, PopulationRun, training_configs
+from popdask.workflow.population_inputs import (
+    FOLD_FILE,
+    LEAST_PIXELS,
+    PopulationRun,
+    training_configs,
+    training_networks,
+)
 from popdask.workflow.population_outputs import export_rasters, export_tables
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
@@ -104,9 +110,16 @@ def _learn(
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
-    configs = training_configs(kind, settings, len(run.job.input.bands))
+    splits = run.splits()
+    pixels = image_shape(splits[0])["pixels"]
+    if training_networks(kind, settings, pixels) != settings.members:
+        reporter.note(
+            f"  images of {pixels} pixels are too small for the published network, which takes "
+            f"{LEAST_PIXELS}: {kind} is learned by trees and a ridge on features"
+        )
+    configs = training_configs(kind, settings, pixels, len(run.job.input.bands))
     files, checkpoints = {}, []
-    for fold, (cells, gate) in enumerate(zip(run.splits(), gates, strict=True)):
+    for fold, (cells, gate) in enumerate(zip(splits, gates, strict=True)):
         name = FOLD_FILE.format(stage=stage.name, fold=fold)
         name = name if run.job.cells.folds else f"{stage.name}.safetensors"
         members = []
@@ -428,7 +441,7 @@ TOTALS = Stage(
 )
 PRESENCE = Stage(
     "presence",
-    version=4,
+    version=5,
     needs=("cells", "totals"),
     wanted=_presence_record,
     cost=training_cost,
@@ -438,7 +451,7 @@ PRESENCE = Stage(
 )
 COUNT = Stage(
     "count",
-    version=5,
+    version=6,
     needs=("cells", "totals", "presence"),
     wanted=_count_record,
     cost=training_cost,

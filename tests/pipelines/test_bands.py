@@ -62,7 +62,16 @@ def test_counts_may_be_taken_as_logarithms(world, tmp_path):
 
 
 def test_what_a_band_tells_is_learned_and_a_changed_one_is_noticed(world, tmp_path):
-    plain = {"network": {"network": "features", "trees": 50, "least": 5, "rate": 0.2, "l2": 0}}
+    plain = {
+        "network": {
+            "network": "features",
+            "trees": 50,
+            "least": 5,
+            "rate": 0.2,
+            "l2": 0,
+            "patches": 0,
+        }
+    }
     settings = banded(world, tmp_path / "dots.icechunk", presence=plain, count=plain)
     store = population.run(settings).store
     scores = store.table("scores").set_index("model")

@@ -9,7 +9,9 @@ from popdask.workflow import population
 from popdask.workflow.progress import Reporter
 from tests.pipelines.dots import GRID, SIDE, job, write_world
 
-PLAIN = {"network": {"network": "features", "trees": 20, "least": 5, "rate": 0.2, "l2": 0}}
+PLAIN = {
+    "network": {"network": "features", "trees": 20, "least": 5, "patches": 0, "rate": 0.2, "l2": 0}
+}
 CELLS = {"split": "blocks", "block": 5, "folds": 2}
 
 

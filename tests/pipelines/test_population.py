@@ -351,16 +351,23 @@ def test_census_totals_are_kept_in_every_zone(world, trained, tmp_path):
 
 def test_features_and_the_mean_of_two_networks_are_models_of_a_job(world, tmp_path):
     plain = {"network": "features", "trees": 20, "least": 5}
-    tables = {"presence": {"network": "features"}, "count": {"network": [plain, SMALL]}}
+    tables = {"presence": {"network": {}}, "count": {"network": [plain, SMALL]}}
     settings = job(world, tmp_path / "dots.icechunk", **tables)
-    store = population.run(settings).store
+    said = []
+
+    class Notes(Reporter):
+        def note(self, text):
+            said.append(text)
+
+    store = population.run(settings, Notes()).store
+    assert any("images of 16 pixels are too small for the published" in text for text in said)
     files = store.files()
     models = [
         TrainedModel.from_bytes(files[f"{name}.safetensors"]) for name in ("presence", "count")
     ]
-    assert [model.config["network"] for model in models] == ["features", "mean"]
-    members = [member["config"]["network"] for member in models[1].config["members"]]
-    assert members == ["features", "CountCNN"]
+    members = [[one["config"] for one in model.config["members"]] for model in models]
+    assert [one["head"] for one in members[0]] == ["boosting", "ridge"]
+    assert [one["network"] for one in members[1]] == ["features", "CountCNN"]
     assert (store.dataset()["population"] >= 0).all()
     assert population.plan(settings).done
     with pytest.raises(InputError, match=r"\[count\] network has 2 networks: expected one to tune"):

@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from popdask.workflow import population
 from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, people, write_world
 
-PLAIN = {"network": {"network": "features", "trees": 20, "least": 5, "rate": 0.2, "l2": 0}}
+PLAIN = {
+    "network": {"network": "features", "trees": 20, "least": 5, "patches": 0, "rate": 0.2, "l2": 0}
+}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from popdask.imagery.training import train
 
 from .test_learning import cells_of, houses
 
-FEW = {"network": "features", "trees": 40, "least": 5, "rate": 0.2, "l2": 0.0}
+FEW = {"network": "features", "trees": 40, "least": 5, "rate": 0.2, "l2": 0.0, "patches": 0}
 
 
 def config(**network):
@@ -169,6 +169,23 @@ def test_features_are_of_full_precision_beside_networks_that_are_not(patches):
         plain.module.value[-5:] = 1.0
     half = replace(plain, settings={"precision": "bfloat16"})
     np.testing.assert_array_equal(half.predict(images), plain.predict(images))
+
+
+def test_as_many_components_as_few_images_tell_of():
+    images = np.random.default_rng(0).integers(0, 255, (40, 1, 16, 16)).astype(np.uint8)
+    seen = PatchFeatures(1, 0, patches=64, components=64).fit(images[:12], others=0, seed=0)
+    assert np.count_nonzero(np.ptp(seen.describe(images), 0)) == 11
+    assert abs(seen.describe(images)).max() < 100
+
+
+def test_the_penalty_of_a_ridge_is_chosen_on_cells_set_aside(cells):
+    wanted = config(head="ridge", l2=None)
+    model = train(cells, "weighted", wanted, device="cpu")
+    losses = [row["validation"] for row in model.history]
+    assert len(losses) == 5 and model.figures["loss"] == min(losses)
+    penalty = 10.0 ** (model.figures["epoch"] - 1)
+    same = train(cells, "weighted", config(head="ridge", l2=penalty), device="cpu")
+    np.testing.assert_array_equal(same.module.value.detach(), model.module.value.detach())
 
 
 def test_images_of_one_colour_have_nothing_to_find():
