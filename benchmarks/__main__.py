@@ -26,6 +26,7 @@ NAMES = (
     "events",
     "moves",
     "planet",
+    "gpu",
 )
 ABOUT = """\
 Times are seconds of the processor, all threads together, so that other work on the machine matters

@@ -52,6 +52,17 @@ def test_an_invented_and_a_missed_event_are_told():
     assert told == "all 50%/50%, vanish 0%/0%, merge 0%/0%"
 
 
+def test_a_card_is_measured_or_said_to_be_missing():
+    from benchmarks import gpu
+
+    found = {row.part: row for row in gpu.rows(machine.Machine(), quick=True)}
+    agreed = [found[f"gpu, {name}"].popdask for name in ("losses", "people", "latents")]
+    assert all("of their range" in text for text in agreed)
+    for kind in ("presence", "count"):
+        assert "steps/s" in found[f"gpu, training of {kind}"].popdask
+        assert "%" in found[f"gpu, answers of {kind}"].limit
+
+
 def test_graph_counts_tasks_of_the_whole_job():
     from benchmarks import graph
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from popdask.errors import InputError
 
 OFFSET = 0.1  # of the mean density: keeps errors of empty places from being infinite
-ROOM = 4  # times the least number of errors that a bin should have
+ROOM = 8  # times the least number of errors that a bin should have: fewer were no surer, and wider
 GROUPS = 4  # that squares are dealt out to where there are no folds
 
 
