@@ -659,6 +659,10 @@ class Intervals(Settings):
     """Bins of predicted density, at most."""
     square: Annotated[int, Field(ge=2)] = 10
     """Cells per side of squares whose sums have intervals of their own."""
+    zones: PlaceName | None = None
+    """Polygons whose sums have intervals, too, such as municipalities."""
+    name: str | None = None
+    """The column with the zones' names."""
 
 
 class Truth(Settings):

@@ -13,6 +13,7 @@ zones, never added up from those of cells.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,20 @@ def least_cases(level: float) -> int:
             f"level is {level}; expected a share between 0 and 1, such as 0.9; correct it"
         )
     return math.ceil(round(2 / (1 - level), 6)) - 1
+
+
+def intervals_by_size(
+    people: NDArray, cells: NDArray, learned: Mapping[int, ConformalIntervals]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intervals of zones, each by those learned from the size nearest to its own, in cells."""
+    sizes = np.array(sorted(learned))
+    middles = np.sqrt(sizes[1:] * sizes[:-1])  # halfway between two sizes, as factors
+    which = np.searchsorted(middles, cells)
+    low, high = np.full((2, len(people)), np.nan)
+    for number, size in enumerate(sizes):
+        here = (which == number) & (cells > 0)
+        low[here], high[here] = learned[int(size)].predict(people[here], cells[here])
+    return low, high
 
 
 def interval_rasters(population: xr.DataArray, intervals: ConformalIntervals) -> xr.Dataset:

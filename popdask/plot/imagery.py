@@ -363,7 +363,7 @@ def gradcam_figure(
         as red, green and blue. All are stretched alike, by the middle 98 % of their pixels.
     maps
         By model, such as "presence" and "people": Grad-CAM in [0, 1] of every cell, (cell, row,
-        col), as from :func:`popdask.imagery.gradcam.gradcam`.
+        col), as from :func:`popdask.imagery.gradcam.gradcam`; without any, the cells alone.
     labels
         What stands below each cell, such as "12 people, 9.4 estimated".
     groups
@@ -400,7 +400,7 @@ def gradcam_figure(
                 f"there are {len(images)} images and {count} {what}; expected as many, at least one"
             )
     rows = {group: [i for i, own in enumerate(groups) if own == group] for group in groups}
-    panels, shown = 1 + len(maps), _stretched(images)
+    panels, shown = 1 + len(maps), stretched(images)
     columns = panels * max(map(len, rows.values()))
     with rc_context(STYLE):
         figure = ShownFigure(
@@ -415,7 +415,8 @@ def gradcam_figure(
                 _draw_cell(own, shown[cell], {name: m[cell] for name, m in maps.items()}, ring)
                 own[0].text(0, -0.04, labels[cell], transform=own[0].transAxes, va="top")
             line[0].set_title(group, loc="left", fontweight="bold")
-        _heat_key(figure, axes)
+        if maps:
+            _heat_key(figure, axes)
     return figure
 
 
@@ -437,7 +438,7 @@ def _draw_cell(
             ax.text(0.04, 0.04, "nothing", transform=ax.transAxes, color="white", fontsize=7)
 
 
-def _stretched(images: NDArray) -> NDArray[np.float64]:
+def stretched(images: NDArray) -> NDArray[np.float64]:
     """Turn raw images (n, band, row, col) into colours (n, row, col, 3) from 0 to 1."""
     bands = images[:, :3] if images.shape[1] >= 3 else images[:, :1].repeat(3, axis=1)
     values = bands.astype(float)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dask
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -42,11 +43,14 @@ from popdask.imagery.intervals import (
     deal_squares,
     held_out_intervals,
     interval_rasters,
+    intervals_by_size,
     least_cases,
     sums_by_square,
 )
 from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
 from popdask.imagery.totals import sums_of_zones
+from popdask.imagery.zones import read_zones, sums_by_zone
+from popdask.io.tables import read_features
 from popdask.store.content import table_bytes
 from popdask.workflow import population_inputs
 from popdask.workflow.inputs import iso, open_image
@@ -56,6 +60,8 @@ from popdask.workflow.progress import Reporter
 
 #: Share of the truly inhabited cells that a gate must let pass.
 FEW = 0.2
+#: Cells along a side of the squares that intervals of other zones are learned from.
+SIDES = (3, 5, 10, 20, 40)
 _WORDS = {"gate": "the gate", "expected": "presence times count"}
 #: Predictions, by set of cells and by model: cell, prediction, truth and presence, where known.
 Judged = Mapping[str, Mapping[str, pd.DataFrame]]
@@ -326,13 +332,18 @@ def add_intervals(
     own = scored["validation"]["popdask"]
     learned, held = _learned(own, settings)
     tables = {"cells": (learned.table(), _coverage(held))}
-    squares = sums_by_square(_placed(own, run.grid), settings.square)
-    if _enough(squares, settings):
-        of_squares, held_squares = _learned(squares, settings)
-        tables["squares"] = (of_squares.table(), _coverage(held_squares))
-    else:
-        reporter.note(_too_few(squares, settings))
-    for of, (_, coverage) in tables.items():
+    placed = _placed(own, run.grid)
+    for side in sorted({settings.square, *SIDES}):
+        squares = sums_by_square(placed, side)
+        if _enough(squares, settings):
+            of_squares, held_squares = _learned(squares, settings)
+            tables[_named(side, settings)] = (of_squares.table(), _coverage(held_squares))
+        elif side == settings.square:
+            reporter.note(_too_few(squares, settings))
+    for of in ("cells", "squares"):
+        if of not in tables:
+            continue
+        coverage = tables[of][1]
         least, most = coverage["coverage"][1:].min(), coverage["coverage"][1:].max()
         reporter.note(
             f"  intervals of {of}: {settings.level:.0%} wanted, {coverage['coverage'][0]:.1%} of "
@@ -356,18 +367,48 @@ def lay_intervals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
     assert settings is not None
     learned = dict(list(run.work.table("intervals").groupby("of")))
     population = run.work.dataset()["population"]
+    files = {}  # and none of an earlier run
     if "squares" in learned:
         of_squares = ConformalIntervals.of_table(learned["squares"])
         frames = [
             _squares(now, run.grid, settings.square, of_squares).assign(time=now["time"].values)
             for now in population
         ]
-        files = {"squares.parquet": table_bytes(pd.concat(frames, ignore_index=True))}
-    else:
-        files = {}  # and none of an earlier run
+        files["squares.parquet"] = table_bytes(pd.concat(frames, ignore_index=True))
+    if settings.zones is not None:
+        sizes = {1: "cells"} | {side**2: _named(side, settings) for side in SIDES}
+        sizes[settings.square**2] = "squares"
+        by_size = {
+            size: ConformalIntervals.of_table(learned[of])
+            for size, of in sizes.items()
+            if of in learned
+        }
+        frames = [_polygons(now, settings, by_size) for now in population]
+        files["polygons.parquet"] = table_bytes(pd.concat(frames, ignore_index=True))
     run.work.write_files("squares", files, {"frames": {}, "of": stage.name})
     arrays = interval_rasters(population, ConformalIntervals.of_table(learned["cells"]))
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def _named(side: int, settings: Intervals) -> str:
+    """What intervals of squares of a side are called in tables."""
+    return "squares" if side == settings.square else f"squares of {side} cells"
+
+
+def _polygons(
+    population: xr.DataArray, settings: Intervals, learned: Mapping[int, ConformalIntervals]
+) -> pd.DataFrame:
+    """The polygons of a job on one frame (y, x): cells with data, people and their interval."""
+    assert settings.zones is not None
+    polygons = read_features(settings.zones, "polygons, one for each zone").assign(_total=0.0)
+    zones = read_zones(polygons, "_total", population, name=settings.name)
+    values = da.asarray(population.data)
+    number = zones.number.data.rechunk(values.chunks)
+    sums = sums_by_zone(number, values, len(zones.names))
+    people, cells = da.compute(sums.values, sums.cells)
+    low, high = intervals_by_size(people, cells, learned)
+    columns = {"zone": zones.names, "cells": cells, "people": people, "low": low, "high": high}
+    return pd.DataFrame(columns).assign(time=population["time"].values)
 
 
 def _learned(table: pd.DataFrame, settings: Intervals) -> tuple[ConformalIntervals, pd.DataFrame]:

@@ -111,6 +111,7 @@ class Sources:
             "cells.totals": job.cells.totals if isinstance(job.cells.totals, str) else None,
             "census.zones": job.census and job.census.zones,
             "census.table": job.census and job.census.table,
+            "intervals.zones": job.intervals and job.intervals.zones,
             **{f"bands.{number}": band.path for number, band in enumerate(job.input.bands)},
         }
         known = {name: path for name, path in others.items() if path}

@@ -24,6 +24,7 @@ from popdask.config.jobs import PopulationJob
 from popdask.errors import InputError
 from popdask.imagery.cells import cells_grid, select_fold
 from popdask.imagery.gradcam import gradcam, telling_cells
+from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.networks import CountCNN, PopulationViT, PresenceCNN
 from popdask.io import export as export_module
@@ -39,7 +40,7 @@ from popdask.store.records import MAIN, WORK
 from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs
 from popdask.workflow.exports import Exports, exported, exporting, said_of, write_page
-from popdask.workflow.inputs import cell_grid
+from popdask.workflow.inputs import cell_grid, open_image
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun, Sources
 from popdask.workflow.progress import Reporter
@@ -47,6 +48,8 @@ from popdask.workflow.runner import own_store
 
 SCORES = ("scores", "scores_by_density", "regressor", "worst", "predictions")
 SURE = ("intervals", "coverage")
+SUMS = ("squares", "polygons")
+MOST_PIXELS = 1500  # along a side of a photograph below a map
 #: Networks that Grad-CAM explains.
 EXPLAINED = (PresenceCNN, CountCNN, PopulationViT)
 #: Cells that Grad-CAM explains: so many of the best, typical and worst.
@@ -65,6 +68,14 @@ WORDS = {
         "How wrong, by how many live there",
         "The error as a share of the people of a cell, smoothed over a few cells; an error of one "
         "person where nobody lives counts as a whole.",
+    ),
+    "overlaid": (
+        "How wrong, over the images",
+        "The same map, with the images below it.",
+    ),
+    "worst": (
+        "The ten worst cells",
+        "The labelled cells with the largest errors, with their true and their estimated people.",
     ),
     "spread": (
         "How people and errors are spread",
@@ -102,7 +113,7 @@ def table_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> lis
     """Name the other files that a job exports, within their folder, for the times of its frames."""
     name, formats = job.name, set(job.output.export)
     by_format = {
-        "geoparquet": [f"{name}_{kind}.parquet" for kind in (*SCORES, *SURE, "squares", "zones")],
+        "geoparquet": [f"{name}_{kind}.parquet" for kind in (*SCORES, *SURE, *SUMS, "zones")],
         "zarr": [f"{name}.zarr"],
         "stac": [f"{name}_{what}.json" for what in ("collection", *stamps(times))],
         "report": [f"{name}_report.html"],
@@ -141,7 +152,8 @@ def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
     names = [*SCORES] if evaluated else []
     if run.job.intervals is not None:
         learned = set(run.work.table("intervals")["of"])
-        names += [*SURE, *(["squares"] if "squares" in learned else [])]
+        there = ("squares" in learned, run.job.intervals.zones is not None)
+        names += [*SURE, *(name for name, known in zip(SUMS, there, strict=True) if known)]
     tables: dict[str, Path] = {}
     for name in [*names, *(["zones"] if run.job.census is not None else [])]:
         path = exports.folder / f"{run.job.name}_{name}.parquet"
@@ -194,7 +206,13 @@ def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
     stored = region.dataset()
     written = []
     with (reporter or Reporter()).stage("figures", "to do"):
-        drawn = chain(maps(stored), errors(job, stored), scores(region), losses(region))
+        drawn = chain(
+            maps(stored),
+            errors(job, region),
+            scores(region),
+            worst(job, region),
+            losses(region),
+        )
         for name, figure in drawn:
             path = folder / f"{job.name}_{name}.png"
             written.append(style.save_figure(figure, path))
@@ -210,25 +228,64 @@ def maps(stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
             yield f"census_population_{day}", figures.map_figure(now["census_population"])
 
 
-def errors(job: PopulationJob, stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+def errors(
+    job: PopulationJob, region: RegionStore, branch: str = MAIN
+) -> Iterator[tuple[str, Figure]]:
     """The error of each frame of which the people are known."""
-    if job.truth is None:
-        return
-    sources = Sources.of(job)
+    stored, sources = region.dataset(branch), Sources.of(job)
     grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
     for time in stored["time"].values:
-        now, day = stored.sel(time=time), str(time)[:10]
-        known = sources.truth.get(time.astype("datetime64[s]"))
-        if known is not None:
-            counts = population_inputs.read_truth(job, known, grid)
-            truth = _on_cells(counts, now["population"], grid.size, grid.origin)
-            title = f"error of the estimate, {day}"
-            yield f"error_{day}", imagery.error_map_figure(now["population"], truth, title=title)
-            title = f"relative {title}"
-            yield (
-                f"relative_{day}",
-                imagery.relative_error_figure(now["population"], truth, title=title),
-            )
+        people, day = stored["population"].sel(time=time), str(time)[:10]
+        counts = _counts(job, region, branch, sources, time.astype("datetime64[s]"), grid)
+        if counts is None:
+            continue
+        truth = _on_cells(counts, people, grid.size, grid.origin)
+        title = f"error of the estimate, {day}"
+        yield f"error_{day}", imagery.error_map_figure(people, truth, title=title)
+        title = f"relative {title}"
+        yield f"relative_{day}", imagery.relative_error_figure(people, truth, title=title)
+        photograph = _photograph(job, sources.mosaics[time.astype("datetime64[s]")], people, grid)
+        yield (
+            f"overlaid_{day}",
+            imagery.relative_error_figure(people, truth, image=photograph, title=title),
+        )
+
+
+def _counts(
+    job: PopulationJob,
+    region: RegionStore,
+    branch: str,
+    sources: Sources,
+    time: np.datetime64,
+    grid: CellGrid,
+) -> pd.DataFrame | None:
+    """The known people of a frame: its truth, or with folds those of the labelled cells."""
+    known = sources.truth.get(time)
+    if known is not None:
+        return population_inputs.read_truth(job, known, grid)
+    # With folds every labelled cell is estimated by a model that has not seen it.
+    if not job.cells.folds or job.cells.counts is None or job.cells.mosaic is not None:
+        return None
+    if time != min(sources.mosaics):
+        return None
+    cells = region.group("cells", branch)
+    return pd.DataFrame({name: cells[name].values for name in ("north", "east", "people")})
+
+
+def _photograph(
+    job: PopulationJob, paths: tuple[str, ...], like: xr.DataArray, grid: CellGrid
+) -> np.ndarray:
+    """The images below a raster of cells, as colours, of some 1500 pixels a side."""
+    image = open_image(job, paths, grid)
+    if job.input.bands:
+        image = image[: -len(job.input.bands)]
+    pixel = abs(float(image["x"][1] - image["x"][0]))
+    each = int(np.clip(MOST_PIXELS // max(like.shape), 1, round(grid.size / pixel)))
+    places = (np.arange(each) + 0.5) / each - 0.5
+    ys = (like["y"].values[:, None] - grid.size * places).ravel()
+    xs = (like["x"].values[:, None] + grid.size * places).ravel()
+    near = image.astype("float32").reindex(y=ys, x=xs, method="nearest", tolerance=pixel)
+    return imagery.stretched(near.values[None])[0]
 
 
 def _on_cells(
@@ -262,6 +319,29 @@ def scores(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figur
             called = f"{where}_{str(model).replace(' ', '-')}"
             yield f"agreement_{called}", imagery.agreement_figure(table, title=str(model))
             yield f"spread_{called}", imagery.spread_figure(table, title=str(model))
+
+
+def worst(
+    job: PopulationJob, region: RegionStore, branch: str = MAIN
+) -> Iterator[tuple[str, Figure]]:
+    """The cells with the largest errors, as the models saw them."""
+    try:
+        table, cells = region.table("worst", branch), region.group("cells", branch)
+    except KeyError:
+        return
+    own = table[(table["where"] == "validation") & (table["model"] == "popdask")]
+    if job.cells.totals is not None and job.cells.counts is None:
+        return  # they are zones
+    grid = cells_grid(cells)
+    places = zip(cells["north"].values, cells["east"].values, strict=True)
+    index = pd.Index([grid.code(*place) for place in places])
+    images = cells["images"].isel(cell=index.get_indexer(own["cell"])).values
+    pixels, context = images.shape[-1], int(cells.attrs.get("context", 0))
+    pairs = zip(own["truth"], own["prediction"], strict=True)
+    labels = [f"true {true:,.0f}\nestimated {said:,.1f}" for true, said in pairs]
+    groups = ["too many" if error > 0 else "too few" for error in own["error"]]
+    ring = pixels // (2 * context + 1) * context
+    yield "worst", imagery.gradcam_figure(images, {}, labels, groups, ring=ring)
 
 
 def losses(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figure]]:
@@ -349,13 +429,17 @@ def _estimates(cells: xr.Dataset, region: RegionStore, branch: str) -> np.ndarra
 def illustrate(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw errors, scores, how the models learned, and what they look at."""
     drawn = chain(
-        errors(job, region.dataset(branch)), scores(region, branch), losses(region, branch)
+        errors(job, region, branch),
+        scores(region, branch),
+        worst(job, region, branch),
+        losses(region, branch),
     )
     for name, figure in drawn:
         kind, _, of = name.partition("_")
         if kind in WORDS:
             title, text = WORDS[kind]
-            yield Picture(f"{title}: {of.replace('_', ', ')}", text, figure)
+            shown = f"{title}: {of.replace('_', ', ')}" if of else title
+            yield Picture(shown, text, figure, wide=kind == "worst")
     labelled = "cells" in region.records(branch)
     why = why_figure(job, region, branch, cells=CELLS_EXPLAINED) if labelled else None
     if why is not None:

@@ -387,10 +387,12 @@ def _sure(basis: Basis) -> list[Any]:
 
 
 def _intervals_record(basis: Basis, of: Fingerprint) -> Record | None:
-    cells = basis.job.cells
+    cells, (sources, files) = basis.job.cells, basis.inputs
     if basis.job.intervals is None:
         return None
     learned = [_sure(basis), _cells_print(basis), cells.block, cells.seed, _rule(basis)]
+    places = [path for name, path in sources.others.items() if name == "intervals.zones"]
+    learned += checksums(files, places)
     learned += [basis.wanted[stage]["frames"] for stage in ("evaluation",) if stage in basis.wanted]
     return {"frames": {t: of(learned, print_) for t, print_ in basis.frames("estimate").items()}}
 
@@ -490,6 +492,7 @@ EVALUATION = Stage(
 )
 INTERVALS = Stage(
     "intervals",
+    version=2,
     needs=("estimate", "evaluation"),
     wanted=_intervals_record,
     cost=grid_cost,

@@ -1,13 +1,16 @@
 """A population job says how sure it is, of cells and of squares of them, and what that is worth."""
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 import xarray as xr
 from pydantic import ValidationError
+from shapely.geometry import box
 
 from popdask.workflow import population
 from popdask.workflow.progress import Reporter
-from tests.pipelines.dots import GRID, SIDE, job, write_world
+from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, write_world
 
 PLAIN = {
     "network": {"network": "features", "trees": 20, "least": 5, "patches": 0, "rate": 0.2, "l2": 0}
@@ -29,6 +32,15 @@ class Notes(Reporter):
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("intervals")
     write_world(folder)
+    corner = (WEST * GRID.size, SOUTH * GRID.size)
+    sides = {"a cell": (1, 1), "a square": (2, 2), "a strip": (3, 1), "elsewhere": (-3, 1)}
+    outlines = [
+        box(*corner, *(low + size * GRID.size for low, size in zip(corner, side, strict=True)))
+        for side in sides.values()
+    ]
+    outlines[2:] = [shapely.affinity.translate(one, 0, 5 * GRID.size) for one in outlines[2:]]
+    zones = gpd.GeoDataFrame({"called": list(sides)}, geometry=outlines, crs=GRID.crs)
+    zones.to_file(folder / "zones.gpkg")
     return folder
 
 
@@ -39,7 +51,9 @@ def sure(world, store, **intervals):
 
 @pytest.fixture(scope="module")
 def finished(world, tmp_path_factory):
-    settings = sure(world, tmp_path_factory.mktemp("store") / "dots.icechunk", level=0.5, square=2)
+    zones = {"zones": f"{world}/zones.gpkg", "name": "called"}
+    store = tmp_path_factory.mktemp("store") / "dots.icechunk"
+    settings = sure(world, store, level=0.5, square=2, **zones)
     return settings, population.run(settings).store
 
 
@@ -78,6 +92,22 @@ def test_squares_are_sums_of_their_cells(finished):
     np.testing.assert_allclose(squares["people"], people.values.ravel(), rtol=1e-6)
     assert (squares["low"] <= squares["people"]).all()
     assert squares["x"].min() == store.dataset()["x"].min() - GRID.size / 2
+
+
+def test_polygons_have_the_intervals_of_squares_of_their_size(finished):
+    settings, store = finished
+    assert (settings.export_folder / "dots_polygons.parquet").exists()
+    polygons = store.table("polygons").set_index("zone")
+    now = polygons[polygons["time"] == polygons["time"].min()]
+    assert now["cells"].to_dict() == {"a cell": 1, "a square": 4, "a strip": 3, "elsewhere": 0}
+    corner = store.dataset().isel(time=0).sortby(["y", "x"]).isel(y=0, x=0)
+    ends = [float(corner[f"population{end}"]) for end in ("_low", "", "_high")]
+    np.testing.assert_allclose(now.loc["a cell", ["low", "people", "high"]].tolist(), ends, 1e-6)
+    square = store.table("squares").sort_values(["time", "y", "x"]).iloc[0]
+    for name in ("people", "low", "high"):
+        assert now.loc["a square", name] == pytest.approx(square[name])
+    assert np.isnan(now.loc["elsewhere", "low"]) and now.loc["elsewhere", "people"] == 0
+    assert (now["low"][:3] <= now["people"][:3]).all() and now.loc["a strip", "high"] > 0
 
 
 def test_too_few_squares_are_refused_in_a_sentence_and_cells_keep_theirs(world, tmp_path):

@@ -578,6 +578,8 @@ def test_pictures_of_estimates_errors_and_losses(finished):
         "population_2025-01-01",
         "error_2025-01-01",
         "relative_2025-01-01",
+        "overlaid_2025-01-01",
+        "worst",
         "scores_validation",
         "agreement_2025-01-01_popdask",
         "spread_2025-01-01_popdask",
