@@ -265,10 +265,12 @@ def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expec
         reason = str(error.__cause__ or error).strip().rstrip(".")
     if "not recognized" in reason and len(drivers_of(path)) == 1:
         reason += f", by {drivers_of(path)[0]}, which its name stands for"
+    mend = "it may be truncated or of another format: copy or download it again"
+    if Path(file).is_dir():
+        mend = f"it is a folder: name the files in it, such as {path}/*.tif"
     # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
     raise InputError(
-        f"{path} cannot be read ({reason}); expected {expected} that GDAL opens; it may be "
-        "truncated or of another format: copy or download it again"
+        f"{path} cannot be read ({reason}); expected {expected} that GDAL opens; {mend}"
     )
 
 

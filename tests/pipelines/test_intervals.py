@@ -38,6 +38,7 @@ def world(tmp_path_factory):
         box(*corner, *(low + size * GRID.size for low, size in zip(corner, side, strict=True)))
         for side in sides.values()
     ]
+    outlines[0] = shapely.affinity.translate(outlines[0], 9 * GRID.size, 0)
     outlines[2:] = [shapely.affinity.translate(one, 0, 5 * GRID.size) for one in outlines[2:]]
     zones = gpd.GeoDataFrame({"called": list(sides)}, geometry=outlines, crs=GRID.crs)
     zones.to_file(folder / "zones.gpkg")
@@ -100,7 +101,7 @@ def test_polygons_have_the_intervals_of_squares_of_their_size(finished):
     polygons = store.table("polygons").set_index("zone")
     now = polygons[polygons["time"] == polygons["time"].min()]
     assert now["cells"].to_dict() == {"a cell": 1, "a square": 4, "a strip": 3, "elsewhere": 0}
-    corner = store.dataset().isel(time=0).sortby(["y", "x"]).isel(y=0, x=0)
+    corner = store.dataset().isel(time=0).sortby(["y", "x"]).isel(y=0, x=9)
     ends = [float(corner[f"population{end}"]) for end in ("_low", "", "_high")]
     np.testing.assert_allclose(now.loc["a cell", ["low", "people", "high"]].tolist(), ends, 1e-6)
     square = store.table("squares").sort_values(["time", "y", "x"]).iloc[0]
