@@ -29,7 +29,6 @@ from popdask.imagery.loading import CellImages, Chosen, TrainingConfig
 
 History = list[dict[str, float]]
 Known = tuple[NDArray[np.float32], NDArray[np.float64]]  # features (cell, feature), what is wanted
-KINDS = ("presence", "count", "weighted")
 LEAF_PENALTY = 5.0  # of trees
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)  # of a ridge, to choose from
 SAMPLE, SAMPLE_VALUES = 4000, 2**26  # cells that patches are taken from, and their pixels, at most
@@ -39,10 +38,6 @@ def fit_features(
     cells: Dataset, kind: str, config: TrainingConfig, sides: Chosen
 ) -> tuple[FeatureModel, History]:
     """Fit the head of a feature model; give it, and the losses by the number of trees."""
-    if kind not in KINDS:
-        raise InputError(
-            f"kind is {kind!r} for the network 'features'; expected one of {', '.join(KINDS)}"
-        )
     blank = FeatureModel(**_arguments(config.network))
     people = cells["people"].values
     wanted = (people > 0).astype(np.float64) if kind == "presence" else people

@@ -164,6 +164,11 @@ class TrainingConfig:
         """
         name = self.network.get("network", _NETWORK_OF[kind])
         seen = {"pixels": pixels} if name == "PopulationViT" else {"ring": ring}
+        if name == FEATURES_NETWORK and kind == "transformer":
+            raise InputError(
+                "kind is 'transformer' for the network 'features'; expected presence, count or "
+                "weighted; change the kind or the network"
+            )
         config = {"network": name, "bands": bands, **seen, **self.network}
         with torch.device("meta"):
             network = build(config)

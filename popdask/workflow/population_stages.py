@@ -8,7 +8,7 @@ census totals and exports of all dates are made anew, and no other estimates.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,28 @@ def _learn(
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
-    splits = run.splits()
+    files, checkpoints = {}, []
+    for name, started in _started(run, stage, kind, settings, gates, reporter).items():
+        members = [trained() for _, trained in started]
+        files[name] = (members[0] if len(members) == 1 else mean_of(members)).to_bytes()
+        checkpoints += [path for path, _ in started]
+    run.work.write_files(stage.name, files, stage.record)
+    for path in checkpoints:  # what they are for is stored now
+        path.unlink(missing_ok=True)
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
+def _started(
+    run: PopulationRun,
+    stage: StagePlan,
+    kind: str,
+    settings: Training,
+    gates: Sequence[TrainedModel | None],
+    reporter: Reporter,
+) -> dict[str, list[tuple[Path, Callable[[], TrainedModel]]]]:
+    """Start the trainings of each file's networks, on as many workers as there are."""
+    splits, found = run.splits(), {}
     pixels = image_shape(splits[0])["pixels"]
     if training_networks(kind, settings, pixels) != settings.members:
         reporter.note(
@@ -118,34 +139,27 @@ def _learn(
             f"{LEAST_PIXELS}: {kind} is learned by trees and a ridge on features"
         )
     configs = training_configs(kind, settings, pixels, len(run.job.input.bands))
-    files, checkpoints = {}, []
     for fold, (cells, gate) in enumerate(zip(splits, gates, strict=True)):
         name = FOLD_FILE.format(stage=stage.name, fold=fold)
         name = name if run.job.cells.folds else f"{stage.name}.safetensors"
-        members = []
+        found[name] = []
         for number, config in enumerate(configs):
             own = name if len(configs) == 1 else f"{number}-{name}"
-            checkpoints.append(_checkpoint(run.job, own))
+            checkpoint = _checkpoint(run.job, own)
             trained = on_worker(
                 train,
                 cells,
                 kind,
                 config,
                 gate=gate,
-                checkpoint=checkpoints[-1],
+                checkpoint=checkpoint,
                 identity=stage.record["model"],
                 stale="discard",
                 device=settings.device,
                 on_progress=partial(_note_epoch, reporter, own),
             )
-            members.append(trained())
-        model = members[0] if len(members) == 1 else mean_of(members)
-        files[name] = model.to_bytes()
-    run.work.write_files(stage.name, files, stage.record)
-    for path in checkpoints:  # what they are for is stored now
-        path.unlink(missing_ok=True)
-    if not any(path.parent.iterdir()):
-        path.parent.rmdir()
+            found[name].append((checkpoint, trained))
+    return found
 
 
 def _estimate(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:

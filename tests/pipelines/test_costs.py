@@ -200,12 +200,16 @@ def dotted(tmp_path_factory):
     resolution=st.sampled_from([None, 25.0, 12.5]),
     join=st.sampled_from([1, 2]),
     kind=st.sampled_from(["count", "transformer", "weighted"]),
-    blocks=st.integers(1, 5),
+    network=st.sampled_from(["default", "features", 1, 2, 4, 5]),
 )
 def test_plan_and_run_build_the_same_network_or_refuse_alike(
-    dotted, context, resolution, join, kind, blocks
+    dotted, context, resolution, join, kind, network
 ):
-    network = {"patch": 4} if kind == "transformer" else {"blocks": blocks, "base": 4}
+    blocks = network if isinstance(network, int) else 1
+    if isinstance(network, int):
+        network = {"patch": 4} if kind == "transformer" else {"blocks": blocks, "base": 4}
+    elif network == "default":
+        network = {}
     tables = {
         "cells": {"context": context, "resolution": resolution, "join": join},
         "count": {"kind": kind, "network": network},
@@ -226,11 +230,14 @@ def test_plan_and_run_build_the_same_network_or_refuse_alike(
 
     def planned():
         (images,) = {_images(job, paths) for paths in sources.mosaics.values()}
-        return config.network_for(kind, **shape_of(job, images))
+        return networks(shape_of(job, images))
 
-    (config,) = training_configs(kind, job.count)
+    def networks(shape):
+        configs = training_configs(kind, job.count, shape["pixels"])
+        return [config.network_for(kind, **shape) for config in configs]
+
     cells, *_ = labelled_cells(job, sources)
-    assert told(planned) == told(lambda: config.network_for(kind, **image_shape(cells)))
+    assert told(planned) == told(lambda: networks(image_shape(cells)))
 
 
 def test_a_mosaic_of_30_by_30_km_is_planned_by_its_header(tmp_path):
