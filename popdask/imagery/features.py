@@ -50,7 +50,7 @@ FEATURES = (
 )
 """The figures of each band, in their order."""
 
-LEAST = 16  # pixels a side, for textures
+LEAST = 2  # pixels a side, for edges
 _BATCH = 512  # cells whose pixels are held at a time
 
 
@@ -59,11 +59,12 @@ def picture_features(images: Any) -> NDArray[np.float64]:
     # Of each band: mean and standard deviation; the 1st, 10th, 90th and 99th percentile; mean and
     # standard deviation of the gradient's length, the share of pixels where it exceeds 30, and
     # the share of it that points down the rows; the standard deviation that means over squares of
-    # 2, 4 and 8 pixels lose from one size to the next; and that between the four quarters.
+    # 2, 4 and 8 pixels lose from one size to the next (a square larger than the picture loses
+    # all of it); and that between the four quarters.
     if min(images.shape[2:]) < LEAST:
         raise InputError(
-            f"images have {images.shape[2]} × {images.shape[3]} pixels, but textures need 16 × 16: "
-            "cut the cells at a finer resolution"
+            f"images have {images.shape[2]} × {images.shape[3]} pixels, but edges need 2 × 2: cut "
+            "the cells at a finer resolution"
         )
     bands = images.shape[1]
     parts = [
@@ -97,7 +98,10 @@ def _features(pictures: NDArray[np.float32]) -> NDArray[np.float64]:
     down, across = np.diff(pictures, axis=1)[:, :, 1:], np.diff(pictures, axis=2)[:, 1:]
     edges = np.hypot(down, across).reshape(len(pictures), -1)
     falls = abs(down).mean((1, 2)) / (abs(down).mean((1, 2)) + abs(across).mean((1, 2)) + 1e-6)
-    spreads = [flat.std(1), *(_squares(pictures, side).std((1, 2)) for side in (2, 4, 8))]
+    spreads = [flat.std(1)]
+    for side in (2, 4, 8):
+        fits = side <= min(pictures.shape[1:])
+        spreads.append(_squares(pictures, side).std((1, 2)) if fits else 0 * spreads[0])
     textures = [fine - coarse for fine, coarse in pairwise(spreads)]
     quarters = _squares(pictures, min(pictures.shape[1:]) // 2).std((1, 2))
     brightness = [flat.mean(1), spreads[0], *np.percentile(flat, (1, 10, 90, 99), axis=1)]

@@ -37,7 +37,7 @@ from xarray import DataArray, Dataset
 
 from popdask.errors import InputError
 from popdask.imagery.cells import SELECTION, TRAINING, VALIDATION, split_fingerprint
-from popdask.imagery.features import FEATURES_NETWORK, LEAST
+from popdask.imagery.features import FEATURES_NETWORK, LEAST, SIDE
 from popdask.imagery.model import KINDS, LeakageWarning, TrainedModel, build
 
 OPTIMIZERS = ("adam", "adamw")
@@ -172,11 +172,14 @@ class TrainingConfig:
         config = {"network": name, "bands": bands, **seen, **self.network}
         with torch.device("meta"):
             network = build(config)
-        least = LEAST if name == FEATURES_NETWORK else 2 ** len(getattr(network, "features", ()))
+        plain = name == FEATURES_NETWORK
+        least = 2 ** len(getattr(network, "features", ()))
+        if plain:
+            least = LEAST if network.patches is None else SIDE
         if pixels < least:
             raise InputError(
                 f"the cells have {pixels} x {pixels} pixels, expected at least {least} for "
-                f"{_NEEDS[name == FEATURES_NETWORK].format(name)}; use smaller pixels or more of "
+                f"{_NEEDS[plain].format(name)}; use smaller pixels or more of "
                 "them"
             )
         return config
@@ -186,7 +189,7 @@ class TrainingConfig:
         return asdict(self)
 
 
-_NEEDS = ("the blocks of {}, each of which halves them", "the textures among the {}")
+_NEEDS = ("the blocks of {}, each of which halves them", "the edges and patches among the {}")
 _NETWORK_OF = {
     "presence": "PresenceCNN",
     "count": "CountCNN",

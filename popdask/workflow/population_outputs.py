@@ -335,7 +335,7 @@ def worst(
     grid = cells_grid(cells)
     places = zip(cells["north"].values, cells["east"].values, strict=True)
     index = pd.Index([grid.code(*place) for place in places])
-    images = cells["images"].isel(cell=index.get_indexer(own["cell"])).values
+    images = cells["images"].isel(cell=index.get_indexer(pd.Index(own["cell"]))).values
     pixels, context = images.shape[-1], int(cells.attrs.get("context", 0))
     pairs = zip(own["truth"], own["prediction"], strict=True)
     labels = [f"true {true:,.0f}\nestimated {said:,.1f}" for true, said in pairs]

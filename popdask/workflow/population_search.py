@@ -249,7 +249,9 @@ def _write_of_run(folder: Path, job: PopulationJob, prefix: str) -> list[Path]:
     """Draw where a run errs, and how its models learned."""
     region = RegionStore(job.output.store)
     drawn = chain(
-        population_outputs.errors(job, region.dataset()), population_outputs.losses(region)
+        population_outputs.errors(job, region),
+        population_outputs.worst(job, region),
+        population_outputs.losses(region),
     )
     return [style.save_figure(figure, folder / f"{prefix}{name}.png") for name, figure in drawn]
 

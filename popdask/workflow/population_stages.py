@@ -131,7 +131,8 @@ def _started(
     reporter: Reporter,
 ) -> dict[str, list[tuple[Path, Callable[[], TrainedModel]]]]:
     """Start the trainings of each file's networks, on as many workers as there are."""
-    splits, found = run.splits(), {}
+    splits = run.splits()
+    found: dict[str, list[tuple[Path, Callable[[], TrainedModel]]]] = {}
     pixels = image_shape(splits[0])["pixels"]
     if training_networks(kind, settings, pixels) != settings.members:
         reporter.note(

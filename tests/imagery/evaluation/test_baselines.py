@@ -123,9 +123,14 @@ def test_cells_that_teach_nothing_are_refused(people, message):
         FeatureBaseline.fit(np.zeros((len(people), 1, 16, 16)), people)
 
 
-def test_images_without_room_for_texture_are_refused():
-    with pytest.raises(InputError, match="images have 15 × 20 pixels"):
-        picture_features(np.zeros((1, 1, 15, 20)))
+def test_small_images_lose_all_to_squares_larger_than_they_are():
+    images = np.random.default_rng(0).integers(0, 255, (9, 1, 5, 7))
+    found = dict(zip(FEATURES, picture_features(images).T, strict=True))
+    assert np.isfinite(list(found.values())).all() and (found["texture_8"] == 0).all()
+    textures = found["texture_2"] + found["texture_4"] + found["texture_8"]
+    np.testing.assert_allclose(textures, found["spread"], rtol=1e-5)
+    with pytest.raises(InputError, match="images have 1 × 20 pixels, but edges need 2 × 2"):
+        picture_features(np.zeros((1, 1, 1, 20)))
 
 
 def test_a_dataset_of_cells_may_be_lazy(cells):

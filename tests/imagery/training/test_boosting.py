@@ -197,8 +197,11 @@ def test_images_of_one_colour_have_nothing_to_find():
 def test_what_plain_features_cannot_do_is_refused(cells):
     with pytest.raises(InputError, match="kind is 'transformer' for the network 'features'"):
         train(cells, "transformer", config(), device="cpu")
-    with pytest.raises(InputError, match="expected at least 16 for the textures among the feat"):
-        train(small_cells(), "count", config(), device="cpu")
+    for patches, pixels, least in ((0, 1, 2), (8, 4, 5)):
+        found = f"{pixels} x {pixels} pixels, expected at least {least} for the edges and patches"
+        with pytest.raises(InputError, match=found):
+            train(small_cells(pixels), "count", config(patches=patches), device="cpu")
+        train(small_cells(least), "count", config(patches=patches, head="ridge"), device="cpu")
     with pytest.raises(InputError, match="head is 'forest', expected 'boosting' or 'ridge'"):
         train(cells, "count", config(head="forest"), device="cpu")
     model = train(cells, "count", config(trees=1), device="cpu")
@@ -206,7 +209,7 @@ def test_what_plain_features_cannot_do_is_refused(cells):
         gradcam(model, cells.images.values[0])
 
 
-def small_cells():
+def small_cells(pixels):
     place = np.arange(20)
-    images = da.zeros((20, 1, 8, 8), dtype="uint8")
+    images = da.zeros((20, 1, pixels, pixels), dtype="uint8")
     return split_cells(make_cells(images, place * 1.0, place, place, CellGrid(100)), kind="random")
