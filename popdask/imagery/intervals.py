@@ -118,9 +118,10 @@ def least_cases(level: float) -> int:
 
 
 def intervals_by_size(
-    people: NDArray, cells: NDArray, learned: Mapping[int, ConformalIntervals]
+    people: Any, cells: Any, learned: Mapping[int, ConformalIntervals]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Intervals of zones, each by those learned from the size nearest to its own, in cells."""
+    people, cells = np.asarray(people, np.float64), np.asarray(cells)
     sizes = np.array(sorted(learned))
     middles = np.sqrt(sizes[1:] * sizes[:-1])  # halfway between two sizes, as factors
     which = np.searchsorted(middles, cells)
@@ -129,6 +130,11 @@ def intervals_by_size(
         here = (which == number) & (cells > 0)
         low[here], high[here] = learned[int(size)].predict(people[here], cells[here])
     return low, high
+
+
+def learned_by_size(table: pd.DataFrame) -> dict[int, ConformalIntervals]:
+    """Take up a run's intervals again, by the cells of the squares that they were learned from."""
+    return {int(size): ConformalIntervals.of_table(rows) for size, rows in table.groupby("size")}
 
 
 def interval_rasters(population: xr.DataArray, intervals: ConformalIntervals) -> xr.Dataset:

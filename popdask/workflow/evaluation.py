@@ -44,6 +44,7 @@ from popdask.imagery.intervals import (
     held_out_intervals,
     interval_rasters,
     intervals_by_size,
+    learned_by_size,
     least_cases,
     sums_by_square,
 )
@@ -331,13 +332,14 @@ def add_intervals(
         return scored, {}
     own = scored["validation"]["popdask"]
     learned, held = _learned(own, settings)
-    tables = {"cells": (learned.table(), _coverage(held))}
+    tables = {"cells": (learned.table().assign(size=1), _coverage(held))}
     placed = _placed(own, run.grid)
     for side in sorted({settings.square, *SIDES}):
         squares = sums_by_square(placed, side)
         if _enough(squares, settings):
             of_squares, held_squares = _learned(squares, settings)
-            tables[_named(side, settings)] = (of_squares.table(), _coverage(held_squares))
+            of = "squares" if side == settings.square else f"squares of {side} cells"
+            tables[of] = (of_squares.table().assign(size=side**2), _coverage(held_squares))
         elif side == settings.square:
             reporter.note(_too_few(squares, settings))
     for of in ("cells", "squares"):
@@ -376,23 +378,12 @@ def lay_intervals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
         ]
         files["squares.parquet"] = table_bytes(pd.concat(frames, ignore_index=True))
     if settings.zones is not None:
-        sizes = {1: "cells"} | {side**2: _named(side, settings) for side in SIDES}
-        sizes[settings.square**2] = "squares"
-        by_size = {
-            size: ConformalIntervals.of_table(learned[of])
-            for size, of in sizes.items()
-            if of in learned
-        }
+        by_size = learned_by_size(run.work.table("intervals"))
         frames = [_polygons(now, settings, by_size) for now in population]
         files["polygons.parquet"] = table_bytes(pd.concat(frames, ignore_index=True))
     run.work.write_files("squares", files, {"frames": {}, "of": stage.name})
     arrays = interval_rasters(population, ConformalIntervals.of_table(learned["cells"]))
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
-
-
-def _named(side: int, settings: Intervals) -> str:
-    """What intervals of squares of a side are called in tables."""
-    return "squares" if side == settings.square else f"squares of {side} cells"
 
 
 def _polygons(
