@@ -587,6 +587,8 @@ class Training(Settings):
     """``bfloat16``: learn and answer in 16 bits, faster where the processor can."""
     threads: Positive | None = None
     """Threads of the CPU; the result depends on them. All cores by default."""
+    memory: Positive | None = None
+    """Bytes of images to hold, 2 GiB by default; more are read again in every epoch."""
     seed: Seed = 0
     """Seed of weights, order and augmentation."""
     device: Device = "auto"

@@ -240,6 +240,13 @@ def test_plan_and_run_build_the_same_network_or_refuse_alike(
     assert told(planned) == told(lambda: networks(image_shape(cells)))
 
 
+def test_a_job_says_how_much_memory_images_may_take_in_training(dotted):
+    job = dots.job(dotted, dotted / "dots.icechunk", count={"memory": 2**20})
+    (config,) = training_configs("count", job.count, 64)
+    assert config.memory == 2**20
+    assert training_configs("presence", job.presence, 64)[0].memory == 2**31
+
+
 def test_a_mosaic_of_30_by_30_km_is_planned_by_its_header(tmp_path):
     job, side = mosaic_job(tmp_path, quick=True), 60_000  # pixels of half a metre
     told = population.PIPELINE.costs(job, population.plan(job))
