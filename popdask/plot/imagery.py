@@ -264,7 +264,8 @@ def relative_error_figure(
     with rc_context(STYLE):
         figure, ax = style.map_sheet(grid, size)
         if image is not None:
-            style.show(ax, image, grid)
+            extent = (0, grid.size[0], 0, grid.size[1])  # it may be finer than the cells
+            ax.imshow(image, extent=extent, origin="upper" if grid.upright else "lower")
         shown = style.show(
             ax, smooth, grid, cmap=SHARE, vmin=0, vmax=WORST_SHARE,
             alpha=1 if image is None else STRENGTH,
@@ -402,9 +403,10 @@ def gradcam_figure(
     rows = {group: [i for i, own in enumerate(groups) if own == group] for group in groups}
     panels, shown = 1 + len(maps), stretched(images)
     columns = panels * max(map(len, rows.values()))
+    lines = max(label.count("\n") for label in labels)
     with rc_context(STYLE):
         figure = ShownFigure(
-            (size * columns + 0.6, (size + 0.35) * len(rows)), layout="constrained"
+            (size * columns + 0.6, (size + 0.35 + 0.2 * lines) * len(rows)), layout="constrained"
         )
         axes = figure.subplots(len(rows), columns, squeeze=False)
         for ax in axes.ravel():

@@ -339,7 +339,7 @@ def worst(
     pixels, context = images.shape[-1], int(cells.attrs.get("context", 0))
     pairs = zip(own["truth"], own["prediction"], strict=True)
     labels = [f"true {true:,.0f}\nestimated {said:,.1f}" for true, said in pairs]
-    groups = ["too many" if error > 0 else "too few" for error in own["error"]]
+    groups = ["the worst" if place < 5 else "the next" for place in range(len(own))]
     ring = pixels // (2 * context + 1) * context
     yield "worst", imagery.gradcam_figure(images, {}, labels, groups, ring=ring)
 
@@ -439,7 +439,7 @@ def illustrate(job: PopulationJob, region: RegionStore, branch: str) -> Iterator
         if kind in WORDS:
             title, text = WORDS[kind]
             shown = f"{title}: {of.replace('_', ', ')}" if of else title
-            yield Picture(shown, text, figure, wide=kind == "worst")
+            yield Picture(shown, text, figure)
     labelled = "cells" in region.records(branch)
     why = why_figure(job, region, branch, cells=CELLS_EXPLAINED) if labelled else None
     if why is not None:
