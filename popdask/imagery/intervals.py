@@ -126,15 +126,16 @@ def intervals_by_size(
     middles = np.sqrt(sizes[1:] * sizes[:-1])  # halfway between two sizes, as factors
     which = np.searchsorted(middles, cells)
     low, high = np.full((2, len(people)), np.nan)
-    for number, size in enumerate(sizes):
+    for number, size in enumerate(sizes.tolist()):
         here = (which == number) & (cells > 0)
-        low[here], high[here] = learned[int(size)].predict(people[here], cells[here])
+        low[here], high[here] = learned[size].predict(people[here], cells[here])
     return low, high
 
 
 def learned_by_size(table: pd.DataFrame) -> dict[int, ConformalIntervals]:
     """Take up a run's intervals again, by the cells of the squares that they were learned from."""
-    return {int(size): ConformalIntervals.of_table(rows) for size, rows in table.groupby("size")}
+    sizes = table["size"].astype(int)
+    return {size: ConformalIntervals.of_table(table[sizes == size]) for size in sizes.unique()}
 
 
 def interval_rasters(population: xr.DataArray, intervals: ConformalIntervals) -> xr.Dataset:
