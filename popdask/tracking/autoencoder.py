@@ -544,7 +544,7 @@ class FittedEncoder(AsBytes):
     ) -> NDArray[np.float32]:
         """Encode raw clipped windows (n, channel, y, x) around cells (n, 2 or 3) → (n, latent).
 
-        This is the dense path, for a few windows; `popdask.tracking.encode` does whole rasters.
+        This is the dense path, for a few windows; `popdask.encode` does whole rasters.
         """
         x = place(self.scaling.scale(windows), cells, self.height, self.width)
         with fixed_arithmetic(), torch.inference_mode():

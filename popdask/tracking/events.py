@@ -6,7 +6,7 @@ rasters have holes. An event is told only where none of this explains it: growth
 enough to be one; what lived below the least size is not born when it exceeds it, nor dead until few
 are left; and cells without data are not nobody.
 
-The trick is that all of this is read from the sums of two frames (:mod:`popdask.tracking._pairs`),
+The trick is that all of this is read from the sums of two frames (:mod:`popdask.tracking.link`),
 so that a rule costs no look at the cells.
 """
 

@@ -333,15 +333,16 @@ def owner_record(job: Job) -> dict[str, str]:
 
 def _check_owner(job: Job, records: Mapping[str, Any]) -> None:
     """Refuse a store that holds another job's region."""
-    owner_record = _owner_in(records)
-    if not owner_record:  # a run by force that was stopped has forgotten it: readers know
-        owner_record = _owner_in(RegionStore(job.output.store).records())
-    for what, mine in (("region", job.name), ("pipeline", job.pipeline)):
-        owner = owner_record.get("job" if what == "region" else "pipeline", mine)
-        if owner != mine:
+    owner = _owner_in(records)
+    if not owner:  # a run by force that was stopped has forgotten it: readers know
+        owner = _owner_in(RegionStore(job.output.store).records())
+    for key, mine in owner_record(job).items():
+        theirs = owner.get(key, mine)
+        if theirs != mine:
+            what = "region" if key == "job" else key
             raise InputError(
-                f"[output] store {job.output.store} holds the {what} {owner!r}, not {mine!r}: give "
-                "this job a store of its own."
+                f"[output] store {job.output.store} holds the {what} {theirs!r}, not {mine!r}: "
+                "give this job a store of its own."
             )
 
 
