@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,9 +33,6 @@ from popdask.workflow.population_outputs import illustrate, raster_names, table_
 from popdask.workflow.population_stages import STAGES
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
-
-if TYPE_CHECKING:
-    pass
 
 #: Stages of which the results do not depend on which cells the arrays have.
 ANYWHERE = tuple(stage.name for stage in STAGES if stage.anywhere)
