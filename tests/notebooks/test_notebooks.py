@@ -57,7 +57,7 @@ def test_files_to_tracks_is_about_twenty_lines():
         for line in cell.source.splitlines()
         if line.strip()
     ]
-    steps = lines.index("tracks = popdask.tracks(links, communities)") + 1
+    steps = lines.index("tracks = popdask.tracks(links, communities, ends=ends)") + 1
     assert steps <= 24
 
 
