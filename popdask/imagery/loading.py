@@ -241,11 +241,14 @@ class Augmentation:
 
     def mirror(self, images: Tensor, places: slice) -> Tensor:
         """Mirror images (n, band, row, col) at these places in the epoch."""
+        dtype = images.dtype
+        if dtype == torch.uint16:  # which torch cannot flip
+            images = images.view(torch.int16)
         for axis, chosen in ((3, self.flips[places, 0]), (2, self.flips[places, 1])):
             if chosen.any():
                 turned = torch.from_numpy(chosen.copy()).to(images.device)[:, None, None, None]
                 images = torch.where(turned, images.flip(axis), images)
-        return images
+        return images.view(dtype)
 
     def relight(self, images: Tensor, places: slice, others: int = 0) -> Tensor:
         """Vary brightness and contrast of images (n, band, row, col) in units of white."""

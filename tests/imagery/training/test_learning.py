@@ -511,6 +511,16 @@ def test_floats_are_learned_from_in_any_unit(normalise):
     assert model.figures["matthews"] > 0.9
 
 
+def test_sixteen_bits_of_colour_are_learned_from_as_bytes_are():
+    images, people = houses(60)
+    bytes_, words = (
+        train(cells_of(array, people), "count", small("count", epochs=1), device="cpu")
+        for array in (images, images.astype(np.uint16) * 257)
+    )
+    said = bytes_.predict(images), words.predict(images.astype(np.uint16) * 257)
+    np.testing.assert_allclose(*said, rtol=1e-3)
+
+
 @pytest.mark.parametrize("normalise", ["half", "bands"])
 def test_a_ring_beyond_the_mosaic_reads_as_zero(normalise):
     images, people = houses(60, pixels=48)
