@@ -345,9 +345,15 @@ def _check_values(source: rasterio.DatasetReader, path: str, band: int) -> None:
 
 def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
     """The CRS of a netCDF file that names none: by CF, degrees north and east are geographic."""
-    axes = {text: key.removesuffix("#units") for key, text in source.tags().items()}
+    axes = {
+        text: key.removesuffix("#units")
+        for key, text in source.tags().items()
+        if key.endswith("#units") and not key.startswith("NC_GLOBAL#")
+    }
     if not {"degrees_north", "degrees_east"} <= axes.keys():
         return None
+    if source.driver != "netCDF":  # made of one, and its axes are not there any more
+        return CRS.from_epsg(4326)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an axis has no place of its own
         with open_raster(f'NETCDF:"{parse_name(path).file}":{axes["degrees_north"]}') as axis:

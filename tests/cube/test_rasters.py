@@ -221,3 +221,21 @@ def test_a_netcdf_file_with_longitudes_along_its_rows_is_refused(tmp_path, risin
     people.transpose("lon", "lat").to_netcdf(tmp_path / "turned.nc")
     with pytest.raises(InputError, match="has its longitudes along the rows"):
         read_grid(str(tmp_path / "turned.nc"))
+
+
+def test_a_netcdf_file_may_say_where_it_lies_in_other_attributes_too(tmp_path):
+    axes = {
+        "lat": ("lat", np.arange(60.0, 57, -1), {"units": "degrees_north"}),
+        "lon": ("lon", np.arange(10.0, 14), {"units": "degrees_east"}),
+    }
+    said = {"geospatial_lat_units": "degrees_north", "geospatial_lon_units": "degrees_east"}
+    people = xr.Dataset({"people": (("lat", "lon"), np.arange(12.0).reshape(3, 4))}, axes, said)
+    people.to_netcdf(tmp_path / "told.nc")
+    grid = read_grid(str(tmp_path / "told.nc"))
+    assert (grid.crs.epsg, grid.boundingbox.bbox) == (4326, (9.5, 57.5, 13.5, 60.5))
+    with rasterio.open(tmp_path / "told.nc") as source:
+        profile = source.profile | {"driver": "GTiff", "crs": None}
+        with rasterio.open(tmp_path / "made.tif", "w", **profile) as made:
+            made.write(source.read())
+            made.update_tags(**source.tags())
+    assert read_grid(str(tmp_path / "made.tif")) == grid
