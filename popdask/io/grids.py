@@ -187,7 +187,8 @@ def row_areas(grid: GeoBox) -> np.ndarray:
         middle = t.c + t.a * grid.shape[1] / 2
         _, edges = globe.transform(np.full(edges.size, middle), edges)
         west, east = globe.transform([0.0, width], [0.0, 0.0])[0]
-        width, unit = east - west, globe_crs.axis_info[0].unit_conversion_factor
+        whole = 2 * np.pi / globe_crs.axis_info[0].unit_conversion_factor
+        width, unit = (east - west) % whole, globe_crs.axis_info[0].unit_conversion_factor
     latitude = np.clip(edges * unit, -np.pi / 2, np.pi / 2)
     ellipsoid = crs.ellipsoid
     assert ellipsoid is not None, "a CRS on the globe has an ellipsoid"
@@ -202,7 +203,8 @@ def row_areas(grid: GeoBox) -> np.ndarray:
 
 def has_parallel_rows(crs: pyproj.CRS) -> bool:
     """Whether a projection's rows are parallels, on which metres are not those of the ground."""
-    projected = (crs.source_crs or crs) if crs.is_bound else crs  # without the shift of its datum
+    flat = crs.sub_crs_list[0] if crs.is_compound else crs  # without its heights
+    projected = (flat.source_crs or flat) if flat.is_bound else flat  # nor the shift of its datum
     operation = projected.coordinate_operation
     method = operation.method_name if operation else ""
     return method.startswith(("Mercator", "Popular Visualisation", "Equidistant Cylindrical"))

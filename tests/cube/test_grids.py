@@ -117,7 +117,14 @@ def test_the_areas_of_the_world_add_up_to_the_ellipsoid():
 
 @pytest.mark.parametrize(
     "crs",
-    ["EPSG:3857", "EPSG:3395", "EPSG:4087", "+proj=merc +ellps=WGS84 +towgs84=0,0,0 +type=crs"],
+    [
+        "EPSG:3857",
+        pyproj.CRS("EPSG:3857+5773").to_wkt(),
+        "EPSG:3395",
+        "EPSG:4087",
+        "+proj=merc +ellps=WGS84 +towgs84=0,0,0 +type=crs",
+        "+proj=merc +lon_0=180 +ellps=WGS84 +type=crs",
+    ],
 )
 @pytest.mark.parametrize("north", [8e6, 1e6, 500, -6e6])
 def test_areas_where_rows_are_parallels_are_those_of_the_ground(crs, north):
