@@ -2,7 +2,8 @@
 
 Level 0 has the cells as they are, and each further level cells twice as wide and high: people are
 added up, labels and codes are the most frequent of four cells, other numbers their mean. A level is
-made from the one before it as that was written, so memory holds a few chunks.
+made from the one before it as that was written, and all are written by this process, as workers of
+a cluster may have other disks: memory holds a strip of rows.
 
 References
 ----------
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -35,6 +37,7 @@ from popdask.io.conventions import (
     multiscales,
     with_axes,
 )
+from popdask.io.export import STRIP_CELLS
 from popdask.io.extents import CHUNK
 from popdask.io.grids import grid_of
 from popdask.io.paths import Path_, atomic_path
@@ -90,9 +93,10 @@ def write_pyramid(arrays: xr.Dataset, path: Path_, *, finest: Collection[str] = 
         _write_level(arrays, grids[0], unfinished, "0")
         arrays = arrays.drop_vars(finest)
         while max(grids[-1].shape) > LARGEST:
-            coarser = _overview(arrays, unfinished / str(len(grids) - 1))
-            grids.append(_doubled(grids[-1]))
-            _write_level(coarser, grids[-1], unfinished, str(len(grids) - 1))
+            with dask.config.set(scheduler="threads"):  # what this process wrote, it reads
+                coarser = _overview(arrays, unfinished / str(len(grids) - 1))
+                grids.append(_doubled(grids[-1]))
+                _write_level(coarser, grids[-1], unfinished, str(len(grids) - 1))
         about = dict(zarr.open_group(unfinished / "0", mode="r").attrs)
         zarr.open_group(unfinished, mode="a").attrs.put(multiscales(about, grids))
         with warnings.catch_warnings():  # zarr warns that Zarr 3 has no standard of it yet
@@ -125,7 +129,21 @@ def _write_level(arrays: xr.Dataset, grid: GeoBox, folder: Path, name: str) -> N
         level[axis].encoding["_FillValue"] = None
     level = with_axes(level)
     level.attrs = {"Conventions": CONVENTIONS, **level.attrs, **grid_attributes(level)}
-    level.to_zarr(folder, group=name, mode="a", consolidated=False)
+    level.to_zarr(folder, group=name, mode="a", compute=False, consolidated=False)
+    for array in level.data_vars.values():
+        _write_cells(array, folder, name)
+
+
+def _write_cells(array: xr.DataArray, folder: Path, name: str) -> None:
+    """Compute an array strip by strip, and write what has come."""
+    rows = max(STRIP_CELLS // (array.sizes["x"] * CHUNK), 1) * CHUNK
+    bare = array.to_dataset().drop_vars(list(array.coords))
+    for time in range(array.sizes.get("time", 1)):
+        now = {"time": slice(time, time + 1)} if "time" in array.dims else {}
+        for top in range(0, array.sizes["y"], rows):
+            region = {**now, "y": slice(top, min(top + rows, array.sizes["y"]))}
+            cells = bare.isel(region).compute()
+            cells.to_zarr(folder, group=name, region=region, consolidated=False)
 
 
 def _overview(arrays: xr.Dataset, before: Path) -> xr.Dataset:

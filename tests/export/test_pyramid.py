@@ -2,6 +2,7 @@
 
 import json
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -137,6 +138,23 @@ def test_chunks_change_nothing(tmp_path_factory, chunks):
     assert files[0] == files[1]
     for name in files[0]:
         assert (one / name).is_dir() or (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_tasks_need_not_see_the_folder_that_is_written(written, tmp_path):
+    """As on a cluster whose workers have other disks."""
+    place, away = tmp_path / "here", tmp_path / "away"
+    place.mkdir()
+
+    def get_elsewhere(*graph, **how):
+        place.rename(away)
+        found = dask.threaded.get(*graph, **how)
+        away.rename(place)
+        return found
+
+    with dask.config.set(scheduler=get_elsewhere):
+        other = write_pyramid(arrays(), place / "small.zarr")
+    files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
+    assert all((other / name).read_bytes() == (written / name).read_bytes() for name in files)
 
 
 def test_what_has_no_place_is_refused(tmp_path):
