@@ -12,6 +12,7 @@ Dask task, each task opening its file for itself, so that the graph holds paths 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -56,10 +57,11 @@ def write_group(dataset: xr.Dataset, path: Path_, what: str) -> None:
         dataset.to_zarr(unfinished, mode="w-", **_options(path))
 
 
-def open_group(path: Path_, expected: str) -> xr.Dataset:
-    """Open a Zarr group, lazily, in the chunks of the store."""
+def open_group(path: Path_, expected: str, group: str | None = None) -> xr.Dataset:
+    """Open a Zarr group, or one in it, lazily, in the chunks of the store."""
+    options = {"group": group, "chunks": {}, "decode_coords": "all", **_options(path)}
     try:
-        return xr.open_zarr(path, chunks={}, decode_coords="all", **_options(path))
+        return xr.open_zarr(path, **options)
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise InputError(
             f"{path} cannot be opened as Zarr ({error}); expected {expected}; correct the path"
@@ -171,8 +173,8 @@ def open_cube(path: Path_) -> xr.Dataset:
     """
     expected = "a group with population(time, y, x)"
     stored = open_group(path, expected)
-    if layout := stored.attrs.get("multiscales", {}).get("layout"):
-        stored = open_group(f"{os.fspath(path).rstrip('/')}/{layout[0]['asset']}", expected)
+    if finest := _finest(stored.attrs.get("multiscales")):
+        stored = open_group(path, expected, finest)
     held = stored.get("population")
     if held is None or set(held.dims) != set(DIMENSIONS):
         found = {str(name): array.dims for name, array in stored.data_vars.items()}
@@ -189,6 +191,14 @@ def open_cube(path: Path_) -> xr.Dataset:
         )
     cells = check_population(str(path), held.drop_vars("time")).data.astype("float32")
     return _as_dataset(cells, times, grid_of(held)).sortby("time")
+
+
+def _finest(multiscales: Any) -> str | None:
+    """The group of the finest level; None where the words are those of another convention."""
+    layout = multiscales.get("layout") if isinstance(multiscales, dict) else None
+    first = layout[0] if isinstance(layout, list) and layout else None
+    asset = first.get("asset") if isinstance(first, dict) else None
+    return asset if isinstance(asset, str) and re.fullmatch(r"\w[\w.-]*", asset) else None
 
 
 def write_cube(cube: xr.Dataset, path: Path_) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
+import zarr
 from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -276,6 +277,24 @@ def test_a_cube_survives_zarr(folder, tmp_path):
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["cube.zarr"]
     with pytest.raises(InputError, match=r"cube.zarr exists"):
         write_cube(cube, tmp_path / "new" / "cube.zarr")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [{"version": "0.4", "datasets": [{"path": "0"}]}],  # OME-Zarr
+        {"layout": []},
+        {"layout": [{"derived_from": "0"}]},
+        {"layout": [{"asset": "../other.zarr"}]},
+        {"layout": "0"},
+    ],
+)
+def test_a_group_that_names_no_level_is_a_cube_of_its_own(folder, tmp_path, said):
+    cube = open_frames(f"{folder}/pop_{{year}}.tif")
+    write_cube(cube, tmp_path / "cube.zarr")
+    write_cube(cube + 1, tmp_path / "other.zarr")
+    zarr.open_group(tmp_path / "cube.zarr").attrs["multiscales"] = said
+    xr.testing.assert_equal(open_cube(tmp_path / "cube.zarr").compute(), cube.compute())
 
 
 def test_a_cube_is_stored_behind_a_url_once(folder):
