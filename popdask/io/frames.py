@@ -14,7 +14,7 @@ import string
 import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,6 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
                 f"the pattern {pattern!r} has the field {{{field}}}; expected {{year}} or "
                 "{time:FORMAT} with a format such as %Y-%m; rename it"
             )
-        _check_format(pattern, form)
         wildcard += "*"
         if form in formats:
             expression += f"(?P=time{formats.index(form)})"
@@ -208,6 +207,7 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
             f"the pattern {pattern!r} reads %{twice} in several formats; expected it in one, which "
             "may be repeated; split them, as in {time:%Y}/pop_{time:%Y}-{time:%m}.tif"
         )
+    _check_formats(pattern, formats)
     # fsspec takes two stars for folders within folders, or refuses them.
     expression = unicodedata.normalize("NFC", expression)
     return re.sub(r"\*+", "*", wildcard), re.compile(expression), formats
@@ -217,14 +217,17 @@ def _directives(formats: Iterable[str]) -> list[str]:
     return re.findall("%(.)", " ".join(formats).replace("%%", ""))
 
 
-def _check_format(pattern: str, form: str) -> None:
-    """Refuse a format that writes times which it cannot read, such as of quarters."""
+def _check_formats(pattern: str, formats: list[str]) -> None:
+    """Refuse formats that write times which they cannot read, such as of quarters."""
+    moment = datetime(2020, 3, 18, tzinfo=UTC)
     try:
-        _parse_time([date(2020, 3, 18).strftime(form)], [form])
+        _parse_time([moment.strftime(form) for form in formats], formats)
     except ValueError as error:
+        several = "the formats" if len(formats) > 1 else "the format"
         raise InputError(
-            f"the pattern {pattern!r} has the format {form!r}, by which no time is read ({error}); "
-            "expected directives of datetime.strptime such as %Y-%m; correct it"
+            f"the pattern {pattern!r} has {several} {', '.join(map(repr, formats))}, by which no "
+            f"time is read ({error}); expected directives of datetime.strptime such as %Y-%m; "
+            "correct it"
         ) from error
 
 

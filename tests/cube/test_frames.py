@@ -230,6 +230,17 @@ def test_a_time_is_read_as_it_was_written(day, form):
     assert moment.strftime(first_days[0]) == first_days[1] if first_days else moment.date() == day
 
 
+@pytest.mark.parametrize(
+    ("pattern", "file"),
+    [
+        ("pop_{time:%Y-%m-%dT%H%z}.tif", "pop_2006-03-06T02+0200.tif"),
+        ("{time:%G}/w{time:%V}.tif", "2006/w10.tif"),
+    ],
+)
+def test_times_are_read_with_zones_and_of_several_parts(tmp_path, pattern, file):
+    assert list(names(find_frames(f"{touch(tmp_path, file)}/{pattern}"))) == ["2006-03-06"]
+
+
 @pytest.mark.parametrize("form", ["%YQ%q", "%s", "%Y%", "%Y-%Q"])
 def test_a_format_that_reads_no_time_is_refused(tmp_path, form):
     with pytest.raises(InputError, match=r"has the format '.*', by which no time is read"):
