@@ -7,6 +7,7 @@ with `datetime.strptime`, and files that do not fit are not frames.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import math
 import re
@@ -209,7 +210,7 @@ def _parse_pattern(pattern: str) -> tuple[str, re.Pattern[str], list[str]]:
         )
     _check_formats(pattern, formats)
     # fsspec takes two stars for folders within folders, or refuses them.
-    expression = unicodedata.normalize("NFC", expression)
+    expression = _composed(expression)
     return re.sub(r"\*+", "*", wildcard), re.compile(expression), formats
 
 
@@ -355,11 +356,24 @@ def _moment(passed: float, units: str, calendar: str) -> str:
     return text.removesuffix(":00").removesuffix("T00:00")
 
 
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _without_accents(wildcard: str) -> str:
+    """The wildcard with stars for all characters that may be written in two ways."""
+    return "".join(
+        "*" if unicodedata.normalize("NFD", one) != one or unicodedata.combining(one) else one
+        for one in _composed(wildcard)
+    )
+
+
 def _list_files(wildcard: str) -> list[str]:
     if not is_remote(wildcard):
         # Accents are letters of their own in the names that some systems write, but look the same.
-        forms = {wildcard, *(unicodedata.normalize(form, wildcard) for form in ("NFC", "NFD"))}
-        return [path for form in sorted(forms) for path in glob.glob(form)]  # noqa: PTH207
+        wanted, anything = _composed(wildcard), re.sub(r"\*+", "*", _without_accents(wildcard))
+        found = glob.glob(anything)  # noqa: PTH207
+        return [path for path in found if fnmatch.fnmatchcase(_composed(path), wanted)]
     system, path = file_system(wildcard)
     refusals: tuple[type[Exception], ...] = (ValueError, *failures())  # the first: of all buckets
     try:
@@ -380,7 +394,7 @@ def _is_left_out(moment: datetime, start: Time | None, end: Time | None) -> bool
 
 
 def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> datetime | None:
-    match = expression.fullmatch(unicodedata.normalize("NFC", path))
+    match = expression.fullmatch(_composed(path))
     if match is None:
         return None
     try:

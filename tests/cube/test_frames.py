@@ -247,10 +247,13 @@ def test_a_format_that_reads_no_time_is_refused(tmp_path, form):
         find_frames(f"{tmp_path}/pop_{{time:{form}}}.tif")
 
 
-@pytest.mark.parametrize(("pattern", "file"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_accents_are_found_however_they_are_written(tmp_path, pattern, file):
-    touch(tmp_path, unicodedata.normalize(file, "bevölkerung_2006.tif"))
-    wanted = unicodedata.normalize(pattern, "bevölkerung_{year}.tif")
+@pytest.mark.parametrize("pattern", ["NFC", "NFD"])
+@pytest.mark.parametrize("folder", ["NFC", "NFD"])
+@pytest.mark.parametrize("file", ["NFC", "NFD"])
+def test_accents_are_found_however_they_are_written(tmp_path, pattern, folder, file):
+    place = tmp_path / unicodedata.normalize(folder, "Länder")
+    touch(place, unicodedata.normalize(file, "bevölkerung_2006.tif"), "bevoelkerung_2011.tif")
+    wanted = unicodedata.normalize(pattern, "Länder/bevölkerung_{year}.tif")
     assert list(names(find_frames(f"{tmp_path}/{wanted}"))) == ["2006-01-01"]
 
 
