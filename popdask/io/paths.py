@@ -292,9 +292,11 @@ def _check_host(url: str) -> None:
     """Refuse a URL of the web whose host or port is none."""
     if not url.lower().startswith(("http://", "https://")):
         return
+    host = re.split("[/?#]", url.partition("://")[2])[0].rpartition("@")[2]
+    plain = host.isprintable() and " " not in host  # urlsplit leaves tabs out, and takes spaces
     try:
         parts = urlsplit(url)
-        known = bool((parts.hostname or "").encode("idna")) and parts.port != 0
+        known = plain and bool((parts.hostname or "").encode("idna")) and parts.port != 0
     except ValueError:  # of a port, of brackets, or of a name that has no form for the wire
         known = False
     if not known:

@@ -265,7 +265,9 @@ def test_pipes_and_devices_are_no_files(tmp_path, read):
             read(path)
 
 
-@pytest.mark.parametrize("host", ["", "[::1", "h:99999", "h:port", "...", "h:0"])
+@pytest.mark.parametrize(
+    "host", ["", "[::1", "h:99999", "h:port", "...", "h:0", " ", "a b", "a\tb"]
+)
 def test_a_url_without_a_host_is_refused(host):
     for look in (find_frames, frame_fingerprint):
         with pytest.raises(InputError, match=r"has no host, or no port, that can be reached"):
