@@ -26,6 +26,7 @@ from popdask.errors import InputError
 
 OFFSET = 0.1  # of the mean density: keeps errors of empty places from being infinite
 ROOM = 8  # times the least number of errors that a bin should have: fewer were no surer, and wider
+REACH = 4  # times the cells of the largest size learned: the step between two sizes
 GROUPS = 4  # that squares are dealt out to where there are no folds
 
 
@@ -120,14 +121,14 @@ def least_cases(level: float) -> int:
 def intervals_by_size(
     people: Any, cells: Any, learned: Mapping[int, ConformalIntervals]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Intervals of zones, each by those learned from the size nearest to its own, in cells."""
+    """Intervals of zones by those learned of the nearest size; NaN where no size is near."""
     people, cells = np.asarray(people, np.float64), np.asarray(cells)
     sizes = np.array(sorted(learned))
     middles = np.sqrt(sizes[1:] * sizes[:-1])  # halfway between two sizes, as factors
     which = np.searchsorted(middles, cells)
     low, high = np.full((2, len(people)), np.nan)
     for number, size in enumerate(sizes.tolist()):
-        here = (which == number) & (cells > 0)
+        here = (which == number) & (cells > 0) & (cells <= REACH * sizes[-1])
         low[here], high[here] = learned[size].predict(people[here], cells[here])
     return low, high
 

@@ -39,6 +39,7 @@ from popdask.imagery.evaluation import (
 from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.intervals import (
+    REACH,
     ConformalIntervals,
     deal_squares,
     held_out_intervals,
@@ -379,8 +380,11 @@ def lay_intervals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
         files["squares.parquet"] = table_bytes(pd.concat(frames, ignore_index=True))
     if settings.zones is not None:
         by_size = learned_by_size(run.work.table("intervals"))
-        frames = [_polygons(now, settings, by_size) for now in population]
-        files["polygons.parquet"] = table_bytes(pd.concat(frames, ignore_index=True))
+        polygons = pd.concat([_polygons(now, settings, by_size) for now in population])
+        files["polygons.parquet"] = table_bytes(polygons.reset_index(drop=True))
+        large = polygons.loc[polygons["cells"] > REACH * max(by_size), "zone"].nunique()
+        if large:
+            reporter.note(_too_large(large, max(by_size)))
     run.work.write_files("squares", files, {"frames": {}, "of": stage.name})
     arrays = interval_rasters(population, ConformalIntervals.of_table(learned["cells"]))
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
@@ -441,6 +445,13 @@ def _too_few(squares: pd.DataFrame, settings: Intervals) -> str:
         f"  no intervals of squares of {settings.square} × {settings.square} cells: "
         f"{len(squares)} squares have known people, and intervals of {settings.level:.0%} need "
         f"{least_cases(settings.level)} beside those of each fold: make [intervals] square smaller"
+    )
+
+
+def _too_large(polygons: int, size: int) -> str:
+    return (
+        f"  no intervals of polygons ({polygons:,}) with more than {REACH} times the cells of "
+        f"the largest squares with enough known people, {size:,}: give more known places"
     )
 
 

@@ -111,8 +111,16 @@ def test_polygons_have_the_intervals_of_squares_of_their_size(finished):
     assert (now["low"][:3] <= now["people"][:3]).all() and now.loc["a strip", "high"] > 0
 
 
-def test_too_few_squares_are_refused_in_a_sentence_and_cells_keep_theirs(world, tmp_path):
-    settings, notes = sure(world, tmp_path / "dots.icechunk", square=2), Notes()
+def test_too_few_squares_are_told_and_cells_keep_theirs_and_no_large_polygon_gets_them(
+    world, tmp_path
+):
+    outline = box(WEST, SOUTH, WEST + 3, SOUTH + 2)
+    zones = gpd.GeoDataFrame(
+        geometry=[shapely.affinity.scale(outline, *2 * [GRID.size], origin=(0, 0))], crs=GRID.crs
+    )
+    zones.to_file(tmp_path / "zones.gpkg")
+    large = {"zones": f"{tmp_path}/zones.gpkg"}
+    settings, notes = sure(world, tmp_path / "dots.icechunk", square=2, **large), Notes()
     store = population.run(settings, notes).store
     assert any(
         "16 squares have known people, and intervals of 90% need 19" in s for s in notes.said
@@ -120,6 +128,10 @@ def test_too_few_squares_are_refused_in_a_sentence_and_cells_keep_theirs(world, 
     assert "population_low" in store.dataset() and set(store.table("coverage")["of"]) == {"cells"}
     with pytest.raises(KeyError):
         store.table("squares")
+    polygons = store.table("polygons")
+    assert (polygons["cells"] == 6).all() and (polygons["people"] >= 0).all()
+    assert polygons[["low", "high"]].isna().all(axis=None)
+    assert any("no intervals of polygons (1) with more than 4 times" in s for s in notes.said)
 
 
 def test_other_intervals_cost_no_training(finished):
