@@ -29,11 +29,12 @@ def opened(browser, path, **how):
 
 
 def redrawn(page, seen):
-    """The picture of the map, as soon as it is another than those seen."""
-    end = time.monotonic() + PATIENCE / 1000
-    while (picture := page.locator("#plot-map").screenshot()) in seen:
-        assert time.monotonic() < end, "the map stays as it is"
+    """The picture of the map, as soon as it stays and is another than those seen."""
+    end, before = time.monotonic() + PATIENCE / 1000, None
+    while (picture := page.locator("#plot-map").screenshot()) != before or picture in seen:
+        assert time.monotonic() < end, "the map stays as it was, or does not come to rest"
         page.wait_for_timeout(100)
+        before = picture
     return picture
 
 

@@ -128,7 +128,7 @@ def column(rows, number):
 
 def test_layers_and_themes_change_the_map(browser, written):
     with opened(browser, written, color_scheme="dark", **DESK) as page:
-        seen = {page.locator("#plot-map").screenshot()}
+        seen = {redrawn(page, set())}
         for layer in ("population", "classes"):
             page.locator(f".layers input[value={layer}]").check(force=True)
             page.wait_for_function(f"report.drawn === '{layer}-3'")
@@ -136,8 +136,7 @@ def test_layers_and_themes_change_the_map(browser, written):
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.locator("#theme").click()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
-        seen.add(redrawn(page, seen))
-        assert len(seen) == 4
+        redrawn(page, seen)
 
 
 def test_the_slider_plays(browser, written):
