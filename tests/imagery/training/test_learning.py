@@ -1,6 +1,7 @@
 """Training learns what can be known, is the same every time, and outlives stops."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -191,6 +192,32 @@ def test_the_same_seed_gives_the_same_weights(cells, kind):
     assert torch.get_num_threads() == threads
     other = weights_of(train(cells, kind, small(kind, seed=1), device="cpu"))
     assert any((weights_of(one)[name] != other[name]).any() for name in other)
+
+
+UNLIMITED = """
+import sys
+import torch
+from dask.base import tokenize
+sys.path.insert(0, {root!r})
+from tests.imagery.training.test_learning import cells_of, houses, small
+from popdask.imagery.training import train
+
+torch.set_num_threads(2)
+images, people = houses()
+model = train(cells_of(images, people), "count", small("count"), device="cpu")
+assert torch.get_num_threads() == 2
+print(tokenize(model), tokenize(model.predict(images)))
+"""
+
+
+def test_threads_that_a_process_may_have_change_nothing(cells):
+    """The tests have one thread by the environment; a process without that comes to the same."""
+    script = UNLIMITED.format(root=str(Path(__file__).parents[3]))
+    free = {name: text for name, text in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", script], env=free, capture_output=True, text=True)
+    model = train(cells, "count", small("count"), device="cpu")
+    said = model.predict(houses()[0])
+    assert done.stdout.split() == [tokenize(model), tokenize(said)], done.stderr
 
 
 @pytest.mark.parametrize("chunks", [1, 7, 96])
