@@ -111,9 +111,7 @@ def test_polygons_have_the_intervals_of_squares_of_their_size(finished):
     assert (now["low"][:3] <= now["people"][:3]).all() and now.loc["a strip", "high"] > 0
 
 
-def test_too_few_squares_are_told_and_cells_keep_theirs_and_no_large_polygon_gets_them(
-    world, tmp_path
-):
+def test_too_few_squares_are_refused_in_a_sentence_and_cells_keep_theirs(world, tmp_path):
     outline = box(WEST, SOUTH, WEST + 3, SOUTH + 2)
     zones = gpd.GeoDataFrame(
         geometry=[shapely.affinity.scale(outline, *2 * [GRID.size], origin=(0, 0))], crs=GRID.crs
