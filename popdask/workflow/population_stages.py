@@ -396,18 +396,19 @@ def _evaluation_record(basis: Basis, of: Fingerprint) -> Record | None:
 
 
 def _sure(basis: Basis) -> list[Any]:
-    """The settings of intervals, where there are any."""
+    """The settings that intervals are learned by, where there are any."""
     settings = basis.job.intervals
-    return [] if settings is None else [_plain(settings)]
+    exclude = _WITHOUT_EFFECT | {"name"}  # which polygons have them is nothing of learning
+    return [] if settings is None else [settings.model_dump(mode="json", exclude=exclude)]
 
 
 def _intervals_record(basis: Basis, of: Fingerprint) -> Record | None:
-    cells, (sources, files) = basis.job.cells, basis.inputs
-    if basis.job.intervals is None:
+    cells, settings, (sources, files) = basis.job.cells, basis.job.intervals, basis.inputs
+    if settings is None:
         return None
     learned = [_sure(basis), _cells_print(basis), cells.block, cells.seed, _rule(basis)]
-    places = [path for name, path in sources.others.items() if name == "intervals.zones"]
-    learned += checksums(files, places)
+    if settings.zones is not None:
+        learned += [settings.name, checksums(files, [sources.others["intervals.zones"]])]
     learned += [basis.wanted[stage]["frames"] for stage in ("evaluation",) if stage in basis.wanted]
     return {"frames": {t: of(learned, print_) for t, print_ in basis.frames("estimate").items()}}
 
@@ -430,7 +431,8 @@ def _tables_record(basis: Basis, of: Fingerprint) -> Record | None:
     if not formats:
         return None
     scored = basis.wanted.get("evaluation")
-    return {"frames": {WHOLE: of(basis.job.name, sorted(formats), _final(basis), scored)}}
+    sure = [basis.frames("intervals")] if "intervals" in basis.wanted else []
+    return {"frames": {WHOLE: of(basis.job.name, sorted(formats), _final(basis), scored, *sure)}}
 
 
 CELLS = Stage(
@@ -513,6 +515,7 @@ INTERVALS = Stage(
     cost=grid_cost,
     compute=lay_intervals,
     table=True,
+    reads_files=True,
 )
 EXPORT = Stage(
     "export",

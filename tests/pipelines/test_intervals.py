@@ -1,13 +1,17 @@
 """A population job says how sure it is, of cells and of squares of them, and what that is worth."""
 
+import shutil
+
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 import xarray as xr
 from pydantic import ValidationError
 from shapely.geometry import box
 
+from popdask.store.repository import RegionStore
 from popdask.workflow import population
 from popdask.workflow.progress import Reporter
 from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, write_world
@@ -109,6 +113,29 @@ def test_polygons_have_the_intervals_of_squares_of_their_size(finished):
         assert now.loc["a square", name] == pytest.approx(square[name])
     assert np.isnan(now.loc["elsewhere", "low"]) and now.loc["elsewhere", "people"] == 0
     assert (now["low"][:3] <= now["people"][:3]).all() and now.loc["a strip", "high"] > 0
+
+
+def test_polygons_that_are_set_or_edited_after_a_run_are_written(finished, world, tmp_path):
+    settings, store = finished
+    shutil.copytree(store.path, tmp_path / "dots.icechunk")
+    shutil.copy(world / "zones.gpkg", tmp_path / "zones.gpkg")
+    own = {"zones": f"{tmp_path}/zones.gpkg", "name": "called"}
+
+    def laid(**zones):
+        changed = sure(world, tmp_path / "dots.icechunk", level=0.5, square=2, **zones)
+        todo = {stage.name for stage in population.plan(changed) if not stage.done}
+        population.run(changed)
+        return changed.export_folder / "dots_polygons.parquet", todo
+
+    assert not laid()[0].exists()
+    path, todo = laid(**own)
+    assert set(pd.read_parquet(path)["zone"]) == {"a cell", "a square", "a strip", "elsewhere"}
+    assert todo == {"intervals", "export", "tables"}
+    read = RegionStore(tmp_path / "dots.icechunk").records()["intervals"]["files"]
+    assert own["zones"] in read
+    fewer = gpd.read_file(own["zones"]).iloc[:2]
+    fewer.to_file(own["zones"])
+    assert len(pd.read_parquet(laid(**own)[0])) == 2 * 2
 
 
 def test_too_few_squares_are_refused_in_a_sentence_and_cells_keep_theirs(world, tmp_path):
