@@ -144,7 +144,7 @@ def estimate_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> Sta
 
 
 def training_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
-    """One task trains a model, or each of the folds one, on all threads of the machine."""
+    """Each network of each fold takes all threads of a machine, one at a time on each."""
     name, cells, model = stage.name, size.training, size.models[stage.name]
     settings: Training = getattr(job, name)
     if settings.weights is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from popdask.workflow.population_inputs import (
 )
 from popdask.workflow.population_outputs import export_rasters, export_tables
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import on_gpus, on_worker
+from popdask.workflow.runner import on_gpus, on_machines, on_worker
 
 #: Settings that change nothing in the result, and places of files, of which the contents count.
 _WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "table"}
@@ -110,11 +111,13 @@ def _learn(
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
+    trainings = _trainings(run, stage, kind, settings, gates, reporter)
+    trained = iter(on_machines([start for each in trainings.values() for _, start in each]))
     files, checkpoints = {}, []
-    for name, started in _started(run, stage, kind, settings, gates, reporter).items():
-        members = [trained() for _, trained in started]
+    for name, each in trainings.items():
+        members = list(islice(trained, len(each)))
         files[name] = (members[0] if len(members) == 1 else mean_of(members)).to_bytes()
-        checkpoints += [path for path, _ in started]
+        checkpoints += [path for path, _ in each]
     run.work.write_files(stage.name, files, stage.record)
     for path in checkpoints:  # what they are for is stored now
         path.unlink(missing_ok=True)
@@ -122,17 +125,17 @@ def _learn(
         path.parent.rmdir()
 
 
-def _started(
+def _trainings(
     run: PopulationRun,
     stage: StagePlan,
     kind: str,
     settings: Training,
     gates: Sequence[TrainedModel | None],
     reporter: Reporter,
-) -> dict[str, list[tuple[Path, Callable[[], TrainedModel]]]]:
-    """Start the trainings of each file's networks, on as many workers as there are."""
+) -> dict[str, list[tuple[Path, Callable[..., Callable[[], TrainedModel]]]]]:
+    """The trainings of each file's networks, to be started, with their checkpoints."""
     splits = run.splits()
-    found: dict[str, list[tuple[Path, Callable[[], TrainedModel]]]] = {}
+    found: dict[str, list[tuple[Path, Callable[..., Callable[[], TrainedModel]]]]] = {}
     pixels = image_shape(splits[0])["pixels"]
     if training_networks(kind, settings, pixels) != settings.members:
         reporter.note(
@@ -147,7 +150,8 @@ def _started(
         for number, config in enumerate(configs):
             own = name if len(configs) == 1 else f"{number}-{name}"
             checkpoint = _checkpoint(run.job, own)
-            trained = on_worker(
+            start = partial(
+                on_worker,
                 train,
                 cells,
                 kind,
@@ -159,7 +163,7 @@ def _started(
                 device=settings.device,
                 on_progress=partial(_note_epoch, reporter, own),
             )
-            found[name].append((checkpoint, trained))
+            found[name].append((checkpoint, start))
     return found
 
 

@@ -3,8 +3,8 @@
 files → plan → (workers) → stage, commit, stage, commit, … → tidy → publish
 
 A pipeline says what its stages are and what they are made from. Readers of the store see nothing of
-a run until all of its stages are finished. Training runs once, in one place; it and encoding want a
-GPU.
+a run until all of its stages are finished. Training and encoding want a GPU; trainings that take a
+whole machine go one after the other on each.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ def on_worker(
     function: Callable[..., T],
     *arguments: Any,
     on_progress: Callable[[Mapping[str, Any]], object] | None = None,
+    machine: str | None = None,
     **options: Any,
 ) -> Callable[[], T]:
-    """Start one function on a worker, on one with a GPU where the cluster has one."""
+    """Start one function on a worker, on one with a GPU or of a machine where there is such."""
     from distributed import get_client
 
     try:
@@ -79,7 +80,9 @@ def on_worker(
         if arguments:
             wait = dask.config.get("distributed.scheduler.no-workers-timeout") or WAIT_SECONDS
             sent = client.scatter(list(arguments), hash=False, timeout=wait)
-        return client.submit(function, *sent, pure=False, resources=gpu_resources(), **options)
+        where = {"workers": [machine], "allow_other_workers": True} if machine else {}
+        where["resources"] = gpu_resources()
+        return client.submit(function, *sent, pure=False, **where, **options)
 
     return partial(
         _until_done, client, None if on_progress is None else messages.topic, start, start()
@@ -102,6 +105,31 @@ def _until_done(client: Any, topic: str | None, start: Callable[[], Any], future
     finally:
         if topic is not None:
             client.unsubscribe_topic(topic)
+
+
+def on_machines(starts: Sequence[Callable[..., Callable[[], T]]]) -> list[T]:
+    """Do what takes a whole machine: one at a time on each, or one on every GPU of the cluster."""
+    # Each start is `on_worker` with its arguments. Side by side on a machine they would share its
+    # cores and the memory of its card, and results depend on what fits into that.
+    machines = [None] * len(starts) if gpu_resources() else _machines()
+    found: list[T] = []
+    while len(found) < len(starts):
+        batch = zip(starts[len(found) :], machines, strict=False)
+        running = [start(machine=machine) for start, machine in batch]
+        found += [result() for result in running]
+    return found
+
+
+def _machines() -> list[str | None]:
+    """The machines of the workers; None alone where there is but one."""
+    from distributed import get_client
+
+    try:
+        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
+    except ValueError:
+        return [None]
+    hosts = sorted({worker["host"] for worker in workers})
+    return [*hosts] if len(hosts) > 1 else [None]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """What wants a GPU runs on a worker that has one, where the cluster has one."""
 
 import os
+import time
+from functools import partial
+from itertools import pairwise
 
 import pytest
 from distributed import (
@@ -15,12 +18,16 @@ from distributed import (
 
 from popdask.workflow import communities
 from popdask.workflow.operations import verify
-from popdask.workflow.runner import gpu_resources, on_worker
+from popdask.workflow.runner import gpu_resources, on_machines, on_worker
 from tests.pipelines.small import job, small_world
 
 
 def process_id(*_):
     return os.getpid()
+
+
+def address():
+    return get_worker().address
 
 
 def has_gpu(*_):
@@ -53,9 +60,37 @@ def test_arguments_and_options_arrive_and_errors_come_back(gpu):
         wrong()
 
 
+def spent(seconds):
+    start = time.monotonic()
+    time.sleep(seconds)
+    return start, time.monotonic()
+
+
+def test_one_machine_does_one_thing_at_a_time_that_takes_all_of_it(gpu):
+    starts = [partial(on_worker, spent, 0.1) for _ in range(4)]
+    done = sorted(on_machines(starts))
+    assert all(before[1] <= after[0] for before, after in pairwise(done))
+
+
+def test_machines_share_what_takes_a_whole_one():
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    options = {"nthreads": 2, "dashboard": False}
+    hosts = ["127.0.0.1", "127.0.0.2"]
+    workers = {
+        f"{host}-{number}": {"cls": Worker, "options": {**options, "host": host}}
+        for host in hosts
+        for number in range(2)
+    }
+    with SpecCluster(workers, scheduler=scheduler) as cluster, Client(cluster) as client:
+        client.wait_for_workers(4, timeout=60)
+        used = on_machines([partial(on_worker, address) for _ in range(5)])
+    assert [host in place for host, place in zip(hosts * 3, used, strict=False)] == [True] * 5
+
+
 def test_without_a_client_functions_run_here():
     assert gpu_resources() is None
     assert on_worker(process_id)() == os.getpid()
+    assert on_machines([partial(on_worker, process_id)] * 2) == [os.getpid()] * 2
 
 
 def test_the_whole_job_encodes_where_the_gpu_is(gpu, tmp_path):
