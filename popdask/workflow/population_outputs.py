@@ -232,6 +232,8 @@ def errors(
     job: PopulationJob, region: RegionStore, branch: str = MAIN
 ) -> Iterator[tuple[str, Figure]]:
     """The error of each frame of which the people are known."""
+    if job.truth is None and not _is_blind_to_counts(job):
+        return  # nothing is known, and the mosaics may have gone
     stored, sources = region.dataset(branch), Sources.of(job)
     grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
     for time in stored["time"].values:
@@ -263,13 +265,16 @@ def _counts(
     known = sources.truth.get(time)
     if known is not None:
         return population_inputs.read_truth(job, known, grid)
-    # With folds every labelled cell is estimated by a model that has not seen it.
-    if not job.cells.folds or job.cells.counts is None or job.cells.mosaic is not None:
-        return None
-    if time != min(sources.mosaics):
+    if not _is_blind_to_counts(job) or time != min(sources.mosaics):
         return None
     cells = region.group("cells", branch)
     return pd.DataFrame({name: cells[name].values for name in ("north", "east", "people")})
+
+
+def _is_blind_to_counts(job: PopulationJob) -> bool:
+    """Whether labelled cells of the first mosaic are estimated by models that have not seen them."""
+    cells = job.cells
+    return bool(cells.folds) and cells.counts is not None and cells.mosaic is None
 
 
 def _photograph(

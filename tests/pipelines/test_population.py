@@ -588,6 +588,13 @@ def test_pictures_of_estimates_errors_and_losses(finished):
     } <= names
 
 
+def test_pictures_without_known_people_need_no_mosaics(finished, tmp_path):
+    gone = {"input": {"mosaic": f"{tmp_path}/gone_{{time:%Y}}.tif"}, "truth": None}
+    settings = job(tmp_path, finished[1].store.path, **gone)
+    names = {path.stem for path in population_outputs.draw(settings)}
+    assert "dots_population_2025-01-01" in names and "dots_scores_validation" in names
+
+
 def test_a_search_finds_settings_and_goes_on_where_it_was(world, trained):
     settings = job(world, trained, truth=None)
     population.train(settings)
