@@ -234,7 +234,8 @@ def export_stage(parts: Parts, needs: tuple[str, ...], words: str, illustrate: I
         frames = {
             t: of(settings, *(basis.frames(stage)[t] for stage in drawn)) for t in basis.times
         }
-        rows = [basis.frames(part.tracks) for part in parts(job)]
+        rows: list[Any] = [basis.frames(part.tracks) for part in parts(job)]
+        rows += [job.naming] if "zarr" in formats else []  # which says it of itself
         last = of(frames, sorted(formats), rows)  # and what is about all frames
         return {"frames": {**frames, basis.times[-1]: last}, "rasters": frames}
 

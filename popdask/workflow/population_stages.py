@@ -435,8 +435,9 @@ def _tables_record(basis: Basis, of: Fingerprint) -> Record | None:
     if not formats:
         return None
     scored = basis.wanted.get("evaluation")
-    sure = [basis.frames("intervals")] if "intervals" in basis.wanted else []
-    return {"frames": {WHOLE: of(basis.job.name, sorted(formats), _final(basis), scored, *sure)}}
+    more: list[Any] = [basis.frames("intervals")] if "intervals" in basis.wanted else []
+    more += [basis.job.naming] if "zarr" in formats else []  # which says it of itself
+    return {"frames": {WHOLE: of(basis.job.name, sorted(formats), _final(basis), scored, *more)}}
 
 
 CELLS = Stage(

@@ -258,6 +258,15 @@ def test_arrays_lie_in_a_group_of_zarr_with_all_people_of_every_level(finished):
         np.testing.assert_array_equal(tree["0"][name], held[name])
 
 
+def test_arrays_are_written_again_under_another_title(copy):
+    before, named = times(copy.export_folder), copy.model_copy(update={"title": "Two towns"})
+    communities.run(named)
+    tree = xr.open_datatree(copy.export_folder / "small.zarr", engine="zarr")
+    assert tree["0"].attrs["title"] == "Two towns"
+    after = times(copy.export_folder)
+    assert all(after[name] == before[name] for name in before if name.endswith(".tif"))
+
+
 def test_estimates_have_a_catalogue_a_cube_and_a_page(tmp_path):
     dots.write_world(tmp_path)
     formats = ["cog", "parquet", "zarr", "stac", "report"]

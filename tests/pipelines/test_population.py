@@ -513,6 +513,8 @@ def test_the_people_are_exported_as_a_cube(world, trained):
     population.run(settings)
     exported = open_cube(settings.export_folder / "dots.zarr")["population"]
     np.testing.assert_array_equal(exported, arrays(settings.output.store)["population"])
+    named = settings.model_copy(update={"institution": "The town"})
+    assert [stage.name for stage in population.plan(named) if not stage.done] == ["tables"]
 
 
 def test_nothing_is_drawn_by_asking(tmp_path):
