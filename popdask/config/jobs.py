@@ -588,7 +588,8 @@ class Training(Settings):
     threads: Positive | None = None
     """Threads of the CPU; the result depends on them. All cores by default."""
     memory: Positive | None = None
-    """Bytes of images to hold, 2 GiB by default; more are read again in every epoch."""
+    """Bytes of images to hold, 2 GiB by default; more are read again in every epoch, in an order
+    that changes the result. Another number trains anew, also where all images fit into both."""
     seed: Seed = 0
     """Seed of weights, order and augmentation."""
     device: Device = "auto"
