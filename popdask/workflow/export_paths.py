@@ -118,8 +118,8 @@ class _Folder:
 
     def check(self) -> None:
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._path):
+            places = (self._path, *self._path.parents)
+            with tempfile.TemporaryFile(dir=next(filter(os.path.lexists, places))):
                 pass
         except OSError as error:
             raise InputError(

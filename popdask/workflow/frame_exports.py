@@ -255,4 +255,12 @@ def export_stage(parts: Parts, needs: tuple[str, ...], words: str, illustrate: I
         tasks=lambda work: rasters_of(work.job) * len(rasters(parts(work.job))),
         more=lambda work: work.cells * rasters_of(work.job),
     )
-    return Stage("export", version=3, needs=needs, wanted=wanted, cost=cost, compute=compute)
+    return Stage(
+        "export",
+        version=3,
+        needs=needs,
+        wanted=wanted,
+        cost=cost,
+        compute=compute,
+        writes_files=True,
+    )

@@ -99,6 +99,8 @@ class Stage:
     """Whether its results do not depend on which cells the arrays have."""
     reads_files: bool = False
     """Whether it reads files of the user, of which the versions go on record with it."""
+    writes_files: bool = False
+    """Whether it writes beside the store: exports, or how far a training is."""
 
 
 def decide(stages: Iterable[Stage], basis: Basis) -> Plan:

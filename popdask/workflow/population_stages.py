@@ -472,6 +472,7 @@ PRESENCE = Stage(
     compute=_presence,
     anywhere=True,
     reads_files=True,
+    writes_files=True,
 )
 COUNT = Stage(
     "count",
@@ -482,6 +483,7 @@ COUNT = Stage(
     compute=_count,
     anywhere=True,
     reads_files=True,
+    writes_files=True,
 )
 ESTIMATE = Stage(
     "estimate",
@@ -531,6 +533,7 @@ EXPORT = Stage(
     compute=export_rasters,
     table=True,
     reads_files=True,
+    writes_files=True,
 )
 TABLES = Stage(
     "tables",
@@ -540,6 +543,7 @@ TABLES = Stage(
     cost=grid_cost,
     compute=export_tables,
     reads_files=True,
+    writes_files=True,
 )
 STAGES = (
     CELLS, TOTALS, PRESENCE, COUNT, ESTIMATE, EVALUATION, INTERVALS, CENSUS, EXPORT, TABLES

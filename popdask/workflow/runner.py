@@ -319,7 +319,8 @@ class Pipeline(ABC):
             publishable = before.computed and (store.unfinished() or not before.done)
             if all(before[name].done for name in names) and not publishable:
                 return before
-            check_writable(job, self.exports(job, files))
+            if any(stage.writes_files for stage in self.stages if stage.name in names):
+                check_writable(job, self.exports(job, files))
             with workers():
                 running = self.begin(job, store, files, names if force else [])
                 _check_only(job, running.plan, names)  # the grid may be another than the stored one

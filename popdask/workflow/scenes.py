@@ -234,6 +234,7 @@ STAGES = (
             "export", read=8 * size.cells, written=8 * size.cells, amount=size.cells
         ),
         compute=_export,
+        writes_files=True,
     ),
 )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from popdask.errors import InputError
 from popdask.store import RegionStore
 from popdask.workflow import communities
-from popdask.workflow.export_paths import Claims, export_place, file_sum
+from popdask.workflow.export_paths import Claims, check_writable, export_place, file_sum
 from popdask.workflow.operations import report
 from tests.pipelines.small import job
 
@@ -202,3 +202,15 @@ def test_a_place_that_takes_no_files_is_refused_before_anything_is_computed(fram
     with pytest.raises(InputError, match=r"exports.* cannot be written .*give \[output\] folder"):
         communities.run(job(frames, tmp_path / "small.icechunk", output=output))
     assert not RegionStore(tmp_path / "small.icechunk").exists()
+
+
+def test_a_stage_that_exports_nothing_needs_no_place_for_exports(frames, tmp_path):
+    place, blocked = tmp_path / "exports", tmp_path / "file"
+    blocked.touch()
+    for folder in (place / "deep", blocked):
+        output = {"export": ["cog"], "folder": str(folder)}
+        there = job(frames, tmp_path / "small.icechunk", output=output)
+        if folder is not blocked:
+            check_writable(there, ["a name"])
+        communities.run_only(there, "population", force=True)
+        assert not place.exists()
