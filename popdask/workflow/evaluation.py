@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dask
 import dask.array as da
@@ -25,6 +25,7 @@ from dask import delayed
 from numpy.typing import NDArray
 
 from popdask.config.jobs import Intervals
+from popdask.errors import InputError
 from popdask.imagery.cells import SELECTION, cells_grid
 from popdask.imagery.estimate import Joining, better_rule, joint_people
 from popdask.imagery.evaluation import (
@@ -59,6 +60,9 @@ from popdask.workflow.inputs import iso, open_image
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun
 from popdask.workflow.progress import Reporter
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 #: Share of the truly inhabited cells that a gate must let pass.
 FEW = 0.2
@@ -390,12 +394,23 @@ def lay_intervals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> N
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
 
 
+def read_polygons(settings: Intervals) -> gpd.GeoDataFrame:
+    """Read the polygons whose sums have intervals."""
+    assert settings.zones is not None
+    polygons = read_features(settings.zones, "polygons, one for each zone")
+    if settings.name is not None and settings.name not in polygons:
+        raise InputError(
+            f"[intervals] name is {settings.name!r}, and {settings.zones} has the columns "
+            f"{', '.join(map(str, polygons))}: expected one of them; name that of the zones' names."
+        )
+    return polygons
+
+
 def _polygons(
     population: xr.DataArray, settings: Intervals, learned: Mapping[int, ConformalIntervals]
 ) -> pd.DataFrame:
     """The polygons of a job on one frame (y, x): cells with data, people and their interval."""
-    assert settings.zones is not None
-    polygons = read_features(settings.zones, "polygons, one for each zone").assign(_total=0.0)
+    polygons = read_polygons(settings).assign(_total=0.0)
     zones = read_zones(polygons, "_total", population, name=settings.name)
     values = da.asarray(population.data)
     number = zones.number.data.rechunk(values.chunks)

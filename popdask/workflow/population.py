@@ -16,6 +16,7 @@ from popdask.errors import InputError
 from popdask.io import export
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, scenes
+from popdask.workflow.evaluation import read_polygons
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import cell_grid, frame_grid, iso, open_image
 from popdask.workflow.plan import Basis, Plan
@@ -147,6 +148,8 @@ class PopulationPipeline(Pipeline):
         sources = Sources.of(job)
         grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
         frame = frame_grid(job, sources.mosaics, grid)
+        if job.intervals is not None and job.intervals.zones is not None:
+            read_polygons(job.intervals)  # refused now, and not after training
         work = store.begin(frame, keep=ANYWHERE)
         work.forget(forget)
         plan = self.decide(job, files, work.records())

@@ -11,6 +11,7 @@ import xarray as xr
 from pydantic import ValidationError
 from shapely.geometry import box
 
+from popdask.errors import InputError
 from popdask.store.repository import RegionStore
 from popdask.workflow import population
 from popdask.workflow.progress import Reporter
@@ -166,6 +167,14 @@ def test_other_intervals_cost_no_training(finished):
     )
     stale = {stage.name for stage in population.plan(changed) if not stage.done}
     assert stale == {"evaluation", "intervals", "export", "tables"}
+
+
+def test_a_column_that_polygons_lack_is_refused_before_training(world, tmp_path):
+    store = tmp_path / "dots.icechunk"
+    settings = sure(world, store, zones=f"{world}/zones.gpkg", name="caled")
+    with pytest.raises(InputError, match=r"\[intervals\] name is 'caled', .* called, geometry"):
+        population.run(settings)
+    assert not RegionStore(store).exists()
 
 
 def test_without_known_people_there_is_nothing_to_learn_from(world, tmp_path):
