@@ -272,7 +272,7 @@ def _counts(
 
 
 def _is_blind_to_counts(job: PopulationJob) -> bool:
-    """Whether labelled cells of the first mosaic are estimated by models that have not seen them."""
+    """Whether models estimate labelled cells of the first mosaic that they have not seen."""
     cells = job.cells
     return bool(cells.folds) and cells.counts is not None and cells.mosaic is None
 

@@ -117,7 +117,7 @@ def test_polygons_have_the_intervals_of_squares_of_their_size(finished):
 
 
 def test_polygons_that_are_set_or_edited_after_a_run_are_written(finished, world, tmp_path):
-    settings, store = finished
+    _, store = finished
     shutil.copytree(store.path, tmp_path / "dots.icechunk")
     shutil.copy(world / "zones.gpkg", tmp_path / "zones.gpkg")
     own = {"zones": f"{tmp_path}/zones.gpkg", "name": "called"}
