@@ -149,12 +149,14 @@ def training_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> Sta
     settings: Training = getattr(job, name)
     if settings.weights is not None:
         return StageCost(name)
-    kind, pixels = job.count.kind if name == "count" else name, shape_of(job, cells)["pixels"]
-    config = training_configs(kind, settings, pixels)[0]
+    kind, seen = job.count.kind if name == "count" else name, shape_of(job, size.mosaics[0])
+    config = training_configs(kind, settings, seen["pixels"])[0]
     sets = max(job.cells.folds, 1)
     held = min(config.memory, cells.cells * cells.cell_bytes)
-    seen = cells.inhabited if name == "count" and not job.single_stage else cells.cells
-    ops = STEP * model.operations * (seen or cells.cells) * config.epochs * sets
+    images = -(-cells.cells // (1 if job.cells.folder else job.cells.join**2))  # once joined
+    if name == "count" and not job.single_stage:
+        images = min(images, cells.inhabited or images)
+    ops = STEP * model.operations * images * config.epochs * sets
     return StageCost(
         name,
         read=sets * cells.cells * cells.cell_bytes,

@@ -240,6 +240,20 @@ def test_plan_and_run_build_the_same_network_or_refuse_alike(
     assert told(planned) == told(lambda: networks(image_shape(cells)))
 
 
+@pytest.mark.parametrize("join", [1, 2])
+def test_training_costs_what_joined_cells_do(dotted, join):
+    presence = {"network": {"widths": [4], "hidden": [8]}, "epochs": 1000}
+    tables = {"cells": {"join": join}, "presence": presence}
+    job = dots.job(dotted, dotted / "dots.icechunk", **tables)
+    told = population.PIPELINE.costs(job, population.plan(job)).stages["presence"]
+    pixels, cells = dots.PIXELS * join, (dots.SIDE // join) ** 2
+    network = training_configs("presence", job.presence, pixels)[0].network_for(
+        "presence", bands=1, pixels=pixels, ring=0
+    )
+    each = operations(network, pixels)[0]
+    assert told.amount == 3 * each * cells * 1000 // PIXEL_OPERATIONS
+
+
 def test_a_job_says_how_much_memory_images_may_take_in_training(dotted):
     job = dots.job(dotted, dotted / "dots.icechunk", count={"memory": 2**20})
     (config,) = training_configs("count", job.count, 64)
