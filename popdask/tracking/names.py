@@ -248,6 +248,8 @@ def _names(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """A name for every row, and the largest places in it."""
     places = _around(settlements, places, within_km).to_crs(settlements.crs)
+    # What lies beyond the edge of a projection has no place there.
+    places = places[np.isfinite(places.geometry.bounds.to_numpy()).all(axis=1)]
     outlines = settlements.geometry.to_numpy()
     tree = shapely.STRtree(places.geometry.to_numpy())
     settlement, place = tree.query(outlines, predicate="intersects")

@@ -64,6 +64,18 @@ def test_else_the_nearest_within_reach_and_else_where_it_lies():
     assert names(settled(EAST), places[:0]) == ["settlement at 59.54° N, 15.19° E"]
 
 
+def test_places_beyond_the_projection_of_settlements_name_none():
+    """Of a file of the whole world, whatever its CRS."""
+    there = [("Vik", 15.02, 59.545, 900), ("Sydney", 151.2, -33.9, 5e6), ("Quito", -78, 0, 2e6)]
+    world = points(*there, crs="EPSG:4326")
+    for crs in ("EPSG:3857", "EPSG:4326"):
+        found = names(settled(SQUARE, EAST), world.to_crs(crs))
+        assert found == ["Vik", "settlement 9 km east of Vik"]
+    assert names(settled(SQUARE), world[1:].to_crs("EPSG:3857")) == [
+        "settlement at 59.55° N, 15.02° E"
+    ]
+
+
 def test_a_place_is_told_from_one_that_is_not_much_smaller():
     """The nearest with a quarter of its people, or of which the people are not known."""
     places = points(("Hut", 513_900, 6_600_500, 90), ("Vik", 504_000, 6_601_000, 900))
