@@ -52,7 +52,16 @@ from popdask.workflow.frame_stages import (
     with_movement,
 )
 from popdask.workflow.inputs import seam_notes
-from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan, chained, plain
+from popdask.workflow.plan import (
+    Basis,
+    Fingerprint,
+    Record,
+    Stage,
+    StagePlan,
+    chained,
+    lasting,
+    plain,
+)
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_worker
 
@@ -349,7 +358,7 @@ CLASSES = Stage(
 def _communities_record(basis: Basis, of: Fingerprint) -> Record:
     held = [hold] if (hold := basis.job.hold) else []
     model = basis.wanted["classifier"]["model"]
-    settings = of(plain([basis.job.communities]), model, *held)
+    settings = lasting("communities", plain([basis.job.communities]), model, *held)
     population, classes = basis.frames("population"), basis.frames("classes")
     frames = {t: of(settings, classes[t], population[t]) for t in basis.times}
     return {"frames": frames, "settings": settings}

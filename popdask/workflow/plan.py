@@ -137,6 +137,11 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def lasting(stage: str, *settings: Any) -> str:
+    """Digest of a stage's settings whatever the version of its code, as of the first."""
+    return fingerprint(stage, 1, *settings)
+
+
 def chained(of: Fingerprint, settings: Any, frames: Mapping[str, str]) -> dict[str, str]:
     """Fingerprints of frames that are held: each depends on those of all before."""
     prints = accumulate(

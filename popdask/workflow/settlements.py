@@ -70,6 +70,7 @@ from popdask.workflow.plan import (
     StagePlan,
     Wanted,
     chained,
+    lasting,
 )
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, own_store
@@ -239,7 +240,8 @@ DEGURBA = Stage(
 def _settlements_record(basis: Basis, of: Fingerprint) -> Record:
     """A frame's settlements depend on its people, and held ones on those of all frames before."""
     rules, land = basis.job.settlements, basis.inputs.others.get("land")
-    settings = of([rules.density, rules.min_people, rules.hold, land, land and rules.units])
+    given = [rules.density, rules.min_people, rules.hold, land, land and rules.units]
+    settings = lasting(PLACES.table, given)
     population = basis.frames("population")
     if rules.hold:
         frames = chained(of, settings, population)
@@ -274,7 +276,8 @@ SETTLEMENTS = Stage(
 
 def _centres_record(basis: Basis, of: Fingerprint) -> Record:
     codes = basis.frames("degurba")  # which are made from the same
-    return {"frames": {t: of(codes[t]) for t in basis.times}, "settings": of()}
+    frames = {t: of(codes[t]) for t in basis.times}
+    return {"frames": frames, "settings": lasting(CENTRES.table)}
 
 
 def _centres(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:

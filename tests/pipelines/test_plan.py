@@ -1,5 +1,7 @@
 """A plan computes what depends on a change, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from popdask.config import CommunitiesJob
@@ -109,6 +111,20 @@ def test_a_changed_setting_recomputes_what_depends_on_it(tables, first):
 )
 def test_where_and_how_a_job_runs_recomputes_nothing(tables):
     assert replan(job(), job(**tables)).done
+
+
+def test_another_version_of_a_stage_finds_the_numbers_of_the_one_before():
+    """It draws labels anew, under the same settings: tracks go on under their numbers."""
+    labels, now = ("settlements", "urban_centres", "communities"), job(settlements={"centres": True})
+    newer = [
+        replace(stage, version=stage.version + 1) if stage.name in labels else stage
+        for stage in PIPELINE.stages
+    ]
+    before, after = (decide(stages, basis(now, inputs(), {})) for stages in (PIPELINE.stages, newer))
+    for name in labels:
+        one, other = before[name].record, after[name].record
+        assert one["settings"] == other["settings"]
+        assert not set(one["frames"].values()) & set(other["frames"].values())
 
 
 def test_without_settlements_there_is_nothing_of_them():
