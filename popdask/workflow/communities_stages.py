@@ -12,7 +12,7 @@ What loads torch is loaded by the stages that use it: a plan, and most workers, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
@@ -70,8 +70,12 @@ if TYPE_CHECKING:
 
     from popdask.report.page import Picture
 
-#: Settings of the flow as it was before they were there.
+#: Settings of the flow, and of the encoder, as they were before they were there.
 PLAIN_FLOW = (("scales", 1), ("log", False))
+PLAIN_ENCODER = (
+    *(("window", 7), ("hidden", [128, 64]), ("l1", 0.0), ("l2", 0.0)),
+    *(("activation", "relu"), ("latent_activation", "relu")),
+)
 
 #: Tasks of a chunk: of a flow that links follow, and what holding classes adds for each chunk, and
 #: for each frame of several chunks, which waits for the whole one before it.
@@ -131,8 +135,11 @@ def _flow_record(basis: Basis, of: Fingerprint) -> Record:
 
 def _flow_settings(job: CommunitiesJob) -> dict[str, Any]:
     """The settings of the flow; what came later stands among them where it is used."""
-    settings = job.flow.model_dump(mode="json")
-    return {key: value for key, value in settings.items() if (key, value) not in PLAIN_FLOW}
+    return _without(PLAIN_FLOW, job.flow.model_dump(mode="json"))
+
+
+def _without(before: Collection[tuple[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if (key, value) not in before}
 
 
 def _flow_tasks(work: Work) -> float:
@@ -178,6 +185,7 @@ def _encoder_record(basis: Basis, of: Fingerprint) -> Record:
     # The device is left out: a model may be trained on a GPU and used without one.
     job = basis.job
     domain, network = plain([job.domain, job.encoder.model_copy(update={"device": "auto"})])
+    network = _without(PLAIN_ENCODER, network)
     return _model_record("encoder", of(domain, _flow_settings(job), network), basis, of)
 
 
