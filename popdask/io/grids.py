@@ -221,7 +221,8 @@ def cell_size_m(population: xr.DataArray) -> float:
     Returns
     -------
     float
-        Metres.
+        Metres. Where rows are parallels, as on Mercator's map, that of a square as large as a cell
+        of the middle row is on the ground.
 
     Raises
     ------
@@ -242,6 +243,8 @@ def cell_size_m(population: xr.DataArray) -> float:
             f"the grid is {describe_grid(grid)}, so its cells have no one size in metres; expected "
             "square cells in a projected CRS; give the distance in cells, or reproject the frames"
         )
+    if has_parallel_rows(_crs(grid)):
+        return 1000 * math.sqrt(row_areas(grid)[grid.shape[0] // 2])
     return float(width * _crs(grid).axis_info[0].unit_conversion_factor)
 
 

@@ -392,6 +392,7 @@ def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 COMMUNITIES = Stage(
     "communities",
+    version=2,
     needs=("population", "classes"),
     wanted=_communities_record,
     cost=CellCost(

@@ -153,6 +153,18 @@ def test_distances_become_cells():
     assert in_cells("1.5", population) == in_cells(1.5, population) == 1.5
 
 
+def test_distances_are_those_of_the_ground_on_mercators_map():
+    """At 60° north a cell of 250 m is half as wide as in the plane."""
+    north = pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform(10, 60)[1]
+    grid = GeoBox((5, 5), Affine(250, 0, 1e6, 0, -250, north + 625), "EPSG:3857")
+    west, east = (grid.transform * (column, 2.5) for column in (0, 1))
+    globe = pyproj.Transformer.from_crs(3857, 4326, always_xy=True)
+    lon, lat = globe.transform(*zip(west, east, strict=True))
+    side = pyproj.Geod(ellps="WGS84").line_length(lon, lat)
+    assert cell_size_m(on(grid)) == pytest.approx(side, rel=3e-3)  # the ellipsoid's other axis
+    assert in_cells("2.5 km", on(grid)) == pytest.approx(2500 / side, rel=3e-3)
+
+
 @pytest.mark.parametrize("distance", ["far", "0", -3, "2 miles", "1.2.3 km", float("nan")])
 def test_what_is_no_distance_is_refused(distance):
     with pytest.raises(InputError, match="the distance"):
