@@ -396,6 +396,15 @@ def cell_areas(population: xr.DataArray) -> NDArray[np.float64]:
     return area
 
 
+def in_square_metres(surface: xr.DataArray) -> bool:
+    """Whether land or built-up area is given in m², by its units."""
+    return _units(surface) in _SQUARE_METRES
+
+
+def _units(surface: xr.DataArray) -> str:
+    return str(surface.attrs.get("units", "")).strip().lower()
+
+
 def share_of_cell(
     name: str, given: xr.DataArray, population: xr.DataArray, area: NDArray[np.float64]
 ) -> da.Array:
@@ -403,7 +412,7 @@ def share_of_cell(
     check_array(name, given, "y", "x")
     _check_grid(name, given, population)
     given = given.transpose(..., "y", "x")
-    units = str(given.attrs.get("units", "")).strip().lower()
+    units, metric = _units(given), in_square_metres(given)
     if units not in _SQUARE_METRES | _SHARES:
         raise InputError(
             f"{name} has the units {units!r}; expected m² or shares of the cell; convert it and "
@@ -413,9 +422,8 @@ def share_of_cell(
     index = tuple(slice(None) if dim in dims else None for dim in population.dims)
     data = da.broadcast_to(given.chunk().data[index], population.shape)
     data = data.rechunk(population.chunk().chunks)
-    metres = area * 1e6 if units in _SQUARE_METRES else np.ones(len(area))
+    metres = area * 1e6 if metric else np.ones(len(area))
     rows = da.from_array(metres[:, None], chunks=(data.chunks[-2], 1))
-    metric = units in _SQUARE_METRES
     return da.map_blocks(_shared, data, rows, surface=name, metric=metric, dtype=np.float64)
 
 

@@ -139,11 +139,11 @@ def _settlements(
 def _coarse(surface: xr.DataArray | None) -> xr.DataArray | None:
     """Land or built-up area of cells of 1 km: shares are averaged, areas added up."""
     from popdask.tracking.lattice import to_1km
+    from popdask.tracking.urbanisation import in_square_metres
 
     if surface is None:
         return None
-    share = surface.attrs["units"] != "m2"
-    return to_1km(surface, mean=share).assign_attrs(surface.attrs)
+    return to_1km(surface, mean=not in_square_metres(surface)).assign_attrs(surface.attrs)
 
 
 def _surface(job: FramesJob, name: str, population: xr.DataArray) -> xr.DataArray | None:
@@ -159,8 +159,7 @@ def _surface(job: FramesJob, name: str, population: xr.DataArray) -> xr.DataArra
     frame = cube.open_frames([place], times=["2000"], chunks=job.input.chunks)
     surface = frame["population"][0]
     units = {"share": "1", "m2": "m2", None: said}[job.settlements.units]
-    metres = units.strip().lower() in {"m2", "m²", "m^2", "m**2"}
-    return surface.drop_vars("time").rename(name).assign_attrs(units="m2" if metres else units)
+    return surface.drop_vars("time").rename(name).assign_attrs(units=units)
 
 
 def _places(job: FramesJob) -> gpd.GeoDataFrame:

@@ -21,6 +21,7 @@ from popdask.config import SettlementsJob, load_job
 from popdask.errors import InputError
 from popdask.store import WORK, RegionStore
 from popdask.workflow import settlements
+from popdask.workflow.frames import open_source
 from popdask.workflow.operations import status, verify
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import pipeline_of
@@ -193,6 +194,18 @@ def test_land_counts_and_may_be_m2_or_a_share(folder, tmp_path):
     assert_same(found[None], found["share"])
     assert_same(found[None], found["m2"])
     assert found["m2"].table("settlements")["cells"].max() == 60 * 32
+
+
+@pytest.mark.parametrize("units", ["m2", "m²", " Square Metres", "square meter"])
+def test_areas_of_finer_cells_are_added_up_however_metres_are_written(folder, tmp_path, units):
+    """Half of each cell is built up, as shares of the cell say as well."""
+    write_raster(tmp_path / "built.tif", np.full((60, 72), 125_000, np.float32), units=units)
+    write_raster(tmp_path / "share.tif", np.full((60, 72), 0.5, np.float32))
+    codes = []
+    for name in ("built", "share"):
+        settings = job(folder, tmp_path, settlements={"built": str(tmp_path / f"{name}.tif")})
+        codes.append(settlements._codes(settings, open_source(settings)["population"][:1]))
+    xr.testing.assert_equal(*codes)
 
 
 @pytest.mark.parametrize(
