@@ -41,7 +41,7 @@ from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.growth import divergence, laplacian
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
-from popdask.workflow.settlements import GROWTH_WORDS, growth_map, settlements_map
+from popdask.workflow.settlements import GROWTH_WORDS, growth_map, has_growth, settlements_map
 
 CELLS = 100_000  # reconstructed, shared out among the models
 CURVE_CELLS = 20_000  # grouped into 2…20 classes
@@ -144,7 +144,7 @@ def _maps(
     )
     if found.sizes["time"] > 1:
         yield "change", maps.change_figure(first["population"], last["population"])
-        if job.tracks.movement:
+        if has_growth(job, found):
             yield "growth", growth_map(job, found)
         links = region.table("links")
         latest = links[(links["next"] == links["next"].max()) & (links["gap"] == 0)]
@@ -301,7 +301,7 @@ def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterato
     drawn: dict[str, Figure] = {"flow": maps.flow_figure(last["population"], last[["u", "v"]])}
     if found.sizes["time"] > 1:
         drawn["change"] = maps.change_figure(first["population"], last["population"])
-        if job.tracks.movement:
-            drawn["growth"] = growth_map(job, found)
+    if has_growth(job, found):
+        drawn["growth"] = growth_map(job, found)
     for name, figure in [*drawn.items(), *charts(job, region, found, branch)]:
         yield Picture(*WORDS[name], figure, wide=name == "growth")

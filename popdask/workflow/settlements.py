@@ -33,6 +33,7 @@ from popdask.workflow.frame_stages import (
     LABEL,
     MOTION_STAGE,
     MOVEMENT,
+    MOVES,
     PEOPLE,
     POPULATION,
     SURFACES,
@@ -593,7 +594,7 @@ def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterat
             "Where there are more people than in the first frame, and where fewer.",
             maps.change_figure(first["population"], last["population"]),
         )
-    if job.tracks.movement and found.sizes["time"] > 1:
+    if has_growth(job, found):
         yield Picture(*GROWTH_WORDS, growth_map(job, found), wide=True)
 
 
@@ -655,8 +656,8 @@ class SettlementsPipeline(FramesPipeline):
             drawn = {"settlements": settlements_map(region, last)}
             if found.sizes["time"] > 1:
                 drawn["change"] = maps.change_figure(first["population"], last["population"])
-                if job.tracks.movement:
-                    drawn["growth"] = growth_map(job, found)
+            if has_growth(job, found):
+                drawn["growth"] = growth_map(job, found)
             return [
                 style.save_figure(figure, folder / f"{job.name}_{name}.png", dpi=150)
                 for name, figure in drawn.items()
@@ -668,6 +669,11 @@ class SettlementsPipeline(FramesPipeline):
 def _balance(store: RegionStore) -> str:
     """Name the table of people in settlements: a communities job has one of its own."""
     return "settlement_balance" if "communities" in store.records() else "balance"
+
+
+def has_growth(job: FramesJob, found: xr.Dataset) -> bool:
+    """Whether a job asks for movement, and the run that is drawn has followed it."""
+    return job.tracks.movement and found.sizes["time"] > 1 and set(MOVES) <= set(found)
 
 
 def growth_map(job: FramesJob, found: xr.Dataset) -> Figure:

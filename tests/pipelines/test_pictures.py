@@ -11,9 +11,11 @@ from popdask.blocks.sampling import sample_cells
 from popdask.config import CommunitiesJob
 from popdask.errors import InputError
 from popdask.store import RegionStore
+from popdask.store.records import MAIN
 from popdask.synthetic import City, World
 from popdask.tracking.encoding import reconstruct, stack_features
 from popdask.workflow import communities, communities_outputs
+from popdask.workflow.settlements import GROWTH_WORDS
 
 EVERY = [
     *("world", "settlements", "population", "flow", "speed", "divergence", "laplacian"),
@@ -109,6 +111,9 @@ def test_odd_runs_have_pictures_too(frames, tables, missing, tmp_path):
     communities.run(job)
     names = [path.stem.removeprefix("small_") for path in communities_outputs.draw(job)]
     assert names == [name for name in EVERY if name not in missing]
+    asked = make_job(tmp_path, **tables | {"tracks": {"movement": True}})
+    drawn = communities_outputs.illustrate(asked, RegionStore(job.output.store), MAIN)
+    assert GROWTH_WORDS[0] not in [picture.title for picture in drawn], "before it is followed"
 
 
 def test_cells_are_reconstructed_as_the_raster_is(finished):

@@ -22,7 +22,7 @@ from popdask.errors import InputError
 from popdask.store import WORK, RegionStore
 from popdask.workflow import settlements
 from popdask.workflow.frames import open_source
-from popdask.workflow.operations import status, verify
+from popdask.workflow.operations import report, status, verify
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import pipeline_of
 
@@ -270,10 +270,14 @@ def test_without_the_package_of_names_a_sentence_says_what_to_install(
         settlements.run(settings)
 
 
-def test_pictures(folder, finished, tmp_path):
-    settings = job(folder, finished.store.path, output={"folder": str(tmp_path / "drawn")})
+@pytest.mark.parametrize("movement", [False, True])
+def test_pictures(folder, finished, tmp_path, movement):
+    """Those of the last run, whatever the next one is asked for."""
+    asked = {"output": {"folder": str(tmp_path / "drawn")}, "tracks": {"movement": movement}}
+    settings = job(folder, finished.store.path, **asked)
     drawn = [path.name for path in pipeline_of(settings).draw(settings)]
     assert drawn == ["country_settlements.png", "country_change.png"]
+    assert "Change since the first frame" in report(settings).read_text()
 
 
 def test_torch_is_not_loaded(folder, tmp_path):
