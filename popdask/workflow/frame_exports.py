@@ -246,11 +246,14 @@ def export_stage(parts: Parts, needs: tuple[str, ...], words: str, illustrate: I
             _write(run, exports, mine, words, illustrate)
 
     def bytes_of(job: Any) -> int:
-        return rasters_of(job) * (4 + sum(part.cell_bytes for part in parts(job)))
+        return 4 + sum(part.cell_bytes for part in parts(job))
+
+    def levels(job: Any) -> int:  # each a quarter of the one before: together a third of the first
+        return bytes_of(job) // 3 if "zarr" in job.output.export else 0
 
     cost = CellCost(
-        read=bytes_of,
-        written=bytes_of,
+        read=lambda job: rasters_of(job) * bytes_of(job),
+        written=lambda job: rasters_of(job) * bytes_of(job) + levels(job),
         held=24,
         tasks=lambda work: rasters_of(work.job) * len(rasters(parts(work.job))),
         more=lambda work: work.cells * rasters_of(work.job),

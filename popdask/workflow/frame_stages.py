@@ -160,8 +160,8 @@ class CellCost:
 
 
 def rasters_of(job: Any) -> int:
-    """How often every cell is written to rasters."""
-    return len({"cog", "geotiff"}.intersection(job.output.export))
+    """How often every cell is written to rasters, but for coarser levels."""
+    return len({"cog", "geotiff", "zarr"}.intersection(job.output.export))
 
 
 def read_extent(job: FramesJob, cells: str | None = None, window: int = 7) -> Extent:

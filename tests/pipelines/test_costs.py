@@ -114,6 +114,17 @@ def test_bytes_are_those_of_the_stored_arrays(tmp_path):
         assert told[stage].written == sum(stored[name].nbytes for name in arrays)
 
 
+def test_a_pyramid_is_counted_with_its_levels(tmp_path):
+    def cost(*formats):
+        job = small_job(tmp_path, output={"export": formats})
+        return count(PIPELINE.stages, job, planned(job), Extent(18, 900, 900, 512)).stages["export"]
+
+    cog, pyramid, both = cost("cog"), cost("zarr"), cost("cog", "zarr")
+    assert pyramid.read == cog.read > 0 and pyramid.tasks == cog.tasks > 0
+    assert pyramid.written == pytest.approx(cog.written * 4 / 3, rel=0.05)
+    assert both.written == cog.written + pyramid.written
+
+
 def test_only_what_is_stale_costs_something(tmp_path):
     job, extent = small_job(tmp_path, flow={"centering": (0, 0, -1)}), Extent(6, 400, 400, 128)
     whole = planned(job, 6)
