@@ -79,7 +79,8 @@ def show_outcome(outcome: CommunitiesResult) -> None:
     warned = doubts(outcome.communities, outcome.tracks, outcome.balance)
     for sentence in (*_unusual(outcome.balance), *warned):
         say(sentence)
-    say(f"\n{_events_text(outcome.tracks, 'communities')}")
+    first = outcome.balance["time"].min()
+    say(f"\n{_events_text(outcome.tracks, 'communities', first)}")
     if splits := (outcome.tracks["event"] == "split").sum():
         tracks = outcome.tracks
         began = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
@@ -164,14 +165,14 @@ def _show_settled(outcome: SettlementsResult) -> None:
     show_table(COLUMNS, rows)
     say("")
     _show_balance("settlements", table, balance)
-    say(f"\n{_events_text(outcome.tracks, 'settlements')}")
+    say(f"\n{_events_text(outcome.tracks, 'settlements', balance['time'].min())}")
 
 
-def _events_text(tracks: pd.DataFrame, kind: str) -> str:
+def _events_text(tracks: pd.DataFrame, kind: str, first: pd.Timestamp) -> str:
     """Say how many tracks there are, and what happens to them after the first frame."""
     from popdask.tracking.events import EVENTS
 
-    later = tracks[tracks["time"] > tracks["time"].min()]
+    later = tracks[tracks["time"] > first]
     there, events = len(tracks) - len(later), later["event"].value_counts()
     listed = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
     whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"

@@ -33,6 +33,20 @@ def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys,
     assert "the 1 piece that communities split into began" in capsys.readouterr().out
 
 
+def test_nobody_is_there_in_a_first_frame_that_is_empty(capsys, tmp_path):
+    world = moving_cities(frames=6)
+    people, labels = world.population.population.copy(deep=True), world.labels.copy(deep=True)
+    people[0], labels[0] = 0, -1  # they all come in the second
+    summary = summarize(labels, people)
+    found = tracks(link(labels, people, rule="overlap"), summary, times=labels["time"].values)
+    store = RegionStore(tmp_path / "region")
+    balance = people_balance(labels, people)
+    show.show_outcome(CommunitiesResult(Plan(()), summary, found, balance, store))
+    began = (found["event"] == "appear").sum()
+    said = f"tracks of communities: 0 in the first frame; after it {began} appear, "
+    assert said in capsys.readouterr().out
+
+
 def test_frames_that_lack_data_or_were_moved_are_named(capsys, tmp_path):
     world = moving_cities(frames=6)
     people, labels = world.population.population.copy(deep=True), world.labels
