@@ -306,14 +306,14 @@ class CommunitiesTables(Settings):
     settlements: CommunitiesSettlements = CommunitiesSettlements()
 
 
-class FramesJob(settings.Job):
+class FramesTables(settings.Job):
     """A region's frames, and what is found in them."""
 
     input: FramesInput
     output: CommunitiesOutput
 
 
-class CommunitiesJob(CommunitiesTables, FramesJob):
+class CommunitiesJob(CommunitiesTables, FramesTables):
     """A region's frames, and how communities are found and followed in them.
 
     Examples
@@ -347,7 +347,7 @@ class SettlementLinks(Settings):
     """Link, too, a settlement that is gone with a new one of as many people close by."""
 
 
-class SettlementsJob(FramesJob):
+class SettlementsJob(FramesTables):
     """A region's frames, and the settlements that are followed in them.
 
     Examples
