@@ -9,6 +9,7 @@ import json
 import math
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -123,7 +124,14 @@ def complain(problem: object) -> None:
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table."""
+    """Print a table; where it is too wide, headers break before what stands below them."""
+    rows = list(rows)
+    columns = [[*map(len, column)] for column in zip(header, *rows, strict=True)]
+    if sum(map(max, columns)) + 2 * (len(columns) - 1) > out.width:
+        header = [
+            textwrap.fill(name, max([1, *below]), break_long_words=False)
+            for name, (_, *below) in zip(header, columns, strict=True)
+        ]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in header:
         table.add_column(name, overflow="fold")  # a path that is cut is no path

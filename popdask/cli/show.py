@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 #: Settlements that are listed, and what of them.
 LARGEST = 10
-COLUMNS = ["settlement", "kind", "people", "per km²", "growth per year", "since the start"]
+RATES = ["growth per year", "since the start"]
+COLUMNS = ["settlement", "kind", "people", "per km²", *RATES]
 #: What is shown of a score table: by column, how it is called and written.
 SCORES = {
     "matthews": ("MCC", ".3f"),
@@ -150,6 +151,7 @@ def _show_settled(outcome: SettlementsResult) -> None:
     table, balance = outcome.settlements, outcome.balance
     last = table[table["time"] == balance["time"].iloc[-1]]
     largest = last.sort_values("population", ascending=False).head(LARGEST)
+    told = len(COLUMNS) if len(balance) > 1 else -len(RATES)  # of one frame nothing has grown
     rows = [
         (
             str(row.name),
@@ -158,11 +160,11 @@ def _show_settled(outcome: SettlementsResult) -> None:
             f"{row.density:,.0f}",
             _percent(row.growth),
             _percent(row.growth_total),
-        )
+        )[:told]
         for row in largest.drop(columns="geometry").itertuples(index=False)
     ]
     say("")
-    show_table(COLUMNS, rows)
+    show_table(COLUMNS[:told], rows)
     say("")
     _show_balance("settlements", table, balance)
     say(f"\n{_events_text(outcome.tracks, 'settlements', balance['time'].min())}")

@@ -4,13 +4,14 @@ import pandas as pd
 import pytest
 
 from popdask import people_balance, summarize
-from popdask.cli import show
+from popdask.cli import console, show
 from popdask.store import RegionStore
 from popdask.synthetic import moving_cities
 from popdask.tracking.link import link
 from popdask.tracking.tracks import tracks
 from popdask.workflow.communities import CommunitiesResult
 from popdask.workflow.plan import Plan
+from popdask.workflow.settlements import SettlementsResult
 
 
 def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys, tmp_path):
@@ -62,6 +63,24 @@ def test_frames_that_lack_data_or_were_moved_are_named(capsys, tmp_path):
     assert f"2002 has no data in {share:.3g} % of its cells, 3.39 % in the one with most" in said
     assert "2003 has no data" in said
     assert "1,250 people of 2001-01-01 lie beyond the grid" in said
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_the_largest_settlements_stand_in_a_line_each(capsys, monkeypatch, frames, tmp_path):
+    """Of several frames with their growth, in 80 columns, too."""
+    monkeypatch.setattr(console.out, "width", 80)
+    time = pd.date_range("2000", periods=frames, freq="YS")
+    name = "village at 49.61° N, 16.25° W"
+    row = {"time": time, "name": name, "kind": "village", "population": 1_234_567.0}
+    row |= {"density": 1251.0, "growth": 1.4, "growth_total": 107.8, "track": 0, "geometry": None}
+    found = pd.DataFrame({"time": time, "inside": 9.0, "outside": 1.0, "raster": 10.0})
+    events = pd.DataFrame({"time": time, "track": 0, "event": ["appear", "continue"][:frames]})
+    store = RegionStore(tmp_path / "region")
+    show._show_settled(SettlementsResult(Plan(()), pd.DataFrame(row), events, found, store))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
+    rates = ["+1.4 %", "+107.8 %"] if frames > 1 else []
+    assert line.split("  ", 1)[0] == name
+    assert all(rate in line for rate in rates) and ("%" in line) == bool(rates)
 
 
 @pytest.mark.parametrize(("loss", "told"), [(0.25, "loss 0.25"), (float("nan"), "loss –")])
