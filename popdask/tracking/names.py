@@ -180,9 +180,10 @@ def name_settlements(
         polygons, of the one with the largest share in it); else of the nearest within reach that
         lies in no settlement of the same frames, and names none that is nearer; else how it lies
         to the nearest point that has a quarter of its people, or of which the people are not known,
-        as in "village 3 km west of Voss"; else, 50 km from all of them, kind and coordinates, such
-        as "village at 61.88° N, 9.11° E". And with the column ``places``: the three largest in it,
-        as in "Stavanger, Sandnes, Tananger", so that the towns of a conurbation are found.
+        as in "village 3 km west of Voss"; else, with none of these within 50 km, nor among the 32
+        nearest points, kind and coordinates, such as "village at 61.88° N, 9.11° E". And with the
+        column ``places``: the three largest in it, as in "Stavanger, Sandnes, Tananger", so that
+        the towns of a conurbation are found.
 
     Raises
     ------
@@ -382,7 +383,7 @@ def _by_direction(settlements: gpd.GeoDataFrame, places: gpd.GeoDataFrame) -> li
         place = near[np.arange(len(where)), fit.argmax(axis=1)]
         azimuth, _, metres = pyproj.Geod(ellps="WGS84").inv(x[place], y[place], lon, lat)
         name = places["name"].astype(str).to_numpy()[place]
-        for row in np.flatnonzero(metres <= _SIGHT_KM * 1000):
+        for row in np.flatnonzero(fit.any(axis=1) & (metres <= _SIGHT_KM * 1000)):
             way = _DIRECTIONS[round(azimuth[row] / 45) % 8]
             where[row] = f"{max(round(metres[row] / 1000), 1)} km {way} of {name[row]}"
     return [f"{kind} {text}" for kind, text in zip(_kinds(settlements), where, strict=True)]

@@ -85,6 +85,11 @@ def test_a_place_is_told_from_one_that_is_not_much_smaller():
     assert names(settled(EAST, population=[3000.0]), places, within_km=1) == [
         "settlement 7 km east of Vik"
     ]
+    # A city is not told from the hamlets around it, however many there are.
+    hamlets = points(*(("Hut", 513_900 + 100 * i, 6_600_500, 90) for i in range(40)))
+    assert names(settled(EAST, population=[1e6]), hamlets, within_km=1) == [
+        "settlement at 59.54° N, 15.19° E"
+    ]
     unknown = places.assign(population=[np.nan, 900])
     assert names(settled(EAST, population=[3000.0]), unknown, within_km=1) == [
         "settlement 3 km west of Hut"
