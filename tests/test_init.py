@@ -166,3 +166,13 @@ def test_what_is_written_runs_as_it_is(tmp_path, monkeypatch):
     found = RegionStore(job.output.store).table("settlements")
     assert found.groupby("time").size().tolist() == [1, 1]
     assert (tmp_path / "out" / "towns" / "towns_settlements.parquet").exists()
+
+
+def test_a_folder_that_is_no_place_for_rasters_is_refused_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr("popdask.config.propose.MOST_FILES", 3)
+    for number in range(5):
+        (tmp_path / f"{number}.txt").touch()
+    with pytest.raises(InputError, match="more than 3 files"):
+        propose_job(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be listed|more than 3 files"):
+        propose_job("/proc")

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,10 +151,17 @@ def _single(folder: Path, names: Sequence[str], time: str | None) -> _Frames:
 
 def _rasters_in(folder: Path) -> list[str]:
     """List the rasters of a folder, and the bands of those that have several with names."""
-    files = [path for path in sorted(folder.rglob("*")) if _is_given(path, folder)]
+    given = (path for path in folder.rglob("*") if _is_given(path, folder))
+    try:
+        files = sorted(islice(given, MOST_FILES + 1))
+    except OSError as error:  # folders that vanish while they are listed, as those of /proc
+        raise InputError(
+            f"{folder} cannot be listed ({error}); expected the folder of the rasters; give that"
+        ) from error
     if len(files) > MOST_FILES:
         raise InputError(
-            f"{folder} holds {len(files)} files; expected the folder of the rasters; give that"
+            f"{folder} holds more than {MOST_FILES} files; expected the folder of the rasters; "
+            "give that"
         )
     found: list[str] = []
     for path in files:
