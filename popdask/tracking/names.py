@@ -26,7 +26,6 @@ import pyarrow
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
@@ -368,6 +367,8 @@ def _km_per_unit(crs: Any, y: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _by_direction(settlements: gpd.GeoDataFrame, places: gpd.GeoDataFrame) -> list[str]:
     """Kind and where it lies: as seen from a place that is known, else by coordinates."""
+    from scipy.spatial import cKDTree  # plans load this module
+
     lon, lat = _longlat(settlements)
     where = [f"at {_degrees(y, 'NS')}, {_degrees(x, 'EW')}" for x, y in zip(lon, lat, strict=True)]
     places = places[shapely.get_dimensions(places.geometry.to_numpy()) < 2]  # that lie somewhere

@@ -40,7 +40,8 @@ def job(tmp_path_factory):
     """The file of a job that was run."""
     folder = tmp_path_factory.mktemp("imports")
     small.small_world().write(folder)
-    file = small.write_job(folder / "job.toml", folder, folder / "store.icechunk")
+    tables = {"settlements": {"find": True, "names": "geonames"}, "output": {"export": ["cog"]}}
+    file = small.write_job(folder / "job.toml", folder, folder / "store.icechunk", **tables)
     communities.run(load_job(file))
     return file
 
