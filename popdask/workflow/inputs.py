@@ -40,6 +40,7 @@ from popdask.io.names import file_of
 from popdask.io.paths import without_secrets
 from popdask.store.repository import RegionStore
 from popdask.workflow.export_paths import file_sum
+from popdask.workflow.progress import current_client, current_workers
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -144,12 +145,9 @@ def _clean(value: Any) -> Any:
 def _machine() -> dict[str, Any]:
     """The host of the run, and what its workers are."""
     host = {"host": socket.gethostname(), "system": platform.platform(), "cores": os.cpu_count()}
-    from distributed import get_client
-
-    try:
-        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
-    except ValueError:  # no client: plain Dask
+    if current_client() is None:
         return host
+    workers = current_workers()
     return host | {"workers": len(workers), "threads": sum(w["nthreads"] for w in workers)}
 
 

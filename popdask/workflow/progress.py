@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -68,12 +68,9 @@ class ConsoleReporter(Reporter):
 
 def _follow(bar: Progress, name: str, stop: threading.Event) -> None:
     """Move the bar with the scheduler's counts until the stage stops."""
-    from distributed import get_client
-
     row = bar.add_task(name, total=None, of="")
-    try:
-        client = get_client()
-    except ValueError:  # no cluster: the bar just turns
+    client = current_client()
+    if client is None:  # the bar just turns
         return
     before, _ = _counts(client)
     while not stop.wait(POLL_SECONDS):
@@ -83,6 +80,22 @@ def _follow(bar: Progress, name: str, stop: threading.Event) -> None:
             bar.update(
                 row, completed=done, total=done + under_way, of=f"{done}/{done + under_way} tasks"
             )
+
+
+def current_client() -> Client | None:
+    """The client of the cluster in use; None with plain Dask."""
+    from distributed import get_client
+
+    try:
+        return get_client()
+    except ValueError:
+        return None
+
+
+def current_workers() -> list[dict[str, Any]]:
+    """What the scheduler knows of each worker of the cluster in use; none with plain Dask."""
+    client = current_client()
+    return [] if client is None else [*client.scheduler_info(n_workers=-1)["workers"].values()]
 
 
 def _counts(client: Client) -> tuple[int, int]:

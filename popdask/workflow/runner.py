@@ -28,7 +28,7 @@ from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.workflow.export_paths import check_exports, check_writable, paths_of
 from popdask.workflow.plan import Basis, Costs, Plan, Stage, StagePlan, decide
-from popdask.workflow.progress import Reporter
+from popdask.workflow.progress import Reporter, current_client, current_workers
 
 if TYPE_CHECKING:
     from popdask.report.page import Picture
@@ -59,11 +59,8 @@ def on_worker(
     **options: Any,
 ) -> Callable[[], T]:
     """Start one function on a worker, on one with a GPU or of a machine where there is such."""
-    from distributed import get_client
-
-    try:
-        client = get_client()
-    except ValueError:  # no client: plain Dask
+    client = current_client()
+    if client is None:
         progress = (
             {}
             if on_progress is None
@@ -122,13 +119,7 @@ def on_machines(starts: Sequence[Callable[..., Callable[[], T]]]) -> list[T]:
 
 def _machines() -> list[str | None]:
     """The machines of the workers; None alone where there is but one."""
-    from distributed import get_client
-
-    try:
-        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
-    except ValueError:
-        return [None]
-    hosts = sorted({worker["host"] for worker in workers})
+    hosts = sorted({worker["host"] for worker in current_workers()})
     return [*hosts] if len(hosts) > 1 else [None]
 
 
@@ -147,14 +138,8 @@ class Messages:
 
 def gpu_resources() -> Mapping[str, int] | None:
     """Return the Dask resources of a GPU task: one ``GPU`` where some worker has it, else None."""
-    from distributed import get_client
-
-    try:
-        client = get_client()
-    except ValueError:
-        return None
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
+    gpus = any(worker["resources"].get("GPU") for worker in current_workers())
+    return {"GPU": 1} if gpus else None
 
 
 def on_gpus() -> AbstractContextManager[Any]:
