@@ -13,7 +13,7 @@ this process alone, so that a cluster's workers need not share its disk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -296,10 +296,18 @@ def _write_tiled(
 
 def _write_band(file: DatasetWriter, band: int, frame: xr.DataArray, strip_cells: int) -> None:
     height, width = frame.shape
-    rows = max(strip_cells // (width * TILE), 1) * TILE
+    for rows in row_strips(height, width, TILE, strip_cells):
+        strip = frame[rows].compute().values
+        file.write(strip, band, window=Window(0, rows.start, width, strip.shape[0]))
+
+
+def row_strips(
+    height: int, width: int, step: int, strip_cells: int = STRIP_CELLS
+) -> Iterator[slice]:
+    """Rows that are held at once: a multiple of a step, at least one, of so many cells at most."""
+    rows = max(strip_cells // (width * step), 1) * step
     for top in range(0, height, rows):
-        strip = frame[top : top + rows].compute().values
-        file.write(strip, band, window=Window(0, top, width, strip.shape[0]))
+        yield slice(top, min(top + rows, height))
 
 
 def _tags(array: xr.DataArray) -> dict[str, str]:

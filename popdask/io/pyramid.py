@@ -37,7 +37,7 @@ from popdask.io.conventions import (
     multiscales,
     with_axes,
 )
-from popdask.io.export import STRIP_CELLS
+from popdask.io.export import row_strips
 from popdask.io.extents import CHUNK
 from popdask.io.grids import grid_of
 from popdask.io.paths import Path_, atomic_path
@@ -136,12 +136,11 @@ def _write_level(arrays: xr.Dataset, grid: GeoBox, folder: Path, name: str) -> N
 
 def _write_cells(array: xr.DataArray, folder: Path, name: str) -> None:
     """Compute an array strip by strip, and write what has come."""
-    rows = max(STRIP_CELLS // (array.sizes["x"] * CHUNK), 1) * CHUNK
     bare = array.to_dataset().drop_vars(list(array.coords))
     for time in range(array.sizes.get("time", 1)):
         now = {"time": slice(time, time + 1)} if "time" in array.dims else {}
-        for top in range(0, array.sizes["y"], rows):
-            region = {**now, "y": slice(top, min(top + rows, array.sizes["y"]))}
+        for rows in row_strips(array.sizes["y"], array.sizes["x"], CHUNK):
+            region = {**now, "y": rows}
             cells = bare.isel(region).compute()
             cells.to_zarr(folder, group=name, region=region, consolidated=False)
 
