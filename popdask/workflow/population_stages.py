@@ -52,6 +52,8 @@ from popdask.workflow.population_outputs import export_rasters, export_tables
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import on_gpus, on_machines, on_worker
 
+#: Starts a training, on a machine, and gives what waits for its model.
+Start = Callable[..., Callable[[], TrainedModel]]
 #: Settings that change nothing in the result, and places of files, of which the contents count.
 _WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "table"}
 
@@ -132,10 +134,10 @@ def _trainings(
     settings: Training,
     gates: Sequence[TrainedModel | None],
     reporter: Reporter,
-) -> dict[str, list[tuple[Path, Callable[..., Callable[[], TrainedModel]]]]]:
+) -> dict[str, list[tuple[Path, Start]]]:
     """The trainings of each file's networks, to be started, with their checkpoints."""
     splits = run.splits()
-    found: dict[str, list[tuple[Path, Callable[..., Callable[[], TrainedModel]]]]] = {}
+    found: dict[str, list[tuple[Path, Start]]] = {}
     pixels = image_shape(splits[0])["pixels"]
     if training_networks(kind, settings, pixels) != settings.members:
         reporter.note(

@@ -122,7 +122,7 @@ def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
     from popdask.tracking.lattice import from_1km, to_1km
     from popdask.tracking.urbanisation import degree_of_urbanisation
 
-    land, built = (_coarse(_surface(job, name, population)) for name in SURFACES)
+    land, built = _ground(job, population)
     codes = degree_of_urbanisation(to_1km(population), land=land, built=built)
     return from_1km(codes, population)
 
@@ -135,6 +135,11 @@ def _settlements(
     rules, land = job.settlements, _surface(job, "land", population)
     options = rules.model_dump(include={"density", "min_people", "hold"})
     return settlements(population, land=land, first=first, **options)
+
+
+def _ground(job: FramesJob, population: xr.DataArray) -> list[xr.DataArray | None]:
+    """Land and built-up area of cells of 1 km."""
+    return [_coarse(_surface(job, name, population)) for name in SURFACES]
 
 
 def _coarse(surface: xr.DataArray | None) -> xr.DataArray | None:
@@ -285,7 +290,7 @@ def _centres(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking.urbanisation import urban_centres
 
     population = run.population
-    land, built = (_coarse(_surface(run.job, name, population)) for name in SURFACES)
+    land, built = _ground(run.job, population)
     labels = from_1km(urban_centres(to_1km(population), land=land, built=built), population)
     run.work.write_frames(
         stage.name, labels.to_dataset(name=CENTRES.array), stage.stale, stage.record
