@@ -129,8 +129,9 @@ def _free_ports(number):
 
 
 def wait_until(condition, what):
-    """Look again and again until something is so."""
+    """Look again and again until something is so; give it."""
     end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, f"never saw {what}"
         time.sleep(0.2)
+    return found

@@ -20,6 +20,9 @@ SLOW = {"encoder": {"epochs": 20}}
 
 STOPPED = "stopped; what is finished is kept"
 
+#: The states in which a job of the queue stays; others pass, as SIGNALING does.
+ENDINGS = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
+
 SPEC = """\
 class = "dask_jobqueue.SLURMCluster"
 {workers}
@@ -78,8 +81,7 @@ def ending(queue, number):
     """How a job of the queue has ended, and its exit code; None while it goes on."""
     told = said(queue, "scontrol", "--oneliner", "show", "job", number)
     found = dict(item.partition("=")[::2] for item in told.split())
-    over = found["JobState"] not in ("PENDING", "RUNNING", "COMPLETING")
-    return (found["JobState"], found["ExitCode"]) if over else None
+    return (found["JobState"], found["ExitCode"]) if found.get("JobState") in ENDINGS else None
 
 
 def workers(client):
@@ -138,8 +140,8 @@ def test_a_driver_whose_time_ends_stops_before_it_and_the_next_of_its_chain_fini
     wait_until(lambda: logs[0].exists() and "· flow" in logs[0].read_text(), "the flow begins")
     for number in set(jobs(queue, "--states=RUNNING")) - {first}:
         subprocess.run(["scontrol", "suspend", number], check=True)  # so that it cannot finish
-    wait_until(lambda: ending(queue, first) is not None, "the end of the first")
-    assert ending(queue, first) == ("FAILED", "143:0")  # TIMEOUT, had SLURM ended it
+    ended = wait_until(lambda: ending(queue, first), "the end of the first")
+    assert ended == ("FAILED", "143:0")  # TIMEOUT, had SLURM ended it
     assert STOPPED in logs[0].read_text() and "TIME LIMIT" not in logs[0].read_text()
     wait_until(lambda: logs[1].exists() and "results:" in logs[1].read_text(), "the results")
     wait_until(lambda: not jobs(queue), "the end of its jobs")
