@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import PopulationJob
 from popdask.errors import InputError
+from popdask.imagery.grid import CellGrid
 from popdask.io import export
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, scenes
-from popdask.workflow.evaluation import read_polygons
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import cell_grid, frame_grid, iso, open_image
 from popdask.workflow.plan import Basis, Plan
@@ -31,7 +32,7 @@ from popdask.workflow.population_inputs import (
 from popdask.workflow.population_inputs import draw as draw_country
 from popdask.workflow.population_outputs import draw as draw_figures
 from popdask.workflow.population_outputs import illustrate, raster_names, table_names
-from popdask.workflow.population_stages import STAGES
+from popdask.workflow.population_stages import STAGES, check_zones
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
 
@@ -108,6 +109,9 @@ class PopulationPipeline(Pipeline):
         # Where there is something, the headers of the mosaics are read: other cells than those of
         # the last run are known from them.
         planned = super().plan(job)
+        zonal = {"intervals", "census"} & set(planned.stages)
+        if not all(planned[name].done for name in zonal):
+            check_zones(job, self._frame(job)[1])
         if planned.done or not covers_other_cells(job):
             return planned
         records = RegionStore(job.output.store).latest_records()
@@ -116,10 +120,9 @@ class PopulationPipeline(Pipeline):
 
     def extent(self, job: PopulationJob) -> str:
         """Say how much a job is, from the headers of its mosaics: frames, cells and pixels."""
-        sources = Sources.of(job)
-        first = next(iter(sources.mosaics.values()))
-        grid = cell_grid(job.cells, first[0], job.cells.join)
-        frame, image = (frame_grid(job, sources.mosaics, grid), open_image(job, first, grid))
+        first = next(iter(Sources.of(job).mosaics.values()))
+        grid, frame = self._frame(job)
+        image = open_image(job, first, grid)
         pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
         cells, bands = frame.sizes["y"] * frame.sizes["x"], image.sizes["band"]
         said = (
@@ -136,6 +139,13 @@ class PopulationPipeline(Pipeline):
             "census totals, exports and communities of all frames are made anew"
         )
 
+    @staticmethod
+    def _frame(job: PopulationJob) -> tuple[CellGrid, xr.Dataset]:
+        """The grid of a job's cells, and the cells of all of its mosaics."""
+        mosaics = Sources.of(job).mosaics
+        grid = cell_grid(job.cells, next(iter(mosaics.values()))[0], job.cells.join)
+        return grid, frame_grid(job, mosaics, grid)
+
     def exports(self, job: PopulationJob, files: Files) -> list[str]:
         """Name the files that a job exports."""
         times = Sources.of(job).mosaics
@@ -146,10 +156,8 @@ class PopulationPipeline(Pipeline):
     ) -> PopulationRun:
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
-        grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
-        frame = frame_grid(job, sources.mosaics, grid)
-        if job.intervals is not None and job.intervals.zones is not None:
-            read_polygons(job.intervals)  # refused now, and not after training
+        grid, frame = self._frame(job)
+        check_zones(job, frame)
         work = store.begin(frame, keep=ANYWHERE)
         work.forget(forget)
         plan = self.decide(job, files, work.records())

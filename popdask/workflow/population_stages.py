@@ -14,11 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.config.jobs import PopulationJob, Training
+from popdask.config.jobs import Census, PopulationJob, Training
 from popdask.config.settings import Settings
 from popdask.errors import InputError
 from popdask.imagery import dasymetric
@@ -28,10 +29,16 @@ from popdask.imagery.estimate import Joining, estimate
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel, mean_of
 from popdask.imagery.training import image_shape, train
+from popdask.io.cube import CHUNK
 from popdask.io.grids import grid_of
 from popdask.store.content import table_bytes
 from popdask.workflow import evaluation, population_inputs
-from popdask.workflow.evaluation import add_intervals, choose_rules, lay_intervals
+from popdask.workflow.evaluation import (
+    add_intervals,
+    choose_rules,
+    lay_intervals,
+    read_polygons,
+)
 from popdask.workflow.inputs import checksums, iso, open_image
 from popdask.workflow.plan import WHOLE, Basis, Fingerprint, Record, Stage, StagePlan, fingerprint
 from popdask.workflow.population_costs import (
@@ -240,7 +247,6 @@ def _on_frame(found: xr.Dataset, frame: xr.Dataset, grid: CellGrid) -> xr.Datase
 def _census(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     settings = run.job.census
     assert settings is not None
-    rules = settings.model_dump(include={"name", "inhabited_from", "unzoned", "partial"})
     stored, stale = run.work.dataset(), set(stage.stale)
     frames, reports = [], []
     for position, time in enumerate(stored["time"].values):
@@ -248,13 +254,7 @@ def _census(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
         if position not in stale:  # stored already
             frames.append(now.get("census_population", now["population"].astype("float64")))
             continue
-        kept = dasymetric.adjust_to_totals(
-            now["population"],
-            settings.zones,
-            settings.table or settings.totals,
-            presence=now.get("presence"),
-            **rules,
-        )
+        kept = keep_totals(settings, now["population"], now.get("presence"))
         frames.append(round_to_totals(kept) if settings.whole else kept["population"])
         reports.append(dasymetric.zone_report(kept).assign(time=time))
     fitted = xr.concat(frames, "time").assign_coords(run.frame.coords)
@@ -263,6 +263,27 @@ def _census(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     run.work.write_files("zones", files, {"frames": {}, "of": stage.name})
     arrays = fitted.to_dataset(name="census_population")
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+def keep_totals(
+    settings: Census, population: xr.DataArray, presence: xr.DataArray | None = None
+) -> xr.Dataset:
+    """Scale estimates to the totals of a job's zones."""
+    rules = settings.model_dump(include={"name", "inhabited_from", "unzoned", "partial"})
+    totals = settings.table or settings.totals
+    return dasymetric.adjust_to_totals(
+        population, settings.zones, totals, presence=presence, **rules
+    )
+
+
+def check_zones(job: PopulationJob, frame: xr.Dataset) -> None:
+    """Refuse polygons and zones that a run would refuse at its end, after training."""
+    if job.intervals is not None and job.intervals.zones is not None:
+        read_polygons(job.intervals)
+    if job.census is not None:  # as if there were an estimate of every cell
+        ones = da.ones((frame.sizes["y"], frame.sizes["x"]), chunks=CHUNK)
+        everywhere = xr.DataArray(ones, frame.drop_vars("time").coords, ("y", "x"))
+        dasymetric.zone_report(keep_totals(job.census, everywhere))
 
 
 def _old_reports(run: PopulationRun, stage: StagePlan) -> list[pd.DataFrame]:

@@ -409,6 +409,26 @@ def halves(people):
     return gpd.GeoDataFrame({"people": people}, geometry=outlines, crs=GRID.crs)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda zones: zones.rename(columns={"people": "folk"}), "no column 'people'"),
+        (lambda zones: zones.assign(people=[-1, 2]), "has the total -1"),
+        (lambda zones: zones.set_geometry(zones.translate(250, 0)), "reach beyond"),
+        (lambda zones: zones.set_geometry(zones.scale(0.001, 0.001)), "but no cell with data"),
+        (lambda zones: pd.concat([zones, zones.iloc[:1]], ignore_index=True), "overlap at"),
+    ],
+)
+def test_zones_that_make_no_sense_are_refused_before_training(world, tmp_path, change, words):
+    change(halves([700, 300])).to_file(tmp_path / "zones.gpkg")
+    store = tmp_path / "dots.icechunk"
+    settings = job(world, store, census={"zones": str(tmp_path / "zones.gpkg")})
+    for planned_or_run in (population.plan, population.run):
+        with pytest.raises(InputError, match=words):
+            planned_or_run(settings)
+    assert not RegionStore(store).records()
+
+
 def test_the_people_that_the_census_knows_are_followed_on_any_day(world, trained, tmp_path):
     for year, day in ((2015, "2015-06-01"), (2025, "2025-07-01")):
         shutil.copy(world / f"mosaic_{year}.tif", tmp_path / f"photo_{day}.tif")
