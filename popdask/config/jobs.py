@@ -80,6 +80,9 @@ class FramesInput(Settings):
     error: Literal["poisson"] | Annotated[float, Field(ge=0)] | PlaceName = "poisson"
     """Error of the data: Poisson's law of counts, a cell's relative error, as 0.05, or a raster of
     such errors on the grid of the frames."""
+    intervals: PlaceName | None = None
+    """Table of intervals that a population job has learned and exported, such as
+    ``city_intervals.parquet``: places get the ends of the interval of their people."""
     register: Literal["shift"] | None = None
     """``shift`` moves frames that lie whole cells off to where most of them lie."""
 
@@ -761,10 +764,14 @@ class PopulationJob(settings.Job):
         if self.follow is None:
             return None
         pattern = f"{self.export_place}/{self.name}_{self.counted}_{{time:{form}}}.tif"
+        frames = {"frames": pattern}
+        # The intervals are those of the estimate, not of people that keep known totals.
+        if self.intervals and self.census is None and "geoparquet" in self.output.export:
+            frames["intervals"] = f"{self.export_place}/{self.name}_intervals.parquet"
         return CommunitiesJob.model_validate(
             {
                 "name": f"{self.name}-communities",
-                "input": {"frames": pattern},
+                "input": frames,
                 "output": self.follow.model_dump(include={"store", "export"}),
                 **self.follow.model_dump(exclude={"store", "export"}),
             }

@@ -14,7 +14,13 @@ from popdask.store.repository import RegionStore
 from popdask.workflow import frames, settlements
 from popdask.workflow.communities_stages import STAGES, CommunitiesRun, illustrate, parts_of
 from popdask.workflow.frame_exports import export_names
-from popdask.workflow.frame_stages import Extent, FramesPipeline, error_of, read_extent
+from popdask.workflow.frame_stages import (
+    Extent,
+    FramesPipeline,
+    error_of,
+    learned_intervals,
+    read_extent,
+)
 from popdask.workflow.frames import describe_result, displacements, frame_paths
 from popdask.workflow.inputs import check
 from popdask.workflow.plan import Costs, Plan
@@ -83,6 +89,7 @@ class CommunitiesPipeline(FramesPipeline):
 
         grids.in_cells(job.communities.eps, population)
         error_of(job, population)
+        learned_intervals(job)
         if job.has_settlements:
             settlements.check_inputs(job, population)
 

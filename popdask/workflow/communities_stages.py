@@ -41,6 +41,7 @@ from popdask.workflow.frame_stages import (
     CellCost,
     FramesRun,
     Work,
+    intervals_read,
     known_tracks,
     link_record,
     movement_read,
@@ -48,6 +49,7 @@ from popdask.workflow.frame_stages import (
     next_number,
     no_tracks,
     stored_motion,
+    with_intervals,
     with_left_out,
     with_movement,
 )
@@ -513,7 +515,7 @@ MOVES = movement_stage("movement", "community", "communities")
 def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
     job, rules = basis.job, basis.job.tracks.rules
     read = [basis.frames(stage) for stage in ("summary", "links")]
-    read += movement_read(basis, "movement")
+    read += [*movement_read(basis, "movement"), *intervals_read(basis)]
     if job.has_settlements:
         read.append(basis.frames("settlement_tracks"))  # which names settlements
     return {"frames": {basis.times[-1]: of(rules, job.communities.min_people, *read)}}
@@ -547,7 +549,7 @@ def _described(
 
     table = describe.follow(summary, tracks)
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
-    table = with_movement(run, table, "movement")
+    table = with_intervals(run, with_movement(run, table, "movement"))
     if not run.job.has_settlements:
         return table.assign(settlement="")
     names = run.work.table("settlements").set_index(["time", "settlement"])["name"]

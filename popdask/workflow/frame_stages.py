@@ -48,10 +48,11 @@ CHUNK_CELLS, START_CELLS = 60_000, 20_000_000
 SAMPLES, SAMPLE_CELLS = 8, 256  # windows of the domain's sample along a side, and cells of each
 #: Settings of ``[settlements]`` that may name files.
 SURFACES = ("land", "built")
-OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the frames
+OTHERS = (*SURFACES, "names", "error", "intervals")  # and all that name files beside the frames
 #: Gives the flows that links follow, of some frames of people.
 Flows = Callable[[xr.Dataset], Mapping[str, Any]]
 MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where they are asked for
+SURE = ("population_low", "population_high")  # and where intervals are given
 SCALES = 3  # of the flow between a frame and the next, unless links ask for others
 MOVES = {"moved_x": "u", "moved_y": "v"}  # arrays of the store, and what they are of a flow
 AT_ONCE = 6  # frames of which movement is held at once
@@ -333,8 +334,9 @@ class FramesPipeline(Pipeline):
             path = getattr(job.settlements, name)
             if path is not None and not (name == "names" and job.settlements.by_geonames):
                 found[name] = file_fingerprint(path, known.get(name))
-        if job.input.error_file is not None:
-            found["error"] = file_fingerprint(job.input.error_file, known.get("error"))
+        for name, path in (("error", job.input.error_file), ("intervals", job.input.intervals)):
+            if path is not None:
+                found[name] = file_fingerprint(path, known.get(name))
         return found
 
     def basis(self, job: FramesJob, files: Files, records: Mapping[str, Any]) -> Basis:
@@ -571,6 +573,39 @@ def with_movement(run: FramesRun, table: gpd.GeoDataFrame, name: str) -> gpd.Geo
     found = run.work.table(name).set_index(["time", "label"])
     rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
     return table.assign(**found.reindex(rows)[list(MOVEMENT)].set_axis(table.index))
+
+
+def learned_intervals(job: FramesJob) -> dict[int, Any]:
+    """The intervals of the people of places, by the cells that they were learned of."""
+    from popdask.imagery.intervals import learned_by_size
+    from popdask.io.tables import read_table
+
+    place = job.input.intervals
+    if place is None:
+        return {}
+    table = read_table(place, "a table of intervals that a population job exports")
+    if missing := {"size", "from", "low", "high", "cases", "level", "offset"} - set(table):
+        raise InputError(
+            f"[input] intervals, {place}, has no column {', '.join(sorted(missing))}; expected the "
+            "table NAME_intervals.parquet that a population job with [intervals] exports"
+        )
+    return learned_by_size(table)
+
+
+def intervals_read(basis: Basis) -> list[str]:
+    """What tables of places are made from of intervals, where a job has some."""
+    return [version for name, version in basis.inputs.others.items() if name == "intervals"]
+
+
+def with_intervals(run: FramesRun, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """A table of places with the ends of the interval of their people, where a job has some."""
+    from popdask.imagery.intervals import intervals_by_size
+
+    learned = learned_intervals(run.job)
+    if not learned:
+        return table
+    low, high = intervals_by_size(table["population"], table["cells"], learned)
+    return table.assign(**dict(zip(SURE, (low, high), strict=True)))
 
 
 def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:

@@ -241,7 +241,7 @@ def following(job: PopulationJob, plan: Plan) -> list[Following]:
     stamps = pd.DatetimeIndex(plan.times)
     form = export.time_form(stamps)
     then, found = job.followed(form), []
-    if then is not None and plan["export"].done:
+    if then is not None and all(plan[name].done for name in _followed_stages(then)):
         found.append(_without_chunks(_planned(communities.PIPELINE, then)))
     elif then is not None:
         read = pd.to_datetime(stamps.strftime(form), format=form)  # as the rasters will have them
@@ -249,6 +249,11 @@ def following(job: PopulationJob, plan: Plan) -> list[Following]:
     if job.grouped is not None:
         found.append(_planned(scenes.PIPELINE, job.grouped))
     return found
+
+
+def _followed_stages(then: CommunitiesJob) -> list[str]:
+    """The stages that write what the communities are made from."""
+    return ["export", *(["tables"] if then.input.intervals else [])]
 
 
 def _planned(pipeline: Pipeline, job: Job) -> Following:
@@ -268,8 +273,12 @@ def _to_come(
     """Plan the communities of rasters of which some are still to be written."""
     stale = set(plan["export"].stale)
     records = {} if covers_other_cells(job) else RegionStore(then.output.store).latest_records()
-    files = {} if len(stale) == len(stamps) else communities.PIPELINE.files(then, records)
-    inputs = {}
+    rasters_alone = then.model_copy(
+        update={"input": then.input.model_copy(update={"intervals": None})}
+    )
+    there = len(stale) < len(stamps)
+    files = communities.PIPELINE.files(rasters_alone, records) if there else {}
+    inputs = {"intervals": TO_COME} if then.input.intervals else {}
     for position, stamp in enumerate(stamps):
         time = stamp.strftime("%Y-%m-%dT%H:%M:%S")
         inputs[time] = TO_COME if position in stale else rasters.frame_version(files[time])

@@ -36,13 +36,16 @@ from popdask.workflow.frame_stages import (
     MOVES,
     PEOPLE,
     POPULATION,
+    SURE,
     SURFACES,
     CellCost,
     Extent,
     FramesPipeline,
     FramesRun,
     error_of,
+    intervals_read,
     known_tracks,
+    learned_intervals,
     link_record,
     movement_read,
     movement_stage,
@@ -50,6 +53,7 @@ from popdask.workflow.frame_stages import (
     no_tracks,
     read_extent,
     stored_motion,
+    with_intervals,
     with_left_out,
     with_movement,
 )
@@ -115,6 +119,7 @@ def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
     _settlements(job, population[:1], None)
     _places(job)
     error_of(job, population)
+    learned_intervals(job)
 
 
 def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
@@ -400,7 +405,7 @@ def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
     known = names or basis.inputs.others.get("names")
     naming = [job.settlements.names, job.settlements.column, known]
     read = [basis.frames(layer.stage(kind)) for kind in ("summary", "links")]
-    read += movement_read(basis, layer.stage("movement"))
+    read += [*movement_read(basis, layer.stage("movement")), *intervals_read(basis)]
     return {"frames": {basis.times[-1]: of(rules, layer.least(job), naming, *read)}}
 
 
@@ -443,9 +448,9 @@ def _described(
         table["kind"] = held_kinds(table)
     named = name_settlements(table, _places(run.job))[["name", "places"]]
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
-    table = with_movement(run, table, layer.stage("movement"))
+    table = with_intervals(run, with_movement(run, table, layer.stage("movement")))
     rates = ["density", "growth", "growth_total", *MOVEMENT, "lon", "lat"]
-    people = ["population", "cells", "area_km2", *rates, "geometry"]
+    people = ["population", *SURE, "cells", "area_km2", *rates, "geometry"]
     columns = ["time", "community", "track", "name", "kind", "places", *people]
     table = table.assign(**named)
     return table[[name for name in columns if name in table]]

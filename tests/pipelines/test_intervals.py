@@ -11,9 +11,12 @@ import xarray as xr
 from pydantic import ValidationError
 from shapely.geometry import box
 
+from popdask.config.jobs import Follow
 from popdask.errors import InputError
+from popdask.imagery.intervals import REACH, intervals_by_size, learned_by_size
 from popdask.store.repository import RegionStore
-from popdask.workflow import population
+from popdask.workflow import communities, population
+from popdask.workflow.population_costs import following
 from popdask.workflow.progress import Reporter
 from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, write_world
 
@@ -88,6 +91,38 @@ def test_what_intervals_are_worth_is_told_of_cells_that_taught_none(finished):
     scores = store.table("scores").set_index(["where", "model"])["coverage"]
     assert scores["validation", "popdask"] == told["all"] and scores["2015-01-01", "popdask"] > 0.5
     assert np.isnan(scores["validation", "mean per cell"])
+
+
+def test_communities_of_the_estimates_carry_the_intervals_of_their_people(
+    world, finished, tmp_path
+):
+    settings, store = finished
+    table = {
+        "store": str(tmp_path / "followed.icechunk"),
+        "encoder": {"epochs": 2},
+        "classes": {"k": 6, "sample": 100},
+        "communities": {"eps": 1, "min_samples": 2},
+    }
+    both = settings.model_copy(update={"follow": Follow.model_validate(table)})
+    assert following(both, population.plan(both))[0].plan.computed == 0
+    places = population.run(both).followed
+    found = places.communities
+    low, high = intervals_by_size(
+        found["population"], found["cells"], learned_by_size(store.table("intervals"))
+    )
+    np.testing.assert_array_equal(found["population_low"], low)
+    np.testing.assert_array_equal(found["population_high"], high)
+    near = found["cells"] <= REACH * 3**2  # cells of the largest squares with enough people
+    assert near.any() and (np.isfinite(high) == near).all()
+    assert (low[near] <= found["population"][near]).all() and (high > low).any()
+    towns = places.store.table("settlements")
+    assert {"population_low", "population_high"} <= set(towns)
+    assert communities.plan(both.followed()).done
+    path = both.followed().input.intervals
+    pd.DataFrame({"of": ["cells"]}).to_parquet(tmp_path / "other.parquet")
+    shutil.copy(tmp_path / "other.parquet", path)
+    with pytest.raises(InputError, match=r"has no column .*low.* that a population job"):
+        communities.run(both.followed())
 
 
 def test_squares_are_sums_of_their_cells(finished):
