@@ -45,7 +45,14 @@ from popdask._repr_html import html_card
 from popdask.blocks.torch import AsBytes, fixed_arithmetic, pack, pick_device, unpack
 from popdask.errors import InputError
 from popdask.imagery.features import FEATURES_NETWORK, FeatureModel
-from popdask.imagery.networks import CountCNN, Network, PopulationViT, PresenceCNN, parameter_count
+from popdask.imagery.networks import (
+    CountCNN,
+    Network,
+    PopulationViT,
+    PresenceCNN,
+    fused,
+    parameter_count,
+)
 
 
 @dataclass(frozen=True)
@@ -235,12 +242,10 @@ class TrainedModel(AsBytes):
         return self.normalisation.bands
 
     def on(self, device: str) -> Network:
-        """Return the network on a device; it is copied there once."""
+        """Return the network as it answers on a device, without batch norms; copied there once."""
         place = pick_device(device)
-        if place.type == "cpu":
-            return self.module
         if str(place) not in self._copies:
-            self._copies[str(place)] = deepcopy(self.module).to(place)
+            self._copies[str(place)] = fused(self.module).to(place)
         return self._copies[str(place)]
 
     def predict(

@@ -577,12 +577,12 @@ def with_movement(run: FramesRun, table: gpd.GeoDataFrame, name: str) -> gpd.Geo
 
 def learned_intervals(job: FramesJob) -> dict[int, Any]:
     """The intervals of the people of places, by the cells that they were learned of."""
-    from popdask.imagery.intervals import learned_by_size
-    from popdask.io.tables import read_table
-
     place = job.input.intervals
     if place is None:
         return {}
+    from popdask.imagery.intervals import learned_by_size
+    from popdask.io.tables import read_table
+
     table = read_table(place, "a table of intervals that a population job exports")
     if missing := {"size", "from", "low", "high", "cases", "level", "offset"} - set(table):
         raise InputError(
@@ -599,11 +599,11 @@ def intervals_read(basis: Basis) -> list[str]:
 
 def with_intervals(run: FramesRun, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """A table of places with the ends of the interval of their people, where a job has some."""
-    from popdask.imagery.intervals import intervals_by_size
-
     learned = learned_intervals(run.job)
     if not learned:
         return table
+    from popdask.imagery.intervals import intervals_by_size
+
     low, high = intervals_by_size(table["population"], table["cells"], learned)
     return table.assign(**dict(zip(SURE, (low, high), strict=True)))
 

@@ -499,7 +499,7 @@ PRESENCE = Stage(
 )
 COUNT = Stage(
     "count",
-    version=6,
+    version=7,
     needs=("cells", "totals", "presence"),
     wanted=_count_record,
     cost=training_cost,
@@ -510,7 +510,7 @@ COUNT = Stage(
 )
 ESTIMATE = Stage(
     "estimate",
-    version=3,
+    version=4,
     needs=("cells", "presence", "count"),
     wanted=_estimate_record,
     cost=estimate_cost,
@@ -528,7 +528,7 @@ CENSUS = Stage(
 )
 EVALUATION = Stage(
     "evaluation",
-    version=4,
+    version=5,
     needs=("cells", "presence", "count", "estimate"),
     wanted=_evaluation_record,
     cost=evaluation_cost,

@@ -14,6 +14,7 @@ from popdask.imagery.networks import (
     CountCNN,
     PopulationViT,
     PresenceCNN,
+    fused,
     parameter_count,
 )
 
@@ -54,6 +55,20 @@ def test_full_size_takes_a_step_of_training(network, arguments, pixels, paramete
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
     still = [name for name, p in model.named_parameters() if torch.equal(before[name], after[name])]
     assert still == []
+
+
+@pytest.mark.parametrize("model", SMALL, ids=lambda m: m.config["network"])
+def test_a_fused_network_says_the_same_without_batch_norms(model):
+    model = copy.deepcopy(model).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # as if it had learned
+            for part in (layer.running_mean, layer.weight.data, layer.bias.data):
+                part.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    images, quick = torch.randn(5, 1, 40, 40), fused(model)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in quick.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", SMALL, ids=lambda m: m.config["network"])
