@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import Point, box
 
 from popdask.config.jobs import Cells
 from popdask.errors import InputError
-from popdask.imagery.counts import counts_from_features, counts_from_table
+from popdask.imagery.cutting import counts_from_features, counts_from_table
 from popdask.imagery.grid import CellGrid
 from popdask.io import frame_fingerprint, tables
 from popdask.io.tables import read_features, read_table, read_text_table
@@ -55,6 +55,7 @@ FORMS = st.one_of(
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
 
 
+@settings(deadline=None)
 @given(
     FORMS,
     st.sampled_from(ENCODINGS),
