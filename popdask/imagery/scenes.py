@@ -13,32 +13,92 @@ dimensions by UMAP (McInnes, Healy and Melville 2018), are grouped by KMeans and
 
 Principal components are found by Dask over all cells, in chunks of a fixed size; what follows works
 on 128 numbers per cell, in one place and on one thread, so that a seed gives one answer.
+
+How cells look, as numbers: EfficientNet and its copies on workers.
+
+EfficientNet-B3: what a cell looks like, in 1536 numbers.
+
+Tan and Le (2019), "EfficientNet: rethinking model scaling for convolutional neural networks", ICML,
+scaled to B3: 1.2 times as wide and 1.4 times as deep as B0. Layers are named as torchvision names
+them, so that the weights it publishes (trained on ImageNet) load as they are.
+
+Without weights, the network is a random one, which distinguishes textures but knows no things. Its
+batch norms have seen nothing, and what passes would fade from layer to layer, so they take their
+statistics from a seeded batch of noise.
+
+Show cells to a network, so that what it sees in one does not depend on the cells beside it.
+
+All batches have one shape, the last one filled up: kernels of other shapes differ in the last bit.
+On a CPU a batch is one cell, which passes through the layers within the cache.
+
+What the cells of an image look like, in numbers: the features of a network for pictures.
+
+Every cell is shown to EfficientNet-B3 as a picture of 300 × 300 pixels in three bands, and what its
+last layer sees, averaged over the picture and brought to length 1, are the cell's 1536 features.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
+import safetensors.torch
+import torch
 import xarray as xr
+from dask.delayed import Delayed, delayed
 from dask_ml.decomposition import PCA
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from odc.geo.xr import xr_coords
+from safetensors import SafetensorError
 from sklearn.cluster import HDBSCAN, KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import Tensor, nn
+from torch.nn import functional
 
+from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
-from popdask.imagery.cells import cells_grid
-from popdask.imagery.cutting import cut_cells
+from popdask.imagery.cells import CHUNK_CELLS, cells_grid
+from popdask.imagery.cutting import (
+    Lattice,
+    as_bands,
+    cut_cells,
+    find_lattice,
+    nodata_of,
+    valid_pixels,
+)
+from popdask.imagery.grid import CellGrid, as_grid, block_side
+from popdask.imagery.model import Normalisation
 
 PLACES = ("plot_x", "plot_y")
+ROWS = 8192
+STARTS = 10
+
+FEATURES = 1536
+SIZE = 300
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+URL = "https://download.pytorch.org/models/efficientnet_b3_rwightman-b3899882.pth"
+
+# Table 1 of the paper, scaled: expansion, kernel, stride, channels in and out, blocks.
+STAGES = (
+    (1, 3, 1, 40, 24, 2),
+    (6, 3, 2, 24, 32, 3),
+    (6, 5, 2, 32, 48, 3),
+    (6, 3, 2, 48, 96, 5),
+    (6, 5, 1, 96, 136, 5),
+    (6, 5, 2, 136, 232, 6),
+    (6, 3, 1, 232, 384, 2),
+)
 
 
 def scene_map(groups: xr.Dataset) -> xr.Dataset:
@@ -110,10 +170,6 @@ def _scattered(places: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     order = np.argsort(((places - middle) ** 2).sum(1), kind="stable")
     _, first = np.unique(square[order], axis=0, return_index=True)
     return np.sort(order[first])[:count]
-
-
-ROWS = 8192
-STARTS = 10
 
 
 @dataclass(frozen=True)
@@ -321,3 +377,445 @@ def _spread(values: NDArray, known: NDArray[np.bool_], features: xr.DataArray) -
     out[known] = values
     attrs = {"long_name": words, "units": "1"}
     return features.dims[:-1], out.reshape(features.shape[:-1]), attrs
+
+
+class EfficientNetB3(nn.Module):
+    """EfficientNet-B3: (B, 3, 300, 300) → (B, classes), 12,233,232 parameters for 1000 classes."""
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        stages = [
+            nn.Sequential(
+                MBConv(expansion, kernel, stride, before, after),
+                *(MBConv(expansion, kernel, 1, after, after) for _ in range(blocks - 1)),
+            )
+            for expansion, kernel, stride, before, after, blocks in STAGES
+        ]
+        first, last = _conv(3, STAGES[0][3], 3, stride=2), _conv(STAGES[-1][4], FEATURES, 1)
+        self.features = nn.Sequential(first, *stages, last)
+        self.classifier = nn.Sequential(nn.Dropout(0.3), nn.Linear(FEATURES, classes))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the features of images, the mean over their places: (B, 3, h, w) → (B, 1536)."""
+        return self.features(x).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of the classes."""
+        return self.classifier(self.embed(x))
+
+
+class MBConv(nn.Module):
+    """Inverted residual: widen, look around channel by channel, weigh the channels, narrow."""
+
+    def __init__(self, expansion: int, kernel: int, stride: int, before: int, after: int) -> None:
+        super().__init__()
+        wide = before * expansion
+        self.block = nn.Sequential(
+            *([_conv(before, wide, 1)] if expansion > 1 else []),
+            _conv(wide, wide, kernel, stride=stride, groups=wide),
+            SqueezeExcitation(wide, before // 4),
+            _conv(wide, after, 1, activation=False),
+        )
+        self.residual = stride == 1 and before == after
+
+    @property
+    def norm(self) -> nn.Module:
+        """The batch norm that ends the block."""
+        return self.block.get_submodule(f"{len(self.block) - 1}.1")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the block finds, where shapes allow it."""
+        return x + self.block(x) if self.residual else self.block(x)
+
+
+class SqueezeExcitation(nn.Module):
+    """A weight for each channel, from the means of all (Hu, Shen and Sun 2018)."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels of (B, channels, h, w)."""
+        weights = nn.functional.silu(self.fc1(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.fc2(weights))
+
+
+def _conv(
+    before: int,
+    after: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    activation: bool = True,
+) -> nn.Sequential:
+    """Convolution, batch norm and, mostly, SiLU."""
+    layers = [
+        nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(after),
+    ]
+    return nn.Sequential(*layers, *([nn.SiLU(inplace=True)] if activation else []))
+
+
+def load_efficientnet(weights: str | Path | None = None, *, seed: int = 0) -> EfficientNetB3:
+    """Make the network ready for use."""
+    with torch.device("meta"):  # layers draw weights of their own, from torch's global state
+        network = EfficientNetB3()
+    network.to_empty(device="cpu")
+    if weights is None:
+        _invent(network, seed)
+    else:
+        state = _fetch() if weights == "imagenet" else _read(Path(weights))
+        _adopt(network, state, str(weights))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval().requires_grad_(False)
+
+
+def _invent(network: EfficientNetB3, seed: int) -> None:
+    """Draw weights (He et al. 2015), and take the statistics of the batch norms from noise."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            spread = math.sqrt(2 / layer.weight[0].numel())
+            nn.init.normal_(layer.weight, 0, spread, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
+            layer.momentum = 1.0
+    for layer in network.modules():
+        if isinstance(layer, MBConv) and layer.residual:
+            # Near the identity, as in Goyal et al. (2017): else so many random layers leave noise.
+            nn.init.constant_(layer.norm.get_parameter("weight"), 0.2)
+    with fixed_arithmetic(1), torch.no_grad():
+        network.train().embed(_noise(generator))
+
+
+def _noise(generator: torch.Generator) -> Tensor:
+    """Draw grey images with structures of all sizes, (16, 3, 96, 96)."""
+    octaves = [torch.randn(16, 1, side, side, generator=generator) for side in (3, 6, 12, 24, 48)]
+    coarse = [nn.functional.interpolate(octave, size=96, mode="bilinear") for octave in octaves]
+    fine = torch.randn(16, 1, 96, 96, generator=generator)
+    return (sum(coarse) + fine).expand(-1, 3, -1, -1)
+
+
+def _fetch() -> dict[str, Tensor]:
+    """Return the published weights, from torch.hub's folder or from the net."""
+    try:
+        return torch.hub.load_state_dict_from_url(
+            URL, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise InputError(
+            f'weights = "imagenet" cannot be fetched from {URL} ({error}): connect to the internet '
+            f"once, or put that file into {folder}, or give its path."
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without running code from it."""
+    try:
+        if path.suffix in (".pth", ".pt"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+        return safetensors.torch.load_file(path)
+    except OSError as error:
+        raise InputError(
+            f"weights {path} cannot be read ({error.strerror or error}): give a file (safetensors "
+            'or .pth), "imagenet", or none.'
+        ) from error
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = (str(error) or "it is empty").splitlines()[0]
+        raise InputError(
+            f"weights {path} are not a file of tensors alone ({reason}): give a state dict as "
+            "safetensors or .pth."
+        ) from error
+
+
+def _adopt(network: EfficientNetB3, state: object, name: str) -> None:
+    """Load a state dict; say in one sentence where it does not fit."""
+    expected = network.state_dict()
+    given = state if isinstance(state, dict) else {}
+    shapes = {key: tuple(value.shape) for key, value in given.items() if isinstance(value, Tensor)}
+    # A classifier for other classes is no matter: features are taken before it.
+    fits = {key for key, value in expected.items() if shapes.get(key) == tuple(value.shape)}
+    wrong = [key for key in expected if key not in fits and not key.startswith("classifier")]
+    if wrong:
+        found = f"{wrong[0]} is {shapes[wrong[0]]}" if wrong[0] in shapes else f"no {wrong[0]}"
+        raise InputError(
+            f"weights {name} do not fit EfficientNet-B3 ({found}; {len(wrong)} of {len(expected)} "
+            "entries are missing or of other shapes): give a state dict of torchvision's "
+            "efficientnet_b3."
+        )
+    keep = {
+        key: given.get(key) for key in expected if shapes.get(key) == tuple(expected[key].shape)
+    }
+    network.load_state_dict({**expected, **keep})
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """How cells are shown to the network."""
+
+    bands: tuple[int, ...]
+    """Positions of one band, which is shown as grey, or of three."""
+    scaling: Normalisation
+    """From raw values to the network's input."""
+    size: int
+    """Rows and columns of the picture."""
+    batch_size: int
+    """Cells at once on a GPU."""
+    device: str
+
+    def describe(
+        self, images: NDArray, usable: NDArray[np.bool_], network: EfficientNetB3
+    ) -> NDArray[np.float32]:
+        """Return the features (n, 1536) of raw images (n, band, row, col); NaN where not usable."""
+        if images.dtype.kind == "f":
+            usable = usable & ~np.isnan(images[:, self.bands]).any((1, 2, 3))
+        features = np.full((len(images), FEATURES), np.nan, np.float32)
+        features[usable] = self.see(images[usable], network)
+        return features
+
+    def see(self, images: NDArray, network: EfficientNetB3) -> NDArray[np.float32]:
+        """Return the features of raw images (n, band, row, col) → (n, 1536)."""
+        device = pick_device(self.device)
+        step = 1
+        if device.type != "cpu":
+            network, step = _placed(network, device), self.batch_size
+        batch = torch.zeros((step, len(self.bands), *images.shape[2:]), device=device)
+        features = np.empty((len(images), FEATURES), np.float32)
+        with fixed_arithmetic(1), torch.inference_mode():
+            for start in range(0, len(images), step):
+                raw = np.ascontiguousarray(images[start : start + step, self.bands])
+                batch[: len(raw)] = self.scaling.unit(torch.from_numpy(raw).to(device))
+                seen = functional.normalize(network.embed(self._picture(batch)))
+                features[start : start + step] = seen[: len(raw)].cpu().numpy()
+        return features
+
+    def _picture(self, batch: torch.Tensor) -> torch.Tensor:
+        """Resize images with white = 1; (B, 1 or 3, row, col) → (B, 3, size, size)."""
+        resized = functional.interpolate(
+            batch, (self.size, self.size), mode="bicubic", align_corners=False, antialias=True
+        )
+        shown = self.scaling.centre(resized.clamp(0, 1).expand(-1, 3, -1, -1))
+        return shown.contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=1)
+def _placed(network: EfficientNetB3, device: torch.device) -> EfficientNetB3:
+    """Copy a network to a device, once per process."""
+    return copy.deepcopy(network).to(device)
+
+
+def scene_features(
+    source: xr.Dataset | xr.DataArray,
+    *,
+    weights: str | Path | None = None,
+    cell_size: float | CellGrid | None = None,
+    bands: Sequence[int] | None = None,
+    white: float | None = None,
+    size: int = SIZE,
+    batch_size: int = 32,
+    device: str = "auto",
+    seed: int = 0,
+) -> xr.DataArray:
+    """Describe what every cell looks like by 1536 features of EfficientNet-B3.
+
+    Parameters
+    ----------
+    source : Dataset or DataArray
+        Cells with ``images`` (cell, band, row, col), as `popdask.imagery.cutting.cut_cells` gives
+        them, seen with their ring if they have one; or a mosaic (band, y, x) or (y, x) with a CRS
+        and a whole number of pixels in each cell.
+    weights : None, "imagenet", str or Path, optional
+        None for a random network, which distinguishes textures; "imagenet" for the published
+        weights, fetched once; or a file of them, as `load_efficientnet` says.
+    cell_size : float or CellGrid, optional
+        Of a mosaic: the side of a cell in units of its CRS, on the grid from its origin; or the
+        grid.
+    bands : sequence of int, optional
+        Which bands to show, by position from 0: one, as grey, or three. By default all.
+    white : float, optional
+        The value that is white; the largest of an integer type, 1 for floats. What is brighter is
+        shown as white.
+    size : int, optional
+        Rows and columns that a cell is resized to; the published weights know 300.
+    batch_size : int, optional
+        Cells that pass through the network at once on a GPU.
+    device : str, optional
+        A torch device, or "auto": a GPU where the worker has one.
+    seed : int, optional
+        Of a random network.
+
+    Returns
+    -------
+    DataArray of float32, (cell, feature) or (y, x, feature)
+        Lazy, with the coordinates of the cells, or of the whole cells in the mosaic, north up. Each
+        cell's features have length 1; NaN where a pixel of the cell has no data.
+
+    Raises
+    ------
+    InputError
+        If the bands to show are neither one nor three, the mosaic does not fit the grid, or a
+        setting is out of range; on computing, if the weights cannot be read.
+
+    Notes
+    -----
+    Sellebjerg et al., Population Estimation, group scenes by these features (Tan and Le 2019). The
+    same to the bit under any chunking, on one kind of machine and device. A task holds one chunk of
+    cells, or a square of up to 8 × 8 of the mosaic's; the network is one key of the graph. About
+    0.1 s per cell on one CPU core.
+
+    Examples
+    --------
+    >>> from odc.geo.xr import xr_zeros
+    >>> grid = CellGrid(100)
+    >>> image = xr_zeros(grid.geobox(range(3), range(4), pixels=20), "uint8", chunks=(20, 20)) + 9
+    >>> dict(scene_features(image, cell_size=100, size=32).sizes)
+    {'y': 3, 'x': 4, 'feature': 1536}
+    """
+    _check_settings(size, batch_size)
+    network = delayed(load_efficientnet, pure=True)(weights, seed=seed)
+    if isinstance(source, xr.Dataset):
+        images = source["images"].transpose("cell", "band", "row", "col")
+        eye = _eye(images.sizes["band"], images.dtype, bands, white, size, batch_size, device)
+        features = _of_cells(source, images, eye, network)
+    else:
+        if cell_size is None:
+            raise InputError(
+                "cell_size is not given; expected the side of a cell, because a mosaic does not "
+                "say it: give it in units of the mosaic's CRS, such as 100"
+            )
+        image = as_bands(source)
+        lattice = find_lattice(image, as_grid(cell_size, image.rio.crs))
+        eye = _eye(image.sizes["band"], image.dtype, bands, white, size, batch_size, device)
+        features = _of_mosaic(image, lattice, eye, network)
+    attrs = {"long_name": "what the cell looks like", "units": "1"}
+    return features.assign_attrs(attrs, weights=str(weights or f"random, seed {seed}"))
+
+
+def _check_settings(size: int, batch_size: int) -> None:
+    for name, value, least in (("size", size, 32), ("batch_size", batch_size, 1)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name} is {value!r}; expected a whole number from {least} up")
+
+
+def _eye(
+    count: int,
+    dtype: DTypeLike,
+    bands: Sequence[int] | None,
+    white: float | None,
+    size: int,
+    batch_size: int,
+    device: str,
+) -> FeatureExtractor:
+    chosen = tuple(range(count)) if bands is None else tuple(int(band) for band in bands)
+    if len(chosen) not in (1, 3) or not all(0 <= band < count for band in chosen):
+        raise InputError(
+            f"bands {chosen} of {count} are to be shown; expected one of them, or three: choose by "
+            "position from 0, such as bands=(0, 1, 2)"
+        )
+    scaling = Normalisation(Normalisation.half(dtype, white=white).white, MEAN, STD)
+    return FeatureExtractor(chosen, scaling, int(size), int(batch_size), device)
+
+
+def _of_cells(
+    cells: xr.Dataset, images: xr.DataArray, eye: FeatureExtractor, network: Delayed
+) -> xr.DataArray:
+    """Describe cells chunk by chunk."""
+    pixels = _lazy(images.data, (CHUNK_CELLS, -1, -1, -1))
+    pixels = pixels.rechunk((pixels.chunks[0], -1, -1, -1))
+    whole = da.ones(len(pixels), dtype="float32")
+    if "covered" in cells:
+        whole = da.asarray(cells["covered"].data)
+    whole = whole.rechunk((pixels.chunks[0],))[:, None, None, None]
+    features = da.map_blocks(
+        _cells_block,
+        pixels,
+        whole,
+        eye=eye,
+        network=network,
+        drop_axis=[1, 2, 3],
+        new_axis=[1],
+        chunks=(pixels.chunks[0], (FEATURES,)),
+        meta=np.empty((0, 0), np.float32),
+    )
+    kept = ("cell_size", "resolution", "context", "origin")
+    attrs = {name: cells.attrs[name] for name in kept if name in cells.attrs}
+    coords = {name: coord for name, coord in cells.coords.items() if set(coord.dims) <= {"cell"}}
+    return xr.DataArray(features, coords, ("cell", "feature"), name="features", attrs=attrs)
+
+
+def _of_mosaic(
+    image: xr.DataArray, lattice: Lattice, eye: FeatureExtractor, network: Delayed
+) -> xr.DataArray:
+    """Describe the whole cells of a mosaic, square of the grid by square."""
+    p, side = lattice.pixels, block_side(lattice.pixels)
+    down = range(-(-lattice.top // p), (lattice.top + lattice.height) // p)
+    east = range(-(-lattice.left // p), (lattice.left + lattice.width) // p)
+    if not (len(down) and len(east)):
+        raise InputError(
+            f"the mosaic of {lattice.height} × {lattice.width} pixels holds no whole cell of "
+            f"{lattice.grid.label}; expected at least one: use smaller cells or a larger mosaic"
+        )
+    inner = image.isel(
+        y=slice(down.start * p - lattice.top, down.stop * p - lattice.top),
+        x=slice(east.start * p - lattice.left, east.stop * p - lattice.left),
+    )
+    chunks = _squares(down, side), _squares(east, side)
+    pixels = tuple(tuple(n * p for n in axis) for axis in chunks)
+    features = da.map_blocks(
+        _mosaic_block,
+        _lazy(inner.data, -1).rechunk((-1, *pixels)),
+        valid_pixels(inner, nodata_of(image)).rechunk(pixels)[None],
+        eye=eye,
+        network=network,
+        step=p,
+        drop_axis=[0],
+        new_axis=[2],
+        chunks=(*chunks, (FEATURES,)),
+        meta=np.empty((0, 0, 0), np.float32),
+    )
+    grid = lattice.grid
+    norths = range(-down.stop, -down.start)
+    attrs = {"cell_size": grid.size, "origin": list(grid.origin), "resolution": grid.size / p}
+    coords = xr_coords(grid.geobox(norths, east), dims=("y", "x"))
+    dims = ("y", "x", "feature")
+    return xr.DataArray(features, coords, dims, name="features", attrs=attrs | {"context": 0})
+
+
+def _lazy(data: Any, chunks: Any) -> da.Array:
+    """Give NumPy arrays to Dask in chunks, without hashing them."""
+    return data if isinstance(data, da.Array) else da.from_array(data, chunks, name=False)
+
+
+def _squares(cells: range, side: int) -> tuple[int, ...]:
+    """Split cells at every multiple of a side."""
+    edges = [cells.start, *range((cells.start // side + 1) * side, cells.stop, side), cells.stop]
+    return tuple(np.diff(edges).tolist())
+
+
+def _cells_block(
+    images: NDArray, whole: NDArray[np.float32], eye: FeatureExtractor, network: EfficientNetB3
+) -> NDArray[np.float32]:
+    """Describe images (n, band, row, col) of which a share has data → (n, 1536)."""
+    return eye.describe(images, whole.ravel() == 1, network)
+
+
+def _mosaic_block(
+    block: NDArray,
+    valid: NDArray[np.bool_],
+    eye: FeatureExtractor,
+    network: EfficientNetB3,
+    step: int,
+) -> NDArray[np.float32]:
+    """Describe the cells of step × step pixels in (band, rows, columns) → (y, x, 1536)."""
+    band, rows, cols = block.shape
+    y, x = rows // step, cols // step
+    cells = block.reshape(band, y, step, x, step).transpose(1, 3, 0, 2, 4)
+    whole = valid.reshape(y, step, x, step).all((1, 3))
+    flat = cells.reshape(y * x, band, step, step)
+    return eye.describe(flat, whole.ravel(), network).reshape(y, x, FEATURES)

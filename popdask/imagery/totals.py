@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from popdask.blocks.torch import fixed_arithmetic
 from popdask.errors import InputError
 from popdask.imagery.cells import NEITHER, SELECTION, TRAINING, cells_grid
+from popdask.imagery.dasymetric import read_zones
 from popdask.imagery.features import cell_features
 from popdask.imagery.loading import CellImages
-from popdask.imagery.zones import read_zones
 from popdask.io.paths import Path_
 
 HIDDEN = (64, 32)

@@ -364,7 +364,7 @@ def gradcam_figure(
         as red, green and blue. All are stretched alike, by the middle 98 % of their pixels.
     maps
         By model, such as "presence" and "people": Grad-CAM in [0, 1] of every cell, (cell, row,
-        col), as from :func:`popdask.imagery.gradcam.gradcam`; without any, the cells alone.
+        col), as from :func:`popdask.imagery.estimate.gradcam`; without any, the cells alone.
     labels
         What stands below each cell, such as "12 people, 9.4 estimated".
     groups

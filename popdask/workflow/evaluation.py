@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from popdask.config.jobs import Intervals
 from popdask.errors import InputError
 from popdask.imagery.cells import SELECTION, cells_grid
+from popdask.imagery.dasymetric import read_zones, sums_by_zone
 from popdask.imagery.estimate import Joining, better_rule, joint_people
 from popdask.imagery.evaluation import (
     Baseline,
@@ -52,7 +53,6 @@ from popdask.imagery.intervals import (
 )
 from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
 from popdask.imagery.totals import sums_of_zones
-from popdask.imagery.zones import read_zones, sums_by_zone
 from popdask.io.tables import read_features
 from popdask.store.content import table_bytes
 from popdask.workflow import population_inputs

@@ -38,19 +38,20 @@ from popdask.imagery.cells import (
     set_aside,
     split_cells,
 )
-from popdask.imagery.counts import (
+from popdask.imagery.cutting import (
     counts_beyond,
     counts_from_features,
     counts_from_raster,
     counts_from_table,
+    cut_cells,
+    drop_padding,
     refuse_doubles,
 )
-from popdask.imagery.cutting import cut_cells, drop_padding
+from popdask.imagery.dasymetric import RASTERS
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.totals import add_zones, keep_whole_zones, spread_totals
-from popdask.imagery.zones import RASTERS
 from popdask.io import export
 from popdask.io.grids import grid_of
 from popdask.io.paths import without_secrets

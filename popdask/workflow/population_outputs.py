@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from popdask.config.jobs import PopulationJob
 from popdask.errors import InputError
 from popdask.imagery.cells import cells_grid, select_fold
-from popdask.imagery.gradcam import gradcam, telling_cells
+from popdask.imagery.estimate import gradcam, telling_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.networks import CountCNN, PopulationViT, PresenceCNN

@@ -12,9 +12,15 @@ import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import ScenesJob
-from popdask.imagery.embedding import FEATURES, scene_features
 from popdask.imagery.grid import CellGrid, block_side
-from popdask.imagery.scenes import scene_examples, scene_groups, scene_map, scene_table
+from popdask.imagery.scenes import (
+    FEATURES,
+    scene_examples,
+    scene_features,
+    scene_groups,
+    scene_map,
+    scene_table,
+)
 from popdask.io import export, tables
 from popdask.io.paths import without_secrets
 from popdask.plot import imagery, style

@@ -7,7 +7,7 @@ from odc.geo.xr import xr_coords
 from shapely.geometry import LineString, Point
 
 from popdask.errors import InputError
-from popdask.imagery.counts import (
+from popdask.imagery.cutting import (
     counts_from_points,
     counts_from_raster,
     counts_from_table,

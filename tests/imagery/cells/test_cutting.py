@@ -12,8 +12,7 @@ from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
 from popdask.imagery.cells import cells_grid, coarsen_cells, open_cells, write_cells
-from popdask.imagery.counts import counts_from_raster
-from popdask.imagery.cutting import cut_cells, drop_padding
+from popdask.imagery.cutting import counts_from_raster, cut_cells, drop_padding
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.mosaic import open_mosaic
 from tests.imagery.image_files import invent

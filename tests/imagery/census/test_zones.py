@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
 
 from popdask.errors import InputError
-from popdask.imagery.zones import read_zones
+from popdask.imagery.dasymetric import read_zones
 
 CRS = "EPSG:25832"
 

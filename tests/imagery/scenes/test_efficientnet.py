@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from popdask.errors import InputError
-from popdask.imagery.embedding import MEAN, STD, URL, EfficientNetB3, load_efficientnet
+from popdask.imagery.scenes import MEAN, STD, URL, EfficientNetB3, load_efficientnet
 
 # SHA-256 over "name shape dtype" of each entry, one per line, of torchvision 0.29's efficientnet_b3
 PUBLISHED = "c866ec5905d022e9bcfb43d8738e4de3c68cf75772120e6a52b37ff6b62e497d"

@@ -18,9 +18,18 @@ from sklearn.metrics import adjusted_rand_score
 
 from popdask.errors import InputError
 from popdask.imagery.cutting import cut_cells
-from popdask.imagery.embedding import MEAN, STD, load_efficientnet, scene_features
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.scenes import _principal, scene_examples, scene_groups, scene_map, scene_table
+from popdask.imagery.scenes import (
+    MEAN,
+    STD,
+    _principal,
+    load_efficientnet,
+    scene_examples,
+    scene_features,
+    scene_groups,
+    scene_map,
+    scene_table,
+)
 
 GRID = CellGrid(100)
 SMALL = {"pca": 10, "dimensions": 3, "neighbours": 6, "epochs": 100}

@@ -13,9 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from popdask.errors import InputError
 from popdask.imagery.cells import make_cells, set_aside, split_cells
-from popdask.imagery.estimate import estimate
+from popdask.imagery.estimate import estimate, gradcam
 from popdask.imagery.features import PatchFeatures, cell_features, picture_features
-from popdask.imagery.gradcam import gradcam
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel
