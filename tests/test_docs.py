@@ -25,6 +25,7 @@ from popdask.cli.commands import app
 from popdask.config import CommunitiesJob, load_job
 from popdask.config.load import JOBS, table_of
 from popdask.workflow import communities, population, settlements
+from popdask.workflow.frame_stages import MOVEMENT, SURE
 from tests.pipelines import dots, small, test_intervals
 from tests.report import test_settlements
 
@@ -228,7 +229,7 @@ def test_every_column_of_an_export_is_told_with_its_unit(finished, estimated):
         ends = {column for column in columns if re.search("_(low|high)$", column)}
         assert columns - ends <= told[name], name
     for name in ("communities", "settlements", "tracks", "links", "Lines of tracks"):
-        assert told[name] - seen[name] <= {"moved_in", "moved_out", "grown_here"}, name
+        assert told[name] - seen[name] <= {*MOVEMENT, *SURE}, name
 
 
 def blocks_of(page, language):
