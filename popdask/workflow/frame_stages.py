@@ -592,9 +592,10 @@ def learned_intervals(job: FramesJob) -> dict[int, Any]:
     return learned_by_size(table)
 
 
-def intervals_read(basis: Basis) -> list[str]:
+def intervals_read(basis: Basis) -> list[Mapping[str, str]]:
     """What tables of places are made from of intervals, where a job has some."""
-    return [version for name, version in basis.inputs.others.items() if name == "intervals"]
+    others = basis.inputs.others
+    return [{"intervals": others["intervals"]}] if "intervals" in others else []
 
 
 def with_intervals(run: FramesRun, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
