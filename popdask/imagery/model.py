@@ -242,8 +242,10 @@ class TrainedModel(AsBytes):
         return self.normalisation.bands
 
     def on(self, device: str) -> Network:
-        """Return the network as it answers on a device, without batch norms; copied there once."""
+        """Return the network as it answers, batch norms folded; copied to a GPU once."""
         place = pick_device(device)
+        if place.type == "cpu":  # anew, as weights may have changed; it takes milliseconds
+            return fused(self.module)
         if str(place) not in self._copies:
             self._copies[str(place)] = fused(self.module).to(place)
         return self._copies[str(place)]
