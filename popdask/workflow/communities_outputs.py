@@ -29,8 +29,7 @@ from popdask.blocks.sampling import gather_cells, gather_windows, sample_cells
 from popdask.blocks.torch import fixed_arithmetic
 from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
-from popdask.plot import charts as figures
-from popdask.plot import comparisons, maps, motion, reduced, style
+from popdask.plot import charts, maps, reduced, style
 from popdask.report.page import Picture
 from popdask.store.records import MAIN
 from popdask.store.repository import RegionStore
@@ -106,7 +105,7 @@ def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
     reporter = reporter or Reporter()
     region = own_store(job)
     found = region.dataset()
-    parts = {"maps": _maps(job, region, found), "analysis": charts(job, region, found)}
+    parts = {"maps": _maps(job, region, found), "analysis": analysis_charts(job, region, found)}
     paths = []
     for name, pictures in parts.items():
         with reporter.stage(name, f"{found.sizes['time']} frames"):
@@ -128,15 +127,15 @@ def _maps(
         yield "settlements", settlements_map(region, last)
     yield "population", maps.map_figure(last["population"])
     yield "flow", maps.flow_figure(last["population"], last[["u", "v"]])
-    yield "speed", motion.speed_figure(last["population"], last[["u", "v"]])
-    yield "divergence", motion.field_figure(divergence(last[["u", "v"]]))
-    yield "laplacian", motion.field_figure(laplacian(last["population"]))
+    yield "speed", maps.speed_figure(last["population"], last[["u", "v"]])
+    yield "divergence", maps.field_figure(divergence(last[["u", "v"]]))
+    yield "laplacian", maps.field_figure(laplacian(last["population"]))
     yield "classes", maps.map_figure(last["classes"], last["population"])
     labels = last["community"]
     yield "communities", maps.map_figure(labels, last["population"], tracks=tracks)
     yield (
         "class_panels",
-        comparisons.class_panels_figure(last["classes"], labels, last["population"]),
+        charts.class_panels_figure(last["classes"], labels, last["population"]),
     )
     yield (
         "tracks",
@@ -148,13 +147,13 @@ def _maps(
             yield "growth", growth_map(job, found)
         links = region.table("links")
         latest = links[(links["next"] == links["next"].max()) & (links["gap"] == 0)]
-        yield "assignment", comparisons.assignment_figure(latest)
+        yield "assignment", charts.assignment_figure(latest)
     numbers = tracks.drop_duplicates(["time", "community"])[["time", "community", "track"]]
     means = diagnostics.community_means(communities).merge(numbers, on=["time", "community"])
     yield "means", maps.means_figure(means, last["population"])
 
 
-def charts(
+def analysis_charts(
     job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
 ) -> Iterator[tuple[str, Figure]]:
     """Draw what the models have learned, and how well."""
@@ -162,7 +161,7 @@ def charts(
     histories = {
         name.removesuffix("T000000"): encoder.loss_history for name, (encoder, *_) in models.items()
     }
-    yield "loss", figures.loss_figure(histories)
+    yield "loss", charts.loss_figure(histories)
     drawn = [
         _sample(found.isel(time=frames), encoder, model, CELLS // len(models), job.hold)
         for encoder, model, frames in models.values()
@@ -175,11 +174,11 @@ def charts(
     true = np.concatenate([sample.features for sample in samples])
     remembered = np.concatenate([sample.reconstruction for sample in samples])
     errors = diagnostics.error_by_population(true[:, 0], remembered[:, 0])
-    yield "error", figures.error_figure(errors)
+    yield "error", charts.error_figure(errors)
     cosines = diagnostics.cosine_by_speed(true[:, 1:], remembered[:, 1:])
-    yield "direction", figures.cosine_figure(cosines)
+    yield "direction", charts.cosine_figure(cosines)
     speeds = diagnostics.error_by_speed(true[:, 1:], remembered[:, 1:])
-    yield "speed_error", motion.speed_error_figure(speeds)
+    yield "speed_error", maps.speed_error_figure(speeds)
     encoder, _, frames = list(models.values())[-1]
     yield "reconstruction", _reconstruction(found.isel(time=frames).isel(time=-1), encoder)
 
@@ -263,7 +262,7 @@ def _reconstruction(last: xr.Dataset, encoder: FittedEncoder) -> Figure:
     codes = encoding.reconstruct(features, encoder, mask=last["classes"] >= 0, device="cpu")
     rebuilt, true = codes.isel(channel=0, y=y, x=x), last["population"].isel(y=y, x=x)
     rebuilt = rebuilt.clip(min=0).fillna(0).where(true.notnull())  # noqa: PD004
-    return comparisons.reconstruction_figure(true, rebuilt)
+    return charts.reconstruction_figure(true, rebuilt)
 
 
 def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[np.int16]:
@@ -277,12 +276,12 @@ def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[
 def _sse(sample: _Sample) -> Figure:
     """Draw the curve that the classifier kept, else that of some of the cells."""
     if sample.model.curve is not None:
-        return figures.sse_figure(sample.model.curve, sample.model.k)
+        return charts.sse_figure(sample.model.curve, sample.model.k)
     rows = sample.latent[:CURVE_CELLS]
     ks = KS[: max(len(np.unique(rows, axis=0)) - 1, 1)]
     curve = clustering.fit_classes(rows, "auto", ks=ks).curve
     assert isinstance(curve, pd.Series)  # "auto" keeps it
-    return figures.sse_figure(curve, sample.model.k, cells=len(rows))
+    return charts.sse_figure(curve, sample.model.k, cells=len(rows))
 
 
 def _silhouettes(sample: _Sample) -> Figure:
@@ -291,7 +290,7 @@ def _silhouettes(sample: _Sample) -> Figure:
     few = classes.groupby(classes).head(SILHOUETTE_CELLS // classes.nunique()).index
     values = diagnostics.silhouettes(sample.points[few], sample.classes[few])
     cells = {int(str(number)): int(count) for number, count in classes.value_counts().items()}
-    return figures.silhouette_figure(values, sample.classes[few], cells=cells)
+    return charts.silhouette_figure(values, sample.classes[few], cells=cells)
 
 
 def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
@@ -303,5 +302,5 @@ def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterato
         drawn["change"] = maps.change_figure(first["population"], last["population"])
     if has_growth(job, found):
         drawn["growth"] = growth_map(job, found)
-    for name, figure in [*drawn.items(), *charts(job, region, found, branch)]:
+    for name, figure in [*drawn.items(), *analysis_charts(job, region, found, branch)]:
         yield Picture(*WORDS[name], figure, wide=name == "growth")

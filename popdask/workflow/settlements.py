@@ -683,13 +683,13 @@ def has_growth(job: FramesJob, found: xr.Dataset) -> bool:
 
 def growth_map(job: FramesJob, found: xr.Dataset) -> Figure:
     """Draw who moved in and out since the first frame, and who is more than that explains."""
-    from popdask.plot import motion, style
+    from popdask.plot import maps, style
     from popdask.tracking.growth import growth
 
     parts = growth(found["population"], stored_motion(found, job)).drop_vars("next")
     total = parts.sum("time").where(parts["grown"].notnull().any("time"))  # noqa: PD004
     years = " to ".join(style.year(time) for time in found["time"].values[[0, -1]])
-    return motion.growth_figure(total, title=f"movement and growth, {years}")
+    return maps.growth_figure(total, title=f"movement and growth, {years}")
 
 
 def settlements_map(region: RegionStore, frame: xr.Dataset) -> Figure:

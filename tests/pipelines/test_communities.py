@@ -394,9 +394,9 @@ def test_a_region_without_people_has_empty_results_until_they_come(tmp_path):
     assert result.communities.empty and result.tracks.empty
     assert (result.store.dataset()["classes"] == -1).all()
     found = result.store.dataset()
-    assert [name for name, _ in communities_outputs.charts(settings, result.store, found)] == [
-        "loss"
-    ]
+    assert [
+        name for name, _ in communities_outputs.analysis_charts(settings, result.store, found)
+    ] == ["loss"]
     assert communities.run(settings).plan.done
     town = np.zeros((40, 40), "float32")
     town[10:25, 10:25] = np.random.default_rng(0).poisson(500, (15, 15))
