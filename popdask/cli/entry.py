@@ -36,8 +36,7 @@ def known_failure(error: Exception) -> int | None:
 
     from popdask.errors import ClusterError
     from popdask.imagery.trainer import TrainingError
-    from popdask.store.location import OF_THE_STORE, StoreError
-    from popdask.store.lock import RegionBusyError
+    from popdask.store.location import OF_THE_STORE, RegionBusyError, StoreError
     from popdask.tracking.describe import LostPeopleError
 
     if isinstance(error, RegionBusyError):

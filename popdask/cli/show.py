@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from popdask._cluster_file import ClusterFile
     from popdask.imagery.tuning import Tuning
-    from popdask.store.records import Run
+    from popdask.store.content import Run
     from popdask.workflow.communities import CommunitiesResult
     from popdask.workflow.operations import Maintenance, RegionStatus, Status, Verified
     from popdask.workflow.plan import Costs, Measured, Plan, Resources, StagePlan

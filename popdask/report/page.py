@@ -46,7 +46,7 @@ from popdask.report.plots import (
     pyramid,
     themes,
 )
-from popdask.store.records import MAIN, Finished
+from popdask.store.content import MAIN, Finished
 from popdask.store.repository import RegionStore
 from popdask.tracking.names import GEONAMES_CREDIT
 

@@ -30,7 +30,7 @@ from popdask.plot.imagery import GROUPS
 from popdask.plot.style import Grid, number_colours, period, year
 from popdask.report import plots
 from popdask.report.plots import LANES, Columns, Content, Layer, timeline_plots, timeline_tables
-from popdask.store.records import Finished
+from popdask.store.content import Finished
 from popdask.store.repository import RegionStore
 from popdask.tracking.describe import data_gaps
 from popdask.tracking.tracks import split_off

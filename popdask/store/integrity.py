@@ -22,16 +22,19 @@ import zarr
 from dask import delayed
 
 from popdask.store.content import (
+    MAIN,
     READ_ERRORS,
     RUN_FILE,
+    WORK,
     file_problem,
     group_problem,
+    iso_times,
     open_arrays,
     read_file,
     read_records,
+    seconds_of,
     stored_checksum,
 )
-from popdask.store.records import MAIN, WORK, iso_times, seconds_of
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -21,46 +21,44 @@ import icechunk
 import numpy as np
 import zarr
 
-from popdask.store import records as commits
+from popdask.store import content as commits
 from popdask.store.content import (
+    MAIN,
     RUN_FILE,
+    WORK,
+    Finished,
+    Run,
+    arrays_of,
     block_checksum,
     drop_results,
     file_checksum,
+    finished_stages,
+    iso_times,
     join_checksums,
+    lay_out_anew,
     lay_out_group,
+    lengthen,
+    named_in,
+    nothing,
     open_arrays,
     open_group,
+    outside,
     read_file,
     read_files,
     read_records,
     read_table,
+    record_of_frames,
     root_group,
+    same_place,
+    seconds_of,
     store_group,
+    utc_now,
+    without_orphans,
     write_files,
     write_records,
 )
 from popdask.store.integrity import coordinate_checksums
 from popdask.store.location import Guard, Location, damage_named, store_errors
-from popdask.store.records import (
-    MAIN,
-    WORK,
-    Finished,
-    Run,
-    arrays_of,
-    finished_stages,
-    iso_times,
-    lay_out_anew,
-    lengthen,
-    named_in,
-    nothing,
-    outside,
-    record_of_frames,
-    same_place,
-    seconds_of,
-    utc_now,
-    without_orphans,
-)
 
 if TYPE_CHECKING:
     import dask.array as da

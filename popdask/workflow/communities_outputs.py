@@ -31,7 +31,7 @@ from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
 from popdask.plot import charts, maps, reduced, style
 from popdask.report.page import Picture
-from popdask.store.records import MAIN
+from popdask.store.content import MAIN
 from popdask.store.repository import RegionStore
 from popdask.tracking import classify as clustering
 from popdask.tracking import diagnostics, encoding

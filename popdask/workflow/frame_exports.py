@@ -16,7 +16,7 @@ import pandas as pd
 
 from popdask.io import export
 from popdask.io import paths as files_io
-from popdask.store.records import WORK
+from popdask.store.content import WORK
 from popdask.workflow.exports import Exports, Illustrate, exporting, said_of, write_page
 from popdask.workflow.frame_stages import CellCost, FramesRun, rasters_of
 from popdask.workflow.frames import FramesJob

@@ -26,10 +26,9 @@ from popdask.io import paths
 from popdask.io.frames import time_text
 from popdask.io.grids import grid_of
 from popdask.io.paths import without_keys, write_text
-from popdask.store.content import READ_ERRORS
+from popdask.store.content import MAIN, READ_ERRORS, Finished, Run
 from popdask.store.integrity import recorded_frames, results_of
-from popdask.store.lock import Owner
-from popdask.store.records import MAIN, Finished, Run
+from popdask.store.location import Owner
 from popdask.store.repository import RegionStore
 from popdask.workflow.exports import changed_exports, exported, write_page
 from popdask.workflow.frames import FramesJob, open_source

@@ -36,7 +36,7 @@ from popdask.io.pyramid import write_pyramid
 from popdask.plot import charts, imagery, style
 from popdask.plot import maps as figures
 from popdask.report.page import Picture
-from popdask.store.records import MAIN, WORK
+from popdask.store.content import MAIN, WORK
 from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs
 from popdask.workflow.exports import Exports, exported, exporting, said_of, write_page

@@ -29,7 +29,7 @@ from popdask.imagery.model import TrainedModel
 from popdask.imagery.training import image_shape
 from popdask.imagery.tuning import Tuning
 from popdask.plot import charts, imagery, style
-from popdask.store.records import WORK
+from popdask.store.content import WORK
 from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs, population_outputs
 from popdask.workflow.population_inputs import training_configs

@@ -20,8 +20,7 @@ from popdask.io.paths import without_secrets
 from popdask.plot import imagery, style
 from popdask.plot.imagery import GROUPS
 from popdask.report.page import Picture
-from popdask.store.content import table_bytes
-from popdask.store.records import WORK
+from popdask.store.content import WORK, table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.workflow import runner

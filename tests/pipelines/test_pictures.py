@@ -11,7 +11,7 @@ from popdask.blocks.sampling import sample_cells
 from popdask.config import CommunitiesJob
 from popdask.errors import InputError
 from popdask.store import RegionStore
-from popdask.store.records import MAIN
+from popdask.store.content import MAIN
 from popdask.synthetic import City, World
 from popdask.tracking.encoding import reconstruct, stack_features
 from popdask.workflow import communities, communities_outputs
