@@ -445,7 +445,7 @@ def _declared(file: ClusterFile, spec: str) -> Resources:
     """The workers that a file asks for; what it leaves open is as on this machine."""
     from dask.utils import parse_bytes
 
-    from popdask._local_cluster import cores_at_hand, memory_at_hand, workers_at_hand
+    from popdask.cluster import cores_at_hand, memory_at_hand, workers_at_hand
     from popdask.workflow.plan import Resources
 
     own = file.cluster_class in (None, "local")
@@ -633,7 +633,7 @@ def planned(job: Job, spec: str) -> list[Planned]:
     plan = kind.plan(job)
     parts = [(job, plan, kind.extent(job), kind.costs(job, plan))]
     if isinstance(job, PopulationJob):
-        from popdask.workflow.population_costs import following
+        from popdask.workflow.population_stages import following
 
         parts += [(one.job, one.plan, one.extent, one.costs) for one in following(job, plan)]
     return [Planned(*part, measured_stages(part[0], part[3].amounts), resources) for part in parts]

@@ -18,8 +18,7 @@ from popdask.io import export
 from popdask.io import paths as files_io
 from popdask.store.content import WORK
 from popdask.workflow.exports import Exports, Illustrate, exporting, said_of, write_page
-from popdask.workflow.frame_stages import CellCost, FramesRun, rasters_of
-from popdask.workflow.frames import FramesJob
+from popdask.workflow.frames import CellCost, FramesJob, FramesRun, rasters_of
 from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan
 from popdask.workflow.progress import Reporter
 

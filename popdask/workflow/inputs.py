@@ -39,7 +39,6 @@ from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
 from popdask.io.names import file_of
 from popdask.io.paths import without_secrets
 from popdask.store.repository import RegionStore
-from popdask.workflow.export_paths import file_sum
 from popdask.workflow.progress import current_client, current_workers
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
     from popdask.blocks.sums import LabelSums
     from popdask.imagery.grid import CellGrid
-
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +68,10 @@ LIBRARIES = (
     "zarr",
 )
 
-
 #: Whether files are read, though their size and time are those on record.
 _reading: ContextVar[bool] = ContextVar("reading", default=False)
+#: GDAL's notes beside a raster; any program that opens the raster may add to them.
+NOTES = ".aux.xml"
 ANY_TIME = np.datetime64("2000-01-01", "s")
 Times = Mapping[np.datetime64, tuple[str, ...]]
 ImageJob = PopulationJob | ScenesJob
@@ -216,6 +215,35 @@ def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
     sha256 = hashlib.sha256(repr(sums).encode()).hexdigest()
     size = sum(size for size, _ in sizes.values())
     return {"path": path, "size": size, "mtime": None, "sha256": sha256, "listing": listing}
+
+
+def file_sum(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file; of a folder, of all files in it; nothing of GDAL's notes."""
+    if path.name.endswith(NOTES):
+        return {}
+    if path.is_dir():
+        return sum_of_parts({part: file_sum(path / part) for part in files_in(path)})
+    with path.open("rb") as file:
+        return sum_of(file)
+
+
+def files_in(folder: Path) -> list[str]:
+    """List the files below a folder, by their paths within it."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def sum_of(file: Any) -> dict[str, Any]:
+    """Size and SHA-256 of an open file."""
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": file.tell(), "sha256": digest}
+
+
+def sum_of_parts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Size and SHA-256 of many files, by the sums of each."""
+    lines = "".join(f"{name} {written['sha256']}\n" for name, written in sorted(parts.items()))
+    size = sum(written["size"] for written in parts.values())
+    return {"size": size, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
 
 
 def checksums(files: Mapping[str, Mapping[str, Any]], paths: Iterable[str]) -> list[str]:

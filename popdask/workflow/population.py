@@ -20,7 +20,6 @@ from popdask.workflow.evaluation import read_polygons
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import cell_grid, frame_grid, iso, open_image
 from popdask.workflow.plan import Basis, Plan
-from popdask.workflow.population_costs import read_size
 from popdask.workflow.population_inputs import (
     PopulationRun,
     Sources,
@@ -31,7 +30,7 @@ from popdask.workflow.population_inputs import (
 from popdask.workflow.population_inputs import draw as draw_country
 from popdask.workflow.population_outputs import draw as draw_figures
 from popdask.workflow.population_outputs import illustrate, raster_names, table_names
-from popdask.workflow.population_stages import STAGES
+from popdask.workflow.population_stages import STAGES, read_size
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
 

@@ -26,7 +26,7 @@ from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow.export_paths import check_exports, check_writable, paths_of
+from popdask.workflow.exports import check_exports, check_writable, paths_of
 from popdask.workflow.plan import Basis, Costs, Plan, Stage, StagePlan, decide
 from popdask.workflow.progress import Reporter, current_client, current_workers
 

@@ -28,7 +28,7 @@ from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.tracking.urban_rules import UrbanisationRules
 from popdask.workflow.frame_exports import Content, Part, export_names, export_stage
-from popdask.workflow.frame_stages import (
+from popdask.workflow.frames import (
     CODE,
     LABEL,
     MOTION_STAGE,
@@ -39,9 +39,12 @@ from popdask.workflow.frame_stages import (
     SURFACES,
     CellCost,
     Extent,
+    FramesJob,
     FramesPipeline,
     FramesRun,
+    describe_result,
     error_of,
+    frame_paths,
     known_tracks,
     link_record,
     movement_read,
@@ -53,7 +56,6 @@ from popdask.workflow.frame_stages import (
     with_left_out,
     with_movement,
 )
-from popdask.workflow.frames import FramesJob, describe_result, frame_paths
 from popdask.workflow.inputs import (
     check_labels,
     count_squares,

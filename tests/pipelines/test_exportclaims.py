@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from popdask.errors import InputError
 from popdask.store import RegionStore
 from popdask.workflow import communities
-from popdask.workflow.export_paths import Claims, check_writable, export_place, file_sum
+from popdask.workflow.exports import Claims, check_writable, export_place, file_sum
 from popdask.workflow.operations import report
 from tests.pipelines.small import job
 
