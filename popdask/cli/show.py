@@ -96,11 +96,9 @@ def _unusual(balance: pd.DataFrame) -> list[str]:
     """Say which frames lack data, and who lies beyond the grid, aligned or moved."""
     from popdask.tracking.describe import data_gaps
 
-    gaps = data_gaps(balance) if "missing" in balance else []  # an older run has not counted
-    moved = balance[balance["beyond"] > 0] if "beyond" in balance else balance[:0]
-    return gaps + [
+    return data_gaps(balance) + [
         f"{frame.beyond:,.0f} people of {day(frame.time)} lie beyond the grid"
-        for frame in moved.itertuples()
+        for frame in balance[balance["beyond"] > 0].itertuples()
     ]
 
 

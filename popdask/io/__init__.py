@@ -17,8 +17,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "export": [
             "cog_paths",
             "colours_path",
-            "stamps",
-            "time_form",
             "write_cogs",
             "write_colours",
             "write_geotiff",
@@ -30,6 +28,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "frames": [
             "find_frames",
+            "stamps",
+            "time_form",
         ],
         "grids": [
             "cell_size_m",

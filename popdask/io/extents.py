@@ -18,7 +18,6 @@ from odc.geo.geobox import GeoBox
 
 from popdask.errors import InputError
 from popdask.io.frames import frame_time, time_text
-from popdask.io.grids import carry, describe_grid, same_grid, share_out, source_window, turns
 from popdask.io.rasters import read_counts, read_grid
 
 CHUNK = 1024  # cells along a side of a block, where nothing else is asked for
@@ -44,6 +43,8 @@ def target_grid(grids: Sequence[GeoBox], align: bool | str) -> GeoBox:
 
 def grids_of(paths: Iterable[str], align: bool | str) -> tuple[dict[str, GeoBox], GeoBox]:
     """Read the headers of frames: the grid of each, and the one of the cube that they make."""
+    from popdask.io.grids import describe_grid, same_grid
+
     grids = {path: read_grid(path) for path in paths}
     first, grid = next(iter(grids)), target_grid(list(grids.values()), align)
     for path, other in grids.items():
@@ -89,6 +90,8 @@ def people_beyond(
     ...     len(people_beyond({"2000": first, "2001": second}))  # none is on another grid
     0
     """
+    from popdask.io.grids import same_grid
+
     times = {frame_time(time): str(path) for time, path in frames.items()}
     paths = {time: times[time] for time in sorted(times)}
     grids = {time: read_grid(path) for time, path in paths.items()}
@@ -158,6 +161,8 @@ def _people(path: str, grid: GeoBox, target: GeoBox, nodata: float | None) -> tu
 def _people_of_block(
     path: str, grid: GeoBox, target: GeoBox, nodata: float | None, top: int, left: int
 ) -> tuple[float, float]:
+    from popdask.io.grids import share_out, source_window, turns
+
     window = (
         slice(top, min(top + CHUNK, grid.shape[0])),
         slice(left, min(left + CHUNK, grid.shape[1])),
@@ -173,6 +178,8 @@ def _people_of_block(
 
 def _reach(grid: GeoBox, first: GeoBox) -> tuple[float, float, float, float]:
     """Top, left, bottom and right of a grid, in cells of the first."""
+    from popdask.io.grids import carry, describe_grid, turns
+
     rows, columns = (np.arange(size + 1) for size in grid.shape)
     ring_row = np.concatenate([0 * columns, 0 * columns + rows[-1], rows, rows])
     ring_column = np.concatenate([columns, columns, 0 * rows, 0 * rows + columns[-1]])

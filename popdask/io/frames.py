@@ -436,3 +436,30 @@ def _period(time: Time) -> pd.Period:
         frame_time(time)
         return pd.Period(time if isinstance(time, str) else str(int(time)))
     return pd.Period(pd.Timestamp(time), freq="ns")
+
+
+def time_form(times: Any) -> str:
+    """Return the form in which times stand in the names of files, as short as distinguishes them.
+
+    Examples
+    --------
+    >>> time_form(pd.DatetimeIndex(["2006-01-01", "2011-01-01"]))
+    '%Y'
+    >>> time_form(pd.DatetimeIndex(["2006-01-01", "2006-07-01"]))
+    '%Y-%m-%d'
+    """
+    stamps = pd.DatetimeIndex(times)
+    form = "%Y" if (stamps.strftime("%m%d") == "0101").all() else "%Y-%m-%d"
+    return "%Y-%m-%dT%H%M%S" if stamps.strftime(form).has_duplicates else form
+
+
+def stamps(times: Any) -> list[str]:
+    """Write times as they stand in the names of files.
+
+    Examples
+    --------
+    >>> stamps(["2006-01-01", "2006-07-01"])
+    ['2006-01-01', '2006-07-01']
+    """
+    index = pd.DatetimeIndex(list(times))
+    return index.strftime(time_form(index)).tolist()

@@ -18,16 +18,18 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-import odc.geo.xr  # noqa: F401  registers DataArray.odc
 import pyproj
-import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from popdask._numba_cache import compiled
 from popdask.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SAME_GRID = 1e-3  # of a cell: writers round transforms differently
 
@@ -63,6 +65,8 @@ def grid_of(array: xr.DataArray | xr.Dataset) -> GeoBox:
     >>> grid_of(frame[:, 1:]).boundingbox.bbox
     (1.0, 0.0, 4.0, 2.0)
     """
+    import odc.geo.xr  # noqa: F401  registers DataArray.odc
+
     found, called = array.odc.geobox, getattr(array, "name", None)
     name = f"the array {called!r}" if called else "the array"
     grid = None if found is None or found.crs is None else _even_grid(array, found)

@@ -38,7 +38,6 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from popdask.errors import InputError
-from popdask.io.grids import SAME_GRID, check_degrees
 from popdask.io.kinds import (
     check_extent,
     drivers_of,
@@ -294,6 +293,8 @@ def missing_file(path: str, expected: str) -> InputError:
 
 
 def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
+    from popdask.io.grids import check_degrees
+
     band = _band(source, path)
     _check_values(source, path, band)
     crs = source.crs or _crs_of_axes(source, path)
@@ -307,6 +308,8 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
 
 def _even_transform(source: rasterio.DatasetReader, path: str, crs: CRS | None) -> Affine:
     """The transform of a raster that has its place, and whose rows lie along y."""
+    from popdask.io.grids import SAME_GRID
+
     t = source.transform
     if crs is None or t.is_identity:
         hint = "set it with gdal_edit.py -a_srs or -a_ullr"

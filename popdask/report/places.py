@@ -353,7 +353,7 @@ def _balance(balance: pd.DataFrame, span: list[str], one: str, many: str) -> dic
         (label, *(f"{people:,.1f}" for people in row), f"{difference:.1e}")
         for label, row, difference in zip(span, counts, balance["difference"], strict=True)
     ]
-    beyond = float(balance["beyond"].sum()) if "beyond" in balance else 0.0
+    beyond = float(balance["beyond"].sum())
     lost = f"{beyond:,.1f} people lie beyond the grid, and are left out. " if beyond else ""
     note = (
         f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
@@ -364,10 +364,10 @@ def _balance(balance: pd.DataFrame, span: list[str], one: str, many: str) -> dic
     )
     head: tuple[str, ...]
     head = (period(span), f"in {many}", "outside", "together", "in the raster", "difference")
-    if "missing" in balance and balance["missing"].any():  # an older run has not counted
+    if balance["missing"].any():
         rows = _with(rows, [f"{share:.1%}" for share in balance["missing"]])
         note, head = " ".join([note, *_sentences(balance)]), (*head, "cells without data")
-    if "beyond" in balance and balance["beyond"].any():
+    if beyond:
         rows = _with(rows, [f"{people:,.1f}" for people in balance["beyond"]])
         head = (*head, "beyond the grid")
     return {"note": note, "head": head, "rows": rows}

@@ -59,8 +59,6 @@ READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
 _STORED: Mapping[str, int] = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
-#: Records beside a stage's that do not name it in stores of earlier versions.
-_BESIDE = {"zones": "census", "map": "groups"}
 _RESULTS = ("checksums", "sha256", "groups")
 #: What the first stage of a job puts down of the whole job.
 _OF_THE_JOB = ("job", "pipeline", "files")
@@ -472,8 +470,7 @@ def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
     return tuple(
         name
         for name, record in records.items()
-        if record.get("of", _BESIDE.get(name, name)) not in stages
-        and any(record.get(key) for key in _RESULTS)
+        if record.get("of", name) not in stages and any(record.get(key) for key in _RESULTS)
     )
 
 

@@ -18,16 +18,13 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob, Encoder
-from popdask.io import grids
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.tracking import WIDEST_RIM
@@ -81,6 +78,8 @@ from popdask.workflow.settlements import SettlementsResult
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import xarray as xr
+    from matplotlib.figure import Figure
 
     from popdask.report.page import Picture
 
@@ -168,6 +167,8 @@ def _flow_tasks(work: Work) -> float:
 
 
 def _compute_flow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    import xarray as xr
+
     from popdask.tracking import flow
 
     settings, start = run.job.flow.model_dump(), min(stage.stale) - 1
@@ -337,6 +338,8 @@ def _classes_tasks(work: Work) -> float:
 
 
 def _classify(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    import xarray as xr
+
     from popdask.tracking import encoding
     from popdask.tracking.autoencoder import FittedEncoder
     from popdask.tracking.classify import REMEMBERED, ClassModel, class_flags, classify
@@ -389,6 +392,7 @@ def _communities_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    from popdask.io import grids
     from popdask.tracking import dbscan
     from popdask.tracking.dbscan import remove_small_communities
 
@@ -428,6 +432,8 @@ def _summary_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _summarize(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
+    import xarray as xr
+
     from popdask.tracking import describe
 
     balance = describe.people_balance(*run.frames(stage.stale, "community", "population"))
@@ -778,11 +784,11 @@ class CommunitiesPipeline(FramesPipeline):
         if _has_settlements(store):
             yield from settlements.PIPELINE.check(store)
 
-    def draw(self, job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
-        """Draw all pictures of a job's last finished run."""
-        from popdask.workflow.communities_outputs import draw
+    def figures(self, job: CommunitiesJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
+        """Draw maps of every stage, and how good the models are."""
+        from popdask.workflow.communities_outputs import figures
 
-        return draw(job, reporter)
+        return figures(job, region)
 
 
 def _has_settlements(store: RegionStore) -> bool:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ from popdask.blocks.sampling import gather_cells, gather_windows, sample_cells
 from popdask.blocks.torch import fixed_arithmetic
 from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
-from popdask.plot import charts, maps, reduced, style
+from popdask.plot import charts, maps, reduced
 from popdask.report.page import Picture
 from popdask.store.content import MAIN
 from popdask.store.repository import RegionStore
@@ -38,9 +37,7 @@ from popdask.tracking import diagnostics, encoding
 from popdask.tracking.autoencoder import FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.growth import divergence, laplacian
-from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import own_store
-from popdask.workflow.settlements import GROWTH_WORDS, growth_map, has_growth, settlements_map
+from popdask.workflow.settlements import CHANGE_WORDS, change_maps, settlements_map
 
 CELLS = 100_000  # reconstructed, shared out among the models
 CURVE_CELLS = 20_000  # grouped into 2…20 classes
@@ -55,11 +52,7 @@ WORDS = {
         "Arrows show where people seem to move to, as optical flow sees it. It describes places "
         "for the classes; it is no count of people who moved house.",
     ),
-    "change": (
-        "Change since the first frame",
-        "Where there are more people than in the first frame, and where fewer.",
-    ),
-    "growth": GROWTH_WORDS,
+    **CHANGE_WORDS,
     "loss": (
         "How the encoder learned",
         "The error of the autoencoder, which learns to describe a cell's surroundings in a few "
@@ -98,21 +91,13 @@ WORDS = {
 }
 
 
-def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw all pictures of a job's last finished run."""
+def figures(job: CommunitiesJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
+    """Draw all pictures of the last finished run."""
     # Uses the current Dask client, if there is one, else Dask's default scheduler. Where there is
     # a model for each frame, classes are analysed of the last frame.
-    reporter = reporter or Reporter()
-    region = own_store(job)
     found = region.dataset()
-    parts = {"maps": _maps(job, region, found), "analysis": analysis_charts(job, region, found)}
-    paths = []
-    for name, pictures in parts.items():
-        with reporter.stage(name, f"{found.sizes['time']} frames"):
-            for picture, figure in pictures:
-                path = job.export_folder / "figures" / f"{job.name}_{picture}.png"
-                paths.append(style.save_figure(figure, path, dpi=150))
-    return paths
+    yield from _maps(job, region, found)
+    yield from analysis_charts(job, region, found)
 
 
 def _maps(
@@ -120,7 +105,7 @@ def _maps(
 ) -> Iterator[tuple[str, Figure]]:
     """Draw the stages of the last frame, and what has changed since the first."""
     communities, tracks = region.table("communities"), region.table("tracks")
-    first, last = found.isel(time=0), found.isel(time=-1)
+    last = found.isel(time=-1)
     cubes = (found["population"], found["classes"], found["community"])
     yield "world", maps.world_figure(*cubes, communities, tracks, frames=4)
     if "settlement" in found:
@@ -141,10 +126,8 @@ def _maps(
         "tracks",
         maps.journey_figure(found["population"], found["community"], communities, tracks),
     )
+    yield from change_maps(job, found)
     if found.sizes["time"] > 1:
-        yield "change", maps.change_figure(first["population"], last["population"])
-        if has_growth(job, found):
-            yield "growth", growth_map(job, found)
         links = region.table("links")
         latest = links[(links["next"] == links["next"].max()) & (links["gap"] == 0)]
         yield "assignment", charts.assignment_figure(latest)
@@ -296,11 +279,8 @@ def _silhouettes(sample: _Sample) -> Figure:
 def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw motion, change, and how good the encoder and the classes are."""
     found = region.dataset(branch)
-    first, last = found.isel(time=0), found.isel(time=-1)
-    drawn: dict[str, Figure] = {"flow": maps.flow_figure(last["population"], last[["u", "v"]])}
-    if found.sizes["time"] > 1:
-        drawn["change"] = maps.change_figure(first["population"], last["population"])
-    if has_growth(job, found):
-        drawn["growth"] = growth_map(job, found)
-    for name, figure in [*drawn.items(), *analysis_charts(job, region, found, branch)]:
+    last = found.isel(time=-1)
+    flow = "flow", maps.flow_figure(last["population"], last[["u", "v"]])
+    changes, learned = change_maps(job, found), analysis_charts(job, region, found, branch)
+    for name, figure in [flow, *changes, *learned]:
         yield Picture(*WORDS[name], figure, wide=name == "growth")

@@ -25,13 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import xarray as xr
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
-from popdask.io import export
 from popdask.io import paths as object_store
-from popdask.io.export import colours_path
 from popdask.io.names import file_of
 from popdask.io.paths import sweep
 from popdask.store.location import StoreError
@@ -41,6 +38,8 @@ from popdask.workflow.inputs import NOTES, credits_of, file_sum, files_in, sum_o
 from popdask.workflow.plan import StagePlan
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from popdask.report.page import Picture
 
 #: Where an object has the checksum of its bytes.
@@ -157,6 +156,8 @@ class _Folder:
         """Leave it where it is."""
 
     def remove(self, name: str) -> None:
+        from popdask.io.export import colours_path
+
         path = self._path / name
         if path.is_dir():  # a Zarr group
             shutil.rmtree(path)
@@ -305,15 +306,13 @@ def _reason(error: Exception) -> str:
 class Claims:
     """What is known of the files that lie where exports are to be."""
 
-    def __init__(
-        self, place: ExportPlace, folder: Path, records: Records, inputs: Collection[str]
-    ) -> None:
+    def __init__(self, place: ExportPlace, records: Records, inputs: Collection[str]) -> None:
         self._place, self._inputs = place, frozenset(inputs)
         self._written: dict[str, Mapping[str, Any]] = {}  # with size and checksum
         self._begun: set[str] = set()  # names that were free when a run that was stopped began
         self._again: set[str] = set()
         for record in records.values():
-            files = within(folder, written_files(record))
+            files = record.get("written", {})
             self._written |= files
             self._begun.update(record.get("writing", ()))
             self._again.update(files if record.get("again") else ())
@@ -384,7 +383,7 @@ def check_exports(job: Job, names: Collection[str], inputs: Collection[str], rec
     """Refuse exports, before a run computes anything, that would replace what is not their own."""
     if names:
         place = export_place(job)
-        Claims(place, Path(job.export_place), records, inputs).free(names)
+        Claims(place, records, inputs).free(names)
 
 
 def check_writable(job: Job, names: Collection[str]) -> None:
@@ -397,22 +396,6 @@ def paths_of(files: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Name the files of fingerprints, and what they are put together from."""
     paths = {version["path"] for version in files.values() if version.get("path")}
     return paths.union(*(version.get("sources", ()) for version in files.values()))
-
-
-def written_files(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The files of a record; those of earlier versions without size and checksum."""
-    written = record.get("written", {})
-    return dict(written) if isinstance(written, Mapping) else {path: {} for path in written}
-
-
-def within(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
-    """The files that lie in a folder; earlier versions recorded whole paths."""
-    inside = {folder / path: entry for path, entry in files.items()}
-    return {
-        path.relative_to(folder).as_posix(): entry
-        for path, entry in inside.items()
-        if path.is_relative_to(folder)
-    }
 
 
 class Exports:
@@ -445,8 +428,8 @@ class Exports:
         self._work, self._stage, self._place = work, stage, place
         records = work.records()
         self._record = records.get(stage.name, {})
-        self._claims = Claims(place, folder, records, inputs)
-        self._before = within(folder, written_files(self._record))
+        self._claims = Claims(place, records, inputs)
+        self._before = self._record.get("written", {})
         self._missing = place.missing(self._before)
         self._rasters, self._rasters_before = map(_rasters, (stage.record, self._record))
         self._files: dict[str, Mapping[str, Any]] = {}
@@ -463,6 +446,8 @@ class Exports:
 
     def cogs(self, array: xr.DataArray, name: str) -> list[Path]:
         """Write frames as COGs, besides those that a run before wrote from the same."""
+        from popdask.io import export
+
         paths = export.cog_paths(array, self.folder, name)
         prints = zip(paths, self._rasters.items(), strict=True)
         same = self._rasters_before.items()
@@ -476,6 +461,8 @@ class Exports:
 
     def geotiff(self, array: xr.DataArray, name: str) -> Path:
         """Write all frames as the bands of one GeoTIFF, if they are not those of a run before."""
+        from popdask.io import export
+
         path = self.folder / f"{name}.tif"
         fresh = self._rasters != self._rasters_before or not self._has(path)
         if fresh:
@@ -562,7 +549,7 @@ def exported(records: Records) -> dict[str, Mapping[str, Any]]:
     """Return the size and SHA-256 of every exported file on record, by its path in the folder."""
     files: dict[str, Mapping[str, Any]] = {}
     for record in records.values():
-        files |= written_files(record)
+        files |= record.get("written", {})
     return files
 
 
@@ -571,7 +558,7 @@ def changed_exports(records: Records, job: Job) -> Iterator[tuple[str, str]]:
     place = export_place(job)
     missing = place.missing(exported(records))
     for stage, record in records.items():
-        for name, written in sorted(written_files(record).items()):
+        for name, written in sorted(record.get("written", {}).items()):
             problem = "is not there" if name in missing else _problem(place, name, written)
             if problem:
                 yield (

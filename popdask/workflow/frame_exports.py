@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from popdask.io import export
 from popdask.io import paths as files_io
+from popdask.io.frames import stamps
 from popdask.store.content import WORK
 from popdask.workflow.exports import Exports, Illustrate, exporting, said_of, write_page
 from popdask.workflow.frames import CellCost, FramesJob, FramesRun, rasters_of
@@ -101,6 +101,8 @@ class Format:
 
 def _write_cogs(written: Written) -> None:
     """Write the rasters of each frame, and the colours of labels and codes beside them."""
+    from popdask.io import export
+
     arrays, exports = written.run.work.dataset(), written.exports
     times = arrays["time"].values
     written.frames.update({time: {} for time in times})
@@ -197,9 +199,9 @@ def export_names(
     job: FramesJob, parts: Sequence[Part], times: Iterable[np.datetime64 | str]
 ) -> list[str]:
     """Name the files that a job exports, within their folder."""
-    asked, stamps = job.output.export, export.stamps(times)
+    asked, found = job.output.export, stamps(times)
     formats = [one for name, one in FORMATS.items() if name in asked]
-    names = [f"{job.name}{end}" for one in formats for end in one.files(parts, stamps)]
+    names = [f"{job.name}{end}" for one in formats for end in one.files(parts, found)]
     credits = asked and any(part.credits(job) for part in parts)
     return [*names, f"{job.name}_CREDITS.txt"] if credits else names
 

@@ -23,14 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.errors import InputError
 from popdask.io import extents, rasters
 from popdask.io.extents import CHUNK
 from popdask.io.frames import find_frames, frames_of_times, year_text
-from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.io.rasters import read_counts, read_grid
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
@@ -55,6 +53,7 @@ from popdask.workflow.runner import Files, Pipeline
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import xarray as xr
 
 #: Cells that a plan reads to see how frames lie; where there are more, the run says so.
 MOST_CELLS = 600_000_000
@@ -77,7 +76,7 @@ SAMPLES, SAMPLE_CELLS = 8, 256  # windows of the domain's sample along a side, a
 SURFACES = ("land", "built")
 OTHERS = (*SURFACES, "names", "error")  # and all that name files beside the frames
 #: Gives the flows that links follow, of some frames of people.
-Flows = Callable[[xr.Dataset], Mapping[str, Any]]
+Flows = Callable[["xr.Dataset"], Mapping[str, Any]]
 MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where they are asked for
 SCALES = 3  # of the flow between a frame and the next, unless links ask for others
 MOVES = {"moved_x": "u", "moved_y": "v"}  # arrays of the store, and what they are of a flow
@@ -192,6 +191,8 @@ def move_frames(
     source: xr.Dataset, moves: Mapping[str, Shift]
 ) -> tuple[xr.Dataset, dict[str, float]]:
     """Move frames by whole cells."""
+    import xarray as xr
+
     from popdask.tracking.registration import shift_frame
 
     population, left = source["population"], {}
@@ -715,6 +716,8 @@ def _motion_record(basis: Basis, of: Fingerprint) -> Record | None:
 
 
 def _compute_motion(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    import xarray as xr
+
     from popdask.tracking.flow import optical_flow
 
     scales = motion_scales(run.job)
@@ -742,6 +745,8 @@ MOTION_STAGE = Stage(
 
 def stored_motion(arrays: xr.Dataset, job: FramesJob) -> xr.Dataset:
     """The flow from each frame to the next, as it is stored."""
+    import xarray as xr
+
     from popdask.tracking.flow import bound
 
     scales = motion_scales(job)
@@ -813,6 +818,7 @@ def with_movement(run: FramesRun, table: gpd.GeoDataFrame, name: str) -> gpd.Geo
 def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:
     """The error of the data as links take it: a raster of it lies on the grid of the population."""
     from popdask.io.cube import open_frames
+    from popdask.io.grids import describe_grid, grid_of, same_grid
 
     place = job.input.error_file
     if place is None:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
@@ -34,7 +33,6 @@ from popdask.errors import InputError
 from popdask.io import frames, rasters
 from popdask.io.extents import beyond_texts
 from popdask.io.frames import frame_time, time_text, year_text
-from popdask.io.grids import goes_around, grid_of
 from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
 from popdask.io.names import file_of
 from popdask.io.paths import without_secrets
@@ -43,6 +41,7 @@ from popdask.workflow.progress import current_client, current_workers
 
 if TYPE_CHECKING:
     import dask.array as da
+    import xarray as xr
     from odc.geo.geobox import GeoBox
 
     from popdask.blocks.sums import LabelSums
@@ -285,6 +284,8 @@ def open_image(job: ImageJob, paths: Sequence[str], grid: CellGrid) -> xr.DataAr
 
 def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
     """The coordinates of the results: the times of the mosaics, and the cells of all of them."""
+    from popdask.io.grids import grid_of
+
     extents = [
         grid.covering(tuple(grid_of(open_image(job, paths, grid)).boundingbox))
         for paths in mosaics.values()
@@ -298,6 +299,7 @@ def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
 
 def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
     """A Dataset without variables, on a grid and times."""
+    import xarray as xr
     from odc.geo.xr import xr_coords
 
     coords = {str(name): value for name, value in xr_coords(geobox, dims=("y", "x")).items()}
@@ -308,6 +310,7 @@ def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
 def with_bands(image: xr.DataArray, bands: Sequence[Band], grid: CellGrid) -> xr.DataArray:
     """Put bands behind those of an image, on its pixels; all become float32, lazily."""
     import dask.array as da
+    import xarray as xr
 
     pixel = abs(float(image["x"][1] - image["x"][0]))
     white = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1
@@ -495,6 +498,8 @@ def seam_notes(
     labels: xr.DataArray, reach: float, what: str, classes: xr.DataArray | None = None
 ) -> Iterator[str]:
     """Say which groups are two because a global raster is cut there, frame by frame."""
+    from popdask.io.grids import goes_around, grid_of
+
     # Labels are found on the plane, of which the first and last column may be neighbours on Earth.
     if not goes_around(grid_of(labels)):
         return

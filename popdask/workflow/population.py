@@ -13,7 +13,7 @@ import pandas as pd
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import PopulationJob
 from popdask.errors import InputError
-from popdask.io import export
+from popdask.io.frames import time_form
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, scenes
 from popdask.workflow.evaluation import read_polygons
@@ -28,8 +28,7 @@ from popdask.workflow.population_inputs import (
     is_drawn,
 )
 from popdask.workflow.population_inputs import draw as draw_country
-from popdask.workflow.population_outputs import draw as draw_figures
-from popdask.workflow.population_outputs import illustrate, raster_names, table_names
+from popdask.workflow.population_outputs import figures, illustrate, raster_names, table_names
 from popdask.workflow.population_stages import STAGES, read_size
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
@@ -75,7 +74,7 @@ class PopulationPipeline(Pipeline):
 
     stages = STAGES
     size = staticmethod(read_size)
-    draw = staticmethod(draw_figures)
+    figures = staticmethod(figures)
     illustrate = staticmethod(illustrate)
 
     def files(self, job: PopulationJob, records: Mapping[str, Any]) -> Files:
@@ -168,7 +167,7 @@ class PopulationPipeline(Pipeline):
         _draw(job, reporter)
         result = super().run(job, reporter, force=force, workers=workers)
         assert isinstance(result, PopulationResult)
-        then = job.followed(export.time_form(result.store.dataset()["time"].values))
+        then = job.followed(time_form(result.store.dataset()["time"].values))
         followed = grouped = None
         if then is not None:
             followed = communities.run(then, reporter, force=force, workers=workers)

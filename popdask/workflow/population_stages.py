@@ -13,7 +13,7 @@ scenes) is planned with it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -38,8 +38,9 @@ from popdask.imagery.estimate import TILE_BYTES, Joining, estimate, tile_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel, build, mean_of
 from popdask.imagery.training import image_shape, train
-from popdask.io import export, rasters
+from popdask.io import rasters
 from popdask.io.cube import CHUNK
+from popdask.io.frames import time_form
 from popdask.io.grids import grid_of
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
@@ -193,8 +194,8 @@ def training_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> Sta
     settings: Training = getattr(job, name)
     if settings.weights is not None:
         return StageCost(name)
-    kind, seen = job.count.kind if name == "count" else name, shape_of(job, size.mosaics[0])
-    config = training_configs(kind, settings, seen["pixels"])[0]
+    pixels = shape_of(job, size.mosaics[0])["pixels"]
+    config = training_configs(_kind(job, name), settings, pixels)[0]
     sets = max(job.cells.folds, 1)
     held = min(config.memory, cells.cells * cells.cell_bytes)
     images = -(-cells.cells // (1 if job.cells.folder else job.cells.join**2))  # once joined
@@ -232,8 +233,7 @@ def _network(job: PopulationJob, name: str, images: Images) -> Network:
     if settings.weights is not None:
         known = TrainedModel.load(settings.weights)
         return Network(*operations(known.config, known.pixels))
-    kind = job.count.kind if name == "count" else name
-    shape = shape_of(job, images)
+    kind, shape = _kind(job, name), shape_of(job, images)
     trained = training_configs(kind, settings, shape["pixels"])
     configs = [config.network_for(kind, **shape) for config in trained]
     each = [operations(config, shape["pixels"]) for config in configs]
@@ -283,7 +283,7 @@ class Following:
 def following(job: PopulationJob, plan: Plan) -> list[Following]:
     """Plan what follows a population job."""
     stamps = pd.DatetimeIndex(plan.times)
-    form = export.time_form(stamps)
+    form = time_form(stamps)
     then, found = job.followed(form), []
     if then is not None and plan["export"].done:
         found.append(_without_chunks(_planned(communities.PIPELINE, then)))
@@ -361,32 +361,25 @@ def _totals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     run.work.write_files(stage.name, {"shared.parquet": table_bytes(shared)}, stage.record)
 
 
-def _presence(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    _learn(run, stage, "presence", run.job.presence, [None] * max(run.job.cells.folds, 1), reporter)
+def _kind(job: PopulationJob, stage: str) -> str:
+    """The kind of model of a stage."""
+    return job.count.kind if stage == "count" else stage
 
 
-def _count(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    gated = run.job.count.learns_from == "predicted" and not run.job.single_stage
-    blind: list[TrainedModel | None] = [None] * max(run.job.cells.folds, 1)
-    gates = run.models("presence") if gated else blind
-    _learn(run, stage, run.job.count.kind, run.job.count, gates, reporter)
+def _is_gated(job: PopulationJob) -> bool:
+    """Whether counts are learned where a model sees somebody, not where somebody is known to be."""
+    return job.count.learns_from == "predicted" and not job.single_stage
 
 
-def _learn(
-    run: PopulationRun,
-    stage: StagePlan,
-    kind: str,
-    settings: Training,
-    gates: Sequence[TrainedModel | None],
-    reporter: Reporter,
-) -> None:
+def _learn(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     """Train the models of a stage, one or one for each fold, or take the one that is given."""
+    settings: Training = getattr(run.job, stage.name)
     if settings.weights is not None:
-        model = _given(settings.weights, kind)
+        model = _given(settings.weights, _kind(run.job, stage.name))
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
-    trainings = _trainings(run, stage, kind, settings, gates, reporter)
+    trainings = _trainings(run, stage, reporter)
     trained = iter(on_machines([start for each in trainings.values() for _, start in each]))
     files, checkpoints = {}, []
     for name, each in trainings.items():
@@ -401,15 +394,13 @@ def _learn(
 
 
 def _trainings(
-    run: PopulationRun,
-    stage: StagePlan,
-    kind: str,
-    settings: Training,
-    gates: Sequence[TrainedModel | None],
-    reporter: Reporter,
+    run: PopulationRun, stage: StagePlan, reporter: Reporter
 ) -> dict[str, list[tuple[Path, Start]]]:
     """The trainings of each file's networks, to be started, with their checkpoints."""
-    splits = run.splits()
+    kind, splits = _kind(run.job, stage.name), run.splits()
+    settings: Training = getattr(run.job, stage.name)
+    gated = stage.name == "count" and _is_gated(run.job)
+    gates = run.models("presence") if gated else [None] * len(splits)
     found: dict[str, list[tuple[Path, Start]]] = {}
     pixels = image_shape(splits[0])["pixels"]
     if training_networks(kind, settings, pixels) != settings.members:
@@ -620,10 +611,8 @@ def _presence_record(basis: Basis, of: Fingerprint) -> Record | None:
 
 
 def _count_record(basis: Basis, of: Fingerprint) -> Record:
-    job, gate = basis.job, None
-    if job.count.learns_from == "predicted" and not job.single_stage:
-        gate = basis.wanted["presence"]["model"]
-    return _model_record(basis, "count", job.count, gate, of)
+    gate = basis.wanted["presence"]["model"] if _is_gated(basis.job) else None
+    return _model_record(basis, "count", basis.job.count, gate, of)
 
 
 def _model_record(
@@ -744,7 +733,7 @@ PRESENCE = Stage(
     needs=("cells", "totals"),
     wanted=_presence_record,
     cost=training_cost,
-    compute=_presence,
+    compute=_learn,
     anywhere=True,
     reads_files=True,
     writes_files=True,
@@ -755,7 +744,7 @@ COUNT = Stage(
     needs=("cells", "totals", "presence"),
     wanted=_count_record,
     cost=training_cost,
-    compute=_count,
+    compute=_learn,
     anywhere=True,
     reads_files=True,
     writes_files=True,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import ScenesJob
@@ -17,13 +17,12 @@ from popdask.imagery.grid import CellGrid, block_side
 from popdask.imagery.scenes import scene_examples, scene_groups, scene_map, scene_table
 from popdask.io import export, tables
 from popdask.io.paths import without_secrets
-from popdask.plot import imagery, style
+from popdask.plot import imagery
 from popdask.plot.imagery import GROUPS
 from popdask.report.page import Picture
 from popdask.store.content import WORK, table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow import runner
 from popdask.workflow.exports import cycled, exported, exporting, without_missing, write_page
 from popdask.workflow.inputs import (
     by_time,
@@ -318,22 +317,12 @@ class ScenesPipeline(Pipeline):
                 if on_map != int((table[name] >= 0).sum()):
                     yield f"{name} has {on_map} cells on the map, another number in the table."
 
-    def draw(self, job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
+    def figures(self, job: ScenesJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
         """Draw the map of groups, and the plot of how alike cells look with example images."""
-        folder, groups = job.export_folder / "figures", runner.own_store(job).group("groups")
-        paths = _mosaic(job)
-        grid = cell_grid(job.cells, paths[0])
-        groups = groups.load()
-        with (reporter or Reporter()).stage("figures", "to do"):
-            examples = scene_examples(groups, open_image(job, paths, grid))
-            pictures = {
-                "scene_map": imagery.scene_map_figure(groups),
-                "scene_plot": imagery.scene_plot_figure(groups, examples),
-            }
-            return [
-                style.save_figure(figure, folder / f"{job.name}_{name}.png")
-                for name, figure in pictures.items()
-            ]
+        groups, paths = region.group("groups").load(), _mosaic(job)
+        yield "scene_map", imagery.scene_map_figure(groups)
+        examples = scene_examples(groups, open_image(job, paths, cell_grid(job.cells, paths[0])))
+        yield "scene_plot", imagery.scene_plot_figure(groups, examples)
 
 
 PIPELINE = ScenesPipeline()

@@ -14,12 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
@@ -76,7 +74,7 @@ from popdask.workflow.plan import (
     lasting,
 )
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, own_store
+from popdask.workflow.runner import Files
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -89,14 +87,21 @@ if TYPE_CHECKING:
 
 LONGLAT = "EPSG:4326"
 
-#: Title of the maps of movement and growth, and how to read them.
-GROWTH_WORDS = (
-    "Movement and growth since the first frame",
-    "How many people moved into each place and out of it, and how many more or fewer live there "
-    "than that explains, over all years together. It is the least movement that fits: two rasters "
-    "never show who moved. Where a place empties while another far away fills, that is decline and "
-    "growth here; births, deaths and most moves to another home are in it, too.",
-)
+#: Title of each map of change, and how to read it.
+CHANGE_WORDS = {
+    "change": (
+        "Change since the first frame",
+        "Where there are more people than in the first frame, and where fewer.",
+    ),
+    "growth": (
+        "Movement and growth since the first frame",
+        "How many people moved into each place and out of it, and how many more or fewer live "
+        "there than that explains, over all years together. It is the least movement that fits: "
+        "two rasters never show who moved. Where a place empties while another far away fills, "
+        "that is decline and growth here; births, deaths and most moves to another home are in "
+        "it, too.",
+    ),
+}
 
 #: Colours of the Degree of Urbanisation, those of GHS-SMOD.
 CODE_COLOURS = {
@@ -258,6 +263,8 @@ def _settlements_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    import xarray as xr
+
     begin = min(stage.stale) if run.job.settlements.hold else 0  # held: as the frame before, stored
     stored = run.work.dataset()["settlement"][:begin] if begin else None
     first = None if stored is None else stored[-1].drop_vars("time")
@@ -590,19 +597,10 @@ class SettlementsResult(ReprMixin):
 
 def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw the change since the first frame."""
-    from popdask.plot import maps
     from popdask.report.page import Picture
 
-    found = region.dataset(branch)
-    first, last = found.isel(time=0), found.isel(time=-1)
-    if found.sizes["time"] > 1:
-        yield Picture(
-            "Change since the first frame",
-            "Where there are more people than in the first frame, and where fewer.",
-            maps.change_figure(first["population"], last["population"]),
-        )
-    if has_growth(job, found):
-        yield Picture(*GROWTH_WORDS, growth_map(job, found), wide=True)
+    for name, figure in change_maps(job, region.dataset(branch)):
+        yield Picture(*CHANGE_WORDS[name], figure, wide=name == "growth")
 
 
 EXPORT = export_stage(
@@ -651,24 +649,11 @@ class SettlementsPipeline(FramesPipeline):
         links, then = store.table("settlement_links"), store.table(_balance(store))
         yield from check_labels(arrays["settlement"], arrays["population"], then, tracks, links)
 
-    def draw(self, job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
-        """Draw the settlements of a job's last finished run, and how people have changed."""
-        from popdask.plot import maps, style
-
-        region = own_store(job)
+    def figures(self, job: SettlementsJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
+        """Draw the settlements of the last frame, and how people have changed."""
         found = region.dataset()
-        first, last = found.isel(time=0), found.isel(time=-1)
-        folder = job.export_folder / "figures"
-        with (reporter or Reporter()).stage("figures", "to do"):
-            drawn = {"settlements": settlements_map(region, last)}
-            if found.sizes["time"] > 1:
-                drawn["change"] = maps.change_figure(first["population"], last["population"])
-            if has_growth(job, found):
-                drawn["growth"] = growth_map(job, found)
-            return [
-                style.save_figure(figure, folder / f"{job.name}_{name}.png", dpi=150)
-                for name, figure in drawn.items()
-            ]
+        yield "settlements", settlements_map(region, found.isel(time=-1))
+        yield from change_maps(job, found)
 
     illustrate = staticmethod(_illustrate)
 
@@ -678,9 +663,15 @@ def _balance(store: RegionStore) -> str:
     return "settlement_balance" if "communities" in store.records() else "balance"
 
 
-def has_growth(job: FramesJob, found: xr.Dataset) -> bool:
-    """Whether a job asks for movement, and the run that is drawn has followed it."""
-    return job.tracks.movement and found.sizes["time"] > 1 and set(MOVES) <= set(found)
+def change_maps(job: FramesJob, found: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    """Draw the change since the first frame, and movement and growth where they were followed."""
+    from popdask.plot import maps
+
+    people = found["population"]
+    if found.sizes["time"] > 1:
+        yield "change", maps.change_figure(people[0], people[-1])
+        if job.tracks.movement and set(MOVES) <= set(found):
+            yield "growth", growth_map(job, found)
 
 
 def growth_map(job: FramesJob, found: xr.Dataset) -> Figure:

@@ -14,7 +14,7 @@ HEAVY = {
     *("pandas", "pystac", "rasterio", "scipy", "sklearn", "torch", "xarray"),
 }
 
-TABLES = {"pandas", "rasterio", "xarray"}
+TABLES = {"pandas", "rasterio"}
 #: What each command may import of these; the job is one of communities that was run.
 MAY_IMPORT = {
     "--help": set(),

@@ -298,7 +298,7 @@ def test_the_store_of_another_job_is_refused(finished, frames, copy):
     for ask in (
         communities.run,
         communities.plan,
-        communities_outputs.draw,
+        communities.PIPELINE.draw,
         report,
         operations.roll_back,
         partial(operations.expire, keep=1),

@@ -174,7 +174,7 @@ def test_only_its_own_unchanged_files_are_touched(kinds):
         records = {"export": {"written": written, "writing": begun}}
         output = {"store": f"{place}/small.icechunk", "folder": str(folder)}
         where = export_place(job(place, output["store"], output=output))
-        claims = Claims(where, folder, records, inputs)
+        claims = Claims(where, records, inputs)
         for name, kind in kinds.items():
             if kind in ("foreign", "input", "dangling"):
                 with pytest.raises(InputError):

@@ -575,7 +575,7 @@ def test_the_best_typical_and_worst_cells_are_explained(finished):
 
 
 def test_pictures_of_estimates_errors_and_losses(finished):
-    names = {path.stem.removeprefix("dots_") for path in population_outputs.draw(finished[0])}
+    names = {path.stem.removeprefix("dots_") for path in population.PIPELINE.draw(finished[0])}
     assert {
         "population_2025-01-01",
         "error_2025-01-01",
@@ -593,7 +593,7 @@ def test_pictures_of_estimates_errors_and_losses(finished):
 def test_pictures_without_known_people_need_no_mosaics(finished, tmp_path):
     gone = {"input": {"mosaic": f"{tmp_path}/gone_{{time:%Y}}.tif"}, "truth": None}
     settings = job(tmp_path, finished[1].store.path, **gone)
-    names = {path.stem for path in population_outputs.draw(settings)}
+    names = {path.stem for path in population.PIPELINE.draw(settings)}
     assert "dots_population_2025-01-01" in names and "dots_scores_validation" in names
 
 
