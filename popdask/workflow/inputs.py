@@ -282,6 +282,11 @@ def open_image(job: ImageJob, paths: Sequence[str], grid: CellGrid) -> xr.DataAr
     return with_bands(image, bands, grid) if bands else image
 
 
+def pixels_along(image: xr.DataArray, grid: CellGrid) -> int:
+    """Count the pixels along a side of a cell."""
+    return round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+
+
 def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
     """The coordinates of the results: the times of the mosaics, and the cells of all of them."""
     from popdask.io.grids import grid_of

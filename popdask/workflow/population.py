@@ -18,7 +18,7 @@ from popdask.store.repository import RegionStore
 from popdask.workflow import communities, scenes
 from popdask.workflow.evaluation import read_polygons
 from popdask.workflow.exports import without_missing
-from popdask.workflow.inputs import cell_grid, frame_grid, iso, open_image
+from popdask.workflow.inputs import iso, open_image, pixels_along
 from popdask.workflow.plan import Basis, Plan
 from popdask.workflow.population_inputs import (
     PopulationRun,
@@ -115,10 +115,9 @@ class PopulationPipeline(Pipeline):
     def extent(self, job: PopulationJob) -> str:
         """Say how much a job is, from the headers of its mosaics: frames, cells and pixels."""
         sources = Sources.of(job)
-        first = next(iter(sources.mosaics.values()))
-        grid = cell_grid(job.cells, first[0], job.cells.join)
-        frame, image = (frame_grid(job, sources.mosaics, grid), open_image(job, first, grid))
-        pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+        grid, frame = sources.grid(job), sources.frame(job)
+        image = open_image(job, next(iter(sources.mosaics.values())), grid)
+        pixels = pixels_along(image, grid)
         cells, bands = frame.sizes["y"] * frame.sizes["x"], image.sizes["band"]
         said = (
             f"{frame.sizes['time']} × {frame.sizes['y']} × {frame.sizes['x']} cells of "
@@ -144,8 +143,7 @@ class PopulationPipeline(Pipeline):
     ) -> PopulationRun:
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
-        grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
-        frame = frame_grid(job, sources.mosaics, grid)
+        grid, frame = sources.grid(job), sources.frame(job)
         if job.intervals is not None and job.intervals.zones is not None:
             read_polygons(job.intervals)  # refused now, and not after training
         work = store.begin(frame, keep=ANYWHERE)

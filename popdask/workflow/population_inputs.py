@@ -123,6 +123,14 @@ class Sources:
             )
         return cls(mosaics, training, counts, truth, known)
 
+    def grid(self, job: PopulationJob) -> CellGrid:
+        """Return the grid of the job's cells, joined."""
+        return cell_grid(job.cells, next(iter(self.mosaics.values()))[0], job.cells.join)
+
+    def frame(self, job: PopulationJob) -> xr.Dataset:
+        """Return the coordinates of the results."""
+        return frame_grid(job, self.mosaics, self.grid(job))
+
     @staticmethod
     def _training(job: PopulationJob, mosaics: Times) -> tuple[str, ...]:
         if job.cells.folder is not None:
@@ -318,9 +326,7 @@ def covers_other_cells(job: PopulationJob) -> bool:
     store = RegionStore(job.output.store)
     if not store.records():
         return False
-    mosaics = Sources.of(job).mosaics
-    grid = cell_grid(job.cells, next(iter(mosaics.values()))[0], job.cells.join)
-    return has_other_cells(store.dataset(), frame_grid(job, mosaics, grid))
+    return has_other_cells(store.dataset(), Sources.of(job).frame(job))
 
 
 def earlier_estimates(

@@ -40,7 +40,7 @@ from popdask.store.content import MAIN, WORK
 from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs
 from popdask.workflow.exports import Exports, exported, exporting, said_of, write_page
-from popdask.workflow.inputs import cell_grid, open_image
+from popdask.workflow.inputs import open_image
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun, Sources
 from popdask.workflow.progress import Reporter
@@ -225,7 +225,7 @@ def errors(
     if job.truth is None and not _is_blind_to_counts(job):
         return  # nothing is known, and the mosaics may have gone
     stored, sources = region.dataset(branch), Sources.of(job)
-    grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
+    grid = sources.grid(job)
     for time in stored["time"].values:
         people, day = stored["population"].sel(time=time), str(time)[:10]
         counts = _counts(job, region, branch, sources, time.astype("datetime64[s]"), grid)

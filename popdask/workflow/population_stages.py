@@ -47,7 +47,7 @@ from popdask.store.repository import RegionStore
 from popdask.workflow import communities, evaluation, population_inputs, scenes
 from popdask.workflow.evaluation import add_intervals, choose_rules, lay_intervals
 from popdask.workflow.frames import Extent, basis
-from popdask.workflow.inputs import cell_grid, checksums, frame_grid, iso, open_image
+from popdask.workflow.inputs import cell_grid, checksums, iso, open_image, pixels_along
 from popdask.workflow.plan import (
     PIXEL_OPERATIONS,
     WHOLE,
@@ -261,7 +261,7 @@ def _labelled(job: PopulationJob, sources: Sources) -> Images:
 def _images(job: PopulationJob, paths: tuple[str, ...], join: int | None = None) -> Images:
     grid = cell_grid(job.cells, paths[0], job.cells.join if join is None else join)
     image = open_image(job, paths, grid)
-    pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+    pixels = pixels_along(image, grid)
     bands, itemsize = image.sizes["band"], image.dtype.itemsize
     room = int((TILE_BYTES / itemsize / bands) ** 0.5 / pixels)
     sizes = image.data.chunks[1:]
@@ -319,9 +319,7 @@ def _to_come(
         inputs[time] = TO_COME if position in stale else rasters.frame_version(files[time])
     stages = communities.PIPELINE.stages
     planned = decide(stages, basis(then, inputs, records))
-    mosaics = Sources.of(job).mosaics
-    grid = cell_grid(job.cells, next(iter(mosaics.values()))[0], job.cells.join)
-    sizes = frame_grid(job, mosaics, grid).sizes
+    sizes = Sources.of(job).frame(job).sizes
     edge = CHUNK if then.input.chunks == "auto" else then.input.chunks
     extent = Extent(len(stamps), sizes["y"], sizes["x"], edge)
     said = (

@@ -30,6 +30,7 @@ from popdask.workflow.inputs import (
     checksums,
     frame_grid,
     open_image,
+    pixels_along,
     run_record,
     version_of,
 )
@@ -137,6 +138,13 @@ def _mosaic(job: ScenesJob) -> tuple[str, ...]:
     return next(iter(by_time(job.input.mosaic, job.input).values()))
 
 
+def _opened(job: ScenesJob) -> tuple[CellGrid, xr.DataArray]:
+    """The grid of a job's cells, and its image."""
+    paths = _mosaic(job)
+    grid = cell_grid(job.cells, paths[0])
+    return grid, open_image(job, paths, grid)
+
+
 def _features(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
     with on_gpus():
         described = scene_features(
@@ -181,8 +189,7 @@ def _export(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
 def _illustrate(job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw the plot of cells by how alike they look, with examples."""
     groups = region.group("groups", branch).load()
-    paths = next(iter(by_time(job.input.mosaic, job.input).values()))
-    examples = scene_examples(groups, open_image(job, paths, cell_grid(job.cells, paths[0])))
+    examples = scene_examples(groups, _opened(job)[1])
     yield Picture(
         "How alike cells look",
         "Every dot is a cell: near ones look alike. The pictures are examples.",
@@ -255,10 +262,8 @@ class ScenesPipeline(Pipeline):
 
     def size(self, job: ScenesJob) -> MosaicSize:
         """Return how much the mosaic is, from its header."""
-        paths = _mosaic(job)
-        grid = cell_grid(job.cells, paths[0])
-        image = open_image(job, paths, grid)
-        pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+        grid, image = _opened(job)
+        pixels = pixels_along(image, grid)
         rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
         side = block_side(pixels)
         return MosaicSize(
@@ -272,10 +277,8 @@ class ScenesPipeline(Pipeline):
 
     def extent(self, job: ScenesJob) -> str:
         """Say how much a job is, from the headers of its mosaic: cells and pixels."""
-        paths = _mosaic(job)
-        grid = cell_grid(job.cells, paths[0])
-        image = open_image(job, paths, grid)
-        pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+        grid, image = _opened(job)
+        pixels = pixels_along(image, grid)
         rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
         return f"{rows} × {columns} cells of {grid.label}, {pixels} × {pixels} pixels each"
 
@@ -287,13 +290,10 @@ class ScenesPipeline(Pipeline):
         self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
     ) -> ScenesRun:
         """Open the mosaic, and take up the work where it stands, without the stages to forget."""
-        mosaics = by_time(job.input.mosaic, job.input)
-        first = dict([next(iter(mosaics.items()))])
-        (paths,) = first.values()
-        grid = cell_grid(job.cells, paths[0])
-        work = store.begin(frame_grid(job, first, grid))
+        time, paths = next(iter(by_time(job.input.mosaic, job.input).items()))
+        grid, image = _opened(job)
+        work = store.begin(frame_grid(job, {time: paths}, grid))
         work.forget(forget)
-        image = open_image(job, paths, grid)
         plan = self.decide(job, files, work.records())
         return ScenesRun(job, grid, image, files, store, work, plan)
 
@@ -319,9 +319,9 @@ class ScenesPipeline(Pipeline):
 
     def figures(self, job: ScenesJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
         """Draw the map of groups, and the plot of how alike cells look with example images."""
-        groups, paths = region.group("groups").load(), _mosaic(job)
+        groups = region.group("groups").load()
         yield "scene_map", imagery.scene_map_figure(groups)
-        examples = scene_examples(groups, open_image(job, paths, cell_grid(job.cells, paths[0])))
+        examples = scene_examples(groups, _opened(job)[1])
         yield "scene_plot", imagery.scene_plot_figure(groups, examples)
 
 
