@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
@@ -42,10 +42,6 @@ from popdask.store.location import RegionBusyError
 from popdask.store.repository import RegionStore
 from popdask.workflow.inputs import versions
 from popdask.workflow.progress import Reporter
-
-if TYPE_CHECKING:
-    pass
-
 
 SUFFIX = ".jsonl"
 
