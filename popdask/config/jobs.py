@@ -1,12 +1,7 @@
-"""The settings of every kind of job.
+"""The settings of every kind of job, a class for each table of the file.
 
-The settings of the communities job: population rasters in, communities through time out.
-
-The settings of the settlements job: population rasters in, places through time out.
-
-The settings of the scenes job: aerial images in, groups of cells that look alike out.
-
-The settings of the population job: aerial images in, people per cell out.
+Communities and settlements begin with population rasters, scenes and population with aerial images.
+A docstring below a setting is its meaning, as ``popdask plan`` and the reference show it.
 """
 
 from __future__ import annotations

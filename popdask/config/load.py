@@ -1,8 +1,6 @@
-"""Job files: TOML with variables, read into settings.
+"""Files of settings: TOML with variables, read for job files and cluster files alike.
 
-Files of settings: TOML with variables, read for job files and cluster files alike.
-
-Job files, read into typed settings.
+A wrong setting is an error in the words of the file: its table, its name, and what was expected.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the tables of every job file have in common.
-
-The settings of aerial images and of the cells that they are seen in.
-"""
+"""What the tables of every job file have in common, and those of aerial images and their cells."""
 
 from __future__ import annotations
 

@@ -1,14 +1,10 @@
-"""The pictures of a communities job and of its report.
+"""The pictures of a communities job: maps of every stage, and how good its models are.
 
-The pictures of a finished run: maps of every stage, and how good its models are.
-
-store → cells drawn at random → codes, reconstructions → analysis → figures → PNG files
+store → cells drawn at random → codes, reconstructions → analysis → figures
 
 Maps are reduced chunk by chunk and the analysis reads the windows of some cells only, so that
 pictures of a large region take no more memory than those of a small one. The cells are drawn by
 the hash of their global index: the same pictures under any chunking.
-
-The report of a communities job: its results, and how good the analysis is.
 """
 
 from __future__ import annotations

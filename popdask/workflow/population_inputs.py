@@ -1,17 +1,7 @@
 """What a population job reads: mosaics, counts, drawn countries, earlier estimates.
 
-The files that a population job reads: which they are, and whether they have changed.
-
-Labelled cells and counts, read as a population job says.
-
-The files of a drawn country, made before the run that reads them.
-
-Estimates of the last finished run, kept where the mosaics of a job cover other cells than then.
-
 An estimate depends on the images of its own date alone. So a date that covers more makes the arrays
 larger, and leaves the estimates of the other dates as they are.
-
-What the stages of one run of the population job share.
 """
 
 from __future__ import annotations

@@ -1,13 +1,4 @@
-"""The files and pictures of a population job, and what its models look at.
-
-The results of the population job as files: rasters, tables, a cube and a catalogue.
-
-The pictures of a finished population run: estimates, their errors, how the models learned.
-
-Why a model says what it says: Grad-CAM of the best, typical and worst validation cells.
-
-The report of a population job: the estimate, its scores, and what the models look at.
-"""
+"""What a population job gives: files, pictures, and what its models look at (Grad-CAM)."""
 
 from __future__ import annotations
 
