@@ -9,16 +9,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
 import pandas as pd
-from odc.geo.geobox import GeoBox
 
 from popdask.errors import InputError
 from popdask.io.frames import frame_time, time_text
 from popdask.io.rasters import read_counts, read_grid
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
 
 CHUNK = 1024  # cells along a side of a block, where nothing else is asked for
 _ROUNDING = 1e-9  # of the people of a raster
@@ -28,6 +31,8 @@ Frames = Mapping[Any, str]
 
 def covering_grid(grids: Sequence[GeoBox]) -> GeoBox:
     """Extend the first of some grids by whole cells, so that it holds the others."""
+    from odc.geo.geobox import GeoBox
+
     first = grids[0]
     sides = [_reach(grid, first) for grid in grids]
     top, left = (math.floor(min(side[i] for side in sides)) for i in (0, 1))

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rasterio.errors import NotGeoreferencedWarning
 
 from popdask.errors import InputError
 from popdask.io.names import members, split_band, split_file
@@ -297,6 +296,8 @@ def _called(band: str) -> list[str]:
 
 def _inside(name: str, file: str) -> list[str]:
     """List what a file holds: files of an archive, or subdatasets."""
+    from rasterio.errors import NotGeoreferencedWarning
+
     if name.startswith(("/vsizip/", "/vsitar/")):
         return [f"{name}/{member}" for member in members(file)]
     with warnings.catch_warnings():

@@ -16,16 +16,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import rasterio
-from rasterio.io import DatasetReader
-from rasterio.session import DummySession
 
 from popdask.errors import InputError
 from popdask.io.names import file_of, parse_name, split_band, split_file
 from popdask.io.paths import SCHEME, gdal_options, gdal_path, is_object
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
 
 #: Drivers of the names that stand for few; files of other names are opened by all but `_POINTING`.
 _DRIVERS = {
@@ -72,6 +72,8 @@ def drivers_of(path: str) -> tuple[str, ...]:
 
 @cache
 def _others() -> tuple[str, ...]:
+    import rasterio
+
     with rasterio.Env() as environment:
         return tuple(sorted(environment.drivers().keys() - _POINTING))
 
@@ -79,6 +81,10 @@ def _others() -> tuple[str, ...]:
 @contextmanager
 def open_raster(path: str) -> Iterator[DatasetReader]:
     """Open a raster, in a folder or behind a URL, as it is now, by the drivers of its name."""
+    import rasterio
+    from rasterio.io import DatasetReader
+    from rasterio.session import DummySession
+
     name = parse_name(path)
     # GDAL would leave a file of its own beside every .gz; and it finds credentials itself, where
     # rasterio's own session would ask for boto3.

@@ -26,16 +26,10 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import rasterio
 from affine import Affine
-from odc.geo.geobox import GeoBox
-from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
 
 from popdask.errors import InputError
 from popdask.io.kinds import (
@@ -49,6 +43,12 @@ from popdask.io.kinds import (
 )
 from popdask.io.names import parse_name
 from popdask.io.paths import failures, file_system, without_secrets
+
+if TYPE_CHECKING:
+    import rasterio
+    from odc.geo.geobox import GeoBox
+    from rasterio.crs import CRS
+
 
 _PRODUCTS = re.compile(
     r"^(?:[a-z]{3}|global|world)_pd_\d{4}(?!\d)"  # WorldPop
@@ -100,6 +100,8 @@ def check_largest_file(
     band: int = 1,
 ) -> None:
     """Refuse a raster that holds its type's largest value in several cells, undeclared."""
+    from rasterio.enums import MaskFlags
+
     largest = largest_value(values.dtype)
     held = count_largest(values, largest)
     if not held or _is_value(nodata, largest, values.dtype):
@@ -204,6 +206,8 @@ def read_counts(
     path: str, rows: slice, columns: slice, *, nodata: float | None = None
 ) -> np.ndarray:
     """Read a window of a frame as people per cell, checked."""
+    from rasterio.windows import Window
+
     window = Window.from_slices(rows, columns)
 
     def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
@@ -255,6 +259,8 @@ def is_remote(path: str) -> bool:
 
 def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expected: str) -> Result:
     """Open a raster, use it, close it; what GDAL cannot read is a bad input."""
+    from rasterio.errors import RasterioError
+
     file = parse_name(path).file
     check_there(file, expected)
     try:
@@ -293,6 +299,8 @@ def missing_file(path: str, expected: str) -> InputError:
 
 
 def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
+    from odc.geo.geobox import GeoBox
+
     from popdask.io.grids import check_degrees
 
     band = _band(source, path)
@@ -348,6 +356,9 @@ def _check_values(source: rasterio.DatasetReader, path: str, band: int) -> None:
 
 def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
     """The CRS of a netCDF file that names none: by CF, degrees north and east are geographic."""
+    from rasterio.crs import CRS
+    from rasterio.errors import NotGeoreferencedWarning
+
     axes = {
         text: key.removesuffix("#units")
         for key, text in source.tags().items()
@@ -474,6 +485,8 @@ def _with_sources(own: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def _listed(path: str) -> list[str]:
+    from rasterio.errors import RasterioError
+
     try:
         return sources_of(path)
     except RasterioError as error:

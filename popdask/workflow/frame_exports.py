@@ -53,8 +53,10 @@ class Part:
     """Names of its tables."""
     content: Callable[[Any], Content]
     """What a run has of it."""
-    credits: Callable[[FramesJob], str | None] = lambda job: None
-    """Whom it owes credit."""
+    owes_credit: Callable[[FramesJob], bool] = lambda job: False
+    """Whether it owes somebody credit ..."""
+    credit: Callable[[], str] = lambda: ""
+    """... and whom, in one sentence."""
 
 
 Parts = Callable[[Any], Sequence[Part]]
@@ -202,7 +204,7 @@ def export_names(
     asked, found = job.output.export, stamps(times)
     formats = [one for name, one in FORMATS.items() if name in asked]
     names = [f"{job.name}{end}" for one in formats for end in one.files(parts, found)]
-    credits = asked and any(part.credits(job) for part in parts)
+    credits = asked and any(part.owes_credit(job) for part in parts)
     return [*names, f"{job.name}_CREDITS.txt"] if credits else names
 
 
@@ -211,7 +213,7 @@ def _write(
 ) -> None:
     """Write what a job asks for, as far as it is not there."""
     job = run.job
-    credits = [text for part in parts if (text := part.credits(job))]
+    credits = [part.credit() for part in parts if part.owes_credit(job)]
     words = " ".join([words.format(job.name), *(f"{text}." for text in credits)])
     if credits:
         text = "".join(f"{each}\n" for each in credits)

@@ -24,8 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioError
 
 from popdask.config.jobs import PopulationJob, ScenesJob
 from popdask.config.settings import Band, Grid, Input, Job
@@ -373,6 +371,8 @@ def credits_of(record: Mapping[str, Any]) -> list[str]:
 
 def _of(path: Path) -> list[str]:
     """Whom to credit for one file; which is not known of what is damaged or another's."""
+    from rasterio.errors import RasterioError
+
     try:
         return _fetched(path) or _tagged(path)
     except (RasterioError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -540,10 +540,10 @@ def _code_colours() -> np.ndarray:
     return codes
 
 
-def _credits(job: FramesJob) -> str | None:
+def _credit() -> str:
     from popdask.tracking.names import GEONAMES_CREDIT
 
-    return GEONAMES_CREDIT if job.settlements.by_geonames else None
+    return GEONAMES_CREDIT
 
 
 def _part(layer: Layer, *others: str) -> Part:
@@ -555,7 +555,8 @@ def _part(layer: Layer, *others: str) -> Part:
         cell_bytes=CODE * len(others) + LABEL,
         tables=(layer.table, *(layer.stage(kind) for kind in ("tracks", "events", "links"))),
         content=partial(_content, layer),
-        credits=_credits,
+        owes_credit=lambda job: job.settlements.by_geonames,
+        credit=_credit,
     )
 
 
