@@ -164,6 +164,7 @@ def cog_paths(array: xr.DataArray, folder: Path_, name: str) -> list[Path]:
 
     Examples
     --------
+    >>> import pandas as pd
     >>> times = {"time": pd.to_datetime(["2006", "2011"])}
     >>> array = xr.DataArray(np.zeros((2, 1, 1)), times, ("time", "y", "x"))
     >>> [str(path) for path in cog_paths(array, "out", "people")]
