@@ -503,8 +503,9 @@ def visible_events(
     DataFrame
         One row per event and direction that some community sees by the law, whether it touches the
         place in the frame before or in the event's own: ``frame``, ``event`` ("grow" or "shrink"),
-        ``place``, ``planted`` (the row's index in `events`) and ``sure`` (bool). The change is that
-        of the community's cells in the place, and no other event makes up for it.
+        ``place``, ``planted`` (the row's index in `events`) and ``sure`` (bool): the change of the
+        community's cells in the place is enough by itself, and no other event makes up for it.
+        Where only several events together are, each is listed, and none is sure.
 
     Examples
     --------
@@ -521,12 +522,13 @@ def visible_events(
         frame, here = int(event["frame"]), places.values == event["place"]
         for labels in community.values[frame - 1 : frame + 1]:
             for number in np.unique(labels[here & (labels >= 0)]):
-                own, least, before, noise = _effect(mean, frame, labels == number, here)
-                sees = [least > max(growth * before + z * noise, (sigma + z) * noise)
-                        for z in (0, margin)]  # fmt: skip
-                if sees[0]:
+                own, overall, before, noise = _effect(mean, frame, labels == number, here)
+                sure = min(abs(own), overall) > max(
+                    growth * before + margin * noise, (sigma + margin) * noise
+                )
+                if own and overall > max(growth * before, sigma * noise):
                     kind = "grow" if own > 0 else "shrink"
-                    rows.append((frame, kind, event["place"], index, sees[1]))
+                    rows.append((frame, kind, event["place"], index, sure))
     keys = ["frame", "event", "place", "planted"]
     table = pd.DataFrame(rows, columns=[*keys, "sure"]).astype({"sure": bool})
     return table.groupby(keys)["sure"].any().reset_index()
@@ -540,4 +542,4 @@ def _effect(
     own = float((after - before)[cells & here].sum())
     people, later = float(before[cells].sum()), float(after[cells].sum())
     overall = (later - people) * np.sign(own)  # negative where other events outweigh this one
-    return own, min(abs(own), overall), people, float(np.sqrt(people + later))
+    return own, overall, people, float(np.sqrt(people + later))
