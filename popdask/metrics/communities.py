@@ -337,6 +337,7 @@ def planted_scores(
     *,
     tolerance: int = 0,
     memory: int = 0,
+    population: xr.DataArray | None = None,
     kinds: Sequence[str] = KINDS,
 ) -> PlantedScores:
     """Score a table of tracks against planted events.
@@ -357,6 +358,9 @@ def planted_scores(
         For how many frames a community may be away, as it was given to `tracks`. What is gone in
         the last so many frames may come back, and no table can tell yet that it vanished: those
         planted events are left out.
+    population : DataArray, (time, y, x), optional
+        People per cell, NaN = no data. What happens while most of a place has no data shows in the
+        first frame that has some; if there is none, it is left out.
     kinds : sequence of str, optional
         What counts as an event.
 
@@ -398,15 +402,43 @@ def planted_scores(
         labelled=at.astype(int), frame=at.astype(int) + (reported["event"] == "vanish")
     )
     reported = reported[(reported["frame"] > 0) | (reported["event"] != "appear")]
-    is_open = (events["event"] == "vanish") & (events["frame"] >= len(frame) - memory)
-    planted = events[events["event"].isin(kinds) & (events["place"] >= 0) & ~is_open]
-    planted = planted.reset_index(drop=True)
+    planted = events[events["event"].isin(kinds) & (events["place"] >= 0)].reset_index(drop=True)
+    if population is not None:
+        reported, planted = _when_shown(reported, planted, community, places, population)
+    is_open = (planted["event"] == "vanish") & (planted["frame"] >= len(frame) - memory)
+    planted = planted[~is_open & (planted["frame"] < len(frame))].reset_index(drop=True)
     touched = _touched(community, places)
     inherited = _inherited(reported, tracks.assign(labelled=tracks["time"].map(frame)), touched)
     pairs = _matches(reported, touched, inherited, planted, tolerance)
     planted = planted.assign(found=planted.index.isin(pairs["planted"]))
     false = reported[~reported.index.isin(pairs["row"])].drop(columns="labelled")
     return PlantedScores(_by_kind(planted, false, kinds), planted, false, _steps(tracks, frame))
+
+
+def _when_shown(
+    reported: pd.DataFrame,
+    planted: pd.DataFrame,
+    community: xr.DataArray,
+    places: xr.DataArray,
+    population: xr.DataArray,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Move what is planted, and who is gone, to the first frame that has data at its place."""
+    known = np.isfinite(population.values)
+
+    def shown(frame: int, cells: np.ndarray) -> int:
+        while frame < len(known) and known[frame][cells].mean() < 0.5:
+            frame += 1
+        return frame
+
+    labels, place = community.values, places.values
+    gone = [
+        shown(row.frame, labels[row.labelled] == row.community)
+        if row.event == "vanish"
+        else row.frame
+        for row in reported.itertuples()
+    ]
+    when = [shown(row.frame, place == row.place) for row in planted.itertuples()]
+    return reported.assign(frame=gone), planted.assign(frame=when)
 
 
 def _touched(community: xr.DataArray, places: xr.DataArray) -> pd.DataFrame:

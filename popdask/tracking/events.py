@@ -149,7 +149,7 @@ class Pieces:
     merged: np.ndarray
     """Joined from several, bool (targets,)."""
     absorbed: np.ndarray
-    """One of those that joined, bool (sources,)."""
+    """One of those that join later, bool (sources,)."""
 
 
 _NONE = np.zeros(0, np.int64)

@@ -91,8 +91,8 @@ def tracks(
     pandas.DataFrame
         One row per event, ordered by time and community: ``time``, ``community`` (int64),
         ``track`` (int64), ``parent`` (list of int, ascending: the tracks of all communities of the
-        frame before that are linked to this one, its own among them where it goes on; Parquet
-        keeps it as list<int64>), ``event``:
+        frame before, or before a gap, that are linked to this one, its own among them where it goes
+        on; Parquet keeps it as list<int64>), ``event``:
 
         ======== ===================================================================================
         appear   where this community stands lived nobody, or fewer than `rules.held` says
@@ -307,28 +307,32 @@ class _History:
         sides = {
             side: [self._cells(side, j) for j in range(last + 1)] for side in ("source", "target")
         }
-        between = [self._pieces(j, sides) for j in range(last + 2)]
+        found = self._pieces(sides)
         goes_on = self._goes_on(origins)
         events = []
         for j, frame in enumerate(self.frames):
-            parents = self._parents(j, origins[j])
+            parents = self._parents(j)
             cells = sides["target"][j]
-            events += arrivals(frame, parents, origins[j], cells, between[j], self.rules)
+            events += arrivals(frame, parents, origins[j], cells, found[j], self.rules)
             if j + self.memory < last:  # nobody can come back
-                ended = ~goes_on[j] & ~between[j + 1].absorbed
+                ended = ~goes_on[j] & ~found[j].absorbed
                 cells = sides["source"][j]
                 events.append(departures(frame, parents, ended, cells, self.rules))
         return events
 
-    def _pieces(self, j: int, sides: Mapping[str, Sequence[Cells]]) -> Pieces:
-        """Find the pieces between a frame and the one before."""
-        own = None
-        if self.ends is not None and 0 < j < len(self.frames):
-            own = sides["source"][j - 1].change, sides["target"][j].change
-        before, after = (
-            self.frames[i] if 0 <= i < len(self.frames) else NOBODY for i in (j - 1, j)
-        )
-        return pieces(before, after, self.edges.get((j - 1, j), NO_EDGES), own, self.rules)
+    def _pieces(self, sides: Mapping[str, Sequence[Cells]]) -> list[Pieces]:
+        """Find what parted and joined in every frame, also while there was no data for a time."""
+        nobody = [np.zeros((3, len(frame.people)), bool) for frame in self.frames]
+        found = [Pieces(*marks) for marks in nobody]
+        for (first, last), edges in self.edges.items():
+            own = None
+            if self.ends is not None:
+                own = sides["source"][first].change, sides["target"][last].change
+            now = pieces(self.frames[first], self.frames[last], edges, own, self.rules)
+            found[last].split[:] |= now.split
+            found[last].merged[:] |= now.merged
+            found[first].absorbed[:] |= now.absorbed
+        return found
 
     def _goes_on(self, origins: Sequence[Origins]) -> list[np.ndarray]:
         """Return which communities have a successor on their track."""
@@ -338,14 +342,14 @@ class _History:
                 found[j - 1 - gap][origin.source[origin.gap == gap]] = True
         return found
 
-    def _parents(self, j: int, origin: Origins) -> list[list[int]]:
+    def _parents(self, j: int) -> list[list[int]]:
         """List the tracks of the communities before that each one is linked to."""
-        found: list[set[int]] = [set() for _ in origin.gap]
-        edges = self.edges.get((j - 1, j), NO_EDGES)
-        for target, source in zip(edges.target, edges.source, strict=True):
-            found[target].add(int(self.frames[j - 1].track[source]))
-        for target in np.flatnonzero(origin.gap > 0):
-            found[target].add(int(self.frames[j].track[target]))
+        found: list[set[int]] = [set() for _ in self.frames[j].people]
+        for gap in range(min(self.memory + 1, j)):
+            before = self.frames[j - 1 - gap].track
+            edges = self.edges.get((j - 1 - gap, j), NO_EDGES)
+            for target, source in zip(edges.target, edges.source, strict=True):
+                found[target].add(int(before[source]))
         return [sorted(parents) for parents in found]
 
     def _cells(self, side: str, j: int) -> Cells:

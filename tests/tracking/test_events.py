@@ -287,3 +287,35 @@ def test_a_step_without_a_link_is_found():
         verify_tracks(
             skipping.assign(gap=(skipping["time"] == YEARS[2]) * skipping["track"]), links
         )
+
+
+def test_what_parts_while_there_is_no_data_is_told_behind_the_gap():
+    """A town of two halves parts, and two towns join, in a frame that has no data."""
+    people = np.zeros((3, 12, 20), np.float32)
+    for left in (1, 6):
+        people[:, 2:5, left : left + 4] = 900.0
+    people[0, 2:5, 5] = 900.0  # the bridge, which goes
+    for left in (11, 15):
+        people[:, 8:11, left : left + 3] = 900.0
+    people[2, 8:11, 14] = 900.0  # the bridge, which comes
+    labels = np.full(people.shape, -1)
+    labels[0, 2:5, 1:10], labels[0, 8:11, 11:14], labels[0, 8:11, 15:18] = 0, 1, 2
+    labels[2, 2:5, 1:5], labels[2, 2:5, 6:10], labels[2, 8:11, 11:18] = 0, 1, 2
+    people[1] = np.nan
+    years = {"time": [0, 1, 2]}
+    community = xr.DataArray(labels, years, ("time", "y", "x"))
+    population = xr.DataArray(people, years, ("time", "y", "x"))
+    links, ends = compare_frames(community, population, rule="overlap", share=0.25, memory=1)
+    there = labels >= 0
+    table = pd.DataFrame({"time": np.nonzero(there)[0], "community": labels[there]})
+    table = table.assign(population=people[there]).groupby(["time", "community"]).sum()
+    told = tracks(links, table.reset_index(), ends=ends, memory=1, times=[0, 1, 2])
+    verify_tracks(told, links, times=[0, 1, 2])
+    last = told[(told["time"] == 2) & told["event"].isin(["split", "merge", "appear", "vanish"])]
+    assert last[["community", "event"]].to_numpy().tolist() == [
+        [0, "split"],
+        [1, "split"],
+        [2, "merge"],
+    ]
+    assert last["parent"].tolist() == [[0], [0], [1, 2]]
+    assert not told["event"].eq("vanish").any()
