@@ -47,12 +47,11 @@ from popdask.tracking.autoencoder import FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.dbscan import dbscan
 from popdask.tracking.encoding import encode, stack_features
-from popdask.tracking.events import EventRules
 from popdask.tracking.flow import optical_flow
 from popdask.tracking.lattice import to_1km
 from popdask.tracking.link import compare_frames
 from popdask.tracking.settlements import settlements
-from popdask.tracking.tracks import tracks
+from popdask.tracking.tracks import EventRules, tracks
 from popdask.workflow.communities import CommunitiesResult, run
 
 QUEEN = np.ones((3, 3))
@@ -134,7 +133,7 @@ def _in_cells(people: xr.DataArray, side: int) -> xr.DataArray:
     if side == 1000:
         return to_1km(people)
     step = round(side / abs(people.rio.resolution()[0]))
-    summed = people.coarsen(y=step, x=step, boundary="trim").sum(min_count=1)
+    summed = people.coarsen(y=step, x=step, boundary="trim").sum()
     return summed.rio.write_crs(people.rio.crs)
 
 
