@@ -170,7 +170,7 @@ def _show_settled(outcome: SettlementsResult) -> None:
 
 def _events_text(tracks: pd.DataFrame, kind: str, first: pd.Timestamp) -> str:
     """Say how many tracks there are, and what happens to them after the first frame."""
-    from popdask.tracking.events import EVENTS
+    from popdask.tracking.tracks import EVENTS
 
     later = tracks[tracks["time"] > first]
     there, events = len(tracks) - len(later), later["event"].value_counts()

@@ -540,7 +540,7 @@ def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
 
 def _follow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import tracks as linking
-    from popdask.tracking.events import EventRules
+    from popdask.tracking.tracks import EventRules
 
     described, links = run.work.table("summary"), run.work.table("links")
     times = [np.datetime64(time) for time in run.plan.times]
@@ -576,7 +576,7 @@ def _described(
 
 TRACKS = Stage(
     "tracks",
-    version=4,
+    version=5,
     needs=(
         *("population", "communities", "summary", "links", "movement"),
         *("settlements", "settlement_tracks"),

@@ -34,7 +34,7 @@ from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction, frame_runs
 from popdask.tracking import MOST_TILES, STRIP, TILE
-from popdask.tracking.events import EVENTS
+from popdask.tracking.tracks import EVENTS
 from popdask.workflow import runner
 from popdask.workflow.exports import exported, without_missing
 from popdask.workflow.inputs import beyond_notes, file_fingerprint, file_fingerprints, run_record

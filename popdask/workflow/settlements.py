@@ -415,7 +415,7 @@ def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import tracks as linking
-    from popdask.tracking.events import EventRules
+    from popdask.tracking.tracks import EventRules
 
     kinds = ("summary", "links", "ends")
     described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)
@@ -486,7 +486,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         movement_stage(movement, layer.array, layer.table, layer.asked),
         Stage(
             layer.stage("tracks"),
-            version=4,
+            version=5,
             needs=("population", layer.table, summary, links, movement),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),

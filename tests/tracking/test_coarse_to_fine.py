@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.tracking._matching import AROUND, CLEAR, SQUARE, TOP, bound, refine, whole_cells
+from popdask.tracking._horn_schunck import AROUND, CLEAR, SQUARE, TOP, bound, refine, whole_cells
 from popdask.tracking.flow import optical_flow, two_frame_flow
 from tests.tracking.worlds import country, moved
 

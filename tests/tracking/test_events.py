@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
-from popdask.tracking.events import EventRules
 from popdask.tracking.link import compare_frames
-from popdask.tracking.tracks import tracks, verify_tracks
+from popdask.tracking.tracks import EventRules, tracks, verify_tracks
 
 YEARS = pd.date_range("2000", periods=8, freq="YS")
 

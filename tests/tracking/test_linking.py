@@ -17,10 +17,9 @@ from hypothesis.extra import numpy as hnp
 from popdask.errors import InputError
 from popdask.synthetic import moving_cities
 from popdask.tracking.describe import summarize
-from popdask.tracking.events import EventRules
 from popdask.tracking.flow import optical_flow
 from popdask.tracking.link import OF_MOTION, RULES, compare_frames, largest_share, link, match
-from popdask.tracking.tracks import tracks, verify_tracks
+from popdask.tracking.tracks import EventRules, tracks, verify_tracks
 
 YEARS = pd.to_datetime(["2000-01-01", "2005-01-01", "2010-01-01", "2011-01-01"])
 
