@@ -431,13 +431,12 @@ def _when_shown(
         return frame
 
     labels, place = community.values, places.values
-    gone = [
-        shown(row.frame, labels[row.labelled] == row.community)
-        if row.event == "vanish"
-        else row.frame
-        for row in reported.itertuples()
-    ]
-    when = [shown(row.frame, place == row.place) for row in planted.itertuples()]
+    gone = reported["frame"].to_numpy(dtype=np.int64, copy=True)
+    where = reported[["labelled", "community"]].to_numpy(dtype=np.int64)
+    for i in np.flatnonzero(reported["event"] == "vanish"):
+        gone[i] = shown(gone[i], labels[where[i, 0]] == where[i, 1])
+    events = planted[["frame", "place"]].to_numpy(dtype=np.int64)
+    when = np.array([shown(frame, place == number) for frame, number in events], np.int64)
     return reported.assign(frame=gone), planted.assign(frame=when)
 
 
