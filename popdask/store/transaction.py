@@ -52,6 +52,7 @@ from popdask.store.content import (
     same_place,
     seconds_of,
     store_group,
+    stored_times,
     utc_now,
     without_orphans,
     write_files,
@@ -234,13 +235,17 @@ class Transaction:
         self._guard = guard
         self.amounts: Mapping[str, int] = {}
         self._coordinates: Mapping[str, str] = {}
+        self._opened: tuple[str, xr.Dataset] | None = None
         self._since = time.perf_counter()
         self._bytes = location.bytes()
 
     def dataset(self) -> xr.Dataset:
         """Open the arrays as they stand, lazily."""
         with damage_named(self.location):
-            return open_arrays(self._repository.readonly_session(WORK))
+            session = self._repository.readonly_session(WORK)
+            if self._opened is None or self._opened[0] != session.snapshot_id:  # a stage asks often
+                self._opened = session.snapshot_id, open_arrays(session)
+            return self._opened[1].copy()
 
     def files(self) -> dict[str, bytes]:
         """Read the models and tables as they stand."""
@@ -329,7 +334,7 @@ class Transaction:
         fresh = store_frames(session, arrays, frames)
         _describe_arrays(root_group(session.store), arrays)
         kept = read_records(session.store).get(stage, {}).get("checksums", {})
-        times = iso_times(open_arrays(session))
+        times = stored_times(session)
         checksums = {time: kept[time] for time in times if time in kept}
         for position, frame in zip(sorted(frames), fresh, strict=True):
             checksums[times[position]] = frame
