@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import sys
 
@@ -16,6 +17,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a run must not end by a sign that is not there
+    gc.set_threshold(10_000, 10, 10)  # a tenth of a start was a search for garbage in libraries
     try:
         app()
     except InputError as error:
