@@ -25,7 +25,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -60,6 +60,8 @@ PATIENCE_SECONDS = 1.0
 _NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.EINVAL, errno.ENXIO)
 #: What the system says of a place where nothing can be, as within ``/proc`` or with a long name.
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL)
+#: What it says where there are no locks, as on some network and cluster file systems.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 20.0
 DEAD_AFTER_SECONDS = 120.0
@@ -362,8 +364,15 @@ def _make_lock_file(region: Path, file: Path) -> None:
     """Make the file of a lock where there is none; say what keeps it from being there."""
     try:
         region.parent.mkdir(parents=True, exist_ok=True)
-        paths.open_own(file, "ab").close()
+        with paths.open_own(file, "ab") as opened, suppress(BlockingIOError):
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise InputError(
+                f"[output] store {region} is on a file system without locks ({error.strerror}), so "
+                "that two runs could not be kept apart; expected one with flock; choose a local "
+                "disk or s3://, or have it mounted with locks"
+            ) from error
         if error.errno in _NO_FILE and os.path.lexists(file):
             raise InputError(
                 f"{file} is a link, a pipe or a folder; expected the lock of {region}, a file of "
@@ -386,6 +395,8 @@ def holder_of_folder(region: Path) -> Owner | None:
     except BlockingIOError:
         return _noted(region) or Owner("somebody", "an unknown host", 0, "just now")
     except OSError as error:
+        if error.errno in _NO_LOCKS:  # where it is mounted with them, somebody may
+            return _noted(region)
         if error.errno not in (*_NO_FILE, *_NO_PLACE):
             raise
     return None

@@ -231,7 +231,7 @@ def _stems(names: list[str], suffix: str) -> str:
 
 # Icechunk warns, at every opening, against concurrent commits to a local folder: here the lock of
 # the region prevents them. Worker processes inherit the variable.
-os.environ.setdefault("ICECHUNK_LOG", "error")
+os.environ.setdefault("ICECHUNK_LOG", "off")
 icechunk.set_logs_filter(os.environ["ICECHUNK_LOG"])
 
 
