@@ -6,6 +6,7 @@ import os
 # Tests run beside one another: threads of one that spin while they wait take the others' cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 
 from tests.pipelines.small import small_world
@@ -13,6 +14,9 @@ from tests.pipelines.small import small_world
 # Collection imports all that there is, a million objects that stay: a quarter of its time went on
 # looking through them for garbage.
 gc.disable()
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 #: What takes longest is begun first, so that no process is left with it at the end.
 LONG = (

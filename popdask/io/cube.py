@@ -63,8 +63,11 @@ def open_group(path: Path_, expected: str, group: str | None = None) -> xr.Datas
     try:
         return xr.open_zarr(path, **options)
     except (FileNotFoundError, ValueError, KeyError) as error:
+        kept = Path(path, "snapshots").is_dir() and Path(path, "manifests").is_dir()
+        mend = "it is an Icechunk repository: open it with popdask.RegionStore" if kept else ""
         raise InputError(
-            f"{path} cannot be opened as Zarr ({error}); expected {expected}; correct the path"
+            f"{path} cannot be opened as Zarr ({error}); expected {expected}; "
+            f"{mend or 'correct the path'}"
         ) from error
 
 

@@ -14,6 +14,7 @@ import re
 import string
 import unicodedata
 import warnings
+from calendar import monthrange
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -352,7 +353,8 @@ def _moment(passed: float, units: str, calendar: str) -> str:
     import cftime  # type: ignore[import-untyped]
 
     at = cftime.num2date(passed, units, calendar) + timedelta(seconds=0.5)
-    text = f"{at.year:04d}-{at.month:02d}-{at.day:02d}T"
+    day = min(at.day, monthrange(at.year, at.month)[1])  # some calendars have a 30th of February
+    text = f"{at.year:04d}-{at.month:02d}-{day:02d}T"
     text += f"{at.hour:02d}:{at.minute:02d}:{at.second:02d}"
     return text.removesuffix(":00").removesuffix("T00:00")
 
@@ -407,7 +409,10 @@ def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> date
 def _nothing_found(pattern: str, wildcard: str) -> str:
     folder = Path(wildcard).parent
     if held := _held_in(wildcard):
-        return f"the pattern {pattern!r} finds no frame: {held}; expected one per time; correct it"
+        return (
+            f"the pattern {pattern!r} finds no frame: {held}; expected one per time; correct it, "
+            "or give [input] times"
+        )
     if is_remote(wildcard) or "*" in str(folder):
         held = "nothing there matches"
     elif not folder.is_dir():
@@ -415,7 +420,10 @@ def _nothing_found(pattern: str, wildcard: str) -> str:
     else:
         names = sorted(entry.name for entry in folder.iterdir())
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        held = f"the folder {folder} holds {len(names)} files" + (f" ({shown})" if names else "")
+        files = f"{len(names)} file{'s' if len(names) != 1 else ''}"
+        held = f"the folder {folder} holds {files}" + (f" ({shown})" if names else "")
+        if any(pattern.count(f"{{{field}}}") > 1 for field in ("year", "time")):
+            held += ", and a field that is repeated is one time: a star stands for another"
     return f"the pattern {pattern!r} finds no frame: {held}; expected one file per time; correct it"
 
 
@@ -427,6 +435,9 @@ def _held_in(wildcard: str) -> str:
         return ""
     name = begin + file
     names = band_names(base) if band else _inside(name, file.strip('"{}'))
+    if not names:
+        held = use_raster(base, lambda source: list(source.subdatasets), "a raster")
+        return f"{file} holds {'; '.join(held[:5])}, of which one is to be named"
     shown = ", ".join([each.removeprefix(name).lstrip(":/") for each in names if each][:5])
     return f"{file} holds {shown}" if shown else f"the {len(names)} bands of {file} have no names"
 

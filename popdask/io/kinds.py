@@ -14,10 +14,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from popdask.errors import InputError
 from popdask.io.names import file_of, parse_name, split_band, split_file
@@ -51,6 +53,29 @@ MOST_CELLS = 100_000_000
 
 #: Names of files that tell of others.
 _PUT_TOGETHER = (".vrt",)
+
+#: Settings before the numbers of an Esri ASCII grid, and what numbers are written with.
+_ASCII_HEAD = re.compile(
+    rb"(?i)(?:\s*(?:ncols|nrows|[xy]ll(?:corner|cent(?:er|re))|cellsize|d[xy]|nodata_value)\s+\S+)*"
+)
+_BLANKS = np.isin(np.arange(256), list(b" \t\r\n\0"))
+_IN_NUMBERS = _BLANKS | np.isin(np.arange(256), list(b"0123456789+-.,eEnaifqdNAIFQD#()"))
+
+#: How files begin that are often given in the place of others.
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, which git lfs pull replaces",
+    b"pk\x03\x04": "an Excel file or an archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"rar!": "a RAR archive",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"par1": "a Parquet file",
+    b"sqlite format": "a GeoPackage or a database",
+    b"%pdf": "a PDF file",
+    b"<": "a page of the web, or XML",
+    b"{": "JSON",
+    b"[": "JSON",
+}
 
 #: How OGR's notes of where tables lie begin, in a file or on a server.
 _TABLES_ELSEWHERE = re.compile(rb"<OGR(VRT|WFS)(DataSource|Layer)|<OGRVRTUnionLayer")
@@ -106,6 +131,43 @@ def check_extent(source: DatasetReader, path: str) -> None:
             f"{path} claims {source.width:,} × {source.height:,} cells in a file of {size:,} "
             "bytes, which cannot hold so many; expected a whole raster; its header is damaged or "
             "made up: copy or download it again"
+        )
+
+
+def other_kind(head: bytes) -> str:
+    """Name what a file is by how it begins; empty where it may be what was expected."""
+    begin = head.lstrip().lower()
+    return next((kind for mark, kind in _OTHERS.items() if begin.startswith(mark)), "")
+
+
+def check_ascii_grid(source: DatasetReader, path: str) -> None:
+    """Refuse an ASCII grid whose numbers are not those of its cells: GDAL takes 0 for others."""
+    if source.driver == "AAIGrid" and Path(path).is_file():
+        _check_numbers(path, source.width * source.height, *size_and_time(path))
+
+
+@lru_cache(maxsize=1024)
+def _check_numbers(path: str, cells: int, *version: int | str) -> None:
+    """Count the numbers of an ASCII grid; a file is read once in a process, as it is."""
+    count, apart = 0, True
+    with Path(path).open("rb") as file:
+        head = _ASCII_HEAD.match(file.read(1 << 16))
+        file.seek(head.end() if head else 0)
+        while part := file.read(1 << 24):
+            text = np.frombuffer(part, np.uint8)
+            if not _IN_NUMBERS[text].all():
+                wrong = bytes(text[~_IN_NUMBERS[text]][:20]).decode("latin-1")
+                raise InputError(
+                    f"{path} holds {wrong!r} among its numbers; expected a number in every cell; "
+                    "correct the file"
+                )
+            blank = _BLANKS[text]
+            count += int((~blank[1:] & blank[:-1]).sum()) + int(apart and not blank[0])
+            apart = bool(blank[-1])
+    if count != cells:
+        raise InputError(
+            f"{path} holds {count:,} numbers for {cells:,} cells; expected one for each; it may be "
+            "truncated: copy or download it again"
         )
 
 

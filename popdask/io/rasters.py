@@ -33,11 +33,13 @@ from affine import Affine
 
 from popdask.errors import InputError
 from popdask.io.kinds import (
+    check_ascii_grid,
     check_extent,
     drivers_of,
     is_elsewhere,
     is_put_together,
     open_raster,
+    other_kind,
     size_and_time,
     sources_of,
 )
@@ -183,6 +185,13 @@ _TELLING_TAGS = {"units", "unit", "long_name", "standard_name", "name", "title",
 }
 
 
+#: What says of a netCDF variable that it is an axis of the grid.
+_AXES = {
+    *("degrees_north", "degrees_east", "latitude", "longitude"),
+    *("projection_x_coordinate", "projection_y_coordinate"),
+}
+
+
 def read_grid(path: str) -> GeoBox:
     """Read a frame's header: check that it is a population raster and give its grid."""
     return use_raster(path, lambda source: _checked_grid(source, path), FRAME)
@@ -271,6 +280,10 @@ def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expec
     if "not recognized" in reason and len(drivers_of(path)) == 1:
         reason += f", by {drivers_of(path)[0]}, which its name stands for"
     mend = "it may be truncated or of another format: copy or download it again"
+    if Path(file).is_file():
+        with Path(file).open("rb") as stream:
+            kind = other_kind(stream.read(64)) if "not recognized" in reason else ""
+        mend = f"it is {kind}: give the raster itself" if kind else mend
     if Path(file).is_dir():
         mend = f"it is a folder: name the files in it, such as {path}/*.tif"
     # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
@@ -305,6 +318,8 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
 
     band = _band(source, path)
     _check_values(source, path, band)
+    check_ascii_grid(source, path)
+    _check_axes(source, path)
     crs = source.crs or _crs_of_axes(source, path)
     grid = GeoBox(source.shape, _even_transform(source, path, crs), crs)
     descriptions = _own_words(source, band).values()
@@ -357,7 +372,6 @@ def _check_values(source: rasterio.DatasetReader, path: str, band: int) -> None:
 def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
     """The CRS of a netCDF file that names none: by CF, degrees north and east are geographic."""
     from rasterio.crs import CRS
-    from rasterio.errors import NotGeoreferencedWarning
 
     axes = {
         text: key.removesuffix("#units")
@@ -368,10 +382,7 @@ def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
         return None
     if source.driver != "netCDF":  # made of one, and its axes are not there any more
         return CRS.from_epsg(4326)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an axis has no place of its own
-        with open_raster(f'NETCDF:"{parse_name(path).file}":{axes["degrees_north"]}') as axis:
-            north = axis.read()
+    north = _axis(path, axes["degrees_north"])
     ends = sorted((source.bounds.bottom, source.bounds.top))
     if not (ends[0] <= north.min() and north.max() <= ends[1]):
         raise InputError(
@@ -379,6 +390,37 @@ def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
             "as with dataset.transpose(..., 'lat', 'lon') of xarray"
         )
     return CRS.from_epsg(4326)
+
+
+def _check_axes(source: rasterio.DatasetReader, path: str) -> None:
+    """Refuse a netCDF file of uneven axes, of which GDAL looks at a few steps."""
+    if source.driver != "netCDF" or is_remote(parse_name(path).opened):
+        return
+    from popdask.io.grids import UNEVEN
+
+    names = {
+        key.partition("#")[0]
+        for key, text in source.tags().items()
+        if key.endswith(("#units", "#standard_name")) and text in _AXES
+    }
+    for name in sorted(names):
+        steps = np.diff(_axis(path, name).ravel())
+        if steps.size and not np.abs(steps - steps.mean()).max() < UNEVEN * abs(steps.mean()):
+            raise InputError(
+                f"{path} has uneven steps along {name}, from {np.abs(steps).min():g} to "
+                f"{np.abs(steps).max():g}; expected cells of one size; bring them onto a grid, as "
+                "with dataset.reindex or interp of xarray"
+            )
+
+
+def _axis(path: str, name: str) -> np.ndarray:
+    """The places along an axis of a netCDF file."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an axis has no place of its own
+        with open_raster(f'NETCDF:"{parse_name(path).file}":{name}') as axis:
+            return axis.read()
 
 
 def _own_words(source: rasterio.DatasetReader, band: int) -> dict[str, str]:

@@ -181,8 +181,11 @@ def other_problems(
 
 def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[str, int]]) -> bool:
     """Return whether Icechunk's files are damaged, so that commits on top of them may fail."""
-    if any(_ANEW in problem for problem in _lost_manifests(_walk(repository), files())):
+    walk = _walk(repository)
+    if any(_ANEW in problem for problem in _lost_manifests(walk, files())):
         return True
+    if walk.lost:  # by which chunks cannot be counted; commits do without
+        return False
     try:
         repository.chunk_storage_stats()
     except READ_ERRORS:

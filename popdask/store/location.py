@@ -181,6 +181,12 @@ class Folder:
                 f"[output] store {self} cannot be there, because {nearest} is a file, not the "
                 "folder of an Icechunk repository: choose another place."
             )
+        if other and (self.path / "snapshots").is_dir() and (self.path / "manifests").is_dir():
+            raise InputError(
+                f"[output] store {self} is an Icechunk repository without its refs/branch.main, by "
+                "which it is read: bring that back from a copy, or move the folder away and run "
+                "the job anew."
+            )
         if other:
             raise InputError(
                 f"[output] store {self} is a folder that holds other files, not an Icechunk "

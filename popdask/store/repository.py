@@ -230,7 +230,8 @@ def _stems(names: list[str], suffix: str) -> str:
 
 
 # Icechunk warns, at every opening, against concurrent commits to a local folder: here the lock of
-# the region prevents them. Worker processes inherit the variable.
+# the region prevents them; and it prints each error in colours before it raises it. Worker
+# processes inherit the variable.
 os.environ.setdefault("ICECHUNK_LOG", "off")
 icechunk.set_logs_filter(os.environ["ICECHUNK_LOG"])
 
@@ -551,6 +552,8 @@ class RegionStore:
         repository = self.repository()
         if not integrity.is_unwritable(repository, self.location.files):
             return
+        if gap := integrity.history_gap(repository):  # and there is no first commit to begin from
+            raise StoreError(f"{self.location} cannot be mended: {gap}.")
         kept = commits.outside(self.latest_records())
         with store_errors(self.location):
             self._guard()
