@@ -118,12 +118,15 @@ def displacements(
     job: FramesJob, files: Files, records: Mapping[str, Any], *, most_cells: float = float("inf")
 ) -> pd.DataFrame:
     """Return how every frame lies to the one before it, from the record where it is there."""
-    times = [str(time.astype("datetime64[s]")) for time in frame_paths(job)]
+    paths = frame_paths(job)
+    times = [str(time.astype("datetime64[s]")) for time in paths]
     versions = {time: rasters.frame_version(files[time]) for time in times}
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
     recorded = records.get("population", {}).get("displacement", [])
     known = {row["key"]: [row.get(name) for name in COLUMNS] for row in recorded}
-    if any(key not in known for key in keys) and prod(shape_of(job)) <= most_cells:
+    unknown = any(key not in known for key in keys)
+    # By the first header alone: there may be thousands, and all of them are read below.
+    if unknown and len(paths) * prod(rasters.read_grid(paths[min(paths)]).shape) <= most_cells:
         known |= _measured(job, tuple(keys), frozenset(known))
     rows = [
         (pd.Timestamp(first), pd.Timestamp(then), key, *known[key])
