@@ -21,13 +21,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_colours",
             "write_geotiff",
         ],
-        "extents": [
+        "frames": [
             "beyond_texts",
             "check_beyond",
-            "people_beyond",
-        ],
-        "frames": [
             "find_frames",
+            "people_beyond",
             "stamps",
             "time_form",
         ],

@@ -33,8 +33,7 @@ from popdask.io.conventions import (
     in_cf_units,
     with_axes,
 )
-from popdask.io.extents import CHUNK, grids_of
-from popdask.io.frames import Time, find_frames, frame_time, time_text
+from popdask.io.frames import CHUNK, Time, find_frames, frame_time, grids_of, time_text
 from popdask.io.grids import grid_of, same_grid, share_out, source_window, turns
 from popdask.io.names import file_of
 from popdask.io.paths import Path_, atomic_path, fsspec_options

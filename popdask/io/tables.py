@@ -41,10 +41,9 @@ import shapely
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
-from popdask.io.kinds import check_tables, is_elsewhere, other_kind
 from popdask.io.names import members, split_band
 from popdask.io.paths import Path_, atomic_path, fsspec_options, naming
-from popdask.io.rasters import check_there, missing_file
+from popdask.io.rasters import check_tables, check_there, is_remote, missing_file, other_kind
 
 #: What may stand between columns, the likeliest first.
 SEPARATORS = (";", "\t", "|", ",")
@@ -212,7 +211,7 @@ def _content(path: str) -> bytes:
     """The bytes of a file, unpacked where its name says that it is compressed."""
     import fsspec  # type: ignore[import-untyped]
 
-    if is_elsewhere(path):
+    if is_remote(path):
         with fsspec.open(path, "rb", compression="infer", **fsspec_options(path)) as file:
             return bytes(file.read())
     size = Path(path).stat().st_size

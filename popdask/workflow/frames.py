@@ -26,9 +26,16 @@ import pandas as pd
 
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
 from popdask.errors import InputError
-from popdask.io import extents, rasters
-from popdask.io.extents import CHUNK
-from popdask.io.frames import find_frames, frames_of_times, year_text
+from popdask.io import rasters
+from popdask.io.frames import (
+    CHUNK,
+    beyond_texts,
+    find_frames,
+    frames_of_times,
+    grids_of,
+    people_beyond,
+    year_text,
+)
 from popdask.io.rasters import read_counts, read_grid
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
@@ -110,7 +117,7 @@ def open_source(job: FramesJob) -> xr.Dataset:
 def shape_of(job: FramesJob) -> tuple[int, int, int]:
     """Frames, rows and columns of a job, from the headers of its files."""
     paths = frame_paths(job).values()
-    rows, columns = extents.grids_of(paths, job.input.align)[1].shape
+    rows, columns = grids_of(paths, job.input.align)[1].shape
     return len(paths), rows, columns
 
 
@@ -263,13 +270,13 @@ def _words(shift: Shift) -> str:
 def extent_text(job: FramesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
     count, rows, columns = shape_of(job)
-    edge = extents.CHUNK if job.input.chunks == "auto" else job.input.chunks
+    edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
     chunks, cells = ceil(rows / edge) * ceil(columns / edge), count * rows * columns
     said = ""
     if job.input.align:  # frames on other grids are read, and who is beyond the grid is counted
         settings = job.input.model_dump(include={"align", "nodata"})
-        beyond = extents.people_beyond(frame_paths(job), **settings)
-        said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
+        beyond = people_beyond(frame_paths(job), **settings)
+        said = "".join(f"\n{text}" for text in beyond_texts(beyond))
     return (
         f"{count} × {rows} × {columns} = {cells:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
@@ -616,7 +623,7 @@ class FramesPipeline(Pipeline):
 
 def people_left_out(run: FramesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
     """People of each frame on another grid, and those of them who lie beyond the job's grid."""
-    from popdask.io import extents
+    from popdask.io.frames import check_beyond
 
     settings, known = run.job.input, run.work.records().get("population", {}).get("beyond", {})
     frames = frame_paths(run.job)
@@ -627,8 +634,8 @@ def people_left_out(run: FramesRun, stage: StagePlan) -> dict[str, dict[str, flo
         for time, path in frames.items()
         if time == min(frames) or _iso(time) in wanted  # the first gives the grid
     }
-    table = extents.people_beyond(read, align=settings.align, nodata=settings.nodata)
-    extents.check_beyond(table, settings.max_beyond)
+    table = people_beyond(read, align=settings.align, nodata=settings.nodata)
+    check_beyond(table, settings.max_beyond)
     kept = set(run.plan.times) - wanted
     return {time: each for time, each in known.items() if time in kept} | {
         _iso(row["time"].to_datetime64()): {"raster": row["raster"], "beyond": row["beyond"]}

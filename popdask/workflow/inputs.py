@@ -29,11 +29,10 @@ from popdask.config.jobs import PopulationJob, ScenesJob
 from popdask.config.settings import Band, Grid, Input, Job
 from popdask.errors import InputError
 from popdask.io import frames, rasters
-from popdask.io.extents import beyond_texts
-from popdask.io.frames import frame_time, time_text, year_text
-from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
+from popdask.io.frames import beyond_texts, frame_time, time_text, year_text
 from popdask.io.names import file_of
 from popdask.io.paths import without_secrets
+from popdask.io.rasters import open_raster, size_and_time, unchanged_sources
 from popdask.store.repository import RegionStore
 from popdask.workflow.progress import current_client, current_workers
 

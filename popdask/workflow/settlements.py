@@ -21,7 +21,7 @@ import pandas as pd
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
-from popdask.io.kinds import open_raster
+from popdask.io.rasters import open_raster
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.tracking.urban_rules import UrbanisationRules
