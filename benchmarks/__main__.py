@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.machine import Machine, Row, table
-from popdask._local_cluster import keep_freed_memory
+from popdask.cluster import keep_freed_memory
 
 NAMES = (
     "encode",

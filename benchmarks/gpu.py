@@ -26,7 +26,7 @@ from popdask.imagery.model import Normalisation, TrainedModel, build
 from popdask.imagery.training import train
 from popdask.tracking.autoencoder import FittedEncoder, Scaling, WindowAutoencoder
 from popdask.tracking.encoding import encode
-from popdask.workflow.population_costs import STEP, operations
+from popdask.workflow.population_stages import STEP, operations
 
 SHORT = {"epochs": 3, "batch_size": 32, "rate": 1e-3, "jitter": 0.0, "flips": "none"}
 SMALL = {

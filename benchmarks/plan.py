@@ -16,7 +16,7 @@ from benchmarks.wholejob import draw
 from popdask.config import CommunitiesJob, PopulationJob
 from popdask.workflow import population
 from popdask.workflow.communities import PIPELINE, plan, run
-from popdask.workflow.frame_stages import Extent, basis
+from popdask.workflow.frames import Extent, basis
 from popdask.workflow.plan import decide, measured_stages
 from popdask.workflow.runner import count
 

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 
 import yaml  # type: ignore[import-untyped]
 from dask.utils import parse_timedelta
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from popdask.config.load import as_written, expand, nearest, read_toml
+from popdask.config.settings import Settings
 from popdask.errors import InputError
 
 #: The address of a scheduler.
@@ -47,7 +48,7 @@ Seconds = Annotated[int, BeforeValidator(_seconds)]
 Bounds = Annotated[tuple[int, int], BeforeValidator(_bounds)]
 
 
-class ClusterFile(BaseModel):
+class ClusterFile(Settings):
     """Where a job runs; without ``class`` and ``address`` it is this machine.
 
     Examples
@@ -56,9 +57,7 @@ class ClusterFile(BaseModel):
     4
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True
-    )
+    model_config = ConfigDict(populate_by_name=True)
 
     cluster_class: str | None = Field(None, alias="class", pattern=r"^(local|\w+(\.\w+)+)$")
     """A cluster class of Dask, or a function that gives a cluster, such as
@@ -73,10 +72,10 @@ class ClusterFile(BaseModel):
     """How long to wait for them, and later, if all have left, for another."""
     status: str | None = None
     """A command that says how the workers' jobs stand, such as ``"squeue --me"``."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field({})
     """The class's own keyword arguments. For ``"local"`` those of Dask's ``LocalCluster``, and
     ``gpus = true`` for one worker with each GPU."""
-    security: dict[str, str] = {}
+    security: dict[str, str] = Field({})
     """Certificates that scheduler, workers and client show each other: the keyword arguments of
     Dask's ``Security``, such as ``tls_ca_file``, with paths relative to the file."""
 

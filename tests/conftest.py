@@ -1,13 +1,22 @@
 """What many tests start from."""
 
+import gc
 import os
 
 # Tests run beside one another: threads of one that spin while they wait take the others' cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 
 from tests.pipelines.small import small_world
+
+# Collection imports all that there is, a million objects that stay: a quarter of its time went on
+# looking through them for garbage.
+gc.disable()
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 #: What takes longest is begun first, so that no process is left with it at the end.
 LONG = (
@@ -30,6 +39,11 @@ LONG = (
 def pytest_collection_modifyitems(items):
     rank = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="module")

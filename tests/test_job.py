@@ -1,12 +1,13 @@
 """Job files become typed settings, or one sentence that says what to mend."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from popdask.config import load_job, settings_rows
-from popdask.config.load import load_job_with
+from popdask.config.load import JOBS, load_job_with, settings_of
 from popdask.errors import InputError
 
 JOB = """
@@ -81,6 +82,12 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path, name):
         load_job(write(tmp_path, JOB.replace("{frames}", f"{name}/pop_{{year}}.tif")))
 
 
+def test_a_pipe_is_no_job_file(tmp_path):
+    os.mkfifo(tmp_path / "job.toml")
+    with pytest.raises(InputError, match=r"job\.toml: the job file is a pipe or a device"):
+        load_job(tmp_path / "job.toml")
+
+
 def test_an_unset_variable_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("POP_TEST", raising=False)
     with pytest.raises(InputError, match=r"\[input\] frames uses \$\{POP_TEST\}.*export POP_TEST"):
@@ -106,6 +113,11 @@ def test_urls_are_left_alone(tmp_path):
         ("[classes]\nk = 1", r"\[classes\] k is 1: "),
         ('[communities]\neps = "0 km"', r'\[communities\] eps is "0 km": .*"2.5 km"'),
         ('[communities]\neps = "2 miles"', r'\[communities\] eps is "2 miles": .*"2.5 km"'),
+        ("[flow]\nalpha = inf", r"\[flow\] alpha is Infinity: .*finite"),
+        ('[flow]\nalpha = "3"', r'\[flow\] alpha is "3": expected a number, .* without quotes'),
+        ('[classes]\nk = "6"', r'\[classes\] k is "6": expected a number, .* without quotes'),
+        ("[flow]\nlog = 1", r"\[flow\] log is 1: expected true or false"),
+        ('[flow]\nlog = "yes"', r'\[flow\] log is "yes": expected true or false'),
         ('[links]\nrule = "cos"', r'\[links\] rule is "cos": .*cosine\+overlap'),
     ],
 )
@@ -326,3 +338,29 @@ def test_every_setting_of_tables_within_tables_is_shown(tmp_path, monkeypatch):
 def test_an_unknown_pipeline_is_told_with_those_that_are_there(tmp_path):
     with pytest.raises(InputError, match='pipeline is "photos": expected one of "communities", '):
         load_job(write(tmp_path, 'name = "x"\npipeline = "photos"\n'))
+
+
+#: Settings that the tables of images do not go without.
+NEEDED = {"cells.counts": "p.csv", "census.zones": "z.gpkg", "truth.counts": "t.csv"} | {
+    "follow.store": "f.icechunk"
+}
+
+
+@pytest.mark.parametrize("pipeline", JOBS)
+def test_true_is_neither_a_number_nor_a_text(tmp_path, pipeline):
+    frames = pipeline in ("communities", "settlements")
+    text = JOB if frames else JOB.replace("frames = ", "mosaic = ")
+    path = write(tmp_path, text.replace("{frames}", "pop_{year}.tif"))
+    given = {"pipeline": pipeline} | (NEEDED if pipeline == "population" else {})
+    for name in settings_of(pipeline):
+        *tables, key = name.split(".")
+        setting = f"[{'.'.join(tables)}] {key}" if tables else key
+        for value in (True, [True]):
+            try:
+                found = load_job(path, given | {name: value})
+            except InputError as error:
+                assert f"{setting} is {json.dumps(value)}" in str(error) or "bands" in tables, name
+            else:
+                for part in (*tables, key):
+                    found = getattr(found, part)
+                assert found is True, name

@@ -115,6 +115,38 @@ def test_what_is_built_is_beyond_the_noise():
         assert counts == [before] * event.frame + [after] * (6 - event.frame)
 
 
+def test_cells_finer_than_one_kilometre_make_towns_of_such_cells(ground):
+    fine = np.repeat(np.repeat(ground.values, 4, axis=0), 4, axis=1) / 16
+    y, x = 1e6 - 250.0 * np.arange(560), 5e5 + 250.0 * np.arange(600)
+    fine = xr.DataArray(fine[:-1], {"y": y[:-1], "x": x}, ("y", "x")).rio.write_crs(25833)
+    world = planted(fine, 3, events=EVENTS)
+    assert world.population.shape == (6, 559, 600)
+    for event in world.events.itertuples():
+        where = np.argwhere(world.places.values == event.place)
+        assert len(where) % 16 == 0 and ((where.min(0) % 4) == 0).all()
+        assert event.dy % 4 == event.dx % 4 == 0
+        if event.event in ("merge", "split"):
+            mean = world.expected.values[:, : 4 * 139].reshape(6, 139, 4, 150, 4).sum((2, 4))
+            lived = mean * (world.places.values[: 4 * 139 : 4, ::4] == event.place)
+            counts = [towns(people)[1] for people in lived]
+            before, after = (event.parts, 1) if event.event == "merge" else (1, event.parts)
+            assert counts == [before] * event.frame + [after] * (6 - event.frame)
+
+
+def test_what_noise_hides_is_not_planted():
+    people = np.zeros((40, 40))
+    people[4:14, 4:14] = 2000
+    people[4:8, 16:20] = 400  # 6,400 people, a cell away from the city
+    alone = xr.DataArray(people, dims=("y", "x"))
+    joined = alone.copy()
+    joined[5, 14:16] = 295  # the least of a town's cell, in every other draw
+    assert len(planted(alone, events={"grow": 2}).events) == 2
+    with pytest.raises(InputError, match="no town is left"):
+        planted(joined, events={"grow": 2})
+    with pytest.raises(InputError, match="no town is left"):
+        planted(alone, events={"grow": 2}, error=0.6)
+
+
 def test_places_do_not_touch(world):
     labels, count = ndimage.label(world.places.values >= 0, QUEEN)
     for number in range(1, count + 1):
@@ -255,3 +287,14 @@ def test_a_community_that_was_away_has_parents_from_before():
     events = pd.DataFrame({"frame": [2], "event": ["shrink"], "place": [0]})
     scores = planted_scores(tracks, labels, events, places, memory=1)
     assert scores.recall == 1 and scores.false.empty
+
+
+def test_several_events_together_are_what_a_community_sees():
+    places = xr.DataArray([[0, 1, -1]], dims=("y", "x"))
+    expected = np.array([[[1e4, 1e4, 1e5]], [[1.4e4, 1.4e4, 1e5]]])
+    events = pd.DataFrame({"frame": [1, 1], "event": ["grow", "grow"], "place": [0, 1]})
+    expected = xr.DataArray(expected, dims=("time", "y", "x"))
+    found = visible_events(xr.zeros_like(expected, int), expected, events, places)
+    assert found["planted"].tolist() == [0, 1] and not found["sure"].any()
+    expected[1, 0, 1] = 1e4
+    assert visible_events(xr.zeros_like(expected, int), expected, events, places).empty

@@ -10,9 +10,8 @@ from scipy import ndimage
 
 from popdask.errors import InputError
 from popdask.synthetic import City, World, moving_cities
-from popdask.tracking.events import EventRules
 from popdask.tracking.link import link
-from popdask.tracking.tracks import tracks
+from popdask.tracking.tracks import EventRules, tracks
 
 EXACT = EventRules(sigma=0, like_for_like=False)  # as the world tells its events
 COLUMNS = ["time", "community", "track", "parent", "event"]

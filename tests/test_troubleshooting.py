@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -55,6 +56,10 @@ def wrong_jobs(folder):
     yield lambda: load_job(written(folder / "3.toml", JOB.replace("frames", "nodata")))
     yield lambda: load_job(written(folder / "4.toml", JOB.replace("pop_", "${POPDASK_DATA}/")))
     yield lambda: load_job(written(folder / "5.toml", f'{JOB}[classes]\nk = "six"\n'))
+    yield lambda: load_job(written(folder / "8.toml", f"{JOB}[flow]\nalpha = true\n"))
+    yield lambda: load_job(written(folder / "9.toml", f"{JOB}[flow]\nlog = 1\n"))
+    os.mkfifo(folder / "pipe.toml")
+    yield lambda: load_job(folder / "pipe.toml")
     yield lambda: load_job_with(written(folder / "6.toml", JOB), ["classes.k"])
     yield lambda: connect("slrum").__enter__()
     long = JOB.replace("pop_", "p" * 300)
@@ -138,6 +143,9 @@ def wrong_headers(folder):
     }
     xr.Dataset({"people": (("lon", "lat"), np.ones((2, 2)))}, axes).to_netcdf(folder / "turned.nc")
     yield lambda: open_frames({"2002": folder / "turned.nc"})
+    axes["lat"] = ("lat", [60.0, 59.0, 57.0], {"units": "degrees_north"})
+    xr.Dataset({"people": (("lat", "lon"), np.ones((3, 2)))}, axes).to_netcdf(folder / "gap.nc")
+    yield lambda: open_frames({"2002": folder / "gap.nc"})
     write_raster(folder / "picture.tif", np.ones((8, 8), "uint8"), compress="JPEG")
     yield lambda: open_frames({"2002": folder / "picture.tif"})
     raster(folder / "scaled.tif")
@@ -158,6 +166,21 @@ def wrong_kinds(folder):
     hollow = tiff_of_claims(folder / "hollow_2002.tif", 10**6)
     yield lambda: open_frames([str(hollow)], times=["2002"])
     yield lambda: frame_fingerprint(str(written(folder / "lost_2002.vrt", vrt)))
+    for number, text in enumerate(("<html>", "version https://git-lfs.github.com", "7z\xbc\xaf")):
+        other = folder / f"other_{number}.tif"
+        other.write_bytes(text.encode("latin-1"))
+        yield lambda other=other: open_frames({"2002": other})
+    for number, cells in enumerate(("1", "1 x")):
+        grid = f"ncols 2\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n{cells}\n"
+        ascii_grid = written(folder / f"{number}.asc", grid)
+        yield lambda ascii_grid=ascii_grid: open_frames({"2002": ascii_grid})
+    for flag in (0, 1):
+        with zipfile.ZipFile(folder / f"packed_{flag}.zip", "w") as archive:
+            archive.writestr("pop.7z", "")
+        content = bytearray((folder / f"packed_{flag}.zip").read_bytes())
+        content[content.index(b"PK\x01\x02") + 8] |= flag
+        (folder / f"packed_{flag}.zip").write_bytes(content)
+        yield lambda flag=flag: open_frames({"2002": folder / f"packed_{flag}.zip"})
     yield lambda: read_features(written(folder / "zones.gpkg", "<OGRVRTDataSource/>"))
 
 
@@ -180,6 +203,8 @@ def wrong_regions(folder):
     written(folder / "other" / "file", "")
     yield from wrong_exports(folder)
     yield lambda: RegionStore(folder / "other")
+    shutil.copytree(folder / "region", folder / "bare", ignore=shutil.ignore_patterns("refs"))
+    yield lambda: RegionStore(folder / "bare")
     for snapshot in (folder / "region" / "snapshots").iterdir():
         written(snapshot, "")
     yield lambda: RegionStore(folder / "region").dataset()

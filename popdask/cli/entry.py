@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
+import resource
 import sys
 
 from popdask.cli import console
 from popdask.cli.commands import app
 from popdask.errors import InputError
 
+#: Files that a run has open at once, with two workers and a store; and how many suffice.
+_FEWEST_FILES, _ENOUGH_FILES = 64, 4096
+
 
 def main() -> None:
     """Run the command line; what a user can mend becomes one sentence and an exit code."""
+    _raise_limit()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a run must not end by a sign that is not there
+    gc.set_threshold(10_000, 10, 10)  # a tenth of a start was a search for garbage in libraries
     try:
         app()
     except InputError as error:
@@ -29,6 +36,20 @@ def main() -> None:
         sys.exit(code)
 
 
+def _raise_limit() -> None:
+    """Let this process have enough files open, where it may; workers inherit that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+    if 0 <= soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < _FEWEST_FILES:
+        console.complain(
+            f"at most {most} files may be open at once here; expected {_FEWEST_FILES} or more; "
+            f"raise the limit of the shell, container or unit (`ulimit -n {_ENOUGH_FILES}`)."
+        )
+        sys.exit(1)
+
+
 def known_failure(error: Exception) -> int | None:
     """Exit code of a failure that one sentence explains; None for what must be a bug."""
     from distributed.scheduler import KilledWorker
@@ -36,8 +57,7 @@ def known_failure(error: Exception) -> int | None:
 
     from popdask.errors import ClusterError
     from popdask.imagery.trainer import TrainingError
-    from popdask.store.location import OF_THE_STORE, StoreError
-    from popdask.store.lock import RegionBusyError
+    from popdask.store.location import OF_THE_STORE, RegionBusyError, StoreError
     from popdask.tracking.describe import LostPeopleError
 
     if isinstance(error, RegionBusyError):

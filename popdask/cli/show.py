@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from popdask._cluster_file import ClusterFile
     from popdask.imagery.tuning import Tuning
-    from popdask.store.records import Run
+    from popdask.store.content import Run
     from popdask.workflow.communities import CommunitiesResult
     from popdask.workflow.operations import Maintenance, RegionStatus, Status, Verified
     from popdask.workflow.plan import Costs, Measured, Plan, Resources, StagePlan
@@ -96,11 +96,9 @@ def _unusual(balance: pd.DataFrame) -> list[str]:
     """Say which frames lack data, and who lies beyond the grid, aligned or moved."""
     from popdask.tracking.describe import data_gaps
 
-    gaps = data_gaps(balance) if "missing" in balance else []  # an older run has not counted
-    moved = balance[balance["beyond"] > 0] if "beyond" in balance else balance[:0]
-    return gaps + [
+    return data_gaps(balance) + [
         f"{frame.beyond:,.0f} people of {day(frame.time)} lie beyond the grid"
-        for frame in moved.itertuples()
+        for frame in balance[balance["beyond"] > 0].itertuples()
     ]
 
 
@@ -172,7 +170,7 @@ def _show_settled(outcome: SettlementsResult) -> None:
 
 def _events_text(tracks: pd.DataFrame, kind: str, first: pd.Timestamp) -> str:
     """Say how many tracks there are, and what happens to them after the first frame."""
-    from popdask.tracking.events import EVENTS
+    from popdask.tracking.tracks import EVENTS
 
     later = tracks[tracks["time"] > first]
     there, events = len(tracks) - len(later), later["event"].value_counts()
@@ -445,7 +443,7 @@ def _declared(file: ClusterFile, spec: str) -> Resources:
     """The workers that a file asks for; what it leaves open is as on this machine."""
     from dask.utils import parse_bytes
 
-    from popdask._local_cluster import cores_at_hand, memory_at_hand, workers_at_hand
+    from popdask.cluster import cores_at_hand, memory_at_hand, workers_at_hand
     from popdask.workflow.plan import Resources
 
     own = file.cluster_class in (None, "local")
@@ -633,7 +631,7 @@ def planned(job: Job, spec: str) -> list[Planned]:
     plan = kind.plan(job)
     parts = [(job, plan, kind.extent(job), kind.costs(job, plan))]
     if isinstance(job, PopulationJob):
-        from popdask.workflow.population_costs import following
+        from popdask.workflow.population_stages import following
 
         parts += [(one.job, one.plan, one.extent, one.costs) for one in following(job, plan)]
     return [Planned(*part, measured_stages(part[0], part[3].amounts), resources) for part in parts]

@@ -1,12 +1,7 @@
-"""The settings of every kind of job.
+"""The settings of every kind of job, a class for each table of the file.
 
-The settings of the communities job: population rasters in, communities through time out.
-
-The settings of the settlements job: population rasters in, places through time out.
-
-The settings of the scenes job: aerial images in, groups of cells that look alike out.
-
-The settings of the population job: aerial images in, people per cell out.
+Communities and settlements begin with population rasters, scenes and population with aerial images.
+A docstring below a setting is its meaning, as ``popdask plan`` and the reference show it.
 """
 
 from __future__ import annotations
@@ -68,7 +63,7 @@ class FramesInput(Settings):
     """First time to use, such as ``"2002"``; without it, the first that is found."""
     end: TimeText | None = None
     """Last time to use (included); without it, the last that is found."""
-    nodata: float | None = None
+    nodata: Annotated[float, Field(allow_inf_nan=True)] | None = None
     """Value that means no data, in addition to what the files declare."""
     align: bool | Literal["cover"] = False
     """Reproject frames that lie on another grid than the first, keeping their sums; ``cover``
@@ -153,9 +148,9 @@ class Encoder(Settings):
     """Activation of those layers."""
     latent_activation: Activation = "relu"
     """Activation of the description; with ``relu`` it is never negative."""
-    l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    l1: Annotated[float, Field(ge=0)] = 0.0
     """Regularisation: what the sum of the weights' magnitudes adds to the loss ..."""
-    l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    l2: Annotated[float, Field(ge=0)] = 0.0
     """... and that of their squares."""
     epochs: Positive = 200
     """Rounds of training, of 1000 windows each."""

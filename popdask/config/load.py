@@ -1,8 +1,6 @@
-"""Job files: TOML with variables, read into settings.
+"""Files of settings: TOML with variables, read for job files and cluster files alike.
 
-Files of settings: TOML with variables, read for job files and cluster files alike.
-
-Job files, read into typed settings.
+A wrong setting is an error in the words of the file: its table, its name, and what was expected.
 """
 
 from __future__ import annotations
@@ -42,6 +40,8 @@ _LONGEST = 255  # bytes of a name, on the file systems that there are
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # which may never end
+        raise InputError(f"{path}: the {what} is a pipe or a device: write it into a file.")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -179,8 +179,13 @@ def _merge(tables: dict[str, Any], overrides: Mapping[str, Any]) -> None:
 
 def setting_names(begin: str = "") -> list[str]:
     """List the settings of every kind of job that begin so, as a shell completes them."""
-    names = dict.fromkeys(f"{name}=" for model in JOBS.values() for name in _names_in(model))
+    names = dict.fromkeys(f"{name}=" for pipeline in JOBS for name in settings_of(pipeline))
     return [name for name in names if name.startswith(begin)]
+
+
+def settings_of(pipeline: str) -> list[str]:
+    """List the settings of a kind of job, by dotted name."""
+    return list(_names_in(JOBS[pipeline]))
 
 
 def _names_in(model: type[BaseModel], *above: str) -> Iterator[str]:

@@ -1,16 +1,23 @@
-"""What the tables of every job file have in common.
-
-The settings of aerial images and of the cells that they are seen in.
-"""
+"""What the tables of every job file have in common, and those of aerial images and their cells."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from popdask._repr_html import html_card
 from popdask.io.paths import bucket_and_key, is_object, without_keys
@@ -20,6 +27,8 @@ Above0 = Annotated[float, Field(gt=0)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+#: A text that would be taken for a number.
+_NUMBER = r"\s*[-+]?[\d_.]+(e[-+]?\d+)?\s*|(?i:\s*[-+]?(nan|inf|infinity)\s*)"
 #: A time as text; TOML has numbers and dates, too.
 TimeText = Annotated[
     str, BeforeValidator(lambda value: str(value) if isinstance(value, int | date) else value)
@@ -48,9 +57,47 @@ Formats = BeforeValidator(_formats)
 
 
 class Settings(BaseModel):
-    """One table of the job file: immutable, and closed to names that it does not know."""
+    """One table of a file of settings: immutable, and closed to names that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        for one in value if isinstance(value, list | tuple) else (value,):
+            _check_kind(one, field)
+        return value
+
+
+def _check_kind(value: Any, field: FieldInfo) -> None:
+    """Refuse what would be taken for another kind: true for 1, 1 for true, and texts for both."""
+    words, kinds = _words_and_kinds(field.annotation)
+    if not isinstance(value, bool | int | float | str) or kinds & {Any, type(value)}:
+        return
+    if isinstance(value, bool):
+        numbers = (kinds | {type(word) for word in words}) & {int, float}
+        raise ValueError(f"expected {'a number' if numbers else 'a text'}")
+    if value in words or any(isinstance(part, BeforeValidator) for part in field.metadata):
+        return  # which makes of "10 min" what it is
+    if bool in kinds:
+        quoted = (f'"{word}"' for word in words)
+        raise ValueError(f"expected {' or '.join(['true', 'false', *quoted])}")
+    if isinstance(value, str) and kinds & {int, float} and re.fullmatch(_NUMBER, value):
+        raise ValueError("expected a number, which stands without quotes")
+
+
+def _words_and_kinds(annotation: Any) -> tuple[set[Any], set[Any]]:
+    """The values that a setting takes by name, and the kinds of others, alone or in a list."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return set(parts), set()
+    if not parts:
+        return set(), {annotation}
+    words, kinds = zip(*map(_words_and_kinds, parts), strict=True)
+    return set().union(*words), set().union(*kinds)
 
 
 class Output(Settings):
@@ -220,7 +267,7 @@ class Input(Settings):
     """Last time to use (included); without it, the last that is found."""
     align: bool = False
     """Reproject mosaics in another CRS than the cells'."""
-    nodata: float | None = None
+    nodata: Annotated[float, Field(allow_inf_nan=True)] | None = None
     """Value of pixels without data, beside what the files declare."""
 
 

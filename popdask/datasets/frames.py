@@ -32,8 +32,8 @@ from rasterio.merge import merge
 
 from popdask.datasets.transfer import FetchError
 from popdask.errors import InputError
-from popdask.io.kinds import open_raster
 from popdask.io.paths import write_text
+from popdask.io.rasters import open_raster
 
 CC_BY = "Creative Commons Attribution 4.0 International (CC BY 4.0)"
 CC_BY_URL = "https://creativecommons.org/licenses/by/4.0/"

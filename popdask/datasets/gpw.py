@@ -1,16 +1,11 @@
-"""GPW through Google Earth Engine.
-
-Pixels of GPW v4.11 from Google Earth Engine.
-
-**Never run against Google**, for want of an account. The requests follow the documentation of
-`ee.data.computePixels`; with earthengine-api 1.7 they were tried against a server of the tests.
-
-GPW v4.11: people per cell of 30 arc-seconds in 2000, 2005, 2010, 2015 and 2020, by Earth Engine.
+"""GPW v4.11: people per cell of 30 arc-seconds in 2000, 2005, 2010, 2015 and 2020, by Earth Engine.
 
 Google serves it to people with an account only, as pixels of a rectangle, at most 48 MB a request
-(https://developers.google.com/earth-engine/reference/rest/v1/projects.image/computePixels). What
-is asked for is worked out here without Google, and tested so. **The whole has never been run
-against Google**; see `popdask.datasets.gpw`.
+(https://developers.google.com/earth-engine/reference/rest/v1/projects.image/computePixels).
+
+**Never run against Google**, for want of an account. What is asked for is worked out here without
+Google, and tested so; with earthengine-api 1.7 the requests were tried against a server of the
+tests.
 """
 
 from __future__ import annotations

@@ -1,18 +1,10 @@
-"""Files brought from the network: in parts, resumed, checked, cached.
-
-The part of a file that has come so far, and a note of what it is part of.
-
-Where files are fetched from: who publishes them, or a mirror.
-
-Bring one file over HTTP, in as many attempts as it takes, without bringing a byte twice.
+"""Files brought over HTTP: in parts, resumed, checked, and kept.
 
 What has come lies in a part file; a note beside it says which version of the file it is part of, by
 the validator that the server gave (a strong ETag, or else Last-Modified). After a broken transfer,
 in this process or an earlier one, the rest is asked for with ``Range`` and ``If-Range`` (RFC 9110):
 a server that has another version by now, or that knows no ranges, answers with the whole file, and
 the part begins anew.
-
-Files of the internet, kept: each is brought once, and compared with its checksum ever after.
 
 Neither WorldPop nor the Joint Research Centre publishes checksums of its rasters. The SHA-256 of
 what came first is therefore noted beside the file; a file that no longer agrees with it is brought

@@ -49,9 +49,8 @@ from popdask.blocks.sums import LIMIT, from_fixed, pair
 from popdask.errors import InputError
 from popdask.io.conventions import flags
 from popdask.io.grids import describe_grid, grid_of, same_grid
-from popdask.io.kinds import open_raster
 from popdask.io.paths import Path_
-from popdask.io.rasters import missing_file
+from popdask.io.rasters import missing_file, open_raster
 from popdask.io.tables import read_features, read_table
 
 HOW = ("scaled", "spread by presence", "spread evenly", "nobody", "left out")

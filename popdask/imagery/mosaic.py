@@ -38,9 +38,8 @@ from rasterio.windows import Window
 from popdask.errors import InputError
 from popdask.imagery.grid import TOLERANCE, CellGrid, as_grid, block_side, crs_text
 from popdask.io.grids import carry, describe_grid, grid_of
-from popdask.io.kinds import check_extent
 from popdask.io.paths import Path_, fsspec_options
-from popdask.io.rasters import check_there, is_remote, use_raster
+from popdask.io.rasters import check_extent, check_there, is_remote, use_raster
 
 IMAGE = "an image"
 

@@ -328,12 +328,17 @@ def _principal(rows: da.Array, components: int, seed: int) -> NDArray[np.float32
 def _load_umap() -> type:
     """Import what numba compiles for seconds, before any feature is computed in vain."""
     try:
-        from umap import UMAP
+        from numba.core.dispatcher import Dispatcher
+        from umap import UMAP, layouts, umap_, utils
     except ModuleNotFoundError as error:
         raise InputError(
             f"scene groups need {error.name}, which is not installed: "
             'pip install "popdask[scenes]".'
         ) from None
+    # UMAP keeps few of its kernels on disk: every process would compile the others for 9 seconds.
+    for kernel in (thing for module in (layouts, umap_, utils) for thing in vars(module).values()):
+        if isinstance(kernel, Dispatcher):
+            kernel.enable_caching()
     return UMAP
 
 

@@ -17,19 +17,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "export": [
             "cog_paths",
             "colours_path",
-            "stamps",
-            "time_form",
             "write_cogs",
             "write_colours",
             "write_geotiff",
         ],
-        "extents": [
+        "frames": [
             "beyond_texts",
             "check_beyond",
-            "people_beyond",
-        ],
-        "frames": [
             "find_frames",
+            "people_beyond",
+            "stamps",
+            "time_form",
         ],
         "grids": [
             "cell_size_m",

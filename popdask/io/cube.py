@@ -33,8 +33,7 @@ from popdask.io.conventions import (
     in_cf_units,
     with_axes,
 )
-from popdask.io.extents import CHUNK, grids_of
-from popdask.io.frames import Time, find_frames, frame_time, time_text
+from popdask.io.frames import CHUNK, Time, find_frames, frame_time, grids_of, time_text
 from popdask.io.grids import grid_of, same_grid, share_out, source_window, turns
 from popdask.io.names import file_of
 from popdask.io.paths import Path_, atomic_path, fsspec_options
@@ -63,8 +62,11 @@ def open_group(path: Path_, expected: str, group: str | None = None) -> xr.Datas
     try:
         return xr.open_zarr(path, **options)
     except (FileNotFoundError, ValueError, KeyError) as error:
+        kept = Path(path, "snapshots").is_dir() and Path(path, "manifests").is_dir()
+        mend = "it is an Icechunk repository: open it with popdask.RegionStore" if kept else ""
         raise InputError(
-            f"{path} cannot be opened as Zarr ({error}); expected {expected}; correct the path"
+            f"{path} cannot be opened as Zarr ({error}); expected {expected}; "
+            f"{mend or 'correct the path'}"
         ) from error
 
 

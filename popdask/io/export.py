@@ -15,11 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import pandas as pd
 import rasterio
 import rasterio.shutil
 import xarray as xr
@@ -27,6 +25,7 @@ from rasterio.io import DatasetWriter
 from rasterio.windows import Window
 
 from popdask.errors import InputError
+from popdask.io.frames import stamps
 from popdask.io.grids import grid_of
 from popdask.io.paths import Path_, atomic_path, naming, write_text
 
@@ -165,6 +164,7 @@ def cog_paths(array: xr.DataArray, folder: Path_, name: str) -> list[Path]:
 
     Examples
     --------
+    >>> import pandas as pd
     >>> times = {"time": pd.to_datetime(["2006", "2011"])}
     >>> array = xr.DataArray(np.zeros((2, 1, 1)), times, ("time", "y", "x"))
     >>> [str(path) for path in cog_paths(array, "out", "people")]
@@ -218,33 +218,6 @@ def write_geotiff(array: xr.DataArray, path: Path_, *, strip_cells: int = STRIP_
     with atomic_path(path) as unfinished, naming(path):
         _write_tiled(array, unfinished, names, strip_cells, zlevel=6)
     return path
-
-
-def time_form(times: Any) -> str:
-    """Return the form in which times stand in the names of files, as short as distinguishes them.
-
-    Examples
-    --------
-    >>> time_form(pd.DatetimeIndex(["2006-01-01", "2011-01-01"]))
-    '%Y'
-    >>> time_form(pd.DatetimeIndex(["2006-01-01", "2006-07-01"]))
-    '%Y-%m-%d'
-    """
-    stamps = pd.DatetimeIndex(times)
-    form = "%Y" if (stamps.strftime("%m%d") == "0101").all() else "%Y-%m-%d"
-    return "%Y-%m-%dT%H%M%S" if stamps.strftime(form).has_duplicates else form
-
-
-def stamps(times: Any) -> list[str]:
-    """Write times as they stand in the names of files.
-
-    Examples
-    --------
-    >>> stamps(["2006-01-01", "2006-07-01"])
-    ['2006-01-01', '2006-07-01']
-    """
-    index = pd.DatetimeIndex(list(times))
-    return index.strftime(time_form(index)).tolist()
 
 
 def _check(array: xr.DataArray, name: str) -> None:

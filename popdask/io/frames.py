@@ -1,40 +1,47 @@
-"""Which files are the frames of a cube, and of which time is each.
+"""Which files are the frames of a cube, of which time is each, and who lies beyond their grid.
 
 A *frame* is a population raster of one time, in a file or behind a URL. A pattern such as
 ``pop_{time:%Y-%m}.tif`` is listed with its fields as wildcards; what stands in their place is read
 with `datetime.strptime`, and files that do not fit are not frames.
+
+Frames on other grids are brought onto one. Who is left out is counted one block of a frame at a
+time: what the block has, less what of it lies on the grid, lies beyond.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import glob
+import itertools
 import math
 import re
 import string
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping
+from calendar import monthrange
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import pandas as pd
-from rasterio.errors import NotGeoreferencedWarning
 
 from popdask.errors import InputError
 from popdask.io.names import members, split_band, split_file
 from popdask.io.paths import failures, file_system, without_secrets
-from popdask.io.rasters import is_remote, use_raster
+from popdask.io.rasters import is_remote, read_counts, read_grid, use_raster
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 #: GPW's list of years: "Population Count, v4.11 (2000, 2005, 2010): 30 arc-minutes".
 _YEARS = re.compile(r"\(\d{4}(?:, ?\d{4})+\)")
 
 #: Years that nanoseconds in 64 bits do not hold, or not to their end.
 _FIRST_YEAR, _LAST_YEAR = 1677, 2262
-
 Time = str | int | date | np.datetime64
 
 #: What `datetime.strptime` takes for directives that read digits.
@@ -47,6 +54,9 @@ _DIRECTIVES = {
     "d": r"[ \d]?\d",
     **dict.fromkeys("mHIMS", r"\d{1,2}"),
 }
+CHUNK = 1024  # cells along a side of a block, where nothing else is asked for
+_ROUNDING = 1e-9  # of the people of a raster
+Frames = Mapping[Any, str]
 
 
 def frame_time(time: Time) -> np.datetime64:
@@ -297,6 +307,8 @@ def _called(band: str) -> list[str]:
 
 def _inside(name: str, file: str) -> list[str]:
     """List what a file holds: files of an archive, or subdatasets."""
+    from rasterio.errors import NotGeoreferencedWarning
+
     if name.startswith(("/vsizip/", "/vsitar/")):
         return [f"{name}/{member}" for member in members(file)]
     with warnings.catch_warnings():
@@ -351,7 +363,8 @@ def _moment(passed: float, units: str, calendar: str) -> str:
     import cftime  # type: ignore[import-untyped]
 
     at = cftime.num2date(passed, units, calendar) + timedelta(seconds=0.5)
-    text = f"{at.year:04d}-{at.month:02d}-{at.day:02d}T"
+    day = min(at.day, monthrange(at.year, at.month)[1])  # some calendars have a 30th of February
+    text = f"{at.year:04d}-{at.month:02d}-{day:02d}T"
     text += f"{at.hour:02d}:{at.minute:02d}:{at.second:02d}"
     return text.removesuffix(":00").removesuffix("T00:00")
 
@@ -406,7 +419,10 @@ def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> date
 def _nothing_found(pattern: str, wildcard: str) -> str:
     folder = Path(wildcard).parent
     if held := _held_in(wildcard):
-        return f"the pattern {pattern!r} finds no frame: {held}; expected one per time; correct it"
+        return (
+            f"the pattern {pattern!r} finds no frame: {held}; expected one per time; correct it, "
+            "or give [input] times"
+        )
     if is_remote(wildcard) or "*" in str(folder):
         held = "nothing there matches"
     elif not folder.is_dir():
@@ -414,7 +430,10 @@ def _nothing_found(pattern: str, wildcard: str) -> str:
     else:
         names = sorted(entry.name for entry in folder.iterdir())
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        held = f"the folder {folder} holds {len(names)} files" + (f" ({shown})" if names else "")
+        files = f"{len(names)} file{'s' if len(names) != 1 else ''}"
+        held = f"the folder {folder} holds {files}" + (f" ({shown})" if names else "")
+        if any(pattern.count(f"{{{field}}}") > 1 for field in ("year", "time")):
+            held += ", and a field that is repeated is one time: a star stands for another"
     return f"the pattern {pattern!r} finds no frame: {held}; expected one file per time; correct it"
 
 
@@ -426,6 +445,9 @@ def _held_in(wildcard: str) -> str:
         return ""
     name = begin + file
     names = band_names(base) if band else _inside(name, file.strip('"{}'))
+    if not names:
+        held = use_raster(base, lambda source: list(source.subdatasets), "a raster")
+        return f"{file} holds {'; '.join(held[:5])}, of which one is to be named"
     shown = ", ".join([each.removeprefix(name).lstrip(":/") for each in names if each][:5])
     return f"{file} holds {shown}" if shown else f"the {len(names)} bands of {file} have no names"
 
@@ -436,3 +458,204 @@ def _period(time: Time) -> pd.Period:
         frame_time(time)
         return pd.Period(time if isinstance(time, str) else str(int(time)))
     return pd.Period(pd.Timestamp(time), freq="ns")
+
+
+def time_form(times: Any) -> str:
+    """Return the form in which times stand in the names of files, as short as distinguishes them.
+
+    Examples
+    --------
+    >>> time_form(pd.DatetimeIndex(["2006-01-01", "2011-01-01"]))
+    '%Y'
+    >>> time_form(pd.DatetimeIndex(["2006-01-01", "2006-07-01"]))
+    '%Y-%m-%d'
+    """
+    stamps = pd.DatetimeIndex(times)
+    form = "%Y" if (stamps.strftime("%m%d") == "0101").all() else "%Y-%m-%d"
+    return "%Y-%m-%dT%H%M%S" if stamps.strftime(form).has_duplicates else form
+
+
+def stamps(times: Any) -> list[str]:
+    """Write times as they stand in the names of files.
+
+    Examples
+    --------
+    >>> stamps(["2006-01-01", "2006-07-01"])
+    ['2006-01-01', '2006-07-01']
+    """
+    index = pd.DatetimeIndex(list(times))
+    return index.strftime(time_form(index)).tolist()
+
+
+def covering_grid(grids: Sequence[GeoBox]) -> GeoBox:
+    """Extend the first of some grids by whole cells, so that it holds the others."""
+    from odc.geo.geobox import GeoBox
+
+    first = grids[0]
+    sides = [_reach(grid, first) for grid in grids]
+    top, left = (math.floor(min(side[i] for side in sides)) for i in (0, 1))
+    bottom, right = (math.ceil(max(side[i] for side in sides)) for i in (2, 3))
+    transform = first.transform * first.transform.translation(left, top)
+    return GeoBox((bottom - top, right - left), transform, first.crs)
+
+
+def target_grid(grids: Sequence[GeoBox], align: bool | str) -> GeoBox:
+    """The grid of a cube: that of its first frame, or with ``"cover"`` one that holds all."""
+    return covering_grid(grids) if align == "cover" else grids[0]
+
+
+def grids_of(paths: Iterable[str], align: bool | str) -> tuple[dict[str, GeoBox], GeoBox]:
+    """Read the headers of frames: the grid of each, and the one of the cube that they make."""
+    from popdask.io.grids import describe_grid, same_grid
+
+    grids = {path: read_grid(path) for path in paths}
+    first, grid = next(iter(grids)), target_grid(list(grids.values()), align)
+    for path, other in grids.items():
+        if not (align or same_grid(other, grid)):
+            raise InputError(
+                f"{path} has {describe_grid(other)}, but {first} has {describe_grid(grid)}; "
+                "expected one grid for all frames; pass align=True to bring them onto the first"
+            )
+    return grids, grid
+
+
+def people_beyond(
+    frames: Frames, *, align: bool | str = True, nodata: float | None = None
+) -> pd.DataFrame:
+    """Count the people of frames that lie beyond the grid onto which they are brought.
+
+    Parameters
+    ----------
+    frames : mapping
+        ``{time: path or URL}``; the first in order of time gives the grid.
+    align : bool or "cover", optional
+        As for `open_frames`.
+    nodata : float, optional
+        As for `open_frames`.
+
+    Returns
+    -------
+    DataFrame
+        time, raster (people of the frame, for frames on another grid), beyond; a row for each frame
+        on another grid.
+
+    Raises
+    ------
+    InputError
+        If a frame is missing, or holds impossible counts.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from popdask.synthetic import moving_cities
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     first, second = moving_cities(frames=6).write(folder)[:2]
+    ...     len(people_beyond({"2000": first, "2001": second}))  # none is on another grid
+    0
+    """
+    from popdask.io.grids import same_grid
+
+    times = {frame_time(time): str(path) for time, path in frames.items()}
+    paths = {time: times[time] for time in sorted(times)}
+    grids = {time: read_grid(path) for time, path in paths.items()}
+    target = target_grid(list(grids.values()), align)
+    rows = []
+    for time, grid in grids.items():
+        if align is not False and not same_grid(grid, target):
+            total, inside = _people(paths[time], grid, target, nodata)
+            beyond = total - inside
+            rows.append((time, total, beyond if beyond > _ROUNDING * total else 0.0))
+    return pd.DataFrame(rows, columns=["time", "raster", "beyond"])
+
+
+def beyond_texts(table: pd.DataFrame) -> Iterable[str]:
+    """Say of each frame how many people lie beyond the grid, where some do.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> told = {"time": [pd.Timestamp(2006, 1, 1)], "raster": [200.0], "beyond": [3.0]}
+    >>> list(beyond_texts(pd.DataFrame(told)))
+    ['3.0 of the 200.0 people of 2006-01-01 (1.50%) lie beyond the grid of the first frame']
+    """
+    for _, row in table[table["beyond"] > 0].iterrows():
+        day, total, beyond = time_text(row["time"]), row["raster"], row["beyond"]
+        yield (
+            f"{beyond:,.1f} of the {total:,.1f} people of {day} ({beyond / total:.2%}) "
+            "lie beyond the grid of the first frame"
+        )
+
+
+def check_beyond(table: pd.DataFrame, most: float) -> None:
+    """Refuse frames of which too large a share lies beyond the grid.
+
+    Raises
+    ------
+    InputError
+        If it is more than `most` of a frame's people.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> told = {"time": [pd.Timestamp(2006, 1, 1)], "raster": [200.0], "beyond": [3.0]}
+    >>> check_beyond(pd.DataFrame(told), most=0.02)
+    """
+    over = table[table["beyond"] > most * table["raster"]]
+    if len(over):
+        (text,) = beyond_texts(over.iloc[:1])
+        raise InputError(
+            f"{text}, and would be left out; expected at most {most:.0%}; set [input] align = "
+            '"cover" for a grid that holds all frames, begin with a frame that does, or set '
+            "[input] max_beyond to the share that may be left out"
+        )
+
+
+def _people(path: str, grid: GeoBox, target: GeoBox, nodata: float | None) -> tuple[float, float]:
+    """Count everyone of a raster, and those on the target grid, block by block."""
+    tops, lefts = (range(0, size, CHUNK) for size in grid.shape)
+    parts = [
+        dask.delayed(_people_of_block)(path, grid, target, nodata, top, left)
+        for top, left in itertools.product(tops, lefts)
+    ]
+    totals = dask.compute(*parts)
+    return math.fsum(total for total, _ in totals), math.fsum(inside for _, inside in totals)
+
+
+def _people_of_block(
+    path: str, grid: GeoBox, target: GeoBox, nodata: float | None, top: int, left: int
+) -> tuple[float, float]:
+    from popdask.io.grids import share_out, source_window, turns
+
+    window = (
+        slice(top, min(top + CHUNK, grid.shape[0])),
+        slice(left, min(left + CHUNK, grid.shape[1])),
+    )
+    people, inside = read_counts(path, *window, nodata=nodata), 0.0
+    for turned in turns(grid, target):
+        rows, columns = source_window(target, turned, *window)
+        if rows.start < rows.stop and columns.start < columns.stop:
+            moved = share_out(people, turned, window, target, rows, columns)
+            inside += float(np.nansum(moved))
+    return float(np.nansum(people, dtype="float64")), inside
+
+
+def _reach(grid: GeoBox, first: GeoBox) -> tuple[float, float, float, float]:
+    """Top, left, bottom and right of a grid, in cells of the first."""
+    from popdask.io.grids import carry, describe_grid, turns
+
+    rows, columns = (np.arange(size + 1) for size in grid.shape)
+    ring_row = np.concatenate([0 * columns, 0 * columns + rows[-1], rows, rows])
+    ring_column = np.concatenate([columns, columns, 0 * rows, 0 * rows + columns[-1]])
+    reaches = []
+    for turned in turns(grid, first):
+        row, column = carry(ring_row, ring_column, turned, first)
+        if np.isfinite(row).all() and np.isfinite(column).all():
+            row, column = np.round(row, 6), np.round(column, 6)  # cells that meet but for rounding
+            reaches.append((row.min(), column.min(), row.max(), column.max()))
+    if not reaches:
+        raise InputError(
+            f"{describe_grid(grid)} cannot be carried onto {describe_grid(first)}; expected frames "
+            'of one part of the Earth; set [input] align = true instead of "cover", or warp them'
+        )
+    middle = first.shape[1] / 2
+    return min(reaches, key=lambda side: abs((side[1] + side[3]) / 2 - middle))

@@ -18,22 +18,26 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-import odc.geo.xr  # noqa: F401  registers DataArray.odc
 import pyproj
-import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from popdask._numba_cache import compiled
 from popdask.errors import InputError
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 SAME_GRID = 1e-3  # of a cell: writers round transforms differently
 
 UNEVEN = 0.05  # of a cell: coordinates in float32 are rounded
 
 _EXACT = 1e-6  # of a cell: what float64 leaves of coordinates that were counted from a transform
+
+_KILOMETRE, _ROUNDING = 1000.0, 1e-6  # m, and of a cell
 
 _METRES = {"m": 1.0, "km": 1000.0}
 
@@ -63,6 +67,8 @@ def grid_of(array: xr.DataArray | xr.Dataset) -> GeoBox:
     >>> grid_of(frame[:, 1:]).boundingbox.bbox
     (1.0, 0.0, 4.0, 2.0)
     """
+    import odc.geo.xr  # noqa: F401  registers DataArray.odc
+
     found, called = array.odc.geobox, getattr(array, "name", None)
     name = f"the array {called!r}" if called else "the array"
     grid = None if found is None or found.crs is None else _even_grid(array, found)
@@ -208,6 +214,20 @@ def has_parallel_rows(crs: pyproj.CRS) -> bool:
     operation = projected.coordinate_operation
     method = operation.method_name if operation else ""
     return method.startswith(("Mercator", "Popular Visualisation", "Equidistant Cylindrical"))
+
+
+def steps_of(grid: GeoBox) -> tuple[int, int]:
+    """Return the cells of a grid in one of 1 km, down and across; 1, 1 in degrees."""
+    assert grid.crs is not None, "grid_of refuses a grid without one"
+    if grid.crs.geographic:
+        return 1, 1
+    unit = grid.crs.proj.axis_info[0].unit_conversion_factor
+    if has_parallel_rows(grid.crs.proj):  # where a cell is largest
+        plane = abs(grid.transform.a * grid.transform.e) * unit**2
+        unit *= float(np.sqrt(row_areas(grid).max() * 1e6 / plane))
+    sides = abs(grid.transform.e) * unit, abs(grid.transform.a) * unit
+    down, across = (max(int(_KILOMETRE / side + _ROUNDING), 1) for side in sides)
+    return down, across
 
 
 def cell_size_m(population: xr.DataArray) -> float:

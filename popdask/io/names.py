@@ -133,11 +133,18 @@ def _packed(name: str, band: int | None) -> RasterName:
     # A VRT may lead out of its archive, and is opened where it is named alone.
     plain = tuple(end for end in RASTERS if end != ".vrt")
     inside = [each for each in members(name) if each.lower().endswith(plain)]
+    if not inside:
+        held = members(name)
+        shown = ", ".join(held[:5]) + (", …" if len(held) > 5 else "")
+        raise InputError(
+            f"{name} holds no raster{f' ({shown})' if held else ''}; expected one; unpack it, and "
+            "name the raster"
+        )
     if len(inside) != 1:
         shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
         raise InputError(
-            f"{name} holds {len(inside)} rasters{f' ({shown})' if inside else ''}; expected one; "
-            f"name the one that is wanted, as in {begin}{name}/{(inside or ['pop.tif'])[0]}"
+            f"{name} holds {len(inside)} rasters ({shown}); expected one; name the one that is "
+            f"wanted, as in {begin}{name}/{inside[0]}"
         )
     return RasterName(name, f"{begin}{os.path.abspath(name)}/{inside[0]}", band)  # noqa: PTH100
 
@@ -163,4 +170,9 @@ def _names_in(archive: str) -> list[str]:
         with tarfile.open(archive) as file:
             return [each.name for each in file if each.isfile()]
     with zipfile.ZipFile(archive) as file:
+        if any(each.flag_bits & 1 for each in file.infolist()):
+            raise InputError(
+                f"{archive} is encrypted; expected an archive that anyone may read; unpack it with "
+                "its password"
+            )
         return [name for name in file.namelist() if not name.endswith("/")]

@@ -38,7 +38,7 @@ from popdask.io.conventions import (
     with_axes,
 )
 from popdask.io.export import row_strips
-from popdask.io.extents import CHUNK
+from popdask.io.frames import CHUNK
 from popdask.io.grids import grid_of
 from popdask.io.paths import Path_, atomic_path
 

@@ -1,4 +1,4 @@
-"""One population raster: its header checked, its cells read as people, its version identified.
+"""One raster: opened as its name says, its header checked, its cells read, its version identified.
 
 A raster is checked at two moments: what the header says (bands, CRS, units) when the cube is built,
 what only the cells say (a truncated file, a negative count) inside the task that reads them. So
@@ -15,6 +15,12 @@ other names decide nothing by themselves; with values that are no whole people, 
 
 *Versions.* A local file is identified by its content, read to its end; a file behind a URL by its
 ETag where its server has one, or else by its size and the time of its last change.
+
+*Kinds.* GDAL tries every driver on a file, whatever its name. Some of its formats are no rasters
+but notes of where rasters lie: a VRT called ``pop_2020.tif`` would let any file be read
+as population, and any server be asked. A file is therefore opened with the drivers that its name
+stands for; a format that points elsewhere, only where the name says that it is one. What such a
+file reads from others belongs to its version.
 """
 
 from __future__ import annotations
@@ -22,34 +28,36 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Collection, Mapping
-from datetime import UTC
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
-import rasterio
 from affine import Affine
-from odc.geo.geobox import GeoBox
-from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
 
 from popdask.errors import InputError
-from popdask.io.grids import SAME_GRID, check_degrees
-from popdask.io.kinds import (
-    check_extent,
-    drivers_of,
-    is_elsewhere,
-    is_put_together,
-    open_raster,
-    size_and_time,
-    sources_of,
+from popdask.io.names import file_of, parse_name, split_band, split_file
+from popdask.io.paths import (
+    SCHEME,
+    failures,
+    file_system,
+    gdal_options,
+    gdal_path,
+    is_object,
+    without_secrets,
 )
-from popdask.io.names import parse_name
-from popdask.io.paths import failures, file_system, without_secrets
+
+if TYPE_CHECKING:
+    import rasterio
+    from odc.geo.geobox import GeoBox
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
+
 
 _PRODUCTS = re.compile(
     r"^(?:[a-z]{3}|global|world)_pd_\d{4}(?!\d)"  # WorldPop
@@ -58,6 +66,83 @@ _PRODUCTS = re.compile(
     r"|(?:^|[^a-z])(?:pop|population)?_?dens(?:$|[^a-z])"
 )
 _ABBREVIATIONS = re.compile(r"(?:^|[^a-z])(?:pd|ds|popd|popden|ppkm2?)(?:$|[^a-z])")
+
+#: No integer type holds more: 1e20, 9.97e36 and 3.4e38 are fill values, in a single cell too.
+BEYOND_PEOPLE = 2.0**64
+
+#: A cell may hold so many people, where another nodata value shows that somebody thought of it.
+_PLAUSIBLE = 2**16
+Result = TypeVar("Result")
+FRAME = "a raster of people per cell"
+UNDECLARED_NODATA = -99999.0
+NODATA_BELOW = -1e30
+_PER_CELL = re.compile(r"per (grid )?(cell|pixel)|/ ?(cell|pixel)|\bcounts?\b")
+_PER_AREA = re.compile(
+    r"density"
+    r"|(\bper|/) ?(sq|square|km|kilomet|hectare|ha\b|m2|m²|mi\b|mi2|mile|acre)"
+    r"|(?<![0-9a-z])(km|m|mi|ha) ?\^?(-2|−2|⁻²|-1|−1|⁻¹)(?!\d)"
+)
+_TELLING_TAGS = {"units", "unit", "long_name", "standard_name", "name", "title", "variable"} | {
+    "description",
+    "tifftag_imagedescription",
+}
+
+#: What says of a netCDF variable that it is an axis of the grid.
+_AXES = {
+    *("degrees_north", "degrees_east", "latitude", "longitude"),
+    *("projection_x_coordinate", "projection_y_coordinate"),
+}
+
+#: Drivers of the names that stand for few; files of other names are opened by all but `_POINTING`.
+_DRIVERS = {
+    ".tif": ("GTiff",),
+    ".tiff": ("GTiff",),
+    ".vrt": ("VRT",),
+    ".asc": ("AAIGrid", "GRASSASCIIGrid", "ISG"),
+    ".png": ("PNG",),
+    ".jpg": ("JPEG",),
+    ".jpeg": ("JPEG",),
+    ".jp2": ("JP2OpenJPEG", "JP2ECW", "JP2KAK", "JP2MrSID", "JPEG2000"),
+    ".nc": ("netCDF", "HDF5", "HDF5Image"),
+}
+
+#: Drivers of formats that tell of other files, or of servers, to read from.
+_POINTING = {
+    *("DAAS", "DERIVED", "EEDAI", "GTI", "HTTP", "MRF", "OGCAPI", "PLMOSAIC"),
+    *("STACIT", "STACTA", "VRT", "WCS", "WMS", "WMTS"),
+}
+
+#: Cells for each byte of a file: empty tiles cost some, and compression has its limits.
+MOST_CELLS = 100_000_000
+
+#: Names of files that tell of others.
+_PUT_TOGETHER = (".vrt",)
+
+#: Settings before the numbers of an Esri ASCII grid, and what numbers are written with.
+_ASCII_HEAD = re.compile(
+    rb"(?i)(?:\s*(?:ncols|nrows|[xy]ll(?:corner|cent(?:er|re))|cellsize|d[xy]|nodata_value)\s+\S+)*"
+)
+_BLANKS = np.isin(np.arange(256), list(b" \t\r\n\0"))
+_IN_NUMBERS = _BLANKS | np.isin(np.arange(256), list(b"0123456789+-.,eEnaifqdNAIFQD#()"))
+
+#: How files begin that are often given in the place of others.
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, which git lfs pull replaces",
+    b"pk\x03\x04": "an Excel file or an archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"rar!": "a RAR archive",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"par1": "a Parquet file",
+    b"sqlite format": "a GeoPackage or a database",
+    b"%pdf": "a PDF file",
+    b"<": "a page of the web, or XML",
+    b"{": "JSON",
+    b"[": "JSON",
+}
+
+#: How OGR's notes of where tables lie begin, in a file or on a server.
+_TABLES_ELSEWHERE = re.compile(rb"<OGR(VRT|WFS)(DataSource|Layer)|<OGRVRTUnionLayer")
 
 
 def is_density_name(name: str) -> bool:
@@ -81,13 +166,6 @@ def check_whole_people(values: np.ndarray, source: str, name: str) -> None:
         )
 
 
-#: No integer type holds more: 1e20, 9.97e36 and 3.4e38 are fill values, in a single cell too.
-BEYOND_PEOPLE = 2.0**64
-
-#: A cell may hold so many people, where another nodata value shows that somebody thought of it.
-_PLAUSIBLE = 2**16
-
-
 def largest_value(dtype: np.dtype[Any]) -> int | float:
     """Return the largest value of a type."""
     return int(np.iinfo(dtype).max) if dtype.kind in "iu" else float(np.finfo(dtype).max)
@@ -101,6 +179,8 @@ def check_largest_file(
     band: int = 1,
 ) -> None:
     """Refuse a raster that holds its type's largest value in several cells, undeclared."""
+    from rasterio.enums import MaskFlags
+
     largest = largest_value(values.dtype)
     held = count_largest(values, largest)
     if not held or _is_value(nodata, largest, values.dtype):
@@ -164,24 +244,6 @@ def _held_in(source: rasterio.DatasetReader, largest: float, band: int) -> int:
     return held
 
 
-Result = TypeVar("Result")
-
-FRAME = "a raster of people per cell"
-UNDECLARED_NODATA = -99999.0
-NODATA_BELOW = -1e30
-
-_PER_CELL = re.compile(r"per (grid )?(cell|pixel)|/ ?(cell|pixel)|\bcounts?\b")
-_PER_AREA = re.compile(
-    r"density"
-    r"|(\bper|/) ?(sq|square|km|kilomet|hectare|ha\b|m2|m²|mi\b|mi2|mile|acre)"
-    r"|(?<![0-9a-z])(km|m|mi|ha) ?\^?(-2|−2|⁻²|-1|−1|⁻¹)(?!\d)"
-)
-_TELLING_TAGS = {"units", "unit", "long_name", "standard_name", "name", "title", "variable"} | {
-    "description",
-    "tifftag_imagedescription",
-}
-
-
 def read_grid(path: str) -> GeoBox:
     """Read a frame's header: check that it is a population raster and give its grid."""
     return use_raster(path, lambda source: _checked_grid(source, path), FRAME)
@@ -205,6 +267,8 @@ def read_counts(
     path: str, rows: slice, columns: slice, *, nodata: float | None = None
 ) -> np.ndarray:
     """Read a window of a frame as people per cell, checked."""
+    from rasterio.windows import Window
+
     window = Window.from_slices(rows, columns)
 
     def read(source: rasterio.DatasetReader) -> tuple[Any, float, float]:
@@ -251,11 +315,13 @@ def checked_counts(counts: np.ndarray, source: str, origin: tuple[int, ...]) -> 
 
 def is_remote(path: str) -> bool:
     """Return whether a name is a URL or a path of GDAL's virtual file systems."""
-    return is_elsewhere(path)
+    return "://" in path or path.startswith("/vsi")
 
 
 def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expected: str) -> Result:
     """Open a raster, use it, close it; what GDAL cannot read is a bad input."""
+    from rasterio.errors import RasterioError
+
     file = parse_name(path).file
     check_there(file, expected)
     try:
@@ -266,6 +332,12 @@ def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expec
     if "not recognized" in reason and len(drivers_of(path)) == 1:
         reason += f", by {drivers_of(path)[0]}, which its name stands for"
     mend = "it may be truncated or of another format: copy or download it again"
+    if "HTTP response" in reason or "CURL error" in reason:
+        mend = "check the URL, and whether its server answers and lets you read it"
+    if Path(file).is_file():
+        with Path(file).open("rb") as stream:
+            kind = other_kind(stream.read(64)) if "not recognized" in reason else ""
+        mend = f"it is {kind}: give the raster itself" if kind else mend
     if Path(file).is_dir():
         mend = f"it is a folder: name the files in it, such as {path}/*.tif"
     # Raised out here, with no cause: GDAL's own exceptions break when sent to another process.
@@ -294,8 +366,14 @@ def missing_file(path: str, expected: str) -> InputError:
 
 
 def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
+    from odc.geo.geobox import GeoBox
+
+    from popdask.io.grids import check_degrees
+
     band = _band(source, path)
     _check_values(source, path, band)
+    check_ascii_grid(source, path)
+    _check_axes(source, path)
     crs = source.crs or _crs_of_axes(source, path)
     grid = GeoBox(source.shape, _even_transform(source, path, crs), crs)
     descriptions = _own_words(source, band).values()
@@ -307,6 +385,8 @@ def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
 
 def _even_transform(source: rasterio.DatasetReader, path: str, crs: CRS | None) -> Affine:
     """The transform of a raster that has its place, and whose rows lie along y."""
+    from popdask.io.grids import SAME_GRID
+
     t = source.transform
     if crs is None or t.is_identity:
         hint = "set it with gdal_edit.py -a_srs or -a_ullr"
@@ -345,6 +425,8 @@ def _check_values(source: rasterio.DatasetReader, path: str, band: int) -> None:
 
 def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
     """The CRS of a netCDF file that names none: by CF, degrees north and east are geographic."""
+    from rasterio.crs import CRS
+
     axes = {
         text: key.removesuffix("#units")
         for key, text in source.tags().items()
@@ -354,10 +436,7 @@ def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
         return None
     if source.driver != "netCDF":  # made of one, and its axes are not there any more
         return CRS.from_epsg(4326)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an axis has no place of its own
-        with open_raster(f'NETCDF:"{parse_name(path).file}":{axes["degrees_north"]}') as axis:
-            north = axis.read()
+    north = _axis(path, axes["degrees_north"])
     ends = sorted((source.bounds.bottom, source.bounds.top))
     if not (ends[0] <= north.min() and north.max() <= ends[1]):
         raise InputError(
@@ -365,6 +444,37 @@ def _crs_of_axes(source: rasterio.DatasetReader, path: str) -> CRS | None:
             "as with dataset.transpose(..., 'lat', 'lon') of xarray"
         )
     return CRS.from_epsg(4326)
+
+
+def _check_axes(source: rasterio.DatasetReader, path: str) -> None:
+    """Refuse a netCDF file of uneven axes, of which GDAL looks at a few steps."""
+    if source.driver != "netCDF" or is_remote(parse_name(path).opened):
+        return
+    from popdask.io.grids import UNEVEN
+
+    names = {
+        key.partition("#")[0]
+        for key, text in source.tags().items()
+        if key.endswith(("#units", "#standard_name")) and text in _AXES
+    }
+    for name in sorted(names):
+        steps = np.diff(_axis(path, name).ravel())
+        if steps.size and not np.abs(steps - steps.mean()).max() < UNEVEN * abs(steps.mean()):
+            raise InputError(
+                f"{path} has uneven steps along {name}, from {np.abs(steps).min():g} to "
+                f"{np.abs(steps).max():g}; expected cells of one size; bring them onto a grid, as "
+                "with dataset.reindex or interp of xarray"
+            )
+
+
+def _axis(path: str, name: str) -> np.ndarray:
+    """The places along an axis of a netCDF file."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an axis has no place of its own
+        with open_raster(f'NETCDF:"{parse_name(path).file}":{name}') as axis:
+            return axis.read()
 
 
 def _own_words(source: rasterio.DatasetReader, band: int) -> dict[str, str]:
@@ -471,6 +581,8 @@ def _with_sources(own: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def _listed(path: str) -> list[str]:
+    from rasterio.errors import RasterioError
+
     try:
         return sources_of(path)
     except RasterioError as error:
@@ -549,3 +661,149 @@ def _open_bytes(path: str) -> Any:
         return Path(path).open("rb")
     system, name = file_system(path)
     return system.open(name, "rb")
+
+
+def suffix_of(path: str) -> str:
+    """Return the ending of a file's name that stands for its kind, in lower case."""
+    name = Path(urlsplit(path).path if "://" in path else split_band(path)[0])
+    return Path(name.stem if name.suffix.lower() == ".gz" else name.name).suffix.lower()
+
+
+def drivers_of(path: str) -> tuple[str, ...]:
+    """Name the drivers of GDAL that may open a file of some name."""
+    part = split_file(path)
+    if part and not part[0].startswith("/vsi"):  # such as NETCDF:"gpw.nc":people
+        return _others()
+    return _DRIVERS.get(suffix_of(path)) or _others()
+
+
+@cache
+def _others() -> tuple[str, ...]:
+    import rasterio
+
+    with rasterio.Env() as environment:
+        return tuple(sorted(environment.drivers().keys() - _POINTING))
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[DatasetReader]:
+    """Open a raster, in a folder or behind a URL, as it is now, by the drivers of its name."""
+    import rasterio
+    from rasterio.io import DatasetReader
+    from rasterio.session import DummySession
+
+    name = parse_name(path)
+    # GDAL would leave a file of its own beside every .gz; and it finds credentials itself, where
+    # rasterio's own session would ask for boto3.
+    local: dict[str, Any] = {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO"}
+    options = gdal_options() if is_remote(name.file) else local
+    settings = rasterio.Env(session=DummySession(), **options)
+    driver = list(drivers_of(name.opened))
+    with settings, DatasetReader(gdal_path(name.opened), driver=driver) as source:
+        yield source
+
+
+def check_extent(source: DatasetReader, path: str) -> None:
+    """Refuse a raster whose header claims far more cells than its file can hold."""
+    if is_remote(path) or is_put_together(path) or not Path(path).is_file():
+        return
+    size = Path(path).stat().st_size
+    if source.width * source.height > MOST_CELLS * size:
+        raise InputError(
+            f"{path} claims {source.width:,} × {source.height:,} cells in a file of {size:,} "
+            "bytes, which cannot hold so many; expected a whole raster; its header is damaged or "
+            "made up: copy or download it again"
+        )
+
+
+def other_kind(head: bytes) -> str:
+    """Name what a file is by how it begins; empty where it may be what was expected."""
+    begin = head.lstrip().lower()
+    return next((kind for mark, kind in _OTHERS.items() if begin.startswith(mark)), "")
+
+
+def check_ascii_grid(source: DatasetReader, path: str) -> None:
+    """Refuse an ASCII grid whose numbers are not those of its cells: GDAL takes 0 for others."""
+    if source.driver == "AAIGrid" and Path(path).is_file():
+        _check_numbers(path, source.width * source.height, *size_and_time(path))
+
+
+@lru_cache(maxsize=1024)
+def _check_numbers(path: str, cells: int, *version: int | str) -> None:
+    """Count the numbers of an ASCII grid; a file is read once in a process, as it is."""
+    count, apart = 0, True
+    with Path(path).open("rb") as file:
+        head = _ASCII_HEAD.match(file.read(1 << 16))
+        file.seek(head.end() if head else 0)
+        while part := file.read(1 << 24):
+            text = np.frombuffer(part, np.uint8)
+            if not _IN_NUMBERS[text].all():
+                wrong = bytes(text[~_IN_NUMBERS[text]][:20]).decode("latin-1")
+                raise InputError(
+                    f"{path} holds {wrong!r} among its numbers; expected a number in every cell; "
+                    "correct the file"
+                )
+            blank = _BLANKS[text]
+            count += int((~blank[1:] & blank[:-1]).sum()) + int(apart and not blank[0])
+            apart = bool(blank[-1])
+    if count != cells:
+        raise InputError(
+            f"{path} holds {count:,} numbers for {cells:,} cells; expected one for each; it may be "
+            "truncated: copy or download it again"
+        )
+
+
+def is_put_together(path: str) -> bool:
+    """Return whether a raster is read from other files, as its name says."""
+    return suffix_of(path) in _PUT_TOGETHER
+
+
+def sources_of(path: str) -> list[str]:
+    """List the files that a raster is put together from, in its order, as popdask names them."""
+    with open_raster(path) as source:
+        names = source.files
+    own = {path, parse_name(path).opened, gdal_path(path)}
+    own |= {f"{name}{end}" for name in tuple(own) for end in (".aux.xml", ".ovr", ".msk")}
+    return list(dict.fromkeys(_place(name) for name in names if name not in own))
+
+
+def _place(name: str) -> str:
+    """The file of a source, as a path or URL that is no name of GDAL's."""
+    if name.startswith("/vsis3/"):
+        return SCHEME + name.removeprefix("/vsis3/")
+    if name.startswith("/vsicurl/"):
+        return name.removeprefix("/vsicurl/")
+    return file_of(name)
+
+
+def unchanged_sources(known: Mapping[str, Any], path: str) -> bool:
+    """Tell, without reading them, whether what a raster is put together from is as it was."""
+    if not is_put_together(path):
+        return True
+    recorded = known.get("sources")
+    return recorded is not None and all(_as_it_was(place, then) for place, then in recorded.items())
+
+
+def _as_it_was(place: str, then: Mapping[str, Any]) -> bool:
+    if is_remote(place) or is_object(place) or not Path(place).is_file():
+        return False  # whose server is to be asked
+    return (then.get("size"), then.get("mtime")) == size_and_time(place)
+
+
+def size_and_time(path: str) -> tuple[int, str]:
+    """Return the size of a local file, and when it was last changed, as ISO time in UTC."""
+    stat = Path(path).stat()
+    return stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
+
+
+def check_tables(path: str) -> None:
+    """Refuse a file of shapes or tables that only tells of others, under another name."""
+    place = Path(path)
+    if is_remote(path) or not place.is_file() or place.suffix.lower() == ".vrt":
+        return
+    with place.open("rb") as file:
+        if _TABLES_ELSEWHERE.search(file.read(1024)):
+            raise InputError(
+                f"{path} is a note of where tables lie (OGR VRT), not a file of them; expected "
+                "what its name says; give the file itself, or call it .vrt if it is meant"
+            )

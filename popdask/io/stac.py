@@ -27,7 +27,7 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.table import Column, TableExtension
 
 from popdask.errors import InputError
-from popdask.io.export import time_form
+from popdask.io.frames import time_form
 from popdask.io.paths import Path_, write_text
 
 _GEOTIFF = pystac.MediaType.GEOTIFF.value

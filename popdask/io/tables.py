@@ -41,10 +41,9 @@ import shapely
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
-from popdask.io.kinds import check_tables, is_elsewhere
 from popdask.io.names import members, split_band
 from popdask.io.paths import Path_, atomic_path, fsspec_options, naming
-from popdask.io.rasters import check_there, missing_file
+from popdask.io.rasters import check_tables, check_there, is_remote, missing_file, other_kind
 
 #: What may stand between columns, the likeliest first.
 SEPARATORS = (";", "\t", "|", ",")
@@ -65,17 +64,6 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-#: How files begin that are often given in the place of text.
-_OTHERS = {
-    b"pk\x03\x04": "an Excel file or an archive",
-    b"\xd0\xcf\x11\xe0": "an Excel file",
-    b"par1": "a Parquet file",
-    b"sqlite format": "a GeoPackage or a database",
-    b"%pdf": "a PDF file",
-    b"<": "a page of the web, or XML",
-    b"{": "JSON",
-    b"[": "JSON",
-}
 #: What sets thousands apart, beside a point where the decimals have a comma.
 _APART = "\u00a0\u2009\u202f'’ \t"
 
@@ -141,9 +129,8 @@ def read_text_table(path: Path_, dtype: Mapping[str, Any] | None = None) -> pd.D
 
 def _check_is_text(content: bytes) -> None:
     """Refuse what is no text whatever its name says."""
-    for mark, kind in _OTHERS.items():
-        if content[:64].lstrip().lower().startswith(mark):
-            raise ValueError(f"it is {kind}, not a table of text: save it as CSV")
+    if kind := other_kind(content[:64]):
+        raise ValueError(f"it is {kind}, not a table of text: save it as CSV")
 
 
 def form_of(content: bytes) -> Form:
@@ -224,7 +211,7 @@ def _content(path: str) -> bytes:
     """The bytes of a file, unpacked where its name says that it is compressed."""
     import fsspec  # type: ignore[import-untyped]
 
-    if is_elsewhere(path):
+    if is_remote(path):
         with fsspec.open(path, "rb", compression="infer", **fsspec_options(path)) as file:
             return bytes(file.read())
     size = Path(path).stat().st_size

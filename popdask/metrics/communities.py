@@ -337,6 +337,7 @@ def planted_scores(
     *,
     tolerance: int = 0,
     memory: int = 0,
+    population: xr.DataArray | None = None,
     kinds: Sequence[str] = KINDS,
 ) -> PlantedScores:
     """Score a table of tracks against planted events.
@@ -357,6 +358,9 @@ def planted_scores(
         For how many frames a community may be away, as it was given to `tracks`. What is gone in
         the last so many frames may come back, and no table can tell yet that it vanished: those
         planted events are left out.
+    population : DataArray, (time, y, x), optional
+        People per cell, NaN = no data. What happens while most of a place has no data shows in the
+        first frame that has some; if there is none, it is left out.
     kinds : sequence of str, optional
         What counts as an event.
 
@@ -398,15 +402,42 @@ def planted_scores(
         labelled=at.astype(int), frame=at.astype(int) + (reported["event"] == "vanish")
     )
     reported = reported[(reported["frame"] > 0) | (reported["event"] != "appear")]
-    is_open = (events["event"] == "vanish") & (events["frame"] >= len(frame) - memory)
-    planted = events[events["event"].isin(kinds) & (events["place"] >= 0) & ~is_open]
-    planted = planted.reset_index(drop=True)
+    planted = events[events["event"].isin(kinds) & (events["place"] >= 0)].reset_index(drop=True)
+    if population is not None:
+        reported, planted = _when_shown(reported, planted, community, places, population)
+    is_open = (planted["event"] == "vanish") & (planted["frame"] >= len(frame) - memory)
+    planted = planted[~is_open & (planted["frame"] < len(frame))].reset_index(drop=True)
     touched = _touched(community, places)
     inherited = _inherited(reported, tracks.assign(labelled=tracks["time"].map(frame)), touched)
     pairs = _matches(reported, touched, inherited, planted, tolerance)
     planted = planted.assign(found=planted.index.isin(pairs["planted"]))
     false = reported[~reported.index.isin(pairs["row"])].drop(columns="labelled")
     return PlantedScores(_by_kind(planted, false, kinds), planted, false, _steps(tracks, frame))
+
+
+def _when_shown(
+    reported: pd.DataFrame,
+    planted: pd.DataFrame,
+    community: xr.DataArray,
+    places: xr.DataArray,
+    population: xr.DataArray,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Move what is planted, and who is gone, to the first frame that has data at its place."""
+    known = np.isfinite(population.values)
+
+    def shown(frame: int, cells: np.ndarray) -> int:
+        while frame < len(known) and known[frame][cells].mean() < 0.5:
+            frame += 1
+        return frame
+
+    labels, place = community.values, places.values
+    gone = reported["frame"].to_numpy(dtype=np.int64, copy=True)
+    where = reported[["labelled", "community"]].to_numpy(dtype=np.int64)
+    for i in np.flatnonzero(reported["event"] == "vanish"):
+        gone[i] = shown(gone[i], labels[where[i, 0]] == where[i, 1])
+    events = planted[["frame", "place"]].to_numpy(dtype=np.int64)
+    when = np.array([shown(frame, place == number) for frame, number in events], np.int64)
+    return reported.assign(frame=gone), planted.assign(frame=when)
 
 
 def _touched(community: xr.DataArray, places: xr.DataArray) -> pd.DataFrame:
@@ -503,8 +534,9 @@ def visible_events(
     DataFrame
         One row per event and direction that some community sees by the law, whether it touches the
         place in the frame before or in the event's own: ``frame``, ``event`` ("grow" or "shrink"),
-        ``place``, ``planted`` (the row's index in `events`) and ``sure`` (bool). The change is that
-        of the community's cells in the place, and no other event makes up for it.
+        ``place``, ``planted`` (the row's index in `events`) and ``sure`` (bool): the change of the
+        community's cells in the place is enough by itself, and no other event makes up for it.
+        Where only several events together are, each is listed, and none is sure.
 
     Examples
     --------
@@ -521,12 +553,13 @@ def visible_events(
         frame, here = int(event["frame"]), places.values == event["place"]
         for labels in community.values[frame - 1 : frame + 1]:
             for number in np.unique(labels[here & (labels >= 0)]):
-                own, least, before, noise = _effect(mean, frame, labels == number, here)
-                sees = [least > max(growth * before + z * noise, (sigma + z) * noise)
-                        for z in (0, margin)]  # fmt: skip
-                if sees[0]:
+                own, overall, before, noise = _effect(mean, frame, labels == number, here)
+                sure = min(abs(own), overall) > max(
+                    growth * before + margin * noise, (sigma + margin) * noise
+                )
+                if own and overall > max(growth * before, sigma * noise):
                     kind = "grow" if own > 0 else "shrink"
-                    rows.append((frame, kind, event["place"], index, sees[1]))
+                    rows.append((frame, kind, event["place"], index, sure))
     keys = ["frame", "event", "place", "planted"]
     table = pd.DataFrame(rows, columns=[*keys, "sure"]).astype({"sure": bool})
     return table.groupby(keys)["sure"].any().reset_index()
@@ -540,4 +573,4 @@ def _effect(
     own = float((after - before)[cells & here].sum())
     people, later = float(before[cells].sum()), float(after[cells].sum())
     overall = (later - people) * np.sign(own)  # negative where other events outweigh this one
-    return own, min(abs(own), overall), people, float(np.sqrt(people + later))
+    return own, overall, people, float(np.sqrt(people + later))

@@ -9,17 +9,19 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "charts": [
+            "assignment_figure",
+            "class_panels_figure",
             "confusion_figure",
             "cosine_figure",
             "density_figure",
             "error_figure",
             "history_figure",
             "loss_figure",
+            "reconstruction_figure",
             "scores_figure",
             "silhouette_figure",
             "sse_figure",
         ],
-        "comparisons": ["assignment_figure", "class_panels_figure", "reconstruction_figure"],
         "imagery": [
             "agreement_figure",
             "error_map_figure",
@@ -31,13 +33,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "maps": [
             "change_figure",
+            "field_figure",
             "flow_figure",
+            "growth_figure",
             "journey_figure",
             "map_figure",
             "means_figure",
+            "speed_error_figure",
+            "speed_figure",
             "world_figure",
         ],
-        "motion": ["field_figure", "growth_figure", "speed_error_figure", "speed_figure"],
         "style": ["CLASSES", "NOBODY", "NO_DATA", "number_colours", "reduced", "save_figure"],
     },
 )

@@ -26,7 +26,15 @@ from matplotlib.figure import Figure
 from popdask.io.paths import write_text
 from popdask.plot.style import INK, MAIN_COLOUR, period
 from popdask.report import page, plots
-from popdask.report.maps import (
+from popdask.report.places import (
+    figure_table,
+    latest_stages,
+    places_content,
+    population_content,
+    record_tables,
+    scenes_content,
+)
+from popdask.report.plots import (
     Content,
     Overview,
     cell_words,
@@ -38,9 +46,7 @@ from popdask.report.maps import (
     pyramid,
     themes,
 )
-from popdask.report.places import places_content, population_content, scenes_content
-from popdask.report.tables import figure_table, latest_stages, record_tables
-from popdask.store.records import MAIN, Finished
+from popdask.store.content import MAIN, Finished
 from popdask.store.repository import RegionStore
 from popdask.tracking.names import GEONAMES_CREDIT
 

@@ -22,16 +22,19 @@ import zarr
 from dask import delayed
 
 from popdask.store.content import (
+    MAIN,
     READ_ERRORS,
     RUN_FILE,
+    WORK,
     file_problem,
     group_problem,
+    iso_times,
     open_arrays,
     read_file,
     read_records,
+    seconds_of,
     stored_checksum,
 )
-from popdask.store.records import MAIN, WORK, iso_times, seconds_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -178,8 +181,11 @@ def other_problems(
 
 def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[str, int]]) -> bool:
     """Return whether Icechunk's files are damaged, so that commits on top of them may fail."""
-    if any(_ANEW in problem for problem in _lost_manifests(_walk(repository), files())):
+    walk = _walk(repository)
+    if any(_ANEW in problem for problem in _lost_manifests(walk, files())):
         return True
+    if walk.lost:  # by which chunks cannot be counted; commits do without
+        return False
     try:
         repository.chunk_storage_stats()
     except READ_ERRORS:

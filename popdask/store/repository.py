@@ -20,14 +20,21 @@ import icechunk
 
 from popdask._repr_html import html_card
 from popdask.errors import InputError
-from popdask.store import integrity, records
+from popdask.store import content as commits
+from popdask.store import integrity
 from popdask.store.content import (
+    MAIN,
     READ_ERRORS,
     RUN_FILE,
+    WORK,
+    Finished,
     NoResultError,
+    Run,
     file_checksum,
     file_names,
     file_problem,
+    finished_runs,
+    finished_stages,
     group_problem,
     is_empty,
     open_arrays,
@@ -36,21 +43,20 @@ from popdask.store.content import (
     read_files,
     read_records,
     read_table,
+    run_of,
     stored_times,
+    utc_now,
     write_files,
     write_records,
 )
-from popdask.store.location import Folder, Guard, StoreError, damage_named, locate, store_errors
-from popdask.store.lock import Owner
-from popdask.store.records import (
-    MAIN,
-    WORK,
-    Finished,
-    Run,
-    finished_runs,
-    finished_stages,
-    run_of,
-    utc_now,
+from popdask.store.location import (
+    Folder,
+    Guard,
+    Owner,
+    StoreError,
+    damage_named,
+    locate,
+    store_errors,
 )
 from popdask.store.transaction import Transaction
 
@@ -108,12 +114,12 @@ def expire(
     gone = [kept.run.tag for kept in runs if kept.run.tag not in stay]
     if keep_last is not None:  # runs that are lost are none to keep
         tags = sorted(repository.list_tags())
-        gone += [tag for tag in tags if records.readable(repository, tag) is None]
+        gone += [tag for tag in tags if commits.readable(repository, tag) is None]
     guard()
     if gone and (gap := integrity.history_gap(repository)):
         raise StoreError(f"no run can be expired: {gap}.")
     for tag in gone:
-        records.delete_tag(repository, tag)
+        commits.delete_tag(repository, tag)
     if gone:
         repository.expire_snapshots(older_than=min(kept.written for kept in stay.values()))
     summary = repository.garbage_collect(delete_object_older_than=datetime.now(UTC))
@@ -133,9 +139,9 @@ def roll_back(repository: icechunk.Repository, guard: Guard, tag: str) -> Run:
         raise InputError(f"readers see the run {tag} already: there is nothing to go back to.")
     entry, snapshot = _make_entry(repository, target, runs[0].run.tag)
     guard()
-    records.create_tag(repository, entry.tag, snapshot)
+    commits.create_tag(repository, entry.tag, snapshot)
     for branch in (WORK, MAIN):
-        records.move_branch(repository, branch, snapshot)
+        commits.move_branch(repository, branch, snapshot)
     repository.delete_branch(ASIDE)
     return entry
 
@@ -143,9 +149,9 @@ def roll_back(repository: icechunk.Repository, guard: Guard, tag: str) -> Run:
 def _make_entry(repository: icechunk.Repository, target: _Kept, before: str) -> tuple[Run, str]:
     """Commit an earlier run again, aside; only its ``run.json`` is another."""
     if ASIDE in repository.list_branches():  # of a rollback that was stopped
-        records.move_branch(repository, ASIDE, target.snapshot)
+        commits.move_branch(repository, ASIDE, target.snapshot)
     else:
-        records.create_branch(repository, ASIDE, target.snapshot)
+        commits.create_branch(repository, ASIDE, target.snapshot)
     now = datetime.now(UTC)
     entry = replace(
         target.run,
@@ -160,7 +166,7 @@ def _make_entry(repository: icechunk.Repository, target: _Kept, before: str) -> 
     content = json.dumps(record, indent=1).encode()
     write_files(session.store, {RUN_FILE: content})
     metadata = {"run": asdict(entry), "sha256": file_checksum(content)}
-    return entry, records.commit(repository, session, entry.note, metadata)
+    return entry, commits.commit(repository, session, entry.note, metadata)
 
 
 def _kept(repository: icechunk.Repository) -> list[_Kept]:
@@ -168,7 +174,7 @@ def _kept(repository: icechunk.Repository) -> list[_Kept]:
     shown = repository.lookup_branch(MAIN)
     found = []
     for tag in repository.list_tags():
-        snapshot = records.readable(repository, tag)
+        snapshot = commits.readable(repository, tag)
         if snapshot is not None and (run := run_of(snapshot)) is not None:
             found.append(_Kept(run, snapshot.id, snapshot.written_at))
     return sorted(found, key=lambda kept: (kept.snapshot == shown, kept.written), reverse=True)
@@ -224,8 +230,9 @@ def _stems(names: list[str], suffix: str) -> str:
 
 
 # Icechunk warns, at every opening, against concurrent commits to a local folder: here the lock of
-# the region prevents them. Worker processes inherit the variable.
-os.environ.setdefault("ICECHUNK_LOG", "error")
+# the region prevents them; and it prints each error in colours before it raises it. Worker
+# processes inherit the variable.
+os.environ.setdefault("ICECHUNK_LOG", "off")
 icechunk.set_logs_filter(os.environ["ICECHUNK_LOG"])
 
 
@@ -545,17 +552,19 @@ class RegionStore:
         repository = self.repository()
         if not integrity.is_unwritable(repository, self.location.files):
             return
-        kept = records.outside(self.latest_records())
+        if gap := integrity.history_gap(repository):  # and there is no first commit to begin from
+            raise StoreError(f"{self.location} cannot be mended: {gap}.")
+        kept = commits.outside(self.latest_records())
         with store_errors(self.location):
             self._guard()
-            first = records.first_commit(repository)
-            if records.has_work(repository):
-                records.move_branch(repository, WORK, first)
+            first = commits.first_commit(repository)
+            if commits.has_work(repository):
+                commits.move_branch(repository, WORK, first)
             else:
-                records.create_branch(repository, WORK, first)
+                commits.create_branch(repository, WORK, first)
             session = repository.writable_session(WORK)
             write_records(session.store, kept)
-            records.commit(repository, session, "begin anew, because files of the store are lost")
+            commits.commit(repository, session, "begin anew, because files of the store are lost")
 
     def begin(self, grid: xr.Dataset, keep: Sequence[str] = ()) -> Transaction:
         """Begin a run, or go on with one that was stopped; the caller holds the lock.
@@ -574,10 +583,10 @@ class RegionStore:
         """
         with store_errors(self.location):
             if not self.exists():
-                records.create(self.location.storage())
+                commits.create(self.location.storage())
             repository = self.repository()
-            if not records.has_work(repository):
-                records.create_branch(repository, WORK, repository.lookup_branch(MAIN))
+            if not commits.has_work(repository):
+                commits.create_branch(repository, WORK, repository.lookup_branch(MAIN))
         work = Transaction(repository, self.location, self._guard)
         work.lay_out(grid, keep)
         return work

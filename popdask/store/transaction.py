@@ -21,46 +21,45 @@ import icechunk
 import numpy as np
 import zarr
 
-from popdask.store import records as commits
+from popdask.store import content as commits
 from popdask.store.content import (
+    MAIN,
     RUN_FILE,
+    WORK,
+    Finished,
+    Run,
+    arrays_of,
     block_checksum,
     drop_results,
     file_checksum,
+    finished_stages,
+    iso_times,
     join_checksums,
+    lay_out_anew,
     lay_out_group,
+    lengthen,
+    named_in,
+    nothing,
     open_arrays,
     open_group,
+    outside,
     read_file,
     read_files,
     read_records,
     read_table,
+    record_of_frames,
     root_group,
+    same_place,
+    seconds_of,
     store_group,
+    stored_times,
+    utc_now,
+    without_orphans,
     write_files,
     write_records,
 )
 from popdask.store.integrity import coordinate_checksums
 from popdask.store.location import Guard, Location, damage_named, store_errors
-from popdask.store.records import (
-    MAIN,
-    WORK,
-    Finished,
-    Run,
-    arrays_of,
-    finished_stages,
-    iso_times,
-    lay_out_anew,
-    lengthen,
-    named_in,
-    nothing,
-    outside,
-    record_of_frames,
-    same_place,
-    seconds_of,
-    utc_now,
-    without_orphans,
-)
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -236,13 +235,17 @@ class Transaction:
         self._guard = guard
         self.amounts: Mapping[str, int] = {}
         self._coordinates: Mapping[str, str] = {}
+        self._opened: tuple[str, xr.Dataset] | None = None
         self._since = time.perf_counter()
         self._bytes = location.bytes()
 
     def dataset(self) -> xr.Dataset:
         """Open the arrays as they stand, lazily."""
         with damage_named(self.location):
-            return open_arrays(self._repository.readonly_session(WORK))
+            session = self._repository.readonly_session(WORK)
+            if self._opened is None or self._opened[0] != session.snapshot_id:  # a stage asks often
+                self._opened = session.snapshot_id, open_arrays(session)
+            return self._opened[1].copy()
 
     def files(self) -> dict[str, bytes]:
         """Read the models and tables as they stand."""
@@ -331,7 +334,7 @@ class Transaction:
         fresh = store_frames(session, arrays, frames)
         _describe_arrays(root_group(session.store), arrays)
         kept = read_records(session.store).get(stage, {}).get("checksums", {})
-        times = iso_times(open_arrays(session))
+        times = stored_times(session)
         checksums = {time: kept[time] for time in times if time in kept}
         for position, frame in zip(sorted(frames), fresh, strict=True):
             checksums[times[position]] = frame

@@ -57,7 +57,7 @@ class PopdaskBackend(BackendEntrypoint):
         self, filename_or_obj: str | os.PathLike[str], *, branch: str = MAIN, **how: Any
     ) -> dict[str, xr.Dataset]:
         """Open a store as a tree: people and grid at the root, what a stage made under its name."""
-        from popdask.store.records import arrays_of, named_in
+        from popdask.store.content import arrays_of, named_in
         from popdask.store.repository import RegionStore
 
         store = RegionStore(os.fspath(filename_or_obj))

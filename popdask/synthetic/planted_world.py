@@ -4,11 +4,13 @@ The raster is the mean of a law, and every frame is drawn from it: people by Poi
 relative error. Without events nothing happens but noise, and whoever reports an event invents it.
 Events change the mean. Growth, decline and death befall towns of the raster, the connected cells
 that are dense enough; births, mergers and splits stand on free land, made of copies of its towns.
+Cells finer than 1 km are summed to it first, as for settlements: towns are made of cells of 1 km.
 
 The trick is that every event has cells of its own: which place an event belongs to is read from a
-map (:attr:`PlantedWorld.places`), and no event disturbs another. And what is built is beyond the
-noise: a town whose cells hold just the least people of a town would fall apart in one draw and come
-together in the next, and a bridge that ends on such a cell would join nothing.
+map (:attr:`PlantedWorld.places`), and no event disturbs another. And what is planted is beyond the
+noise. A town whose cells hold just the least people of a town would fall apart in one draw and come
+together in the next, and a bridge that ends on such a cell would join nothing. A town that some
+draw joins to a larger one has no growth of its own that a count could tell.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popdask.errors import InputError
+from popdask.io.grids import steps_of
 
 KINDS = ("grow", "shrink", "appear", "vanish", "merge", "split", "shift", "displace")
 EVENTS: Mapping[str, int] = {
@@ -36,10 +39,13 @@ EVENTS: Mapping[str, int] = {
     "shift": 1,
 }
 QUEEN = np.ones((3, 3), bool)
+# Cells are those of 1 km, where the raster's are finer.
 COPY = 10  # the largest side of a town that is copied or taken away, in cells
 GAP = 4  # free cells between the towns of a merger
 BRIDGE = 1.5  # least people of a cell that is built, and those of a bridge's, in units of a town's
-SIGMAS = 4.0  # standard deviations of a count by which a town that is built exceeds the least
+SIGMAS = 4.0  # standard deviations of a count by which towns exceed the least, and others do not
+DRAWS = 3.0  # standard deviations of the law by which what is built exceeds that in every draw
+SEEN, SURE = 0.05, 2.0  # part of a place by which it changes, and standard deviations beyond it
 PART = 0.15  # least part of the people that each town of a merger or split has
 MARGIN = 2  # free cells around whatever stands on free land
 TRIES = 50  # towns that are tried for free land before there is none
@@ -99,7 +105,8 @@ def planted(
     Parameters
     ----------
     population : DataArray, (y, x)
-        People per cell, NaN = no data.
+        People per cell, NaN = no data. Where it has a CRS and cells finer than 1 km, towns are made
+        of cells of 1 km, and so are bridges and steps aside.
     seed : int, optional
         The same raster, settings and seed give the same world.
     frames : int, optional
@@ -114,7 +121,7 @@ def planted(
         grow     a town has `growth` times as many people in each of its cells from a frame on
         shrink   the same with `decline`
         appear   a copy of a town stands on free land from a frame on; in copies each cell holds
-                 `min_cell` people and half as many again, at least
+                 `min_cell` people and half as many again, at least, and more if `error` is large
         vanish   nobody lives in a town's cells from a frame on
         merge    a bridge of cells joins two copies of towns, each with 15 % of their people or
                  more; those of the bridge come from them
@@ -125,7 +132,8 @@ def planted(
     towns : DataArray of int, (y, x), optional
         The towns that may grow, shrink or vanish, numbered from 0, −1 = none; any regions
         will do, such as communities. By default cells of `min_cell` people that touch (8
-        neighbours), of `min_people` together.
+        neighbours), of `min_people` together, whose change is beyond the noise: of 5 % of the
+        largest place that a draw may join them to, and of 6 standard deviations.
     min_cell : float, optional
         The least people of a town's cell. Bridges have half as many again.
     min_people : float, optional
@@ -161,15 +169,16 @@ def planted(
             "world stands on one raster (y, x): select one frame, as in population.isel(time=0)"
         )
     _check(events, frames, error)
-    base = population.values.astype(np.float64)
-    ground = _Ground(np.nan_to_num(base), frames, np.random.default_rng(seed))
-    ground.known = np.isfinite(base)
-    labels = _dense(ground.base, min_cell, min_people) if towns is None else towns.values
-    ground.settle(labels, min_cell, min_people)
-    for kind in KINDS:
+    grid = population.odc.geobox
+    steps = (1, 1) if grid is None or grid.crs is None else steps_of(grid)
+    ground = _Ground(population.values, steps, frames, error, np.random.default_rng(seed))
+    factors = {"grow": growth, "shrink": decline}
+    if events:
+        ground.settle(None if towns is None else towns.values, min_cell, min_people)
+    for kind in sorted(KINDS, key=("vanish",).count, reverse=True):  # which needs small towns
         for number in range(events.get(kind, 0)):
-            _PLANT[kind](ground, kind, number, {"grow": growth, "shrink": decline}.get(kind, 0.0))
-    expected = np.where(ground.known, ground.mean, np.nan)
+            _PLANT[kind](ground, kind, number, factors.get(kind, 0.0))
+    expected, ground.places = ground.drawn()
     drawn = [
         _draw(mean, error, np.random.default_rng([seed, t])) for t, mean in enumerate(expected)
     ]
@@ -208,41 +217,122 @@ def _dense(people: NDArray, min_cell: float, min_people: float) -> NDArray[np.in
     return number[labels]
 
 
+def _summed(people: NDArray, steps: tuple[int, int]) -> NDArray[np.float64]:
+    """Sum cells to larger ones, so many down and across."""
+    (rows, columns), (down, across) = people.shape, steps
+    parts = people.reshape(rows // down, down, columns // across, across)
+    summed: NDArray[np.float64] = parts.sum((1, 3))
+    return summed
+
+
+def _spread(cells: NDArray, steps: tuple[int, int]) -> NDArray:
+    """Repeat cells on the finer raster."""
+    return cells.repeat(steps[0], 0).repeat(steps[1], 1)
+
+
 class _Ground:
     """The raster while events are planted on it."""
 
-    def __init__(self, base: NDArray, frames: int, rng: np.random.Generator) -> None:
-        self.base, self.frames, self.rng = base, frames, rng
-        self.mean = np.repeat(base[None], frames, axis=0)
-        self.known = np.ones(base.shape, bool)
+    def __init__(
+        self,
+        people: NDArray,
+        steps: tuple[int, int],
+        frames: int,
+        error: float | str,
+        rng: np.random.Generator,
+    ) -> None:
+        self.shape, self.steps, self.frames, self.rng = people.shape, steps, frames, rng
+        self.error = 0.0 if isinstance(error, str) else error
+        self.poisson = isinstance(error, str)
+        rims = [(0, -size % step) for size, step in zip(people.shape, steps, strict=True)]
+        base = np.pad(people.astype(np.float64), rims, constant_values=np.nan)
+        self.known, self.base = np.isfinite(base), np.nan_to_num(base)
+        self.mean = np.repeat(self.base[None], frames, axis=0)
         self.places = np.full(base.shape, -1, np.int32)
         self.rows: list[dict[str, Any]] = []
-        self.free = np.ones(base.shape, bool)
-        self.order: list[int] = []
-        self.labels = self.places
 
-    def settle(self, labels: NDArray, min_cell: float, min_people: float) -> None:
+    def drawn(self) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """Return the mean and the places on the raster, which may end within a cell of 1 km."""
+        rows, columns = self.shape
+        expected = np.where(self.known, self.mean, np.nan)[:, :rows, :columns]
+        return expected, self.places[:rows, :columns]
+
+    def noise(self, people: NDArray) -> NDArray[np.float64]:
+        """The variance of counts by the law."""
+        found: NDArray[np.float64] = people if self.poisson else np.square(self.error * people)
+        return found
+
+    def settle(self, labels: NDArray | None, min_cell: float, min_people: float) -> None:
         """Take the towns, in random order, and what land is free of anyone's."""
-        self.labels, self.min_cell = labels, min_cell
-        count = int(labels.max(initial=-1)) + 1
-        self.order = self.rng.permutation(count).tolist()
-        self.boxes = ndimage.find_objects(labels + 1)
-        crowded = (self.base >= min_cell) | (labels >= 0) | ~self.known
+        cells = _summed(self.base, self.steps)
+        least = min_cell + SIGMAS * np.sqrt(min_cell)
+        self.built = least / max(1 - DRAWS * self.error, 0.1)
+        self.built = max(self.built, BRIDGE * min_cell)
+        self.max_side = COPY * max(self.steps)
+        copied = _dense(cells, min_cell, min_people)
+        known = _summed(~self.known, self.steps) == 0
+        crowded = (cells >= min_cell) | ~known
+        if labels is None:
+            self.labels = _spread(copied, self.steps)
+            self.part = self._parts(cells, copied, min_cell, min_people)
+        else:
+            rims = [(0, b - a) for a, b in zip(labels.shape, self.base.shape, strict=True)]
+            self.labels = np.pad(labels, rims, constant_values=-1)
+            self.part = None
+            crowded |= _summed(self.labels >= 0, self.steps) > 0
+        self.order = self.rng.permutation(int(self.labels.max(initial=-1)) + 1).tolist()
+        self.boxes = ndimage.find_objects(self.labels + 1)
         self.free = ~ndimage.binary_dilation(crowded, QUEEN, iterations=1)
-        copied = _dense(self.base, min_cell, min_people)
-        self.copies = [
-            np.where(copied[box] == number, np.maximum(self.base[box], BRIDGE * min_cell), 0.0)
-            for number, box in enumerate(ndimage.find_objects(copied + 1))
-            if max(copied[box].shape) <= COPY
-        ]
-        least = min_people + SIGMAS * np.sqrt(min_people)
-        self.copies = [town for town in self.copies if least <= town.sum() <= 10 * min_people]
+        self.copies = []
+        for number, box in enumerate(ndimage.find_objects(copied + 1)):
+            raised = np.maximum(cells[box], self.built) / np.maximum(cells[box], min_cell)
+            factor = np.where(copied[box] == number, raised, 0.0)
+            fine = tuple(
+                slice(s.start * n, s.stop * n) for s, n in zip(box, self.steps, strict=True)
+            )
+            town = self.base[fine] * _spread(factor, self.steps)
+            enough = min_people + SIGMAS * np.sqrt(max(min_people, self.noise(town).sum()))
+            if max(factor.shape) <= COPY and enough <= town.sum() <= 10 * min_people:
+                self.copies.append(town)
 
-    def town(self, kind: str, *, small: bool = False) -> NDArray[np.bool_]:
-        """Take a town that no event has befallen yet: its cells."""
+    def _parts(
+        self, cells: NDArray, towns: NDArray, min_cell: float, min_people: float
+    ) -> list[tuple[float, ...]]:
+        """List for each town who lives in it for sure, in what it may be joined to, and beside."""
+        spread = SIGMAS * np.sqrt(max(min_cell, self.noise(np.float64(min_cell))))
+        wide = ndimage.label(cells >= min_cell - spread, QUEEN)[0]
+        core = ndimage.label(cells >= min_cell + spread, QUEEN)[0]
+        noise = _summed(self.noise(self.base), self.steps)
+        people, variance = (ndimage.sum(a, wide, np.arange(wide.max() + 1)) for a in (cells, noise))
+        inner, doubt = (ndimage.sum(a, core, np.arange(core.max() + 1)) for a in (cells, noise))
+        parts = []
+        for number, box in enumerate(ndimage.find_objects(towns + 1)):
+            mine = towns[box] == number
+            numbers = np.unique(core[box][mine & (core[box] > 0)])
+            sure = numbers[np.argmax(inner[numbers])] if len(numbers) else 0
+            enough = min_people + SIGMAS * np.sqrt(max(min_people, doubt[sure]))
+            own = float(inner[sure]) if sure and inner[sure] >= enough else 0.0
+            joined = wide[box][mine][0]
+            beside = float(people[joined] - cells[box][mine].sum())
+            parts.append((own, float(people[joined]), float(variance[joined]), beside, min_people))
+        return parts
+
+    def seen(self, number: int, factor: float) -> bool:
+        """Whether a town's change is beyond all noise."""
+        if self.part is None:
+            return True
+        own, joined, variance, beside, min_people = self.part[number]
+        if factor == 0:
+            return own > 0 and beside < min_people / 4
+        noise, change = np.sqrt(variance * (1 + factor**2)), abs(factor - 1) * own
+        return bool(change > max(SEEN * joined + SURE * noise, (SIGMAS + SURE) * noise))
+
+    def town(self, kind: str, factor: float) -> NDArray[np.bool_]:
+        """Take a town that no event has befallen yet, and whose change can be seen: its cells."""
         for number in self.order:
             box = self.boxes[number]
-            if box is None or (small and max(s.stop - s.start for s in box) > COPY):
+            small = box is not None and max(s.stop - s.start for s in box) <= self.max_side
+            if box is None or (kind == "vanish" and not small) or not self.seen(number, factor):
                 continue
             self.order.remove(number)
             return self.labels == number
@@ -251,10 +341,12 @@ class _Ground:
         )
 
     def site(self, shape: tuple[int, int]) -> tuple[slice, slice] | None:
-        """Take a box of free land at random, if there is one."""
+        """Take a box of free land at random, if there is one, of so many cells of the raster."""
+        steps = self.steps
+        shape = shape[0] // steps[0], shape[1] // steps[1]
         rows, columns = shape[0] + 2 * MARGIN, shape[1] + 2 * MARGIN
         taken = np.pad(np.cumsum(np.cumsum(~self.free, 0), 1), ((1, 0), (1, 0)))
-        if rows > self.base.shape[0] or columns > self.base.shape[1]:
+        if rows > self.free.shape[0] or columns > self.free.shape[1]:
             return None
         inside = taken[rows:, columns:] - taken[:-rows, columns:] - taken[rows:, :-columns]
         choice = np.argwhere(inside + taken[:-rows, :-columns] == 0)
@@ -262,15 +354,19 @@ class _Ground:
             return None
         top, left = choice[self.rng.integers(len(choice))]
         self.free[top : top + rows, left : left + columns] = False
-        top, left = top + MARGIN, left + MARGIN
-        return slice(top, top + shape[0]), slice(left, left + shape[1])
+        rows, columns = (
+            slice((start + MARGIN) * step, (start + MARGIN + size) * step)
+            for start, size, step in zip((top, left), shape, steps, strict=True)
+        )
+        return rows, columns
 
     def copied(self, kind: str) -> NDArray[np.float64]:
         """Take a copy of a town, turned at random."""
         if not self.copies:
             raise InputError(f"{kind}: no town of at most {COPY} × {COPY} cells can be copied")
         town = self.copies[self.rng.integers(len(self.copies))]
-        return np.rot90(town, int(self.rng.integers(4)))
+        turns = int(self.rng.integers(4))
+        return np.rot90(town, turns if self.steps[0] == self.steps[1] else 2 * turns)
 
     def note(self, kind: str, frame: int, cells: NDArray[np.bool_], **more: Any) -> None:
         """Write an event down, and its place on the map."""
@@ -288,7 +384,7 @@ class _Ground:
 
 def _change(ground: _Ground, kind: str, number: int, factor: float) -> None:
     """Multiply a town: growth, decline, death (by 0)."""
-    cells, frame = ground.town(kind, small=kind == "vanish"), ground.when()
+    cells, frame = ground.town(kind, factor), ground.when()
     ground.mean[frame:, cells] *= factor
     ground.note(kind, frame, cells)
 
@@ -301,11 +397,12 @@ def _build(ground: _Ground, kind: str, number: int, factor: float) -> None:
         towns = [ground.copied(kind) for _ in range(parts)]
         if min(town.sum() for town in towns) < PART * sum(town.sum() for town in towns):
             continue  # the small one would be no piece beside the large
-        apart, joined = _in_a_row(towns, BRIDGE * ground.min_cell)
-        if joined[joined > 0].min() < BRIDGE * ground.min_cell * (1 - 1e-9):
+        apart, joined = _in_a_row(towns, ground.built, ground.steps)
+        lived = _summed(joined, ground.steps)
+        if lived[lived > 0].min() < ground.built * (1 - 1e-9):
             continue  # they have nobody to spare for the bridge
-        if ground.rng.integers(2):
-            apart, joined = apart.T, joined.T
+        if ground.rng.integers(2) and ground.steps[0] == ground.steps[1]:
+            apart, joined, lived = apart.T, joined.T, lived.T
         box = ground.site(apart.shape)
         if box is not None:
             break
@@ -320,39 +417,45 @@ def _build(ground: _Ground, kind: str, number: int, factor: float) -> None:
     ground.mean[(slice(0, frame), *box)] += before
     ground.mean[(slice(frame, None), *box)] += after
     cells = np.zeros(ground.base.shape, bool)
-    cells[box] = joined > 0
+    cells[box] = _spread(lived > 0, ground.steps)
     ground.note(kind, frame, cells, parts=parts)
 
 
-def _in_a_row(towns: list[NDArray], people: float) -> tuple[NDArray, NDArray]:
+def _in_a_row(
+    towns: list[NDArray], people: float, steps: tuple[int, int]
+) -> tuple[NDArray, NDArray]:
     """Lay towns beside one another, apart, and joined by bridges of as many people in all."""
-    height = max(town.shape[0] for town in towns)
-    width = sum(town.shape[1] for town in towns) + GAP * (len(towns) - 1)
-    apart, left = np.zeros((height, width)), 0
-    bridges = np.zeros((height, width), bool)
+    height, gap = max(town.shape[0] for town in towns), GAP * steps[1]
+    width = sum(town.shape[1] for town in towns) + gap * (len(towns) - 1)
+    fine, left = np.zeros((height, width)), 0
+    bridges = np.zeros((height // steps[0], width // steps[1]), bool)
     before = np.zeros((0, 2), np.int64)
     for town in towns:
-        here = np.argwhere(town > 0) + np.array([0, left])
-        apart[: town.shape[0], left : left + town.shape[1]] = town
+        here = np.argwhere(_summed(town, steps) > 0) + np.array([0, left // steps[1]])
+        fine[: town.shape[0], left : left + town.shape[1]] = town
         if len(before):
             apartness = ((before[:, None] - here[None]) ** 2).sum(-1)
             start, end = np.unravel_index(apartness.argmin(), apartness.shape)
-            steps = np.abs(here[end] - before[start]).max() + 1
-            line = np.rint(np.linspace(before[start], here[end], steps)).astype(np.int64)
+            cells = np.abs(here[end] - before[start]).max() + 1
+            line = np.rint(np.linspace(before[start], here[end], cells)).astype(np.int64)
             bridges[tuple(line[1:-1].T)] = True
-        before, left = here, left + town.shape[1] + GAP
+        before, left = here, left + town.shape[1] + gap
+    apart = _summed(fine, steps)
     bridges &= apart == 0
     spare = np.maximum(apart - people, 0)  # a cell keeps as many as one of the bridge has
     share = people * bridges.sum() / max(spare.sum(), people)
-    return apart, apart - share * spare + people * bridges
+    kept = 1 - share * np.divide(spare, apart, out=np.zeros_like(apart), where=apart > 0)
+    each = people / (steps[0] * steps[1])
+    return fine, fine * _spread(kept, steps) + each * _spread(bridges, steps)
 
 
 def _shift(ground: _Ground, kind: str, number: int, factor: float) -> None:
     """Build a town on free land, and move it by a cell or two from a frame on."""
-    dy, dx = (int(step) for step in ground.rng.choice([-2, -1, 1, 2], 2))
+    aside = zip(ground.rng.choice([-2, -1, 1, 2], 2), ground.steps, strict=True)
+    dy, dx = (int(cells) * step for cells, step in aside)
     frame = ground.when()
     for _ in range(TRIES):
-        town = np.pad(ground.copied(kind), 2)
+        town = np.pad(ground.copied(kind), [(2 * step, 2 * step) for step in ground.steps])
         box = ground.site(town.shape)
         if box is not None:
             break
@@ -362,7 +465,7 @@ def _shift(ground: _Ground, kind: str, number: int, factor: float) -> None:
     ground.mean[(slice(0, frame), *box)] += town
     ground.mean[(slice(frame, None), *box)] += moved
     cells = np.zeros(ground.base.shape, bool)
-    cells[box] = (town > 0) | (moved > 0)
+    cells[box] = _spread(_summed(town + moved, ground.steps) > 0, ground.steps)
     ground.note(kind, frame, cells, dy=dy, dx=dx)
 
 

@@ -8,7 +8,7 @@ Every centering in time differences just two frames, and a warm start chains the
 borrows as many cells from its neighbours as it is iterated: wrong values creep in from its borders
 by one cell per iteration and never reach its own cells. At the raster's border nothing is borrowed,
 and there the replicated edge is the right one. With more than one scale, motion across many cells
-is found before (:mod:`popdask.tracking._matching`); one scale is the first work's scheme.
+is found before (:mod:`popdask.tracking._horn_schunck`); one scale is the first work's scheme.
 
 Labels of the earlier frame are moved along a flow by reading, for each of its cells, the later
 frame's label at the cell that it goes to: every cell counts once and none is lost, where writing
@@ -35,8 +35,7 @@ from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
 from popdask.tracking import WIDEST_RIM
-from popdask.tracking._horn_schunck import Differences, iterate
-from popdask.tracking._matching import bound, coarse_to_fine
+from popdask.tracking._horn_schunck import Differences, bound, coarse_to_fine, iterate
 from popdask.validate import check_flow
 
 OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}

@@ -23,29 +23,13 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.io.grids import grid_of, has_parallel_rows, row_areas
+from popdask.io.grids import grid_of, steps_of
 from popdask.validate import check_array
 
 __all__ = [
     "from_1km",
     "to_1km",
 ]
-
-_KILOMETRE, _ROUNDING = 1000.0, 1e-6
-
-
-def steps_of(grid: GeoBox) -> tuple[int, int]:
-    """Cells of a grid in one of 1 km, down and across."""
-    assert grid.crs is not None, "grid_of refuses a grid without one"
-    if grid.crs.geographic:
-        return 1, 1
-    unit = grid.crs.proj.axis_info[0].unit_conversion_factor
-    if has_parallel_rows(grid.crs.proj):  # where a cell is largest
-        plane = abs(grid.transform.a * grid.transform.e) * unit**2
-        unit *= float(np.sqrt(row_areas(grid).max() * 1e6 / plane))
-    sides = abs(grid.transform.e) * unit, abs(grid.transform.a) * unit
-    down, across = (max(int(_KILOMETRE / side + _ROUNDING), 1) for side in sides)
-    return down, across
 
 
 def coarse_grid(grid: GeoBox) -> GeoBox:

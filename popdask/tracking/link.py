@@ -46,9 +46,8 @@ from popdask.blocks.sums import (
 )
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
-from popdask.tracking.events import EVENTS, MOST, EventRules
 from popdask.tracking.flow import UNIT, agreement, ahead, components, farthest, moving_cells
-from popdask.tracking.tracks import tracks, verify_tracks
+from popdask.tracking.tracks import EVENTS, MOST, EventRules, tracks, verify_tracks
 from popdask.validate import check_labels
 
 __all__ = [

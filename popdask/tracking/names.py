@@ -30,7 +30,7 @@ from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
 from popdask.io.grids import has_parallel_rows
-from popdask.io.kinds import check_tables
+from popdask.io.rasters import check_tables
 from popdask.validate import check_table
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from popdask.blocks.overlap import AROUND, add_overlap, merge_thin_chunks
 from popdask.errors import InputError
 from popdask.io.conventions import check_population, flags
 from popdask.io.grids import describe_grid, grid_of, pixel_area_km2, same_grid
-from popdask.tracking import _urban_blocks, _urban_edges
+from popdask.tracking import _urban_blocks
 from popdask.tracking.urban_rules import Plan, UrbanisationRules, make_plan, optimal_rule
 from popdask.validate import check_array, check_instance
 
@@ -123,7 +123,7 @@ class _Frames:
             graph[key("parts", *at)] = (_urban_blocks.take, labelled, 1)
             graph[key("chosen", *at)] = (_urban_blocks.take, key("join", *frame), number)
             chosen = key("tile", *at), key("chosen", *at)
-            graph[key("grown-0", *at)] = (_urban_edges.start, *chosen, self.plan)
+            graph[key("grown-0", *at)] = (_urban_blocks.start, *chosen, self.plan)
 
     def _optimal(self, frame: tuple[int, ...]) -> Any:
         """Task for the threshold of built-up land, where the rules ask for it."""
@@ -149,9 +149,9 @@ class _Frames:
             return "grown-0"
         last = f"grown-{steps}"
         active = key("active", *frame)
-        graph[active] = (_urban_edges.any_active, self.over(last, frame))
+        graph[active] = (_urban_blocks.any_active, self.over(last, frame))
         graph[key("finish", *frame)] = (
-            _urban_edges.finish,
+            _urban_blocks.finish,
             self.over("send", frame),
             self.grid[1],
             self.plan,
@@ -163,13 +163,13 @@ class _Frames:
                 before = f"grown-{step}"
                 states = key(before, *at), self.around(before, frame, place)
                 graph[key(f"grown-{step + 1}", *at)] = (
-                    _urban_edges.grow,
+                    _urban_blocks.grow,
                     *chosen,
                     *states,
                     self.plan,
                 )
             graph[key("send", *at)] = (
-                _urban_edges.send,
+                _urban_blocks.send,
                 *chosen,
                 key(last, *at),
                 active,
@@ -180,21 +180,21 @@ class _Frames:
     def _complete(self, frame: tuple[int, ...], grown: str) -> None:
         graph, key = self.graph, self.key
         if self.numbered:
-            draw: Any = _urban_edges.draw_centres
+            draw: Any = _urban_blocks.draw_centres
             last = "number"
-            graph[key(last, *frame)] = (_urban_edges.number_centres, self.over("first", frame))
+            graph[key(last, *frame)] = (_urban_blocks.number_centres, self.over("first", frame))
         else:
-            draw, last = _urban_edges.draw, "near"
-            graph[key(last, *frame)] = (_urban_edges.near, self.over("complete", frame))
+            draw, last = _urban_blocks.draw, "near"
+            graph[key(last, *frame)] = (_urban_blocks.near, self.over("complete", frame))
         for place, corner in zip(self.places, self.corners, strict=True):
             at = (*frame, *place)
             chosen = key("tile", *at), key("chosen", *at)
             states = key(grown, *at), self.around(grown, frame, place), key("finish", *frame)
             found = key("complete", *at)
-            graph[found] = (_urban_edges.complete, *chosen, *states, corner, self.plan)
+            graph[found] = (_urban_blocks.complete, *chosen, *states, corner, self.plan)
             if self.numbered:
                 first = *chosen, found, self.plan, corner, len_x(self.chunks)
-                graph[key("first", *at)] = (_urban_edges.first_cells, *first)
+                graph[key("first", *at)] = (_urban_blocks.first_cells, *first)
             graph[self.name, *at] = (draw, *chosen, found, key(last, *frame), self.plan, self.ndim)
 
 

@@ -1,14 +1,10 @@
-"""The pictures of a communities job and of its report.
+"""The pictures of a communities job: maps of every stage, and how good its models are.
 
-The pictures of a finished run: maps of every stage, and how good its models are.
-
-store → cells drawn at random → codes, reconstructions → analysis → figures → PNG files
+store → cells drawn at random → codes, reconstructions → analysis → figures
 
 Maps are reduced chunk by chunk and the analysis reads the windows of some cells only, so that
 pictures of a large region take no more memory than those of a small one. The cells are drawn by
 the hash of their global index: the same pictures under any chunking.
-
-The report of a communities job: its results, and how good the analysis is.
 """
 
 from __future__ import annotations
@@ -16,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,19 +24,16 @@ from popdask.blocks.sampling import gather_cells, gather_windows, sample_cells
 from popdask.blocks.torch import fixed_arithmetic
 from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
-from popdask.plot import charts as figures
-from popdask.plot import comparisons, maps, motion, reduced, style
+from popdask.plot import charts, maps, reduced
 from popdask.report.page import Picture
-from popdask.store.records import MAIN
+from popdask.store.content import MAIN
 from popdask.store.repository import RegionStore
 from popdask.tracking import classify as clustering
 from popdask.tracking import diagnostics, encoding
 from popdask.tracking.autoencoder import FittedEncoder
 from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.growth import divergence, laplacian
-from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import own_store
-from popdask.workflow.settlements import GROWTH_WORDS, growth_map, has_growth, settlements_map
+from popdask.workflow.settlements import CHANGE_WORDS, change_maps, settlements_map
 
 CELLS = 100_000  # reconstructed, shared out among the models
 CURVE_CELLS = 20_000  # grouped into 2…20 classes
@@ -56,11 +48,7 @@ WORDS = {
         "Arrows show where people seem to move to, as optical flow sees it. It describes places "
         "for the classes; it is no count of people who moved house.",
     ),
-    "change": (
-        "Change since the first frame",
-        "Where there are more people than in the first frame, and where fewer.",
-    ),
-    "growth": GROWTH_WORDS,
+    **CHANGE_WORDS,
     "loss": (
         "How the encoder learned",
         "The error of the autoencoder, which learns to describe a cell's surroundings in a few "
@@ -99,21 +87,13 @@ WORDS = {
 }
 
 
-def draw(job: CommunitiesJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw all pictures of a job's last finished run."""
+def figures(job: CommunitiesJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
+    """Draw all pictures of the last finished run."""
     # Uses the current Dask client, if there is one, else Dask's default scheduler. Where there is
     # a model for each frame, classes are analysed of the last frame.
-    reporter = reporter or Reporter()
-    region = own_store(job)
     found = region.dataset()
-    parts = {"maps": _maps(job, region, found), "analysis": charts(job, region, found)}
-    paths = []
-    for name, pictures in parts.items():
-        with reporter.stage(name, f"{found.sizes['time']} frames"):
-            for picture, figure in pictures:
-                path = job.export_folder / "figures" / f"{job.name}_{picture}.png"
-                paths.append(style.save_figure(figure, path, dpi=150))
-    return paths
+    yield from _maps(job, region, found)
+    yield from analysis_charts(job, region, found)
 
 
 def _maps(
@@ -121,40 +101,38 @@ def _maps(
 ) -> Iterator[tuple[str, Figure]]:
     """Draw the stages of the last frame, and what has changed since the first."""
     communities, tracks = region.table("communities"), region.table("tracks")
-    first, last = found.isel(time=0), found.isel(time=-1)
+    last = found.isel(time=-1)
     cubes = (found["population"], found["classes"], found["community"])
     yield "world", maps.world_figure(*cubes, communities, tracks, frames=4)
     if "settlement" in found:
         yield "settlements", settlements_map(region, last)
     yield "population", maps.map_figure(last["population"])
     yield "flow", maps.flow_figure(last["population"], last[["u", "v"]])
-    yield "speed", motion.speed_figure(last["population"], last[["u", "v"]])
-    yield "divergence", motion.field_figure(divergence(last[["u", "v"]]))
-    yield "laplacian", motion.field_figure(laplacian(last["population"]))
+    yield "speed", maps.speed_figure(last["population"], last[["u", "v"]])
+    yield "divergence", maps.field_figure(divergence(last[["u", "v"]]))
+    yield "laplacian", maps.field_figure(laplacian(last["population"]))
     yield "classes", maps.map_figure(last["classes"], last["population"])
     labels = last["community"]
     yield "communities", maps.map_figure(labels, last["population"], tracks=tracks)
     yield (
         "class_panels",
-        comparisons.class_panels_figure(last["classes"], labels, last["population"]),
+        charts.class_panels_figure(last["classes"], labels, last["population"]),
     )
     yield (
         "tracks",
         maps.journey_figure(found["population"], found["community"], communities, tracks),
     )
+    yield from change_maps(job, found)
     if found.sizes["time"] > 1:
-        yield "change", maps.change_figure(first["population"], last["population"])
-        if has_growth(job, found):
-            yield "growth", growth_map(job, found)
         links = region.table("links")
         latest = links[(links["next"] == links["next"].max()) & (links["gap"] == 0)]
-        yield "assignment", comparisons.assignment_figure(latest)
+        yield "assignment", charts.assignment_figure(latest)
     numbers = tracks.drop_duplicates(["time", "community"])[["time", "community", "track"]]
     means = diagnostics.community_means(communities).merge(numbers, on=["time", "community"])
     yield "means", maps.means_figure(means, last["population"])
 
 
-def charts(
+def analysis_charts(
     job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
 ) -> Iterator[tuple[str, Figure]]:
     """Draw what the models have learned, and how well."""
@@ -162,7 +140,7 @@ def charts(
     histories = {
         name.removesuffix("T000000"): encoder.loss_history for name, (encoder, *_) in models.items()
     }
-    yield "loss", figures.loss_figure(histories)
+    yield "loss", charts.loss_figure(histories)
     drawn = [
         _sample(found.isel(time=frames), encoder, model, CELLS // len(models), job.hold)
         for encoder, model, frames in models.values()
@@ -175,11 +153,11 @@ def charts(
     true = np.concatenate([sample.features for sample in samples])
     remembered = np.concatenate([sample.reconstruction for sample in samples])
     errors = diagnostics.error_by_population(true[:, 0], remembered[:, 0])
-    yield "error", figures.error_figure(errors)
+    yield "error", charts.error_figure(errors)
     cosines = diagnostics.cosine_by_speed(true[:, 1:], remembered[:, 1:])
-    yield "direction", figures.cosine_figure(cosines)
+    yield "direction", charts.cosine_figure(cosines)
     speeds = diagnostics.error_by_speed(true[:, 1:], remembered[:, 1:])
-    yield "speed_error", motion.speed_error_figure(speeds)
+    yield "speed_error", maps.speed_error_figure(speeds)
     encoder, _, frames = list(models.values())[-1]
     yield "reconstruction", _reconstruction(found.isel(time=frames).isel(time=-1), encoder)
 
@@ -263,7 +241,7 @@ def _reconstruction(last: xr.Dataset, encoder: FittedEncoder) -> Figure:
     codes = encoding.reconstruct(features, encoder, mask=last["classes"] >= 0, device="cpu")
     rebuilt, true = codes.isel(channel=0, y=y, x=x), last["population"].isel(y=y, x=x)
     rebuilt = rebuilt.clip(min=0).fillna(0).where(true.notnull())  # noqa: PD004
-    return comparisons.reconstruction_figure(true, rebuilt)
+    return charts.reconstruction_figure(true, rebuilt)
 
 
 def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[np.int16]:
@@ -277,12 +255,12 @@ def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[
 def _sse(sample: _Sample) -> Figure:
     """Draw the curve that the classifier kept, else that of some of the cells."""
     if sample.model.curve is not None:
-        return figures.sse_figure(sample.model.curve, sample.model.k)
+        return charts.sse_figure(sample.model.curve, sample.model.k)
     rows = sample.latent[:CURVE_CELLS]
     ks = KS[: max(len(np.unique(rows, axis=0)) - 1, 1)]
     curve = clustering.fit_classes(rows, "auto", ks=ks).curve
     assert isinstance(curve, pd.Series)  # "auto" keeps it
-    return figures.sse_figure(curve, sample.model.k, cells=len(rows))
+    return charts.sse_figure(curve, sample.model.k, cells=len(rows))
 
 
 def _silhouettes(sample: _Sample) -> Figure:
@@ -291,17 +269,14 @@ def _silhouettes(sample: _Sample) -> Figure:
     few = classes.groupby(classes).head(SILHOUETTE_CELLS // classes.nunique()).index
     values = diagnostics.silhouettes(sample.points[few], sample.classes[few])
     cells = {int(str(number)): int(count) for number, count in classes.value_counts().items()}
-    return figures.silhouette_figure(values, sample.classes[few], cells=cells)
+    return charts.silhouette_figure(values, sample.classes[few], cells=cells)
 
 
 def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw motion, change, and how good the encoder and the classes are."""
     found = region.dataset(branch)
-    first, last = found.isel(time=0), found.isel(time=-1)
-    drawn: dict[str, Figure] = {"flow": maps.flow_figure(last["population"], last[["u", "v"]])}
-    if found.sizes["time"] > 1:
-        drawn["change"] = maps.change_figure(first["population"], last["population"])
-    if has_growth(job, found):
-        drawn["growth"] = growth_map(job, found)
-    for name, figure in [*drawn.items(), *charts(job, region, found, branch)]:
+    last = found.isel(time=-1)
+    flow = "flow", maps.flow_figure(last["population"], last[["u", "v"]])
+    changes, learned = change_maps(job, found), analysis_charts(job, region, found, branch)
+    for name, figure in [flow, *changes, *learned]:
         yield Picture(*WORDS[name], figure, wide=name == "growth")

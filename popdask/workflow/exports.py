@@ -1,47 +1,401 @@
-"""Exported files on record, and the page of a job.
+"""Exports of a job: where they go, what they may replace, what is on record of them; its report.
 
-Exported files on record: what a stage wrote, what stays, what goes, and what was changed since.
+They go to a folder of this machine or a prefix of a bucket. Files are written in a folder,
+whichever it is. That of a bucket is a temporary one: what is not in the bucket yet is put from
+there as whole objects, so that a reader sees the old one or the new one.
+
+An export replaces or takes away its own files, unchanged, and never an input. The store has on
+record what was written, with checksums, and which names were free when a run began to write.
+Whatever else lies in the way is somebody's: the run is refused before it computes.
 
 A file lies outside the store, so anybody can change it or take it away. Its size and SHA-256 are
 taken when it is written, and kept with the record of its stage, under its path within the folder of
 the exports: a store that is copied or moved knows nothing of the files of the other place.
-
-The page of a job: what it shows, where it lies, and whom it credits.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import xarray as xr
 
 from popdask.config.settings import Job
-from popdask.io import export
+from popdask.errors import InputError
 from popdask.io import paths as object_store
+from popdask.io.names import file_of
+from popdask.io.paths import sweep
+from popdask.store.location import StoreError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow.export_paths import (
-    Claims,
-    ExportPlace,
-    Records,
-    export_place,
-    file_sum,
-    paths_of,
-    within,
-    written_files,
-)
-from popdask.workflow.inputs import credits_of
+from popdask.workflow.inputs import NOTES, credits_of, file_sum, files_in, sum_of, sum_of_parts
 from popdask.workflow.plan import StagePlan
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from popdask.report.page import Picture
+
+#: Where an object has the checksum of its bytes.
+_CHECKSUM = "sha256"
+_log = logging.getLogger(__name__)
+Records = Mapping[str, Mapping[str, Any]]
 
 #: Draws the pictures of a job, from its store and a branch of it.
 Illustrate = Callable[[Any, RegionStore, str], Iterable["Picture"]]
+
+
+class ExportPlace(Protocol):
+    """Exported files by their names within the place; a name is a file's or that of a folder."""
+
+    def whole_name(self, name: str) -> str:
+        """Name a file as its user knows it."""
+
+    def desk(self) -> AbstractContextManager[Path]:
+        """Return the folder in which the files are written."""
+
+    def check(self) -> None:
+        """Refuse a place where no file can be written; nothing of the check stays."""
+
+    def missing(self, names: Collection[str]) -> set[str]:
+        """Return which files are not there."""
+
+    def is_one_of(self, name: str, others: Collection[str]) -> bool:
+        """Return whether a file is one of some paths and URLs, by whatever name."""
+
+    def is_dangling(self, name: str) -> bool:
+        """Return whether there is but a link, which leads nowhere."""
+
+    def is_marked(self, name: str) -> bool:
+        """Return whether a file says itself that popdask has written it."""
+
+    def sum(self, name: str) -> dict[str, Any]:
+        """Read a file, and return its size and SHA-256."""
+
+    def fetch(self, desk: Path, name: str) -> None:
+        """Bring a file to the desk if it is not on it."""
+
+    def put(self, desk: Path, name: str) -> None:
+        """Put a file of the desk into its place, if it is on it and not in its place yet."""
+
+    def remove(self, name: str) -> None:
+        """Take a file away, with the notes of other programs beside it."""
+
+    def sweep(self, name: str) -> None:
+        """Take away what killed writes of a file have left."""
+
+
+def export_place(job: Job) -> ExportPlace:
+    """Return where the exports of a job are; nothing is created, and nothing asked of a server."""
+    if object_store.is_object(job.export_place):
+        return _Prefix(*object_store.bucket_and_key(job.export_place))
+    return _Folder(job.export_folder)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from others, by whatever name and link it is reached."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+class _Folder:
+    """A folder of this machine: its files are written in their place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identities: dict[Collection[str], set[tuple[int, int]]] = {}
+
+    def whole_name(self, name: str) -> str:
+        return str(self._path / name)
+
+    def desk(self) -> AbstractContextManager[Path]:
+        return nullcontext(self._path)
+
+    def check(self) -> None:
+        try:
+            places = (self._path, *self._path.parents)
+            with tempfile.TemporaryFile(dir=next(filter(os.path.lexists, places))):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"the exports' folder {self._path} cannot be written ({error.strerror}); expected "
+                "a folder in which files can be made; give [output] folder another one."
+            ) from error
+
+    def missing(self, names: Collection[str]) -> set[str]:
+        return {name for name in names if not os.path.lexists(self._path / name)}
+
+    def is_one_of(self, name: str, others: Collection[str]) -> bool:
+        if others not in self._identities:  # looked at once for all names
+            files = (Path(file_of(other)) for other in others if "://" not in other)
+            self._identities[others] = {_identity(file) for file in files if file.exists()}
+        path = self._path / name
+        return path.exists() and _identity(path) in self._identities[others]
+
+    def is_dangling(self, name: str) -> bool:
+        return not (self._path / name).exists()
+
+    def is_marked(self, name: str) -> bool:
+        from popdask.report.page import is_page  # which loads Bokeh
+
+        return is_page(self._path / name)
+
+    def sum(self, name: str) -> dict[str, Any]:
+        return file_sum(self._path / name)
+
+    def fetch(self, desk: Path, name: str) -> None:
+        """Leave it where it is."""
+
+    def put(self, desk: Path, name: str) -> None:
+        """Leave it where it is."""
+
+    def remove(self, name: str) -> None:
+        from popdask.io.export import colours_path
+
+        path = self._path / name
+        if path.is_dir():  # a Zarr group
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        colours_path(path).unlink(missing_ok=True)
+
+    def sweep(self, name: str) -> None:
+        sweep(self._path / name)
+
+
+class _Prefix:
+    """A prefix of a bucket. A Zarr group is many objects, each of them whole."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        self._bucket, self._key = bucket, key
+
+    def whole_name(self, name: str) -> str:
+        return f"{object_store.SCHEME}{self._bucket}/{self._key}/{name}"
+
+    def desk(self) -> AbstractContextManager[Path]:
+        return _temporary_folder()
+
+    def check(self) -> None:
+        """Leave it to `missing`, which asks the server."""
+
+    def missing(self, names: Collection[str]) -> set[str]:
+        try:
+            there = set(self._names("", Delimiter="/"))
+        except object_store.failures() as error:
+            raise InputError(
+                f"the exports' place {self.whole_name('')} cannot be reached ({_reason(error)}): "
+                "check the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials."
+            ) from error
+        return set(names) - there
+
+    def is_one_of(self, name: str, others: Collection[str]) -> bool:
+        return self.whole_name(name) in others
+
+    def is_dangling(self, name: str) -> bool:
+        return False
+
+    def is_marked(self, name: str) -> bool:
+        """Objects of popdask's have their checksum; those of a group do, too."""
+        with self._store_errors():
+            part = next(self._names(f"{name}/"), None)
+            metadata = self._metadata_of(name if part is None else f"{name}/{part}")
+        return bool(metadata.get(_CHECKSUM))
+
+    def sum(self, name: str) -> dict[str, Any]:
+        if name.endswith(NOTES):
+            return {}
+        if parts := list(self._names(f"{name}/")):
+            return sum_of_parts({part: self.sum(f"{name}/{part}") for part in parts})
+        system, path = object_store.file_system(self.whole_name(name))
+        with system.open(path, "rb") as file:
+            return sum_of(file)
+
+    def fetch(self, desk: Path, name: str) -> None:
+        if not (desk / name).exists():
+            system, path = object_store.file_system(self.whole_name(name))
+            with self._store_errors():
+                system.get_file(path, str(desk / name))
+
+    def put(self, desk: Path, name: str) -> None:
+        path = desk / name
+        with self._store_errors():
+            if path.is_file():
+                self._put_file(path, name)
+            elif path.is_dir():
+                parts = files_in(path)
+                for part in parts:
+                    self._put_file(path / part, f"{name}/{part}")
+                for part in set(self._names(f"{name}/")).difference(parts):
+                    self._delete(f"{name}/{part}")
+
+    def remove(self, name: str) -> None:
+        with self._store_errors():
+            for part in list(self._names(f"{name}/")):
+                self._delete(f"{name}/{part}")
+            self._delete(name)
+            self._delete(f"{name}{NOTES}")
+
+    def sweep(self, name: str) -> None:
+        """Leave all: what a killed run wrote is in a temporary folder of its own machine."""
+
+    def _put_file(self, path: Path, name: str) -> None:
+        """Put an object, unless it is there; notes on a raster that is replaced go with it."""
+        with path.open("rb") as file:
+            checksum = sum_of(file)
+        if self._metadata_of(name) != checksum:
+            system, place = object_store.file_system(self.whole_name(name))
+            system.put_file(str(path), place, Metadata={_CHECKSUM: checksum["sha256"]})
+            if path.suffix == ".tif":
+                self._delete(f"{name}{NOTES}")
+
+    def _metadata_of(self, name: str) -> dict[str, Any]:
+        """What an object says of itself without being read: size and checksum; if it is there."""
+        try:
+            head = object_store.client().head_object(Bucket=self._bucket, Key=f"{self._key}/{name}")
+        except object_store.failures() as error:
+            if _is_missing(error):
+                return {}
+            raise
+        return {"size": head["ContentLength"], "sha256": head["Metadata"].get(_CHECKSUM)}
+
+    def _names(self, below: str, **how: str) -> Iterator[str]:
+        """List what lies under a name that ends with ``/``, by the rest of its key."""
+        prefix = f"{self._key}/{below}"
+        pages = object_store.client().get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=prefix, **how):
+            for item in page.get("Contents", ()):
+                yield item["Key"].removeprefix(prefix)
+            for item in page.get("CommonPrefixes", ()):
+                yield item["Prefix"].removeprefix(prefix).rstrip("/")
+
+    def _delete(self, name: str) -> None:
+        object_store.client().delete_object(Bucket=self._bucket, Key=f"{self._key}/{name}")
+
+    @contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except object_store.failures() as error:
+            raise StoreError(
+                f"the exports' place {self.whole_name('')} cannot be read or written "
+                f"({_reason(error)}): what is finished is kept; mend that, and run the job again "
+                "to go on."
+            ) from error
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="popdask-exports-") as folder:
+        yield Path(folder)
+
+
+def _is_missing(error: Exception) -> bool:
+    answer = getattr(error, "response", {}).get("ResponseMetadata", {})
+    return bool(answer.get("HTTPStatusCode") == 404)
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+class Claims:
+    """What is known of the files that lie where exports are to be."""
+
+    def __init__(self, place: ExportPlace, records: Records, inputs: Collection[str]) -> None:
+        self._place, self._inputs = place, frozenset(inputs)
+        self._written: dict[str, Mapping[str, Any]] = {}  # with size and checksum
+        self._begun: set[str] = set()  # names that were free when a run that was stopped began
+        self._again: set[str] = set()
+        for record in records.values():
+            files = record.get("written", {})
+            self._written |= files
+            self._begun.update(record.get("writing", ()))
+            self._again.update(files if record.get("again") else ())
+
+    def free(self, names: Iterable[str]) -> list[str]:
+        """Check that names are free or our own; give those that are free."""
+        names = [name for name in names if not name.endswith(NOTES)]
+        rasters = [name for name in names if name.endswith(".tif")]
+        missing = self._place.missing([*names, *(f"{name}{NOTES}" for name in rasters)])
+        for name in names:
+            if name not in missing:
+                self._check_own(name)
+            elif f"{name}{NOTES}" not in missing and name in rasters and not self._known(name):
+                self._check_own(f"{name}{NOTES}")
+        return [name for name in names if name in missing and not self._known(name)]
+
+    def check_unchanged(self, name: str) -> None:
+        """Refuse to replace a file of our own that somebody has changed."""
+        checksum = self._written.get(name)
+        if not checksum or name in self._again or self._place.missing([name]):
+            return
+        if self._place.is_dangling(name) or self._place.sum(name) != checksum:
+            raise InputError(
+                f"the exported file {self._place.whole_name(name)} was changed since it was "
+                "written, and would be written anew: move it away, or replace it with "
+                "`popdask run JOB --force`."
+            )
+
+    def is_removable(self, name: str) -> bool:
+        """Return whether a file may be taken away: what changed since stays, and is reported."""
+        if self._place.missing([name]):
+            return True
+        if name.endswith(NOTES):
+            return bool(self._place.missing([name.removesuffix(NOTES)]))
+        checksum = self._written.get(name)
+        if checksum and not self._place.is_one_of(name, self._inputs):
+            try:
+                if not self._place.is_dangling(name) and self._place.sum(name) == checksum:
+                    return True
+            except object_store.failures():
+                pass  # what cannot be read is not known to be ours
+        _log.warning(
+            "%s is no export any more, but an input, or not what was written: it stays where it "
+            "is, and is no longer on record.",
+            self._place.whole_name(name),
+        )
+        return False
+
+    def _known(self, name: str) -> bool:
+        return name in self._written or name in self._begun
+
+    def _check_own(self, name: str) -> None:
+        where = self._place.whole_name(name)
+        if self._place.is_one_of(name, self._inputs):
+            raise InputError(
+                f"the export {where} is one of the job's inputs, and would replace it: give "
+                "[output] folder another folder, or the job another name."
+            )
+        ours = self._known(name) or self._place.is_marked(name)
+        if not ours or self._place.is_dangling(name):
+            raise InputError(
+                f"the export {where} is there already, and this region has not written it: move "
+                "it away, or give [output] folder another folder."
+            )
+
+
+def check_exports(job: Job, names: Collection[str], inputs: Collection[str], records: Any) -> None:
+    """Refuse exports, before a run computes anything, that would replace what is not their own."""
+    if names:
+        place = export_place(job)
+        Claims(place, records, inputs).free(names)
+
+
+def check_writable(job: Job, names: Collection[str]) -> None:
+    """Refuse a place of exports, before a run computes anything, where none can be written."""
+    if names:
+        export_place(job).check()
+
+
+def paths_of(files: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Name the files of fingerprints, and what they are put together from."""
+    paths = {version["path"] for version in files.values() if version.get("path")}
+    return paths.union(*(version.get("sources", ()) for version in files.values()))
 
 
 class Exports:
@@ -74,8 +428,8 @@ class Exports:
         self._work, self._stage, self._place = work, stage, place
         records = work.records()
         self._record = records.get(stage.name, {})
-        self._claims = Claims(place, folder, records, inputs)
-        self._before = within(folder, written_files(self._record))
+        self._claims = Claims(place, records, inputs)
+        self._before = self._record.get("written", {})
         self._missing = place.missing(self._before)
         self._rasters, self._rasters_before = map(_rasters, (stage.record, self._record))
         self._files: dict[str, Mapping[str, Any]] = {}
@@ -92,6 +446,8 @@ class Exports:
 
     def cogs(self, array: xr.DataArray, name: str) -> list[Path]:
         """Write frames as COGs, besides those that a run before wrote from the same."""
+        from popdask.io import export
+
         paths = export.cog_paths(array, self.folder, name)
         prints = zip(paths, self._rasters.items(), strict=True)
         same = self._rasters_before.items()
@@ -105,6 +461,8 @@ class Exports:
 
     def geotiff(self, array: xr.DataArray, name: str) -> Path:
         """Write all frames as the bands of one GeoTIFF, if they are not those of a run before."""
+        from popdask.io import export
+
         path = self.folder / f"{name}.tif"
         fresh = self._rasters != self._rasters_before or not self._has(path)
         if fresh:
@@ -191,7 +549,7 @@ def exported(records: Records) -> dict[str, Mapping[str, Any]]:
     """Return the size and SHA-256 of every exported file on record, by its path in the folder."""
     files: dict[str, Mapping[str, Any]] = {}
     for record in records.values():
-        files |= written_files(record)
+        files |= record.get("written", {})
     return files
 
 
@@ -200,7 +558,7 @@ def changed_exports(records: Records, job: Job) -> Iterator[tuple[str, str]]:
     place = export_place(job)
     missing = place.missing(exported(records))
     for stage, record in records.items():
-        for name, written in sorted(written_files(record).items()):
+        for name, written in sorted(record.get("written", {}).items()):
             problem = "is not there" if name in missing else _problem(place, name, written)
             if problem:
                 yield (

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from popdask.io import export
 from popdask.io import paths as files_io
-from popdask.store.records import WORK
+from popdask.io.frames import stamps
+from popdask.store.content import WORK
 from popdask.workflow.exports import Exports, Illustrate, exporting, said_of, write_page
-from popdask.workflow.frame_stages import CellCost, FramesRun, rasters_of
-from popdask.workflow.frames import FramesJob
+from popdask.workflow.frames import CellCost, FramesJob, FramesRun, rasters_of
 from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan
 from popdask.workflow.progress import Reporter
 
@@ -54,8 +53,10 @@ class Part:
     """Names of its tables."""
     content: Callable[[Any], Content]
     """What a run has of it."""
-    credits: Callable[[FramesJob], str | None] = lambda job: None
-    """Whom it owes credit."""
+    owes_credit: Callable[[FramesJob], bool] = lambda job: False
+    """Whether it owes somebody credit ..."""
+    credit: Callable[[], str] = lambda: ""
+    """... and whom, in one sentence."""
 
 
 Parts = Callable[[Any], Sequence[Part]]
@@ -102,6 +103,8 @@ class Format:
 
 def _write_cogs(written: Written) -> None:
     """Write the rasters of each frame, and the colours of labels and codes beside them."""
+    from popdask.io import export
+
     arrays, exports = written.run.work.dataset(), written.exports
     times = arrays["time"].values
     written.frames.update({time: {} for time in times})
@@ -198,10 +201,10 @@ def export_names(
     job: FramesJob, parts: Sequence[Part], times: Iterable[np.datetime64 | str]
 ) -> list[str]:
     """Name the files that a job exports, within their folder."""
-    asked, stamps = job.output.export, export.stamps(times)
+    asked, found = job.output.export, stamps(times)
     formats = [one for name, one in FORMATS.items() if name in asked]
-    names = [f"{job.name}{end}" for one in formats for end in one.files(parts, stamps)]
-    credits = asked and any(part.credits(job) for part in parts)
+    names = [f"{job.name}{end}" for one in formats for end in one.files(parts, found)]
+    credits = asked and any(part.owes_credit(job) for part in parts)
     return [*names, f"{job.name}_CREDITS.txt"] if credits else names
 
 
@@ -210,7 +213,7 @@ def _write(
 ) -> None:
     """Write what a job asks for, as far as it is not there."""
     job = run.job
-    credits = [text for part in parts if (text := part.credits(job))]
+    credits = [part.credit() for part in parts if part.owes_credit(job)]
     words = " ".join([words.format(job.name), *(f"{text}." for text in credits)])
     if credits:
         text = "".join(f"{each}\n" for each in credits)

@@ -1,32 +1,66 @@
-"""The frames that a job begins with: which they are, how they lie, and whom a move takes away.
+"""What jobs share that begin with frames of people: input, first stages, tables and costs.
 
 How far a pair of frames lies apart is on record with the stage that reads them, under a fingerprint
-of both files: a plan measures what is not on record, and a run what it reads anew.
+of both files: a plan measures what is not on record, and a run what it reads anew. Where frames are
+to be moved, they come to lie where most of them do, the earliest where as many do so elsewhere: an
+appended frame moves no other, unless it tips that balance.
 
-Where frames are to be moved, they come to lie where most of them do, the earliest where as many do
-so elsewhere: an appended frame moves no other, unless it tips that balance.
+Costs are counted from sizes and settings. Tasks of a chunk are those of the graphs as Dask runs
+them, after fusing; a test compares them with real graphs. Bytes of a cell while it is worked on are
+upper estimates: the arrays that a task has at once, with the neighbours that it borrows from.
+Outlines come on top of a summary.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil, prod
-from typing import Any
+from math import ceil, isqrt, prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from popdask.config.jobs import CommunitiesJob, SettlementsJob
-from popdask.io import extents, rasters
-from popdask.io.frames import find_frames, frames_of_times, year_text
+from popdask.errors import InputError
+from popdask.io import rasters
+from popdask.io.frames import (
+    CHUNK,
+    beyond_texts,
+    find_frames,
+    frames_of_times,
+    grids_of,
+    people_beyond,
+    year_text,
+)
+from popdask.io.rasters import read_counts, read_grid
+from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
-from popdask.tracking.events import EVENTS
-from popdask.workflow.plan import Plan, fingerprint
-from popdask.workflow.runner import Files
+from popdask.store.transaction import Transaction, frame_runs
+from popdask.tracking import MOST_TILES, STRIP, TILE
+from popdask.tracking.tracks import EVENTS
+from popdask.workflow import runner
+from popdask.workflow.exports import exported, without_missing
+from popdask.workflow.inputs import beyond_notes, file_fingerprint, file_fingerprints, run_record
+from popdask.workflow.plan import (
+    Basis,
+    Fingerprint,
+    Plan,
+    Record,
+    Stage,
+    StageCost,
+    StagePlan,
+    fingerprint,
+)
+from popdask.workflow.progress import Reporter
+from popdask.workflow.runner import Files, Pipeline
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import xarray as xr
 
 #: Cells that a plan reads to see how frames lie; where there are more, the run says so.
 MOST_CELLS = 600_000_000
@@ -38,6 +72,23 @@ FramesJob = CommunitiesJob | SettlementsJob
 Shift = tuple[int, int]
 
 COLUMNS = ("dy", "dx", "response", "suspicious", "part")
+
+#: Cells along a side of the largest chunk of codes.
+ENCODED = MOST_TILES * TILE
+PEOPLE, MOTION, CLASS, LABEL, CODE = 4, 8, 2, 4, 1  # bytes of a cell, as stored
+#: Cells that take as long as a chunk, and as the start of a stage, however little there is to do.
+CHUNK_CELLS, START_CELLS = 60_000, 20_000_000
+SAMPLES, SAMPLE_CELLS = 8, 256  # windows of the domain's sample along a side, and cells of each
+#: Settings of ``[settlements]`` that may name files.
+SURFACES = ("land", "built")
+OTHERS = (*SURFACES, "names", "error", "intervals")  # and all that name files beside the frames
+#: Gives the flows that links follow, of some frames of people.
+Flows = Callable[["xr.Dataset"], Mapping[str, Any]]
+MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where they are asked for
+SURE = ("population_low", "population_high")  # and where intervals are given
+SCALES = 3  # of the flow between a frame and the next, unless links ask for others
+MOVES = {"moved_x": "u", "moved_y": "v"}  # arrays of the store, and what they are of a flow
+AT_ONCE = 6  # frames of which movement is held at once
 
 
 def frame_paths(job: FramesJob) -> dict[np.datetime64, str]:
@@ -67,7 +118,7 @@ def open_source(job: FramesJob) -> xr.Dataset:
 def shape_of(job: FramesJob) -> tuple[int, int, int]:
     """Frames, rows and columns of a job, from the headers of its files."""
     paths = frame_paths(job).values()
-    rows, columns = extents.grids_of(paths, job.input.align)[1].shape
+    rows, columns = grids_of(paths, job.input.align)[1].shape
     return len(paths), rows, columns
 
 
@@ -75,12 +126,15 @@ def displacements(
     job: FramesJob, files: Files, records: Mapping[str, Any], *, most_cells: float = float("inf")
 ) -> pd.DataFrame:
     """Return how every frame lies to the one before it, from the record where it is there."""
-    times = [str(time.astype("datetime64[s]")) for time in frame_paths(job)]
+    paths = frame_paths(job)
+    times = [str(time.astype("datetime64[s]")) for time in paths]
     versions = {time: rasters.frame_version(files[time]) for time in times}
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
     recorded = records.get("population", {}).get("displacement", [])
     known = {row["key"]: [row.get(name) for name in COLUMNS] for row in recorded}
-    if any(key not in known for key in keys) and prod(shape_of(job)) <= most_cells:
+    unknown = any(key not in known for key in keys)
+    # By the first header alone: there may be thousands, and all of them are read below.
+    if unknown and len(paths) * prod(rasters.read_grid(paths[min(paths)]).shape) <= most_cells:
         known |= _measured(job, tuple(keys), frozenset(known))
     rows = [
         (pd.Timestamp(first), pd.Timestamp(then), key, *known[key])
@@ -127,7 +181,7 @@ def on_record(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def shifts(job: FramesJob, table: pd.DataFrame) -> dict[str, Shift]:
+def frame_shifts(job: FramesJob, table: pd.DataFrame) -> dict[str, Shift]:
     """Return by how many cells frames are to be moved."""
     if job.input.register is None or table.empty:
         return {}
@@ -144,8 +198,12 @@ def shifts(job: FramesJob, table: pd.DataFrame) -> dict[str, Shift]:
     }
 
 
-def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, dict[str, float]]:
+def move_frames(
+    source: xr.Dataset, moves: Mapping[str, Shift]
+) -> tuple[xr.Dataset, dict[str, float]]:
     """Move frames by whole cells."""
+    import xarray as xr
+
     from popdask.tracking.registration import shift_frame
 
     population, left = source["population"], {}
@@ -158,7 +216,7 @@ def move(source: xr.Dataset, moves: Mapping[str, Shift]) -> tuple[xr.Dataset, di
     return source.assign(population=xr.concat(frames, "time").chunk(population.chunksizes)), left
 
 
-def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
+def apart_warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
     if not table["suspicious"].any():
         return []
@@ -168,7 +226,7 @@ def warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
         return [*(f'{each} ([input] register = "shift")' for each in whole), *parts_of_cells]
     return parts_of_cells + [
         f"{time[:10].removesuffix('-01-01')} is moved by {_words(shift)}, to where most frames lie"
-        for time, shift in shifts(job, table).items()
+        for time, shift in frame_shifts(job, table).items()
     ]
 
 
@@ -210,16 +268,16 @@ def _words(shift: Shift) -> str:
     return " and ".join(moved)
 
 
-def extent(job: FramesJob) -> str:
+def extent_text(job: FramesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
     count, rows, columns = shape_of(job)
-    edge = extents.CHUNK if job.input.chunks == "auto" else job.input.chunks
+    edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
     chunks, cells = ceil(rows / edge) * ceil(columns / edge), count * rows * columns
     said = ""
     if job.input.align:  # frames on other grids are read, and who is beyond the grid is counted
         settings = job.input.model_dump(include={"align", "nodata"})
-        beyond = extents.people_beyond(frame_paths(job), **settings)
-        said = "".join(f"\n{text}" for text in extents.beyond_texts(beyond))
+        beyond = people_beyond(frame_paths(job), **settings)
+        said = "".join(f"\n{text}" for text in beyond_texts(beyond))
     return (
         f"{count} × {rows} × {columns} = {cells:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
@@ -246,3 +304,624 @@ def describe_result(
         + ", ".join(f"{events[event]:,} {event}" for event in EVENTS if event in events),
         "results": str(store.path),
     }
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much a job is."""
+
+    frames: int  # frames
+    rows: int  # rows of cells
+    columns: int  # columns of cells
+    edge: int  # cells along a side of a chunk
+    settled: float = 1.0  # share of the cells that are trained on, classified and grouped
+    encoded: float = 1.0
+    """Share of the cells that the encoder meets: squares of 16 × 16 with at least one of those."""
+
+    @property
+    def cells(self) -> int:
+        """Cells of a frame."""
+        return self.rows * self.columns
+
+    @property
+    def blocks(self) -> int:
+        """Chunks of a frame."""
+        return ceil(self.rows / self.edge) * ceil(self.columns / self.edge)
+
+    @property
+    def block_cells(self) -> int:
+        """Cells of a chunk, at most."""
+        return min(self.rows, self.edge) * min(self.columns, self.edge)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of all frames."""
+        return self.frames * self.blocks
+
+    @property
+    def square(self) -> int:
+        """Cells along a side of a square as large as a chunk."""
+        return isqrt(self.block_cells)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one stage does."""
+
+    job: Any  # the settings
+    stage: StagePlan  # what is stale
+    extent: Extent  # how much a frame is, in the chunks of the stage
+    frames: int  # frames (or pairs) that it goes over
+
+    @property
+    def several(self) -> bool:
+        """Whether a frame has several chunks."""
+        return self.extent.blocks > 1
+
+    @property
+    def cells(self) -> int:
+        """Cells of all frames."""
+        return self.extent.cells * self.frames
+
+    @property
+    def settled(self) -> int:
+        """Those of them in the domain."""
+        return round(self.cells * self.extent.settled)
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """Counts what a stage costs that goes over the cells of its frames."""
+
+    read: int | Callable[[Any], int] = 0
+    """Bytes read of each cell, or the settings' function that counts them."""
+    written: int | Callable[[Any], int] = 0
+    """Bytes written of each cell."""
+    held: int | Callable[[Any], int] = 0
+    """Bytes of each cell of the chunks that a task has in memory, at most."""
+    tasks: tuple[float, float] | Callable[[Work], float] = (0.0, 0.0)
+    """Tasks for each chunk of a frame in several chunks, and of one that is a single chunk."""
+    more: Callable[[Work], int] = lambda work: 0
+    """Cells that take as long as what the stage does beside going over its own."""
+    whole: Callable[[Any], bool] = lambda job: False
+    """Whether all frames are gone over where one is stale, as for a model of them all."""
+    coded: bool = False
+    """Whether it works in chunks of codes."""
+
+    def __call__(self, job: Any, stage: StagePlan, extent: Extent) -> StageCost:
+        """Count what is stale of a stage."""
+        if self.coded:
+            extent = replace(extent, edge=min(extent.edge, ENCODED))
+        work = Work(job, stage, extent, extent.frames if self.whole(job) else len(stage.stale))
+        read, written, held = (
+            each(job) if callable(each) else each for each in (self.read, self.written, self.held)
+        )
+        each = self.tasks(work) if callable(self.tasks) else self.tasks[0 if work.several else 1]
+        chunks = extent.blocks * work.frames
+        return StageCost(
+            stage.name,
+            tasks=round(each * chunks),
+            read=read * work.cells,
+            written=written * work.cells,
+            memory=held * extent.block_cells,
+            amount=START_CELLS + work.cells + CHUNK_CELLS * chunks + self.more(work),
+        )
+
+
+def rasters_of(job: Any) -> int:
+    """How often every cell is written to rasters, but for coarser levels."""
+    return len({"cog", "geotiff", "zarr"}.intersection(job.output.export))
+
+
+def read_extent(job: FramesJob, cells: str | None = None, window: int = 7) -> Extent:
+    """Return how much a job is, from its first frame's header and a sample of the middle one."""
+    paths = list(frame_paths(job).values())
+    rows, columns = read_grid(paths[0]).shape
+    edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
+    middle = paths[len(paths) // 2]
+    shares = (1.0, 1.0) if cells is None else _shares(middle, (rows, columns), cells, window)
+    return Extent(len(paths), rows, columns, edge, *shares)
+
+
+def _shares(path: str, shape: tuple[int, int], cells: str, window: int) -> tuple[float, float]:
+    """Share of the domain, and of what is encoded for it, in windows spread over a frame."""
+    seen = inside = encoded = 0
+    for row in _starts(shape[0]):
+        for column in _starts(shape[1]):
+            within = _window(path, row, column, shape, cells, window)
+            seen += within.size
+            inside += int(within.sum())
+            encoded += _encoded(within)
+    return inside / seen, encoded / seen
+
+
+def _window(
+    path: str, row: int, column: int, shape: tuple[int, int], cells: str, window: int
+) -> np.ndarray:
+    """Find the domain in a part of a frame, which is read with the cells around that decide."""
+    from popdask.blocks.sampling import cells_in_domain
+
+    halo = window // 2
+    ends = [min(start + SAMPLE_CELLS, n) for start, n in zip((row, column), shape, strict=True)]
+    around = [
+        slice(max(start - halo, 0), min(end + halo, n))
+        for start, end, n in zip((row, column), ends, shape, strict=True)
+    ]
+    found = cells_in_domain(read_counts(path, *around), cells, window)
+    top, left = row - around[0].start, column - around[1].start
+    return found[top : top + ends[0] - row, left : left + ends[1] - column]
+
+
+def _starts(length: int) -> list[int]:
+    """First cells of windows, side by side, or spread evenly where there are too many."""
+    count = ceil(length / SAMPLE_CELLS)
+    picked = np.linspace(0, count - 1, min(count, SAMPLES)).round().astype(int)
+    return (picked * SAMPLE_CELLS).tolist()
+
+
+def _encoded(within: np.ndarray) -> int:
+    """Count the cells that are encoded: whole squares, where there is one of the domain in it."""
+    for axis in (0, 1):
+        starts = np.arange(0, within.shape[axis], STRIP)
+        sizes = np.diff(starts, append=within.shape[axis])
+        within = np.logical_or.reduceat(within, starts, axis).repeat(sizes, axis)
+    return int(within.sum())
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What is read, by its fingerprints."""
+
+    frames: Mapping[str, str]  # the frames, by ISO time
+    others: Mapping[str, str]  # files of settings, by the setting's name
+    shifts: Mapping[str, Shift]  # moves of frames, by ISO time
+
+
+def basis(
+    job: FramesJob,
+    versions: Mapping[str, str],
+    records: Mapping[str, Any],
+    shifts: Mapping[str, Shift] | None = None,
+) -> Basis:
+    """What the stages of a job are made from, by the versions of its frames and other files."""
+    others = {name: one for name, one in versions.items() if name in OTHERS}
+    read = {time: one for time, one in versions.items() if time not in others}
+    return Basis(job, tuple(read), Versions(read, others, shifts or {}), records)
+
+
+@dataclass(frozen=True)
+class FramesRun:
+    """What the stages of one run share; the arrays are lazy, as they are stored."""
+
+    job: FramesJob
+    source: xr.Dataset
+    files: Mapping[str, Any]
+    store: RegionStore
+    work: Transaction
+    plan: Plan
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The seeds of what is drawn."""
+        return {}
+
+    def record(self) -> dict[str, Any]:
+        """Record what the finished run was made from and with."""
+        moved = self.records()["population"].get("moved", {})
+        balance, exports = self.balance_rows(), exported(self.records())
+        return run_record(
+            self.job, self.files, self.seeds, balance=balance, moved=moved, exports=exports
+        )
+
+    def records(self) -> dict[str, Any]:
+        """The records of the stages that are finished."""
+        return self.work.records()
+
+    def balance_rows(self) -> list[dict[str, Any]]:
+        """The balance of people as it is put on record."""
+        balance = self.work.table("balance")
+        rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
+        return [
+            {str(name): value for name, value in row.items()} for row in rows.to_dict("records")
+        ]
+
+    @property
+    def population(self) -> xr.DataArray:
+        """People per cell, as stored."""
+        return self.work.dataset()["population"]
+
+    def frames(self, positions: Sequence[int], *names: str) -> list[xr.DataArray]:
+        """Some frames of stored arrays."""
+        stored = self.work.dataset()
+        if list(positions) != list(range(len(self.plan.times))):
+            stored = stored.isel(time=list(positions))  # which Dask does not fuse with the reading
+        return [stored[name] for name in names]
+
+    def merged(
+        self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame], by: str = "time"
+    ) -> dict[str, bytes]:
+        """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
+        order = list(dict.fromkeys(["time", by]))
+        stale = {self.plan.times[i] for i in stage.stale}
+        kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
+        files = {}
+        for name, table in fresh.items():
+            if kept:
+                old = self.work.table(name)
+                table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
+            files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
+        return files
+
+    def compared(
+        self, stage: StagePlan, array: str, flows: Flows = lambda frames: {}, **options: Any
+    ) -> list[pd.DataFrame]:
+        """Links of the labels of stale frames with those before them, and where labels end."""
+        from popdask.tracking.link import compare_frames
+
+        arrays, memory, parts = self.work.dataset(), self.job.tracks.memory, []
+        options |= {"memory": memory, "error": error_of(self.job, self.population)}
+        for first, last in frame_runs(stage.stale):
+            frames = arrays.isel(time=slice(max(first - memory - 1, 0), last + 1))
+            people = frames["population"]
+            found = compare_frames(frames[array], people, **options, **flows(frames))
+            targets = arrays["time"].values[first : last + 1]
+            parts.append([table[table["next"].isin(targets)] for table in found])
+        return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
+
+
+class FramesPipeline(Pipeline):
+    """A kind of job that begins with frames of people."""
+
+    running: type[FramesRun] = FramesRun  # what the stages of a run share
+
+    def files(self, job: FramesJob, records: Mapping[str, Any]) -> Files:
+        """Return the versions of the frames' files, by ISO time, and of the others by setting."""
+        known = records.get("population", {}).get("files", {})
+        found = file_fingerprints(frame_paths(job), known)
+        for name in (*SURFACES, "names") if job.has_settlements else ():
+            path = getattr(job.settlements, name)
+            if path is not None and not (name == "names" and job.settlements.by_geonames):
+                found[name] = file_fingerprint(path, known.get(name))
+        for name, path in (("error", job.input.error_file), ("intervals", job.input.intervals)):
+            if path is not None:
+                found[name] = file_fingerprint(path, known.get(name))
+        return found
+
+    def basis(self, job: FramesJob, files: Files, records: Mapping[str, Any]) -> Basis:
+        """What the stages are made from."""
+        versions = {name: rasters.frame_version(file) for name, file in files.items()}
+        moves = {}
+        if job.input.register is not None:
+            moves = frame_shifts(job, displacements(job, files, records))
+        return basis(job, versions, without_missing(records, job, "export"), moves)
+
+    def plan(self, job: FramesJob) -> Plan:
+        """Say what a run would compute, and which frames lie apart."""
+        files, records = runner.read_inputs(self, job)
+        lie = displacements(job, files, records, most_cells=MOST_CELLS)
+        warnings = tuple(apart_warnings(job, lie))
+        return replace(self.decide(job, files, records), warnings=warnings)
+
+    def extent(self, job: FramesJob) -> str:
+        """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
+        return extent_text(job)
+
+    def check_source(self, job: Any, population: xr.DataArray) -> None:
+        """Refuse, before the first stage, inputs that a later stage could not read."""
+        raise NotImplementedError
+
+    def begin(
+        self, job: FramesJob, store: RegionStore, files: Files, forget: Sequence[str]
+    ) -> FramesRun:
+        """Open the frames, and take up the work where it stands, without the stages to forget."""
+        source = open_source(job)
+        self.check_source(job, source["population"])
+        work = store.begin(source, keep=[stage.name for stage in self.stages if stage.anywhere])
+        work.forget(forget)
+        # The layout may have dropped what was stored for another grid.
+        planned = self.decide(job, files, work.records())
+        return self.running(job, source, files, store, work, planned)
+
+
+def people_left_out(run: FramesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
+    """People of each frame on another grid, and those of them who lie beyond the job's grid."""
+    from popdask.io.frames import check_beyond
+
+    settings, known = run.job.input, run.work.records().get("population", {}).get("beyond", {})
+    frames = frame_paths(run.job)
+    stale = {run.plan.times[i] for i in stage.stale}
+    wanted = {iso for iso in run.plan.times if iso in stale or settings.align == "cover"}
+    read = {
+        time: path
+        for time, path in frames.items()
+        if time == min(frames) or _iso(time) in wanted  # the first gives the grid
+    }
+    table = people_beyond(read, align=settings.align, nodata=settings.nodata)
+    check_beyond(table, settings.max_beyond)
+    kept = set(run.plan.times) - wanted
+    return {time: each for time, each in known.items() if time in kept} | {
+        _iso(row["time"].to_datetime64()): {"raster": row["raster"], "beyond": row["beyond"]}
+        for _, row in table.iterrows()
+    }
+
+
+def _iso(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[s]"))
+
+
+def with_left_out(run: FramesRun, balance: pd.DataFrame) -> pd.DataFrame:
+    """The balance with the people of each frame who lie beyond the grid, aligned or moved."""
+    record = run.records()["population"]
+    parts = [record.get("beyond", {}), record.get("moved", {})]
+    times = balance["time"].to_numpy("datetime64[s]").astype(str)
+    left = [sum(part.get(time, {}).get("beyond", 0.0) for part in parts) for time in times]
+    return balance.assign(beyond=left)
+
+
+def _population_record(basis: Basis, of: Fingerprint) -> Record:
+    versions: Versions = basis.inputs
+    reading = reading_of(basis.job, versions.frames)
+    moves = {t: [versions.shifts[t]] if t in versions.shifts else [] for t in basis.times}
+    return {"frames": {t: of(versions.frames[t], reading, *moves[t]) for t in basis.times}}
+
+
+def _read(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    """Store the frames as they are read, moved where that is asked for."""
+    lie = displacements(run.job, run.files, run.records())
+    moves = frame_shifts(run.job, lie)
+    source, left = move_frames(run.source[["population"]], moves)
+    moved = {time: {"dy": dy, "dx": dx, "beyond": left[time]} for time, (dy, dx) in moves.items()}
+    record = {**stage.record, "displacement": on_record(lie), "moved": moved}
+    if run.job.input.align:
+        record["beyond"] = people_left_out(run, stage)
+    run.work.write_frames(stage.name, source, stage.stale, record)
+    for text in (*apart_warnings(run.job, lie), *beyond_notes(run.records())):
+        reporter.note(text)
+
+
+POPULATION = Stage(
+    "population",
+    version=2,
+    needs=(),
+    wanted=_population_record,
+    cost=CellCost(
+        read=2 * PEOPLE,  # once to see how frames lie
+        written=PEOPLE,
+        held=40,
+        tasks=(2.4, 5.1),
+    ),
+    compute=_read,
+    reads_files=True,
+)
+"""The first stage: people per cell, as the files have them."""
+
+
+def link_record(
+    basis: Basis, of: Fingerprint, labels: Mapping[str, str], rules: Mapping[str, Any]
+) -> Record:
+    """What links are made from: a frame's depend on those before it, as far as memory reaches."""
+    times, memory = list(labels), basis.job.tracks.memory
+    error = basis.inputs.others.get("error", basis.job.input.error)
+    settings = [[dict(rules)], memory, error]
+    near = {
+        t: [labels[u] for u in times[max(i - memory - 1, 0) : i + 1]] for i, t in enumerate(times)
+    }
+    # The first frame has no links, unless it is the only one: an empty table.
+    return {"frames": {t: of(settings, near[t]) for t in times[1:] or times}}
+
+
+def motion_scales(job: FramesJob) -> int | None:
+    """Scales of the flow between a frame and the next; None where nothing of a job follows it."""
+    links = job.links if isinstance(job, CommunitiesJob) else None
+    # The cosines of "direction" want more than whole cells.
+    followed = links.scales if links and links.rule != "direction" else None
+    return followed or (SCALES if job.tracks.movement else None)
+
+
+def _motion_record(basis: Basis, of: Fingerprint) -> Record | None:
+    if (scales := motion_scales(basis.job)) is None:
+        return None
+    people = basis.frames("population")
+    after = [*list(people.values())[1:], None]  # behind the last frame nobody moves
+    pairs = zip(people.items(), after, strict=True)
+    return {"frames": {time: of(scales, here, then) for (time, here), then in pairs}}
+
+
+def _compute_motion(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    import xarray as xr
+
+    from popdask.tracking.flow import optical_flow
+
+    scales = motion_scales(run.job)
+    assert scales is not None, "else there is no such stage"
+    flow = optical_flow(run.population, centering=(0, 0, 1), scales=scales, log=True)
+    # Whoever reads it moves whole cells, and whole numbers (but no −0) are small when stored.
+    arrays = xr.Dataset({name: flow[part].round() + 0 for name, part in MOVES.items()})
+    for name, axis in zip(MOVES, ("x, to the right", "y, down the rows"), strict=True):
+        arrays[name].attrs = {
+            "long_name": f"motion of people until the next frame along {axis}, in whole cells",
+            "units": "cells per frame",
+        }
+    run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
+
+
+MOTION_STAGE = Stage(
+    "motion",
+    needs=("population",),
+    wanted=_motion_record,
+    cost=CellCost(read=2 * PEOPLE, written=MOTION, held=160, tasks=(16.0, 4.0)),
+    compute=_compute_motion,
+)
+"""How people move from each frame to the next: once, for the links and for all that tells of it."""
+
+
+def stored_motion(arrays: xr.Dataset, job: FramesJob) -> xr.Dataset:
+    """The flow from each frame to the next, as it is stored."""
+    import xarray as xr
+
+    from popdask.tracking.flow import bound
+
+    scales = motion_scales(job)
+    assert scales is not None, "else it is not stored"
+    flow = xr.Dataset({part: arrays[name] for name, part in MOVES.items()})
+    return flow.assign_attrs(bound=bound(scales))
+
+
+def movement_stage(
+    name: str, array: str, labels: str, asked: Callable[[FramesJob], bool] = lambda job: True
+) -> Stage:
+    """The stage that counts how many moved into and out of the labels of an array, if asked to."""
+
+    def wanted(basis: Basis, of: Fingerprint) -> Record | None:
+        if not (basis.job.tracks.movement and asked(basis.job)):
+            return None
+        drawn, motion, times = basis.frames(labels), basis.frames("motion"), basis.times
+        # The first frame has nobody who moved, unless it is the only one: an empty table.
+        pairs = zip((times[0], *times), times, strict=False)
+        frames = {now: of(motion[before], drawn[now]) for before, now in pairs}
+        return {"frames": {time: frames[time] for time in times[1:] or times}}
+
+    def compute(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+        from popdask.tracking.growth import growth, growth_by_label
+
+        arrays, parts = run.work.dataset(), []
+        for first, last in batches(stage.stale, AT_ONCE):
+            frames = arrays.isel(time=slice(max(first - 1, 0), last + 1))
+            people, there = frames["population"], frames[array][1:]
+            moves = growth(people, stored_motion(frames, run.job), labels=there)
+            parts.append(growth_by_label(moves, there))
+        table = pd.concat(parts).rename(columns={"grown": "grown_here"})
+        table = table.assign(time=table["next"])[["time", "label", *MOVEMENT, "change"]]
+        table = table.astype({"time": arrays["time"].dtype, "label": np.int64})
+        run.work.write_files(stage.name, run.merged(stage, {name: table}), stage.record)
+
+    return Stage(
+        name,
+        needs=("population", "motion", labels),
+        wanted=wanted,
+        cost=CellCost(read=2 * PEOPLE + MOTION + LABEL, held=160, tasks=(17.4, 13.4)),
+        compute=compute,
+        unit="pairs",
+        table=True,
+    )
+
+
+def batches(frames: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Runs of frames, as (first, last), of a few each: what is compared at once is held at once."""
+    for first, last in frame_runs(frames):
+        for start in range(first, last + 1, most):
+            yield start, min(start + most - 1, last)
+
+
+def movement_read(basis: Basis, name: str) -> list[Mapping[str, str]]:
+    """What tracks are made from of movement, where it is counted."""
+    return [basis.frames(name)] if basis.job.tracks.movement else []
+
+
+def with_movement(run: FramesRun, table: gpd.GeoDataFrame, name: str) -> gpd.GeoDataFrame:
+    """A table by community with who moved in and out, and by how many it grew, where asked for."""
+    if not run.job.tracks.movement:
+        return table
+    found = run.work.table(name).set_index(["time", "label"])
+    rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
+    return table.assign(**found.reindex(rows)[list(MOVEMENT)].set_axis(table.index))
+
+
+def learned_intervals(job: FramesJob) -> dict[int, Any]:
+    """The intervals of the people of places, by the cells that they were learned of."""
+    place = job.input.intervals
+    if place is None:
+        return {}
+    from popdask.imagery.intervals import learned_by_size
+    from popdask.io.tables import read_table
+
+    table = read_table(place, "a table of intervals that a population job exports")
+    if missing := {"size", "from", "low", "high", "cases", "level", "offset"} - set(table):
+        raise InputError(
+            f"[input] intervals, {place}, has no column {', '.join(sorted(missing))}; expected the "
+            "table NAME_intervals.parquet that a population job with [intervals] exports"
+        )
+    return learned_by_size(table)
+
+
+def intervals_read(basis: Basis) -> list[Mapping[str, str]]:
+    """What tables of places are made from of intervals, where a job has some."""
+    others = basis.inputs.others
+    return [{"intervals": others["intervals"]}] if "intervals" in others else []
+
+
+def with_intervals(run: FramesRun, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """A table of places with the ends of the interval of their people, where a job has some."""
+    learned = learned_intervals(run.job)
+    if not learned:
+        return table
+    from popdask.imagery.intervals import intervals_by_size
+
+    low, high = intervals_by_size(table["population"], table["cells"], learned)
+    return table.assign(**dict(zip(SURE, (low, high), strict=True)))
+
+
+def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:
+    """The error of the data as links take it: a raster of it lies on the grid of the population."""
+    from popdask.io.cube import open_frames
+    from popdask.io.grids import describe_grid, grid_of, same_grid
+
+    place = job.input.error_file
+    if place is None:
+        return job.input.error
+    frame = open_frames([place], times=["2000"], chunks=job.input.chunks)["population"]
+    error, (ours, theirs) = frame[0].drop_vars("time"), map(grid_of, (population, frame))
+    if ours.shape != theirs.shape or not same_grid(ours, theirs):
+        raise InputError(
+            f"[input] error, {place}, has the grid {describe_grid(theirs)} but the frames have "
+            f"{describe_grid(ours)}; expected the same; reproject it first"
+        )
+    return error.assign_coords(y=population["y"], x=population["x"])
+
+
+def no_tracks(labels: xr.DataArray) -> pd.DataFrame:
+    """Tracks for a summary that need not say where labels come from: their tracks say it later."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return pd.DataFrame({"time": labels["time"].values[:0], "community": nothing, "track": nothing})
+
+
+def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[str, Any]:
+    """The track numbers that the last finished run of the same analysis gave: they stay."""
+    from popdask.tracking import link
+
+    before, now = run.store.records(), run.work.records()
+    then = before.get(labels, {})
+    if tracks not in before or then.get("settings") != now[labels]["settings"]:
+        return {"first_number": 0}
+    # A damaged table, or one of arrays that are damaged, gives none.
+    for name, sha256 in before[tracks].get("sha256", {}).items():
+        if run.store.file_problem(name, sha256):
+            return {"first_number": 0}
+    if not run.store.has_coordinates():
+        return {"first_number": 0}
+    arrays, older = run.work.dataset(), run.store.dataset()
+    if not (older["x"].equals(arrays["x"]) and older["y"].equals(arrays["y"])):
+        return {"first_number": 0}
+    old = run.store.table(tracks).rename(columns={array: "community"})
+    old = old[["time", "community", "track"]].drop_duplicates()
+    first_number = max(_highest(old), before[tracks].get("next_number", 0))
+    both = set(then["frames"]) & set(run.plan.times)
+    # Labels of a frame labelled anew take the numbers of those they share most people with.
+    anew = [time for time in both if then["frames"][time] != now[labels]["frames"][time]]
+    known = old[old["time"].isin([np.datetime64(time) for time in both.difference(anew)])]
+    if anew:
+        times = sorted(np.datetime64(time, "ns") for time in anew)
+        there = arrays.sel(time=times)
+        pairs = link.match(older[array].sel(time=times), there[array], there["population"])
+        moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
+        known = pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
+    return {"known": known, "first_number": first_number}
+
+
+def next_number(tracks: pd.DataFrame, known: Mapping[str, Any]) -> int:
+    """The first track number that was never given: none is given twice."""
+    return max(known["first_number"], _highest(tracks))
+
+
+def _highest(tracks: pd.DataFrame) -> int:
+    return int(tracks["track"].max(skipna=True)) + 1 if len(tracks) else 0

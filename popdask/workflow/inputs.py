@@ -23,32 +23,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioError
 
 from popdask.config.jobs import PopulationJob, ScenesJob
 from popdask.config.settings import Band, Grid, Input, Job
 from popdask.errors import InputError
 from popdask.io import frames, rasters
-from popdask.io.extents import beyond_texts
-from popdask.io.frames import frame_time, time_text, year_text
-from popdask.io.grids import goes_around, grid_of
-from popdask.io.kinds import open_raster, size_and_time, unchanged_sources
+from popdask.io.frames import beyond_texts, frame_time, time_text, year_text
 from popdask.io.names import file_of
 from popdask.io.paths import without_secrets
+from popdask.io.rasters import open_raster, size_and_time, unchanged_sources
 from popdask.store.repository import RegionStore
-from popdask.workflow.export_paths import file_sum
 from popdask.workflow.progress import current_client, current_workers
 
 if TYPE_CHECKING:
     import dask.array as da
+    import xarray as xr
     from odc.geo.geobox import GeoBox
 
     from popdask.blocks.sums import LabelSums
     from popdask.imagery.grid import CellGrid
-
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +64,10 @@ LIBRARIES = (
     "zarr",
 )
 
-
 #: Whether files are read, though their size and time are those on record.
 _reading: ContextVar[bool] = ContextVar("reading", default=False)
+#: GDAL's notes beside a raster; any program that opens the raster may add to them.
+NOTES = ".aux.xml"
 ANY_TIME = np.datetime64("2000-01-01", "s")
 Times = Mapping[np.datetime64, tuple[str, ...]]
 ImageJob = PopulationJob | ScenesJob
@@ -218,6 +213,35 @@ def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
     return {"path": path, "size": size, "mtime": None, "sha256": sha256, "listing": listing}
 
 
+def file_sum(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file; of a folder, of all files in it; nothing of GDAL's notes."""
+    if path.name.endswith(NOTES):
+        return {}
+    if path.is_dir():
+        return sum_of_parts({part: file_sum(path / part) for part in files_in(path)})
+    with path.open("rb") as file:
+        return sum_of(file)
+
+
+def files_in(folder: Path) -> list[str]:
+    """List the files below a folder, by their paths within it."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def sum_of(file: Any) -> dict[str, Any]:
+    """Size and SHA-256 of an open file."""
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": file.tell(), "sha256": digest}
+
+
+def sum_of_parts(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Size and SHA-256 of many files, by the sums of each."""
+    lines = "".join(f"{name} {written['sha256']}\n" for name, written in sorted(parts.items()))
+    size = sum(written["size"] for written in parts.values())
+    return {"size": size, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
+
+
 def checksums(files: Mapping[str, Mapping[str, Any]], paths: Iterable[str]) -> list[str]:
     """What tells the versions of some files apart, in their order."""
     return [rasters.frame_version(files[without_secrets(path)]) for path in paths]
@@ -255,8 +279,15 @@ def open_image(job: ImageJob, paths: Sequence[str], grid: CellGrid) -> xr.DataAr
     return with_bands(image, bands, grid) if bands else image
 
 
+def pixels_along(image: xr.DataArray, grid: CellGrid) -> int:
+    """Count the pixels along a side of a cell."""
+    return round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+
+
 def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
     """The coordinates of the results: the times of the mosaics, and the cells of all of them."""
+    from popdask.io.grids import grid_of
+
     extents = [
         grid.covering(tuple(grid_of(open_image(job, paths, grid)).boundingbox))
         for paths in mosaics.values()
@@ -270,6 +301,7 @@ def frame_grid(job: ImageJob, mosaics: Times, grid: CellGrid) -> xr.Dataset:
 
 def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
     """A Dataset without variables, on a grid and times."""
+    import xarray as xr
     from odc.geo.xr import xr_coords
 
     coords = {str(name): value for name, value in xr_coords(geobox, dims=("y", "x")).items()}
@@ -280,6 +312,7 @@ def coordinates(geobox: GeoBox, times: Sequence[np.datetime64]) -> xr.Dataset:
 def with_bands(image: xr.DataArray, bands: Sequence[Band], grid: CellGrid) -> xr.DataArray:
     """Put bands behind those of an image, on its pixels; all become float32, lazily."""
     import dask.array as da
+    import xarray as xr
 
     pixel = abs(float(image["x"][1] - image["x"][0]))
     white = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1
@@ -337,6 +370,8 @@ def credits_of(record: Mapping[str, Any]) -> list[str]:
 
 def _of(path: Path) -> list[str]:
     """Whom to credit for one file; which is not known of what is damaged or another's."""
+    from rasterio.errors import RasterioError
+
     try:
         return _fetched(path) or _tagged(path)
     except (RasterioError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -467,6 +502,8 @@ def seam_notes(
     labels: xr.DataArray, reach: float, what: str, classes: xr.DataArray | None = None
 ) -> Iterator[str]:
     """Say which groups are two because a global raster is cut there, frame by frame."""
+    from popdask.io.grids import goes_around, grid_of
+
     # Labels are found on the plane, of which the first and last column may be neighbours on Earth.
     if not goes_around(grid_of(labels)):
         return

@@ -24,12 +24,10 @@ from popdask.config.settings import Job
 from popdask.errors import ClusterError, InputError
 from popdask.io import paths
 from popdask.io.frames import time_text
-from popdask.io.grids import grid_of
 from popdask.io.paths import without_keys, write_text
-from popdask.store.content import READ_ERRORS
+from popdask.store.content import MAIN, READ_ERRORS, Finished, Run
 from popdask.store.integrity import recorded_frames, results_of
-from popdask.store.lock import Owner
-from popdask.store.records import MAIN, Finished, Run
+from popdask.store.location import Owner
 from popdask.store.repository import RegionStore
 from popdask.workflow.exports import changed_exports, exported, write_page
 from popdask.workflow.frames import FramesJob, open_source
@@ -476,12 +474,8 @@ def _seen(store: RegionStore) -> tuple[str | None, str | None, int]:
     """Return what readers see: the tag of its run, when it was published, and its frames."""
     if not store.exists() or not store.records():
         return None, None, 0
-    frames = len(store.times())
-    try:
-        record = store.run_record()
-    except KeyError:  # published before runs were put on record
-        return None, None, frames
-    return record["tag"], record["finished"], frames
+    record = store.run_record()
+    return record["tag"], record["finished"], len(store.times())
 
 
 def regions_geojson(regions: Sequence[Region], folder: str | Path | None = None) -> dict[str, Any]:
@@ -497,6 +491,7 @@ def regions_geojson(regions: Sequence[Region], folder: str | Path | None = None)
 
 def _place(job: Job) -> tuple[dict[str, Any], list[float]] | None:
     """The outline of what readers see, else of the frames that a run would read."""
+    from popdask.io.grids import grid_of
     from popdask.io.stac import footprint
 
     unreadable: tuple[type[Exception], ...] = (InputError, *READ_ERRORS, *paths.failures())

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from popdask._repr_html import html_card
 from popdask.config.settings import Job
 from popdask.errors import InputError
-from popdask.store.records import Run, orphans
+from popdask.store.content import Run, orphans
 from popdask.store.repository import RegionStore
 
 if TYPE_CHECKING:

@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import PopulationJob
 from popdask.errors import InputError
-from popdask.imagery.grid import CellGrid
-from popdask.io import export
+from popdask.io.frames import time_form
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, scenes
 from popdask.workflow.exports import without_missing
-from popdask.workflow.inputs import cell_grid, frame_grid, iso, open_image
+from popdask.workflow.inputs import iso, open_image, pixels_along
 from popdask.workflow.plan import Basis, Plan
-from popdask.workflow.population_costs import read_size
 from popdask.workflow.population_inputs import (
     PopulationRun,
     Sources,
@@ -30,9 +27,8 @@ from popdask.workflow.population_inputs import (
     is_drawn,
 )
 from popdask.workflow.population_inputs import draw as draw_country
-from popdask.workflow.population_outputs import draw as draw_figures
-from popdask.workflow.population_outputs import illustrate, raster_names, table_names
-from popdask.workflow.population_stages import STAGES, check_zones
+from popdask.workflow.population_outputs import figures, illustrate, raster_names, table_names
+from popdask.workflow.population_stages import STAGES, check_zones, read_size
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
 
@@ -77,7 +73,7 @@ class PopulationPipeline(Pipeline):
 
     stages = STAGES
     size = staticmethod(read_size)
-    draw = staticmethod(draw_figures)
+    figures = staticmethod(figures)
     illustrate = staticmethod(illustrate)
 
     def files(self, job: PopulationJob, records: Mapping[str, Any]) -> Files:
@@ -111,7 +107,7 @@ class PopulationPipeline(Pipeline):
         planned = super().plan(job)
         zonal = {"intervals", "census"} & set(planned.stages)
         if not all(planned[name].done for name in zonal):
-            check_zones(job, self._frame(job)[1])
+            check_zones(job, Sources.of(job).frame(job))
         if planned.done or not covers_other_cells(job):
             return planned
         records = RegionStore(job.output.store).latest_records()
@@ -120,10 +116,10 @@ class PopulationPipeline(Pipeline):
 
     def extent(self, job: PopulationJob) -> str:
         """Say how much a job is, from the headers of its mosaics: frames, cells and pixels."""
-        first = next(iter(Sources.of(job).mosaics.values()))
-        grid, frame = self._frame(job)
-        image = open_image(job, first, grid)
-        pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+        sources = Sources.of(job)
+        grid, frame = sources.grid(job), sources.frame(job)
+        image = open_image(job, next(iter(sources.mosaics.values())), grid)
+        pixels = pixels_along(image, grid)
         cells, bands = frame.sizes["y"] * frame.sizes["x"], image.sizes["band"]
         said = (
             f"{frame.sizes['time']} × {frame.sizes['y']} × {frame.sizes['x']} cells of "
@@ -139,13 +135,6 @@ class PopulationPipeline(Pipeline):
             "census totals, exports and communities of all frames are made anew"
         )
 
-    @staticmethod
-    def _frame(job: PopulationJob) -> tuple[CellGrid, xr.Dataset]:
-        """The grid of a job's cells, and the cells of all of its mosaics."""
-        mosaics = Sources.of(job).mosaics
-        grid = cell_grid(job.cells, next(iter(mosaics.values()))[0], job.cells.join)
-        return grid, frame_grid(job, mosaics, grid)
-
     def exports(self, job: PopulationJob, files: Files) -> list[str]:
         """Name the files that a job exports."""
         times = Sources.of(job).mosaics
@@ -156,7 +145,7 @@ class PopulationPipeline(Pipeline):
     ) -> PopulationRun:
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
-        grid, frame = self._frame(job)
+        grid, frame = sources.grid(job), sources.frame(job)
         check_zones(job, frame)
         work = store.begin(frame, keep=ANYWHERE)
         work.forget(forget)
@@ -177,7 +166,7 @@ class PopulationPipeline(Pipeline):
         _draw(job, reporter)
         result = super().run(job, reporter, force=force, workers=workers)
         assert isinstance(result, PopulationResult)
-        then = job.followed(export.time_form(result.store.dataset()["time"].values))
+        then = job.followed(time_form(result.store.dataset()["time"].values))
         followed = grouped = None
         if then is not None:
             followed = communities.run(then, reporter, force=force, workers=workers)

@@ -1,17 +1,7 @@
 """What a population job reads: mosaics, counts, drawn countries, earlier estimates.
 
-The files that a population job reads: which they are, and whether they have changed.
-
-Labelled cells and counts, read as a population job says.
-
-The files of a drawn country, made before the run that reads them.
-
-Estimates of the last finished run, kept where the mosaics of a job cover other cells than then.
-
 An estimate depends on the images of its own date alone. So a date that covers more makes the arrays
 larger, and leaves the estimates of the other dates as they are.
-
-What the stages of one run of the population job share.
 """
 
 from __future__ import annotations
@@ -123,6 +113,14 @@ class Sources:
                 "their totals: give [census] table, with the columns zone and total."
             )
         return cls(mosaics, training, counts, truth, known)
+
+    def grid(self, job: PopulationJob) -> CellGrid:
+        """Return the grid of the job's cells, joined."""
+        return cell_grid(job.cells, next(iter(self.mosaics.values()))[0], job.cells.join)
+
+    def frame(self, job: PopulationJob) -> xr.Dataset:
+        """Return the coordinates of the results."""
+        return frame_grid(job, self.mosaics, self.grid(job))
 
     @staticmethod
     def _training(job: PopulationJob, mosaics: Times) -> tuple[str, ...]:
@@ -319,9 +317,7 @@ def covers_other_cells(job: PopulationJob) -> bool:
     store = RegionStore(job.output.store)
     if not store.records():
         return False
-    mosaics = Sources.of(job).mosaics
-    grid = cell_grid(job.cells, next(iter(mosaics.values()))[0], job.cells.join)
-    return has_other_cells(store.dataset(), frame_grid(job, mosaics, grid))
+    return has_other_cells(store.dataset(), Sources.of(job).frame(job))
 
 
 def earlier_estimates(

@@ -1,13 +1,4 @@
-"""The files and pictures of a population job, and what its models look at.
-
-The results of the population job as files: rasters, tables, a cube and a catalogue.
-
-The pictures of a finished population run: estimates, their errors, how the models learned.
-
-Why a model says what it says: Grad-CAM of the best, typical and worst validation cells.
-
-The report of a population job: the estimate, its scores, and what the models look at.
-"""
+"""What a population job gives: files, pictures, and what its models look at (Grad-CAM)."""
 
 from __future__ import annotations
 
@@ -31,16 +22,16 @@ from popdask.io import export as export_module
 from popdask.io import stac
 from popdask.io import tables as export
 from popdask.io.cube import ENDS
-from popdask.io.export import stamps
+from popdask.io.frames import stamps
 from popdask.io.pyramid import write_pyramid
 from popdask.plot import charts, imagery, style
-from popdask.plot import maps as figures
+from popdask.plot.maps import map_figure
 from popdask.report.page import Picture
-from popdask.store.records import MAIN, WORK
+from popdask.store.content import MAIN, WORK
 from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs
 from popdask.workflow.exports import Exports, exported, exporting, said_of, write_page
-from popdask.workflow.inputs import cell_grid, open_image
+from popdask.workflow.inputs import open_image
 from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun, Sources
 from popdask.workflow.progress import Reporter
@@ -200,32 +191,22 @@ def _rasters(job: PopulationJob) -> list[str]:
     return [*names, *(["census_population"] if job.census is not None else [])]
 
 
-def draw(job: PopulationJob, reporter: Reporter | None = None) -> list[Path]:
-    """Draw all pictures of a job's last finished run."""
-    region, folder = own_store(job), job.export_folder / "figures"
-    stored = region.dataset()
-    written = []
-    with (reporter or Reporter()).stage("figures", "to do"):
-        drawn = chain(
-            maps(stored),
-            errors(job, region),
-            scores(region),
-            worst(job, region),
-            losses(region),
-        )
-        for name, figure in drawn:
-            path = folder / f"{job.name}_{name}.png"
-            written.append(style.save_figure(figure, path))
-    return written
+def figures(job: PopulationJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
+    """Draw all pictures of the last finished run."""
+    yield from maps(region.dataset())
+    yield from errors(job, region)
+    yield from scores(region)
+    yield from worst(job, region)
+    yield from losses(region)
 
 
 def maps(stored: xr.Dataset) -> Iterator[tuple[str, Figure]]:
     """People of each frame."""
     for time in stored["time"].values:
         now, day = stored.sel(time=time), str(time)[:10]
-        yield f"population_{day}", figures.map_figure(now["population"])
+        yield f"population_{day}", map_figure(now["population"])
         if "census_population" in now:
-            yield f"census_population_{day}", figures.map_figure(now["census_population"])
+            yield f"census_population_{day}", map_figure(now["census_population"])
 
 
 def errors(
@@ -235,13 +216,14 @@ def errors(
     if job.truth is None and not _is_blind_to_counts(job):
         return  # nothing is known, and the mosaics may have gone
     stored, sources = region.dataset(branch), Sources.of(job)
-    grid = cell_grid(job.cells, next(iter(sources.mosaics.values()))[0], job.cells.join)
+    grid = sources.grid(job)
     for time in stored["time"].values:
         people, day = stored["population"].sel(time=time), str(time)[:10]
         counts = _counts(job, region, branch, sources, time.astype("datetime64[s]"), grid)
         if counts is None:
             continue
-        truth = _on_cells(counts, people, grid.size, grid.origin)
+        # read once, for all three
+        truth = _on_cells(counts, people.load(), grid.size, grid.origin)
         title = f"error of the estimate, {day}"
         yield f"error_{day}", imagery.error_map_figure(people, truth, title=title)
         title = f"relative {title}"

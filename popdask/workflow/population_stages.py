@@ -3,66 +3,345 @@
 A trained model is kept as long as the labelled cells and its settings are the same: a mosaic of
 another date costs its own estimates and nothing else. Where it makes the arrays cover other cells,
 census totals and exports of all dates are made anew, and no other estimates.
+
+Costs are counted from the headers of the mosaics. They are upper estimates where nothing but the
+images could tell: every estimated cell counts as inhabited, every labelled cell as one with pixels,
+and training goes through all of its epochs. What a run begins at its end (communities, groups of
+scenes) is planned with it.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from popdask.config.jobs import Census, PopulationJob, Training
-from popdask.config.settings import Settings
+from popdask.config.jobs import Census, CommunitiesJob, PopulationJob, Training
+from popdask.config.settings import Job, Settings
 from popdask.errors import InputError
 from popdask.imagery import dasymetric
 from popdask.imagery.cells import GapWarning, cells_grid, load_tables
 from popdask.imagery.dasymetric import round_to_totals
-from popdask.imagery.estimate import Joining, estimate
+from popdask.imagery.estimate import TILE_BYTES, Joining, estimate, tile_cells
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.model import TrainedModel, mean_of
+from popdask.imagery.model import TrainedModel, build, mean_of
 from popdask.imagery.training import image_shape, train
+from popdask.io import rasters
 from popdask.io.cube import CHUNK
+from popdask.io.frames import time_form
 from popdask.io.grids import grid_of
 from popdask.store.content import table_bytes
-from popdask.workflow import evaluation, population_inputs
+from popdask.store.repository import RegionStore
+from popdask.workflow import communities, evaluation, population_inputs, scenes
 from popdask.workflow.evaluation import (
     add_intervals,
     choose_rules,
     lay_intervals,
     read_polygons,
 )
-from popdask.workflow.inputs import checksums, iso, open_image
-from popdask.workflow.plan import WHOLE, Basis, Fingerprint, Record, Stage, StagePlan, fingerprint
-from popdask.workflow.population_costs import (
-    cells_cost,
-    estimate_cost,
-    evaluation_cost,
-    grid_cost,
-    training_cost,
+from popdask.workflow.frames import Extent, basis
+from popdask.workflow.inputs import cell_grid, checksums, iso, open_image, pixels_along
+from popdask.workflow.plan import (
+    PIXEL_OPERATIONS,
+    WHOLE,
+    Basis,
+    Costs,
+    Fingerprint,
+    Plan,
+    Record,
+    Stage,
+    StageCost,
+    StagePlan,
+    decide,
+    fingerprint,
 )
 from popdask.workflow.population_inputs import (
     FOLD_FILE,
     LEAST_PIXELS,
     PopulationRun,
+    Sources,
+    covers_other_cells,
     training_configs,
     training_networks,
 )
 from popdask.workflow.population_outputs import export_rasters, export_tables
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import on_gpus, on_machines, on_worker
+from popdask.workflow.runner import Pipeline, count, on_gpus, on_machines, on_worker
+
+#: Tasks of an estimate: for each chunk of the mosaic, for each tile, and for a tile with a ring.
+CHUNK_TASKS, TILE_TASKS, RING_TASKS = 3, 5, 18
+
+STEP = 3  # times the operations of an estimate that training takes for a cell: forth, and back
+LAYERS = 4  # times the widest layer that it holds for a cell: what the way back needs
+BATCH = 64  # cells that a training step holds
+#: Stands for the version of a raster that the run will write.
+TO_COME = "to come"
 
 #: Starts a training, on a machine, and gives what waits for its model.
 Start = Callable[..., Callable[[], TrainedModel]]
 #: Settings that change nothing in the result, and places of files, of which the contents count.
 _WITHOUT_EFFECT = {"device", "weights", "mosaic", "counts", "folder", "zones", "table"}
+
+
+@dataclass(frozen=True)
+class Images:
+    """How much a mosaic is."""
+
+    cells: int  # cells of the grid that it touches
+    pixels: int  # pixels along a side of a cell
+    bands: int  # bands
+    itemsize: int  # bytes of a number
+    chunks: int  # chunks of pixels that are read
+    tiles: int  # tiles that are estimated, each by one task
+    inhabited: int = 0  # cells that are known to be inhabited
+
+    @property
+    def cell_bytes(self) -> int:
+        """Bytes of the pixels of a cell."""
+        return self.pixels**2 * self.bands * self.itemsize
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a model takes for a cell."""
+
+    operations: int = 0
+    """Multiplications and additions; 0 where there is no such model."""
+    memory: int = 0
+    """Bytes of the widest layer."""
+
+
+@dataclass(frozen=True)
+class ImagesSize:
+    """How much a job's images are."""
+
+    mosaics: list[Images]  # those of each frame
+    training: Images  # those that are learned from
+    models: Mapping[str, Network]  # what each model takes for a cell, by its stage
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of all frames."""
+        return sum(images.chunks for images in self.mosaics)
+
+    square: int | None = None  # chunks are those of the images: the job file cannot choose them
+
+
+def read_size(job: PopulationJob) -> ImagesSize:
+    """Return how much a job is, from the headers of its mosaics."""
+    sources = Sources.of(job)
+    mosaics = [_images(job, paths) for paths in sources.mosaics.values()]
+    folder = job.cells.folder is not None  # a file for each cell: about as many as the mosaic has
+    training = mosaics[0] if folder else _labelled(job, sources)
+    names = ["count"] if job.single_stage else ["presence", "count"]
+    return ImagesSize(mosaics, training, {name: _network(job, name, mosaics[0]) for name in names})
+
+
+def cells_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
+    """Every labelled cell is cut and stored."""
+    training = size.training
+    tasks = CHUNK_TASKS * training.chunks + TILE_TASKS * -(-training.cells // BATCH)
+    held, total = 2 * BATCH * training.cell_bytes, training.cells * training.cell_bytes
+    return StageCost("cells", tasks, total, total, held, training.cells * training.pixels**2)
+
+
+def evaluation_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
+    """The cells that are scored pass through every model."""
+    scored = round(size.training.cells * job.cells.validation)
+    ops = sum(model.operations for model in size.models.values()) * scored
+    return StageCost("evaluation", amount=ops // PIXEL_OPERATIONS)
+
+
+def grid_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
+    """What goes over the cells of the frames, once estimated."""
+    mosaics = size.mosaics
+    cells = sum(mosaics[i].cells for i in stage.stale if i < len(mosaics))
+    return StageCost(
+        stage.name, read=4 * cells, written=4 * cells, memory=8 * mosaics[0].cells, amount=cells
+    )
+
+
+def estimate_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
+    """Every cell passes through every model, one tile to a task."""
+    mosaics, models = [size.mosaics[i] for i in stage.stale], size.models
+    sets = max(job.cells.folds, 1)
+    cells = sum(images.cells for images in mosaics)
+    tile_tasks = TILE_TASKS + (RING_TASKS if job.cells.context else 0)
+    tasks = sum(CHUNK_TASKS * images.chunks + tile_tasks * images.tiles for images in mosaics)
+    ops = sum(model.operations for model in models.values())
+    widest = max(model.memory for model in models.values())
+    pixels = sum(images.cells * images.pixels**2 for images in mosaics)
+    return StageCost(
+        "estimate",
+        tasks=sets * tasks,
+        read=sets * sum(images.cells * images.cell_bytes for images in mosaics),
+        written=4 * len(models) * cells,
+        memory=3 * max(TILE_BYTES, mosaics[0].cell_bytes) + widest,
+        amount=sets * (pixels + cells * ops // PIXEL_OPERATIONS),
+    )
+
+
+def training_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> StageCost:
+    """Each network of each fold takes all threads of a machine, one at a time on each."""
+    name, cells, model = stage.name, size.training, size.models[stage.name]
+    settings: Training = getattr(job, name)
+    if settings.weights is not None:
+        return StageCost(name)
+    pixels = shape_of(job, size.mosaics[0])["pixels"]
+    config = training_configs(_kind(job, name), settings, pixels)[0]
+    sets = max(job.cells.folds, 1)
+    held = min(config.memory, cells.cells * cells.cell_bytes)
+    images = -(-cells.cells // (1 if job.cells.folder else job.cells.join**2))  # once joined
+    if name == "count" and not job.single_stage:
+        images = min(images, cells.inhabited or images)
+    ops = STEP * model.operations * images * config.epochs * sets
+    return StageCost(
+        name,
+        read=sets * cells.cells * cells.cell_bytes,
+        memory=held + config.batch_size * LAYERS * model.memory,
+        amount=ops // PIXEL_OPERATIONS,
+    )
+
+
+def operations(network: Mapping[str, Any], pixels: int) -> tuple[int, int]:
+    """Count what a network does for one image, and what it holds; nothing is computed."""
+    with torch.device("meta"):
+        module = build(network).eval()
+        image = torch.empty(1, module.config["bands"], pixels, pixels)
+    held = [0]
+
+    def note(_: nn.Module, given: tuple[Any, ...], outputs: Any) -> None:
+        tensors = [one for one in (*given, outputs) if isinstance(one, torch.Tensor)]
+        held.append(sum(one.nbytes for one in tensors))
+
+    for layer in module.modules():
+        layer.register_forward_hook(note)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(image)
+    return counter.get_total_flops(), max(held)
+
+
+def _network(job: PopulationJob, name: str, images: Images) -> Network:
+    settings: Training = getattr(job, name)
+    if settings.weights is not None:
+        known = TrainedModel.load(settings.weights)
+        return Network(*operations(known.config, known.pixels))
+    kind, shape = _kind(job, name), shape_of(job, images)
+    trained = training_configs(kind, settings, shape["pixels"])
+    configs = [config.network_for(kind, **shape) for config in trained]
+    each = [operations(config, shape["pixels"]) for config in configs]
+    return Network(sum(ops for ops, _ in each), max(memory for _, memory in each))
+
+
+def shape_of(job: PopulationJob, images: Images) -> dict[str, int]:
+    """What a model sees of a cell: bands, pixels with the ring, and pixels of the ring."""
+    ring = images.pixels * job.cells.context
+    return {"bands": images.bands, "pixels": images.pixels + 2 * ring, "ring": ring}
+
+
+def _labelled(job: PopulationJob, sources: Sources) -> Images:
+    """The training mosaic, with as many cells as the counts have."""
+    images = _images(job, sources.training, join=1)
+    if job.cells.counts is None:
+        return images
+    grid = cell_grid(job.cells, sources.training[0])
+    people = population_inputs.read_counts(job.cells.counts, grid, job.cells)["people"]
+    known = images.cells if job.cells.missing == "zero" else int(people.notna().sum())
+    cells, inhabited = min(known, images.cells), int((people > 0).sum())
+    return replace(images, cells=cells, inhabited=min(inhabited, cells))
+
+
+def _images(job: PopulationJob, paths: tuple[str, ...], join: int | None = None) -> Images:
+    grid = cell_grid(job.cells, paths[0], job.cells.join if join is None else join)
+    image = open_image(job, paths, grid)
+    pixels = pixels_along(image, grid)
+    bands, itemsize = image.sizes["band"], image.dtype.itemsize
+    room = int((TILE_BYTES / itemsize / bands) ** 0.5 / pixels)
+    sizes = image.data.chunks[1:]
+    tiles = [tile_cells(axis, pixels, room=room, rim=job.cells.context) for axis in sizes]
+    cells = prod(sum(axis) // pixels for axis in sizes)
+    return Images(cells, pixels, bands, itemsize, prod(map(len, sizes)), prod(map(len, tiles)))
+
+
+@dataclass(frozen=True)
+class Following:
+    """A job that a run of another begins at its end."""
+
+    job: Job  # its settings
+    plan: Plan  # what it will compute
+    extent: str  # how much it is
+    costs: Costs  # what that costs
+
+
+def following(job: PopulationJob, plan: Plan) -> list[Following]:
+    """Plan what follows a population job."""
+    stamps = pd.DatetimeIndex(plan.times)
+    form = time_form(stamps)
+    then, found = job.followed(form), []
+    if then is not None and all(plan[name].done for name in _followed_stages(then)):
+        found.append(_without_chunks(_planned(communities.PIPELINE, then)))
+    elif then is not None:
+        read = pd.to_datetime(stamps.strftime(form), format=form)  # as the rasters will have them
+        found.append(_without_chunks(_to_come(job, plan, then, read)))
+    if job.grouped is not None:
+        found.append(_planned(scenes.PIPELINE, job.grouped))
+    return found
+
+
+def _followed_stages(then: CommunitiesJob) -> list[str]:
+    """The stages that write what the communities are made from."""
+    return ["export", *(["tables"] if then.input.intervals else [])]
+
+
+def _planned(pipeline: Pipeline, job: Job) -> Following:
+    """Plan a job of which the images or rasters are there."""
+    plan = pipeline.plan(job)
+    return Following(job, plan, pipeline.extent(job), pipeline.costs(job, plan))
+
+
+def _without_chunks(one: Following) -> Following:
+    """Leave out the advice to set chunks, which ``[follow]`` cannot."""
+    return replace(one, costs=replace(one.costs, edge=None))
+
+
+def _to_come(
+    job: PopulationJob, plan: Plan, then: CommunitiesJob, stamps: pd.DatetimeIndex
+) -> Following:
+    """Plan the communities of rasters of which some are still to be written."""
+    stale = set(plan["export"].stale)
+    records = {} if covers_other_cells(job) else RegionStore(then.output.store).latest_records()
+    rasters_alone = then.model_copy(
+        update={"input": then.input.model_copy(update={"intervals": None})}
+    )
+    there = len(stale) < len(stamps)
+    files = communities.PIPELINE.files(rasters_alone, records) if there else {}
+    inputs = {"intervals": TO_COME} if then.input.intervals else {}
+    for position, stamp in enumerate(stamps):
+        time = stamp.strftime("%Y-%m-%dT%H:%M:%S")
+        inputs[time] = TO_COME if position in stale else rasters.frame_version(files[time])
+    stages = communities.PIPELINE.stages
+    planned = decide(stages, basis(then, inputs, records))
+    sizes = Sources.of(job).frame(job).sizes
+    edge = CHUNK if then.input.chunks == "auto" else then.input.chunks
+    extent = Extent(len(stamps), sizes["y"], sizes["x"], edge)
+    said = (
+        f"{len(stamps)} × {sizes['y']} × {sizes['x']} cells; at most, as if people lived in all of "
+        "them: the rasters are still to come"
+    )
+    return Following(then, planned, said, count(stages, then, planned, extent))
 
 
 def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
@@ -95,32 +374,25 @@ def _totals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     run.work.write_files(stage.name, {"shared.parquet": table_bytes(shared)}, stage.record)
 
 
-def _presence(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    _learn(run, stage, "presence", run.job.presence, [None] * max(run.job.cells.folds, 1), reporter)
+def _kind(job: PopulationJob, stage: str) -> str:
+    """The kind of model of a stage."""
+    return job.count.kind if stage == "count" else stage
 
 
-def _count(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    gated = run.job.count.learns_from == "predicted" and not run.job.single_stage
-    blind: list[TrainedModel | None] = [None] * max(run.job.cells.folds, 1)
-    gates = run.models("presence") if gated else blind
-    _learn(run, stage, run.job.count.kind, run.job.count, gates, reporter)
+def _is_gated(job: PopulationJob) -> bool:
+    """Whether counts are learned where a model sees somebody, not where somebody is known to be."""
+    return job.count.learns_from == "predicted" and not job.single_stage
 
 
-def _learn(
-    run: PopulationRun,
-    stage: StagePlan,
-    kind: str,
-    settings: Training,
-    gates: Sequence[TrainedModel | None],
-    reporter: Reporter,
-) -> None:
+def _learn(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     """Train the models of a stage, one or one for each fold, or take the one that is given."""
+    settings: Training = getattr(run.job, stage.name)
     if settings.weights is not None:
-        model = _given(settings.weights, kind)
+        model = _given(settings.weights, _kind(run.job, stage.name))
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
-    trainings = _trainings(run, stage, kind, settings, gates, reporter)
+    trainings = _trainings(run, stage, reporter)
     trained = iter(on_machines([start for each in trainings.values() for _, start in each]))
     files, checkpoints = {}, []
     for name, each in trainings.items():
@@ -135,15 +407,13 @@ def _learn(
 
 
 def _trainings(
-    run: PopulationRun,
-    stage: StagePlan,
-    kind: str,
-    settings: Training,
-    gates: Sequence[TrainedModel | None],
-    reporter: Reporter,
+    run: PopulationRun, stage: StagePlan, reporter: Reporter
 ) -> dict[str, list[tuple[Path, Start]]]:
     """The trainings of each file's networks, to be started, with their checkpoints."""
-    splits = run.splits()
+    kind, splits = _kind(run.job, stage.name), run.splits()
+    settings: Training = getattr(run.job, stage.name)
+    gated = stage.name == "count" and _is_gated(run.job)
+    gates = run.models("presence") if gated else [None] * len(splits)
     found: dict[str, list[tuple[Path, Start]]] = {}
     pixels = image_shape(splits[0])["pixels"]
     if training_networks(kind, settings, pixels) != settings.members:
@@ -368,10 +638,8 @@ def _presence_record(basis: Basis, of: Fingerprint) -> Record | None:
 
 
 def _count_record(basis: Basis, of: Fingerprint) -> Record:
-    job, gate = basis.job, None
-    if job.count.learns_from == "predicted" and not job.single_stage:
-        gate = basis.wanted["presence"]["model"]
-    return _model_record(basis, "count", job.count, gate, of)
+    gate = basis.wanted["presence"]["model"] if _is_gated(basis.job) else None
+    return _model_record(basis, "count", basis.job.count, gate, of)
 
 
 def _model_record(
@@ -492,7 +760,7 @@ PRESENCE = Stage(
     needs=("cells", "totals"),
     wanted=_presence_record,
     cost=training_cost,
-    compute=_presence,
+    compute=_learn,
     anywhere=True,
     reads_files=True,
     writes_files=True,
@@ -503,7 +771,7 @@ COUNT = Stage(
     needs=("cells", "totals", "presence"),
     wanted=_count_record,
     cost=training_cost,
-    compute=_count,
+    compute=_learn,
     anywhere=True,
     reads_files=True,
     writes_files=True,

@@ -31,21 +31,17 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.io import paths
 from popdask.io.paths import without_keys, without_secrets
-from popdask.store.lock import RegionBusyError
-from popdask.store.records import Finished
+from popdask.store.content import Finished
+from popdask.store.location import RegionBusyError
 from popdask.store.repository import RegionStore
 from popdask.workflow.inputs import versions
 from popdask.workflow.progress import Reporter
-
-if TYPE_CHECKING:
-    pass
-
 
 SUFFIX = ".jsonl"
 

@@ -26,11 +26,13 @@ from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow.export_paths import check_exports, check_writable, paths_of
+from popdask.workflow.exports import check_exports, check_writable, paths_of
 from popdask.workflow.plan import Basis, Costs, Plan, Stage, StagePlan, decide
 from popdask.workflow.progress import Reporter, current_client, current_workers
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from popdask.report.page import Picture
 
 
@@ -237,12 +239,21 @@ class Pipeline(ABC):
         """Say what in whole results breaks the promises."""
 
     @abstractmethod
-    def draw(self, job: Any, reporter: Reporter | None = None) -> list[Path]:
-        """Draw the results' pictures."""
+    def figures(self, job: Any, region: RegionStore) -> Iterable[tuple[str, Figure]]:
+        """Draw the results' pictures, by name."""
 
     @abstractmethod
     def illustrate(self, job: Any, region: RegionStore, branch: str) -> Iterator[Picture]:
         """Return the pictures of the report."""
+
+    def draw(self, job: Any, reporter: Reporter | None = None) -> list[Path]:
+        """Draw the pictures of the last finished run, and write them beside the exports."""
+        from popdask.plot.style import save_figure
+
+        begin = f"{job.export_folder / 'figures' / job.name}_"
+        with (reporter or Reporter()).stage("figures", "to do"):
+            drawn = self.figures(job, own_store(job))
+            return [save_figure(figure, f"{begin}{name}.png", dpi=150) for name, figure in drawn]
 
     def decide(self, job: Any, files: Files, records: Mapping[str, Any]) -> Plan:
         """Decide what is to be computed."""

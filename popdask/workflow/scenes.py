@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import ScenesJob
@@ -23,14 +23,12 @@ from popdask.imagery.scenes import (
 )
 from popdask.io import export, tables
 from popdask.io.paths import without_secrets
-from popdask.plot import imagery, style
+from popdask.plot import imagery
 from popdask.plot.imagery import GROUPS
 from popdask.report.page import Picture
-from popdask.store.content import table_bytes
-from popdask.store.records import WORK
+from popdask.store.content import WORK, table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
-from popdask.workflow import runner
 from popdask.workflow.exports import cycled, exported, exporting, without_missing, write_page
 from popdask.workflow.inputs import (
     by_time,
@@ -38,6 +36,7 @@ from popdask.workflow.inputs import (
     checksums,
     frame_grid,
     open_image,
+    pixels_along,
     run_record,
     version_of,
 )
@@ -145,6 +144,13 @@ def _mosaic(job: ScenesJob) -> tuple[str, ...]:
     return next(iter(by_time(job.input.mosaic, job.input).values()))
 
 
+def _opened(job: ScenesJob) -> tuple[CellGrid, xr.DataArray]:
+    """The grid of a job's cells, and its image."""
+    paths = _mosaic(job)
+    grid = cell_grid(job.cells, paths[0])
+    return grid, open_image(job, paths, grid)
+
+
 def _features(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
     with on_gpus():
         described = scene_features(
@@ -189,8 +195,7 @@ def _export(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
 def _illustrate(job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw the plot of cells by how alike they look, with examples."""
     groups = region.group("groups", branch).load()
-    paths = next(iter(by_time(job.input.mosaic, job.input).values()))
-    examples = scene_examples(groups, open_image(job, paths, cell_grid(job.cells, paths[0])))
+    examples = scene_examples(groups, _opened(job)[1])
     yield Picture(
         "How alike cells look",
         "Every dot is a cell: near ones look alike. The pictures are examples.",
@@ -263,10 +268,8 @@ class ScenesPipeline(Pipeline):
 
     def size(self, job: ScenesJob) -> MosaicSize:
         """Return how much the mosaic is, from its header."""
-        paths = _mosaic(job)
-        grid = cell_grid(job.cells, paths[0])
-        image = open_image(job, paths, grid)
-        pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+        grid, image = _opened(job)
+        pixels = pixels_along(image, grid)
         rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
         side = block_side(pixels)
         return MosaicSize(
@@ -280,10 +283,8 @@ class ScenesPipeline(Pipeline):
 
     def extent(self, job: ScenesJob) -> str:
         """Say how much a job is, from the headers of its mosaic: cells and pixels."""
-        paths = _mosaic(job)
-        grid = cell_grid(job.cells, paths[0])
-        image = open_image(job, paths, grid)
-        pixels = round(grid.size / abs(float(image["x"][1] - image["x"][0])))
+        grid, image = _opened(job)
+        pixels = pixels_along(image, grid)
         rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
         return f"{rows} × {columns} cells of {grid.label}, {pixels} × {pixels} pixels each"
 
@@ -295,13 +296,10 @@ class ScenesPipeline(Pipeline):
         self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]
     ) -> ScenesRun:
         """Open the mosaic, and take up the work where it stands, without the stages to forget."""
-        mosaics = by_time(job.input.mosaic, job.input)
-        first = dict([next(iter(mosaics.items()))])
-        (paths,) = first.values()
-        grid = cell_grid(job.cells, paths[0])
-        work = store.begin(frame_grid(job, first, grid))
+        time, paths = next(iter(by_time(job.input.mosaic, job.input).items()))
+        grid, image = _opened(job)
+        work = store.begin(frame_grid(job, {time: paths}, grid))
         work.forget(forget)
-        image = open_image(job, paths, grid)
         plan = self.decide(job, files, work.records())
         return ScenesRun(job, grid, image, files, store, work, plan)
 
@@ -325,22 +323,12 @@ class ScenesPipeline(Pipeline):
                 if on_map != int((table[name] >= 0).sum()):
                     yield f"{name} has {on_map} cells on the map, another number in the table."
 
-    def draw(self, job: ScenesJob, reporter: Reporter | None = None) -> list[Path]:
+    def figures(self, job: ScenesJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
         """Draw the map of groups, and the plot of how alike cells look with example images."""
-        folder, groups = job.export_folder / "figures", runner.own_store(job).group("groups")
-        paths = _mosaic(job)
-        grid = cell_grid(job.cells, paths[0])
-        groups = groups.load()
-        with (reporter or Reporter()).stage("figures", "to do"):
-            examples = scene_examples(groups, open_image(job, paths, grid))
-            pictures = {
-                "scene_map": imagery.scene_map_figure(groups),
-                "scene_plot": imagery.scene_plot_figure(groups, examples),
-            }
-            return [
-                style.save_figure(figure, folder / f"{job.name}_{name}.png")
-                for name, figure in pictures.items()
-            ]
+        groups = region.group("groups").load()
+        yield "scene_map", imagery.scene_map_figure(groups)
+        examples = scene_examples(groups, _opened(job)[1])
+        yield "scene_plot", imagery.scene_plot_figure(groups, examples)
 
 
 PIPELINE = ScenesPipeline()

@@ -14,21 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
-from popdask.io.kinds import open_raster
+from popdask.io.rasters import open_raster
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.tracking.urban_rules import UrbanisationRules
 from popdask.workflow.frame_exports import Content, Part, export_names, export_stage
-from popdask.workflow.frame_stages import (
+from popdask.workflow.frames import (
     CODE,
     LABEL,
     MOTION_STAGE,
@@ -40,9 +38,12 @@ from popdask.workflow.frame_stages import (
     SURFACES,
     CellCost,
     Extent,
+    FramesJob,
     FramesPipeline,
     FramesRun,
+    describe_result,
     error_of,
+    frame_paths,
     intervals_read,
     known_tracks,
     learned_intervals,
@@ -57,7 +58,6 @@ from popdask.workflow.frame_stages import (
     with_left_out,
     with_movement,
 )
-from popdask.workflow.frames import FramesJob, describe_result, frame_paths
 from popdask.workflow.inputs import (
     check_labels,
     count_squares,
@@ -78,7 +78,7 @@ from popdask.workflow.plan import (
     lasting,
 )
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, own_store
+from popdask.workflow.runner import Files
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -91,14 +91,21 @@ if TYPE_CHECKING:
 
 LONGLAT = "EPSG:4326"
 
-#: Title of the maps of movement and growth, and how to read them.
-GROWTH_WORDS = (
-    "Movement and growth since the first frame",
-    "How many people moved into each place and out of it, and how many more or fewer live there "
-    "than that explains, over all years together. It is the least movement that fits: two rasters "
-    "never show who moved. Where a place empties while another far away fills, that is decline and "
-    "growth here; births, deaths and most moves to another home are in it, too.",
-)
+#: Title of each map of change, and how to read it.
+CHANGE_WORDS = {
+    "change": (
+        "Change since the first frame",
+        "Where there are more people than in the first frame, and where fewer.",
+    ),
+    "growth": (
+        "Movement and growth since the first frame",
+        "How many people moved into each place and out of it, and how many more or fewer live "
+        "there than that explains, over all years together. It is the least movement that fits: "
+        "two rasters never show who moved. Where a place empties while another far away fills, "
+        "that is decline and growth here; births, deaths and most moves to another home are in "
+        "it, too.",
+    ),
+}
 
 #: Colours of the Degree of Urbanisation, those of GHS-SMOD.
 CODE_COLOURS = {
@@ -261,6 +268,8 @@ def _settlements_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+    import xarray as xr
+
     begin = min(stage.stale) if run.job.settlements.hold else 0  # held: as the frame before, stored
     stored = run.work.dataset()["settlement"][:begin] if begin else None
     first = None if stored is None else stored[-1].drop_vars("time")
@@ -411,7 +420,7 @@ def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 
 def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     from popdask.tracking import tracks as linking
-    from popdask.tracking.events import EventRules
+    from popdask.tracking.tracks import EventRules
 
     kinds = ("summary", "links", "ends")
     described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)
@@ -482,7 +491,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         movement_stage(movement, layer.array, layer.table, layer.asked),
         Stage(
             layer.stage("tracks"),
-            version=4,
+            version=5,
             needs=("population", layer.table, summary, links, movement),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),
@@ -536,10 +545,10 @@ def _code_colours() -> np.ndarray:
     return codes
 
 
-def _credits(job: FramesJob) -> str | None:
+def _credit() -> str:
     from popdask.tracking.names import GEONAMES_CREDIT
 
-    return GEONAMES_CREDIT if job.settlements.by_geonames else None
+    return GEONAMES_CREDIT
 
 
 def _part(layer: Layer, *others: str) -> Part:
@@ -551,7 +560,8 @@ def _part(layer: Layer, *others: str) -> Part:
         cell_bytes=CODE * len(others) + LABEL,
         tables=(layer.table, *(layer.stage(kind) for kind in ("tracks", "events", "links"))),
         content=partial(_content, layer),
-        credits=_credits,
+        owes_credit=lambda job: job.settlements.by_geonames,
+        credit=_credit,
     )
 
 
@@ -593,19 +603,10 @@ class SettlementsResult(ReprMixin):
 
 def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterator[Picture]:
     """Draw the change since the first frame."""
-    from popdask.plot import maps
     from popdask.report.page import Picture
 
-    found = region.dataset(branch)
-    first, last = found.isel(time=0), found.isel(time=-1)
-    if found.sizes["time"] > 1:
-        yield Picture(
-            "Change since the first frame",
-            "Where there are more people than in the first frame, and where fewer.",
-            maps.change_figure(first["population"], last["population"]),
-        )
-    if has_growth(job, found):
-        yield Picture(*GROWTH_WORDS, growth_map(job, found), wide=True)
+    for name, figure in change_maps(job, region.dataset(branch)):
+        yield Picture(*CHANGE_WORDS[name], figure, wide=name == "growth")
 
 
 EXPORT = export_stage(
@@ -654,24 +655,11 @@ class SettlementsPipeline(FramesPipeline):
         links, then = store.table("settlement_links"), store.table(_balance(store))
         yield from check_labels(arrays["settlement"], arrays["population"], then, tracks, links)
 
-    def draw(self, job: SettlementsJob, reporter: Reporter | None = None) -> list[Path]:
-        """Draw the settlements of a job's last finished run, and how people have changed."""
-        from popdask.plot import maps, style
-
-        region = own_store(job)
+    def figures(self, job: SettlementsJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
+        """Draw the settlements of the last frame, and how people have changed."""
         found = region.dataset()
-        first, last = found.isel(time=0), found.isel(time=-1)
-        folder = job.export_folder / "figures"
-        with (reporter or Reporter()).stage("figures", "to do"):
-            drawn = {"settlements": settlements_map(region, last)}
-            if found.sizes["time"] > 1:
-                drawn["change"] = maps.change_figure(first["population"], last["population"])
-            if has_growth(job, found):
-                drawn["growth"] = growth_map(job, found)
-            return [
-                style.save_figure(figure, folder / f"{job.name}_{name}.png", dpi=150)
-                for name, figure in drawn.items()
-            ]
+        yield "settlements", settlements_map(region, found.isel(time=-1))
+        yield from change_maps(job, found)
 
     illustrate = staticmethod(_illustrate)
 
@@ -681,20 +669,26 @@ def _balance(store: RegionStore) -> str:
     return "settlement_balance" if "communities" in store.records() else "balance"
 
 
-def has_growth(job: FramesJob, found: xr.Dataset) -> bool:
-    """Whether a job asks for movement, and the run that is drawn has followed it."""
-    return job.tracks.movement and found.sizes["time"] > 1 and set(MOVES) <= set(found)
+def change_maps(job: FramesJob, found: xr.Dataset) -> Iterator[tuple[str, Figure]]:
+    """Draw the change since the first frame, and movement and growth where they were followed."""
+    from popdask.plot import maps
+
+    people = found["population"]
+    if found.sizes["time"] > 1:
+        yield "change", maps.change_figure(people[0], people[-1])
+        if job.tracks.movement and set(MOVES) <= set(found):
+            yield "growth", growth_map(job, found)
 
 
 def growth_map(job: FramesJob, found: xr.Dataset) -> Figure:
     """Draw who moved in and out since the first frame, and who is more than that explains."""
-    from popdask.plot import motion, style
+    from popdask.plot import maps, style
     from popdask.tracking.growth import growth
 
     parts = growth(found["population"], stored_motion(found, job)).drop_vars("next")
     total = parts.sum("time").where(parts["grown"].notnull().any("time"))  # noqa: PD004
     years = " to ".join(style.year(time) for time in found["time"].values[[0, -1]])
-    return motion.growth_figure(total, title=f"movement and growth, {years}")
+    return maps.growth_figure(total, title=f"movement and growth, {years}")
 
 
 def settlements_map(region: RegionStore, frame: xr.Dataset) -> Figure:

@@ -14,14 +14,13 @@ HEAVY = {
     *("pandas", "pystac", "rasterio", "scipy", "sklearn", "torch", "xarray"),
 }
 
-TABLES = {"pandas", "rasterio", "xarray"}
 #: What each command may import of these; the job is one of communities that was run.
 MAY_IMPORT = {
     "--help": set(),
     "--version": set(),
     "history": set(),
-    "status": TABLES,
-    "plan": TABLES,
+    "status": {"pandas"},
+    "plan": {"pandas", "rasterio"},
 }
 
 SCRIPT = """

@@ -1,7 +1,9 @@
-"""A run ends in order on a signal, wherever in the program it comes."""
+"""A run ends in order on a signal, wherever it comes, and begins only where files can be opened."""
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -44,3 +46,18 @@ def test_a_second_sigterm_does_not_disturb_the_end(capsys):
             time.sleep(0.01)
             ended.append("in order")
     assert end.value.exit_code == 128 + signal.SIGTERM and ended == ["in order"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "said"),
+    [
+        ("-n", 1, "popdask: at most 32 files may be open at once here; "),
+        ("-Sn", 0, ""),  # which may be raised
+    ],
+)
+def test_where_few_files_can_be_opened_it_is_said(limit, code, said):
+    script = f'ulimit {limit} 32 && exec "{sys.executable}" -m popdask --version'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == code
+    assert bool(done.stdout) == (not code)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from distributed.core import Status
 
-from popdask._local_cluster import keep_freed_memory
-from popdask.cluster import connect
+from popdask.cluster import connect, keep_freed_memory
 from popdask.errors import InputError
 from popdask.workflow.runner import gpu_resources, on_worker
 

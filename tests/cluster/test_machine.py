@@ -6,7 +6,7 @@ from distributed.system import MEMORY_LIMIT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popdask._local_cluster import (
+from popdask.cluster import (
     WORKER_MEMORY,
     cores_at_hand,
     gpus_at_hand,

@@ -20,17 +20,14 @@ def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys,
     summary = summarize(labels, people)
     found = tracks(link(labels, people, rule="overlap"), summary)
     store = RegionStore(tmp_path / "region")
-    show.show_outcome(
-        CommunitiesResult(Plan(()), summary, found, people_balance(labels, people), store)
-    )
+    balance = people_balance(labels, people).assign(beyond=0.0)
+    show.show_outcome(CommunitiesResult(Plan(()), summary, found, balance, store))
     said = capsys.readouterr().out
     assert "tracks of communities: 9 in the first frame; after it 1 appear, " in said
     assert " 2 split, 1 merge," in said
     assert "the 2 pieces that communities split into began 1 new track; the others go" in said
     one = found.drop(found.index[found["event"] == "split"][0])
-    show.show_outcome(
-        CommunitiesResult(Plan(()), summary, one, people_balance(labels, people), store)
-    )
+    show.show_outcome(CommunitiesResult(Plan(()), summary, one, balance, store))
     assert "the 1 piece that communities split into began" in capsys.readouterr().out
 
 
@@ -41,7 +38,7 @@ def test_nobody_is_there_in_a_first_frame_that_is_empty(capsys, tmp_path):
     summary = summarize(labels, people)
     found = tracks(link(labels, people, rule="overlap"), summary, times=labels["time"].values)
     store = RegionStore(tmp_path / "region")
-    balance = people_balance(labels, people)
+    balance = people_balance(labels, people).assign(beyond=0.0)
     show.show_outcome(CommunitiesResult(Plan(()), summary, found, balance, store))
     began = (found["event"] == "appear").sum()
     said = f"tracks of communities: 0 in the first frame; after it {began} appear, "

@@ -8,11 +8,11 @@ import numpy as np
 
 from popdask.cli import console, show
 from popdask.plot.style import block_size
-from popdask.report.maps import Grid, cell_words
 from popdask.report.page import inline_json
-from popdask.report.tables import latest_stages
+from popdask.report.places import latest_stages
+from popdask.report.plots import Grid, cell_words
+from popdask.store.content import Finished, orphans
 from popdask.store.location import Folder, Prefix, locate
-from popdask.store.records import Finished, orphans
 from popdask.workflow.exports import cycled
 from popdask.workflow.runlog import log_name
 

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from popdask.errors import InputError
 from popdask.io import check_beyond, open_frames, people_beyond
-from popdask.io.extents import covering_grid
+from popdask.io.frames import covering_grid
 
 
 def write(path, people, top=0.0, left=0.0, size=1000.0, crs="EPSG:3035"):

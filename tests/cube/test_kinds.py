@@ -14,8 +14,15 @@ from popdask.datasets.frames import check_raster
 from popdask.datasets.transfer import FetchError
 from popdask.errors import InputError
 from popdask.imagery.mosaic import open_sheet
-from popdask.io.kinds import drivers_of, is_put_together, sources_of, suffix_of
-from popdask.io.rasters import frame_fingerprint, frame_version, read_counts
+from popdask.io.rasters import (
+    drivers_of,
+    frame_fingerprint,
+    frame_version,
+    is_put_together,
+    read_counts,
+    sources_of,
+    suffix_of,
+)
 from popdask.io.tables import read_features
 from popdask.tracking.names import read_places
 from popdask.workflow.inputs import content_read, credits_of, file_fingerprint, version_of

@@ -4,6 +4,7 @@ import gzip
 import shutil
 import tarfile
 import zipfile
+from calendar import monthrange
 from pathlib import Path
 
 import cftime
@@ -127,6 +128,19 @@ def test_an_archive_that_is_none_is_named(tmp_path, end, kind):
         open_frames(f"{tmp_path}/pop_{{year}}.{end}")
 
 
+def test_archives_that_hold_no_raster_by_themselves_say_what_they_are(tmp_path):
+    with zipfile.ZipFile(tmp_path / "pop.zip", "w") as file:
+        file.writestr("pop_2020.zip", "another archive")
+    with pytest.raises(InputError, match=r"holds no raster \(pop_2020.zip\); .*unpack it"):
+        open_frames({"2020": f"{tmp_path}/pop.zip"})
+    content = bytearray((tmp_path / "pop.zip").read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(header) + flags] |= 1  # says that it is encrypted
+    (tmp_path / "pop.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"pop.zip is encrypted; .*password"):
+        open_frames({"2020": f"{tmp_path}/pop.zip"})
+
+
 def axis_of(path, values, units, calendar=None, name="time"):
     """A netCDF file with a frame for each of some values of an axis, on axes in degrees alone."""
     axes, _ = degrees([59.5, 58.5, 57.5], [10.5, 11.5, 12.5, 13.5])
@@ -168,7 +182,15 @@ def test_a_moment_is_that_of_cftime(calendar, day, second):
     at = cftime.num2date(86400 * day + second, f"seconds {since}", calendar)
     text = _moment(day + second / 86400, f"days {since}", calendar)
     whole = f"{text}{'T00:00:00'[len(text) - 10 :]}"
-    assert whole == at.strftime("%Y-%m-%dT%H:%M:%S").zfill(19)
+    last = monthrange(at.year, at.month)[1]  # 30 February is the 29th, or the 28th
+    shown = f"{at.year:04d}-{at.month:02d}-{min(at.day, last):02d}"
+    assert whole == f"{shown}T{at.hour:02d}:{at.minute:02d}:{at.second:02d}"
+
+
+def test_no_day_of_a_calendar_is_left_out(tmp_path):
+    path = axis_of(tmp_path / "pop.nc", [58, 59, 60], "days since 2000-01-01", "360_day")
+    with pytest.raises(InputError, match=r"finds both .*#band=1 and .*#band=2 for 2000-02-29"):
+        find_frames(f"{path}#{{time:%Y-%m-%d}}")
 
 
 @pytest.mark.parametrize(

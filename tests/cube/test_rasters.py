@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from popdask.errors import InputError
@@ -239,3 +242,66 @@ def test_a_netcdf_file_may_say_where_it_lies_in_other_attributes_too(tmp_path):
             made.write(source.read())
             made.update_tags(**source.tags())
     assert read_grid(str(tmp_path / "made.tif")) == grid
+
+
+ASCII_HEAD = "ncols 3\nnrows 2\nxllcorner 4321000\nyllcorner 3210000\n{}\nNODATA_value -9999\n"
+NUMBERS = st.sampled_from(["1", "2.5", "1e2", "3,5", "-9999", "nan"])
+
+
+@given(
+    st.lists(NUMBERS, max_size=9),
+    st.sampled_from([" ", "\n", "\r\n", "  ", "\t"]),
+    st.sampled_from(["", "\n", " \r\n"]),
+    st.sampled_from(["cellsize 1000", "dx 1000\ndy 500"]),
+    st.none() | st.tuples(st.integers(0, 8), st.sampled_from(["x", "*", "1;2", "<b>"])),
+)
+def test_an_ascii_grid_has_a_number_in_every_cell(
+    tmp_path_factory, numbers, between, after, sides, wrong
+):
+    folder = tmp_path_factory.mktemp("ascii")
+    known = [float(number.replace(",", ".")) for number in numbers]
+    if wrong and wrong[0] < len(numbers):
+        numbers[wrong[0]] = wrong[1]
+    (folder / "pop.prj").write_text(CRS.from_epsg(3035).to_wkt())
+    (folder / "pop.asc").write_bytes(
+        (ASCII_HEAD.format(sides) + between.join(numbers) + after).encode()
+    )
+    if len(numbers) == 6 and not {"x", "*", "1;2", "<b>"}.intersection(numbers):
+        expected = np.array([value if value >= 0 else np.nan for value in known])
+        np.testing.assert_array_equal(
+            read_all(f"{folder}/pop.asc").ravel(), expected.astype("float32")
+        )
+        return
+    with pytest.raises(InputError, match=r"pop.asc (holds|cannot be read)"):
+        read_all(f"{folder}/pop.asc")
+
+
+@pytest.mark.parametrize("axis", ["lat", "lon"])
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_netcdf_file_of_uneven_axes_is_refused(tmp_path, axis):
+    places = {"lat": np.arange(60.0, 50, -1), "lon": np.arange(5.0, 15)}
+    told = {"lat": {"units": "degrees_north"}, "lon": {"units": "degrees_east"}}
+    for gap in (0, 1):
+        moved = places | {axis: places[axis] + gap * np.sign(places["lat"] - 55.5)}
+        frame = xr.DataArray(np.ones((10, 10), "float32"), moved, ("lat", "lon"), name="people")
+        for name, attrs in told.items():
+            frame[name].attrs = attrs
+        frame.to_netcdf(tmp_path / f"{gap}.nc")
+    assert read_all(f"{tmp_path}/0.nc").sum() == 100
+    with pytest.raises(InputError, match=f"1.nc has uneven steps along {axis}, from 1 to "):
+        read_grid(f"{tmp_path}/1.nc")
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"<!DOCTYPE html><html>404", "a page of the web"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (b"PK\x03\x04", "an archive"),
+        (b"\x1f\x8b\x08", "gzip"),
+    ],
+)
+def test_what_is_no_raster_is_called_what_it_is(tmp_path, head, kind):
+    (tmp_path / "pop.tif").write_bytes(head)
+    with pytest.raises(InputError, match=f"pop.tif cannot be read .* it is .*{kind}"):
+        read_grid(f"{tmp_path}/pop.tif")

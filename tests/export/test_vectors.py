@@ -9,8 +9,7 @@ import pytest
 from shapely.geometry import LineString, Point
 
 from popdask.io import link_lines, track_lines, with_tracks, write_geoparquet, write_gpkg
-from popdask.tracking.events import EventRules
-from popdask.tracking.tracks import tracks
+from popdask.tracking.tracks import EventRules, tracks
 
 YEARS = pd.to_datetime(["2000", "2001", "2002"])
 #: Town 0 moves east and takes in town 1 in 2002; town 2 stays where it is; town 3 lives in 2000.

@@ -11,7 +11,7 @@ import pytest
 
 from popdask.errors import InputError
 from popdask.io.paths import bucket_and_key, client
-from popdask.store import RegionBusyError, RegionStore, lock
+from popdask.store import RegionBusyError, RegionStore, location
 
 ELSEWHERE = {"user": "ada", "host": "node7", "process": 4242, "since": "2026-01-02T03:04:05+00:00"}
 
@@ -49,7 +49,7 @@ def test_a_run_elsewhere_holds_the_region_until_it_is_silent_for_long(store, mon
     with busy, store.lock():
         pytest.fail("two runs hold one region")
     assert store.holder().host == "node7"
-    monkeypatch.setattr(lock, "DEAD_AFTER_SECONDS", 1)
+    monkeypatch.setattr(location, "DEAD_AFTER_SECONDS", 1)
     time.sleep(3)
     assert store.holder() is None
     with store.lock():
@@ -83,8 +83,8 @@ def test_the_lock_of_a_run_that_was_killed_here_is_free_at_once(store, caplog):
 
 
 def test_a_run_that_lives_keeps_the_region(store, monkeypatch):
-    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.3)
-    monkeypatch.setattr(lock, "DEAD_AFTER_SECONDS", 2)
+    monkeypatch.setattr(location, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(location, "DEAD_AFTER_SECONDS", 2)
     with store.lock():
         for _ in range(5):
             time.sleep(1)
@@ -94,9 +94,9 @@ def test_a_run_that_lives_keeps_the_region(store, monkeypatch):
 
 def test_a_run_that_slept_too_long_does_not_commit(store, monkeypatch):
     """Its heart stops; another run takes over; when it wakes, it must leave the region alone."""
-    monkeypatch.setattr(lock, "DEAD_AFTER_SECONDS", 1)
+    monkeypatch.setattr(location, "DEAD_AFTER_SECONDS", 1)
     place = bucket_and_key(str(store.location))
-    with lock.hold_object(place[0], f"{place[1]}.lock", "here") as sleeper:
+    with location.hold_object(place[0], f"{place[1]}.lock", "here") as sleeper:
         time.sleep(3)
         lost = pytest.raises(RegionBusyError, match=r"has lost here, which .* holds now")
         with RegionStore(store.path).lock(), lost:
@@ -105,7 +105,7 @@ def test_a_run_that_slept_too_long_does_not_commit(store, monkeypatch):
 
 
 def test_what_a_run_leaves_is_not_the_lock_of_the_next(store, monkeypatch):
-    monkeypatch.setattr(lock, "DEAD_AFTER_SECONDS", 1)
+    monkeypatch.setattr(location, "DEAD_AFTER_SECONDS", 1)
     sleeper = store.lock()
     sleeper.__enter__()
     time.sleep(3)
@@ -120,7 +120,7 @@ def test_lost_requests_and_answers_do_not_lose_the_lock(store, server, fault):
     before = server.faults()["dropped"]
     place = bucket_and_key(str(store.location))
     for _ in range(4):
-        with lock.hold_object(place[0], f"{place[1]}.lock", "here") as check:
+        with location.hold_object(place[0], f"{place[1]}.lock", "here") as check:
             check()
             check()
     assert server.faults()["dropped"] > before

@@ -6,7 +6,7 @@ import pytest
 from popdask.errors import InputError
 from popdask.store import RegionStore
 from popdask.workflow import population, population_outputs
-from popdask.workflow.population_search import compare
+from popdask.workflow.evaluation import compare
 from tests.pipelines.dots import job, write_world
 
 DATES = ("2015-01-01", "2025-01-01")

@@ -30,11 +30,16 @@ from popdask.workflow import (
     scenes,
 )
 from popdask.workflow.communities import PIPELINE
-from popdask.workflow.frame_stages import Extent, basis
+from popdask.workflow.frames import Extent, basis
 from popdask.workflow.plan import BASE, PIXEL_OPERATIONS, Costs, Resources, StageCost, decide
-from popdask.workflow.population_costs import _images, following, operations, shape_of
 from popdask.workflow.population_inputs import Sources, labelled_cells
-from popdask.workflow.population_stages import training_configs
+from popdask.workflow.population_stages import (
+    _images,
+    following,
+    operations,
+    shape_of,
+    training_configs,
+)
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import count, read_inputs
 from tests.pipelines import dots, small

@@ -163,9 +163,9 @@ def test_frames_move_to_where_most_lie_the_earliest_where_as_many(displaced, ste
     table = pd.DataFrame(steps, columns=["dy", "dx"]).assign(time=years[:-1], next=years[1:])
     table = table.assign(suspicious=np.hypot(table["dy"], table["dx"]) >= 0.5, part=False)
     settings = small.job(displaced, "nowhere.icechunk", input={"register": "shift"})
-    found = frames.shifts(settings, table)
+    found = frames.frame_shifts(settings, table)
     assert {int(time[:4]): shift for time, shift in found.items()} == moves
-    assert frames.shifts(small.job(displaced, "nowhere.icechunk"), table) == {}
+    assert frames.frame_shifts(small.job(displaced, "nowhere.icechunk"), table) == {}
 
 
 def test_a_part_of_a_cell_is_told_as_one_and_moves_no_frame(tmp_path):
@@ -180,8 +180,8 @@ def test_a_part_of_a_cell_is_told_as_one_and_moves_no_frame(tmp_path):
         files = communities.PIPELINE.files(settings, {})
         table = frames.displacements(settings, files, {})
         assert table["dx"].round().tolist() == [1] and table["part"].all()
-        assert frames.shifts(settings, table) == {}
-        (said,) = frames.warnings(settings, table)
+        assert frames.frame_shifts(settings, table) == {}
+        (said,) = frames.apart_warnings(settings, table)
         assert "2000 lies 0.5 cells west of 2001: " in said and said.endswith("give finer cells")
 
 

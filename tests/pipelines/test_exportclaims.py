@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from popdask.errors import InputError
 from popdask.store import RegionStore
 from popdask.workflow import communities
-from popdask.workflow.export_paths import Claims, check_writable, export_place, file_sum
+from popdask.workflow.exports import Claims, check_writable, export_place, file_sum
 from popdask.workflow.operations import report
 from tests.pipelines.small import job
 
@@ -174,7 +174,7 @@ def test_only_its_own_unchanged_files_are_touched(kinds):
         records = {"export": {"written": written, "writing": begun}}
         output = {"store": f"{place}/small.icechunk", "folder": str(folder)}
         where = export_place(job(place, output["store"], output=output))
-        claims = Claims(where, folder, records, inputs)
+        claims = Claims(where, records, inputs)
         for name, kind in kinds.items():
             if kind in ("foreign", "input", "dangling"):
                 with pytest.raises(InputError):

@@ -12,7 +12,7 @@ from popdask.tracking.flow import optical_flow
 from popdask.tracking.link import compare_frames
 from popdask.workflow import communities
 from popdask.workflow.communities import PIPELINE
-from popdask.workflow.frame_stages import basis
+from popdask.workflow.frames import basis
 from popdask.workflow.plan import decide
 from tests.pipelines import small
 

@@ -11,11 +11,11 @@ from popdask.blocks.sampling import sample_cells
 from popdask.config import CommunitiesJob
 from popdask.errors import InputError
 from popdask.store import RegionStore
-from popdask.store.records import MAIN
+from popdask.store.content import MAIN
 from popdask.synthetic import City, World
 from popdask.tracking.encoding import reconstruct, stack_features
 from popdask.workflow import communities, communities_outputs
-from popdask.workflow.settlements import GROWTH_WORDS
+from popdask.workflow.settlements import CHANGE_WORDS
 
 EVERY = [
     *("world", "settlements", "population", "flow", "speed", "divergence", "laplacian"),
@@ -67,7 +67,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawn(finished):
-    return communities_outputs.draw(finished)
+    return communities.PIPELINE.draw(finished)
 
 
 def test_every_picture_is_drawn(finished, drawn):
@@ -83,7 +83,7 @@ def test_the_same_run_gives_the_same_pictures(finished, drawn, tmp_path):
     other = finished.model_copy(
         update={"output": finished.output.model_copy(update={"folder": str(tmp_path)})}
     )
-    for one, again in zip(drawn, communities_outputs.draw(other), strict=True):
+    for one, again in zip(drawn, communities.PIPELINE.draw(other), strict=True):
         assert again.parent == tmp_path / "figures"
         assert one.read_bytes() == again.read_bytes(), one.name
 
@@ -109,11 +109,13 @@ def test_odd_runs_have_pictures_too(frames, tables, missing, tmp_path):
     write_frames(tmp_path / "frames", frames)
     job = make_job(tmp_path, **tables)
     communities.run(job)
-    names = [path.stem.removeprefix("small_") for path in communities_outputs.draw(job)]
+    names = [path.stem.removeprefix("small_") for path in communities.PIPELINE.draw(job)]
     assert names == [name for name in EVERY if name not in missing]
     asked = make_job(tmp_path, **tables | {"tracks": {"movement": True}})
     drawn = communities_outputs.illustrate(asked, RegionStore(job.output.store), MAIN)
-    assert GROWTH_WORDS[0] not in [picture.title for picture in drawn], "before it is followed"
+    assert CHANGE_WORDS["growth"][0] not in [picture.title for picture in drawn], (
+        "before it is followed"
+    )
 
 
 def test_cells_are_reconstructed_as_the_raster_is(finished):
@@ -140,9 +142,9 @@ def test_cells_are_reconstructed_as_the_raster_is(finished):
 def test_a_job_that_was_not_run_is_named(finished, tmp_path):
     write_frames(tmp_path / "frames", 1)
     with pytest.raises(InputError, match="run the job first"):
-        communities_outputs.draw(make_job(tmp_path))
+        communities.PIPELINE.draw(make_job(tmp_path))
     other = finished.model_copy(
         update={"encoder": finished.encoder.model_copy(update={"scope": "frame"})}
     )
     with pytest.raises(InputError, match=re.escape("scope 'frame': run the job")):
-        communities_outputs.draw(other)
+        communities.PIPELINE.draw(other)

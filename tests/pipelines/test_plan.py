@@ -6,7 +6,7 @@ import pytest
 
 from popdask.config import CommunitiesJob
 from popdask.workflow.communities import PIPELINE
-from popdask.workflow.frame_stages import basis
+from popdask.workflow.frames import basis
 from popdask.workflow.plan import decide
 
 #: Of a job that asks neither for urban centres nor for movement.

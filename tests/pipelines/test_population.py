@@ -16,7 +16,7 @@ from popdask.errors import InputError
 from popdask.imagery.model import TrainedModel
 from popdask.io import open_cube
 from popdask.store import RegionStore
-from popdask.workflow import communities, population, population_outputs, population_search
+from popdask.workflow import communities, evaluation, population, population_outputs
 from popdask.workflow.operations import verify
 from popdask.workflow.population_inputs import Sources, draw, labelled_cells, read_truth
 from popdask.workflow.progress import Reporter
@@ -371,7 +371,7 @@ def test_features_and_the_mean_of_two_networks_are_models_of_a_job(world, tmp_pa
     assert (store.dataset()["population"] >= 0).all()
     assert population.plan(settings).done
     with pytest.raises(InputError, match=r"\[count\] network has 2 networks: expected one to tune"):
-        population_search.tune(settings, "count", 1)
+        evaluation.tune(settings, "count", 1)
 
 
 def test_a_single_stage_needs_no_presence(world, tmp_path):
@@ -595,7 +595,7 @@ def test_the_best_typical_and_worst_cells_are_explained(finished):
 
 
 def test_pictures_of_estimates_errors_and_losses(finished):
-    names = {path.stem.removeprefix("dots_") for path in population_outputs.draw(finished[0])}
+    names = {path.stem.removeprefix("dots_") for path in population.PIPELINE.draw(finished[0])}
     assert {
         "population_2025-01-01",
         "error_2025-01-01",
@@ -613,15 +613,15 @@ def test_pictures_of_estimates_errors_and_losses(finished):
 def test_pictures_without_known_people_need_no_mosaics(finished, tmp_path):
     gone = {"input": {"mosaic": f"{tmp_path}/gone_{{time:%Y}}.tif"}, "truth": None}
     settings = job(tmp_path, finished[1].store.path, **gone)
-    names = {path.stem for path in population_outputs.draw(settings)}
+    names = {path.stem for path in population.PIPELINE.draw(settings)}
     assert "dots_population_2025-01-01" in names and "dots_scores_validation" in names
 
 
 def test_a_search_finds_settings_and_goes_on_where_it_was(world, trained):
     settings = job(world, trained, truth=None)
     population.train(settings)
-    first = population_search.tune(settings, "presence", 1, epochs=1)
-    both = population_search.tune(settings, "presence", 2, epochs=1)
+    first = evaluation.tune(settings, "presence", 1, epochs=1)
+    both = evaluation.tune(settings, "presence", 2, epochs=1)
     assert len(first.trials) == 1 and len(both.trials) == 2
     assert both.trials["loss"].iloc[0] == first.trials["loss"].iloc[0]
 
@@ -631,12 +631,12 @@ def test_a_search_on_predicted_cells_needs_the_model_that_predicts(world, tmp_pa
     settings = job(world, tmp_path / "dots.icechunk", count=count, truth=None)
     population.run_only(settings, "cells")
     with pytest.raises(InputError, match="no model of presence yet"):
-        population_search.tune(settings, "count", 1, epochs=1)
+        evaluation.tune(settings, "count", 1, epochs=1)
 
 
 def test_there_is_no_search_before_cells_are_cut(world, tmp_path):
     with pytest.raises(InputError, match=r"popdask train JOB.* cuts them|holds no results yet"):
-        population_search.tune(job(world, tmp_path / "x.icechunk"), "presence", 1)
+        evaluation.tune(job(world, tmp_path / "x.icechunk"), "presence", 1)
 
 
 def test_cells_of_a_folder_have_no_surroundings(tmp_path):

@@ -1,5 +1,8 @@
 """A community across the seam of a global raster is two, and that is said."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,13 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
+from scipy import ndimage
 
+from popdask import open_frames
+from popdask.io import grid_of
 from popdask.tracking.dbscan import dbscan
 from popdask.workflow import communities
 from popdask.workflow.inputs import _meeting, seam_notes
 from popdask.workflow.progress import Reporter
 from tests.pipelines.small import job
 
+PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 WORLD = GeoBox.from_bbox((-180, -15, 180, 15), "EPSG:4326", resolution=5)
 
 
@@ -42,6 +49,19 @@ def test_a_community_across_the_seam_is_said_to_be_two():
     assert notes[0].startswith("1 communities of 2020-01-01 go on at the other side of the raster")
     rolled = np.roll(island(), 10, axis=1)  # the seam lies elsewhere, and it is one
     assert told(rolled, WORLD) == (2, [])
+
+
+def test_the_cut_is_moved_as_the_page_says(tmp_path, monkeypatch):
+    people = np.zeros(WORLD.shape, "float32")
+    people[2:4, :2], people[2:4, -2:] = 3, 7
+    wrap_xr(people, WORLD, nodata=-1).rio.to_raster(tmp_path / "world_2020.tif")
+    (recipe,) = re.findall("(?s)```python\n(.*?)```", PAGE.read_text())
+    monkeypatch.chdir(tmp_path)
+    exec(recipe, {})
+    moved = open_frames({"2020": "pacific_2020.tif"}).population[0]
+    np.testing.assert_array_equal(moved, np.roll(people, -2, axis=1))
+    assert grid_of(moved).boundingbox.bbox == (-170, -15, 190, 15)
+    assert ndimage.label(moved.values > 0)[1] == 1
 
 
 def test_where_the_sides_do_not_meet_nothing_is_said():

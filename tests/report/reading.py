@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from popdask.report.maps import unpack
+from popdask.report.plots import unpack
 
 
 class Page(HTMLParser):

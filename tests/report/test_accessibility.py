@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from popdask.config import SettlementsJob, load_job
 from popdask.report import write_report
-from popdask.report.tables import figure_table
+from popdask.report.places import figure_table
 from popdask.workflow import settlements
 from tests.pipelines.small import small_world
 from tests.report.browsing import DESK, NIGHT, PHONE, findings, opened, without_table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from popdask.report.maps import finest, pyramid, unpack
+from popdask.report.plots import finest, pyramid, unpack
 from tests.report.reading import amounts
 
 

@@ -8,7 +8,7 @@ import pytest
 import shapely
 
 from popdask.plot.style import Grid
-from popdask.report import plots, tables
+from popdask.report import places, plots
 from popdask.tracking.tracks import tracks
 
 TIMES = np.array(["2000-01-01", "2005-01-01", "2010-01-01"], "datetime64[ns]")
@@ -37,8 +37,8 @@ def story():
         }
     )
     found = tracks(links, there)
-    columns = tables.community_columns(there, found, TIMES, GRID)
-    return columns, tables.event_columns(found, TIMES), tables.track_colours(found)
+    columns = places.community_columns(there, found, TIMES, GRID)
+    return columns, places.event_columns(found, TIMES), places.track_colours(found)
 
 
 def data(plot, *names):
@@ -62,8 +62,8 @@ def test_where_nothing_happens_nothing_is_told(story):
     found = pd.DataFrame(
         {"time": TIMES[[0, 0]], "community": [0, 1], "track": [0, 1], "parent": [[], []]}
     ).assign(event="appear")
-    events = tables.event_columns(found, TIMES)
-    (counts,) = plots.timeline_plots(there, events, tables.track_colours(found), TIMES)
+    events = places.event_columns(found, TIMES)
+    (counts,) = plots.timeline_plots(there, events, places.track_colours(found), TIMES)
     assert events["event"] == [] and data(counts, "appear")["appear"] == [0, 0, 0]
 
 

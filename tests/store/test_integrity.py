@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
+from popdask.errors import InputError
 from popdask.store import MAIN, WORK, RegionStore, StoreError
 from popdask.store.content import write_files
 from tests.store.test_region import arrays, grid
@@ -78,6 +79,28 @@ def test_a_run_by_force_mends_what_the_last_one_lost(store, tmp_path):
         assert shown(again) == 4 and again.run_problems() == []
         again.expire(keep_last=1)
         assert problems(again) == []
+
+
+def test_a_run_by_force_goes_on_where_only_the_history_is_lost(store):
+    repository = store.repository()
+    first = [commit.id for commit in repository.ancestry(branch=MAIN)][-1]
+    (store.path / "snapshots" / first).unlink()
+    RegionStore(store.path).mend()
+    finish_runs(RegionStore(store.path), 4)
+    again = RegionStore(store.path)
+    assert shown(again) == 4 and again.run_problems() == []
+    (problem,) = again.other_problems()
+    assert f"the snapshot {first} of the history cannot be read" in problem
+    held = {part["id"] for part in told(again, repository.lookup_branch(MAIN))["manifests"]}
+    (store.path / "manifests" / min(held)).unlink()
+    with pytest.raises(StoreError, match=r"cannot be mended: the snapshot .* move the store away"):
+        RegionStore(store.path).mend()
+
+
+def test_a_repository_without_refs_is_no_foreign_folder(store):
+    shutil.rmtree(store.path / "refs")
+    with pytest.raises(InputError, match=r"without its refs/branch.main, .* run the job anew"):
+        RegionStore(store.path).location.check()
 
 
 def test_what_is_whole_needs_no_mending(store):

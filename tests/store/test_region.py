@@ -1,5 +1,6 @@
 """The store keeps finished stages, appends frames, and shows readers only finished runs."""
 
+import errno
 import json
 import os
 import shutil
@@ -320,6 +321,32 @@ def test_planted_links_and_pipes_are_not_followed(store, tmp_path, kind, plant):
         with store.lock():
             assert store.holder() is None or store.holder().process == os.getpid()
     assert victim.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_there_are_no_locks_no_run_begins(store, tmp_path, code):
+    source, shim = tmp_path / "flock.c", tmp_path / "flock.so"
+    source.write_text(
+        f"#include <errno.h>\nint flock(int file, int how) {{ errno = {code}; return -1; }}\n"
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source], check=True)
+    script = (
+        "import sys\n"
+        "from popdask.store import RegionStore\n"
+        "store = RegionStore(sys.argv[1])\n"
+        "assert store.holder() is None\n"
+        "with store.lock():\n"
+        "    print('held')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(store.path)],
+        env={**os.environ, "LD_PRELOAD": str(shim)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "InputError: [output] store" in done.stderr and not done.stdout
+    assert f"without locks ({os.strerror(code)})" in done.stderr
 
 
 def test_a_region_that_is_reached_by_two_names_has_one_lock(store, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.tracking._matching import AROUND, CLEAR, SQUARE, TOP, bound, refine, whole_cells
+from popdask.tracking._horn_schunck import AROUND, CLEAR, SQUARE, TOP, bound, refine, whole_cells
 from popdask.tracking.flow import optical_flow, two_frame_flow
 from tests.tracking.worlds import country, moved
 
@@ -178,7 +178,7 @@ def test_refining_equals_the_formula():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     chunks=st.tuples(st.integers(1, 3), st.integers(20, 200), st.integers(20, 200)),
     seed=st.integers(0, 9),

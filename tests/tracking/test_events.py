@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
-from popdask.tracking.events import EventRules
 from popdask.tracking.link import compare_frames
-from popdask.tracking.tracks import tracks, verify_tracks
+from popdask.tracking.tracks import EventRules, tracks, verify_tracks
 
 YEARS = pd.date_range("2000", periods=8, freq="YS")
 
@@ -204,7 +203,7 @@ def test_nobody_shrinks_or_grows_for_half_a_frame_without_data():
     memory=st.integers(0, 2),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_an_appended_frame_changes_nothing_that_was_told(community, memory, seed):
     population = np.random.default_rng(seed).gamma(0.5, 400, community.shape)
     cube = stack(community), stack(population)
@@ -229,7 +228,7 @@ edits = st.lists(
     edits=edits,
     memory=st.integers(0, 1),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_edited_histories_are_those_from_scratch_but_for_numbers(frames, edits, memory):
     """Frames come, go and are replaced; numbers stay, and none is given twice."""
     labels = {t: frames[t] for t in range(0, 8, 2)}
@@ -287,3 +286,35 @@ def test_a_step_without_a_link_is_found():
         verify_tracks(
             skipping.assign(gap=(skipping["time"] == YEARS[2]) * skipping["track"]), links
         )
+
+
+def test_what_parts_while_there_is_no_data_is_told_behind_the_gap():
+    """A town of two halves parts, and two towns join, in a frame that has no data."""
+    people = np.zeros((3, 12, 20), np.float32)
+    for left in (1, 6):
+        people[:, 2:5, left : left + 4] = 900.0
+    people[0, 2:5, 5] = 900.0  # the bridge, which goes
+    for left in (11, 15):
+        people[:, 8:11, left : left + 3] = 900.0
+    people[2, 8:11, 14] = 900.0  # the bridge, which comes
+    labels = np.full(people.shape, -1)
+    labels[0, 2:5, 1:10], labels[0, 8:11, 11:14], labels[0, 8:11, 15:18] = 0, 1, 2
+    labels[2, 2:5, 1:5], labels[2, 2:5, 6:10], labels[2, 8:11, 11:18] = 0, 1, 2
+    people[1] = np.nan
+    years = {"time": [0, 1, 2]}
+    community = xr.DataArray(labels, years, ("time", "y", "x"))
+    population = xr.DataArray(people, years, ("time", "y", "x"))
+    links, ends = compare_frames(community, population, rule="overlap", share=0.25, memory=1)
+    there = labels >= 0
+    table = pd.DataFrame({"time": np.nonzero(there)[0], "community": labels[there]})
+    table = table.assign(population=people[there]).groupby(["time", "community"]).sum()
+    told = tracks(links, table.reset_index(), ends=ends, memory=1, times=[0, 1, 2])
+    verify_tracks(told, links, times=[0, 1, 2])
+    last = told[(told["time"] == 2) & told["event"].isin(["split", "merge", "appear", "vanish"])]
+    assert last[["community", "event"]].to_numpy().tolist() == [
+        [0, "split"],
+        [1, "split"],
+        [2, "merge"],
+    ]
+    assert last["parent"].tolist() == [[0], [0], [1, 2]]
+    assert not told["event"].eq("vanish").any()

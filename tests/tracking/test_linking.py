@@ -17,10 +17,9 @@ from hypothesis.extra import numpy as hnp
 from popdask.errors import InputError
 from popdask.synthetic import moving_cities
 from popdask.tracking.describe import summarize
-from popdask.tracking.events import EventRules
 from popdask.tracking.flow import optical_flow
 from popdask.tracking.link import OF_MOTION, RULES, compare_frames, largest_share, link, match
-from popdask.tracking.tracks import tracks, verify_tracks
+from popdask.tracking.tracks import EventRules, tracks, verify_tracks
 
 YEARS = pd.to_datetime(["2000-01-01", "2005-01-01", "2010-01-01", "2011-01-01"])
 
@@ -128,7 +127,7 @@ def test_links_equal_the_rule_over_all_pairs(
     chunks=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_links_are_identical_under_any_chunking(
     community: np.ndarray, chunks: tuple[int, int, int], seed: int
 ) -> None:
@@ -422,7 +421,7 @@ def test_no_communities_at_all() -> None:
     community=hnp.arrays(np.int32, (4, 5, 6), elements=st.integers(-1, 4)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_appending_a_frame_leaves_existing_tracks_alone(community: np.ndarray, seed: int) -> None:
     population = stack(np.random.default_rng(seed).gamma(0.5, 40, community.shape))
     communities = listed(stack(community), population)

@@ -71,7 +71,7 @@ def test_people_are_sums_over_cells_known_in_both_frames(community, population, 
     chunks=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 7)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_tables_are_identical_under_any_chunking(community, chunks, seed):
     rng = np.random.default_rng(seed)
     population = rng.gamma(0.5, 40, community.shape).astype(np.float32)
@@ -90,7 +90,7 @@ def test_tables_are_identical_under_any_chunking(community, chunks, seed):
     chunks=st.tuples(st.integers(1, 5), st.integers(11, 40), st.integers(11, 40)),
     memory=st.integers(0, 2),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_towns_that_lie_aside_are_the_same_in_any_chunks_and_frame_by_frame(seed, chunks, memory):
     """Towns by the sea, of 2 × 2 cells, jump by up to four, and some are away for a year."""
     rng = np.random.default_rng(seed)

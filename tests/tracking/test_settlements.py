@@ -102,7 +102,7 @@ def test_settlements_equal_the_rules_at_any_chunking(world, hold):
     np.testing.assert_array_equal(found.compute(scheduler="sync"), expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(worlds(), st.integers(1, 3))
 def test_frames_can_be_found_one_after_another(world, before):
     people, _, step, chunks, rule = world

@@ -265,7 +265,7 @@ def test_a_grid_without_crs_is_refused() -> None:
     scale=st.floats(1e-3, 1e6),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_nobody_gets_lost(
     labels: np.ndarray, chunks: tuple[int, int, int], scale: float, seed: int
 ) -> None:

@@ -86,7 +86,7 @@ def test_a_flow_at_rest_changes_no_link():
         )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     chunks=st.tuples(st.integers(1, 3), st.integers(3, 30), st.integers(3, 30)),
     rule=st.sampled_from(["overlap", "direction"]),
