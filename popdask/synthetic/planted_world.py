@@ -250,6 +250,7 @@ class _Ground:
         self.mean = np.repeat(self.base[None], frames, axis=0)
         self.places = np.full(base.shape, -1, np.int32)
         self.rows: list[dict[str, Any]] = []
+        self.part: list[tuple[float, ...]] | None = None
 
     def drawn(self) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Return the mean and the places on the raster, which may end within a cell of 1 km."""
@@ -278,7 +279,6 @@ class _Ground:
         else:
             rims = [(0, b - a) for a, b in zip(labels.shape, self.base.shape, strict=True)]
             self.labels = np.pad(labels, rims, constant_values=-1)
-            self.part = None
             crowded |= _summed(self.labels >= 0, self.steps) > 0
         self.order = self.rng.permutation(int(self.labels.max(initial=-1)) + 1).tolist()
         self.boxes = ndimage.find_objects(self.labels + 1)
@@ -299,13 +299,13 @@ class _Ground:
         self, cells: NDArray, towns: NDArray, min_cell: float, min_people: float
     ) -> list[tuple[float, ...]]:
         """List for each town who lives in it for sure, in what it may be joined to, and beside."""
-        spread = SIGMAS * np.sqrt(max(min_cell, self.noise(np.float64(min_cell))))
+        spread = SIGMAS * np.sqrt(max(min_cell, float(self.noise(np.array(min_cell)))))
         wide = ndimage.label(cells >= min_cell - spread, QUEEN)[0]
         core = ndimage.label(cells >= min_cell + spread, QUEEN)[0]
         noise = _summed(self.noise(self.base), self.steps)
         people, variance = (ndimage.sum(a, wide, np.arange(wide.max() + 1)) for a in (cells, noise))
         inner, doubt = (ndimage.sum(a, core, np.arange(core.max() + 1)) for a in (cells, noise))
-        parts = []
+        parts: list[tuple[float, ...]] = []
         for number, box in enumerate(ndimage.find_objects(towns + 1)):
             mine = towns[box] == number
             numbers = np.unique(core[box][mine & (core[box] > 0)])
@@ -354,11 +354,11 @@ class _Ground:
             return None
         top, left = choice[self.rng.integers(len(choice))]
         self.free[top : top + rows, left : left + columns] = False
-        rows, columns = (
+        down, across = (
             slice((start + MARGIN) * step, (start + MARGIN + size) * step)
             for start, size, step in zip((top, left), shape, steps, strict=True)
         )
-        return rows, columns
+        return down, across
 
     def copied(self, kind: str) -> NDArray[np.float64]:
         """Take a copy of a town, turned at random."""
@@ -411,9 +411,8 @@ def _build(ground: _Ground, kind: str, number: int, factor: float) -> None:
             f"{kind}: no free land is left for {parts} more towns; plant fewer of the events that "
             "stand on it (appear, merge, split), or give a larger raster"
         )
-    before, after = {"appear": (0.0, apart), "merge": (apart, joined), "split": (joined, apart)}[
-        kind
-    ]
+    before: Any = {"appear": 0.0, "merge": apart, "split": joined}[kind]
+    after = joined if kind == "merge" else apart
     ground.mean[(slice(0, frame), *box)] += before
     ground.mean[(slice(frame, None), *box)] += after
     cells = np.zeros(ground.base.shape, bool)

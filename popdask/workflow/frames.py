@@ -41,7 +41,6 @@ from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction, frame_runs
 from popdask.tracking import MOST_TILES, STRIP, TILE
-from popdask.tracking.tracks import EVENTS
 from popdask.workflow import runner
 from popdask.workflow.exports import exported, without_missing
 from popdask.workflow.inputs import beyond_notes, file_fingerprint, file_fingerprints, run_record
@@ -294,6 +293,8 @@ def describe_result(
     store: RegionStore,
 ) -> dict[str, str]:
     """What a run computed and found, in a few words; the rows are of what `kind` names."""
+    from popdask.tracking.tracks import EVENTS
+
     computed = [stage.name for stage in plan if not stage.done]
     people, events = balance["raster"], tracks["event"].value_counts()
     return {
