@@ -64,7 +64,7 @@ CONTENTS = {
 }
 PARTS = {
     "map": "Map",
-    "timeline": "Splits and merges",
+    "timeline": "Splits and mergers",
     "tables": "Tables",
     "people": "People",
     "scores": "Scores",

@@ -36,8 +36,8 @@ from popdask.tracking.describe import data_gaps
 from popdask.tracking.tracks import split_off
 
 _MARKS = (
-    " A mark stands in its middle, the larger the more people; the line behind it is the way that "
-    "the middle has gone, and grey lines come from those that it came from."
+    " The mark at its centre grows with its people; the line behind the mark is the path of that "
+    "centre, and grey lines lead back to where it split from or what it was merged from."
 )
 INHABITANTS = Layer(
     "population",
@@ -51,8 +51,8 @@ SETTLEMENTS = Layer(
     "settlement",
     "Settlements",
     "places",
-    "Neighbouring cells of 1 km that are densely lived in make a settlement. It has the colour of "
-    "its track, the same at all times, and it is the fuller the more people live in a cell."
+    "Neighbouring cells of 1 km that are densely populated make a settlement. It has the colour of "
+    "its track, the same in every frame, and stronger where more people live in a cell."
     + _MARKS,
     none="outside settlements",
 )
@@ -69,7 +69,7 @@ COMMUNITIES = Layer(
     "Communities",
     "places",
     "Neighbouring cells of one class make a community. It has the colour of its track, the same in "
-    "every frame, and it is the fuller the more people live in a cell." + _MARKS,
+    "every frame, and stronger where more people live in a cell." + _MARKS,
     none="outside communities",
 )
 _SLIDE = "Move the slider through the years; drag"
@@ -128,7 +128,7 @@ class Followed:
     events: Columns  # what happened to them
     colours: Mapping[str, str]  # the colour of each track
     timeline: list[Any]
-    """The plots of what happened, and of the tracks that split or merged if there are any."""
+    """The plots of what happened, and of the tracks that split or merged; as far as any did."""
 
     @property
     def name(self) -> str:
@@ -180,7 +180,12 @@ def places_content(region: RegionStore, branch: str) -> Content:
         followed=words,
         filling={
             "followed": [
-                one | {"lanes": e.lanes, "timeline": timeline_tables(e.places, e.events, span)}
+                one
+                | {
+                    "eventful": bool(e.timeline),
+                    "lanes": e.lanes,
+                    "timeline": timeline_tables(e.places, e.events, span),
+                }
                 for one, e in zip(words, followed, strict=True)
             ],
             "sizes": _sizes(followed),
@@ -292,7 +297,7 @@ def _settlement_numbers(
             numbers[f"{one if count == 1 else many} in {now}"] = f"{count:,}"
     merged = (events == "merge").sum()
     several = len(region.table("balance", branch)) > 1
-    what = f"time{'' if merged == 1 else 's'} settlements merged"
+    what = f"merger{'' if merged == 1 else 's'} of settlements"
     return numbers | ({what: f"{merged:,}"} if several else {})
 
 
@@ -309,8 +314,8 @@ def _community_numbers(
         "of the people live in communities": f"{100 * share:.1f} %",
         **number,
         "tracks of communities": f"{tracks['track'].nunique():,}",
-        "times a part split off": f"{pieces:,}",
-        "times communities merged": f"{(tracks['event'] == 'merge').sum():,}",
+        "parts that split off": f"{pieces:,}",
+        "mergers of communities": f"{(tracks['event'] == 'merge').sum():,}",
     }
 
 

@@ -294,6 +294,8 @@ def timeline_plots(
 ) -> list[Any]:
     """Draw how often tracks began, ended, split and merged, and the lanes of the largest."""
     news, there = pd.DataFrame(events), pd.DataFrame(communities)
+    if not news["event"].isin(list(EVENTS)).any():
+        return []
     counts = _count_plot(news, times, layer)
     turns = _turns(news)
     lanes = _lanes(there, turns)

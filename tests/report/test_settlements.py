@@ -232,8 +232,8 @@ def test_communities_and_centres_are_layers_that_one_switches_to(browser, region
                 .get_attribute("placeholder")
                 .endswith(f"Find in {many} …")
             )
-            assert shown.locator(f"#plot-events-{layer}").is_visible()
-            assert not shown.locator("#plot-events-settlement").is_visible()
+            assert shown.locator(f"[data-followed={layer}]").is_visible()
+            assert not shown.locator("[data-followed=settlement]").is_visible()
             shown.locator("#table-places tbody tr").first.click()
             shown.wait_for_selector("#chosen:not([hidden])")
             assert shown.evaluate("location.hash").endswith(f"/{layer}")
@@ -262,6 +262,10 @@ def test_one_frame_has_no_history_and_an_empty_country_no_settlements(
         assert lead in shown.locator("body").inner_text()
         assert shown.locator("#table-places tbody tr").count() == (people > 1)
         assert shown.locator("#part-timeline, #table-events").count() == (2 if frames > 1 else 0)
+        if frames > 1:  # a sentence stands where chart and table would be empty
+            quiet = "No settlement appeared, vanished, split or merged in these 3 years."
+            assert quiet in shown.locator("#part-timeline").inner_text()
+            assert not shown.locator("#table-events table").is_visible()
         # Every chart has its place: Bokeh puts those that have none at the end of the page.
         assert shown.locator("body > .bk-Figure").count() == 0
         if people > 1:

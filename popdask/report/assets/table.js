@@ -13,11 +13,9 @@ class Table {
     this.back = make("button", {type: "button", onclick: () => this.turn(-size)}, "‹ back");
     this.on = make("button", {type: "button", onclick: () => this.turn(size)}, "next ›");
     this.pages = make("span", {class: "pages"}, this.back, this.on);
-    place.append(
-      make("div", {class: "find"}, this.search, this.found, this.pages),
-      make("div", {class: "scroll", role: "region", tabindex: 0, "aria-label": `Table of ${word}`},
-        make("table", {}, make("thead", {}, this.head), this.body)),
-    );
+    this.grid = make("div", {class: "scroll", role: "region", tabindex: 0, "aria-label": `Table of ${word}`},
+      make("table", {}, make("thead", {}, this.head), this.body));
+    place.append(make("div", {class: "find"}, this.search, this.found, this.pages), this.grid);
     this.heads = columns.map((column, i) => make("th",
       {scope: "col", class: column.number ? "number" : null},
       make("button", {type: "button", onclick: () => this.sortBy(i)}, column.title)));
@@ -27,6 +25,7 @@ class Table {
   fill(rows, isChosen = () => false) {
     this.rows = rows;
     this.isChosen = isChosen;
+    this.search.hidden = this.grid.hidden = rows.length === 0; // nothing to look for
     this.turn(0);
   }
 
@@ -64,7 +63,8 @@ class Table {
     this.heads.forEach((head, i) => head.setAttribute("aria-sort",
       i !== this.sort ? "none" : this.down ? "descending" : "ascending"));
     const upTo = Math.min(this.first + this.size, shown.length);
-    this.found.textContent = shown.length === 0 ? `no ${this.word} found`
+    this.found.textContent = this.rows.length === 0 ? `No ${this.word}.`
+      : shown.length === 0 ? `no ${this.word} found`
       : `${count(this.first + 1)}–${count(upTo)} of ${count(shown.length)} ${this.word}`;
     this.pages.hidden = shown.length <= this.size;
     this.back.disabled = this.first === 0;
