@@ -52,8 +52,7 @@ SETTLEMENTS = Layer(
     "Settlements",
     "places",
     "Neighbouring cells of 1 km that are densely populated make a settlement. It has the colour of "
-    "its track, the same in every frame, and stronger where more people live in a cell."
-    + _MARKS,
+    "its track, the same in every frame, and stronger where more people live in a cell." + _MARKS,
     none="outside settlements",
 )
 CENTRES = Layer(
