@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import dask.array as da
@@ -270,10 +271,11 @@ def _check_times(name: str, array: xr.DataArray, timed: bool) -> None:
             )
         return
     times = array["time"].to_numpy()
-    if times.dtype.kind in "USO" and any(isinstance(time, str) for time in times):
+    if times.dtype.kind in "USO" and (others := [time for time in times if _no_time(time)]):
+        kind = "text" if isinstance(others[0], str) else type(others[0]).__name__
         raise InputError(
-            f"{name} has the text {str(times[0])!r} as a time; expected dates; convert them, as in "
-            f"{name}.assign_coords(time=pandas.to_datetime({name}.time))"
+            f"{name} has the {kind} {str(others[0])!r} as a time; expected datetime64; convert "
+            f"them, as in {name}.assign_coords(time=pandas.to_datetime({name}.time))"
         )
     lost = np.flatnonzero(pd.isna(times))
     if lost.size:
@@ -292,6 +294,11 @@ def _check_times(name: str, array: xr.DataArray, timed: bool) -> None:
                 f"{name} has the time {_day(before)} before {_day(after)}; expected each time "
                 f'once, and in order; sort them, as in {name}.sortby("time"), and drop the doubles'
             )
+
+
+def _no_time(time: Any) -> bool:
+    """Whether a time is neither a year as a number, nor one of pandas, nor missing."""
+    return not (isinstance(time, Real | pd.Timestamp) or pd.isna(time))
 
 
 def _checked(name: str, array: xr.DataArray, fills: tuple[float, ...]) -> Any:

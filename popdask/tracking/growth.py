@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from popdask.blocks.overlap import add_overlap, merge_thin_chunks
 from popdask.blocks.sums import LabelSums, from_fixed, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
+from popdask.io.conventions import check_population
 from popdask.tracking.flow import components, farthest
 from popdask.validate import check_array, check_flow, check_labels
 
@@ -88,8 +89,8 @@ def growth(
     Raises
     ------
     InputError
-        If `population` does not have these dimensions, or the flow or the labels other frames or
-        cells.
+        If `population` does not have these dimensions or holds no counts of people, or the flow or
+        the labels have other frames or cells.
 
     See Also
     --------
@@ -105,7 +106,7 @@ def growth(
     >>> found.moved_in.values, found.moved_out.values, found.grown.values
     (array([[[ 0., 10.,  0.]]]), array([[[10.,  0.,  0.]]]), array([[[0., 1., 0.]]]))
     """
-    check_array("population", population, "time", "y", "x")
+    population = check_population("population", population, "time", "y", "x")
     people = population.transpose("time", "y", "x")
     cells = da.asarray(people.data).rechunk({0: 1}).astype(np.float64)
     u, v = components("flow", flow, cells)
@@ -198,6 +199,8 @@ def _later_labels(labels: xr.DataArray, cells: da.Array) -> da.Array:
 
 def _moved(arrays: Sequence[da.Array], whole: bool, depth: int) -> da.Array:
     """Give who (time, 3, y, x) moves in and out, and in less out, whatever the labels."""
+    if not len(arrays[0]):  # a single frame
+        return da.zeros((0, 3, *arrays[0].shape[1:]))
     cells = merge_thin_chunks(arrays[0], depth)
     aligned = [cells, *(array.rechunk(cells.chunks) for array in arrays[1:])]
     fills = (0, 0, 0, -1)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from popdask.blocks.sums import from_fixed, sum_frames, to_fixed
 from popdask.errors import InputError
+from popdask.io.conventions import check_population
 from popdask.validate import check_array
 
 TILE = 256  # cells: shifts up to a quarter of it are found
@@ -87,7 +88,7 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If `population` does not have these dimensions.
+        If `population` does not have these dimensions, or holds no counts of people.
 
     See Also
     --------
@@ -115,7 +116,7 @@ def displacement(population: xr.DataArray) -> pd.DataFrame:
        time  next   dx  suspicious
     0  2001  2002 -4.0        True
     """
-    check_array("population", population, "time", "y", "x")
+    population = check_population("population", population, "time", "y", "x")
     cube = population.transpose("time", "y", "x")
     times = cube["time"].to_numpy()
     peaks = np.empty((0, 10))

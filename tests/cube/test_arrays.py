@@ -114,6 +114,10 @@ def test_nothing_is_read_before_it_is_asked_for():
         (cube(np.ones((2, 1, 1)))[[0, 0]], "the time 2000-01-01 before 2000-01-01"),
         (cube(np.ones((2, 1, 1))).assign_coords(time=["2000", "2001"]), "the text '2000'"),
         (
+            cube(np.ones((2, 1, 1))).assign_coords(time=TIMES[:2].date),
+            "the date '2000-01-01' as a time",
+        ),
+        (
             cube(np.ones((2, 1, 1))).assign_coords(time=[TIMES[0], pd.NaT]),
             "has no time for frame 1",
         ),

@@ -180,3 +180,9 @@ def test_places_add_up_with_their_labels_in_any_chunks(chunks, seed, far):
         table["moved_in"] - table["moved_out"] + table["grown"], table["change"], atol=1e-6
     )
     assert (table["moved_in"] >= 0).all() and (table["moved_out"] >= 0).all()
+
+
+def test_a_single_frame_has_no_change_yet():
+    people, u, v = invent((1, 4, 5), 0, 1.0)
+    found = growth(cube(people), flow_of(u, v)).compute()
+    assert found.moved_in.shape == (0, 4, 5) and growth_by_label(found).empty

@@ -204,3 +204,9 @@ def test_towns_that_move_displace_no_country():
     there = population.copy()
     there[1:] = population[1:].shift(x=4)
     assert displacement(there[:2])["suspicious"].all()
+
+
+def test_what_is_no_count_of_people_is_refused():
+    flags = xr.DataArray(np.ones((2, 4, 4), bool), dims=("time", "y", "x"))
+    with pytest.raises(InputError, match="holds bool; expected numbers of people"):
+        displacement(flags)
