@@ -35,6 +35,13 @@ JOBS: Mapping[str, type[Job]] = {
     "settlements": SettlementsJob,
 }
 
+#: What texts and numbers that cannot be read were expected to be, by setting or kind of problem.
+_EXPECTED: Mapping[str, str] = {
+    "name": "expected letters, digits, _, . and -, not dots alone",
+    "device": "expected auto, cpu, mps, cuda, or a card such as cuda:1",
+    "float_parsing": "expected a number",
+    "int_parsing": "expected a whole number",
+}
 _LONGEST = 255  # bytes of a name, on the file systems that there are
 
 
@@ -273,24 +280,30 @@ def _setting(names: Sequence[str]) -> str:
 
 def _sentence(error: ValidationError, model: type[Job]) -> str:
     """All that is wrong with a job, as one sentence."""
-    problems = (_complaint(dict(problem), model) for problem in error.errors())
-    return "; ".join(dict.fromkeys(problems)) + "."
+    complaints: dict[str, list[str]] = {}  # of a setting that may be of several kinds, one each
+    for problem in error.errors():
+        place, reason = _complaint(dict(problem), model)
+        complaints.setdefault(place, []).append(reason)
+    told = (place + ", or ".join(dict.fromkeys(reasons)) for place, reasons in complaints.items())
+    return "; ".join(told).replace(", or input should be ", ", or ") + "."
 
 
-def _complaint(problem: dict[str, Any], model: type[Job]) -> str:
+def _complaint(problem: dict[str, Any], model: type[Job]) -> tuple[str, str]:
+    """Which setting is wrong, with its value, and what was expected."""
     if problem["type"] == "extra_forbidden":
         *tables, unknown = map(str, problem["loc"])
-        return _unknown_setting(tables, unknown, model)
+        return _unknown_setting(tables, unknown, model), ""
+    reason = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
-        return str(problem["msg"]).removeprefix("Value error, ")
+        return "", reason
     names = _names_within(problem["loc"], model)
-    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
-        return f"{_setting(names)} is {as_written(problem['input'])}: a value is missing"
+    if problem["type"] == "missing" and not isinstance(problem["loc"][-1], int):
+        return f"the setting {'.'.join(_missing(names, model))} is missing", ""
     if problem["type"] == "missing":
-        return f"the setting {'.'.join(_missing(names, model))} is missing"
-    reason = problem["msg"].removeprefix("Value error, ")
-    found = as_written(problem["input"])
-    return f"{_setting(names)} is {found}: {reason[:1].lower()}{reason[1:]}"
+        reason = "a value is missing"
+    place = f"{_setting(names)} is {as_written(problem['input'])}: "
+    kind = names[-1] if problem["type"] == "string_pattern_mismatch" else problem["type"]
+    return place, _EXPECTED.get(kind, f"{reason[:1].lower()}{reason[1:]}")
 
 
 def _missing(names: Sequence[str], model: type[Job]) -> list[str]:
