@@ -170,9 +170,9 @@ class _Lines(Reporter):
     def stage(self, name: str, work: str) -> Iterator[None]:
         """Surround one stage."""
         start = time.perf_counter()
-        self._log(f"· {name:<12} {work}")
+        self._log(f"· {name:<18} {work}")
         yield
-        self._log(f"✓ {name:<12} {work:<18} {time.perf_counter() - start:7.1f} s")
+        self._log(f"✓ {name:<18} {work:<18} {time.perf_counter() - start:7.1f} s")
 
     def note(self, text: str) -> None:
         """Print one line."""

@@ -84,16 +84,16 @@ def written(number: float, form: str) -> str:
     return "–" if isnan(number) else format(number, form)
 
 
-def day(time: Any) -> str:
-    """Write the time of a frame as a date, with the hour where it is not midnight."""
-    from popdask.io.frames import time_text  # which loads more than --help needs
+def when(time: Any) -> str:
+    """Write the time of a frame as a year or a date, with the hour where it is not midnight."""
+    from popdask.io.frames import year_text  # which loads more than --help needs
 
-    return time_text(time)
+    return year_text(time)
 
 
 def span(times: Sequence[str]) -> str:
     """Format how many frames there are, and from when to when."""
-    return f"{count(len(times), 'frame')}, from {day(times[0])} to {day(times[-1])}"
+    return f"{count(len(times), 'frame')}, from {when(times[0])} to {when(times[-1])}"
 
 
 def say(text: str) -> None:

@@ -17,7 +17,6 @@ from popdask.cli.console import (
     age,
     complain,
     count,
-    day,
     duration,
     out,
     say,
@@ -25,6 +24,7 @@ from popdask.cli.console import (
     show_table,
     size_of,
     span,
+    when,
     written,
 )
 from popdask.config.settings import Job, settings_rows, shown
@@ -97,7 +97,7 @@ def _unusual(balance: pd.DataFrame) -> list[str]:
     from popdask.tracking.describe import data_gaps
 
     return data_gaps(balance) + [
-        f"{frame.beyond:,.0f} people of {day(frame.time)} lie beyond the grid"
+        f"{frame.beyond:,.0f} people of {when(frame.time)} lie beyond the grid"
         for frame in balance[balance["beyond"] > 0].itertuples()
     ]
 
@@ -107,7 +107,7 @@ def show_estimates(outcome: Estimates) -> None:
     if outcome.plan.done:
         say("nothing to do")
     rows = [
-        (day(row.time), f"{row.people:,.0f}", f"{row.inhabited:,}", f"{row.cells:,}")
+        (when(row.time), f"{row.people:,.0f}", f"{row.inhabited:,}", f"{row.cells:,}")
         for row in outcome.people.itertuples()
     ]
     say("")
@@ -188,7 +188,7 @@ def _show_balance(kind: str, table: pd.DataFrame, balance: pd.DataFrame) -> None
     there = table.groupby("time").size()
     frames = [
         (
-            day(row.time),
+            when(row.time),
             f"{there.get(row.time, 0):,}",
             f"{row.inside:,.0f}",
             f"{row.outside:,.0f}",

@@ -23,7 +23,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LogNorm, Normalize, SymLogNorm, to_rgba
+from matplotlib.colors import LogNorm, SymLogNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from shapely import get_coordinates, get_parts
@@ -456,9 +456,7 @@ def draw_signed(figure: Figure, ax: Axes, values: np.ndarray, grid: Grid, label:
     shown = style.show(ax, values, grid, cmap=CHANGE, norm=norm)
     wide, high = style.pixel(values, grid)
     bar = style.bar_below(figure, shown, ax, f"{label} per {wide:.3g} × {high:.3g} km", SIGNED)
-    powers = 10.0 ** np.arange(-3, 9)
-    ticks = powers[(powers > 3 * norm.linthresh) & (powers <= most)].tolist() or [most]
-    bar.set_ticks([*(-tick for tick in ticks[::-1]), 0, *ticks])
+    bar.set_ticks(style.signed_ticks(norm))
 
 
 def journey_figure(
@@ -579,6 +577,7 @@ def field_figure(
         ax.set_title(name, loc="left", fontweight="bold")
         bar = figure.colorbar(shown, ax=ax, extend="both", **_PLACE)
         bar.set_label(f"{field.attrs.get('long_name', field.name or '')}, {unit}".strip(", "))
+        bar.set_ticks(style.signed_ticks(norm))
         style.plain(bar)
         style.scale_bar(ax, grid, np.abs(values))
     return figure
@@ -592,7 +591,7 @@ def _map(size: float, grid: Grid) -> ShownFigure:
     return figure
 
 
-def _signed(values: np.ndarray) -> Normalize:
+def _signed(values: np.ndarray) -> SymLogNorm:
     """Return a scale that is logarithmic on both sides of zero."""
     strength = np.abs(values[np.isfinite(values) & (values != 0)])
     most = float(np.quantile(strength, QUANTILE)) if strength.size else 1.0

@@ -35,7 +35,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, to_rgb
+from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, SymLogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
@@ -384,6 +384,15 @@ def bar_below(
         bar.formatter = form
     plain(bar)
     return bar
+
+
+def signed_ticks(norm: SymLogNorm) -> list[float]:
+    """Return 0 and powers of ten on both sides of it, few enough to stand apart."""
+    most = float(norm.vmax or 1.0)
+    powers = 10.0 ** np.arange(-12, 13)
+    ticks = powers[(powers > 3 * norm.linthresh) & (powers <= most)].tolist() or [most]
+    few = ticks[:: -1 - len(ticks) // 3][::-1]
+    return [*(-tick for tick in few[::-1]), 0, *few]
 
 
 def people_norm(maps: list[dict[str, np.ndarray]]) -> LogNorm:

@@ -280,7 +280,7 @@ def extent_text(job: FramesJob) -> str:
     return (
         f"{count} × {rows} × {columns} = {cells:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
-        f"{min(edge, rows)} × {min(edge, columns)}; {4 * cells / 1e9:.2f} GB of people{said}"
+        f"{min(edge, rows)} × {min(edge, columns)}; {4 * cells / 1e6:,.0f} MB of float32{said}"
     )
 
 

@@ -42,11 +42,11 @@ class ConsoleReporter(Reporter):
         """Surround one stage: a moving bar (in a log, a line), then a line with its time."""
         start = time.perf_counter()
         if not self._console.is_terminal:
-            self._console.print(f"· {name:<12} {work}", highlight=False)
+            self._console.print(f"· {name:<18} {work}", highlight=False)
         with self._bar(name) if self._console.is_terminal else nullcontext():
             yield
         seconds = time.perf_counter() - start
-        self._console.print(f"[green]✓[/] {name:<12} {work:<18} {seconds:7.1f} s", highlight=False)
+        self._console.print(f"[green]✓[/] {name:<18} {work:<18} {seconds:7.1f} s", highlight=False)
 
     def note(self, text: str) -> None:
         """Print one line, as it is: a path may have brackets."""

@@ -23,9 +23,9 @@ def test_sizes_and_times_stand_in_units_that_suit_them():
         *("4.2 s", "100 s", "10.0 min", "2.5 h")
     ]
     assert [console.age(seconds) for seconds in (59, 7000, 100_000)] == ["59 s", "2 h", "1 d"]
-    assert console.day("2020-05-01T06:00") == "2020-05-01 06:00"
+    assert console.when("2020-05-01T06:00") == "2020-05-01 06:00"
     years = ["2000-01-01T00:00:00", "2001-01-01T00:00:00"]
-    assert console.span(years) == "2 frames, from 2000-01-01 to 2001-01-01"
+    assert console.span(years) == "2 frames, from 2000 to 2001"
 
 
 def test_long_values_of_settings_are_not_broken():

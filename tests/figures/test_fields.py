@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.collections import LineCollection
+from matplotlib.colors import SymLogNorm
 from matplotlib.quiver import Quiver
 from shapely import LineString, box
 
@@ -20,6 +21,7 @@ from popdask.plot import (
     speed_error_figure,
     speed_figure,
 )
+from popdask.plot.style import signed_ticks
 from popdask.tracking.diagnostics import error_by_population, error_by_speed
 from popdask.tracking.growth import divergence, growth, laplacian
 from popdask.tracking.link import link
@@ -47,6 +49,13 @@ def test_a_field_keeps_its_signs_and_the_strongest_of_a_square(tmp_path):
     assert save_figure(still, tmp_path / "still.png").stat().st_size > 0
     with pytest.raises(InputError, match="field has the dimensions"):
         field_figure(field.expand_dims("time"))
+
+
+@pytest.mark.parametrize("most", [0.3, 7.0, 500.0, 2e4, 3e6])
+def test_numbers_on_both_sides_of_zero_stand_apart(most):
+    ticks = signed_ticks(SymLogNorm(most / 1000, vmin=-most, vmax=most, base=10))
+    assert ticks == sorted(ticks) and ticks == [-tick for tick in ticks[::-1]]
+    assert len(ticks) <= 5 and most / 10 < ticks[-1] <= most
 
 
 def test_speed_has_arrows_of_one_length_and_borders_where_they_are(tmp_path):
