@@ -8,7 +8,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
-from hypothesis import settings
 
 from tests.pipelines.small import small_world
 
@@ -18,10 +17,6 @@ gc.disable()
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-
-# No example is timed: a busy machine is slow.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 #: What takes longest is begun first, so that no process is left with it at the end.
 LONG = (
