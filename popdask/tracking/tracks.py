@@ -168,6 +168,8 @@ _NONE = np.zeros(0, np.int64)
 NOBODY = Frame(None, _NONE, np.zeros(0), _NONE)
 _ZERO = np.zeros(0)
 NO_EDGES = Edges(_NONE, _NONE, _ZERO, _ZERO, np.zeros((3, 0)), _ZERO, _ZERO, np.zeros(0, bool))
+DEFAULT = EventRules()
+_NOTHING = np.zeros(0, bool), Cells(np.zeros((3, 0)), np.zeros(0, bool))
 
 
 def pieces(
@@ -205,21 +207,16 @@ def _changed(whole: np.ndarray, parts: np.ndarray, of: np.ndarray, sigma: float)
     ]
     noise = sigma * np.sqrt(np.maximum(variance, 0))
     least = np.maximum(noise, BETWEEN * np.maximum(before, after)) + TINY
-    found: np.ndarray = ~(np.abs(after - before) <= least)  # where it is not known, too
-    return found
+    found: np.ndarray = ~(np.abs(after - before) <= least)  # in links that do not say it, too
+    return found & ~np.isnan(whole[0])  # but nothing is said of cells that mostly lack data
 
 
-def own_cells(
-    ends: pd.DataFrame | None, frame: Frame, linked: np.ndarray, rules: EventRules
-) -> Cells:
+def own_cells(ends: pd.DataFrame, frame: Frame, linked: np.ndarray, rules: EventRules) -> Cells:
     """Read from the ends of a frame's communities (of one side) who lived there otherwise."""
     # Where several frames are compared, a community was there if it was in one of them.
     count = len(frame.community)
     change = np.full((3, count), np.nan)
-    if ends is None:
-        return Cells(change, linked)
-    ends = ends[ends["community"].isin(frame.community)].sort_values("gap", ascending=False)
-    ends = ends[ends["missing"] <= MOST]
+    ends = ends[ends["missing"] <= MOST].sort_values("gap", ascending=False)
     place = np.searchsorted(frame.community, ends["community"])
     change[:, place] = ends[list(SUMS[:3])].to_numpy().T  # the least gap comes last, and stays
     source, target = ends["people_source"].to_numpy(), ends["people_target"].to_numpy()
@@ -314,10 +311,6 @@ def rows(
             **{name: values[happened] for name, values in columns.items()},
         }
     )
-
-
-DEFAULT = EventRules()
-_NOTHING = np.zeros(0, bool), Cells(np.zeros((3, 0)), np.zeros(0, bool))
 
 
 def tracks(
@@ -583,7 +576,7 @@ class _History:
         sides = {
             side: [self._cells(side, j) for j in range(last + 1)] for side in ("source", "target")
         }
-        found = self._pieces(sides)
+        found = self._pieces()
         goes_on = self._goes_on(origins)
         events = []
         for j, frame in enumerate(self.frames):
@@ -596,14 +589,14 @@ class _History:
                 events.append(departures(frame, parents, ended, cells, self.rules))
         return events
 
-    def _pieces(self, sides: Mapping[str, Sequence[Cells]]) -> list[Pieces]:
+    def _pieces(self) -> list[Pieces]:
         """Find what parted and joined in every frame, also while there was no data for a time."""
         nobody = [np.zeros((3, len(frame.people)), bool) for frame in self.frames]
         found = [Pieces(*marks) for marks in nobody]
         for (first, last), edges in self.edges.items():
-            own = None
-            if self.ends is not None:
-                own = sides["source"][first].change, sides["target"][last].change
+            own, gap = None, last - first - 1
+            if self.ends is not None:  # over the same frames as the parts
+                own = self._own("source", first, gap), self._own("target", last, gap)
             now = pieces(self.frames[first], self.frames[last], edges, own, self.rules)
             found[last].split[:] |= now.split
             found[last].merged[:] |= now.merged
@@ -628,6 +621,22 @@ class _History:
                 found[target].add(int(before[source]))
         return [sorted(parents) for parents in found]
 
+    def _own(self, side: str, j: int, gap: int) -> np.ndarray:
+        """People before and after and the variance, (3, n), of a frame's communities over a gap."""
+        here = self._ends(side, j)
+        here = here[(here["gap"] == gap) & (here["missing"] <= MOST)]
+        change = np.full((3, len(self.frames[j].people)), np.nan)
+        place = np.searchsorted(self.frames[j].community, here["community"])
+        change[:, place] = here[list(SUMS[:3])].to_numpy().T
+        return change
+
+    def _ends(self, side: str, j: int) -> pd.DataFrame:
+        """The ends of a frame's communities, of those that are listed."""
+        assert self.ends is not None
+        frame, time = self.frames[j], "next" if side == "target" else "time"
+        found = self.ends[(self.ends["side"] == side) & (self.ends[time] == frame.time)]
+        return found[found["community"].isin(frame.community)]
+
     def _cells(self, side: str, j: int) -> Cells:
         """Read who lived where the communities of a frame stand."""
         frame, end = self.frames[j], side == "target"
@@ -637,8 +646,7 @@ class _History:
                 linked[edges.target if end else edges.source] = True
         if self.ends is None or (end and j == 0):
             return Cells(np.full((3, len(linked)), np.nan), linked)
-        of_side = self.ends["side"] == side
-        here = self.ends[of_side & (self.ends["next" if end else "time"] == frame.time)]
+        here = self._ends(side, j)
         return own_cells(here[here["gap"] <= self.memory], frame, linked, self.rules)
 
 

@@ -288,6 +288,20 @@ def test_a_step_without_a_link_is_found():
         )
 
 
+def followed(labels, people):
+    """Follow three frames of labels, with a memory of one frame."""
+    years = {"time": [0, 1, 2]}
+    community = xr.DataArray(labels, years, ("time", "y", "x"))
+    population = xr.DataArray(people, years, ("time", "y", "x"))
+    links, ends = compare_frames(community, population, rule="overlap", share=0.25, memory=1)
+    there = labels >= 0
+    table = pd.DataFrame({"time": np.nonzero(there)[0], "community": labels[there]})
+    table = table.assign(population=people[there]).groupby(["time", "community"]).sum()
+    told = tracks(links, table.reset_index(), ends=ends, memory=1, times=[0, 1, 2])
+    verify_tracks(told, links, times=[0, 1, 2])
+    return told
+
+
 def test_what_parts_while_there_is_no_data_is_told_behind_the_gap():
     """A town of two halves parts, and two towns join, in a frame that has no data."""
     people = np.zeros((3, 12, 20), np.float32)
@@ -301,15 +315,7 @@ def test_what_parts_while_there_is_no_data_is_told_behind_the_gap():
     labels[0, 2:5, 1:10], labels[0, 8:11, 11:14], labels[0, 8:11, 15:18] = 0, 1, 2
     labels[2, 2:5, 1:5], labels[2, 2:5, 6:10], labels[2, 8:11, 11:18] = 0, 1, 2
     people[1] = np.nan
-    years = {"time": [0, 1, 2]}
-    community = xr.DataArray(labels, years, ("time", "y", "x"))
-    population = xr.DataArray(people, years, ("time", "y", "x"))
-    links, ends = compare_frames(community, population, rule="overlap", share=0.25, memory=1)
-    there = labels >= 0
-    table = pd.DataFrame({"time": np.nonzero(there)[0], "community": labels[there]})
-    table = table.assign(population=people[there]).groupby(["time", "community"]).sum()
-    told = tracks(links, table.reset_index(), ends=ends, memory=1, times=[0, 1, 2])
-    verify_tracks(told, links, times=[0, 1, 2])
+    told = followed(labels, people)
     last = told[(told["time"] == 2) & told["event"].isin(["split", "merge", "appear", "vanish"])]
     assert last[["community", "event"]].to_numpy().tolist() == [
         [0, "split"],
@@ -318,3 +324,23 @@ def test_what_parts_while_there_is_no_data_is_told_behind_the_gap():
     ]
     assert last["parent"].tolist() == [[0], [0], [1, 2]]
     assert not told["event"].eq("vanish").any()
+
+
+@pytest.mark.parametrize("missing", [0, 4, 12], ids=["known", "a third missing", "all missing"])
+@pytest.mark.parametrize("parts", ["after", "before"])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=10)
+def test_noise_makes_no_pieces_of_what_comes_back(missing, parts, seed):
+    """People are drawn anew; a town is away for a frame, and two labels that touch are one town."""
+    people = np.random.default_rng(seed).poisson(500.0, (3, 4, 12)).astype(np.float32)
+    people[1, :, :missing] = np.nan
+    labels = np.full(people.shape, -1)
+    whole, halves = (0, 2) if parts == "after" else (2, 0)
+    labels[whole, :, 1:11] = 0
+    labels[halves, :, 1:6], labels[halves, :, 6:11] = 0, 1
+    told = followed(labels, people)
+    assert (
+        not told["event"]
+        .isin(["split", "merge", "appear", "vanish", "grow", "shrink"])[told["time"] > 0]
+        .any()
+    )
