@@ -17,7 +17,6 @@ import pyarrow.parquet
 import pytest
 import shapely
 import typer
-from popdask.workflow.frame_stages import MOVEMENT, SURE
 from sphinx.util.inventory import InventoryFile
 
 import popdask
@@ -26,6 +25,7 @@ from popdask.cli.commands import app
 from popdask.config import CommunitiesJob, load_job
 from popdask.config.load import JOBS, table_of
 from popdask.workflow import communities, population, settlements
+from popdask.workflow.frames import MOVEMENT, SURE
 from tests.pipelines import dots, small, test_intervals
 from tests.report import test_settlements
 

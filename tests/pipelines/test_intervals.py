@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import shapely
 import xarray as xr
-from popdask.workflow.population_costs import following
 from pydantic import ValidationError
 from shapely.geometry import box
 
@@ -17,6 +16,7 @@ from popdask.errors import InputError
 from popdask.imagery.intervals import REACH, intervals_by_size, learned_by_size
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, population
+from popdask.workflow.population_stages import following
 from popdask.workflow.progress import Reporter
 from tests.pipelines.dots import GRID, SIDE, SOUTH, WEST, job, write_world
 
