@@ -1,15 +1,18 @@
 """A Dask scheduler and its workers, as processes of their own, started as an operator does."""
 
+import json
 import os
-import re
 import subprocess
 import sys
+import tempfile
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,11 @@ def cluster(
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
     with ExitStack() as stack:
         listen = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+        note = Path(stack.enter_context(tempfile.TemporaryDirectory()), "scheduler.json")
+        listen += ["--scheduler-file", str(note)]
         command = ["scheduler", "--protocol", protocol, *listen, *scheduler_options]
-        first = stack.enter_context(_dask(command, environment, subprocess.PIPE))
-        address = _address(first)
+        first = stack.enter_context(_dask(command, environment))
+        address = _address(first, note)
         options = [*worker_options, *([] if nanny else ["--no-nanny"])]
         others = stack.enter_context(_workers(address, workers, options, environment))
         yield Cluster(address, psutil.Process(first.pid), others)
@@ -63,31 +68,30 @@ def workers(address, number, environment=None):
 def _workers(address, number, options, environment):
     command = ["worker", address, "--nthreads", "1", "--no-dashboard", *options]
     with ExitStack() as stack:
-        started = [
-            stack.enter_context(_dask(command, environment, subprocess.DEVNULL))
-            for _ in range(number)
-        ]
+        started = [stack.enter_context(_dask(command, environment)) for _ in range(number)]
         yield tuple(psutil.Process(process.pid) for process in started)
 
 
 @contextmanager
-def _dask(arguments, environment, stderr):
+def _dask(arguments, environment):
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments],
         stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        text=True,
+        stderr=subprocess.DEVNULL,
         env=environment,
     )
     try:
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=PATIENCE_SECONDS)
+        process.wait(PATIENCE_SECONDS)
 
 
-def _address(process):
-    for line in process.stderr:
-        if match := re.search(r"Scheduler at:\s+(\S+://\S+)", line):
-            return match[1]
+def _address(scheduler, note):
+    """Wait until a scheduler has put down where it listens."""
+    while scheduler.poll() is None:
+        try:
+            return json.loads(note.read_text())["address"]
+        except (FileNotFoundError, json.JSONDecodeError):  # it is still to be written
+            time.sleep(0.05)
     raise AssertionError("the scheduler ended before it listened")
