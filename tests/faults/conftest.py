@@ -6,7 +6,9 @@ import pytest
 
 from popdask.store import RegionStore
 from popdask.workflow import communities
-from tests.faults.jobs import tables
+from tests.faults.gate import Gates
+from tests.faults.jobs import STAGES, tables
+from tests.faults.standing import standing
 from tests.pipelines.small import job, small_world, write_job
 
 
@@ -30,6 +32,19 @@ def undisturbed(frames, tmp_path_factory):
     return communities.run(job(frames, store, **tables(frames))).store
 
 
+@pytest.fixture(scope="package")
+def cluster_of_others(tmp_path_factory):
+    """A cluster that stands as long as the tests last."""
+    with standing(tmp_path_factory.mktemp("gates")) as there:
+        yield there
+
+
+@pytest.fixture
+def gates(tmp_path):
+    """Those of the run of a test, and of its workers."""
+    return Gates(tmp_path / "gates")
+
+
 @pytest.fixture
 def place(frames, tmp_path):
     """A job file and the store that it names, which is not there yet."""
@@ -42,3 +57,25 @@ def finished_place(place, undisturbed):
     """The same, with a finished run."""
     shutil.copytree(undisturbed.path, place[1].path)
     return place
+
+
+@pytest.fixture(scope="package")
+def begun(frames, tmp_path_factory):
+    """Stores of runs that were stopped before a stage, by its name."""
+    store = tmp_path_factory.mktemp("begun") / "small.icechunk"
+    stores = {}
+    for stage in STAGES[: STAGES.index("classes")]:
+        communities.run_only(job(frames, store, **tables(frames)), stage)
+        stores[STAGES[STAGES.index(stage) + 1]] = store.with_name(f"{stage}.icechunk")
+        shutil.copytree(store, stores[STAGES[STAGES.index(stage) + 1]])
+    return stores
+
+
+@pytest.fixture
+def begin(place, begun):
+    """Let a stage be the first that is left to compute."""
+
+    def begin(stage):
+        shutil.copytree(begun[stage], place[1].path)
+
+    return begin

@@ -9,6 +9,18 @@ STAGES = [
     if not stage.name.startswith(("degurba", "settlement", "urban_centre", "motion", "movement"))
 ]
 
+#: What follows them: readers are led to the results.
+PUBLISH = "publish"
+
+#: The stages whose tasks on workers store no chunks, and the one that has none.
+_WITHOUT_CHUNKS = dict.fromkeys(("encoder", "classifier", "summary", "links"), ("task",))
+_MIDST = _WITHOUT_CHUNKS | {"export": ("task",), "tracks": (), PUBLISH: ()}
+
+
+def points(stage):
+    """Where gates of a stage are: at its start, in its midst, and before it is committed."""
+    return "start", *_MIDST.get(stage, ("store",)), "commit"
+
 
 def tables(frames, **changes):
     """The settings of these tests: small chunks, so that a stage is many tasks."""

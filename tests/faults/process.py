@@ -9,19 +9,23 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-PATIENCE_SECONDS = 300
+#: For a machine that has other things to do, too.
+PATIENCE_SECONDS = 600
 
 
 class Process:
     """A run that is under way."""
 
-    def __init__(self, job, *options, command="run", environment=None):
+    def __init__(self, job, *options, command="run", environment=None, gates=None):
+        program = "tests.faults.gate" if gates else "popdask"
+        environment = (gates.environment if gates else {}) | (environment or {})
+        self._gates = gates
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "popdask", command, str(job), *options],
+            [sys.executable, "-m", program, command, str(job), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"COLUMNS": "200"} | (environment or {}),
+            env=os.environ | {"COLUMNS": "200"} | environment,
             start_new_session=True,
         )
         self.pid = self._popen.pid
@@ -35,21 +39,29 @@ class Process:
                 return line
         raise AssertionError(f"never said {text!r}: {self.lines}, {self._popen.stderr.read()}")
 
-    def wait_for_stage(self, name):
-        """Read until a stage begins."""
-        return self.wait_for(f"· {name} ")
+    def wait_at(self, stage, point):
+        """Wait until the run, or a worker, stands at a gate; give its process."""
+        wait_until(lambda: self._gates.who(stage, point) or self._popen.poll() is not None, 0.05)
+        found = self._gates.who(stage, point)
+        assert found, f"it never came to {stage}, {point}: {self.end()}"
+        return found
 
     def workers(self):
         """All processes that the run has started."""
         return psutil.Process(self.pid).children(recursive=True)
 
-    def kill_workers(self, number):
-        """SIGKILL some workers, when so many are there; others take their place."""
-        process = psutil.Process(self.pid)
-        wait_until(lambda: len(workers_of(process)) >= number, pause=0.02)  # a look is costly
-        for worker in workers_of(process)[:number]:
+    def kill_workers(self):
+        """SIGKILL all workers; others take their places."""
+        for worker in workers_of(psutil.Process(self.pid)):
             worker.kill()
             worker.wait(PATIENCE_SECONDS)
+
+    def kill_worker_at(self, stage, point):
+        """SIGKILL the worker that stands at a gate, and let the others go on."""
+        worker = psutil.Process(self.wait_at(stage, point))
+        worker.kill()
+        worker.wait(PATIENCE_SECONDS)
+        self._gates.open(stage, point)
 
     def send(self, number, *, group=False):
         """Send a signal to the run, or to its workers too, as a scheduler or a terminal does."""
@@ -70,9 +82,9 @@ class Process:
 
 
 @contextmanager
-def running(job, *options, command="run", environment=None):
+def running(job, *options, **settings):
     """Start a run, and leave no process of it behind."""
-    process = Process(job, *options, command=command, environment=environment)
+    process = Process(job, *options, **settings)
     try:
         yield process
     finally:
@@ -81,9 +93,9 @@ def running(job, *options, command="run", environment=None):
             process.end()
 
 
-def finish(job, *options, command="run", environment=None):
+def finish(job, *options, **settings):
     """Run to the end; give the exit code and what was said."""
-    return Process(job, *options, command=command, environment=environment).end()
+    return Process(job, *options, **settings).end()
 
 
 def workers_of(process):

@@ -9,14 +9,17 @@ from tests.pipelines.small import assert_same
 LEAP = 400
 
 
-def test_a_clock_that_jumps_ahead_and_back(place, undisturbed, tmp_path):
+def test_a_clock_that_jumps_ahead_and_back(place, undisturbed, gates, tmp_path):
     file, store = place
     clock = Clock(tmp_path)
-    with running(file, environment=clock.environment) as run:
-        run.wait_for_stage("encoder")
-        clock.jump(LEAP)
-        run.wait_for_stage("communities")
-        clock.jump(0)
+    jumps = {("encoder", "task"): LEAP, ("communities", "store"): 0}
+    for gate in jumps:
+        gates.shut(*gate)
+    with running(file, gates=gates, environment=clock.environment) as run:
+        for gate, seconds in jumps.items():
+            run.wait_at(*gate)
+            clock.jump(seconds)
+            gates.open(*gate)
         code, _, complaint = run.end()
     assert code == 1 and "Traceback" not in complaint
     assert "clock is behind" in complaint and "run the job again to go on" in complaint

@@ -8,7 +8,8 @@ import xarray as xr
 from popdask.store import RegionStore
 from popdask.store.content import RUN_FILE
 from popdask.workflow import population
-from tests.faults.process import finish, running
+from tests.faults.jobs import PUBLISH
+from tests.faults.process import running
 from tests.pipelines.dots import job, settings, write_world
 
 #: Those of a job without zones, totals and intervals.
@@ -17,6 +18,9 @@ STAGES = [
     for stage in population.PIPELINE.stages
     if stage.name not in ("totals", "intervals", "census", "export", "tables")
 ]
+
+#: The gates in their midst.
+MIDST = {stage: "store" if stage in ("cells", "estimate") else "task" for stage in STAGES}
 
 
 @pytest.fixture(scope="module")
@@ -60,29 +64,35 @@ def assert_same(one, other):
         assert files[0][name] == files[1][name], name
 
 
-def test_killed_in_each_stage_in_turn_it_ends_the_same(place, undisturbed):
+def test_killed_at_each_gate_of_each_stage_in_turn_it_ends_the_same(
+    place, undisturbed, cluster_of_others
+):
     file, store = place
     finished = []
-    for stage in STAGES:
-        with running(file) as run:
-            run.wait_for_stage(stage)
-            assert run.kill() > 0
-        assert [done.stage for done in store.stages_since()] == finished, "killed too late"
-        assert store.holder() is None and not store.history()
+    for stage in [*STAGES, PUBLISH]:
+        for point in filter(None, ("start", MIDST.get(stage), "commit")):
+            cluster_of_others.kill(file, stage, point)
+            assert [done.stage for done in store.stages_since()] == finished, (stage, point)
+            assert store.holder() is None and not store.history()
         finished.append(stage)
-    code, said, complaint = finish(file)
-    assert code == 0, complaint
-    assert "· presence" not in said and "✓ evaluation" in said
+    code, said, complaint = cluster_of_others.finish(file)
+    assert code == 0 and "✓" not in said, complaint
     assert_same(store, undisturbed)
 
 
-def test_workers_killed_in_each_stage_of_one_run(place, undisturbed):
-    """In the training, all of them: nobody is left who has the labelled cells."""
+def test_workers_killed_in_each_stage_of_one_run(place, undisturbed, gates):
+    """While one learns to count, all of them: nobody is left who has the labelled cells."""
     file, store = place
-    with running(file) as run:
-        for stage in STAGES:
-            run.wait_for_stage(stage)
-            run.kill_workers(2 if stage == "count" else 1)
+    for stage, point in MIDST.items():
+        gates.shut(stage, point)
+    with running(file, gates=gates) as run:
+        for stage, point in MIDST.items():
+            if stage == "count":
+                run.wait_at(stage, point)
+                run.kill_workers()
+                gates.open(stage, point)
+            else:
+                run.kill_worker_at(stage, point)
         code, _, complaint = run.end()
     assert code == 0, complaint
     assert [done.stage for done in store.history()[0].stages] == STAGES
