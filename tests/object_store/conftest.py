@@ -7,6 +7,7 @@ import pytest
 
 from popdask.io import paths
 from tests.object_store.server import serving
+from tests.pipelines.small import small_world
 
 BUCKET = "popdask-test"
 
@@ -27,6 +28,14 @@ def server():
         region = {"LocationConstraint": running.environment["AWS_REGION"]}
         paths.client().create_bucket(Bucket=BUCKET, CreateBucketConfiguration=region)
         yield running
+
+
+@pytest.fixture(scope="package")
+def frames(tmp_path_factory):
+    """The folder of the frames of the small world."""
+    folder = tmp_path_factory.mktemp("frames")
+    small_world().write(folder)
+    return folder
 
 
 @pytest.fixture

@@ -84,10 +84,10 @@ def test_the_lock_of_a_run_that_was_killed_here_is_free_at_once(store, caplog):
 
 def test_a_run_that_lives_keeps_the_region(store, monkeypatch):
     monkeypatch.setattr(location, "HEARTBEAT_SECONDS", 0.3)
-    monkeypatch.setattr(location, "DEAD_AFTER_SECONDS", 2)
+    monkeypatch.setattr(location, "DEAD_AFTER_SECONDS", 10)
     with store.lock():
-        for _ in range(5):
-            time.sleep(1)
+        for _ in range(6):
+            time.sleep(2)
             with pytest.raises(RegionBusyError), RegionStore(store.path).lock():
                 pytest.fail("a living run was taken for dead")
 
