@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "munged", "mungekey")
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600
 
 CONFIGURATION = """\
 ClusterName=test
