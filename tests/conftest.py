@@ -20,6 +20,7 @@ hypothesis.settings.load_profile("untimed")
 
 #: What takes longest is begun first, so that no process is left with it at the end.
 LONG = (
+    "test_faults",
     "test_notebooks",
     "test_scheduler",
     "test_population",
