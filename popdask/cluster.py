@@ -46,6 +46,7 @@ from distributed import (
     Worker,
     WorkerPlugin,
 )
+from distributed.client import AllExit
 from distributed.comm import CommClosedError
 from distributed.comm import connect as connect_comm
 from distributed.core import Status
@@ -320,7 +321,7 @@ def _client(handle: ClusterHandle) -> Client:
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, _knock(handle.target, handle.security)).result()
     options = {"security": handle.security} if handle.security else {}
-    for logger in ("distributed.client", "distributed.comm.core", "distributed.utils"):
+    for logger in ("asyncio", "distributed.client", "distributed.comm.core", "distributed.utils"):
         logging.getLogger(logger).addFilter(_is_not_cancelled)
     with warnings.catch_warnings():  # _check_versions says it in one line
         warnings.simplefilter("ignore", VersionMismatchWarning)
@@ -328,8 +329,9 @@ def _client(handle: ClusterHandle) -> Client:
 
 
 def _is_not_cancelled(record: logging.LogRecord) -> bool:
-    """Whether a record is more than that a client was closed while it connected anew."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    """Whether a record is more than that a client was closed while it connected or waited."""
+    gone = asyncio.CancelledError | AllExit  # what it waited for, as asyncio logs it
+    return not (record.exc_info and isinstance(record.exc_info[1], gone))
 
 
 async def _knock(address: str, certificates: Security | None) -> None:
