@@ -235,6 +235,32 @@ def test_what_is_gone_may_come_back_as_long_as_it_is_remembered():
     assert open_at[1].planted["event"].tolist() == ["grow"]
 
 
+@pytest.mark.parametrize(
+    ("event", "missing", "row", "recall", "false"),
+    [
+        ("grow", {}, (2001, 0, 0, "grow"), 1, 0),
+        ("grow", {1: [0, 1]}, (2001, 0, 0, "grow"), 0, 1),  # told where nobody could know
+        ("grow", {1: [0, 1]}, (2002, 0, 0, "grow"), 1, 0),
+        ("grow", {1: [0]}, (2001, 0, 0, "grow"), 1, 0),  # half of the place has data
+        ("grow", {1: [3], 2: [3]}, (2001, 0, 0, "grow"), 1, 0),  # data lack elsewhere
+        ("grow", {1: [0, 1], 2: [0, 1]}, STAY[0], None, 0),
+        ("vanish", {1: [0, 1]}, (2000, 0, 0, "vanish"), 1, 0),
+        ("vanish", {1: [0, 1]}, (2001, 0, 0, "vanish"), 1, 0),  # held over the gap
+        ("vanish", {}, (2001, 0, 0, "vanish"), 0, 1),
+        ("vanish", {1: [0, 1], 2: [0, 1]}, STAY[0], None, 0),
+    ],
+)
+def test_what_happens_without_data_is_scored_where_data_follow(event, missing, row, recall, false):
+    population = LABELS.where(False, 9.0)
+    for frame, cells in missing.items():
+        population[frame, 0, cells] = np.nan
+    events = pd.DataFrame({"frame": [1], "event": [event], "place": [0]})
+    places = xr.DataArray([[0, 0, -1, 1]], dims=("y", "x"))
+    scores = planted_scores(table(row), LABELS, events, places, population=population)
+    assert scores.planted["found"].tolist() == ([] if recall is None else [recall == 1])
+    assert len(scores.false) == false
+
+
 def test_pieces_of_one_split_are_one_event():
     events = pd.DataFrame({"frame": [1], "event": ["split"], "place": [0]})
     told = table(*STAY, (2001, 0, 0, "split"), (2001, 1, 1, "split"))
@@ -287,6 +313,11 @@ def test_a_community_that_was_away_has_parents_from_before():
     events = pd.DataFrame({"frame": [2], "event": ["shrink"], "place": [0]})
     scores = planted_scores(tracks, labels, events, places, memory=1)
     assert scores.recall == 1 and scores.false.empty
+    labels[2, 0, 3] = 1  # a piece of it, which is new and was never away
+    piece = {"time": 2, "community": 1, "track": 8, "gap": 0, "event": "split", "parent": [7]}
+    tracks = pd.concat([tracks[:1], pd.DataFrame([piece])], ignore_index=True)
+    scores = planted_scores(tracks, labels, events.assign(event="split"), places, memory=1)
+    assert scores.recall == 1 and scores.false.empty
 
 
 def test_several_events_together_are_what_a_community_sees():
@@ -298,3 +329,14 @@ def test_several_events_together_are_what_a_community_sees():
     assert found["planted"].tolist() == [0, 1] and not found["sure"].any()
     expected[1, 0, 1] = 1e4
     assert visible_events(xr.zeros_like(expected, int), expected, events, places).empty
+
+
+def test_what_rounding_leaves_is_no_change():
+    """Nobody comes to the left place or leaves it: its people lie otherwise, as in a merger."""
+    places = xr.DataArray([[0, 0, 0, 1]], dims=("y", "x"))
+    expected = np.array([[[0.1, 0.2, 0.7, 1e4]], [[0.7, 0.1, 0.2, 2e4]]])
+    assert (expected[1] - expected[0])[0, :3].sum() > 0
+    events = pd.DataFrame({"frame": [1, 1], "event": ["merge", "grow"], "place": [0, 1]})
+    expected = xr.DataArray(expected, dims=("time", "y", "x"))
+    found = visible_events(xr.zeros_like(expected, int), expected, events, places)
+    assert found["planted"].tolist() == [1]

@@ -30,9 +30,8 @@ from popdask.errors import InputError
 from popdask.metrics.estimates import same_shape
 
 EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
-
-
 KINDS = ("grow", "shrink", "appear", "vanish", "merge", "split")
+ROUNDING = 1e-6  # people: what float64 leaves where some come and as many go
 
 
 def label_agreement(community: xr.DataArray, labels: xr.DataArray) -> float:
@@ -360,7 +359,7 @@ def planted_scores(
         planted events are left out.
     population : DataArray, (time, y, x), optional
         People per cell, NaN = no data. What happens while most of a place has no data shows in the
-        first frame that has some; if there is none, it is left out.
+        first frame in which at least half of the place has data; if there is none, it is left out.
     kinds : sequence of str, optional
         What counts as an event.
 
@@ -458,11 +457,13 @@ def _inherited(reported: pd.DataFrame, tracks: pd.DataFrame, touched: pd.DataFra
     if "parent" not in reported:
         return pd.DataFrame({"row": [], "place": []}, dtype=np.int64)
     parents = reported[reported["event"] != "vanish"].explode("parent").dropna(subset="parent")
-    away = parents.get("gap", 0)
-    parents = parents.assign(row=parents.index, labelled=parents["labelled"] - 1 - away)
-    parents = parents[["row", "labelled", "parent"]].astype(np.int64)
+    parents = parents.assign(row=parents.index)[["row", "labelled", "parent"]].astype(np.int64)
+    parents = parents.rename(columns={"labelled": "told"})
     numbers = tracks[["labelled", "community", "track"]].drop_duplicates()
-    found = parents.merge(numbers.rename(columns={"track": "parent"}), on=["labelled", "parent"])
+    found = parents.merge(numbers.rename(columns={"track": "parent"}), on="parent")
+    found = found[found["labelled"] < found["told"]]
+    last = found.groupby(["row", "parent"])["labelled"].transform("max")
+    found = found[found["labelled"] == last]
     return found.merge(touched, on=["labelled", "community"])[["row", "place"]]
 
 
@@ -557,7 +558,7 @@ def visible_events(
                 sure = min(abs(own), overall) > max(
                     growth * before + margin * noise, (sigma + margin) * noise
                 )
-                if own and overall > max(growth * before, sigma * noise):
+                if abs(own) > ROUNDING and overall > max(growth * before, sigma * noise):
                     kind = "grow" if own > 0 else "shrink"
                     rows.append((frame, kind, event["place"], index, sure))
     keys = ["frame", "event", "place", "planted"]

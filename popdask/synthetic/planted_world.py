@@ -163,6 +163,8 @@ def planted(
        frame event    y    x  people
     0      2  grow  5.5  5.5  8000.0
     """
+    import odc.geo.xr  # noqa: F401  registers DataArray.odc
+
     if not isinstance(population, xr.DataArray) or population.dims != ("y", "x"):
         raise InputError(
             f"population has the dimensions {getattr(population, 'dims', None)}, but a planted "
