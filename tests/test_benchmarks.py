@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+import xarray as xr
 
 from benchmarks import freeze, machine, tracking
 from benchmarks.identities import Objects, scores
@@ -80,6 +82,20 @@ def test_regions_are_compared_by_what_is_held_after_them(tmp_path):
     _, held = regions.run(str(tmp_path), count=3, warm=2)
     assert len(held) == 2 and held[0].files == held[1].files
     assert all(one.memory > 1e7 and one.threads >= one.python_threads for one in held)
+
+
+@pytest.mark.parametrize("side", [500, 1000])
+def test_cells_without_data_are_summed_to_none(side):
+    from benchmarks.events import _in_cells
+
+    people = np.full((4, 8), np.nan)
+    people[0, 0] = 7
+    people[:, 4:] = 1
+    axes = {"y": 1000 - 250.0 * np.arange(4), "x": 5e5 + 250.0 * np.arange(8)}
+    ground = xr.DataArray(people, axes, ("y", "x")).rio.write_crs(25833)
+    summed = _in_cells(ground, side)
+    assert summed[0].values.tolist() == [7, 16] if side == 1000 else summed[0, 0] == 7
+    assert np.isnan(summed).sum() == (0 if side == 1000 else 3)
 
 
 def test_planted_events_are_found_and_none_invented():

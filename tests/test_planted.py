@@ -94,7 +94,8 @@ def test_bridges_join_and_part_as_many_towns_as_they_say(world):
     assert sorted(splits["parts"]) == [2, 3]
 
 
-def test_what_is_built_is_beyond_the_noise():
+@pytest.mark.parametrize("error", ["poisson", 0.1])
+def test_what_is_built_is_beyond_the_noise(error):
     """Towns whose rims hold just enough are joined by bridges, and parted, in every draw."""
     people = np.zeros((140, 150))
     for corner in range(10, 100, 15):
@@ -102,7 +103,7 @@ def test_what_is_built_is_beyond_the_noise():
         people[corner + 1 : corner + 4, 11:14] = 1200
         people[corner, 12] = 0
     ground = xr.DataArray(people, dims=("y", "x"))
-    world = planted(ground, 0, events={"appear": 2, "merge": 2, "split": 2})
+    world = planted(ground, 0, events={"appear": 2, "merge": 2, "split": 2}, error=error)
     for event in world.events.itertuples():
         here = world.places.values == event.place
         built = world.expected.values[:, here]

@@ -28,7 +28,9 @@ from scipy import ndimage
 from popdask.errors import InputError
 from popdask.io.grids import steps_of
 
-KINDS = ("grow", "shrink", "appear", "vanish", "merge", "split", "shift", "displace")
+# In the order in which they are planted: a death, which needs a small town, chooses first, and a
+# year is displaced with all that is in it.
+KINDS = ("vanish", "grow", "shrink", "appear", "merge", "split", "shift", "displace")
 EVENTS: Mapping[str, int] = {
     "grow": 4,
     "shrink": 4,
@@ -44,7 +46,8 @@ COPY = 10  # the largest side of a town that is copied or taken away, in cells
 GAP = 4  # free cells between the towns of a merger
 BRIDGE = 1.5  # least people of a cell that is built, and those of a bridge's, in units of a town's
 SIGMAS = 4.0  # standard deviations of a count by which towns exceed the least, and others do not
-DRAWS = 3.0  # standard deviations of the law by which what is built exceeds that in every draw
+DRAWS = 3.0  # standard deviations of the law by which what is built exceeds that in every draw,
+HIGHEST = 10.0  # and by what factor at most, which is reached at an error of 0.3
 SEEN, SURE = 0.05, 2.0  # part of a place by which it changes, and standard deviations beyond it
 PART = 0.15  # least part of the people that each town of a merger or split has
 MARGIN = 2  # free cells around whatever stands on free land
@@ -105,15 +108,16 @@ def planted(
     Parameters
     ----------
     population : DataArray, (y, x)
-        People per cell, NaN = no data. Where it has a CRS and cells finer than 1 km, towns are made
-        of cells of 1 km, and so are bridges and steps aside.
+        People per cell, NaN = no data. Where it has a projected CRS and cells finer than 1 km,
+        towns are made of cells of 1 km, and so are bridges and steps aside.
     seed : int, optional
         The same raster, settings and seed give the same world.
     frames : int, optional
         How many.
     error : "poisson" or float, optional
         Whole people by Poisson's law, or a share: each cell has a normal error of this part of its
-        people, independent of the others, and never fewer than nobody.
+        people, independent of the others, and never fewer than nobody. Up to 0.3 what is built is
+        beyond it; with more it may not be, as built cells are raised tenfold at most.
     events : mapping of str to int, optional
         How many of each kind; an empty one gives the null world, in which nothing happens.
 
@@ -132,8 +136,11 @@ def planted(
     towns : DataArray of int, (y, x), optional
         The towns that may grow, shrink or vanish, numbered from 0, −1 = none; any regions
         will do, such as communities. By default cells of `min_cell` people that touch (8
-        neighbours), of `min_people` together, whose change is beyond the noise: of 5 % of the
-        largest place that a draw may join them to, and of 6 standard deviations.
+        neighbours), of `min_people` together, whose event is beyond the noise. Growth and decline:
+        the change of those who live there in every draw is more than 5 % and 2 standard deviations
+        of the largest place that a draw may join them to, and more than 6 standard deviations of
+        it. Death: those who live there in every draw are a town for sure, and in that place fewer
+        than `min_people` / 4 live beside it.
     min_cell : float, optional
         The least people of a town's cell. Bridges have half as many again.
     min_people : float, optional
@@ -177,7 +184,7 @@ def planted(
     factors = {"grow": growth, "shrink": decline}
     if events:
         ground.settle(None if towns is None else towns.values, min_cell, min_people)
-    for kind in sorted(KINDS, key=("vanish",).count, reverse=True):  # which needs small towns
+    for kind in KINDS:
         for number in range(events.get(kind, 0)):
             _PLANT[kind](ground, kind, number, factors.get(kind, 0.0))
     expected, ground.places = ground.drawn()
@@ -269,7 +276,7 @@ class _Ground:
         """Take the towns, in random order, and what land is free of anyone's."""
         cells = _summed(self.base, self.steps)
         least = min_cell + SIGMAS * np.sqrt(min_cell)
-        self.built = least / max(1 - DRAWS * self.error, 0.1)
+        self.built = least / max(1 - DRAWS * self.error, 1 / HIGHEST)
         self.built = max(self.built, BRIDGE * min_cell)
         self.max_side = COPY * max(self.steps)
         copied = _dense(cells, min_cell, min_people)
