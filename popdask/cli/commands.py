@@ -60,6 +60,7 @@ ClusterIfAny = Annotated[
 ]
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 fetch_app = typer.Typer(no_args_is_help=True, help="Fetch population rasters to start with.")
+app.add_typer(fetch_app, name="fetch")
 Years = Annotated[
     str, typer.Option(metavar="YEARS", help="A span such as 2000:2020, or years such as 2000,2010.")
 ]
@@ -175,9 +176,6 @@ def _population_job(path: Path, assignments: list[str] | None = None) -> Populat
             f"{path}: pipeline is {settings.pipeline!r}, expected 'population' for this command."
         )
     return settings
-
-
-app.add_typer(fetch_app, name="fetch")
 
 
 def _show_version(asked: bool) -> None:

@@ -242,7 +242,7 @@ class TrainedModel(AsBytes):
         return self.normalisation.bands
 
     def on(self, device: str) -> Network:
-        """Return the network as it answers, batch norms folded; copied to a GPU once."""
+        """Return the network as it answers, batch norms folded; on a GPU weights stay the first."""
         place = pick_device(device)
         if place.type == "cpu":  # anew, as weights may have changed; it takes milliseconds
             return fused(self.module)

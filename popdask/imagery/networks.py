@@ -222,7 +222,7 @@ class Block(nn.Module):
 
 def fused(network: Network) -> Network:
     """Copy a network for answers alone: batch norms folded into the convolutions before them."""
-    copy = deepcopy(network)
+    copy = deepcopy(network).eval()  # whoever trained it last: only such norms can be folded
     for block in copy.modules():
         if isinstance(block, Block):
             layers = list[nn.Module]()

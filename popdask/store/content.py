@@ -1,4 +1,4 @@
-"""What a repository holds, checksums, files, groups and records; its runs and commits.
+"""What a repository holds: checksums, files, groups and records; its runs and commits.
 
 A frame's checksum is the sum, modulo 2^64, of a 64-bit hash of every cell's position and bits. A
 sum does not depend on its order, so neither does the checksum on the chunks; each chunk is hashed
@@ -58,7 +58,7 @@ READ_ERRORS = (IcechunkError, OSError, RuntimeError, ValueError)
 #: In the chunks of the store, on Dask.
 _STORED: Mapping[str, int] = MappingProxyType({})
 
-_log = logging.getLogger(__name__)
+#: Where a record names what was written with it: arrays, files, groups.
 _RESULTS = ("checksums", "sha256", "groups")
 #: What the first stage of a job puts down of the whole job.
 _OF_THE_JOB = ("job", "pipeline", "files")
@@ -70,6 +70,7 @@ TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
 _ENCODING = {"time": TIME_ENCODING, "y": {"_FillValue": None}, "x": {"_FillValue": None}}
 #: The branch that readers see, and the branch of the run under way.
 MAIN, WORK = "main", "work"
+_log = logging.getLogger(__name__)
 
 
 @compiled

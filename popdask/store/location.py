@@ -62,13 +62,13 @@ _NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.EINVAL, errno.ENXIO)
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL)
 #: What it says where there are no locks, as on some network and cluster file systems.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_log = logging.getLogger(__name__)
-HEARTBEAT_SECONDS = 20.0
-DEAD_AFTER_SECONDS = 120.0
+#: In a bucket the run says so often that it lives, and is taken for dead after that silence.
+HEARTBEAT_SECONDS, DEAD_AFTER_SECONDS = 20.0, 120.0
 #: Attempts to take a lock that others take and give back in between.
 ATTEMPTS = 5
 #: The store did not write: the object is there, is another, went away, or is being written.
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412")
+_log = logging.getLogger(__name__)
 
 
 class StoreError(RuntimeError):

@@ -20,7 +20,6 @@ import icechunk
 
 from popdask._repr_html import html_card
 from popdask.errors import InputError
-from popdask.store import content as commits
 from popdask.store import integrity
 from popdask.store.content import (
     MAIN,
@@ -30,19 +29,29 @@ from popdask.store.content import (
     Finished,
     NoResultError,
     Run,
+    commit,
+    create,
+    create_branch,
+    create_tag,
+    delete_tag,
     file_checksum,
     file_names,
     file_problem,
     finished_runs,
     finished_stages,
+    first_commit,
     group_problem,
+    has_work,
     is_empty,
+    move_branch,
     open_arrays,
     open_group,
+    outside,
     read_file,
     read_files,
     read_records,
     read_table,
+    readable,
     run_of,
     stored_times,
     utc_now,
@@ -114,12 +123,12 @@ def expire(
     gone = [kept.run.tag for kept in runs if kept.run.tag not in stay]
     if keep_last is not None:  # runs that are lost are none to keep
         tags = sorted(repository.list_tags())
-        gone += [tag for tag in tags if commits.readable(repository, tag) is None]
+        gone += [tag for tag in tags if readable(repository, tag) is None]
     guard()
     if gone and (gap := integrity.history_gap(repository)):
         raise StoreError(f"no run can be expired: {gap}.")
     for tag in gone:
-        commits.delete_tag(repository, tag)
+        delete_tag(repository, tag)
     if gone:
         repository.expire_snapshots(older_than=min(kept.written for kept in stay.values()))
     summary = repository.garbage_collect(delete_object_older_than=datetime.now(UTC))
@@ -139,9 +148,9 @@ def roll_back(repository: icechunk.Repository, guard: Guard, tag: str) -> Run:
         raise InputError(f"readers see the run {tag} already: there is nothing to go back to.")
     entry, snapshot = _make_entry(repository, target, runs[0].run.tag)
     guard()
-    commits.create_tag(repository, entry.tag, snapshot)
+    create_tag(repository, entry.tag, snapshot)
     for branch in (WORK, MAIN):
-        commits.move_branch(repository, branch, snapshot)
+        move_branch(repository, branch, snapshot)
     repository.delete_branch(ASIDE)
     return entry
 
@@ -149,9 +158,9 @@ def roll_back(repository: icechunk.Repository, guard: Guard, tag: str) -> Run:
 def _make_entry(repository: icechunk.Repository, target: _Kept, before: str) -> tuple[Run, str]:
     """Commit an earlier run again, aside; only its ``run.json`` is another."""
     if ASIDE in repository.list_branches():  # of a rollback that was stopped
-        commits.move_branch(repository, ASIDE, target.snapshot)
+        move_branch(repository, ASIDE, target.snapshot)
     else:
-        commits.create_branch(repository, ASIDE, target.snapshot)
+        create_branch(repository, ASIDE, target.snapshot)
     now = datetime.now(UTC)
     entry = replace(
         target.run,
@@ -166,7 +175,7 @@ def _make_entry(repository: icechunk.Repository, target: _Kept, before: str) -> 
     content = json.dumps(record, indent=1).encode()
     write_files(session.store, {RUN_FILE: content})
     metadata = {"run": asdict(entry), "sha256": file_checksum(content)}
-    return entry, commits.commit(repository, session, entry.note, metadata)
+    return entry, commit(repository, session, entry.note, metadata)
 
 
 def _kept(repository: icechunk.Repository) -> list[_Kept]:
@@ -174,7 +183,7 @@ def _kept(repository: icechunk.Repository) -> list[_Kept]:
     shown = repository.lookup_branch(MAIN)
     found = []
     for tag in repository.list_tags():
-        snapshot = commits.readable(repository, tag)
+        snapshot = readable(repository, tag)
         if snapshot is not None and (run := run_of(snapshot)) is not None:
             found.append(_Kept(run, snapshot.id, snapshot.written_at))
     return sorted(found, key=lambda kept: (kept.snapshot == shown, kept.written), reverse=True)
@@ -554,17 +563,17 @@ class RegionStore:
             return
         if gap := integrity.history_gap(repository):  # and there is no first commit to begin from
             raise StoreError(f"{self.location} cannot be mended: {gap}.")
-        kept = commits.outside(self.latest_records())
+        kept = outside(self.latest_records())
         with store_errors(self.location):
             self._guard()
-            first = commits.first_commit(repository)
-            if commits.has_work(repository):
-                commits.move_branch(repository, WORK, first)
+            first = first_commit(repository)
+            if has_work(repository):
+                move_branch(repository, WORK, first)
             else:
-                commits.create_branch(repository, WORK, first)
+                create_branch(repository, WORK, first)
             session = repository.writable_session(WORK)
             write_records(session.store, kept)
-            commits.commit(repository, session, "begin anew, because files of the store are lost")
+            commit(repository, session, "begin anew, because files of the store are lost")
 
     def begin(self, grid: xr.Dataset, keep: Sequence[str] = ()) -> Transaction:
         """Begin a run, or go on with one that was stopped; the caller holds the lock.
@@ -579,14 +588,14 @@ class RegionStore:
 
         Returns
         -------
-        Work
+        Transaction
         """
         with store_errors(self.location):
             if not self.exists():
-                commits.create(self.location.storage())
+                create(self.location.storage())
             repository = self.repository()
-            if not commits.has_work(repository):
-                commits.create_branch(repository, WORK, repository.lookup_branch(MAIN))
+            if not has_work(repository):
+                create_branch(repository, WORK, repository.lookup_branch(MAIN))
         work = Transaction(repository, self.location, self._guard)
         work.lay_out(grid, keep)
         return work

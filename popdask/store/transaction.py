@@ -21,7 +21,6 @@ import icechunk
 import numpy as np
 import zarr
 
-from popdask.store import content as commits
 from popdask.store.content import (
     MAIN,
     RUN_FILE,
@@ -30,6 +29,8 @@ from popdask.store.content import (
     Run,
     arrays_of,
     block_checksum,
+    commit,
+    create_tag,
     drop_results,
     file_checksum,
     finished_stages,
@@ -38,6 +39,7 @@ from popdask.store.content import (
     lay_out_anew,
     lay_out_group,
     lengthen,
+    move_branch,
     named_in,
     nothing,
     open_arrays,
@@ -443,8 +445,8 @@ class Transaction:
         tag = tip.metadata["run"]["tag"]
         self._guard()
         if tag not in self._repository.list_tags():
-            commits.create_tag(self._repository, tag, tip.id)
-        commits.move_branch(self._repository, MAIN, tip.id)
+            create_tag(self._repository, tag, tip.id)
+        move_branch(self._repository, MAIN, tip.id)
 
     def _close(self, tag: str, record: Mapping[str, Any]) -> None:
         """Commit the record of the run."""
@@ -536,4 +538,4 @@ class Transaction:
     ) -> None:
         """Commit a session, if this run still holds the region."""
         self._guard()
-        commits.commit(self._repository, session, message, metadata)
+        commit(self._repository, session, message, metadata)

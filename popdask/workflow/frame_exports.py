@@ -213,7 +213,8 @@ def _write(
 ) -> None:
     """Write what a job asks for, as far as it is not there."""
     job = run.job
-    credits = [part.credit() for part in parts if part.owes_credit(job)]
+    owed = [part.credit() for part in parts if part.owes_credit(job)]
+    credits = list(dict.fromkeys(owed))  # one source may be of several parts
     words = " ".join([words.format(job.name), *(f"{text}." for text in credits)])
     if credits:
         text = "".join(f"{each}\n" for each in credits)

@@ -70,6 +70,7 @@ HELD = 2**29  # bytes of images that workers hold until they are stored
 TRAINING_PLACE = (600_000.0, 6_200_000.0)
 MOSAIC_PLACE = (650_000.0, 6_250_000.0)  # far enough to share nothing but the style
 NOTE = "drawn.json"
+LEAST_PIXELS = 32  # a side, which the five blocks of the published networks halve to one
 #: How the files of a model are named, where there is one for each fold.
 FOLD_FILE = "{stage}-{fold}.safetensors"
 
@@ -387,10 +388,6 @@ class PopulationRun:
             return sides
         shared = self.work.table("shared")
         return [_with_labels(side, shared[str(number)]) for number, side in enumerate(sides)]
-
-
-#: Pixels that the five blocks of the published networks halve to one.
-LEAST_PIXELS = 32
 
 
 def training_networks(kind: str, settings: Training, pixels: int) -> tuple[dict[str, Any], ...]:

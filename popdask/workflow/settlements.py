@@ -82,7 +82,6 @@ from popdask.workflow.runner import Files
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
 
