@@ -1,18 +1,13 @@
-"""Images cut into cells with their people, on a lattice of blocks.
-
-Where an image lies on a cell grid, and the tasks that cut cells out of it.
+"""From a mosaic to cells: images (cell, band, row, col) with the people who live in them.
 
 Cells follow the Z-curve over the grid, so those of an aligned square of 8 × 8 cells (fewer where
 they are large) stand next to one another. The image is brought into such squares, each borrows the
 ring of context from its neighbours, and one task cuts it: chunks of the result are squares of the
 grid, whatever the chunks of the image are, and squares without a wanted cell are never read.
 
-From a mosaic to cells: images (cell, band, row, col) with the people who live in them.
-
-How many people live in which cells: from a raster, a table of cells, or points.
-
-Counts are a table with the columns north, east (int64) and people (float64), one row per cell. A
-cell that is not in it is unknown.
+People are counted from a raster, a table of cells, polygons or points. Counts are a table with the
+columns north, east (int64) and people (float64), one row per cell; a cell that is not in it is
+unknown.
 """
 
 from __future__ import annotations
@@ -48,8 +43,7 @@ Groups = list[tuple[tuple[int, int], NDArray[np.int64]]]
 
 #: Part of a cell by which the corners of its square may be off: files are rounded and reprojected.
 _SLACK = 0.02
-
-COLUMNS = ["north", "east", "people"]
+COUNT_COLUMNS = ["north", "east", "people"]
 
 
 @dataclass(frozen=True)
@@ -542,7 +536,7 @@ def refuse_doubles(counts: pd.DataFrame, grid: CellGrid, name: str) -> None:
 
 def _table(north: NDArray, east: NDArray, people: NDArray) -> pd.DataFrame:
     columns = (north.astype(np.int64), east.astype(np.int64), people.astype(np.float64))
-    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+    return pd.DataFrame(dict(zip(COUNT_COLUMNS, columns, strict=True)))
 
 
 def _lies_on(source: GeoBox, target: GeoBox) -> bool:

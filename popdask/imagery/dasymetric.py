@@ -1,23 +1,13 @@
-"""Estimates that keep known totals, and people as whole numbers.
-
-Census totals kept: estimates scaled so that every zone adds up to its known number of people.
+"""Census totals kept: estimates scaled so that every zone adds up to its known number of people.
 
 In a zone where people are estimated, each cell's estimate is multiplied by total / estimate. In a
 zone where nobody is, the total is spread over the cells that look inhabited, in proportion to their
-probability; where nothing looks inhabited, evenly over all cells with data.
-
-Whole people, by largest remainder, so that the totals of zones stay.
-
-Zones: read, burned onto a grid, and their sums.
-
-Exact sums by zone: the same to the last bit in any order, so in any chunks.
-
-Values are added as the two words of `popdask.blocks.sums`.
-
-Census zones on a raster: which zone every cell belongs to, and how many people each has.
+probability; where nothing looks inhabited, evenly over all cells with data. Whole people follow by
+largest remainder, so that the totals stay.
 
 Zones are polygons with a column of totals, or a raster of zone numbers with a table of totals. A
-cell belongs to the zone in which its centre lies.
+cell belongs to the zone in which its centre lies. Sums by zone are exact, as the two words of
+`popdask.blocks.sums`, and so the same to the last bit in any chunks.
 """
 
 from __future__ import annotations
@@ -65,8 +55,7 @@ MEANINGS = {
     "how": ("how the zone got its total", "1"),
 }
 LEAST = 1e-3  # people in a zone: fewer are nobody, for they would be scaled beyond all meaning
-
-COLUMNS = 4  # cells, cells with a value, the two words of the sum
+SUM_WORDS = 4  # of a zone: cells, cells with a value, the two words of the sum
 Table = pd.DataFrame | pd.Series | Mapping[int, float] | Path_
 RASTERS = {".tif", ".tiff", ".vrt"}
 NONE = -1
@@ -417,7 +406,7 @@ def sums_by_zone(number: da.Array, values: da.Array, zones: int) -> Sums:
         values,
         zones=zones,
         new_axis=[2, 3],
-        chunks=(*ones, (zones,), (COLUMNS,)),
+        chunks=(*ones, (zones,), (SUM_WORDS,)),
         dtype=np.int64,
         meta=np.empty((0, 0, 0, 0), np.int64),
     )
@@ -433,7 +422,7 @@ def _block_sums(number: NDArray[np.int32], values: NDArray, zones: int) -> NDArr
             f"the estimates have {what}; people per cell, 0 or more, were expected: correct them, "
             "or declare the value as no data"
         )
-    table = np.zeros((1, 1, zones, COLUMNS), np.int64)
+    table = np.zeros((1, 1, zones, SUM_WORDS), np.int64)
     _add(number, values.astype(np.float64), table[0, 0])
     return table
 

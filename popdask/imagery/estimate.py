@@ -1,6 +1,8 @@
-"""Presence and people of every cell of a mosaic, and how the two are joined.
+"""From a mosaic to a population raster, and why a model says what it says.
 
-Estimate the cells of one tile: the array kernel under `popdask.imagery.estimate`.
+The mosaic is brought into tiles of whole cells, whatever its chunks are, with the ring that the
+models see around a cell. One task estimates one tile, so pixels are dropped where they were read,
+and what a cell gets does not depend on the tile that it is in.
 
 The trick is that cells pass in batches of one shape. Which kernel torch takes for a row of a batch,
 and so the last bits of its answer, follows from the shape of the batch and the place in it
@@ -9,31 +11,16 @@ cell at p = 0.5 hangs on the last bit. So a batch on a CPU is a power of two tha
 size of a cell alone: 64 cells of 25 × 25 pixels, and one of 200 × 200, since what passes between
 two layers has to stay in the cache.
 
-How presence and counts make one estimate: by a gate, or as what is to be expected.
+Two rules join presence and people. The gate is the first work's (Sellebjerg, Lorentsen,
+Møller-Jensen, Siddique and Hansen, Population Estimation): nobody where the probability of presence
+is at most 0.5, else what the regressor counts. A regressor that learned from inhabited cells counts
+the people of a cell *if* it is inhabited; its count times the probability is the expected number,
+the least wrong in the square.
 
-The gate is the first work's (Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population
-Estimation): nobody where the probability of presence is at most 0.5, else what the regressor
-counts. A regressor that learned from inhabited cells counts the people of a cell *if* it is
-inhabited; its count times the probability is the expected number, the least wrong in the square.
-
-From a mosaic to a population raster: presence first, then people where somebody lives.
-
-The mosaic is brought into tiles of whole cells, whatever its chunks are, with the ring that the
-models see around a cell. One task estimates one tile, so pixels are dropped where they were read,
-and what a cell gets does not depend on the tile that it is in (`popdask.imagery.estimate`).
-
-After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation: nobody where
-the probability of presence is at most 0.5, else what the regressor counts. The other rule is their
-product (`popdask.imagery.estimate`).
-
-Why a model says what it says: Grad-CAM after Selvaraju et al. (2017).
-
-The last feature map of a network still knows where things are. Each of its channels is weighted by
-how much the answer would change with it, its mean gradient; the weighted sum, without what speaks
-against the answer, is large where the image speaks for it.
-
-R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra, "Grad-CAM: visual
-explanations from deep networks via gradient-based localization", ICCV 2017.
+Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via
+gradient-based localization", ICCV) weights each channel of the last feature map, which still knows
+where things are, by its mean gradient: how much the answer would change with it. The weighted sum,
+without what speaks against the answer, is large where the image speaks for it.
 """
 
 from __future__ import annotations
@@ -72,16 +59,14 @@ CALL_BYTES = 2**24  # of pixels given to a model at once
 BATCH_PIXELS = 1024**2  # of one band: keeps a GPU busy; more would leave more of a batch empty
 CPU_PIXELS = 200**2  # of one band: what passes between two layers stays in the cache
 CPU_BATCH = 64  # cells, at most
-
-FEATURE_BATCH = 64  # of plain features: each cell is described by itself, whatever comes with it
+TILE_FEATURES = 64  # cells of plain features in a batch: each is described by itself
 Joining = Literal["gate", "expected"]
 RULES: tuple[Joining, ...] = ("gate", "expected")
 TILE_BYTES = 2**25  # of pixels, unless one cell has more
 TILE_CELLS = 16  # along a side, where the bytes allow it, so that batches on a GPU are full
 COUNTS = ("count", "transformer", "weighted")
+LIVED_IN = 0.5  # people of an estimate above which somebody lives in a cell, once rounded
 Model = TrainedModel | Network
-
-PEOPLE = 0.5  # from here on somebody lives in a cell: rounded people, presence above it
 
 
 @dataclass(frozen=True)
@@ -167,7 +152,7 @@ def _predict(
 def batch_of(model: TrainedModel, batch_size: int, device: str) -> int:
     """Say how many cells make a batch: what stays in the cache of a CPU, or keeps a GPU busy."""
     if model.config["network"] == FEATURES_NETWORK:
-        return FEATURE_BATCH
+        return TILE_FEATURES
     if pick_device(device).type == "cpu":
         room = max(1, min(CPU_BATCH, batch_size, CPU_PIXELS // model.pixels**2))
         return 1 << (int(room).bit_length() - 1)
@@ -539,7 +524,7 @@ def telling_cells(
             "expected as many of one as of the other, and a positive n"
         )
     error = np.abs(predicted - true)
-    lived_in = np.flatnonzero(np.isfinite(error) & ((true > 0) | (predicted > PEOPLE)))
+    lived_in = np.flatnonzero(np.isfinite(error) & ((true > 0) | (predicted > LIVED_IN)))
     ordered = lived_in[np.argsort(error[lived_in], kind="stable")]
     each = min(n, len(ordered) // 3)
     middle = (len(ordered) - each) // 2

@@ -1,40 +1,23 @@
-"""Groups of cells that look alike, and views of them.
+"""Groups of cells that look alike, found without labels, and views of them.
 
-Ways to look at scene groups: as a map, as a table, as images of some cells.
+After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation. Every cell
+is shown to EfficientNet-B3 as a picture of 300 × 300 pixels in three bands, and what its last layer
+sees, averaged over the picture and brought to length 1, are the cell's 1536 features. All batches
+have one shape, the last one filled up: kernels of other shapes differ in the last bit. On a CPU a
+batch is one cell, which passes through the layers within the cache.
 
-Groups are a Dataset on cells or on a map, as `popdask.imagery.scenes.scene_groups` gives them.
-
-Groups of cells that look alike, found without labels.
-
-After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation: features of
-EfficientNet-B3 (`scene_features`), brought to length 1, to 128 principal components and to 20
-dimensions by UMAP (McInnes, Healy and Melville 2018), are grouped by KMeans and by HDBSCAN
-(Campello, Moulavi and Sander 2013). A second UMAP, to two dimensions, is for looking at.
-
-Principal components are found by Dask over all cells, in chunks of a fixed size; what follows works
-on 128 numbers per cell, in one place and on one thread, so that a seed gives one answer.
-
-How cells look, as numbers: EfficientNet and its copies on workers.
-
-EfficientNet-B3: what a cell looks like, in 1536 numbers.
-
-Tan and Le (2019), "EfficientNet: rethinking model scaling for convolutional neural networks", ICML,
-scaled to B3: 1.2 times as wide and 1.4 times as deep as B0. Layers are named as torchvision names
-them, so that the weights it publishes (trained on ImageNet) load as they are.
-
-Without weights, the network is a random one, which distinguishes textures but knows no things. Its
-batch norms have seen nothing, and what passes would fade from layer to layer, so they take their
+The network is that of Tan and Le (2019), "EfficientNet: rethinking model scaling for convolutional
+neural networks", ICML, 1.2 times as wide and 1.4 times as deep as B0. Layers are named as
+torchvision names them, so that the weights it publishes (trained on ImageNet) load as they are.
+Without weights it is a random one, which distinguishes textures but knows no things; its batch
+norms have seen nothing, and what passes would fade from layer to layer, so they take their
 statistics from a seeded batch of noise.
 
-Show cells to a network, so that what it sees in one does not depend on the cells beside it.
-
-All batches have one shape, the last one filled up: kernels of other shapes differ in the last bit.
-On a CPU a batch is one cell, which passes through the layers within the cache.
-
-What the cells of an image look like, in numbers: the features of a network for pictures.
-
-Every cell is shown to EfficientNet-B3 as a picture of 300 × 300 pixels in three bands, and what its
-last layer sees, averaged over the picture and brought to length 1, are the cell's 1536 features.
+Features, brought to 128 principal components and to 20 dimensions by UMAP (McInnes, Healy and
+Melville 2018), are grouped by KMeans and by HDBSCAN (Campello, Moulavi and Sander 2013). A second
+UMAP, to two dimensions, is for looking at. Principal components are found by Dask over all cells,
+in chunks of a fixed size; what follows works on 128 numbers per cell, in one place and on one
+thread, so that a seed gives one answer.
 """
 
 from __future__ import annotations
@@ -80,12 +63,11 @@ from popdask.imagery.cutting import (
 from popdask.imagery.grid import CellGrid, as_grid, block_side
 from popdask.imagery.model import Normalisation
 
-PLACES = ("plot_x", "plot_y")
-ROWS = 8192
-STARTS = 10
-
+PLOT_AXES = ("plot_x", "plot_y")  # of the second UMAP
+CHUNK_ROWS = 8192  # cells in a chunk, for principal components
+KMEANS_STARTS = 10
 FEATURES = 1536
-SIZE = 300
+PICTURE_SIDE = 300  # pixels that a cell is scaled to
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 URL = "https://download.pytorch.org/models/efficientnet_b3_rwightman-b3899882.pth"
 
@@ -150,7 +132,7 @@ def scene_examples(
     (3, 3, 8, 8)
     """
     table = scene_table(groups)
-    chosen = table.loc[_scattered(table[list(PLACES)].to_numpy(), count)]
+    chosen = table.loc[_scattered(table[list(PLOT_AXES)].to_numpy(), count)]
     cells = source
     if isinstance(source, xr.DataArray):
         cells = cut_cells(source, None, cells_grid(groups))
@@ -317,7 +299,7 @@ def _principal(rows: da.Array, components: int, seed: int) -> NDArray[np.float32
     """Bring rows (n, feature) to length 1 and to their principal components."""
     # Other chunks would draw other random projections; in float32, four iterations without
     # orthogonalisation between them lose all components but the first few.
-    rows = rows.rechunk((ROWS, -1)).astype(np.float64)
+    rows = rows.rechunk((CHUNK_ROWS, -1)).astype(np.float64)
     rows = rows / da.maximum(da.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     model = PCA(components, svd_solver="randomized", iterated_power=4, random_state=seed).fit(rows)
     # As its transform would, which fails in dask-ml 2025.1 with scikit-learn 1.9.
@@ -354,14 +336,16 @@ def _group(reduced: NDArray[np.float32], settings: GroupSettings, umap: type) ->
     }
     space = umap(n_components=settings.dimensions, **common).fit_transform(reduced)
     columns = {
-        f"kmeans_{k}": KMeans(k, n_init=STARTS, random_state=settings.seed).fit_predict(space)
+        f"kmeans_{k}": KMeans(k, n_init=KMEANS_STARTS, random_state=settings.seed).fit_predict(
+            space
+        )
         for k in settings.k
     }
     dense = HDBSCAN(settings.min_cluster_size, min_samples=settings.min_samples, copy=True)
     columns["hdbscan"] = dense.fit_predict(space)
     places = umap(n_components=2, **common).fit_transform(reduced)
     return {name: _by_size(labels) for name, labels in columns.items()} | dict(
-        zip(PLACES, places.T, strict=True)
+        zip(PLOT_AXES, places.T, strict=True)
     )
 
 
@@ -622,7 +606,7 @@ def scene_features(
     cell_size: float | CellGrid | None = None,
     bands: Sequence[int] | None = None,
     white: float | None = None,
-    size: int = SIZE,
+    size: int = PICTURE_SIDE,
     batch_size: int = 32,
     device: str = "auto",
     seed: int = 0,

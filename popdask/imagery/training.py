@@ -1,4 +1,4 @@
-"""Train a network on cells: presence, counts, the transformer, or counts in a single stage.
+"""Train a network, or trees and a ridge on plain features, on cells.
 
 After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation. Which cells
 a network learns from and what it is to say of them is all that tells the kinds apart:
@@ -14,10 +14,9 @@ weighted      all, inhabited ones drawn more often           people
 
 `train` is a plain function of its arguments, which can be pickled: it runs here or as a Dask task.
 
-Fit plain features: boosted trees whose number is chosen on cells set aside, or a ridge.
-
-What was set aside is learned from, too, once the number of trees is known: those cells lie in
-squares of their own, and a fifth of the training cells is much where few are known.
+Of boosted trees and the ridge, the number of trees and the penalty are chosen on cells set aside.
+Those are then learned from, too: they lie in squares of their own, and a fifth of the training
+cells is much where few are known.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ _LOSSES: dict[str, Loss] = {
     "weighted": nn.functional.mse_loss,
 }
 _PEOPLE = ("count", "weighted")  # what their last layer says
-FEATURE_BATCH = 512  # cells of plain features that are answered at once
+VALIDATION_BATCH = 512  # cells of plain features that are answered at once
 _running = Lock()
 
 
@@ -352,7 +351,7 @@ def _fitted(
         settings=config.as_dict(),
         history=tuple(history),
     )
-    said = predict_cells(model, cells, sides.validation, device=device, batch_size=FEATURE_BATCH)
+    said = predict_cells(model, cells, sides.validation, device=device, batch_size=VALIDATION_BATCH)
     scores = _scores(kind, said.astype(np.float64), cells["people"].values[sides.validation])
     return replace(model, figures={"loss": best["validation"], "epoch": best["epoch"], **scores})
 

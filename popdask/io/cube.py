@@ -1,12 +1,9 @@
-"""Frames opened as one lazy cube, and cubes kept as plain Zarr.
-
-Datasets as plain Zarr groups, in a folder or behind a URL.
-
-From rasters to a cube: population(time, y, x) on one grid, lazily.
+"""Frames opened as one lazy cube population(time, y, x), and cubes kept as plain Zarr.
 
 Every frame is one raster of people per cell. Opening reads the headers alone and checks that all
 frames lie on one grid; the cells are read, cleaned and checked block by block, one time step per
-Dask task, each task opening its file for itself, so that the graph holds paths and no handles.
+Dask task, each task opening its file for itself, so that the graph holds paths and no handles. A
+Zarr group lies in a folder or behind a URL.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
-"""Colours of the values of a raster, for programs that read with GDAL.
+"""Arrays as GeoTIFF, a Cloud Optimized one or a band for each frame, and the colours of labels.
+
+A frame is fetched in strips of rows, so that a large one need not fit into memory; it is written by
+this process alone, so that a cluster's workers need not share its disk.
 
 A TIFF has room for the colours of 8 and 16 bits without sign only; labels are −1 where there is
 none, and may be many. GDAL reads the colours of any whole numbers from the file
 ``{raster}.aux.xml`` beside the raster, where it keeps what a format has no room for. So rasters of
 labels keep their type and their −1, and still open in colour.
-
-Arrays as GeoTIFF: a Cloud Optimized one for each frame, or one with a band for each frame.
-
-A frame is fetched in strips of rows, so that a large one need not fit into memory; it is written by
-this process alone, so that a cluster's workers need not share its disk.
 """
 
 from __future__ import annotations

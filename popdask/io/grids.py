@@ -1,15 +1,13 @@
-"""The grid under a cube: what a cell measures, and whether two grids are one.
+"""The grid under a cube: what a cell measures, whether two grids are one, people moved between two.
 
 Areas come from the CRS: on a geographic one from the ellipsoid, where the area between two
 parallels has a closed form (Snyder 1987, *Map Projections: A Working Manual*, eq. 3-12), and so on
 Mercator's and others whose rows are parallels; on other projected ones from the size of a cell in
 the plane.
 
-Move counts of people from one grid to another, keeping every person.
-
-Every source cell is cut into small equal parts, and each part's share of the people goes to the
-target cell in which the part lies. So people are spread by area, and nobody on the target grid is
-lost or doubled, by construction; GDAL's ``sum`` resampling was seen to lose 1.4 % of the people
+People are moved to another grid by area: every source cell is cut into small equal parts, and each
+part's share of the people goes to the target cell in which the part lies. Nobody on the target grid
+is lost or doubled, by construction; GDAL's ``sum`` resampling was seen to lose 1.4 % of the people
 between EPSG:25833 and EPSG:4326. Parts and their order are fixed by the two grids alone, so a
 window of the target is the same to the bit whatever its size.
 """

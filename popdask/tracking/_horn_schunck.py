@@ -1,20 +1,15 @@
 """Horn & Schunck on one frame, and around whole cells that squares were matched by.
 
-One scale: a compiled sweep down the rows of two frames.
+On one scale a compiled sweep passes down the rows of two frames. Iterations follow one another like
+waves, each a row behind the one before, which is all that it needs to have passed: three rows per
+iteration stay in the cache, and memory is read and written once whatever their number. Differences
+are taken in float64, where large neighbours cancel; everything else is float32, whose rounding is
+small against the flow itself.
 
-The iterations follow one another down the frame like waves, each a row behind the one before, which
-is all that it needs to have passed: three rows per iteration stay in the cache, and memory is read
-and written once whatever their number.
-
-Differences are taken in float64, where large neighbours cancel; everything else is float32, whose
-rounding is small against the flow itself. Every cell sees the same operations in the same order
-wherever it lies in a block, so that its result does not depend on the block.
-
-Several scales: squares matched coarse to fine, then Horn & Schunck on warped frames. The first
-work's scheme sees a motion only where it is smaller than what moves, so whole cells are found
-first. A pyramid halves both frames again and again by the mean of 2 × 2 cells. At its top every
-square of 4 × 4 cells is compared, together with the cells around it, with the other frame at all
-shifts of up to 3 cells; each finer scale starts from twice that and looks one cell around, and
+The first work's scheme sees a motion only where it is smaller than what moves, so whole cells are
+found first. A pyramid halves both frames again and again by the mean of 2 × 2 cells. At its top
+every square of 4 × 4 cells is compared, together with the cells around it, with the other frame at
+all shifts of up to 3 cells; each finer scale starts from twice that and looks one cell around, and
 whether nothing moved: a town that moves must not carry away the land around it. What differs is
 added up as it is, not squared, so that a town that changed does not outvote those that did not, and
 a square leaves the shift that it came with only for one that is clearly better.
@@ -22,10 +17,9 @@ a square leaves the shift that it came with only for one that is clearly better.
 Fractions of a cell follow by Horn & Schunck's iteration around that flow: both frames are read
 where it takes each cell, so that what is left to explain is small. The brightness constraint then
 speaks of the difference to that flow, E_x (u − u₀) + E_y (v − v₀) + E_t = 0, while smoothness is
-asked of the whole flow. A cell whose way leaves the raster sees no change.
-
-Horn & Schunck at every scale instead was tried: smoothness across empty land lets towns that move
-differently drag one another (45 % of their cells within a quarter of a cell, against 99 %).
+asked of the whole flow. A cell whose way leaves the raster sees no change. Horn & Schunck at every
+scale instead was tried: smoothness across empty land lets towns that move differently drag one
+another (45 % of their cells within a quarter of a cell, against 99 %).
 
 Squares lie on the grid's origin, all that a cell's shift depends on is within `halo` cells, and
 everything is computed cell by cell in one order: the flow does not depend on the block.
