@@ -242,7 +242,7 @@ class TrainedModel(AsBytes):
         return self.normalisation.bands
 
     def on(self, device: str) -> Network:
-        """Return the network as it answers, batch norms folded; on a GPU weights stay the first."""
+        """Return the network as it answers, folded; once on a GPU, its weights there are fixed."""
         place = pick_device(device)
         if place.type == "cpu":  # anew, as weights may have changed; it takes milliseconds
             return fused(self.module)
@@ -260,7 +260,8 @@ class TrainedModel(AsBytes):
         images : ndarray, (n, band, row, col)
             Raw, as they were cut.
         device : str, optional
-            A torch device, or "auto": a GPU where there is one.
+            A torch device, or "auto": a GPU where there is one, on which weights are those of the
+            first call, whatever is learned later.
         batch_size : int, optional
             Cells per batch. All batches have this shape, so a small one suits few cells. Another
             shape may change the last bit of the answers.
