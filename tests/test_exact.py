@@ -15,7 +15,7 @@ people = st.floats(2.0**-33, 2.0**17, width=32) | st.just(0.0)
 
 
 @given(hnp.arrays(np.float32, st.integers(1, 60), elements=people))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_words_hold_every_float32_without_rounding(values: np.ndarray) -> None:
     coarse, fine = to_fixed(values)
     exact = sum((Fraction(float(value)) for value in values), Fraction(0))
@@ -23,7 +23,7 @@ def test_words_hold_every_float32_without_rounding(values: np.ndarray) -> None:
 
 
 @given(hnp.arrays(np.float64, (3, 4), elements=st.floats(-1e8, 1e8)), st.sampled_from("CF"))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_words_are_the_whole_part_and_the_rest(values: np.ndarray, order: str) -> None:
     coarse, fine = to_fixed(np.asarray(values, order=order))
     whole = np.rint(values * 2.0**28)

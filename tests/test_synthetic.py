@@ -40,7 +40,7 @@ def test_a_seed_gives_one_world_and_another_seed_another():
     assert first.population.equals(again.population)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.tuples(st.integers(1, 9), st.integers(50, 250), st.integers(50, 330)))
 def test_any_chunking_gives_the_same_people(chunks):
     world = moving_cities(seed=3)
@@ -66,7 +66,7 @@ def test_every_city_has_its_people_in_whole_persons(world):
     assert (np.nan_to_num(values) % 1 == 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(12, 28), st.floats(12, 28), st.integers(0, 10**7))
 def test_a_move_keeps_everyone(row, col, people):
     city = City(0, ((20.0, 20.0), (row, col)), (people, people), ((9.0, 11.0),) * 2)

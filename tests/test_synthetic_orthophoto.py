@@ -45,7 +45,7 @@ def split(length):
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(rows=split(600), cols=split(792))
 def test_any_chunks_draw_the_same_picture(town, picture, rows, cols):
     cols = (*cols[:-1], cols[-1] + 8)
@@ -103,7 +103,7 @@ def test_people_live_in_the_cells_of_their_houses(town):
     assert people.rio.bounds() == town.image.rio.bounds() == town.bounds
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(size=st.sampled_from([100, 200, 300, 400, 500, 600, 1000, 4000]))
 def test_coarser_cells_keep_everybody(country, size):
     fine = country.people().coarsen(y=size // 100, x=size // 100).sum()

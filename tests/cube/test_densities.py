@@ -51,7 +51,7 @@ def test_files_of_these_names_are_refused_and_taken(tmp_path, pair):
     assert float(open_frames({2020: path}).population.sum()) == 2.75
 
 
-@how(max_examples=30, deadline=None)
+@how(max_examples=30)
 @given(
     name=st.sampled_from(["oslo_pd", "oslo_pd_2020", "ds_oslo", "oslo", "tpd", "pds"]),
     dtype=st.sampled_from(["int16", "float32", "float64"]),

@@ -40,7 +40,7 @@ def expected_inside(people, shape, down, right):
 QUARTERS = st.integers(-16, 16).map(lambda quarters: Fraction(quarters, 4))
 
 
-@how(max_examples=15, deadline=None)
+@how(max_examples=15)
 @given(down=QUARTERS, right=QUARTERS, seed=st.integers(0, 99), chunk=st.integers(1, 5))
 def test_who_is_beyond_is_counted_and_covered(tmp_path_factory, down, right, seed, chunk):
     folder = tmp_path_factory.mktemp("frames")

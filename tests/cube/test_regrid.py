@@ -46,7 +46,7 @@ def test_every_person_arrives(people, name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_a_window_is_cut_from_the_whole_to_the_bit(name, data):
     target = TARGETS[name]

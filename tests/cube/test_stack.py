@@ -94,7 +94,7 @@ def test_chunks_that_do_not_fit_are_refused(folder, chunks):
         open_frames(f"{folder}/pop_{{year}}.tif", chunks=chunks)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(height=st.integers(7, 40), width=st.integers(9, 60), align=st.booleans())
 def test_any_chunking_gives_the_same_cells(folder, height, width, align):
     frames = {2000: folder / "pop_2000.tif", 2005: folder / "pop_2005.tif"}

@@ -128,7 +128,7 @@ def test_what_has_no_overview_is_on_the_finest_level_alone(tmp_path):
     assert ["presence" in level for level in tree.children.values()] == [True, False, False]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.tuples(st.integers(1, 2), st.integers(90, 700), st.integers(90, 700)))
 def test_chunks_change_nothing(tmp_path_factory, chunks):
     folder = tmp_path_factory.mktemp("chunks")

@@ -63,7 +63,7 @@ def test_the_layers_of_all_regions_are_one(folder):
 LISTS = st.lists(st.integers(0, 2**40), max_size=2)
 
 
-@how(max_examples=40, deadline=None)
+@how(max_examples=40)
 @given(st.lists(st.tuples(LISTS, st.text("abc", max_size=2)), max_size=4))
 def test_types_do_not_depend_on_values(tmp_path_factory, rows):
     table = pd.DataFrame({"track": range(len(rows))})

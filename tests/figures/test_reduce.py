@@ -9,7 +9,7 @@ from popdask.plot import reduced
 from popdask.plot.style import shrink
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(1, 40),
     st.integers(1, 40),
@@ -35,7 +35,7 @@ def test_reducing_keeps_labels_and_people(rows, cols, cells, seed, dtype):
         np.testing.assert_equal(most[row, col], expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.integers(1, 13), min_size=1, max_size=5),
     st.lists(st.integers(1, 13), min_size=1, max_size=5),

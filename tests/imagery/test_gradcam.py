@@ -152,7 +152,7 @@ def test_the_best_the_typical_and_the_worst_are_told():
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 99), cells=st.integers(0, 40), n=st.integers(1, 6))
 def test_telling_cells_are_in_order_and_none_is_told_twice(seed, cells, n):
     rng = np.random.default_rng(seed)

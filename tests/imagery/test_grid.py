@@ -19,14 +19,14 @@ def test_the_danish_grid_has_its_codes_and_corners():
     assert CellGrid.preset("dk_10km").label == "10km"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(size=st.sampled_from([0.5, 62.5, 100.0, 250.0, 1000.0, 12_500.0]), north=whole, east=whole)
 def test_codes_are_read_as_written(size, north, east):
     grid = CellGrid(size)
     assert grid.parse(grid.code(north, east)) == (north, east)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     size=st.sampled_from([0.5, 100.0, 1000.0]),
     origin=st.tuples(st.integers(-500, 500), st.integers(-500, 500)),
@@ -99,7 +99,7 @@ def test_a_grid_comes_from_a_name_a_size_or_itself():
     assert crs_text("EPSG:3035") == "EPSG:3035"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     north=st.integers(-20, 20),
     east=st.integers(-20, 20),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyogrio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import Point, box
 
@@ -55,7 +55,6 @@ FORMS = st.one_of(
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
 
 
-@settings(deadline=None)
 @given(
     FORMS,
     st.sampled_from(ENCODINGS),

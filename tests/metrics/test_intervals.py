@@ -37,7 +37,7 @@ def test_draws_are_scored_as_the_metrics_score_them():
         assert (low, high) == pytest.approx(tuple(np.quantile(values, (0.05, 0.95))), abs=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 99), order=st.randoms(use_true_random=False))
 def test_the_order_of_the_cells_and_names_of_blocks_do_not_matter(seed, order):
     estimate, truth, block, presence = invent(seed=seed)

@@ -14,7 +14,7 @@ from popdask.metrics import count_scores, people_error, presence_scores
 people = st.lists(st.integers(0, 40), min_size=2, max_size=30)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(truth=people, seed=st.integers(0, 99))
 def test_counts_are_scored_as_by_scikit_learn(truth, seed):
     truth = np.array([*truth, 41.0])  # never all the same
@@ -29,7 +29,7 @@ def test_counts_are_scored_as_by_scikit_learn(truth, seed):
     assert scores.relative_error == people_error(estimate, truth)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(truth=people, seed=st.integers(0, 99), threshold=st.sampled_from([0.0, 0.5, 0.9]))
 def test_presence_is_scored_as_by_scikit_learn(truth, seed, threshold):
     presence = np.random.default_rng(seed).random(len(truth)).round(1)

@@ -157,7 +157,7 @@ def test_the_share_of_the_domain_is_that_of_the_frame(tmp_path, cells, window):
     assert extent.settled <= extent.encoded <= 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 50_000),
     edge=st.integers(128, 40_000),
@@ -210,7 +210,7 @@ def dotted(tmp_path_factory):
     return folder
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     context=st.integers(0, 2),
     resolution=st.sampled_from([None, 25.0, 12.5]),

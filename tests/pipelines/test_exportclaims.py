@@ -151,7 +151,7 @@ def test_a_run_that_was_stopped_while_it_wrote_goes_on(frames, tmp_path):
 KINDS = ("absent", "free", "foreign", "own", "changed", "input", "begun", "dangling")
 
 
-@how(max_examples=60, deadline=None)
+@how(max_examples=60)
 @given(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(KINDS), min_size=1))
 def test_only_its_own_unchanged_files_are_touched(kinds):
     with TemporaryDirectory() as place:

@@ -44,7 +44,7 @@ def test_the_checksum_is_the_sum_of_the_cells_hashes(dtype):
 
 
 @given(st.sampled_from(DTYPES), st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 11)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_chunks_do_not_matter(dtype, chunks):
     values = frames(dtype)
     found = [stored_checksum(stored(values, chunks), position) for position in (0, 1)]
@@ -52,7 +52,7 @@ def test_chunks_do_not_matter(dtype, chunks):
 
 
 @given(st.sampled_from(DTYPES), st.integers(0, 8), st.integers(0, 10))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_one_other_bit_is_another_checksum(dtype, row, column):
     frame = frames(dtype)[0]
     other = frame.copy()

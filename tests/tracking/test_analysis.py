@@ -32,7 +32,7 @@ def plain_silhouettes(points, classes):
     return np.array(values)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 40), st.integers(2, 5), st.integers(0, 2**32 - 1))
 def test_silhouettes_are_those_of_the_definition(n, k, seed):
     rng = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def test_silhouettes_of_odd_classes():
     assert (silhouettes([[0.0], [0.1], [100.0], [100.1]], [0, 1, 0, 1])[[0, 3]] < 0).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 300), st.integers(1, 50), st.integers(0, 2**32 - 1))
 def test_errors_are_those_of_each_level(n, bins, seed):
     rng = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def test_levels_reach_from_nobody_to_the_most():
     assert deserted["error"].tolist() == [5] and deserted["ratio"].isna().all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(range(60)))
 def test_the_order_of_the_cells_does_not_matter(order):
     rng = np.random.default_rng(1)

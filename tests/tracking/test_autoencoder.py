@@ -163,7 +163,7 @@ def test_a_seed_fixes_the_weights_whatever_the_threads():
     assert not same(one, fit_autoencoder(features, seed=6, **settings))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(chunk_y=st.integers(2, 25), chunk_x=st.integers(2, 25), frames=st.integers(1, 3))
 def test_the_fit_is_the_same_under_any_chunking(chunk_y: int, chunk_x: int, frames: int):
     features = xr.concat([towns(21, 25), towns(21, 25, 1)], "time")

@@ -150,7 +150,7 @@ def test_as_many_classes_as_distinct_rows():
 
 
 @given(chunks=chunked((2, 12, 15, 3)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_classes_are_the_same_under_any_chunking(nine, chunks):
     latent, _ = world()
     lazy = latent.copy(data=da.from_array(latent.values, chunks=chunks))
@@ -158,7 +158,7 @@ def test_classes_are_the_same_under_any_chunking(nine, chunks):
 
 
 @given(chunks=chunked((2, 12, 15, 3)))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_the_fit_is_the_same_under_any_chunking(chunks):
     latent, _ = world()
     lazy = latent.copy(data=da.from_array(latent.values, chunks=chunks))

@@ -178,7 +178,7 @@ def test_refining_equals_the_formula():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     chunks=st.tuples(st.integers(1, 3), st.integers(20, 200), st.integers(20, 200)),
     seed=st.integers(0, 9),

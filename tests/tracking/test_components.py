@@ -36,7 +36,7 @@ def worlds(draw):
     return mask, (draw(cut(height)), draw(cut(width)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(worlds(), st.sampled_from([4, 8]))
 def test_labels_equal_scipy_at_any_chunking(world, contiguity):
     mask, chunks = world
@@ -46,7 +46,7 @@ def test_labels_equal_scipy_at_any_chunking(world, contiguity):
         np.testing.assert_array_equal(found.compute(scheduler="sync"), expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(worlds(), st.sampled_from([4, 8]))
 def test_people_of_components_are_exact_across_blocks(world, contiguity):
     mask, (rows, columns) = world

@@ -68,7 +68,7 @@ def worlds(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], tuple[int, ...
     return np.where(bare, np.int16(-1), classes), draw(cut(height)), draw(cut(width))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     worlds(),
     st.sampled_from([0.5, 1, 1.5, 2, math.sqrt(2), 3.7, 10]),
@@ -81,7 +81,7 @@ def test_labels_equal_scikit_learn_at_any_chunking(world, eps, min_samples):
         np.testing.assert_array_equal(dbscan(array, eps=eps, min_samples=min_samples), expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(worlds(), st.sampled_from([1, 1.2, 1.4, math.sqrt(2), 1.5, 1.99]))
 def test_plain_contiguity_equals_scikit_learn_at_any_chunking(world, eps):
     classes, rows, columns = world

@@ -44,7 +44,7 @@ def test_are_those_of_calculus_on_smooth_fields():
     np.testing.assert_allclose(laplacian(bowl).values[inner], 4 / 16)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),
     chunks=st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),

@@ -54,7 +54,7 @@ def chunked(draw, shape):
 
 
 @given(chunks=chunked((2, 17, 13)), cells=st.sampled_from(["settled", "data", "inhabited"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_domain_is_the_same_under_any_chunking(chunks, cells):
     """Chunks narrower than the halo included."""
     world = sparse_world(2, 17, 13)

@@ -129,7 +129,7 @@ def cuts(length: int, least: int) -> st.SearchStrategy[tuple[int, ...]]:
     return borders.map(lambda inner: tuple(np.diff([0, *sorted(inner), length]).tolist()))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(y=cuts(141, 20), x=cuts(260, 40), t=cuts(2, 1), channel=cuts(3, 1))
 def test_codes_are_the_same_bits_under_any_chunking(y, x, t, channel):
     """Chunks of one cell and chunks thinner than the halo included."""
@@ -144,7 +144,7 @@ def test_reconstruction_is_the_same_bits_under_any_chunking():
     np.testing.assert_array_equal(reconstruct(WORLD.chunk({"y": 9, "x": 50}), ENCODER), whole)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     window=st.sampled_from([3, 5, 7, 9, 11]),
     hidden=st.lists(st.integers(1, 40), min_size=1, max_size=3),

@@ -203,7 +203,7 @@ def test_nobody_shrinks_or_grows_for_half_a_frame_without_data():
     memory=st.integers(0, 2),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_an_appended_frame_changes_nothing_that_was_told(community, memory, seed):
     population = np.random.default_rng(seed).gamma(0.5, 400, community.shape)
     cube = stack(community), stack(population)
@@ -228,7 +228,7 @@ edits = st.lists(
     edits=edits,
     memory=st.integers(0, 1),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_edited_histories_are_those_from_scratch_but_for_numbers(frames, edits, memory):
     """Frames come, go and are replaced; numbers stay, and none is given twice."""
     labels = {t: frames[t] for t in range(0, 8, 2)}

@@ -119,7 +119,7 @@ def test_equals_the_formula_after_iterations(iterations, warm_start):
     assert_matches_formula(flow, people, **given_settings)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12)),
     seed=st.integers(0, 99),
@@ -148,7 +148,7 @@ def chunked_shapes(draw):
     return tuple(sum(c) for c in chunks), tuple(tuple(c) for c in chunks)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     chunked=chunked_shapes(),
     seed=st.integers(0, 99),
@@ -205,7 +205,7 @@ def test_no_change_is_exactly_no_motion(frames):
     assert not flow.v.values.any()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 99), iterations=st.sampled_from([1, 4, 20]))
 def test_forward_flow_equals_backward_flow(seed, iterations):
     """Forward flow of frame t and backward flow of frame t + 1 see the same differences."""

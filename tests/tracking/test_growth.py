@@ -60,7 +60,7 @@ def test_equals_people_carried_one_cell_after_the_other(whole, far):
     np.testing.assert_allclose(found.moved_out, moved_out, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     shape=st.tuples(st.integers(2, 3), st.integers(1, 12), st.integers(1, 12)),
     chunks=st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),
@@ -159,7 +159,7 @@ def test_who_moves_within_a_place_has_not_left_it_and_what_is_unknown_is_left_ou
     assert growth_by_label(growth(nobody, flow), labels)[list(PARTS)].isna().all(axis=None)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     chunks=st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),
     seed=st.integers(0, 99),

@@ -28,7 +28,7 @@ def numbered(chunks):
 
 
 @given(chunks=chunked(), depth=st.tuples(st.integers(0, 5), st.integers(0, 5)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_without_filling_it_is_the_overlap_of_dask(chunks, depth):
     array = merge_thin_chunks(numbered(chunks), depth)
     many = [count > 1 for count in array.numblocks[1:]]
@@ -40,7 +40,7 @@ def test_without_filling_it_is_the_overlap_of_dask(chunks, depth):
 
 
 @given(chunks=chunked(), depth=st.tuples(st.integers(1, 5), st.integers(1, 5)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_filled_blocks_are_windows_of_the_padded_raster(chunks, depth):
     array = merge_thin_chunks(numbered(chunks), depth)
     padded = np.pad(array, [(0, 0), *((cells, cells) for cells in depth)], constant_values=-7)
@@ -60,7 +60,7 @@ def test_beyond_the_raster_every_layer_may_hold_something_else():
 
 
 @given(chunks=chunked(), depth=st.integers(1, 6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_roomy_blocks_are_whole_blocks_with_room_for_the_halo(chunks, depth):
     array = merge_thin_chunks(numbered(chunks), depth)
     for merged, sizes in zip(array.chunks[1:], chunks[1:], strict=True):

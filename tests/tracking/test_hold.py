@@ -39,7 +39,7 @@ def plain(latent, hold, before):
 
 
 @given(st.integers(0, 2**31), st.sampled_from([0.1, 0.5, 2.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_classes_are_held_by_the_rule(seed, hold):
     latent, nothing = walk(seed), np.full((1, 7, 9), -1)
     np.testing.assert_array_equal(classify(latent, MODEL, hold=hold), plain(latent, hold, nothing))
@@ -49,7 +49,7 @@ def test_classes_are_held_by_the_rule(seed, hold):
     st.integers(0, 2**31),
     st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(1, 9), st.integers(1, 3)),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_any_chunking_gives_the_same_classes(seed, chunks):
     latent = walk(seed)
     cut = classify(latent.chunk(dict(zip(DIMS, chunks, strict=True))), MODEL, hold=0.5)

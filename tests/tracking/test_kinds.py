@@ -31,7 +31,7 @@ def plain(labels, people, codes):
     return rows
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, n) for n in (3, 9, 11)]))
 def test_kinds_equal_the_rules_at_any_chunking(seed, chunks):
     rng = np.random.default_rng(seed)

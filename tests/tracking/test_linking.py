@@ -106,7 +106,7 @@ counts = hnp.arrays(
     alpha=st.sampled_from([0.5, 10.0, 300.0]),
     iterations=st.integers(1, 4),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_links_equal_the_rule_over_all_pairs(
     community: np.ndarray, population: np.ndarray, rule: str, alpha: float, iterations: int
 ) -> None:
@@ -127,7 +127,7 @@ def test_links_equal_the_rule_over_all_pairs(
     chunks=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_links_are_identical_under_any_chunking(
     community: np.ndarray, chunks: tuple[int, int, int], seed: int
 ) -> None:
@@ -164,7 +164,7 @@ def test_links_are_one_pass_over_the_blocks() -> None:
 
 
 @given(community=hnp.arrays(np.int32, (3, 6, 7), elements=st.integers(-1, 3)), people=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_without_similarity_all_else_is_the_same(
     community: np.ndarray, people: st.DataObject
 ) -> None:
@@ -191,7 +191,7 @@ def test_where_the_error_is_not_known_it_is_that_of_counts() -> None:
 
 
 @given(labels=hnp.arrays(np.int32, (2, 2, 5, 6), elements=st.integers(-1, 3)), seed=st.integers(0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_largest_share_is_that_of_a_plain_count(labels: np.ndarray, seed: int) -> None:
     people = np.random.default_rng(seed).integers(0, 4, (2, 5, 6)).astype(np.float32)
     arrays = [stack(each, (1, 3, 4)) for each in (*labels, people)]
@@ -421,7 +421,7 @@ def test_no_communities_at_all() -> None:
     community=hnp.arrays(np.int32, (4, 5, 6), elements=st.integers(-1, 4)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_appending_a_frame_leaves_existing_tracks_alone(community: np.ndarray, seed: int) -> None:
     population = stack(np.random.default_rng(seed).gamma(0.5, 40, community.shape))
     communities = listed(stack(community), population)

@@ -45,7 +45,7 @@ def share(part, whole, people):
 
 
 @given(community=labels, population=counts, error=st.sampled_from(["poisson", 0.25]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_people_are_sums_over_cells_known_in_both_frames(community, population, error):
     known = np.isfinite(population).all(axis=0)
     before, after = np.where(known, population, 0).astype(np.float64)
@@ -71,7 +71,7 @@ def test_people_are_sums_over_cells_known_in_both_frames(community, population, 
     chunks=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 7)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_tables_are_identical_under_any_chunking(community, chunks, seed):
     rng = np.random.default_rng(seed)
     population = rng.gamma(0.5, 40, community.shape).astype(np.float32)
@@ -90,7 +90,7 @@ def test_tables_are_identical_under_any_chunking(community, chunks, seed):
     chunks=st.tuples(st.integers(1, 5), st.integers(11, 40), st.integers(11, 40)),
     memory=st.integers(0, 2),
 )
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_towns_that_lie_aside_are_the_same_in_any_chunks_and_frame_by_frame(seed, chunks, memory):
     """Towns by the sea, of 2 × 2 cells, jump by up to four, and some are away for a year."""
     rng = np.random.default_rng(seed)
@@ -141,7 +141,7 @@ def test_a_raster_of_errors_counts_cell_by_cell():
 
 
 @given(community=labels, population=counts, least=st.sampled_from([0.0, 0.3, 0.6, 1.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_share_takes_links_away_and_changes_none(community, population, least):
     every = link(stack(community), stack(population))
     some = link(stack(community), stack(population), share=least)

@@ -16,7 +16,7 @@ def blocks_of(array):
 
 
 @given(chunks=st.tuples(st.integers(1, 3), st.integers(1, 11), st.integers(1, 7)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_sum_is_that_of_the_cells_under_any_chunking(chunks):
     (total,) = tree_reduce(blocks_of(da.from_array(CELLS, chunks)), sum).compute()
     assert total == CELLS.sum()

@@ -79,7 +79,7 @@ def test_smooth_rasters_with_noise_stand_still_and_move():
         np.testing.assert_allclose((row.dy, row.dx), shift, atol=0.2)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     chunks=st.tuples(st.integers(1, 3), st.integers(40, 400), st.integers(40, 400)),
     seed=st.integers(0, 9),
@@ -110,7 +110,7 @@ def test_says_in_a_sentence_which_year_lies_where():
     assert displacement_warnings(displacement(cube(people, people))) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     dy=st.integers(-5, 5),
     dx=st.integers(-4, 4),

@@ -72,7 +72,7 @@ def test_sample_equals_the_published_hash(seed):
 
 
 @given(chunks=chunked((3, 11, 9)), n=st.integers(1, 200), share=st.sampled_from([0, 0.1, 0.5, 1]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_sample_is_the_same_under_any_chunking(chunks, n, share):
     mask = some_mask((3, 11, 9), share)
     lazy = mask.copy(data=da.from_array(mask.values, chunks=chunks))
@@ -131,7 +131,7 @@ def test_windows_equal_the_plain_loop(size):
 
 
 @given(chunks=chunked((2, 3, 9, 8)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_windows_are_the_same_under_any_chunking(chunks):
     """Chunks may be narrower than the window's reach, and cut time and channel too."""
     features = np.random.default_rng(2).random((2, 3, 9, 8), np.float32)
@@ -180,7 +180,7 @@ def test_only_chunks_with_cells_are_read():
 
 
 @given(chunks=chunked((3, 7, 6, 4)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_cells_equal_numpy_indexing_under_any_chunking(chunks):
     values = np.random.default_rng(3).random((3, 7, 6, 4))
     cells = sample_cells(some_mask((3, 7, 6)), 20)

@@ -87,7 +87,7 @@ def worlds(draw):
     return people, land if draw(st.booleans()) else None, step, chunks, rule
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(worlds(), st.booleans())
 def test_settlements_equal_the_rules_at_any_chunking(world, hold):
     people, land, step, chunks, rule = world
@@ -102,7 +102,7 @@ def test_settlements_equal_the_rules_at_any_chunking(world, hold):
     np.testing.assert_array_equal(found.compute(scheduler="sync"), expected)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(worlds(), st.integers(1, 3))
 def test_frames_can_be_found_one_after_another(world, before):
     people, _, step, chunks, rule = world

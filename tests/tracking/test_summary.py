@@ -86,7 +86,7 @@ def test_a_moving_square() -> None:
     labels=hnp.arrays(np.int32, (2, 9, 11), elements=st.integers(-1, 3)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_column_equals_its_formula(labels: np.ndarray, seed: int) -> None:
     rng = np.random.default_rng(seed)
     people, u, v = rng.gamma(0.5, 40, (3, *labels.shape)).astype(np.float32)
@@ -116,7 +116,7 @@ def test_every_column_equals_its_formula(labels: np.ndarray, seed: int) -> None:
     chunks=st.tuples(st.integers(1, 2), st.integers(1, 6), st.integers(1, 7)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_table_is_identical_under_any_chunking(
     labels: np.ndarray, chunks: tuple[int, int, int], seed: int
 ) -> None:
@@ -265,7 +265,7 @@ def test_a_grid_without_crs_is_refused() -> None:
     scale=st.floats(1e-3, 1e6),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_nobody_gets_lost(
     labels: np.ndarray, chunks: tuple[int, int, int], scale: float, seed: int
 ) -> None:

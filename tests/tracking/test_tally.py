@@ -33,7 +33,7 @@ def count(labels: np.ndarray, population: np.ndarray) -> LabelSums:
     hnp.arrays(np.int64, st.integers(0, 80), elements=st.integers(-1, 5)),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_tabulate_equals_a_sum_for_each_key(keys: np.ndarray, seed: int) -> None:
     column = np.random.default_rng(seed).integers(-9, 9, keys.size)
     table = tabulate(keys, [column, np.ones_like(column)])
@@ -48,7 +48,7 @@ def test_tabulate_equals_a_sum_for_each_key(keys: np.ndarray, seed: int) -> None
     columns=st.integers(1, 9),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_tree_gives_the_same_table_under_any_chunking(
     labels: np.ndarray, rows: int, columns: int, seed: int
 ) -> None:
@@ -96,7 +96,7 @@ def test_pair_keys_come_apart_again() -> None:
         st.tuples(*[st.integers(0, 3)] * 4), max_size=20, unique_by=lambda row: (row[0], row[1])
     )
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_heaviest_equals_the_rule_written_plainly(rows: list[tuple[int, int, int, int]]) -> None:
     group, other, weight, second = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     best: dict[int, tuple[int, int, int]] = {}

@@ -39,7 +39,7 @@ def cube(values, chunks=None):
     chunk=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     least=st.sampled_from([0, 1, 7.5, 40, 1e9]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_chunking_gives_the_plain_answer(seed, rows, columns, chunk, least):
     rng = np.random.default_rng(seed)
     community = rng.integers(-1, 5, (2, rows, columns)).astype(np.int32)

@@ -48,7 +48,7 @@ def outlines(rng, grid, count, snapped):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from([1, 2]), st.booleans())
 def test_shares_are_those_of_an_overlay_in_any_tiles(seed, step, holes):
     rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def test_shares_are_those_of_an_overlay_in_any_tiles(seed, step, holes):
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([(30, 40), (4, 1100)]),  # the second goes over the border of a tile

@@ -93,7 +93,7 @@ RULES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(worlds(), RULES, pick(1, 2), pick(1, 2, 5), pick(1, 2))
 def test_codes_equal_the_reference_at_any_chunking(world, rules, level, reach, steps):
     people, land, built, chunks = world

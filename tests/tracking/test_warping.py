@@ -43,7 +43,7 @@ def plain_ahead(labels, u, v):
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 2), st.integers(1, 14), st.integers(1, 14)),
     chunks=st.tuples(st.just(1), st.integers(1, 14), st.integers(1, 14)),
@@ -86,7 +86,7 @@ def test_a_flow_at_rest_changes_no_link():
         )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     chunks=st.tuples(st.integers(1, 3), st.integers(3, 30), st.integers(3, 30)),
     rule=st.sampled_from(["overlap", "direction"]),

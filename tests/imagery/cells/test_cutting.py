@@ -105,7 +105,7 @@ def chunked_images(draw):
     return tuple(tuple(c) for c in chunks)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     chunks=chunked_images(),
     corner=st.tuples(st.integers(-9, 9), st.integers(-9, 9)),

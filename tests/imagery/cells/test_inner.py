@@ -19,7 +19,7 @@ from popdask.imagery.cells import (
 from .test_split import some_cells
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     kind=st.sampled_from(["random", "blocks"]),
     share=st.sampled_from([0.1, 0.25, 0.5]),

@@ -58,7 +58,7 @@ def test_a_random_split_is_spread_evenly():
     assert np.abs(parts.mean((1, 2)) - 0.2).max() < 0.05
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     block=st.integers(2, 9),
     gap=st.integers(1, 3),
@@ -111,7 +111,7 @@ def test_with_context_no_pixel_is_seen_on_both_sides():
     assert distance(cells) == 5  # the rings of 2 do not overlap
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     kind=st.sampled_from(["random", "blocks"]),
     seed=st.integers(0, 9),

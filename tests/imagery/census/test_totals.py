@@ -57,7 +57,7 @@ def by_hand(people, presence, number, totals, floor=0.1):
     return result
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 99))
 def test_equals_the_rule_written_plainly(seed):
     people, presence, number, totals = invent(seed)
@@ -74,7 +74,7 @@ def test_equals_the_rule_written_plainly(seed):
     assert (report["cells"] + report["no_data"]).tolist() == [int(cells.sum()) for cells in inside]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 99), chunks=st.tuples(st.integers(3, 23), st.integers(4, 19)))
 def test_identical_in_any_chunks(seed, chunks):
     people, presence, number, totals = invent(seed)
@@ -89,7 +89,7 @@ def test_identical_in_any_chunks(seed, chunks):
     xr.testing.assert_identical(lazy.compute(), whole)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 99))
 def test_whole_people_add_up_and_stay_near(seed):
     people, presence, number, totals = invent(seed)

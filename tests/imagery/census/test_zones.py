@@ -37,7 +37,7 @@ def numbers(zones, like, **options):
     return read_zones(zones, "people", like, **options).number
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 99), rows=st.integers(2, 40), columns=st.integers(2, 40))
 def test_zones_are_those_in_which_shapely_finds_the_centres(seed, rows, columns):
     like = raster(rows, columns)
@@ -65,7 +65,7 @@ def test_holes_parts_and_gaps_are_as_rasterio_burns_them():
     np.testing.assert_array_equal(numbers(zones, like), burned)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 99),
     chunks=st.tuples(st.integers(1, 20), st.integers(1, 20)),

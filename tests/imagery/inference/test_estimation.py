@@ -164,7 +164,7 @@ def chunked_mosaics(draw):
     return image, image.copy(data=da.from_array(image.values, chunks=((1, 1), *chunks)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     mosaics=chunked_mosaics(),
     context=st.sampled_from([0, 1, 2]),
@@ -381,7 +381,7 @@ def test_memory_does_not_grow_with_the_mosaic():
     assert few == many < 16
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(1, 200), min_size=1, max_size=12),
     pixels=st.integers(1, 9),

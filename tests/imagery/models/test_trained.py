@@ -90,7 +90,7 @@ def test_predictions_equal_the_plain_network(kind):
     assert (model.predict(images(7)) >= 0).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     parts=st.lists(st.integers(0, 9), min_size=1, max_size=5),
     kind=st.sampled_from(sorted(NETWORKS)),

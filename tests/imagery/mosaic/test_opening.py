@@ -216,7 +216,7 @@ def two_sheets(tmp_path_factory):
     return paths, grid, open_mosaic(paths, grid=grid, resolution=10, align=True).compute()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(chunks=st.tuples(st.integers(40, 160), st.integers(40, 160)))
 def test_identical_in_any_chunks(two_sheets, chunks):
     paths, grid, expected = two_sheets

@@ -114,7 +114,7 @@ def test_features_have_length_one(described):
     np.testing.assert_allclose(np.linalg.norm(described, axis=1), 1, rtol=1e-6)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(chunks=st.lists(st.integers(1, 7), min_size=2, max_size=3, unique=True))
 def test_cells_are_described_identically_in_any_chunks(chunks):
     images = np.random.default_rng(0).integers(0, 255, (7, 3, 10, 10)).astype("uint8")
@@ -126,7 +126,7 @@ def test_cells_are_described_identically_in_any_chunks(chunks):
         np.testing.assert_array_equal(other, first)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(chunks=st.lists(st.integers(5, 48), min_size=3, max_size=3, unique=True))
 def test_a_mosaic_is_described_identically_in_any_chunks(chunks):
     image = mosaic()

@@ -240,7 +240,7 @@ def test_training_reads_from_a_store(cells, tmp_path):
     assert_same_model(stored, train(cells.chunk(cell=50), "presence", config, device="cpu"))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     n=st.integers(1, 400),
     chunk=st.integers(1, 400),
