@@ -13,10 +13,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import geopandas as gpd
+import numpy as np
 import pyarrow.parquet
 import pytest
 import shapely
 import typer
+from odc.geo.xr import wrap_xr
 from sphinx.util.inventory import InventoryFile
 
 import popdask
@@ -26,7 +28,7 @@ from popdask.config import CommunitiesJob, load_job
 from popdask.config.load import JOBS, table_of
 from popdask.workflow import communities, population, settlements
 from popdask.workflow.frames import MOVEMENT, SURE
-from tests.pipelines import dots, small, test_intervals
+from tests.pipelines import dots, small, test_intervals, test_seams
 from tests.report import test_settlements
 
 ROOT = Path(__file__).parents[1]
@@ -268,6 +270,8 @@ def finished(tmp_path_factory):
     halves = [shapely.box(4e6, 3e6, 4.15e6, 3.3e6), shapely.box(4.15e6, 3e6, 4.3e6, 3.3e6)]
     units = gpd.GeoDataFrame({"code": ["W", "E"]}, geometry=halves, crs="EPSG:3035")
     units.to_file(folder / "municipalities.gpkg")
+    earth = wrap_xr(np.ones(test_seams.WORLD.shape, np.float32), test_seams.WORLD)
+    earth.rio.to_raster(folder / "world_2020.tif")
     return folder
 
 
