@@ -334,9 +334,9 @@ def use_raster(path: str, use: Callable[[rasterio.DatasetReader], Result], expec
     mend = "it may be truncated or of another format: copy or download it again"
     if "HTTP response" in reason or "CURL error" in reason:
         mend = "check the URL, and whether its server answers and lets you read it"
-    if Path(file).is_file():
+    if "not recognized" in reason and Path(parse_name(path).opened).is_file():  # not packed
         with Path(file).open("rb") as stream:
-            kind = other_kind(stream.read(64)) if "not recognized" in reason else ""
+            kind = other_kind(stream.read(64))
         mend = f"it is {kind}: give the raster itself" if kind else mend
     if Path(file).is_dir():
         mend = f"it is a folder: name the files in it, such as {path}/*.tif"
@@ -705,9 +705,10 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
 
 def check_extent(source: DatasetReader, path: str) -> None:
     """Refuse a raster whose header claims far more cells than its file can hold."""
-    if is_remote(path) or is_put_together(path) or not Path(path).is_file():
+    file = parse_name(path).opened
+    if is_remote(file) or is_put_together(file) or not Path(file).is_file():
         return
-    size = Path(path).stat().st_size
+    size = Path(file).stat().st_size
     if source.width * source.height > MOST_CELLS * size:
         raise InputError(
             f"{path} claims {source.width:,} × {source.height:,} cells in a file of {size:,} "
@@ -724,8 +725,9 @@ def other_kind(head: bytes) -> str:
 
 def check_ascii_grid(source: DatasetReader, path: str) -> None:
     """Refuse an ASCII grid whose numbers are not those of its cells: GDAL takes 0 for others."""
-    if source.driver == "AAIGrid" and Path(path).is_file():
-        _check_numbers(path, source.width * source.height, *size_and_time(path))
+    file = parse_name(path).opened
+    if source.driver == "AAIGrid" and not is_remote(file) and Path(file).is_file():
+        _check_numbers(file, source.width * source.height, *size_and_time(file))
 
 
 @lru_cache(maxsize=1024)

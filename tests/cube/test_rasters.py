@@ -1,5 +1,11 @@
+import gzip
+import os
 import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -274,6 +280,58 @@ def test_an_ascii_grid_has_a_number_in_every_cell(
         return
     with pytest.raises(InputError, match=r"pop.asc (holds|cannot be read)"):
         read_all(f"{folder}/pop.asc")
+
+
+def packed(folder: Path, name: str, content: bytes) -> dict[str, str]:
+    """Paths by which a file may be called: itself, a band of it, and packed in two ways."""
+    (folder / name).write_bytes(content)
+    (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+        archive.writestr(name, content)
+    ends = ("", "#band=1", ".gz", ".zip")
+    return {end: f"{folder}/{name}{end}" for end in ends}
+
+
+def test_an_ascii_grid_is_checked_where_it_is_a_file_of_its_own(tmp_path):
+    head = ASCII_HEAD.format("cellsize 1000")
+    for path in packed(tmp_path, "pop.asc", f"{head}1 2 3\n4 5 6\n".encode()).values():
+        rows, columns = slice(0, 2), slice(0, 3)
+        assert read_counts(path, rows, columns).ravel().tolist() == [1, 2, 3, 4, 5, 6]
+        with pytest.raises(InputError, match="has no CRS"):  # and nothing else is wrong
+            read_grid(path)
+    wrong = packed(tmp_path, "wrong.asc", f"{head}1 x 3\n4 5 6\n".encode())
+    for end in ("", "#band=1"):
+        with pytest.raises(InputError, match=r"wrong\.asc holds 'x' among its numbers"):
+            read_grid(wrong[end])
+
+
+def test_what_is_packed_is_not_blamed_for_its_packing(tmp_path):
+    for end, path in packed(tmp_path, "pop.tif", b"<html>404").items():
+        said = "page of the web" if end in ("", "#band=1") else "may be truncated or of another"
+        with pytest.raises(InputError, match=said):
+            read_grid(path)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be a user without rights, where the tests are root's."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if own == 0:
+            os.seteuid(own)
+
+
+def test_a_raster_that_may_not_be_read_is_a_wrong_input():
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(write_raster(f"{folder}/pop.tif", np.ones((2, 2))))
+        path.chmod(0)
+        with nobody(), pytest.raises(InputError, match=r"cannot be read \(.*Permission denied\)"):
+            read_grid(str(path))
 
 
 @pytest.mark.parametrize("axis", ["lat", "lon"])
