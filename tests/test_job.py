@@ -129,6 +129,11 @@ def test_a_wrong_setting_gets_one_sentence(job_file, lines, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_path_that_no_file_can_have_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"the job file cannot be read \(.*name too long"):
+        load_job(tmp_path / f"{'n' * 300}.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

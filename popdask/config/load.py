@@ -47,9 +47,9 @@ _LONGEST = 255  # bytes of a name, on the file systems that there are
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file."""
-    if path.exists() and not (path.is_file() or path.is_dir()):  # which may never end
-        raise InputError(f"{path}: the {what} is a pipe or a device: write it into a file.")
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # which may never end
+            raise InputError(f"{path}: the {what} is a pipe or a device: write it into a file.")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such {what}; check the path.") from None
