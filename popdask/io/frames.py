@@ -443,8 +443,11 @@ def _held_in(wildcard: str) -> str:
     begin, file, end = split_file(base) or ("", base, "")
     if "*" in file or not (band or end):
         return ""
-    name = begin + file
-    names = band_names(base) if band else _inside(name, file.strip('"{}'))
+    name, file = begin + file, file.strip('"{}')
+    names = band_names(base) if band else _inside(name, file)
+    if not names and not band:
+        archive = name.startswith("/vsi")
+        return f"{file} holds {'no files' if archive else 'no subdatasets, but one raster at most'}"
     if not names:
         held = use_raster(base, lambda source: list(source.subdatasets), "a raster")
         return f"{file} holds {'; '.join(held[:5])}, of which one is to be named"

@@ -4,10 +4,12 @@ import unicodedata
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,6 +153,17 @@ def test_nothing_found_names_the_pattern_and_what_the_folder_holds(tmp_path):
         find_frames(f"{tmp_path}/pop_{{year}}.tif")
     with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
         find_frames(f"{tmp_path}/nowhere/pop_{{year}}.tif")
+
+
+def test_nothing_within_a_file_is_told_of_the_file(tmp_path):
+    cells = xr.DataArray(np.ones((2, 2)), {"y": [1.0, 0.0], "x": [0.0, 1.0]}, ("y", "x"))
+    cells.to_dataset(name="people").to_netcdf(tmp_path / "one.nc")
+    with pytest.raises(InputError, match=r"finds no frame: \S*one\.nc holds no subdatasets, but"):
+        find_frames(f'NETCDF:"{tmp_path}/one.nc":pop_{{year}}')
+    with ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    with pytest.raises(InputError, match=r"finds no frame: \S*empty\.zip holds no files; expected"):
+        find_frames(f"/vsizip/{tmp_path}/empty.zip/pop_{{year}}.tif")
 
 
 def test_a_start_later_than_the_end_is_named(tmp_path):
