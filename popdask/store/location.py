@@ -370,7 +370,8 @@ def _make_lock_file(region: Path, file: Path) -> None:
     """Make the file of a lock where there is none; say what keeps it from being there."""
     try:
         region.parent.mkdir(parents=True, exist_ok=True)
-        with paths.open_own(file, "ab") as opened, suppress(BlockingIOError):
+        # NFS takes a shared lock on what may be read alone.
+        with paths.open_own(file, "a+b") as opened, suppress(BlockingIOError):
             fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS:
