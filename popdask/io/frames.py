@@ -579,10 +579,10 @@ def beyond_texts(table: pd.DataFrame) -> Iterable[str]:
     >>> import pandas as pd
     >>> told = {"time": [pd.Timestamp(2006, 1, 1)], "raster": [200.0], "beyond": [3.0]}
     >>> list(beyond_texts(pd.DataFrame(told)))
-    ['3.0 of the 200.0 people of 2006-01-01 (1.50%) lie beyond the grid of the first frame']
+    ['3.0 of the 200.0 people of 2006 (1.50%) lie beyond the grid of the first frame']
     """
     for _, row in table[table["beyond"] > 0].iterrows():
-        day, total, beyond = time_text(row["time"]), row["raster"], row["beyond"]
+        day, total, beyond = year_text(row["time"]), row["raster"], row["beyond"]
         yield (
             f"{beyond:,.1f} of the {total:,.1f} people of {day} ({beyond / total:.2%}) "
             "lie beyond the grid of the first frame"

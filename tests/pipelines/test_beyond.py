@@ -44,7 +44,7 @@ def test_who_lies_beyond_is_told_everywhere(frames):
 
     paths = {year: str(frames / f"world_{year}.tif") for year in (2000, 2001)}
     ((total, beyond),) = people_beyond(paths)[["raster", "beyond"]].to_numpy()
-    text = f"{beyond:,.1f} of the {total:,.1f} people of 2001-01-01"
+    text = f"{beyond:,.1f} of the {total:,.1f} people of 2001"
     with pytest.raises(InputError, match=f"{text}.*at most 1%"):
         communities.run(settings(align=True))
     assert not RegionStore(frames / "out.icechunk").latest_records()

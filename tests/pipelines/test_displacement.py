@@ -143,7 +143,7 @@ def test_those_who_leave_the_grid_are_counted(tmp_path):
     shown = CliRunner().invoke(commands.app, ["run", str(path)])
     said = " ".join(shown.output.split())
     assert "2001 is moved by 4 cells south and 5 cells east, to where most frames lie" in said
-    assert f"{beyond:,.0f} people of 2001-01-01 lie beyond the grid" in said
+    assert f"{beyond:,.0f} people of 2001 lie beyond the grid" in said
     assert "2001 has no data in 10.4 % of its cells" in said
 
 
