@@ -22,12 +22,17 @@ from popdask.errors import InputError
 
 #: The address of a scheduler.
 ADDRESS = r"^(tcp|tls)://\S+:\d{1,5}$"
+#: What texts of another form were expected to be, by setting.
+_EXPECTED = {
+    "class": "expected local, or a class in its module such as dask_jobqueue.SLURMCluster",
+    "address": "expected the address of a scheduler such as tcp://host:8786",
+}
 
 
 def _seconds(value: Any) -> int:
     text = re.sub(r"\bmins?$", "minutes", value.strip()) if isinstance(value, str) else value
     try:
-        number = int(parse_timedelta(text))
+        number = 0 if isinstance(text, bool) else int(parse_timedelta(text))
     except (KeyError, TypeError, ValueError):
         number = 0
     if number < 1:
@@ -146,6 +151,8 @@ def _complaint(problem: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         known = [info.alias or key for key, info in ClusterFile.model_fields.items()]
         return f"it has no setting {name!r} ({nearest(name, known)})"
+    if problem["type"] == "string_pattern_mismatch":
+        reason = _EXPECTED[name]
     return f"{name} is {as_written(problem['input'])}: {reason[:1].lower()}{reason[1:]}"
 
 
