@@ -129,6 +129,29 @@ def test_a_wrong_setting_gets_one_sentence(job_file, lines, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("classes = true", "classes is true: input should be a table"),
+        ("input.register = true", r"\[input\] register is true: .*'shift'"),
+        ("input.times = true", r"\[input\] times is true: input should be a list"),
+        ("input.times = [true]", r"\[input\] times is true: input should be a valid string"),
+        ("input.start = true", r"\[input\] start is true: input should be a valid string"),
+        ("input.error = true", r'error is true: expected a number, a text or "poisson"'),
+        ("input.chunks = true", r'chunks is true: expected a number or "auto"'),
+        ("input.align = 1", r'\[input\] align is 1: expected true, false or "cover"'),
+        ("output.export = true", r"\[output\] export is true: .*'cog'"),
+        ("output.export = [true]", r"\[output\] export is true: .*'cog'"),
+        ("encoder.hidden = true", r"\[encoder\] hidden is true: input should be a list"),
+        ("encoder.hidden = [true]", r"\[encoder\] hidden is \[true\]: expected a number\."),
+        ("encoder.hidden = ['8']", r"\[encoder\] hidden is .*: expected a number, which stands"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_what_was_expected(job_file, assignment, message):
+    with pytest.raises(InputError, match=message):
+        load_job_with(job_file, [assignment])
+
+
 def test_a_path_that_no_file_can_have_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"the job file cannot be read \(.*name too long"):
         load_job(tmp_path / f"{'n' * 300}.toml")
@@ -366,7 +389,8 @@ def test_true_is_neither_a_number_nor_a_text(tmp_path, pipeline):
             try:
                 found = load_job(path, given | {name: value})
             except InputError as error:
-                assert f"{setting} is {json.dumps(value)}" in str(error) or "bands" in tables, name
+                told = (f"{setting} is {json.dumps(value)}", f"{setting} is true: ")  # or of a part
+                assert any(each in str(error) for each in told) or "bands" in tables, name
             else:
                 for part in (*tables, key):
                     found = getattr(found, part)

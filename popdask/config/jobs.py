@@ -48,7 +48,8 @@ warnings.filterwarnings("ignore", 'Field name "register" in "FramesInput"', User
 
 def _several(value: Any) -> Any:
     """A single time is a list of one."""
-    return [value] if isinstance(value, str | int | date) else value
+    told = isinstance(value, str | int | date) and not isinstance(value, bool)
+    return [value] if told else value
 
 
 class FramesInput(Settings):

@@ -41,6 +41,9 @@ _EXPECTED: Mapping[str, str] = {
     "device": "expected auto, cpu, mps, cuda, or a card such as cuda:1",
     "float_parsing": "expected a number",
     "int_parsing": "expected a whole number",
+    "tuple_type": "input should be a list",
+    "dict_type": "input should be a table",
+    "model_type": "input should be a table",
 }
 _LONGEST = 255  # bytes of a name, on the file systems that there are
 

@@ -29,10 +29,15 @@ Seed = Annotated[int, Field(ge=0)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 #: A text that would be taken for a number.
 _NUMBER = r"\s*[-+]?[\d_.]+(e[-+]?\d+)?\s*|(?i:\s*[-+]?(nan|inf|infinity)\s*)"
+
+
+def _time_as_text(value: Any) -> Any:
+    told = isinstance(value, int | date) and not isinstance(value, bool)
+    return str(value) if told else value
+
+
 #: A time as text; TOML has numbers and dates, too.
-TimeText = Annotated[
-    str, BeforeValidator(lambda value: str(value) if isinstance(value, int | date) else value)
-]
+TimeText = Annotated[str, BeforeValidator(_time_as_text)]
 
 
 class Place:
@@ -45,10 +50,8 @@ PlaceName = Annotated[str, Place()]
 
 def _formats(value: Any) -> Any:
     """A single format is a list of one, and some formats have two names."""
-    given = [value] if isinstance(value, str) else value
+    given = value if isinstance(value, list | tuple) else [value]
     names = {"geopackage": "gpkg", "parquet": "geoparquet"}
-    if not isinstance(given, list | tuple):
-        return given
     return [names.get(one, one) if isinstance(one, str) else one for one in given]
 
 
@@ -66,38 +69,48 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
-        field = cls.model_fields[str(info.field_name)]
-        for one in value if isinstance(value, list | tuple) else (value,):
-            _check_kind(one, field)
+        field, listed = cls.model_fields[str(info.field_name)], isinstance(value, list | tuple)
+        for one in value if listed else (value,):
+            _check_kind(one, field, listed)
         return value
 
 
-def _check_kind(value: Any, field: FieldInfo) -> None:
+def _check_kind(value: Any, field: FieldInfo, listed: bool) -> None:
     """Refuse what would be taken for another kind: true for 1, 1 for true, and texts for both."""
-    words, kinds = _words_and_kinds(field.annotation)
+    words, kinds = _words_and_kinds(field.annotation, listed)
     if not isinstance(value, bool | int | float | str) or kinds & {Any, type(value)}:
         return
-    if isinstance(value, bool):
-        numbers = (kinds | {type(word) for word in words}) & {int, float}
-        raise ValueError(f"expected {'a number' if numbers else 'a text'}")
-    if value in words or any(isinstance(part, BeforeValidator) for part in field.metadata):
+    if any(isinstance(part, BeforeValidator) for part in (*field.metadata, *kinds)):
         return  # which makes of "10 min" what it is
-    if bool in kinds:
-        quoted = (f'"{word}"' for word in words)
-        raise ValueError(f"expected {' or '.join(['true', 'false', *quoted])}")
-    if isinstance(value, str) and kinds & {int, float} and re.fullmatch(_NUMBER, value):
+    numbers = (kinds | {type(word) for word in words}) & {int, float}
+    quoted = sorted(f'"{word}"' for word in words if isinstance(word, str))
+    if isinstance(value, bool):
+        if numbers:
+            raise ValueError(_expected("a number", *["a text"] * (str in kinds), *quoted))
+    elif value in words:
+        return
+    elif bool in kinds:
+        raise ValueError(_expected("true", "false", *quoted))
+    elif isinstance(value, str) and numbers and re.fullmatch(_NUMBER, value):
         raise ValueError("expected a number, which stands without quotes")
 
 
-def _words_and_kinds(annotation: Any) -> tuple[set[Any], set[Any]]:
-    """The values that a setting takes by name, and the kinds of others, alone or in a list."""
-    parts = get_args(annotation)
-    if get_origin(annotation) is Literal:
-        return set(parts), set()
-    if not parts:
-        return set(), {annotation}
-    words, kinds = zip(*map(_words_and_kinds, parts), strict=True)
-    return set().union(*words), set().union(*kinds)
+def _expected(*kinds: str) -> str:
+    return f"expected {' or '.join(filter(None, (', '.join(kinds[:-1]), kinds[-1])))}"
+
+
+def _words_and_kinds(annotation: Any, listed: bool) -> tuple[set[Any], set[Any]]:
+    """The values that a setting takes by name, and the kinds of others: alone, or in its list."""
+    parts, origin = get_args(annotation), get_origin(annotation)
+    if origin in (tuple, list, dict):
+        listed, parts = False, parts if listed and origin is not dict else ()
+    elif origin is Literal:
+        return (set(), set()) if listed else (set(parts), set())
+    elif not parts:
+        alone = not listed or isinstance(annotation, BeforeValidator)
+        return set(), {annotation} if alone else set()
+    found = [_words_and_kinds(part, listed) for part in parts]
+    return set().union(*(words for words, _ in found)), set().union(*(kinds for _, kinds in found))
 
 
 class Output(Settings):
