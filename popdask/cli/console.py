@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import signal
 import sys
 import textwrap
@@ -36,14 +37,8 @@ if TYPE_CHECKING:
 out = Console()
 err = Console(stderr=True)
 RAISED_AGAIN_SECONDS = 0.1
-
-
-def size_of(size: float) -> str:
-    """Format a size in bytes in the unit that suits it."""
-    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= bytes_:
-            return f"{size / bytes_:,.1f} {unit}"
-    return f"{size / 1e3:,.1f} kB"
+#: Files that a run has open at once, with two workers and a store; and how many suffice.
+FEWEST_FILES, ENOUGH_FILES = 64, 4096
 
 
 def duration(seconds: float) -> str:
@@ -145,7 +140,8 @@ def stoppable(
     name: str, cluster: str, left: str = "what is finished is kept, run the job again to go on"
 ) -> Iterator[tuple[Reporter, Workers]]:
     """Surround a run: what reports it, where it gets workers, an end in order on a signal."""
-    check_cluster(cluster)  # before anything is done
+    check_open_files()  # before anything is done
+    check_cluster(cluster)
     stop = _Stop()
     reporter = _AttentiveReporter(stop)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -181,6 +177,17 @@ def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
         reporter.note(f"{name}: dashboard at {client.dashboard_link}")
         yield client
         reporter.note(f"done in {time.perf_counter() - start:.1f} s")
+
+
+def check_open_files() -> None:
+    """End with a sentence where too few files may be open to use a store, or to compute."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < FEWEST_FILES:
+        complain(
+            f"at most {most} files may be open at once here; expected {FEWEST_FILES} or more; "
+            f"raise the limit of the shell, container or unit (`ulimit -n {ENOUGH_FILES}`)."
+        )
+        raise typer.Exit(1)
 
 
 def check_cluster(cluster: str) -> None:

@@ -22,13 +22,13 @@ from popdask.cli.console import (
     say,
     say_json,
     show_table,
-    size_of,
     span,
     when,
     written,
 )
 from popdask.config.settings import Job, settings_rows, shown
 from popdask.io.paths import without_keys
+from popdask.workflow.progress import size_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -54,7 +54,7 @@ from popdask.workflow.plan import (
     StagePlan,
     fingerprint,
 )
-from popdask.workflow.progress import Reporter
+from popdask.workflow.progress import Reporter, size_of
 from popdask.workflow.runner import Files, Pipeline
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def extent_text(job: FramesJob) -> str:
     return (
         f"{count} × {rows} × {columns} = {cells:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
-        f"{min(edge, rows)} × {min(edge, columns)}; {4 * cells / 1e6:,.0f} MB of float32{said}"
+        f"{min(edge, rows)} × {min(edge, columns)}; {size_of(4 * cells)} of float32{said}"
     )
 
 

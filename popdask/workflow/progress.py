@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 
 
+def size_of(size: float) -> str:
+    """Format a size in bytes in the unit that suits it.
+
+    Examples
+    --------
+    >>> size_of(4), size_of(51_200), size_of(2.5e9)
+    ('4 bytes', '51.2 kB', '2.5 GB')
+    """
+    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= bytes_:
+            return f"{size / bytes_:,.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
 class Reporter:
     """Says nothing; the base of those that do."""
 

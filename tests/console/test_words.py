@@ -14,11 +14,16 @@ from popdask.report.plots import Grid, cell_words
 from popdask.store.content import Finished, orphans
 from popdask.store.location import Folder, Prefix, locate
 from popdask.workflow.exports import cycled
+from popdask.workflow.frames import extent_text
+from popdask.workflow.progress import size_of
 from popdask.workflow.runlog import log_name
+from tests.cube.raster_files import write_raster
+from tests.pipelines import small
 
 
 def test_sizes_and_times_stand_in_units_that_suit_them():
-    assert [console.size_of(size) for size in (51_200, 2.5e9)] == ["51.2 kB", "2.5 GB"]
+    sizes = {0: "0 bytes", 4: "4 bytes", 336: "336 bytes", 51_200: "51.2 kB", 2.5e9: "2.5 GB"}
+    assert {size: size_of(size) for size in sizes} == sizes
     assert [console.duration(s) for s in (4.21, 100, 600, 9000)] == [
         *("4.2 s", "100 s", "10.0 min", "2.5 h")
     ]
@@ -26,6 +31,15 @@ def test_sizes_and_times_stand_in_units_that_suit_them():
     assert console.when("2020-05-01T06:00") == "2020-05-01 06:00"
     years = ["2000-01-01T00:00:00", "2001-01-01T00:00:00"]
     assert console.span(years) == "2 frames, from 2000 to 2001"
+
+
+def test_a_small_job_is_no_job_of_nothing(tmp_path):
+    write_raster(tmp_path / "pop_2020.tif", np.ones((2, 3), "float32"))
+    settings = small.job(
+        tmp_path, tmp_path / "out", input={"frames": f"{tmp_path}/pop_{{year}}.tif"}
+    )
+    said = "1 × 2 × 3 = 6 cells, in 1 chunk per frame of up to 2 × 3; 24 bytes of float32"
+    assert extent_text(settings) == said
 
 
 def test_long_values_of_settings_are_not_broken():
