@@ -81,6 +81,7 @@ def _setting_names(begin: str = "") -> list[str]:
 def _load(path: Path, assignments: list[str] | None = None) -> Job:
     from popdask.config.load import load_job_with
 
+    console.check_open_files()
     return load_job_with(path, assignments or ())
 
 
@@ -489,6 +490,7 @@ def demo(
     from popdask.cli import demo as demonstration
     from popdask.workflow import communities
 
+    console.check_open_files()
     world = demonstration.draw(output)
     console.say(
         f"drew {world.frames} frames of {world.shape[0]} × {world.shape[1]} cells in {output}"

@@ -12,9 +12,6 @@ from popdask.cli import console
 from popdask.cli.commands import app
 from popdask.errors import InputError
 
-#: Files that a run has open at once, with two workers and a store; and how many suffice.
-_FEWEST_FILES, _ENOUGH_FILES = 64, 4096
-
 
 def main() -> None:
     """Run the command line; what a user can mend becomes one sentence and an exit code."""
@@ -39,15 +36,11 @@ def main() -> None:
 def _raise_limit() -> None:
     """Let this process have enough files open, where it may; workers inherit that."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+    most = (
+        console.ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, console.ENOUGH_FILES)
+    )
     if 0 <= soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < _FEWEST_FILES:
-        console.complain(
-            f"at most {most} files may be open at once here; expected {_FEWEST_FILES} or more; "
-            f"raise the limit of the shell, container or unit (`ulimit -n {_ENOUGH_FILES}`)."
-        )
-        sys.exit(1)
 
 
 def known_failure(error: Exception) -> int | None:

@@ -49,15 +49,20 @@ def test_a_second_sigterm_does_not_disturb_the_end(capsys):
 
 
 @pytest.mark.parametrize(
-    ("limit", "code", "said"),
+    ("limit", "command", "code", "said"),
     [
-        ("-n", 1, "popdask: at most 32 files may be open at once here; "),
-        ("-Sn", 0, ""),  # which may be raised
+        ("-n", "plan none.toml", 1, "popdask: at most 32 files may be open at once here; "),
+        ("-n", "demo --output none", 1, "popdask: at most 32 files may be open at once here; "),
+        ("-n", "--version", 0, ""),
+        ("-n", "run --help", 0, ""),
+        ("-Sn", "plan none.toml", 2, "popdask: none.toml: there is no such job file"),  # raised
     ],
 )
-def test_where_few_files_can_be_opened_it_is_said(limit, code, said):
-    script = f'ulimit {limit} 32 && exec "{sys.executable}" -m popdask --version'
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    assert done.stderr.startswith(said) and done.stderr.count("\n") == code
+def test_where_few_files_can_be_opened_it_is_said(limit, command, code, said, tmp_path):
+    script = f'ulimit {limit} 32 && exec "{sys.executable}" -m popdask {command}'
+    done = subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == bool(said)
     assert bool(done.stdout) == (not code)
