@@ -262,8 +262,14 @@ def cell_size_m(population: xr.DataArray) -> float:
             "square cells in a projected CRS; give the distance in cells, or reproject the frames"
         )
     if has_parallel_rows(_crs(grid)):
-        return 1000 * math.sqrt(row_areas(grid)[grid.shape[0] // 2])
+        return middle_cell_m(population)
     return float(width * _crs(grid).axis_info[0].unit_conversion_factor)
+
+
+def middle_cell_m(population: xr.DataArray) -> float:
+    """Return the side in metres of a square as large as a cell of the middle row, of any grid."""
+    areas = pixel_area_km2(population)
+    return 1000 * math.sqrt(areas[len(areas) // 2])
 
 
 def in_cells(distance: float | str, population: xr.DataArray) -> float:

@@ -745,7 +745,7 @@ class CommunitiesPipeline(FramesPipeline):
 
         grids.in_cells(job.communities.eps, population)
         error_of(job, population)
-        learned_intervals(job)
+        learned_intervals(job, population)
         if job.has_settlements:
             settlements.check_inputs(job, population)
 

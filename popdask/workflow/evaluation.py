@@ -62,6 +62,7 @@ from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
 from popdask.imagery.totals import sums_of_zones
 from popdask.imagery.training import image_shape
 from popdask.imagery.tuning import Tuning
+from popdask.io.grids import middle_cell_m
 from popdask.io.tables import read_features
 from popdask.plot import charts, imagery, style
 from popdask.store.content import WORK, table_bytes
@@ -382,8 +383,9 @@ def add_intervals(
     parts: list[list[pd.DataFrame]] = [
         [pair[number].assign(of=of) for of, pair in tables.items()] for number in (0, 1)
     ]
-    names = ("intervals", "coverage")
-    return judged, dict(zip(names, (pd.concat(p, ignore_index=True) for p in parts), strict=True))
+    intervals, coverage = (pd.concat(part, ignore_index=True) for part in parts)
+    metres = middle_cell_m(run.work.dataset()["population"])
+    return judged, {"intervals": intervals.assign(cell_size=metres), "coverage": coverage}
 
 
 def lay_intervals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:

@@ -87,6 +87,7 @@ MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where t
 SURE = ("population_low", "population_high")  # and where intervals are given
 SCALES = 3  # of the flow between a frame and the next, unless links ask for others
 MOVES = {"moved_x": "u", "moved_y": "v"}  # arrays of the store, and what they are of a flow
+SAME_SIZE = 0.05  # of a cell's side: degrees of one country differ as much
 AT_ONCE = 6  # frames of which movement is held at once
 
 
@@ -828,19 +829,29 @@ def with_movement(run: FramesRun, table: gpd.GeoDataFrame, name: str) -> gpd.Geo
     return table.assign(**found.reindex(rows)[list(MOVEMENT)].set_axis(table.index))
 
 
-def learned_intervals(job: FramesJob) -> dict[int, Any]:
+def learned_intervals(job: FramesJob, population: xr.DataArray) -> dict[int, Any]:
     """The intervals of the people of places, by the cells that they were learned of."""
     place = job.input.intervals
     if place is None:
         return {}
     from popdask.imagery.intervals import learned_by_size
+    from popdask.io.grids import middle_cell_m
     from popdask.io.tables import read_table
 
     table = read_table(place, "a table of intervals that a population job exports")
-    if missing := {"size", "from", "low", "high", "cases", "level", "offset"} - set(table):
+    wanted = {"size", "from", "low", "high", "cases", "level", "offset", "cell_size"}
+    if missing := sorted(wanted - set(table)):
         raise InputError(
-            f"[input] intervals, {place}, has no column {', '.join(sorted(missing))}; expected the "
-            "table NAME_intervals.parquet that a population job with [intervals] exports"
+            f"[input] intervals, {place}, lacks the column{'s' * (len(missing) > 1)} "
+            f"{', '.join(missing)}; expected the table NAME_intervals.parquet that a population "
+            "job with [intervals] exports; give that table, or run that job again"
+        )
+    theirs, ours = float(table["cell_size"].mean()), middle_cell_m(population)
+    if not abs(ours / theirs - 1) <= SAME_SIZE:
+        raise InputError(
+            f"[input] intervals, {place}, were learned on cells of {theirs:,.1f} m, and the frames "
+            f"have cells of {ours:,.1f} m; expected cells of one size; give the intervals of a job "
+            "with cells as those of the frames, or bring the frames onto its cells"
         )
     return learned_by_size(table)
 
@@ -853,9 +864,9 @@ def intervals_read(basis: Basis) -> list[Mapping[str, str]]:
 
 def with_intervals(run: FramesRun, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """A table of places with the ends of the interval of their people, where a job has some."""
-    learned = learned_intervals(run.job)
-    if not learned:
+    if run.job.input.intervals is None:
         return table
+    learned = learned_intervals(run.job, run.work.dataset()["population"])
     from popdask.imagery.intervals import intervals_by_size
 
     low, high = intervals_by_size(table["population"], table["cells"], learned)

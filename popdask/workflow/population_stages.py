@@ -694,7 +694,10 @@ def _sure(basis: Basis) -> list[Any]:
     """The settings that intervals are learned by, where there are any."""
     settings = basis.job.intervals
     exclude = _WITHOUT_EFFECT | {"name"}  # which polygons have them is nothing of learning
-    return [] if settings is None else [settings.model_dump(mode="json", exclude=exclude)]
+    if settings is None:
+        return []
+    # Tables of before had no size of cells, without which other jobs cannot take them.
+    return ["cell_size", settings.model_dump(mode="json", exclude=exclude)]
 
 
 def _intervals_record(basis: Basis, of: Fingerprint) -> Record | None:

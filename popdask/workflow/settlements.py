@@ -125,7 +125,7 @@ def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
     _settlements(job, population[:1], None)
     _places(job)
     error_of(job, population)
-    learned_intervals(job)
+    learned_intervals(job, population)
 
 
 def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:

@@ -119,10 +119,20 @@ def test_communities_of_the_estimates_carry_the_intervals_of_their_people(
     assert {"population_low", "population_high"} <= set(towns)
     assert communities.plan(both.followed()).done
     path = both.followed().input.intervals
-    pd.DataFrame({"of": ["cells"]}).to_parquet(tmp_path / "other.parquet")
-    shutil.copy(tmp_path / "other.parquet", path)
-    with pytest.raises(InputError, match=r"has no column .*low.* that a population job"):
-        communities.run(both.followed())
+    learned = pd.read_parquet(path)
+    assert set(learned["cell_size"]) == {GRID.size}
+    coarse = "learned on cells of 200.0 m, and the frames have cells of 100.0 m; expected cells of"
+    lost = "lacks the columns cell_size, low; expected .* that a population job"
+    others = {
+        coarse: learned.assign(cell_size=2 * GRID.size),
+        lost: learned.drop(columns=["low", "cell_size"]),
+        "lacks the column cases; ": learned.drop(columns="cases"),
+    }
+    for message, other in others.items():
+        other.to_parquet(tmp_path / "other.parquet")
+        shutil.copy(tmp_path / "other.parquet", path)
+        with pytest.raises(InputError, match=message):
+            communities.run(both.followed())
 
 
 def test_squares_are_sums_of_their_cells(finished):
