@@ -123,6 +123,7 @@ _ASCII_HEAD = re.compile(
     rb"(?i)(?:\s*(?:ncols|nrows|[xy]ll(?:corner|cent(?:er|re))|cellsize|d[xy]|nodata_value)\s+\S+)*"
 )
 _BLANKS = np.isin(np.arange(256), list(b" \t\r\n\0"))
+_IN_WHOLE = _BLANKS | np.isin(np.arange(256), list(b"0123456789+-"))
 _IN_NUMBERS = _BLANKS | np.isin(np.arange(256), list(b"0123456789+-.,eEnaifqdNAIFQD#()"))
 
 #: How files begin that are often given in the place of others.
@@ -727,20 +728,22 @@ def check_ascii_grid(source: DatasetReader, path: str) -> None:
     """Refuse an ASCII grid whose numbers are not those of its cells: GDAL takes 0 for others."""
     file = parse_name(path).opened
     if source.driver == "AAIGrid" and not is_remote(file) and Path(file).is_file():
-        _check_numbers(file, source.width * source.height, *size_and_time(file))
+        whole = source.dtypes[0].startswith("int")
+        _check_numbers(file, source.width * source.height, whole, *size_and_time(file))
 
 
 @lru_cache(maxsize=1024)
-def _check_numbers(path: str, cells: int, *version: int | str) -> None:
+def _check_numbers(path: str, cells: int, whole: bool, *version: int | str) -> None:
     """Count the numbers of an ASCII grid; a file is read once in a process, as it is."""
     count, apart = 0, True
+    known = _IN_WHOLE if whole else _IN_NUMBERS  # GDAL reads nan among whole numbers as 0
     with Path(path).open("rb") as file:
         head = _ASCII_HEAD.match(file.read(1 << 16))
         file.seek(head.end() if head else 0)
         while part := file.read(1 << 24):
             text = np.frombuffer(part, np.uint8)
-            if not _IN_NUMBERS[text].all():
-                wrong = bytes(text[~_IN_NUMBERS[text]][:20]).decode("latin-1")
+            if not known[text].all():
+                wrong = bytes(text[~known[text]][:20]).decode("latin-1")
                 raise InputError(
                     f"{path} holds {wrong!r} among its numbers; expected a number in every cell; "
                     "correct the file"
