@@ -200,7 +200,7 @@ def _later_labels(labels: xr.DataArray, cells: da.Array) -> da.Array:
 def _moved(arrays: Sequence[da.Array], whole: bool, depth: int) -> da.Array:
     """Give who (time, 3, y, x) moves in and out, and in less out, whatever the labels."""
     if not len(arrays[0]):  # a single frame
-        return da.zeros((0, 3, *arrays[0].shape[1:]))
+        return da.zeros((0, 3, *arrays[0].shape[1:]), chunks=-1)
     cells = merge_thin_chunks(arrays[0], depth)
     aligned = [cells, *(array.rechunk(cells.chunks) for array in arrays[1:])]
     fills = (0, 0, 0, -1)
