@@ -178,22 +178,6 @@ def what_first(what):
     return lambda difference: next(i for i, part in enumerate(what) if part in difference)
 
 
-def test_files_of_earlier_versions_have_no_checksum_but_are_missed(copy):
-    store = RegionStore(copy.output.store)
-    with store.lock():
-        work = store.begin(store.dataset())
-        record = work.records()["export"]
-        paths = [str(copy.export_folder / name) for name in record["written"]]
-        work.write_files("export", {}, {**record, "written": paths})
-        work.publish("run-before", {})
-    (copy.export_folder / "small_links.parquet").write_text("changed")
-    assert verify(copy).differences == ()
-    (copy.export_folder / "small_links.parquet").unlink()
-    assert len(verify(copy).differences) == 1
-    communities.run(copy)
-    assert (copy.export_folder / "small_links.parquet").exists()
-
-
 def test_an_appended_frame_rewrites_only_what_it_must(copy, frames):
     before, folder = times(copy.export_folder), copy.export_folder
     whole = settings(frames, copy.output.store)
