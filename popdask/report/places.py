@@ -140,8 +140,8 @@ class Followed:
         shown = len(self.timeline[1].tags[0]) if len(self.timeline) > 1 else 0
         if not shown:
             return ""
-        those = f"The {shown} with most people" if shown == LANES else f"All {shown}"
-        return f"{those} among the tracks of {self.many} that split or merged."
+        those = f"The {shown} with most people of the" if shown == LANES else f"The {shown}"
+        return f"{those} tracks of {self.many} that split or merged."
 
 
 def places_content(region: RegionStore, branch: str) -> Content:
