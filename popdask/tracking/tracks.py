@@ -214,11 +214,7 @@ def _changed(whole: np.ndarray, parts: np.ndarray, of: np.ndarray, sigma: float)
 def own_cells(ends: pd.DataFrame, frame: Frame, linked: np.ndarray, rules: EventRules) -> Cells:
     """Read from the ends of a frame's communities (of one side) who lived there otherwise."""
     # Where several frames are compared, a community was there if it was in one of them.
-    count = len(frame.community)
-    change = np.full((3, count), np.nan)
-    ends = ends[ends["missing"] <= MOST].sort_values("gap", ascending=False)
-    place = np.searchsorted(frame.community, ends["community"])
-    change[:, place] = ends[list(SUMS[:3])].to_numpy().T  # the least gap comes last, and stays
+    count, place = len(frame.community), np.searchsorted(frame.community, ends["community"])
     source, target = ends["people_source"].to_numpy(), ends["people_target"].to_numpy()
     own, other = (source, target) if (ends["side"] == "source").all() else (target, source)
     known, there = np.zeros(count, bool), np.zeros(count, bool)
@@ -229,7 +225,16 @@ def own_cells(ends: pd.DataFrame, frame: Frame, linked: np.ndarray, rules: Event
         there[place[(other >= rules.held * least) | (np.abs(own - other) <= noise)]] = True
     else:
         there = linked.copy()
-    return Cells(change, there | ~known)
+    return Cells(own_change(ends, frame), there | ~known)
+
+
+def own_change(ends: pd.DataFrame, frame: Frame) -> np.ndarray:
+    """People before and after and the variance, (3, n), on the own cells, over the least gap."""
+    ends = ends.sort_values("gap", ascending=False)  # the least comes last, and stays
+    change = np.full((3, len(frame.community)), np.nan)
+    place = np.searchsorted(frame.community, ends["community"])
+    change[:, place] = ends[list(SUMS[:3])].to_numpy().T
+    return change
 
 
 def grown_and_shrunk(
@@ -624,18 +629,14 @@ class _History:
     def _own(self, side: str, j: int, gap: int) -> np.ndarray:
         """People before and after and the variance, (3, n), of a frame's communities over a gap."""
         here = self._ends(side, j)
-        here = here[(here["gap"] == gap) & (here["missing"] <= MOST)]
-        change = np.full((3, len(self.frames[j].people)), np.nan)
-        place = np.searchsorted(self.frames[j].community, here["community"])
-        change[:, place] = here[list(SUMS[:3])].to_numpy().T
-        return change
+        return own_change(here[here["gap"] == gap], self.frames[j])
 
     def _ends(self, side: str, j: int) -> pd.DataFrame:
-        """The ends of a frame's communities, of those that are listed."""
+        """The ends of a frame's communities that are listed, and of which most cells have data."""
         assert self.ends is not None
         frame, time = self.frames[j], "next" if side == "target" else "time"
         found = self.ends[(self.ends["side"] == side) & (self.ends[time] == frame.time)]
-        return found[found["community"].isin(frame.community)]
+        return found[found["community"].isin(frame.community) & (found["missing"] <= MOST)]
 
     def _cells(self, side: str, j: int) -> Cells:
         """Read who lived where the communities of a frame stand."""
