@@ -33,7 +33,7 @@ from popdask.io.conventions import (
 from popdask.io.frames import CHUNK, Time, find_frames, frame_time, grids_of, time_text
 from popdask.io.grids import grid_of, same_grid, share_out, source_window, turns
 from popdask.io.names import file_of
-from popdask.io.paths import Path_, atomic_path, fsspec_options
+from popdask.io.paths import Path_, atomic_folder, fsspec_options
 from popdask.io.rasters import read_counts
 
 
@@ -49,7 +49,7 @@ def write_group(dataset: xr.Dataset, path: Path_, what: str) -> None:
         return
     if Path(path).exists():
         raise taken
-    with atomic_path(path, new=True) as unfinished:
+    with atomic_folder(path) as unfinished:
         dataset.to_zarr(unfinished, mode="w-", **_options(path))
 
 

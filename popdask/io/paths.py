@@ -32,6 +32,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -126,7 +127,10 @@ def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
     if new:
         _check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as folder:
+    # A worker may still write into what is removed: what it leaves must not hide what went wrong.
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=_prefix(path), ignore_cleanup_errors=True
+    ) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
         if new:
@@ -136,6 +140,22 @@ def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
             _exchange(unfinished, path)
         elif not (path.exists() and filecmp.cmp(unfinished, path, shallow=False)):
             unfinished.replace(path)
+
+
+@contextmanager
+def atomic_folder(path: Path_) -> Iterator[Path]:
+    """Do the same for a new folder that Dask writes: its threads end before it is removed."""
+    import dask
+    from dask.system import CPU_COUNT
+
+    with atomic_path(path, new=True) as unfinished:
+        if dask.config.get("scheduler", "threads") != "threads" or dask.config.get("pool", None):
+            yield unfinished
+            return
+        # Where one task fails, Dask leaves the others to end in the pool by themselves.
+        threads = ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT)
+        with threads, dask.config.set(pool=threads):
+            yield unfinished
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 import os
+import threading
+import time
 from pathlib import Path
 
 import dask.array as da
@@ -333,14 +335,25 @@ def test_wrong_stores_get_one_sentence_and_lose_nothing(tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
+    begun, ended = threading.Event(), threading.Event()
+
     def fail(block):
+        assert begun.wait(60)
         raise RuntimeError("lost")
 
+    def dawdle(block):
+        begun.set()
+        time.sleep(0.2)
+        ended.set()
+        return block
+
     cells = cut_cells(picture(invent((1, 10, 10))), None, GRID)
-    cells["images"] = cells.images.copy(data=cells.images.data.map_blocks(fail, dtype="uint8"))
+    for name, function in (("images", fail), ("covered", dawdle)):
+        data = cells[name].data
+        cells[name] = cells[name].copy(data=data.map_blocks(function, meta=data._meta))
     with pytest.raises(RuntimeError, match="lost"):
         write_cells(cells, tmp_path / "cells.zarr")
-    assert not list(tmp_path.iterdir())
+    assert ended.is_set() and not list(tmp_path.iterdir())
 
 
 def test_wrong_images_get_one_sentence():
