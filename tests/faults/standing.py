@@ -42,7 +42,7 @@ class Standing:
         run.join(PATIENCE_SECONDS)
         self.gates.open()
         # What was under way is left to end, as on a cluster of others, but not to disturb the next.
-        wait_until(lambda: not self.client.run_on_scheduler(_tasks), pause=0.05)
+        wait_until(lambda: not self.client.run_on_scheduler(_at_work), pause=0.05)
         return run.pid
 
 
@@ -58,5 +58,7 @@ def standing(folder):
         yield Standing(there.address, gates, client)
 
 
-def _tasks(dask_scheduler):
-    return len(dask_scheduler.tasks)
+def _at_work(dask_scheduler):
+    """Whether anyone is; what a run handed out as it was killed, Dask may keep for ever."""
+    workers = dask_scheduler.workers.values()
+    return bool(dask_scheduler.queued) or any(worker.processing for worker in workers)
