@@ -24,11 +24,11 @@ def with_time(out: Console) -> list[str]:
 
 
 def passes(_: int, gate: Event) -> bool:
-    return gate.wait(60)
+    return gate.wait(600)
 
 
 def until_drawn(out: Console, text: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while text not in out.file.getvalue():
         assert time.monotonic() < deadline, f"{text} is not drawn"
         time.sleep(POLL_SECONDS / 5)

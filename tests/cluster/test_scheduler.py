@@ -95,7 +95,7 @@ def test_workers_that_leave_for_good_end_the_run(write):
         Client(there.address, set_as_default=False) as watcher,
         pytest.raises(LostWorkersError, match=r"no other came within 2 s; start one with"),
     ):
-        watcher.wait_for_workers(1, timeout=60)
+        watcher.wait_for_workers(1, timeout=600)
         lose_all_workers(there, write(there.address, "2 s"))
 
 
@@ -174,7 +174,7 @@ def test_another_popdask_is_exit_code_1_and_one_sentence(other, frames, tmp_path
 
 def test_a_worker_without_popdask_that_joins_later_gets_no_work(other):
     with cluster(1) as there, connect(there.address) as client:
-        client.wait_for_workers(1, timeout=60)  # scheduler_info is as old as the last heartbeat
+        client.wait_for_workers(1, timeout=600)  # scheduler_info is as old as the last heartbeat
         (first,) = client.scheduler_info(n_workers=-1)["workers"]
         blocked = client.submit(time.sleep, 3600, pure=False)
         waiting = client.map(lambda number: number, range(20), pure=False)

@@ -102,7 +102,7 @@ def test_the_pbs_driver_stops_in_order(place, tmp_path):
     driver.send_signal(
         signal.SIGTERM
     )  # as `timeout` does before the end of its time, and PBS at it
-    _, complaint = driver.communicate(timeout=120)
+    _, complaint = driver.communicate(timeout=600)
     assert driver.returncode == 143, complaint
     assert "stopped; what is finished is kept" in complaint and "Traceback" not in complaint
     assert store.holder() is None and store.unfinished()

@@ -56,7 +56,7 @@ def strict(tmp_path):
             cwd=places["out"],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
 
     return call, places

@@ -98,7 +98,7 @@ def test_as_a_process_ctrl_c_keeps_what_has_come(site, tmp_path):
     while not site.requests and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=600)
     site.wait.set()
     assert process.returncode == 130
     assert said == "popdask: stopped; what has come is kept, fetch again to go on.\n"

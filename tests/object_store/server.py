@@ -23,7 +23,7 @@ from functools import partial
 
 CONTROL = "/-/faults"
 DELAY_SECONDS = 0.2
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 
 class Faults:
@@ -138,7 +138,7 @@ class Server:
     def faults(self, **wanted):
         """Set ``drop`` and ``delay``, the shares of requests; give what was counted so far."""
         content = json.dumps(wanted).encode() if wanted else None
-        with urllib.request.urlopen(self.url + CONTROL, content, timeout=10) as answer:
+        with urllib.request.urlopen(self.url + CONTROL, content, timeout=60) as answer:
             return json.load(answer)
 
     def wait(self):

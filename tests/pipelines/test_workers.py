@@ -44,7 +44,7 @@ def gpu(request):
         scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}},
     )
     with cluster, Client(cluster) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=600)
         yield request.param
 
 
@@ -82,7 +82,7 @@ def test_machines_share_what_takes_a_whole_one():
         for number in range(2)
     }
     with SpecCluster(workers, scheduler=scheduler) as cluster, Client(cluster) as client:
-        client.wait_for_workers(4, timeout=60)
+        client.wait_for_workers(4, timeout=600)
         used = on_machines([partial(on_worker, address) for _ in range(5)])
     assert [host in place for host, place in zip(hosts * 3, used, strict=False)] == [True] * 5
 
