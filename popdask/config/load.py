@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from popdask.config.jobs import CommunitiesJob, PopulationJob, ScenesJob, SettlementsJob
 from popdask.config.settings import Job, Place
 from popdask.errors import InputError
-from popdask.io.names import rebased
+from popdask.io.paths import rebased
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 #: Settings that had another name before.

@@ -24,8 +24,7 @@ from popdask.errors import InputError
 from popdask.io.cube import open_frames
 from popdask.io.frames import band_names, find_frames, frames_of_times
 from popdask.io.grids import describe_grid, grid_of, same_grid
-from popdask.io.names import ARCHIVES, RASTERS, split_band
-from popdask.io.paths import atomic_path
+from popdask.io.paths import ARCHIVES, RASTERS, atomic_path, split_band
 from popdask.io.rasters import read_grid
 
 #: Ways to write a time, those first that say least.

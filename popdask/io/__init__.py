@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "export": [
             "cog_paths",
             "colours_path",
+            "write_catalog",
             "write_cogs",
             "write_colours",
             "write_geotiff",
@@ -41,9 +42,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "rasters": [
             "frame_fingerprint",
             "frame_version",
-        ],
-        "stac": [
-            "write_catalog",
         ],
         "tables": [
             "link_lines",

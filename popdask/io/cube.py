@@ -32,8 +32,7 @@ from popdask.io.conventions import (
 )
 from popdask.io.frames import CHUNK, Time, find_frames, frame_time, grids_of, time_text
 from popdask.io.grids import grid_of, same_grid, share_out, source_window, turns
-from popdask.io.names import file_of
-from popdask.io.paths import Path_, atomic_folder, fsspec_options
+from popdask.io.paths import Path_, atomic_folder, file_of, fsspec_options
 from popdask.io.rasters import read_counts
 
 

@@ -30,8 +30,7 @@ import numpy as np
 import pandas as pd
 
 from popdask.errors import InputError
-from popdask.io.names import members, split_band, split_file
-from popdask.io.paths import failures, file_system, without_secrets
+from popdask.io.paths import failures, file_system, members, split_band, split_file, without_secrets
 from popdask.io.rasters import is_remote, read_counts, read_grid, use_raster
 
 if TYPE_CHECKING:

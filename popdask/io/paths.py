@@ -1,4 +1,4 @@
-"""Files that are whole or not at all, here and in object stores, and what is said of URLs.
+"""Files that are whole or not at all, here and in object stores; URLs, and names of rasters.
 
 A file is made under a hidden temporary folder beside its place and moved there when it is finished,
 so that a reader, or a write that is stopped, never leaves half of one.
@@ -19,6 +19,11 @@ things; here they are taken from the environment, once, by the variables of AWS'
 Messages and records have URLs without users, passwords and queries. A URL is taken apart as
 programs do, but where it is ambiguous, more is left out: a password that nobody has escaped may
 hold ``@``, ``/``, ``?`` or ``#``, so with a colon before it the user ends at the *last* ``@``.
+
+A raster may be named as GDAL names it (``NETCDF:"gpw.nc":variable``,
+``/vsizip/pop.zip/pop_2020.tif``), by the archive alone where it holds one raster, and a band by
+what stands behind ``#``, as in ``pop.tif#band=3``. The file behind a name is what is hashed, and
+what must be there.
 """
 
 from __future__ import annotations
@@ -30,7 +35,10 @@ import re
 import shutil
 import stat
 import sys
+import tarfile
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -45,8 +53,33 @@ from popdask.errors import InputError
 _MARK = "://"
 _ENDINGS = ("KEY", "KEY_ID", "SECRET", "TOKEN", "PASSWORD", "PASSWD")
 _SHORTEST = 8
-
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[\w.{}*-]+)(:[0-9]+)?")
+
+Path_ = str | os.PathLike[str]
+#: What `tempfile` ends the names of its folders with; a folder of another name is somebody's.
+_LEFT = "[a-z0-9_]{8}"
+_FEW = 64 << 20  # bytes free on a disk that may be what keeps a file from being written
+SCHEME = "s3://"
+#: What ends a name that may have a band behind it; other names may hold a ``#`` of their own.
+_WITH_BANDS = re.compile(
+    r"(?i)(?P<file>.+(?:\.(?:tiff?|nc4?|vrt|img|asc|h5|hdf5?|grd|bil|zip|gz|tar|tgz|gpkg|gdb|sqlite|kml|kmz|gpx)|:[^/\\#]+))#(?P<band>[^/#]+)"
+)
+#: Files of several layers, which are called by names.
+_WITH_LAYERS = (".gpkg", ".gdb", ".sqlite", ".kml", ".kmz", ".gpx")
+_SUBDATASET = re.compile(
+    r'(?P<begin>[A-Z][A-Z0-9_]+:(?:\d+:)?)(?P<file>"[^"]+"|[^":]+)(?P<end>:.*)?'
+)
+_ARCHIVE = re.compile(
+    r"(?i)(?P<begin>/vsi(?:zip|tar)/)(?P<file>\{[^}]+\}|(?!/?vsi).+?\.(?:zip|tar|tgz|tar\.gz|kmz))"
+    r"(?P<end>(?:/.*)?)"
+)
+_GZIP = re.compile(r"(?P<begin>/vsigzip/)(?P<file>(?!/?vsi).+)(?P<end>)")
+
+#: Endings of archives, beside those of which ``.gz`` is the last part.
+ARCHIVES = (".zip", ".tar", ".tgz")
+
+#: Files of an archive that are rasters by themselves.
+RASTERS = (".tif", ".tiff", ".img", ".nc", ".asc", ".bil", ".vrt", ".grd")
 
 
 def without_secrets(place: str) -> str:
@@ -110,14 +143,6 @@ def _words(text: str) -> list[str]:
         else:
             words.append(letter)
     return words
-
-
-Path_ = str | os.PathLike[str]
-
-#: What `tempfile` ends the names of its folders with; a folder of another name is somebody's.
-_LEFT = "[a-z0-9_]{8}"
-
-_FEW = 64 << 20  # bytes free on a disk that may be what keeps a file from being written
 
 
 @contextmanager
@@ -244,8 +269,6 @@ def _exchange(unfinished: Path, path: Path) -> None:
 def _prefix(path: Path) -> str:
     return f".{path.name}-"
 
-
-SCHEME = "s3://"
 
 #: Attempts at a request, and seconds between the first two, where a library lets them be set.
 ATTEMPTS, FIRST_DELAY = 6, 0.2
@@ -445,3 +468,140 @@ def _retries() -> dict[str, Any]:
 
 def _is_true(text: str | None, *, default: bool) -> bool:
     return default if not text else text.strip().upper() in ("YES", "TRUE", "ON", "1")
+
+
+@dataclass(frozen=True)
+class RasterName:
+    """A raster's name, taken apart."""
+
+    file: str
+    """The file or URL that holds it."""
+    opened: str
+    """What GDAL opens."""
+    band: int | None = None
+    """Its band, from 1; None where it is the only one."""
+
+    @property
+    def part(self) -> str:
+        """Which part of the file it is; empty for the whole."""
+        inner = "" if self.opened == self.file else self.opened.partition(Path(self.file).name)[2]
+        band = "" if self.band is None else f"band {self.band}"
+        return " ".join(filter(None, (inner.strip('":/}'), band)))
+
+
+def parse_name(name: str) -> RasterName:
+    """Take the name of a raster apart; a file of that very name is itself."""
+    if "://" in name or Path(name).exists():
+        return RasterName(name, name) if not _is_packed(name) else _packed(name, None)
+    base, number = split_band(name)
+    band = None
+    if number is not None and base.lower().endswith(_WITH_LAYERS):
+        return RasterName(base, name)
+    if number is not None:
+        match = re.fullmatch(r"band=(\d+)", number)
+        if not match:
+            raise InputError(
+                f"{name} names the band {number!r}; expected its number, as in {base}#band=1; "
+                "correct it"
+            )
+        band = int(match[1])
+    if split_file(base):
+        return RasterName(file_of(base), base, band)
+    return _packed(base, band) if _is_packed(base) else RasterName(base, base, band)
+
+
+def file_of(name: str) -> str:
+    """Name the file that holds a raster; nothing is read."""
+    if "://" in name or Path(name).exists():
+        return name
+    base, _ = split_band(name)
+    split = split_file(base)
+    return split[1].strip('"{}') if split else base
+
+
+def split_band(name: str) -> tuple[str, str | None]:
+    """Split what stands behind ``#`` from a name, where a band can stand there."""
+    match = None if "://" in name else _WITH_BANDS.fullmatch(name)
+    return (match["file"], match["band"]) if match else (name, None)
+
+
+def split_file(name: str) -> tuple[str, str, str] | None:
+    """Split the name of a subdataset, or of a file in an archive, around the file that holds it."""
+    if "://" in name:
+        return None
+    for form in (_ARCHIVE, _GZIP, _SUBDATASET):
+        if match := form.fullmatch(name):
+            return match["begin"], match["file"], match["end"] or ""
+    return None
+
+
+def rebased(name: str, folder: Path) -> str:
+    """Make the file in a name absolute, as seen from a folder."""
+    begin, file, end = split_file(name) or ("", name, "")
+    if not begin and name.startswith("/vsi"):
+        return name
+    quote = file[0] if file[:1] in ('"', "{") and begin else ""
+    bare = file.strip('"') if quote == '"' else file.strip("{}") if quote else file
+    close = {"": "", '"': '"', "{": "}"}[quote]
+    return f"{begin}{quote}{os.path.normpath(folder / bare)}{close}{end}"
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith((*ARCHIVES, ".gz")) and "://" not in name
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith((".tar", ".tgz", ".tar.gz"))
+
+
+def _packed(name: str, band: int | None) -> RasterName:
+    """The one raster of an archive."""
+    if name.lower().endswith(".gz") and not _is_tar(name):
+        return RasterName(name, f"/vsigzip/{os.path.abspath(name)}", band)  # noqa: PTH100
+    begin = f"/vsi{'tar' if _is_tar(name) else 'zip'}/"
+    # A VRT may lead out of its archive, and is opened where it is named alone.
+    plain = tuple(end for end in RASTERS if end != ".vrt")
+    inside = [each for each in members(name) if each.lower().endswith(plain)]
+    if not inside:
+        held = members(name)
+        shown = ", ".join(held[:5]) + (", …" if len(held) > 5 else "")
+        raise InputError(
+            f"{name} holds no raster{f' ({shown})' if held else ''}; expected one; unpack it, and "
+            "name the raster"
+        )
+    if len(inside) != 1:
+        shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
+        raise InputError(
+            f"{name} holds {len(inside)} rasters ({shown}); expected one; name the one that is "
+            f"wanted, as in {begin}{name}/{inside[0]}"
+        )
+    return RasterName(name, f"{begin}{os.path.abspath(name)}/{inside[0]}", band)  # noqa: PTH100
+
+
+def members(archive: str) -> list[str]:
+    """List the files of an archive, without those that systems hide in it."""
+    try:
+        names = _names_in(archive)
+    except FileNotFoundError as error:
+        raise InputError(f"{archive} does not exist; expected an archive; correct it") from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+        kind = "tar" if _is_tar(archive) else "ZIP"
+        raise InputError(
+            f"{archive} cannot be read ({error}); expected a {kind} archive; it may be truncated: "
+            "copy or download it again"
+        ) from error
+    # macOS puts a file of notes beside each: __MACOSX/._pop.tif
+    return [name for name in names if not Path(name).name.startswith("._")]
+
+
+def _names_in(archive: str) -> list[str]:
+    if _is_tar(archive):
+        with tarfile.open(archive) as file:
+            return [each.name for each in file if each.isfile()]
+    with zipfile.ZipFile(archive) as file:
+        if any(each.flag_bits & 1 for each in file.infolist()):
+            raise InputError(
+                f"{archive} is encrypted; expected an archive that anyone may read; unpack it with "
+                "its password"
+            )
+        return [name for name in file.namelist() if not name.endswith("/")]

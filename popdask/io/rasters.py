@@ -41,14 +41,17 @@ import numpy as np
 from affine import Affine
 
 from popdask.errors import InputError
-from popdask.io.names import file_of, parse_name, split_band, split_file
 from popdask.io.paths import (
     SCHEME,
     failures,
+    file_of,
     file_system,
     gdal_options,
     gdal_path,
     is_object,
+    parse_name,
+    split_band,
+    split_file,
     without_secrets,
 )
 

@@ -41,8 +41,7 @@ import shapely
 from shapely.errors import ShapelyError
 
 from popdask.errors import InputError
-from popdask.io.names import members, split_band
-from popdask.io.paths import Path_, atomic_path, fsspec_options, naming
+from popdask.io.paths import Path_, atomic_path, fsspec_options, members, naming, split_band
 from popdask.io.rasters import check_tables, check_there, is_remote, missing_file, other_kind
 
 #: What may stand between columns, the likeliest first.

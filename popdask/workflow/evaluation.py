@@ -34,30 +34,28 @@ from popdask.imagery.cells import SELECTION, cells_grid, load_tables
 from popdask.imagery.dasymetric import read_zones, sums_by_zone
 from popdask.imagery.estimate import Joining, better_rule, joint_people
 from popdask.imagery.evaluation import (
+    REACH,
     Baseline,
+    ConformalIntervals,
+    deal_squares,
     evaluate,
     fit_baselines,
+    held_out_intervals,
+    interval_rasters,
     interval_scores,
+    intervals_by_size,
+    learned_by_size,
+    least_cases,
     on_common_cells,
     read_predictions,
     regressor_scores,
     scores_by_density,
+    sums_by_square,
     worst_cells,
     write_scores,
 )
 from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.intervals import (
-    REACH,
-    ConformalIntervals,
-    deal_squares,
-    held_out_intervals,
-    interval_rasters,
-    intervals_by_size,
-    learned_by_size,
-    least_cases,
-    sums_by_square,
-)
 from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
 from popdask.imagery.totals import sums_of_zones
 from popdask.imagery.training import image_shape

@@ -29,8 +29,7 @@ import numpy as np
 from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.io import paths as object_store
-from popdask.io.names import file_of
-from popdask.io.paths import sweep
+from popdask.io.paths import file_of, sweep
 from popdask.store.location import StoreError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction

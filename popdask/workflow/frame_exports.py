@@ -152,11 +152,11 @@ def _write_gpkg(written: Written) -> None:
 
 
 def _write_stac(written: Written) -> None:
-    from popdask.io import stac
+    from popdask.io import export
 
     exports = written.exports
     exports.fetch(*(path for kinds in written.frames.values() for path in kinds.values()))
-    items = stac.write_catalog(
+    items = export.write_catalog(
         exports.folder,
         written.name,
         written.frames,

@@ -834,7 +834,7 @@ def learned_intervals(job: FramesJob, population: xr.DataArray) -> dict[int, Any
     place = job.input.intervals
     if place is None:
         return {}
-    from popdask.imagery.intervals import learned_by_size
+    from popdask.imagery.evaluation import learned_by_size
     from popdask.io.grids import middle_cell_m
     from popdask.io.tables import read_table
 
@@ -867,7 +867,7 @@ def with_intervals(run: FramesRun, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     if run.job.input.intervals is None:
         return table
     learned = learned_intervals(run.job, run.work.dataset()["population"])
-    from popdask.imagery.intervals import intervals_by_size
+    from popdask.imagery.evaluation import intervals_by_size
 
     low, high = intervals_by_size(table["population"], table["cells"], learned)
     return table.assign(**dict(zip(SURE, (low, high), strict=True)))

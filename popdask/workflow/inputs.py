@@ -30,8 +30,7 @@ from popdask.config.settings import Band, Grid, Input, Job
 from popdask.errors import InputError
 from popdask.io import frames, rasters
 from popdask.io.frames import beyond_texts, frame_time, time_text, year_text
-from popdask.io.names import file_of
-from popdask.io.paths import without_secrets
+from popdask.io.paths import file_of, without_secrets
 from popdask.io.rasters import open_raster, size_and_time, unchanged_sources
 from popdask.store.repository import RegionStore
 from popdask.workflow.progress import current_client, current_workers

@@ -491,8 +491,8 @@ def regions_geojson(regions: Sequence[Region], folder: str | Path | None = None)
 
 def _place(job: Job) -> tuple[dict[str, Any], list[float]] | None:
     """The outline of what readers see, else of the frames that a run would read."""
+    from popdask.io.export import footprint
     from popdask.io.grids import grid_of
-    from popdask.io.stac import footprint
 
     unreadable: tuple[type[Exception], ...] = (InputError, *READ_ERRORS, *paths.failures())
     store = RegionStore(job.output.store)

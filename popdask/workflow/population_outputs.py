@@ -18,12 +18,11 @@ from popdask.imagery.estimate import gradcam, telling_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.networks import CountCNN, PopulationViT, PresenceCNN
-from popdask.io import export as export_module
-from popdask.io import stac
-from popdask.io import tables as export
+from popdask.io import export
 from popdask.io.cube import ENDS
 from popdask.io.frames import stamps
 from popdask.io.pyramid import write_pyramid
+from popdask.io.tables import write_geoparquet
 from popdask.plot import charts, imagery, style
 from popdask.plot.maps import map_figure
 from popdask.report.page import Picture
@@ -148,7 +147,7 @@ def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
     tables: dict[str, Path] = {}
     for name in [*names, *(["zones"] if run.job.census is not None else [])]:
         path = exports.folder / f"{run.job.name}_{name}.parquet"
-        tables[name] = export.write_geoparquet(run.work.table(name), path)
+        tables[name] = write_geoparquet(run.work.table(name), path)
     exports.add(*tables.values())
     return tables
 
@@ -169,12 +168,12 @@ def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -
     job, arrays, folder = run.job, run.work.dataset(), exports.folder
     frames: dict[np.datetime64, dict[str, Path]] = {t: {} for t in arrays["time"].values}
     for kind in _rasters(run.job):
-        paths = export_module.cog_paths(arrays[kind], folder, f"{job.name}_{kind}")
+        paths = export.cog_paths(arrays[kind], folder, f"{job.name}_{kind}")
         exports.fetch(*paths)
         for time, path in zip(frames, paths, strict=True):
             frames[time][kind] = path
     written = exported(run.work.records())
-    return stac.write_catalog(
+    return export.write_catalog(
         folder,
         job.name,
         frames,

@@ -19,7 +19,7 @@ from popdask.config import load_job
 from popdask.errors import InputError
 from popdask.io import find_frames, frame_fingerprint, frame_version, open_frames
 from popdask.io.frames import _moment
-from popdask.io.names import file_of, parse_name, rebased
+from popdask.io.paths import file_of, parse_name, rebased
 from tests.cube.raster_files import write_raster
 
 YEARS = (2000, 2005, 2010)

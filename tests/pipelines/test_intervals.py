@@ -13,7 +13,7 @@ from shapely.geometry import box
 
 from popdask.config.jobs import Follow
 from popdask.errors import InputError
-from popdask.imagery.intervals import REACH, intervals_by_size, learned_by_size
+from popdask.imagery.evaluation import REACH, intervals_by_size, learned_by_size
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, population
 from popdask.workflow.population_stages import following

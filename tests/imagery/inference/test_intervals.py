@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.imagery.intervals import (
+from popdask.imagery.evaluation import (
     ConformalIntervals,
     deal_squares,
     held_out_intervals,
