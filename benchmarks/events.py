@@ -43,6 +43,7 @@ from popdask.config import load_job
 from popdask.config.jobs import Classes, Communities, Links, SettlementLinks, Tracks
 from popdask.errors import InputError
 from popdask.io import open_frames
+from popdask.io.cube import to_1km
 from popdask.metrics import planted_scores, visible_events
 from popdask.synthetic import PlantedWorld, planted
 from popdask.tracking.autoencoder import FittedEncoder
@@ -50,7 +51,6 @@ from popdask.tracking.classify import ClassModel, classify
 from popdask.tracking.dbscan import dbscan
 from popdask.tracking.encoding import encode, stack_features
 from popdask.tracking.flow import optical_flow
-from popdask.tracking.lattice import to_1km
 from popdask.tracking.link import compare_frames
 from popdask.tracking.settlements import settlements
 from popdask.tracking.tracks import EventRules, tracks

@@ -27,9 +27,9 @@ from benchmarks.machine import Machine, Row, duration, in_child, measured, timed
 from popdask.config import load_job
 from popdask.errors import InputError
 from popdask.io import open_frames
+from popdask.io.cube import to_1km
 from popdask.tracking.flow import optical_flow
 from popdask.tracking.growth import growth, growth_by_label
-from popdask.tracking.lattice import to_1km
 from popdask.tracking.link import compare_frames, link
 from popdask.tracking.registration import displacement
 from popdask.tracking.settlements import settlements

@@ -23,7 +23,7 @@ from odc.geo.xr import xr_coords
 
 from benchmarks.machine import Machine, Row, Spent, duration, in_child, measured
 from popdask.io import open_frames
-from popdask.tracking.lattice import to_1km
+from popdask.io.cube import to_1km
 from popdask.tracking.urbanisation import degree_of_urbanisation
 
 WORLD = (18_000, 36_000)

@@ -16,7 +16,7 @@ from popdask._numba_cache import prepare_cache
 __version__ = "0.2.0"
 
 _HOMES = {
-    "popdask.io.cube": ("open_frames", "open_cube", "write_cube"),
+    "popdask.io.cube": ("open_frames", "open_cube", "write_cube", "from_1km", "to_1km"),
     "popdask.datasets.ghspop": ("fetch_ghspop",),
     "popdask.datasets.gpw": ("fetch_gpw",),
     "popdask.datasets.worldpop": ("fetch_worldpop",),
@@ -35,7 +35,6 @@ _HOMES = {
     "popdask.tracking.settlements": ("settlements", "settlement_kinds"),
     "popdask.tracking.units": ("classify_units",),
     "popdask.tracking.names": ("name_settlements", "read_places"),
-    "popdask.tracking.lattice": ("from_1km", "to_1km"),
     "popdask.tracking.describe": ("summarize", "people_balance"),
     "popdask.imagery.grid": ("CellGrid",),
     "popdask.imagery.mosaic": ("open_mosaic",),

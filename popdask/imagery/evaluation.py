@@ -44,7 +44,13 @@ from popdask.io.tables import read_table
 from popdask.metrics.estimates import CountScores, block_intervals, count_scores, presence_scores
 
 COLUMNS = ("cell", "prediction", "truth")
-OTHERS = ("presence", "count", "low", "high")  # that a table may  = r"_(-?\d+)_(-?\d+)$"  # north and east at the end of a cell's code
+OTHERS = (
+    "presence",
+    "count",
+    "low",
+    "high",
+)  # that a table may have
+_CODE = r"_(-?\d+)_(-?\d+)$"  # north and east at the end of a cell's code
 OFFSET = 0.1  # of the mean density: keeps errors of empty places from being infinite
 ROOM = 8  # times the least number of errors that a bin should have: fewer were no surer, and wider
 REACH = 4  # times the cells of the largest size learned: the step between two sizes

@@ -49,8 +49,8 @@ from popdask.blocks.components import (
 from popdask.blocks.sums import LabelSums, frames_of, from_fixed, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
+from popdask.io.cube import aligned, repeat_cells, sum_cells
 from popdask.io.grids import grid_of, steps_of
-from popdask.tracking.lattice import aligned, repeat_cells, sum_cells
 from popdask.tracking.urbanisation import cell_areas, share_of_cell
 from popdask.validate import check_array, check_labels
 

@@ -45,10 +45,10 @@ from popdask.blocks.area_shares import TILE, Polygons, Shares, lay_out, shares_o
 from popdask.blocks.sums import LabelSums, add_up, frames_of, pair, tree_reduce
 from popdask.errors import InputError
 from popdask.io.conventions import check_population, decimal_years
+from popdask.io.cube import from_1km
 from popdask.io.grids import grid_of
 from popdask.io.paths import Path_
 from popdask.io.tables import read_features
-from popdask.tracking.lattice import from_1km
 from popdask.validate import check_array
 
 _CODES = np.array([10, 11, 12, 13, 21, 22, 23, 30])

@@ -130,7 +130,7 @@ def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
 
 def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
     """The Degree of Urbanisation of cells of 1 km, drawn on those of the population."""
-    from popdask.tracking.lattice import from_1km, to_1km
+    from popdask.io.cube import from_1km, to_1km
     from popdask.tracking.urbanisation import degree_of_urbanisation
 
     land, built = _ground(job, population)
@@ -155,7 +155,7 @@ def _ground(job: FramesJob, population: xr.DataArray) -> list[xr.DataArray | Non
 
 def _coarse(surface: xr.DataArray | None) -> xr.DataArray | None:
     """Land or built-up area of cells of 1 km: shares are averaged, areas added up."""
-    from popdask.tracking.lattice import to_1km
+    from popdask.io.cube import to_1km
     from popdask.tracking.urbanisation import in_square_metres
 
     if surface is None:
@@ -299,7 +299,7 @@ def _centres_record(basis: Basis, of: Fingerprint) -> Record:
 
 
 def _centres(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
-    from popdask.tracking.lattice import from_1km, to_1km
+    from popdask.io.cube import from_1km, to_1km
     from popdask.tracking.urbanisation import urban_centres
 
     population = run.population
