@@ -44,7 +44,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!popdask\b).*"),
     (
         r"py:class",
-        r"popdask\.(config|_cluster_file|datasets\.\w+|store\.location|plot\.style|"
+        r"popdask\.(config|datasets\.\w+|store\.location|plot\.style|"
         r"imagery\.mosaic|tracking\.autoencoder)\..*",
     ),
     (r"py:(mod|class)", r"popdask\..*\._\w+.*"),  # a private module has no page

@@ -55,8 +55,7 @@ from distributed.system import MEMORY_LIMIT
 from distributed.versions import VersionMismatchWarning
 
 from popdask import __version__
-from popdask._cluster_file import ClusterFile, load_spec, read_spec
-from popdask.config.load import nearest
+from popdask.config.load import ClusterFile, load_spec, nearest, read_spec
 from popdask.errors import ClusterError, InputError
 from popdask.workflow.runner import is_lost
 

@@ -22,10 +22,9 @@ from odc.geo.xr import wrap_xr
 from sphinx.util.inventory import InventoryFile
 
 import popdask
-from popdask._cluster_file import ClusterFile, load_spec
 from popdask.cli.commands import app
 from popdask.config import CommunitiesJob, load_job
-from popdask.config.load import JOBS, table_of
+from popdask.config.load import JOBS, ClusterFile, load_spec, table_of
 from popdask.workflow import communities, population, settlements
 from popdask.workflow.frames import MOVEMENT, SURE
 from tests.pipelines import dots, small, test_intervals, test_seams

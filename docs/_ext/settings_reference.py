@@ -18,9 +18,8 @@ from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from popdask._cluster_file import Bounds, ClusterFile, Seconds
 from popdask.config import CommunitiesJob, PopulationJob, ScenesJob, SettlementsJob
-from popdask.config.load import table_of
+from popdask.config.load import Bounds, ClusterFile, Seconds, table_of
 from popdask.config.settings import Place
 
 #: The kinds of files, by the name that the directive takes.

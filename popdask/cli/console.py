@@ -192,7 +192,7 @@ def check_open_files() -> None:
 
 def check_cluster(cluster: str) -> None:
     """Refuse a cluster that is none, or whose file is wrong, before any job is blamed for it."""
-    from popdask._cluster_file import read_spec
+    from popdask.config.load import read_spec
 
     read_spec(cluster)
 

@@ -33,7 +33,7 @@ from popdask.workflow.progress import size_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from popdask._cluster_file import ClusterFile
+    from popdask.config.load import ClusterFile
     from popdask.imagery.tuning import Tuning
     from popdask.store.content import Run
     from popdask.workflow.communities import CommunitiesResult
@@ -424,7 +424,7 @@ def _toml(value: Any) -> str:
 
 def resources_of(spec: str) -> Resources:
     """The workers that a run on a cluster would have; none are started."""
-    from popdask._cluster_file import read_spec
+    from popdask.config.load import read_spec
     from popdask.workflow.plan import Resources
 
     file = read_spec(spec)
@@ -621,8 +621,8 @@ def _stage_record(
 
 def planned(job: Job, spec: str) -> list[Planned]:
     """Plan a job, and those that its run begins at its end, on the workers of a cluster."""
-    from popdask._cluster_file import read_spec
     from popdask.config.jobs import PopulationJob
+    from popdask.config.load import read_spec
     from popdask.workflow.plan import measured_stages
     from popdask.workflow.runner import pipeline_of
 

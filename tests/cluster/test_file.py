@@ -2,8 +2,8 @@
 
 import pytest
 
-from popdask._cluster_file import load_spec
 from popdask.cluster import connect
+from popdask.config.load import load_spec
 from popdask.errors import InputError
 
 QUEUE = 'class = "dask_jobqueue.SLURMCluster"\nworkers = 2\n'

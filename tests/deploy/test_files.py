@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import popdask
-from popdask._cluster_file import load_spec
 from popdask.cluster import _with_lifetime
+from popdask.config.load import load_spec
 from popdask.store import RegionStore
 from tests.pipelines.small import small_world, write_job
 
