@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from popdask.cli import demo
+from popdask.cli import commands
 from popdask.store import RegionStore
 from popdask.synthetic import moving_cities
 
@@ -39,8 +39,8 @@ def test_it_tells_of_the_dashboard_the_stages_and_the_people(run):
 def test_it_finds_nearly_every_event_of_the_story(run):
     folder, _ = run
     store = RegionStore(folder / "demo.icechunk")
-    world = moving_cities(seed=demo.SEED)
-    scores = demo.compare(store.dataset()["community"], store.table("tracks"), world)
+    world = moving_cities(seed=commands.DEMO_SEED)
+    scores = commands.compare_demo(store.dataset()["community"], store.table("tracks"), world)
     seen = scores[scores["true"] > 0]
     assert (seen["recall"] >= 0.75).all() and (seen["precision"] >= 0.75).all()
     assert (seen.loc[["appear", "split", "merge", "vanish"], "recall"] == 1).all()
@@ -57,5 +57,5 @@ def test_it_leaves_a_picture_and_the_exports(run):
 
 
 def test_the_job_file_of_the_package_is_that_of_the_checkout(tmp_path):
-    job = demo.job(tmp_path)
+    job = commands.demo_job(tmp_path)
     assert job.name == "demo" and job.output.store == str(tmp_path / "demo.icechunk")

@@ -109,10 +109,10 @@ import popdask, xarray
 for module in pkgutil.walk_packages(popdask.__path__, "popdask."):
     if module.name != "popdask.__main__":
         importlib.import_module(module.name)
-from popdask.cli import demo
+from popdask.cli import commands
 from popdask.workflow import communities
-people = demo.draw(Path(sys.argv[1])).population[["population"]].isel(time=[0])
-job = demo.job(Path(sys.argv[1]))
+people = commands.draw_demo(Path(sys.argv[1])).population[["population"]].isel(time=[0])
+job = commands.demo_job(Path(sys.argv[1]))
 print(communities.plan(job)["population"])
 region = popdask.RegionStore(job.output.store)
 with region.lock():

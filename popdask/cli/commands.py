@@ -6,22 +6,12 @@ has come is kept; 2 what is asked for does not exist; 130 stopped.
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TransferSpeedColumn,
-)
 
 from popdask import __version__
 from popdask.cli import console, show
@@ -30,10 +20,14 @@ from popdask.errors import InputError
 from popdask.workflow.progress import ConsoleReporter
 
 if TYPE_CHECKING:  # the models of jobs take a while to make, and --help needs none
-    from popdask.config.jobs import PopulationJob
+    import pandas as pd
+    import xarray as xr
+
+    from popdask.config.jobs import CommunitiesJob, PopulationJob
     from popdask.config.settings import Job
     from popdask.datasets.frames import Bounds, Fetched
-    from popdask.datasets.transfer import Downloads
+    from popdask.synthetic.cities import World
+    from popdask.workflow.communities import CommunitiesResult
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (TOML).")]
 JobFiles = Annotated[
@@ -68,8 +62,8 @@ Folder = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the frames g
 Box = Annotated[
     str | None, typer.Option(metavar="W,S,E,N", help="West, south, east and north in degrees.")
 ]
+DEMO_SEED = 3
 Resolution = Annotated[str, typer.Option(help="1km or 100m")]
-_LINE_SECONDS = 30.0
 
 
 def _setting_names(begin: str = "") -> list[str]:
@@ -487,25 +481,69 @@ def demo(
     cluster: Cluster = "local",
 ) -> None:
     """Draw a world with a known answer, follow its communities, and compare."""
-    from popdask.cli import demo as demonstration
     from popdask.workflow import communities
 
     console.check_open_files()
-    world = demonstration.draw(output)
+    world = draw_demo(output)
     console.say(
         f"drew {world.frames} frames of {world.shape[0]} × {world.shape[1]} cells in {output}"
     )
-    settings = demonstration.job(output)
+    settings = demo_job(output)
     with stoppable(settings.name, cluster) as (reporter, workers):
         outcome = communities.run(settings, reporter, workers=workers)
     show.show_outcome(outcome)
-    scores = demonstration.compare(
-        outcome.store.dataset()["community"], outcome.tracks, world
-    ).reset_index()
+    scores = compare_demo(outcome.store.dataset()["community"], outcome.tracks, world).reset_index()
     columns = ["event", "true", "found", "matched"]
     console.say("\nevents of the cities, found against true")
     console.show_table(columns, scores[columns].astype(str).to_numpy().tolist())
-    console.say(f"\npicture: {demonstration.picture(outcome, output)}")
+    console.say(f"\npicture: {_draw_result(outcome, output)}")
+
+
+def draw_demo(folder: Path) -> World:
+    """Draw the demo's world, whose story is known, and write its frames."""
+    from popdask.synthetic.cities import moving_cities
+
+    world = moving_cities(seed=DEMO_SEED)
+    world.write(folder / "frames")
+    return world
+
+
+def demo_job(folder: Path) -> CommunitiesJob:
+    """Read the demo's job file, ``jobs/demo.toml``, with its paths in a folder."""
+    from popdask.config.jobs import CommunitiesJob
+    from popdask.config.load import load_job
+
+    folder = folder.resolve()
+    overrides = {
+        "input.frames": str(folder / "frames" / "world_{time:%Y}.tif"),
+        "output.store": str(folder / "demo.icechunk"),
+    }
+    packaged = Path(str(files("popdask"))) / "jobs" / "demo.toml"
+    checkout = packaged.parents[2] / "jobs" / "demo.toml"
+    settings = load_job(packaged if packaged.exists() else checkout, overrides)
+    assert isinstance(settings, CommunitiesJob)
+    return settings
+
+
+def compare_demo(community: xr.DataArray, tracks: pd.DataFrame, world: World) -> pd.DataFrame:
+    """Count the true events of the world's cities that a run has found."""
+    from popdask.metrics.communities import city_events, event_scores, match_cities
+
+    # A city's events are those of its core, the community with most people of its densest cells.
+    match = match_cities(community, world.labels, world.population["population"])
+    return event_scores(city_events(tracks, match), world.truth, tolerance=1, times=[*world.times])
+
+
+def _draw_result(outcome: CommunitiesResult, folder: Path) -> Path:
+    """Draw population, classes, communities and tracks of each frame."""
+    from popdask.plot import maps, style
+
+    found = outcome.store.dataset()
+    cubes = [found[name] for name in ("population", "classes", "community")]
+    figure = maps.world_figure(
+        *cubes, outcome.communities, outcome.tracks, frames=found.sizes["time"]
+    )
+    return style.save_figure(figure, folder / "demo.png")
 
 
 @fetch_app.command()
@@ -531,7 +569,7 @@ def worldpop(
     """Fetch WorldPop's rasters of a country, a frame for each year."""
     from popdask.datasets.worldpop import fetch_worldpop
 
-    with _fetching() as downloads:
+    with console.fetching() as downloads:
         _show_fetched(
             fetch_worldpop(
                 country,
@@ -562,7 +600,7 @@ def ghspop(
     """Fetch GHS-POP of a rectangle or a tile, a frame every five years."""
     from popdask.datasets.ghspop import fetch_ghspop
 
-    with _fetching() as downloads:
+    with console.fetching() as downloads:
         _show_fetched(
             fetch_ghspop(
                 years,
@@ -591,7 +629,7 @@ def gpw(
     """
     from popdask.datasets.gpw import fetch_gpw
 
-    with _fetching():
+    with console.fetching():
         _show_fetched(fetch_gpw(years, to, _box(bounds), project=project))
 
 
@@ -614,60 +652,3 @@ def _show_fetched(fetched: Fetched) -> None:
     console.say(f"credit: {fetched.credit}")
     console.say("\n[input]")
     console.say(fetched.setting)
-
-
-@contextmanager
-def _fetching() -> Iterator[Downloads]:
-    """Show what is fetched, and turn what fails into one sentence and an exit code."""
-    from popdask.datasets.transfer import Downloads, FetchError
-
-    try:
-        with _Watched() as watched:
-            yield Downloads(watch=watched.watch, log=console.say)
-    except FetchError as error:
-        console.complain(error)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        console.complain(f"{error.filename or 'a file'} cannot be written ({error.strerror}).")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        console.complain("stopped; what has come is kept, fetch again to go on.")
-        raise typer.Exit(128 + signal.SIGINT) from None
-
-
-class _Watched:
-    """A bar for each file on a terminal; in a log, a line for each, and one now and then."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        self._bars = Progress(*columns, TransferSpeedColumn(), console=console.out, transient=True)
-        self._rows: dict[str, TaskID] = {}
-        self._last_line: dict[str, float] = {}
-
-    def __enter__(self) -> _Watched:
-        if console.out.is_terminal:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if console.out.is_terminal:  # in a log, stopping prints an empty line
-            self._bars.stop()
-
-    def watch(self, name: str, done: int, total: int | None) -> None:
-        """Show how far a file is."""
-        whole = done == total
-        if console.out.is_terminal:
-            row = self._rows.get(name)
-            if row is None:
-                row = self._rows[name] = self._bars.add_task(name, total=total)
-            self._bars.update(row, completed=done, total=total, visible=not whole)
-        now = time.monotonic()
-        if whole:
-            console.say(f"✓ {name}  {done / 1e6:,.1f} MB")
-        elif not console.out.is_terminal and now - self._last_line.get(name, now) > _LINE_SECONDS:
-            of = "" if total is None else f" of {total / 1e6:,.1f}"
-            console.say(f"· {name}  {done / 1e6:,.1f}{of} MB")
-        else:
-            self._last_line.setdefault(name, now)
-            return
-        self._last_line[name] = now

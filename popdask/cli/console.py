@@ -23,6 +23,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from popdask.errors import ClusterError, InputError
@@ -32,11 +40,13 @@ from popdask.workflow.progress import ConsoleReporter, Reporter
 if TYPE_CHECKING:
     from distributed import Client
 
+    from popdask.datasets.transfer import Downloads
     from popdask.workflow.runner import Workers
 
 out = Console()
 err = Console(stderr=True)
 RAISED_AGAIN_SECONDS = 0.1
+_LINE_SECONDS = 30.0  # between two lines of a transfer, in a log
 #: Files that a run has open at once, with two workers and a store; and how many suffice.
 FEWEST_FILES, ENOUGH_FILES = 64, 4096
 
@@ -270,3 +280,60 @@ class _AttentiveReporter(ConsoleReporter):
         with super().stage(name, work):
             yield
         self._stop.check()
+
+
+@contextmanager
+def fetching() -> Iterator[Downloads]:
+    """Show what is fetched, and turn what fails into one sentence and an exit code."""
+    from popdask.datasets.transfer import Downloads, FetchError
+
+    try:
+        with _Watched() as watched:
+            yield Downloads(watch=watched.watch, log=say)
+    except FetchError as error:
+        complain(error)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        complain(f"{error.filename or 'a file'} cannot be written ({error.strerror}).")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        complain("stopped; what has come is kept, fetch again to go on.")
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
+class _Watched:
+    """A bar for each file on a terminal; in a log, a line for each, and one now and then."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        self._bars = Progress(*columns, TransferSpeedColumn(), console=out, transient=True)
+        self._rows: dict[str, TaskID] = {}
+        self._last_line: dict[str, float] = {}
+
+    def __enter__(self) -> _Watched:
+        if out.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if out.is_terminal:  # in a log, stopping prints an empty line
+            self._bars.stop()
+
+    def watch(self, name: str, done: int, total: int | None) -> None:
+        """Show how far a file is."""
+        whole = done == total
+        if out.is_terminal:
+            row = self._rows.get(name)
+            if row is None:
+                row = self._rows[name] = self._bars.add_task(name, total=total)
+            self._bars.update(row, completed=done, total=total, visible=not whole)
+        now = time.monotonic()
+        if whole:
+            say(f"✓ {name}  {done / 1e6:,.1f} MB")
+        elif not out.is_terminal and now - self._last_line.get(name, now) > _LINE_SECONDS:
+            of = "" if total is None else f" of {total / 1e6:,.1f}"
+            say(f"· {name}  {done / 1e6:,.1f}{of} MB")
+        else:
+            self._last_line.setdefault(name, now)
+            return
+        self._last_line[name] = now
