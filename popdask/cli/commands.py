@@ -539,10 +539,9 @@ def _draw_result(outcome: CommunitiesResult, folder: Path) -> Path:
     from popdask.plot import maps, style
 
     found = outcome.store.dataset()
-    cubes = [found[name] for name in ("population", "classes", "community")]
-    figure = maps.world_figure(
-        *cubes, outcome.communities, outcome.tracks, frames=found.sizes["time"]
-    )
+    cubes = (found["population"], found["classes"], found["community"])
+    tables = (outcome.communities, outcome.tracks)
+    figure = maps.world_figure(*cubes, *tables, frames=found.sizes["time"])
     return style.save_figure(figure, folder / "demo.png")
 
 

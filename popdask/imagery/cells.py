@@ -654,3 +654,18 @@ def _warn_of_cost(gap: int, lost: int, training: int) -> None:
             GapWarning,
             stacklevel=4,
         )
+
+
+def keep_whole_zones(cells: xr.Dataset) -> xr.Dataset:
+    """Take training cells out of the split whose zone is not one of training cells alone."""
+    if "zone" not in cells.coords:
+        return cells
+    split, zone = cells["split"].values.copy(), cells["zone"].values
+    others = np.unique(zone[split != TRAINING])
+    split[(split == TRAINING) & (np.isin(zone, others) | (zone < 0))] = NEITHER
+    if not (split == TRAINING).any():
+        raise InputError(
+            "no zone lies wholly among the training cells; expected some: use larger squares "
+            "(block), a smaller gap, or smaller zones"
+        )
+    return cells.assign_coords(split=("cell", split, cells["split"].attrs))

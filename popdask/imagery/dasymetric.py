@@ -31,12 +31,14 @@ from affine import Affine
 from dask import delayed
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_zeros
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.features import rasterize
 
 from popdask.blocks.area_shares import check_names, check_polygons
 from popdask.blocks.sums import LIMIT, from_fixed, pair
 from popdask.errors import InputError
+from popdask.imagery.cells import cells_grid
 from popdask.io.conventions import flags
 from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.io.paths import Path_
@@ -650,3 +652,45 @@ def _dressed(number: da.Array, like: xr.DataArray) -> xr.DataArray:
     words = "position of the cell's zone among the zones, −1 = none"
     attrs = {"long_name": words, "units": "1"}
     return xr.DataArray(data, like.coords, ("y", "x"), "zone_number", attrs)
+
+
+def add_zones(cells: xr.Dataset, zones: Path_ | int, totals: str = "people") -> xr.Dataset:
+    """Return the zone of every cell, and the people of it."""
+    north, east = cells["north"].values, cells["east"].values
+    people = cells["people"].values
+    if isinstance(zones, int):
+        known = np.flatnonzero(np.isfinite(people))
+        zone = np.full(len(people), -1, np.int32)
+        places = np.stack([north, east])[:, known] // zones
+        zone[known] = np.unique(places, axis=1, return_inverse=True)[1].ravel()
+        sums = np.bincount(zone[known], people[known]).astype(np.float64)
+    else:
+        zone, sums = _zones_of_cells(cells, zones, totals)
+    total = np.where(zone >= 0, sums[zone], np.nan)
+    if not (zone >= 0).any():
+        raise InputError(
+            f"none of the zones of {zones} lies wholly on the cells of the mosaic; expected some: "
+            "check their place, or give smaller zones or a larger mosaic"
+        )
+    if not np.isfinite(people).any():
+        each = np.bincount(zone[zone >= 0], minlength=len(sums))[zone]
+        even = np.divide(total, each, out=np.full(len(total), np.nan), where=zone >= 0)
+        cells = cells.assign(people=("cell", even, cells["people"].attrs))
+    return cells.assign(total=("cell", total)).assign_coords(zone=("cell", zone))
+
+
+def _zones_of_cells(
+    cells: xr.Dataset, zones: Path_, totals: str
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """The polygon of each cell, −1 = in none that is whole, and the polygons' people."""
+    grid = cells_grid(cells)
+    north, east = cells["north"].values, cells["east"].values
+    box = (range(north.min(), north.max() + 1), range(east.min(), east.max() + 1))
+    found = read_zones(zones, totals, xr_zeros(grid.geobox(*box), "uint8"))
+    number = found.number.values
+    zone = number[north.max() - north, east - east.min()]
+    inside = np.bincount(number[number >= 0], minlength=len(found.totals))
+    seen = np.bincount(zone[zone >= 0], minlength=len(found.totals))
+    # A zone that reaches beyond the cells, or has one that is not among them, has another total.
+    whole = (found.beyond == 0) & (inside == seen) & (seen > 0)
+    return np.where((zone >= 0) & whole[zone], zone, -1).astype(np.int32), found.totals

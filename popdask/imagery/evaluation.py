@@ -635,3 +635,9 @@ def _ends(
     if middle + low * (middle + offset) > 0:
         return float(low), float(ranked[math.ceil(round(count * (1 - out / 2), 6)) - 1])
     return -math.inf, float(ranked[math.ceil(round(count * level, 6)) - 1])
+
+
+def sums_of_zones(table: pd.DataFrame, zone: NDArray[np.int32]) -> pd.DataFrame:
+    """Add up predictions (cell,) by zone, where no people of single cells are known."""
+    sums = table.assign(zone=zone)[zone >= 0].groupby("zone")[["truth", "prediction"]].sum()
+    return sums.reset_index().assign(cell=lambda t: "zone " + t.pop("zone").astype(str))

@@ -51,13 +51,13 @@ from popdask.imagery.evaluation import (
     regressor_scores,
     scores_by_density,
     sums_by_square,
+    sums_of_zones,
     worst_cells,
     write_scores,
 )
 from popdask.imagery.features import FEATURES_NETWORK
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import LeakageWarning, TrainedModel, check_leakage
-from popdask.imagery.totals import sums_of_zones
 from popdask.imagery.training import image_shape
 from popdask.imagery.tuning import Tuning
 from popdask.io.grids import middle_cell_m

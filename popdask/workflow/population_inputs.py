@@ -22,6 +22,7 @@ from popdask.imagery.cells import (
     GapWarning,
     coarsen_cells,
     fold_cells,
+    keep_whole_zones,
     load_tables,
     read_cells,
     select_fold,
@@ -37,11 +38,11 @@ from popdask.imagery.cutting import (
     drop_padding,
     refuse_doubles,
 )
-from popdask.imagery.dasymetric import RASTERS
+from popdask.imagery.dasymetric import RASTERS, add_zones
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
 from popdask.imagery.model import TrainedModel
-from popdask.imagery.totals import add_zones, keep_whole_zones, spread_totals
+from popdask.imagery.trainer import spread_totals
 from popdask.io import export
 from popdask.io.grids import grid_of
 from popdask.io.paths import without_secrets

@@ -7,9 +7,10 @@ import pytest
 import shapely
 
 from popdask.errors import InputError
-from popdask.imagery.cells import make_cells, split_cells
+from popdask.imagery.cells import keep_whole_zones, make_cells, split_cells
+from popdask.imagery.dasymetric import add_zones
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.totals import add_zones, keep_whole_zones, spread_totals
+from popdask.imagery.trainer import spread_totals
 
 GRID = CellGrid(100, "EPSG:25832")
 SIDE = 24
