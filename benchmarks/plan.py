@@ -16,8 +16,8 @@ from benchmarks.wholejob import draw
 from popdask.config import CommunitiesJob, PopulationJob
 from popdask.workflow import population
 from popdask.workflow.communities import PIPELINE, plan, run
-from popdask.workflow.frames import Extent, basis
-from popdask.workflow.plan import decide, measured_stages
+from popdask.workflow.frames import basis
+from popdask.workflow.plan import Extent, decide, measured_stages
 from popdask.workflow.runner import count
 
 MEMORY = 2 * 2**30

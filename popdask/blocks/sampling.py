@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
-from itertools import pairwise
+from itertools import pairwise, product
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import uuid4
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 
 Cells = Literal["settled", "data", "inhabited"]
+#: Reads rows and columns of a frame.
+Read = Callable[[slice, slice], NDArray[np.floating]]
+SAMPLES, SAMPLE_CELLS = 8, 256  # windows of a domain's sample along a side, and cells of each
 
 
 def _settled(population: NDArray[np.floating], window: int) -> NDArray[np.bool_]:
@@ -112,6 +116,59 @@ def cells_in_domain(population: NDArray[np.floating], cells: str, window: int) -
         return population > 0
     beyond = [(0, 0)] * (population.ndim - 2) + [(window // 2, window // 2)] * 2
     return _settled(np.pad(population, beyond), window)
+
+
+def domain_shares(
+    read: Read,
+    shape: tuple[int, int],
+    cells: str,
+    window: int,
+    square: int,
+) -> tuple[float, float]:
+    """Share of the domain, and of the squares that meet it, in windows spread over a frame."""
+    seen = inside = encoded = 0
+    for row, column in product(*map(_starts, shape)):
+        within = _window(read, row, column, shape, cells, window)
+        seen += within.size
+        inside += int(within.sum())
+        encoded += _in_squares(within, square)
+    return inside / seen, encoded / seen
+
+
+def _window(
+    read: Read,
+    row: int,
+    column: int,
+    shape: tuple[int, int],
+    cells: str,
+    window: int,
+) -> NDArray[np.bool_]:
+    """Find the domain in a part of a frame, which is read with the cells around that decide."""
+    halo = window // 2
+    ends = [min(start + SAMPLE_CELLS, n) for start, n in zip((row, column), shape, strict=True)]
+    around = [
+        slice(max(start - halo, 0), min(end + halo, n))
+        for start, end, n in zip((row, column), ends, shape, strict=True)
+    ]
+    found = cells_in_domain(read(*around), cells, window)
+    top, left = row - around[0].start, column - around[1].start
+    return found[top : top + ends[0] - row, left : left + ends[1] - column]
+
+
+def _starts(length: int) -> list[int]:
+    """First cells of windows, side by side, or spread evenly where there are too many."""
+    count = ceil(length / SAMPLE_CELLS)
+    picked = np.linspace(0, count - 1, min(count, SAMPLES)).round().astype(int)
+    return (picked * SAMPLE_CELLS).tolist()
+
+
+def _in_squares(within: NDArray[np.bool_], square: int) -> int:
+    """Count the cells of the whole squares that have one of the domain in them."""
+    for axis in (0, 1):
+        starts = np.arange(0, within.shape[axis], square)
+        sizes = np.diff(starts, append=within.shape[axis])
+        within = np.logical_or.reduceat(within, starts, axis).repeat(sizes, axis)
+    return int(within.sum())
 
 
 def _mapped(

@@ -55,6 +55,7 @@ OFFSET = 0.1  # of the mean density: keeps errors of empty places from being inf
 ROOM = 8  # times the least number of errors that a bin should have: fewer were no surer, and wider
 REACH = 4  # times the cells of the largest size learned: the step between two sizes
 GROUPS = 4  # that squares are dealt out to where there are no folds
+SAME_SIZE = 0.05  # of a cell's side: degrees of one country differ as much
 
 
 def prediction_table(
@@ -555,6 +556,26 @@ def learned_by_size(table: pd.DataFrame) -> dict[int, ConformalIntervals]:
     """Take up a run's intervals again, by the cells of the squares that they were learned from."""
     sizes = table["size"].astype(int)
     return {size: ConformalIntervals.of_table(table[sizes == size]) for size in sizes.unique()}
+
+
+def read_intervals(path: Path_, cell_m: float) -> dict[int, ConformalIntervals]:
+    """Read the intervals that a population job exports, for frames with cells of this side."""
+    table = read_table(path, "a table of intervals that a population job exports")
+    wanted = {"size", "from", "low", "high", "cases", "level", "offset", "cell_size"}
+    if missing := sorted(wanted - set(table)):
+        raise InputError(
+            f"[input] intervals, {path}, lacks the column{'s' * (len(missing) > 1)} "
+            f"{', '.join(missing)}; expected the table NAME_intervals.parquet that a population "
+            "job with [intervals] exports; give that table, or run that job again"
+        )
+    learned_m = float(table["cell_size"].mean())
+    if not abs(cell_m / learned_m - 1) <= SAME_SIZE:
+        raise InputError(
+            f"[input] intervals, {path}, were learned on cells of {learned_m:,.1f} m, and the "
+            f"frames have cells of {cell_m:,.1f} m; expected cells of one size; give the intervals "
+            "of a job with cells as those of the frames, or bring the frames onto its cells"
+        )
+    return learned_by_size(table)
 
 
 def interval_rasters(population: xr.DataArray, intervals: ConformalIntervals) -> xr.Dataset:

@@ -18,8 +18,8 @@ from popdask.io import paths as files_io
 from popdask.io.frames import stamps
 from popdask.store.content import WORK
 from popdask.workflow.exports import Exports, Illustrate, exporting, said_of, write_page
-from popdask.workflow.frames import CellCost, FramesJob, FramesRun, rasters_of
-from popdask.workflow.plan import Basis, Fingerprint, Record, Stage, StagePlan
+from popdask.workflow.frames import FramesJob, FramesRun
+from popdask.workflow.plan import Basis, CellCost, Fingerprint, Record, Stage, StagePlan, rasters_of
 from popdask.workflow.progress import Reporter
 
 if TYPE_CHECKING:

@@ -1,14 +1,9 @@
-"""What jobs share that begin with frames of people: input, first stages, tables and costs.
+"""What jobs share that begin with frames of people: input, first stages and tables.
 
 How far a pair of frames lies apart is on record with the stage that reads them, under a fingerprint
 of both files: a plan measures what is not on record, and a run what it reads anew. Where frames are
 to be moved, they come to lie where most of them do, the earliest where as many do so elsewhere: an
 appended frame moves no other, unless it tips that balance.
-
-Costs are counted from sizes and settings. Tasks of a chunk are those of the graphs as Dask runs
-them, after fusing; a test compares them with real graphs. Bytes of a cell while it is worked on are
-upper estimates: the arrays that a task has at once, with the neighbours that it borrows from.
-Outlines come on top of a summary.
 """
 
 from __future__ import annotations
@@ -16,9 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
-from math import ceil, isqrt, prod
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,23 +29,23 @@ from popdask.io.frames import (
     frames_of_times,
     grids_of,
     people_beyond,
-    year_text,
 )
 from popdask.io.rasters import read_counts, read_grid
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction, frame_runs
-from popdask.tracking import MOST_TILES, STRIP, TILE
+from popdask.tracking import STRIP
 from popdask.workflow import runner
 from popdask.workflow.exports import exported, without_missing
 from popdask.workflow.inputs import beyond_notes, file_fingerprint, file_fingerprints, run_record
 from popdask.workflow.plan import (
     Basis,
+    CellCost,
+    Extent,
     Fingerprint,
     Plan,
     Record,
     Stage,
-    StageCost,
     StagePlan,
     fingerprint,
 )
@@ -72,12 +67,7 @@ Shift = tuple[int, int]
 
 COLUMNS = ("dy", "dx", "response", "suspicious", "part")
 
-#: Cells along a side of the largest chunk of codes.
-ENCODED = MOST_TILES * TILE
 PEOPLE, MOTION, CLASS, LABEL, CODE = 4, 8, 2, 4, 1  # bytes of a cell, as stored
-#: Cells that take as long as a chunk, and as the start of a stage, however little there is to do.
-CHUNK_CELLS, START_CELLS = 60_000, 20_000_000
-SAMPLES, SAMPLE_CELLS = 8, 256  # windows of the domain's sample along a side, and cells of each
 #: Settings of ``[settlements]`` that may name files.
 SURFACES = ("land", "built")
 OTHERS = (*SURFACES, "names", "error", "intervals")  # and all that name files beside the frames
@@ -87,7 +77,6 @@ MOVEMENT = ("moved_in", "moved_out", "grown_here")  # columns of tables, where t
 SURE = ("population_low", "population_high")  # and where intervals are given
 SCALES = 3  # of the flow between a frame and the next, unless links ask for others
 MOVES = {"moved_x": "u", "moved_y": "v"}  # arrays of the store, and what they are of a flow
-SAME_SIZE = 0.05  # of a cell's side: degrees of one country differ as much
 AT_ONCE = 6  # frames of which movement is held at once
 
 
@@ -220,52 +209,17 @@ def apart_warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
     if not table["suspicious"].any():
         return []
+    from popdask.tracking.registration import displacement_warnings, shift_text
+
     parts_of_cells = displacement_warnings(table[table["part"]])  # which no whole cells mend
     if job.input.register is None:
         whole = displacement_warnings(table[~table["part"]])
         return [*(f'{each} ([input] register = "shift")' for each in whole), *parts_of_cells]
     return parts_of_cells + [
-        f"{time[:10].removesuffix('-01-01')} is moved by {_words(shift)}, to where most frames lie"
+        f"{time[:10].removesuffix('-01-01')} is moved by {shift_text(shift)}, to where most frames "
+        "lie"
         for time, shift in frame_shifts(job, table).items()
     ]
-
-
-def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
-    """Say of every suspicious pair of frames how they lie, in one sentence each."""
-    rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx", "part"]]
-    return [
-        f"{year_text(time)} lies {_bearing(dy, dx)} of {year_text(after)}: places seem to "
-        + (
-            "grow and shrink at their borders; check how both were brought to the grid, or "
-            "give finer cells"
-            if part
-            else "move that stand still; check the georeference of both, or move one of them by "
-            "whole cells"
-        )
-        for time, after, dy, dx, part in rows.to_numpy(dtype=object)
-    ]
-
-
-def _bearing(dy: float, dx: float) -> str:
-    """Say where the earlier frame lies, seen from the later, which is (dy, dx) cells further."""
-    parts = [(dy, "north", "south"), (dx, "west", "east")]
-    seen = [
-        f"{abs(cells):.1f} cells {positive if cells > 0 else negative}"
-        for cells, positive, negative in parts
-        if abs(cells) >= 0.05
-    ]
-    return " and ".join(seen)
-
-
-def _words(shift: Shift) -> str:
-    """Say where a frame is moved, on a grid whose rows run southward."""
-    parts = [(shift[0], "north", "south"), (shift[1], "west", "east")]
-    moved = [
-        f"{abs(cells)} cell{'s' if abs(cells) > 1 else ''} {after if cells > 0 else before}"
-        for cells, before, after in parts
-        if cells
-    ]
-    return " and ".join(moved)
 
 
 def extent_text(job: FramesJob) -> str:
@@ -308,166 +262,18 @@ def describe_result(
     }
 
 
-@dataclass(frozen=True)
-class Extent:
-    """How much a job is."""
-
-    frames: int  # frames
-    rows: int  # rows of cells
-    columns: int  # columns of cells
-    edge: int  # cells along a side of a chunk
-    settled: float = 1.0  # share of the cells that are trained on, classified and grouped
-    encoded: float = 1.0
-    """Share of the cells that the encoder meets: squares of 16 × 16 with at least one of those."""
-
-    @property
-    def cells(self) -> int:
-        """Cells of a frame."""
-        return self.rows * self.columns
-
-    @property
-    def blocks(self) -> int:
-        """Chunks of a frame."""
-        return ceil(self.rows / self.edge) * ceil(self.columns / self.edge)
-
-    @property
-    def block_cells(self) -> int:
-        """Cells of a chunk, at most."""
-        return min(self.rows, self.edge) * min(self.columns, self.edge)
-
-    @property
-    def chunks(self) -> int:
-        """Chunks of all frames."""
-        return self.frames * self.blocks
-
-    @property
-    def square(self) -> int:
-        """Cells along a side of a square as large as a chunk."""
-        return isqrt(self.block_cells)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one stage does."""
-
-    job: Any  # the settings
-    stage: StagePlan  # what is stale
-    extent: Extent  # how much a frame is, in the chunks of the stage
-    frames: int  # frames (or pairs) that it goes over
-
-    @property
-    def several(self) -> bool:
-        """Whether a frame has several chunks."""
-        return self.extent.blocks > 1
-
-    @property
-    def cells(self) -> int:
-        """Cells of all frames."""
-        return self.extent.cells * self.frames
-
-    @property
-    def settled(self) -> int:
-        """Those of them in the domain."""
-        return round(self.cells * self.extent.settled)
-
-
-@dataclass(frozen=True)
-class CellCost:
-    """Counts what a stage costs that goes over the cells of its frames."""
-
-    read: int | Callable[[Any], int] = 0
-    """Bytes read of each cell, or the settings' function that counts them."""
-    written: int | Callable[[Any], int] = 0
-    """Bytes written of each cell."""
-    held: int | Callable[[Any], int] = 0
-    """Bytes of each cell of the chunks that a task has in memory, at most."""
-    tasks: tuple[float, float] | Callable[[Work], float] = (0.0, 0.0)
-    """Tasks for each chunk of a frame in several chunks, and of one that is a single chunk."""
-    more: Callable[[Work], int] = lambda work: 0
-    """Cells that take as long as what the stage does beside going over its own."""
-    whole: Callable[[Any], bool] = lambda job: False
-    """Whether all frames are gone over where one is stale, as for a model of them all."""
-    coded: bool = False
-    """Whether it works in chunks of codes."""
-
-    def __call__(self, job: Any, stage: StagePlan, extent: Extent) -> StageCost:
-        """Count what is stale of a stage."""
-        if self.coded:
-            extent = replace(extent, edge=min(extent.edge, ENCODED))
-        work = Work(job, stage, extent, extent.frames if self.whole(job) else len(stage.stale))
-        read, written, held = (
-            each(job) if callable(each) else each for each in (self.read, self.written, self.held)
-        )
-        each = self.tasks(work) if callable(self.tasks) else self.tasks[0 if work.several else 1]
-        chunks = extent.blocks * work.frames
-        return StageCost(
-            stage.name,
-            tasks=round(each * chunks),
-            read=read * work.cells,
-            written=written * work.cells,
-            memory=held * extent.block_cells,
-            amount=START_CELLS + work.cells + CHUNK_CELLS * chunks + self.more(work),
-        )
-
-
-def rasters_of(job: Any) -> int:
-    """How often every cell is written to rasters, but for coarser levels."""
-    return len({"cog", "geotiff", "zarr"}.intersection(job.output.export))
-
-
 def read_extent(job: FramesJob, cells: str | None = None, window: int = 7) -> Extent:
     """Return how much a job is, from its first frame's header and a sample of the middle one."""
     paths = list(frame_paths(job).values())
     rows, columns = read_grid(paths[0]).shape
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
-    middle = paths[len(paths) // 2]
-    shares = (1.0, 1.0) if cells is None else _shares(middle, (rows, columns), cells, window)
+    shares = (1.0, 1.0)
+    if cells is not None:
+        from popdask.blocks.sampling import domain_shares
+
+        read = partial(read_counts, paths[len(paths) // 2])
+        shares = domain_shares(read, (rows, columns), cells, window, square=STRIP)
     return Extent(len(paths), rows, columns, edge, *shares)
-
-
-def _shares(path: str, shape: tuple[int, int], cells: str, window: int) -> tuple[float, float]:
-    """Share of the domain, and of what is encoded for it, in windows spread over a frame."""
-    seen = inside = encoded = 0
-    for row in _starts(shape[0]):
-        for column in _starts(shape[1]):
-            within = _window(path, row, column, shape, cells, window)
-            seen += within.size
-            inside += int(within.sum())
-            encoded += _encoded(within)
-    return inside / seen, encoded / seen
-
-
-def _window(
-    path: str, row: int, column: int, shape: tuple[int, int], cells: str, window: int
-) -> np.ndarray:
-    """Find the domain in a part of a frame, which is read with the cells around that decide."""
-    from popdask.blocks.sampling import cells_in_domain
-
-    halo = window // 2
-    ends = [min(start + SAMPLE_CELLS, n) for start, n in zip((row, column), shape, strict=True)]
-    around = [
-        slice(max(start - halo, 0), min(end + halo, n))
-        for start, end, n in zip((row, column), ends, shape, strict=True)
-    ]
-    found = cells_in_domain(read_counts(path, *around), cells, window)
-    top, left = row - around[0].start, column - around[1].start
-    return found[top : top + ends[0] - row, left : left + ends[1] - column]
-
-
-def _starts(length: int) -> list[int]:
-    """First cells of windows, side by side, or spread evenly where there are too many."""
-    count = ceil(length / SAMPLE_CELLS)
-    picked = np.linspace(0, count - 1, min(count, SAMPLES)).round().astype(int)
-    return (picked * SAMPLE_CELLS).tolist()
-
-
-def _encoded(within: np.ndarray) -> int:
-    """Count the cells that are encoded: whole squares, where there is one of the domain in it."""
-    for axis in (0, 1):
-        starts = np.arange(0, within.shape[axis], STRIP)
-        sizes = np.diff(starts, append=within.shape[axis])
-        within = np.logical_or.reduceat(within, starts, axis).repeat(sizes, axis)
-    return int(within.sum())
 
 
 @dataclass(frozen=True)
@@ -834,26 +640,10 @@ def learned_intervals(job: FramesJob, population: xr.DataArray) -> dict[int, Any
     place = job.input.intervals
     if place is None:
         return {}
-    from popdask.imagery.evaluation import learned_by_size
+    from popdask.imagery.evaluation import read_intervals
     from popdask.io.grids import middle_cell_m
-    from popdask.io.tables import read_table
 
-    table = read_table(place, "a table of intervals that a population job exports")
-    wanted = {"size", "from", "low", "high", "cases", "level", "offset", "cell_size"}
-    if missing := sorted(wanted - set(table)):
-        raise InputError(
-            f"[input] intervals, {place}, lacks the column{'s' * (len(missing) > 1)} "
-            f"{', '.join(missing)}; expected the table NAME_intervals.parquet that a population "
-            "job with [intervals] exports; give that table, or run that job again"
-        )
-    theirs, ours = float(table["cell_size"].mean()), middle_cell_m(population)
-    if not abs(ours / theirs - 1) <= SAME_SIZE:
-        raise InputError(
-            f"[input] intervals, {place}, were learned on cells of {theirs:,.1f} m, and the frames "
-            f"have cells of {ours:,.1f} m; expected cells of one size; give the intervals of a job "
-            "with cells as those of the frames, or bring the frames onto its cells"
-        )
-    return learned_by_size(table)
+    return read_intervals(place, middle_cell_m(population))
 
 
 def intervals_read(basis: Basis) -> list[Mapping[str, str]]:

@@ -7,7 +7,10 @@ and the fingerprints of what it reads. A frame is computed when its fingerprint 
 is stored.
 
 Costs are tasks, bytes, memory and time, from sizes alone: each stage counts its own, and what they
-share is here, integers in, integers out. Time is what the same stage took in a finished run, of the
+share is here, integers in, integers out. Tasks of a chunk are those of the graphs as Dask runs
+them, after fusing; a test compares them with real graphs. Bytes of a cell while it is worked on are
+upper estimates: the arrays that a task has at once, with the neighbours that it borrows from.
+Outlines come on top of a summary. Time is what the same stage took in a finished run, of the
 job's own store, else of its neighbours, in proportion to how much there is to do. No array is
 opened and no graph is built, so a plan of a hundred thousand chunks takes no longer than of one.
 """
@@ -17,10 +20,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, islice
-from math import isqrt, log
+from math import ceil, isqrt, log
 from typing import TYPE_CHECKING, Any
 
 from popdask._repr_html import html_card
@@ -28,6 +31,7 @@ from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.store.content import Run, orphans
 from popdask.store.repository import RegionStore
+from popdask.tracking import MOST_TILES, TILE
 
 if TYPE_CHECKING:
     from popdask.workflow.progress import Reporter
@@ -49,6 +53,10 @@ ROOM = 0.6
 PIXEL_OPERATIONS = 14_000
 #: Chunks that are proposed have a multiple of so many cells along a side.
 STEP = 128
+#: Cells along a side of the largest chunk of codes.
+ENCODED = MOST_TILES * TILE
+#: Cells that take as long as a chunk, and as the start of a stage, however little there is to do.
+CHUNK_CELLS, START_CELLS = 60_000, 20_000_000
 #: Neighbours that are looked at, at most.
 NEIGHBOURS = 16
 
@@ -263,6 +271,113 @@ class StageCost:
     memory: int = 0  # bytes that one thread holds, at most
     amount: int = 0
     """How much there is to do, in a unit of the stage's own: what its time is in proportion to."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much a job is."""
+
+    frames: int  # frames
+    rows: int  # rows of cells
+    columns: int  # columns of cells
+    edge: int  # cells along a side of a chunk
+    settled: float = 1.0  # share of the cells that are trained on, classified and grouped
+    encoded: float = 1.0
+    """Share of the cells that the encoder meets: squares of 16 × 16 with at least one of those."""
+
+    @property
+    def cells(self) -> int:
+        """Cells of a frame."""
+        return self.rows * self.columns
+
+    @property
+    def blocks(self) -> int:
+        """Chunks of a frame."""
+        return ceil(self.rows / self.edge) * ceil(self.columns / self.edge)
+
+    @property
+    def block_cells(self) -> int:
+        """Cells of a chunk, at most."""
+        return min(self.rows, self.edge) * min(self.columns, self.edge)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of all frames."""
+        return self.frames * self.blocks
+
+    @property
+    def square(self) -> int:
+        """Cells along a side of a square as large as a chunk."""
+        return isqrt(self.block_cells)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one stage does."""
+
+    job: Any  # the settings
+    stage: StagePlan  # what is stale
+    extent: Extent  # how much a frame is, in the chunks of the stage
+    frames: int  # frames (or pairs) that it goes over
+
+    @property
+    def several(self) -> bool:
+        """Whether a frame has several chunks."""
+        return self.extent.blocks > 1
+
+    @property
+    def cells(self) -> int:
+        """Cells of all frames."""
+        return self.extent.cells * self.frames
+
+    @property
+    def settled(self) -> int:
+        """Those of them in the domain."""
+        return round(self.cells * self.extent.settled)
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """Counts what a stage costs that goes over the cells of its frames."""
+
+    read: int | Callable[[Any], int] = 0
+    """Bytes read of each cell, or the settings' function that counts them."""
+    written: int | Callable[[Any], int] = 0
+    """Bytes written of each cell."""
+    held: int | Callable[[Any], int] = 0
+    """Bytes of each cell of the chunks that a task has in memory, at most."""
+    tasks: tuple[float, float] | Callable[[Work], float] = (0.0, 0.0)
+    """Tasks for each chunk of a frame in several chunks, and of one that is a single chunk."""
+    more: Callable[[Work], int] = lambda work: 0
+    """Cells that take as long as what the stage does beside going over its own."""
+    whole: Callable[[Any], bool] = lambda job: False
+    """Whether all frames are gone over where one is stale, as for a model of them all."""
+    coded: bool = False
+    """Whether it works in chunks of codes."""
+
+    def __call__(self, job: Any, stage: StagePlan, extent: Extent) -> StageCost:
+        """Count what is stale of a stage."""
+        if self.coded:
+            extent = replace(extent, edge=min(extent.edge, ENCODED))
+        work = Work(job, stage, extent, extent.frames if self.whole(job) else len(stage.stale))
+        read, written, held = (
+            each(job) if callable(each) else each for each in (self.read, self.written, self.held)
+        )
+        each = self.tasks(work) if callable(self.tasks) else self.tasks[0 if work.several else 1]
+        chunks = extent.blocks * work.frames
+        return StageCost(
+            stage.name,
+            tasks=round(each * chunks),
+            read=read * work.cells,
+            written=written * work.cells,
+            memory=held * extent.block_cells,
+            amount=START_CELLS + work.cells + CHUNK_CELLS * chunks + self.more(work),
+        )
+
+
+def rasters_of(job: Any) -> int:
+    """How often every cell is written to rasters, but for coarser levels."""
+    return len({"cog", "geotiff", "zarr"}.intersection(job.output.export))
 
 
 @dataclass(frozen=True)

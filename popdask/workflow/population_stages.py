@@ -52,13 +52,14 @@ from popdask.workflow.evaluation import (
     lay_intervals,
     read_polygons,
 )
-from popdask.workflow.frames import Extent, basis
+from popdask.workflow.frames import basis
 from popdask.workflow.inputs import cell_grid, checksums, iso, open_image, pixels_along
 from popdask.workflow.plan import (
     PIXEL_OPERATIONS,
     WHOLE,
     Basis,
     Costs,
+    Extent,
     Fingerprint,
     Plan,
     Record,

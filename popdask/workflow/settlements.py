@@ -36,8 +36,6 @@ from popdask.workflow.frames import (
     POPULATION,
     SURE,
     SURFACES,
-    CellCost,
-    Extent,
     FramesJob,
     FramesPipeline,
     FramesRun,
@@ -68,6 +66,8 @@ from popdask.workflow.inputs import (
 )
 from popdask.workflow.plan import (
     Basis,
+    CellCost,
+    Extent,
     Fingerprint,
     Plan,
     Record,

@@ -30,8 +30,16 @@ from popdask.workflow import (
     scenes,
 )
 from popdask.workflow.communities import PIPELINE
-from popdask.workflow.frames import Extent, basis
-from popdask.workflow.plan import BASE, PIXEL_OPERATIONS, Costs, Resources, StageCost, decide
+from popdask.workflow.frames import basis
+from popdask.workflow.plan import (
+    BASE,
+    PIXEL_OPERATIONS,
+    Costs,
+    Extent,
+    Resources,
+    StageCost,
+    decide,
+)
 from popdask.workflow.population_inputs import Sources, labelled_cells
 from popdask.workflow.population_stages import (
     _images,
