@@ -1,4 +1,4 @@
-"""Human communities in gridded population data, found and followed through time, at any scale.
+"""Settlements and communities in gridded population data through time; people in aerial images.
 
 The verbs are here under their own names, and the rooms that hold more of them, such as
 `popdask.plot`; each is loaded, with what it needs, when it is first used:

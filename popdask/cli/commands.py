@@ -188,7 +188,7 @@ def _popdask(
         ),
     ] = False,
 ) -> None:
-    """Find human communities in gridded population data and follow them through time."""
+    """Find settlements and communities in population data through time; people in aerial images."""
 
 
 @app.command()

@@ -17,10 +17,14 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from popdask.config import settings
 from popdask.config.settings import (
     Above0,
-    Band,
+    Cells,
     Device,
+    Drawn,
+    Features,
     Formats,
     Grid,
+    Groups,
+    Images,
     Input,
     Part,
     PlaceName,
@@ -230,19 +234,19 @@ class Links(Settings):
 
 
 class Tracks(Settings):
-    """What happens to communities, and what of it is reported."""
+    """What happens to communities and settlements, and what of it is reported."""
 
     memory: Annotated[int, Field(ge=0, le=100)] = 1
-    """Frames that a community may be away for and keep its number."""
+    """Frames that a community or a settlement may be away for and keep its number."""
     growth: Annotated[float, Field(ge=0)] = 0.05
-    """Part of its people that a community gains or loses when it grows or shrinks ..."""
+    """Part of its people that it gains or loses when it grows or shrinks ..."""
     sigma: Annotated[float, Field(ge=0)] = 4.0
     """... and how many standard deviations of the counts."""
     part: Part = 0.1
     """Part of the people that each piece of a split or merger holds."""
     movement: bool = False
-    """Count how many people moved into and out of each community and settlement, and by how
-    many it grew itself: as the least movement that fits has it, not by migration records."""
+    """Count how many people moved into and out of each community and settlement, and by how many it
+    grew itself: as the least movement that fits has it, not by migration records."""
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -369,48 +373,6 @@ class SettlementsJob(FramesTables):
         return True
 
 
-class Features(Settings):
-    """How a cell is described: 1536 features of EfficientNet-B3."""
-
-    weights: PlaceName | Literal["imagenet"] | None = None
-    """None for a random network, ``imagenet`` for the published weights, or a file of them."""
-    bands: tuple[int, ...] | None = None
-    """Bands to show, by position from 0: one, or three; by default all."""
-    white: Above0 | None = None
-    """The value that is white; by default the largest of the images' type."""
-    size: Positive = 300
-    """Rows and columns that a cell is resized to."""
-    batch_size: Positive = 32
-    """Cells that pass through the network at once on a GPU."""
-    device: Device = "auto"
-    """Where: ``auto`` is a GPU where the worker has one."""
-    seed: Seed = 0
-    """Of a random network."""
-
-
-class Groups(Settings):
-    """How cells are grouped."""
-
-    k: tuple[Positive, ...] = (3, 4, 5)
-    """Numbers of groups of KMeans."""
-    pca: Positive = 128
-    """Principal components, at most."""
-    dimensions: Annotated[int, Field(ge=2)] = 20
-    """Dimensions that UMAP leaves."""
-    neighbours: Annotated[int, Field(ge=2)] = 50
-    """Cells that UMAP takes to be around each."""
-    min_dist: Part = 0.05
-    """How close UMAP may put cells."""
-    epochs: Positive = 200
-    """Of UMAP."""
-    min_cluster_size: Annotated[int, Field(ge=2)] = 500
-    """Cells of a group of HDBSCAN, at least."""
-    min_samples: Positive = 50
-    """Cells around a core of HDBSCAN, at least."""
-    seed: Seed = 0
-    """Of the components, UMAP and KMeans."""
-
-
 class ScenesOutput(settings.Output):
     """Where the results go."""
 
@@ -441,103 +403,6 @@ class ScenesJob(ScenesTables, settings.Job):
     input: Input
     cells: Grid = Grid()
     output: ScenesOutput
-
-
-class Drawn(Settings):
-    """A drawn country, made before the run, where there are no photographs."""
-
-    folder: PlaceName
-    """Where its files go: ``training.tif``, ``mosaic_2015.tif``, and the people in them."""
-    seed: Seed = 0
-    """Another seed is another country."""
-    years: Annotated[tuple[int, ...], Field(min_length=1)] = (2015, 2025)
-    """Years of the mosaics; the first is that of the training mosaic too."""
-    training_km: tuple[float, float] = (8.0, 8.0)
-    """Extent of the training mosaic northward and eastward."""
-    mosaic_km: tuple[float, float] = (3.0, 3.0)
-    """Extent of the mosaics, which show another place."""
-    resolution: Above0 = 1.0
-    """Side of a pixel in metres, a multiple of 0.5."""
-    bands: Literal[1, 3, 4] = 1
-    """Grey, colour, or colour and near infrared."""
-
-
-class Images(Input):
-    """The mosaics to estimate people in, and what else is known of every pixel."""
-
-    bands: tuple[Band, ...] = ()
-    """Rasters that models see behind the bands of the image, such as buildings."""
-
-
-class Cells(Grid):
-    """The grid of cells, and those of known people that the models learn from."""
-
-    context: Annotated[int, Field(ge=0)] = 0
-    """Rings of neighbouring cells that a model sees around each cell."""
-    mosaic: PlaceName | tuple[PlaceName, ...] | None = None
-    """Files to cut labelled cells from; without it, the first mosaic of the input."""
-    counts: PlaceName | None = None
-    """People by cell: a raster, a table (cell, people) in Parquet or text, squares, or points."""
-    totals: PlaceName | Annotated[int, Field(ge=2)] | None = None
-    """Learn from sums alone: polygons with known people in ``column``; or cells per side of squares
-    in which the counts are added up, to try it."""
-    column: str = "people"
-    """Column of the people in a table or of polygons, or the weight of points."""
-    share: bool = False
-    """Share the people of a raster on another grid among the cells, by area."""
-    missing: Literal["unknown", "zero"] = "unknown"
-    """What cells are that the counts do not list."""
-    folder: PlaceName | None = None
-    """A folder with a file for each cell, instead of mosaic and counts."""
-    skip_unnamed: bool = False
-    """Skip files of the folder whose names do not parse."""
-    join: Positive = 1
-    """Join so many by so many cells into one."""
-    split: Literal["random", "blocks"] = "blocks"
-    """Draw validation cells in squares that keep a distance, or one by one."""
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the cells that scores are computed on."""
-    block: Positive = 10
-    """Cells per side of a square."""
-    gap: Positive | None = None
-    """Cells between training and validation squares; without it 1, or twice the context."""
-    selection: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the training cells that epochs and rules are chosen by; 0: by the scored cells."""
-    folds: Annotated[int, Field(ge=0)] = 0
-    """Cross-validation: so many models, each blind to a part of the cells; 0 for a single split."""
-    seed: Seed = 0
-    """Seed of the split."""
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Cells:
-        if self.context and self.join > 1:
-            raise ValueError(
-                f"context is {self.context} and join {self.join}, and joined cells show no "
-                "neighbours: leave one of them out, or cut the larger cells from the mosaic"
-            )
-        if self.totals is not None and self.folder is not None:
-            raise ValueError(
-                f"totals is {self.totals} and folder {self.folder}, of which each file tells the "
-                "people of its cell: leave one of them out"
-            )
-        known = self.counts is None or self.missing == "zero"
-        if isinstance(self.totals, str) and not known:
-            raise ValueError(
-                f"totals is {self.totals} and counts {self.counts}, where cells that are not "
-                "counted are unknown, so that no zone with one of them could be learned from: set "
-                'missing = "zero" if nobody lives in them, or leave counts out'
-            )
-        if isinstance(self.totals, int) and self.counts is None:
-            raise ValueError(
-                f"totals is {self.totals}, squares in which counts are added up, and there are no "
-                "counts: give counts, or a file of zones with their people"
-            )
-        return self
-
-    @property
-    def labelled(self) -> bool:
-        """Whether there are cells or zones of known people."""
-        return any(one is not None for one in (self.folder, self.counts, self.totals))
 
 
 #: What ``network = "features"`` is: of what was tried on half a city, the best on other folds.

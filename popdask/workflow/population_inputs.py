@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from popdask.config.jobs import FEATURES, Cells, Drawn, PopulationJob, Training, Truth
+from popdask.config.jobs import FEATURES, PopulationJob, Training, Truth
+from popdask.config.settings import Cells, Drawn
 from popdask.errors import InputError
 from popdask.imagery.cells import (
     GapWarning,

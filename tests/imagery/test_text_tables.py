@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import Point, box
 
-from popdask.config.jobs import Cells
+from popdask.config.settings import Cells
 from popdask.errors import InputError
 from popdask.imagery.cutting import counts_from_features, counts_from_table
 from popdask.imagery.grid import CellGrid

@@ -11,7 +11,7 @@ import rioxarray
 import xarray as xr
 from shapely.geometry import box
 
-from popdask.config.jobs import Drawn
+from popdask.config.settings import Drawn
 from popdask.errors import InputError
 from popdask.imagery.model import TrainedModel
 from popdask.io import open_cube
