@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import io
@@ -20,6 +21,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a run must not end by a sign that is not there
     gc.set_threshold(10_000, 10, 10)  # a tenth of a start was a search for garbage in libraries
+    atexit.register(gc.freeze)  # and a fifth of a plan the last one, of what ends with the process
     try:
         app()
     except InputError as error:
