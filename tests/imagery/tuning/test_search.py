@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster
 from torch import nn
 
 from popdask.errors import InputError
+from popdask.imagery import tuning
 from popdask.imagery.cells import make_cells, split_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.loading import TrainingConfig
@@ -161,7 +162,8 @@ def test_a_killed_search_makes_the_broken_trial_again(tmp_path):
     assert (resumed.state != "fail").sum() == 5
 
 
-def test_trials_run_on_the_workers_of_the_current_cluster():
+def test_trials_run_on_the_workers_of_the_current_cluster(monkeypatch):
+    monkeypatch.setattr(tuning, "LISTEN", 0.02)
     at_once = []
 
     def space(trial, pixels):
@@ -173,12 +175,12 @@ def test_trials_run_on_the_workers_of_the_current_cluster():
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
-        table = search(8, space=space, epochs=200).trials  # long, so that word of it arrives
+        table = search(8, space=space, epochs=60).trials  # long, so that word of it arrives
     assert max(at_once) == 2
     # Five are the measure of the others; the sixth may have ended before the fifth had.
     assert (table.state[:5] == "complete").all() and (table.state[6:] == "pruned").all()
     assert (table.reason[6:] == "behind the median of the trials before").all()
-    alone = search(1, space=good_then_bad, epochs=200).trials
+    alone = search(1, space=good_then_bad, epochs=60).trials
     assert alone.loss[0] == table.loss[0]
 
 
