@@ -1,15 +1,11 @@
-"""Which cells count, and samples of them drawn by their global index.
-
-The cells that are trained on, classified and grouped.
+"""The cells that are trained on, classified and grouped, and samples drawn by their global index.
 
 A raster's wilderness would fill classes and communities of its own, and most of the time of a run.
 The domain leaves it out: by default a cell belongs when it has data and its window sees people.
 Where every cell is populated, that is every cell with data.
 
-Draw cells from a raster of any size, and read the windows around them.
-
-A uniform sample without replacement, drawn in one pass over the chunks: every cell is given a
-random rank, the splitmix64 hash (Steele, Lea & Flood 2014) of its global index and the seed, and
+A sample is uniform and without replacement, drawn in one pass over the chunks: every cell is given
+a random rank, the splitmix64 hash (Steele, Lea & Flood 2014) of its global index and the seed, and
 the n lowest ranks win. A chunk keeps its own n lowest and a tree merges them, so that the sample
 depends on the cells alone, never on the chunks, and any prefix of it is itself a uniform sample.
 """

@@ -1,11 +1,8 @@
-"""Plain features of a cell's image, and trees or ridges on them as a network.
+"""Plain features of a cell's image, and trees or ridges on them in the place of a network.
 
-Figures of a picture that need no learning: its brightness, edges and texture.
-
-What a regression on them knows of people is what a network must beat; with boosted trees on top
-they are a model of their own, which costs a thirtieth of a network's training.
-
-Plain features and boosted trees, or a ridge regression, in the place of a network.
+Figures of a picture that need no learning are its brightness, edges and texture. What a regression
+on them knows of people is what a network must beat; with boosted trees on top they are a model of
+their own, which costs a thirtieth of a network's training.
 
 Where `patches` are asked for, features are learned without labels, too (Rolf et al. 2021, "A
 generalizable and accessible approach to machine learning with global satellite imagery", Nature

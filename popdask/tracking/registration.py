@@ -15,7 +15,7 @@ origin, whatever the chunks are, so that the sum is the same to the bit, and mem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 from numbers import Integral
@@ -346,6 +346,20 @@ def _votes(before: NDArray, after: NDArray) -> NDArray[np.float64]:
     sides = slopes[0] * change[1:-1], slopes[1] * change[:, 1:-1]
     # Cells that stay as they are speak against a shift: a few places may move by themselves.
     return np.array([*(side.sum() for side in sides), *(np.abs(side).sum() for side in slopes)])
+
+
+def move_frames(
+    source: xr.Dataset, moves: Mapping[str, tuple[int, int]]
+) -> tuple[xr.Dataset, dict[str, float]]:
+    """Move frames by whole cells."""
+    population, left = source["population"], {}
+    frames = [population.isel(time=slice(i, i + 1)) for i in range(population.sizes["time"])]
+    times = population["time"].values.astype("datetime64[s]").astype(str).tolist()
+    for time, (dy, dx) in moves.items():
+        position = times.index(time)
+        moved, left[time] = shift_frame(frames[position].isel(time=0), dy=dy, dx=dx)
+        frames[position] = moved.expand_dims("time").transpose(*population.dims)
+    return source.assign(population=xr.concat(frames, "time").chunk(population.chunksizes)), left
 
 
 def displacement_warnings(displacements: pd.DataFrame) -> list[str]:

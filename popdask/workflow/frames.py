@@ -187,24 +187,6 @@ def frame_shifts(job: FramesJob, table: pd.DataFrame) -> dict[str, Shift]:
     }
 
 
-def move_frames(
-    source: xr.Dataset, moves: Mapping[str, Shift]
-) -> tuple[xr.Dataset, dict[str, float]]:
-    """Move frames by whole cells."""
-    import xarray as xr
-
-    from popdask.tracking.registration import shift_frame
-
-    population, left = source["population"], {}
-    frames = [population.isel(time=slice(i, i + 1)) for i in range(population.sizes["time"])]
-    times = population["time"].values.astype("datetime64[s]").astype(str).tolist()
-    for time, (dy, dx) in moves.items():
-        position = times.index(time)
-        moved, left[time] = shift_frame(frames[position].isel(time=0), dy=dy, dx=dx)
-        frames[position] = moved.expand_dims("time").transpose(*population.dims)
-    return source.assign(population=xr.concat(frames, "time").chunk(population.chunksizes)), left
-
-
 def apart_warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
     if not table["suspicious"].any():
@@ -475,6 +457,8 @@ def _population_record(basis: Basis, of: Fingerprint) -> Record:
 
 def _read(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     """Store the frames as they are read, moved where that is asked for."""
+    from popdask.tracking.registration import move_frames
+
     lie = displacements(run.job, run.files, run.records())
     moves = frame_shifts(run.job, lie)
     source, left = move_frames(run.source[["population"]], moves)
