@@ -1,11 +1,5 @@
 """Torch held still: fixed arithmetic, where it computes, and models as safetensors.
 
-How torch is held still while it computes.
-
-The devices that torch computes on.
-
-Tensors and plain data as the bytes of one safetensors file: models, and unfinished trainings.
-
 The plain data is JSON in the file's header, so that reading a file runs no code from it.
 """
 

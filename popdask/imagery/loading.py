@@ -1,15 +1,9 @@
 """What training is fed with: its settings, cells, batches and augmented images.
 
-The settings of a training, and those that were published.
-
 Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation, trained on grey
 orthophotos of 0.5 m, on cells of 100 m and of 300 m. `TrainingConfig.preset` has their settings.
 
-Variations of the images that a network learns from: mirrored, brighter, of more contrast.
-
 What happens to an image is drawn by its place in the epoch, so it does not depend on the batches.
-
-Images of cells on their way to a network: from memory, or from a store larger than it.
 
 Where the images fit into the memory that is granted, they are read once, and an epoch is one
 shuffled portion. Otherwise an epoch shuffles runs of 64 cells, reads as many runs as fit into half

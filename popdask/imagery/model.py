@@ -1,13 +1,7 @@
 """Trained models: networks built, their scaling, their file, their mean, and leakage.
 
-How the numbers of an image become the input of a network.
-
 Sellebjerg et al. take 8-bit grey to [0, 1] and then (x − 0.5) / 0.5. Here white, the mean and the
 standard deviation may be others, per band, and travel with the weights.
-
-Networks built from their configuration, with weights of their own or with given ones.
-
-A trained network with all that its answers depend on, as one object and as one file.
 
 What a network says of a cell depends on its weights, its architecture and the normalisation of the
 image; what its figures are worth depends on the cells that it learned from. They are kept together,
@@ -16,10 +10,6 @@ as safetensors with the rest as JSON in the header, so that reading a file runs 
 On the CPU the last bit of an answer may depend on the shape of the batch. `TrainedModel.predict`
 therefore computes in batches of one shape, the last one filled up: a cell's answer is then the same
 whatever cells come with it.
-
-Take a bare network where a trained model is expected.
-
-Whether a model is judged by cells that it learned from.
 
 The mean of several models, as one: what each of them gets wrong by itself averages out.
 

@@ -1,22 +1,16 @@
 """The search for better settings: their spaces, its trials, and how it goes on.
 
-What a search proposes for each kind of model: the settings and their ranges.
-
 The classifier's are those that Sellebjerg et al. searched through; of their regressor they searched
 the architecture and the rates. A space takes an Optuna trial and the pixels along a cell's side,
 and gives settings as `popdask.imagery.loading.TrainingConfig` has them.
 
-Short trainings on trial: here, one after the other, or on the workers of a cluster.
-
 On a cluster a trial reports each epoch through a queue, and an event tells it to stop. The books
 are kept by who asked for it alone, so a worker that dies takes one trial with it and nothing else.
-
-Search for the settings of a training: Optuna proposes, short trainings answer.
 
 Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation, tried 40 settings
 of the classifier and 100 of the regressor, 10 epochs each, and gave up those that lay behind the
 median of the earlier ones. The study is asked, told and written down by one process alone; where
-trials run is the matter of `popdask.imagery.tuning`.
+trials run, here or on the workers of a cluster, does not change them.
 """
 
 from __future__ import annotations

@@ -1,13 +1,5 @@
 """Scores of estimates: people, presence, and intervals over blocks.
 
-What is compared: arrays of one shape, in the cells that are known in all of them.
-
-How right estimated people are: errors by cell, and of the total.
-
-How right it is told whether people live in a cell.
-
-How sure a score is: its interval when whole squares of land are drawn again and again.
-
 Neighbouring cells err alike, so a score of 20,000 cells in fifteen squares is known as well as
 fifteen numbers are. A bootstrap draws the squares, not the cells: as many as there are, with
 repetition. Every score here follows from sums over cells, so a draw is one matrix product.

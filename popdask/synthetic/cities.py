@@ -1,7 +1,5 @@
 """Cities rendered into a population, and an invented country of them.
 
-Worlds with a known answer: cities that move, grow, shrink, split, merge, appear and vanish.
-
 A city is an ellipse of people with a flat top and a soft foot, ``(1 - rho^4)^2`` in the normalised
 distance rho, and nobody beyond it: cities that do not touch are told apart by any method worth its
 name, and the true label of a cell needs no threshold. Its people are whole persons, shared out by
@@ -9,8 +7,6 @@ largest remainders, so that a city which only moves keeps every one of them.
 
 A world is rendered cell block by cell block from its list of cities: a lazy world of any size costs
 nothing until it is asked for, and has the same people under any chunking.
-
-A country in which everything that can happen to a city happens once, each in its own place.
 
 Every story is told around the cell (0, 0) at a density of one person, and then settled: moved to a
 slot of the map with room around it, numbered, and filled with people.

@@ -1,15 +1,9 @@
 """A drawn country seen from the air, with the people of every cell.
 
-Where things stand in the drawn country: towns and villages, and what stands alone.
-
 Everything is told site by site. A site of a jittered lattice is drawn by a generator of its own,
 seeded by its lattice point, so a window needs the sites around it and nothing else. Sites keep off
 lakes and roads; towns of five sizes follow one another in a fixed pattern, so that no window is
 without one for long.
-
-A photograph of a window of the drawn country: painted with its surroundings, then exposed.
-
-A drawn country seen from the air, and who lives in it.
 
 Towns, villages and farms lie among fields, woods and lakes; people live in houses, and every house
 has its centre, its roof and its number of people. Barns, greenhouses, car parks, works and rocks

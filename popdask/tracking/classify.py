@@ -1,13 +1,7 @@
 """Classes of cells: the nearest centre, held through time, and how centres are fitted.
 
-The nearest centre of rows of latents, on plain arrays.
-
 An argmin flips on the last bit, so distances are summed row by row in a fixed order: the classes
 depend on the latents and the centres, never on how rows are cut into blocks.
-
-Fitted classes, and the class of every cell: that of its nearest centre, block by block.
-
-Classes of cells that look alike: k-means on standardised latents.
 
 The latents are standardised and grouped by Lloyd's k-means (1982), which Dask-ML runs on one random
 sample of cells; every other cell then takes the class of its nearest centre. Dask-ML starts where

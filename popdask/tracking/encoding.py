@@ -1,7 +1,5 @@
 """Cells encoded: windows as convolutions, on a lattice of tiles.
 
-The window autoencoder as a convolution: the array kernel under `popdask.tracking.encoding`.
-
 A dense layer on every window of 7 × 7 cells is a convolution of that size, so windows are never
 built: the first layer is a convolution of the three scaled channels, the later ones are matrix
 products. The two position channels are known in advance, and their share of the first layer is
@@ -10,15 +8,9 @@ separable: one bias per row plus one per column.
 The work goes tile by tile, and within a tile by strips of rows, so that the hidden units of a strip
 stay in the cache. Parts of a strip without a cell that is asked for are skipped. Tiles and strips
 are fixed to the grid's origin, and the parts follow from the cells that are asked for, never from
-the chunks: the last bits of a sum may depend on the shape of the array that it is part of.
-
-Encode every cell of a raster: 16 numbers that say how people live and move around it.
-
-Windows are never built: the encoder runs as a convolution (`popdask.tracking.encoding`), to
-which Dask adds a halo of half a window. The trick is the lattice: chunks are moved to the borders
-of tiles that are fixed to the grid's origin. A convolution's last bits may depend on the shape of
-its input and a class hangs on the last bit, so the same tiles give the same classes under any
-chunking.
+the chunks: the last bits of a sum may depend on the shape of the array that it is part of, and a
+class hangs on the last bit. Chunks are moved to the borders of tiles, and Dask adds a halo of half
+a window.
 """
 
 from __future__ import annotations

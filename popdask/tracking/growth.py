@@ -1,7 +1,5 @@
 """How people change where they are: movement and growth, and derivatives of flow and frames.
 
-Growth against movement: what a flow carries into and out of every cell, and what remains.
-
 People who move with velocity v and are born or die at the rate s obey the balance ∂P/∂t = −∇·(Pv)
 + s. Here the people of every cell are carried to where the flow takes them; s is what the next
 frame holds beyond what arrived and stayed.
@@ -9,12 +7,10 @@ frame holds beyond what arrived and stayed.
 The trick is to count people as whole numbers of 2⁻³² of a person: what leaves a cell is what
 arrives elsewhere, to the last of them, in whatever order blocks are computed.
 
-What the first work drew of a flow and of frames: speed, divergence, Laplacian.
-
-All are stencils of 3 × 3 cells on frames whose edges are replicated. The divergence is by central
-differences, ∂u/∂x + ∂v/∂y; the Laplacian is the mean of the neighbours less the cell, by the
-weights of Horn and Schunck's mean (1/6 beside, 1/12 at corners), times 3: the factor that
-approximates ∂²/∂x² + ∂²/∂y².
+Speed, divergence and Laplacian are stencils of 3 × 3 cells on frames whose edges are replicated.
+The divergence is by central differences, ∂u/∂x + ∂v/∂y; the Laplacian is the mean of the neighbours
+less the cell, by the weights of Horn and Schunck's mean (1/6 beside, 1/12 at corners), times 3: the
+factor that approximates ∂²/∂x² + ∂²/∂y².
 """
 
 from __future__ import annotations

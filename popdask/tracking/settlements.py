@@ -1,9 +1,8 @@
 """Settlements, held through time, and which are cities, towns and villages.
 
-Settlements: connected cells of 1 km that are densely lived in, held through time.
-
-The cells are those of rural and urban clusters in the Degree of Urbanisation (GHSL Data Package
-2023, JRC): 300 people per km² of land or more, touching at edges or corners, 500 people together.
+Settlements are connected cells of 1 km, those of rural and urban clusters in the Degree of
+Urbanisation (GHSL Data Package 2023, JRC): 300 people per km² of land or more, touching at edges or
+corners, 500 people together.
 
 People are counts, and a count of N is uncertain by √N. A cell whose density is near the threshold
 would come and go for no reason, and a settlement with it. So a cell leaves a settlement only where
@@ -12,8 +11,6 @@ dies where it has lost half of the people that it takes to be listed.
 
 The trick is that the labels of a frame are all that the next needs to know, so that a frame can be
 appended: what is held are the cells of settlements that are listed, not those of smaller places.
-
-What a settlement is: a city, a town or a village, by the Degree of Urbanisation of its cells.
 
 A city holds an urban centre. A town has 5,000 people, or holds a dense or semi-dense urban cluster.
 The rest are villages. Codes are those of cells of 1 km, settlements may be drawn on finer ones.

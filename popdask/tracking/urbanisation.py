@@ -1,9 +1,5 @@
 """The Degree of Urbanisation of every cell, and urban centres.
 
-The tasks of a classification by the Degree of Urbanisation, for every block of every frame.
-
-The Degree of Urbanisation of cells: urban centres, clusters and rural cells, as the UN defines.
-
 Endorsed by the UN Statistical Commission in 2020; the rules are those of GHSL Data Package 2023
 (Schiavina and others, JRC) and of Eurostat's manual "Applying the Degree of Urbanisation" (2021).
 
