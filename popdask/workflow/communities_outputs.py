@@ -41,6 +41,8 @@ SILHOUETTE_CELLS = 5_000  # compared with each other
 KS = range(2, 21)
 BATCH = 10_000  # cells that are encoded at once
 CLOSE = 256  # cells along the side of what is drawn beside its reconstruction
+#: Encoders and classifiers by name, each with the frames that it serves.
+Models = dict[str, tuple[FittedEncoder, ClassModel, slice]]
 #: Title of each picture, and how to read it.
 WORDS = {
     "flow": (
@@ -92,8 +94,9 @@ def figures(job: CommunitiesJob, region: RegionStore) -> Iterator[tuple[str, Fig
     # Uses the current Dask client, if there is one, else Dask's default scheduler. Where there is
     # a model for each frame, classes are analysed of the last frame.
     found = region.dataset()
+    models = _models(job, region, found)  # what is missing is said before maps are drawn
     yield from _maps(job, region, found)
-    yield from analysis_charts(job, region, found)
+    yield from analysis_charts(job, found, models)
 
 
 def _maps(
@@ -133,10 +136,9 @@ def _maps(
 
 
 def analysis_charts(
-    job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
+    job: CommunitiesJob, found: xr.Dataset, models: Models
 ) -> Iterator[tuple[str, Figure]]:
     """Draw what the models have learned, and how well."""
-    models = _models(job, region, found, branch)
     histories = {
         name.removesuffix("T000000"): encoder.loss_history for name, (encoder, *_) in models.items()
     }
@@ -164,7 +166,7 @@ def analysis_charts(
 
 def _models(
     job: CommunitiesJob, region: RegionStore, found: xr.Dataset, branch: str = MAIN
-) -> dict[str, tuple[FittedEncoder, ClassModel, slice]]:
+) -> Models:
     """Read the encoders and classifiers, each with the frames that it serves."""
     if job.encoder.scope == "shared":
         serves = {"shared": slice(None)}
@@ -277,6 +279,7 @@ def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterato
     found = region.dataset(branch)
     last = found.isel(time=-1)
     flow = "flow", maps.flow_figure(last["population"], last[["u", "v"]])
-    changes, learned = change_maps(job, found), analysis_charts(job, region, found, branch)
+    changes = change_maps(job, found)
+    learned = analysis_charts(job, found, _models(job, region, found, branch))
     for name, figure in [flow, *changes, *learned]:
         yield Picture(*WORDS[name], figure, wide=name == "growth")

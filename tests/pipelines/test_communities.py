@@ -395,9 +395,9 @@ def test_a_region_without_people_has_empty_results_until_they_come(tmp_path):
     assert result.communities.empty and result.tracks.empty
     assert (result.store.dataset()["classes"] == -1).all()
     found = result.store.dataset()
-    assert [
-        name for name, _ in communities_outputs.analysis_charts(settings, result.store, found)
-    ] == ["loss"]
+    models = communities_outputs._models(settings, result.store, found)
+    charts = communities_outputs.analysis_charts(settings, found, models)
+    assert [name for name, _ in charts] == ["loss"]
     assert communities.run(settings).plan.done
     town = np.zeros((40, 40), "float32")
     town[10:25, 10:25] = np.random.default_rng(0).poisson(500, (15, 15))
