@@ -661,3 +661,41 @@ def _reach(grid: GeoBox, first: GeoBox) -> tuple[float, float, float, float]:
         )
     middle = first.shape[1] / 2
     return min(reaches, key=lambda side: abs((side[1] + side[3]) / 2 - middle))
+
+
+def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
+    """Say of every suspicious pair of frames how they lie, in one sentence each."""
+    rows = displacements.loc[displacements["suspicious"], ["time", "next", "dy", "dx", "part"]]
+    return [
+        f"{year_text(time)} lies {_bearing(dy, dx)} of {year_text(after)}: places seem to "
+        + (
+            "grow and shrink at their borders; check how both were brought to the grid, or "
+            "give finer cells"
+            if part
+            else "move that stand still; check the georeference of both, or move one of them by "
+            "whole cells"
+        )
+        for time, after, dy, dx, part in rows.to_numpy(dtype=object)
+    ]
+
+
+def _bearing(dy: float, dx: float) -> str:
+    """Say where the earlier frame lies, seen from the later, which is (dy, dx) cells further."""
+    parts = [(dy, "north", "south"), (dx, "west", "east")]
+    seen = [
+        f"{abs(cells):.1f} cells {positive if cells > 0 else negative}"
+        for cells, positive, negative in parts
+        if abs(cells) >= 0.05
+    ]
+    return " and ".join(seen)
+
+
+def shift_text(shift: tuple[int, int]) -> str:
+    """Say where a frame is moved, on a grid whose rows run southward."""
+    parts = [(shift[0], "north", "south"), (shift[1], "west", "east")]
+    moved = [
+        f"{abs(cells)} cell{'s' if abs(cells) > 1 else ''} {after if cells > 0 else before}"
+        for cells, before, after in parts
+        if cells
+    ]
+    return " and ".join(moved)

@@ -25,10 +25,12 @@ from popdask.io import rasters
 from popdask.io.frames import (
     CHUNK,
     beyond_texts,
+    displacement_warnings,
     find_frames,
     frames_of_times,
     grids_of,
     people_beyond,
+    shift_text,
 )
 from popdask.io.rasters import read_counts, read_grid
 from popdask.store.content import table_bytes
@@ -191,8 +193,6 @@ def apart_warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
     """Say of frames that lie apart how they lie, and what can be done or is done about it."""
     if not table["suspicious"].any():
         return []
-    from popdask.tracking.registration import displacement_warnings, shift_text
-
     parts_of_cells = displacement_warnings(table[table["part"]])  # which no whole cells mend
     if job.input.register is None:
         whole = displacement_warnings(table[~table["part"]])

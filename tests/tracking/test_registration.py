@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from popdask.errors import InputError
+from popdask.io.frames import displacement_warnings
 from popdask.synthetic import moving_cities
-from popdask.tracking.registration import displacement, displacement_warnings, shift_frame
+from popdask.tracking.registration import displacement, shift_frame
 from tests.tracking.worlds import country, moved
 
 DATA = Path(os.environ.get("POPDASK_DATA", "../shared/data"))
