@@ -36,7 +36,7 @@ from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 from distributed import (
     CancelledError,
     Client,
@@ -70,11 +70,13 @@ __all__ = [
     "load_spec",
 ]
 
-SCHEDULER_SECONDS = 10
 STATUS_SECONDS = 20
+#: What a scheduler may take to answer before it is said that one waits for it.
+SILENT_SECONDS = 2
 LONGEST_SILENCE_SECONDS = 300.0
 #: How often a cluster adapts: a queue is not asked every second, and an idle worker stays a while.
 ADAPT_INTERVAL = "10s"
+CONNECT_TIMEOUT = "distributed.comm.timeouts.connect"
 NO_WORKERS_TIMEOUT = "distributed.scheduler.no-workers-timeout"
 #: The extras of popdask that install the packages of cluster classes.
 EXTRAS = {"dask_jobqueue": "hpc", "dask_kubernetes": "kubernetes", "dask_gateway": "gateway"}
@@ -211,7 +213,7 @@ def connect(
     with (
         dask.config.set(settings),
         _started(file) as handle,
-        _client(handle) as client,
+        _client(handle, log) as client,
         _losses_explained(client, handle, file.wait),
     ):
         _wait_for_workers(client, handle, file, log)
@@ -313,18 +315,18 @@ def _scale(cluster: Any, workers: tuple[int, int], failures: list[BaseException]
     cluster.adapt(minimum=fewest, maximum=most, interval=ADAPT_INTERVAL)
 
 
-def _client(handle: ClusterHandle) -> Client:
+def _client(handle: ClusterHandle, log: Callable[[str], None]) -> Client:
     # A client that cannot connect leaves its event loop behind, so a bare connection is tried
     # first, and in a thread, since a notebook's own loop is running in this one.
     if isinstance(handle.target, str):
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, _knock(handle.target, handle.security)).result()
+            thread.submit(asyncio.run, _knock(handle.target, handle.security, log)).result()
     options = {"security": handle.security} if handle.security else {}
     for logger in ("asyncio", "distributed.client", "distributed.comm.core", "distributed.utils"):
         logging.getLogger(logger).addFilter(_is_not_cancelled)
     with warnings.catch_warnings():  # _check_versions says it in one line
         warnings.simplefilter("ignore", VersionMismatchWarning)
-        return Client(handle.target, timeout=SCHEDULER_SECONDS, **options)
+        return Client(handle.target, **options)
 
 
 def _is_not_cancelled(record: logging.LogRecord) -> bool:
@@ -333,11 +335,16 @@ def _is_not_cancelled(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], gone))
 
 
-async def _knock(address: str, certificates: Security | None) -> None:
+async def _knock(address: str, certificates: Security | None, log: Callable[[str], None]) -> None:
     """Connect to a scheduler and leave again, or say in one sentence why that is not possible."""
     arguments = (certificates or Security()).get_connection_args("client")
+    patience = parse_timedelta(dask.config.get(CONNECT_TIMEOUT), default="s")
+    knocking = asyncio.ensure_future(connect_comm(address, timeout=patience, **arguments))
+    await asyncio.wait({knocking}, timeout=SILENT_SECONDS)
+    if not knocking.done():
+        log(f"waiting for the scheduler at {address}, up to {patience:g} s")
     try:
-        connection = await connect_comm(address, timeout=SCHEDULER_SECONDS, **arguments)
+        connection = await knocking
     except TypeError as error:  # distributed's answer to a TLS address without certificates
         raise InputError(
             f"the scheduler at {address} wants certificates: give them in a cluster file, under "
@@ -346,7 +353,7 @@ async def _knock(address: str, certificates: Security | None) -> None:
     except (OSError, CommClosedError) as error:
         raise InputError(
             f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`, "
-            "or check the address."
+            f"check the address, or give one that is busy more time by Dask's {CONNECT_TIMEOUT}."
         ) from error
     await connection.close()
 

@@ -7,12 +7,13 @@ import threading
 import time
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client
 
 import popdask
-from popdask import cluster as clusters
 from popdask.cluster import (
+    CONNECT_TIMEOUT,
     LostSchedulerError,
     LostWorkersError,
     NoWorkersError,
@@ -78,14 +79,15 @@ def loops():
     return [thread for thread in threading.enumerate() if thread.name == "IO loop"]
 
 
-def test_an_address_where_nobody_answers_is_named(monkeypatch):
-    monkeypatch.setattr(clusters, "SCHEDULER_SECONDS", 1)
-    before = loops()
+def test_an_address_where_nobody_answers_is_named():
+    before, told = loops(), []
     with (
+        dask.config.set({CONNECT_TIMEOUT: "3s"}),
         pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
-        connect("tcp://127.0.0.1:9"),
+        connect("tcp://127.0.0.1:9", log=told.append),
     ):
         pytest.fail("there is no scheduler")
+    assert told == ["waiting for the scheduler at tcp://127.0.0.1:9, up to 3 s"]
     assert set(loops()) <= set(before)
 
 
@@ -219,7 +221,7 @@ def security(folder):
 
 
 def test_certificates_of_the_howto_let_in_who_has_them_and_nobody_else(
-    certificates, write, tmp_path, monkeypatch
+    certificates, write, tmp_path
 ):
     others = tmp_path / "others"
     others.mkdir()
@@ -236,8 +238,11 @@ def test_certificates_of_the_howto_let_in_who_has_them_and_nobody_else(
         with pytest.raises(InputError, match="wants certificates"), connect(address):
             pytest.fail("it has no certificates")
         path = write(address, "60 s", security(others / "certificates"))
-        monkeypatch.setattr(clusters, "SCHEDULER_SECONDS", 1)
-        with pytest.raises(InputError, match="no Dask scheduler answers"), connect(path):
+        with (
+            dask.config.set({CONNECT_TIMEOUT: "1s"}),
+            pytest.raises(InputError, match="no Dask scheduler answers"),
+            connect(path),
+        ):
             pytest.fail("its certificates are of another cluster")
 
 

@@ -67,11 +67,12 @@ def wait_at(point):
 
 def guard_run():
     """Put gates at the stages of a run and at their commits, and let it wait for a scheduler."""
-    from popdask import cluster
+    import dask
+
     from popdask.store.transaction import Transaction
     from popdask.workflow.progress import ConsoleReporter
 
-    cluster.SCHEDULER_SECONDS = PATIENCE_SECONDS
+    dask.config.set({"distributed.comm.timeouts.connect": PATIENCE_SECONDS})
     said, write, publish = ConsoleReporter.stage, Transaction._write, Transaction.publish
 
     @contextmanager
