@@ -388,9 +388,11 @@ class FramesPipeline(Pipeline):
     def plan(self, job: FramesJob) -> Plan:
         """Say what a run would compute, and which frames lie apart."""
         files, records = runner.read_inputs(self, job)
+        planned = self.decide(job, files, records)
+        if not planned.computed:  # of what was finished, a run has looked at the inputs
+            self.check_source(job, open_source(job)["population"])
         lie = displacements(job, files, records, most_cells=MOST_CELLS)
-        warnings = tuple(apart_warnings(job, lie))
-        return replace(self.decide(job, files, records), warnings=warnings)
+        return replace(planned, warnings=tuple(apart_warnings(job, lie)))
 
     def extent(self, job: FramesJob) -> str:
         """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
