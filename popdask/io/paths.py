@@ -157,7 +157,11 @@ def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
         dir=path.parent, prefix=_prefix(path), ignore_cleanup_errors=True
     ) as folder:
         unfinished = Path(folder, path.name)
-        yield unfinished
+        try:
+            yield unfinished
+        except OSError as error:  # a full disk does not say of which file
+            error.filename = error.filename or os.fspath(path)
+            raise
         if new:
             _check_free(path)
             unfinished.rename(path)

@@ -331,6 +331,13 @@ def file_names(store: Any) -> list[str]:
     return [] if group is None else sorted(group.array_keys())
 
 
+def reason_of(error: Exception) -> str:
+    """The root of an error of Icechunk's: it stands last, behind an arrow, or first."""
+    text = str(error).strip() or type(error).__name__
+    root = text.rsplit("-> ", 1)[-1].split("\n\n")[0] if "-> " in text else text.splitlines()[0]
+    return " ".join(root.split()).removeprefix("x ")
+
+
 def file_problem(store: Any, name: str, sha256: str) -> str | None:
     """Say what is wrong with a file of which the checksum is known; None if nothing is."""
     try:
@@ -338,7 +345,7 @@ def file_problem(store: Any, name: str, sha256: str) -> str | None:
     except KeyError:
         return "is not there"
     except READ_ERRORS as error:
-        return f"cannot be read: {str(error).splitlines()[0].strip()}"
+        return f"cannot be read: {reason_of(error)}"
     if found == sha256:
         return None
     return f"is not what was computed: its SHA-256 is {found[:16]}…, {sha256[:16]}… was recorded"
@@ -411,7 +418,7 @@ def group_problem(store: Any, name: str, checksum: str) -> str | None:
     except KeyError:
         return "is not there"
     except READ_ERRORS as error:
-        return f"cannot be read: {str(error).splitlines()[0].strip()}"
+        return f"cannot be read: {reason_of(error)}"
     return None if found == checksum else "is not what was computed"
 
 
@@ -651,7 +658,7 @@ def _ancestry(repository: icechunk.Repository, branch: str) -> Iterator[icechunk
         try:
             commit = next(commits, None)
         except IcechunkError as error:
-            _log.warning("the history has a gap (%s): `popdask verify` says more", _first(error))
+            _log.warning("the history has a gap (%s): `popdask verify` says more", reason_of(error))
             return
         if commit is None:
             return
@@ -669,7 +676,7 @@ def readable(repository: icechunk.Repository, tag: str) -> icechunk.SnapshotInfo
     try:
         return repository.lookup_snapshot(repository.lookup_tag(tag))
     except IcechunkError as error:
-        _log.warning("the run %s is lost: it cannot be read (%s)", tag, _first(error))
+        _log.warning("the run %s is lost: it cannot be read (%s)", tag, reason_of(error))
         return None
 
 
@@ -680,14 +687,12 @@ def has_work(repository: icechunk.Repository) -> bool:
     try:
         repository.lookup_snapshot(repository.lookup_branch(WORK))
     except IcechunkError as error:
-        _log.warning("what a stopped run has finished is lost (%s): it begins anew", _first(error))
+        _log.warning(
+            "what a stopped run has finished is lost (%s): it begins anew", reason_of(error)
+        )
         repository.delete_branch(WORK)
         return False
     return True
-
-
-def _first(error: Exception) -> str:
-    return " ".join(str(error).strip().splitlines()[0].split()).removeprefix("x ")
 
 
 def run_of(commit: icechunk.SnapshotInfo) -> Run | None:

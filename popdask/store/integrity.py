@@ -32,6 +32,7 @@ from popdask.store.content import (
     open_arrays,
     read_file,
     read_records,
+    reason_of,
     seconds_of,
     stored_checksum,
 )
@@ -46,7 +47,7 @@ _EARLIER = "readers of the last run do not need it; `popdask expire JOB --keep 1
 _ANEW = "`popdask run JOB --force` computes anew what it held"
 
 #: What to do about a history with a gap: Icechunk neither fills nor skips it.
-_GAP = (
+GAP = (
     "the history ends there, and old runs cannot be expired; results are read and computed as "
     "before; for a whole history, move the store away and run the job anew"
 )
@@ -194,10 +195,9 @@ def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[s
 
 
 def history_gap(repository: icechunk.Repository) -> str | None:
-    """Say that the history has a gap, and what helps; None if it has none."""
-    return next(
-        (problem for problem in _lost_snapshots(_walk(repository)) if problem.endswith(_GAP)), None
-    )
+    """Say that the history has a gap; None if it has none."""
+    problems = _lost_snapshots(_walk(repository))
+    return next((one.removesuffix(f": {GAP}") for one in problems if one.endswith(GAP)), None)
 
 
 def _lost_snapshots(walk: _Walk) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _lost_snapshots(walk: _Walk) -> Iterator[str]:
     for snapshot, reason in walk.lost.items():
         heads = [name for name, head in walk.heads.items() if head == snapshot]
         whose = f"the run {heads[0]}" if heads else "the history"
-        help_ = _GAP if snapshot in parents else _EARLIER
+        help_ = GAP if snapshot in parents else _EARLIER
         yield f"the snapshot {snapshot} of {whose} cannot be read ({reason}): {help_}"
 
 
@@ -291,10 +291,3 @@ def _differing(session: icechunk.Session, wanted: Mapping[Key, str]) -> Iterator
             check = file_problem if kind == "sha256" else group_problem
             if problem := check(session.store, name, checksum):
                 yield f"{'the file' if kind == 'sha256' else 'the group'} {name} {problem}"
-
-
-def reason_of(error: Exception) -> str:
-    """What an error of Icechunk's, or of the system, says first."""
-    text = str(error).strip()
-    lines = text.splitlines() or [type(error).__name__]
-    return " ".join(lines[0].split()).removeprefix("x ")

@@ -39,12 +39,13 @@ from icechunk import IcechunkError
 
 from popdask.errors import InputError
 from popdask.io import paths
-from popdask.store.content import READ_ERRORS
+from popdask.store.content import READ_ERRORS, reason_of
 
 #: Errors of the system that a store may meet; those of a network are not among them.
 OF_THE_STORE = {
     errno.EACCES,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EIO,
     errno.ENAMETOOLONG,
     errno.ENOSPC,
@@ -90,7 +91,7 @@ def store_errors(place: object) -> Iterator[None]:
     try:
         yield
     except IcechunkError as error:
-        raise _store_error(place, _root(str(error))) from error
+        raise _store_error(place, reason_of(error)) from error
     except OSError as error:
         if error.errno not in OF_THE_STORE:
             raise
@@ -120,16 +121,9 @@ def damage_named(place: object) -> Iterator[None]:
 def damaged(place: object, error: Exception) -> StoreError:
     """Explain a store that cannot be read, and what helps."""
     return StoreError(
-        f"{place} cannot be read ({_root(str(error))}): if it is damaged, `popdask run JOB "
+        f"{place} cannot be read ({reason_of(error)}): if it is damaged, `popdask run JOB "
         "--force` computes it anew."
     )
-
-
-def _root(text: str) -> str:
-    """The root of an error of Icechunk's: it stands last, behind an arrow, or first."""
-    text = text.strip()
-    root = text.rsplit("-> ", 1)[-1].split("\n\n")[0] if "-> " in text else text.splitlines()[0]
-    return " ".join(root.split()).removeprefix("x ")
 
 
 class Location(Protocol):
@@ -286,7 +280,7 @@ class Prefix:
         return holder_of_object(self.bucket, f"{self.key}.lock")
 
     def _out_of_reach(self, error: Exception) -> InputError:
-        reason = str(error).splitlines()[0].strip()
+        reason = reason_of(error)
         return InputError(
             f"[output] store {self} cannot be reached ({reason}): check "
             "the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials."

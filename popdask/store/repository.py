@@ -52,6 +52,7 @@ from popdask.store.content import (
     read_records,
     read_table,
     readable,
+    reason_of,
     run_of,
     stored_times,
     utc_now,
@@ -126,7 +127,7 @@ def expire(
         gone += [tag for tag in tags if readable(repository, tag) is None]
     guard()
     if gone and (gap := integrity.history_gap(repository)):
-        raise StoreError(f"no run can be expired: {gap}.")
+        raise StoreError(f"no run can be expired: {gap}: {integrity.GAP}.")
     for tag in gone:
         delete_tag(repository, tag)
     if gone:
@@ -562,7 +563,8 @@ class RegionStore:
         if not integrity.is_unwritable(repository, self.location.files):
             return
         if gap := integrity.history_gap(repository):  # and there is no first commit to begin from
-            raise StoreError(f"{self.location} cannot be mended: {gap}.")
+            mend = "move the store away, and run the job anew"
+            raise StoreError(f"{self.location} cannot be mended: {gap}; {mend}.")
         kept = outside(self.latest_records())
         with store_errors(self.location):
             self._guard()
@@ -616,7 +618,7 @@ class RegionStore:
         except icechunk.IcechunkError as error:
             raise InputError(
                 f"{self.location} cannot be opened as an Icechunk repository "
-                f"({str(error).splitlines()[0]}): it is damaged or not one; restore it, or move it "
+                f"({reason_of(error)}): it is damaged or not one; restore it, or move it "
                 "away and run the job anew."
             ) from error
         return repository
