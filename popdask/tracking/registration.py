@@ -272,7 +272,7 @@ def _spectrum(tile: NDArray) -> Spectrum:
 def _peak(transform: tuple[Spectrum | None, NDArray], shape: Sequence[int]) -> tuple[float, ...]:
     """Find the shift (dy, dx), the correlation there, at rest, noise, that between cells; votes."""
     spectrum, votes = transform
-    if spectrum is None:
+    if spectrum is None or not spectrum.any():  # as of a single cell
         return np.nan, np.nan, 0.0, 0.0, 0.0, 0.0, *votes
     down, right = scipy.fft.fftfreq(TILE)[:, None], scipy.fft.rfftfreq(TILE)
     low = np.exp(-2 * (np.pi * WIDTH) ** 2 * (down**2 + right**2))
