@@ -8,6 +8,7 @@ import gc
 import io
 import resource
 import sys
+import warnings
 
 from popdask.cli import console
 from popdask.cli.commands import app
@@ -20,6 +21,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a run must not end by a sign that is not there
+    # Of a raster without a place popdask says so itself, where it matters.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     gc.set_threshold(10_000, 10, 10)  # a tenth of a start was a search for garbage in libraries
     atexit.register(gc.freeze)  # and a fifth of a plan the last one, of what ends with the process
     try:

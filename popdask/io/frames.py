@@ -14,6 +14,7 @@ import fnmatch
 import glob
 import itertools
 import math
+import os
 import re
 import string
 import unicodedata
@@ -31,7 +32,7 @@ import pandas as pd
 
 from popdask.errors import InputError
 from popdask.io.paths import failures, file_system, members, split_band, split_file, without_secrets
-from popdask.io.rasters import is_remote, read_counts, read_grid, use_raster
+from popdask.io.rasters import NO_GROUPS, is_remote, read_counts, read_grid, use_raster
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -289,6 +290,8 @@ def _list_names(wildcard: str) -> list[tuple[str, str]]:
             ]
     if band is None:
         return [(file, file) for file in files]
+    if re.fullmatch(r"band=\d+", band):
+        return [(f"{file}#{band}",) * 2 for file in files]
     return [
         (f"{file}#{called}", f"{file}#band={number}")
         for file in files
@@ -339,13 +342,19 @@ def _moment_of(tags: Mapping[str, str], dataset: Mapping[str, str]) -> str:
     """When a band of a netCDF file is, by its axis of time; empty where it has none."""
     for key, value in tags.items():
         axis = key.removeprefix("NETCDF_DIM_")
-        units = dataset.get(f"{axis}#units", "")
+        units = dataset.get(f"{axis}#units") or _units_of_years(axis, value)
         if axis != key and re.match(r"(?i)(\w+ since|years?$|yr$)", units):
             try:
                 return _moment(float(value), units, dataset.get(f"{axis}#calendar", "standard"))
             except (ValueError, OverflowError):  # units that nobody reads
                 return ""
     return ""
+
+
+def _units_of_years(axis: str, value: str) -> str:
+    """The units of an axis of time that names none and holds whole years."""
+    named = axis.lower() in ("time", "year") and value.isdecimal()
+    return "year" if named and _FIRST_YEAR < int(value) < _LAST_YEAR else ""
 
 
 def _moment(passed: float, units: str, calendar: str) -> str:
@@ -417,6 +426,8 @@ def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> date
 
 def _nothing_found(pattern: str, wildcard: str) -> str:
     folder = Path(wildcard).parent
+    if re.search(r"\.zarr\b", wildcard):
+        return f"the pattern {pattern!r} finds no frame: it names a Zarr group; {NO_GROUPS}"
     if held := _held_in(wildcard):
         return (
             f"the pattern {pattern!r} finds no frame: {held}; expected one per time; correct it, "
@@ -426,6 +437,8 @@ def _nothing_found(pattern: str, wildcard: str) -> str:
         held = "nothing there matches"
     elif not folder.is_dir():
         held = f"there is no folder {folder.absolute()}"
+    elif not os.access(folder, os.R_OK):
+        held = f"the folder {folder} is not one that you may list"
     else:
         names = sorted(entry.name for entry in folder.iterdir())
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -495,7 +495,7 @@ class RasterName:
 
 def parse_name(name: str) -> RasterName:
     """Take the name of a raster apart; a file of that very name is itself."""
-    if "://" in name or Path(name).exists():
+    if "://" in name or is_there(name):
         return RasterName(name, name) if not _is_packed(name) else _packed(name, None)
     base, number = split_band(name)
     band = None
@@ -516,11 +516,22 @@ def parse_name(name: str) -> RasterName:
 
 def file_of(name: str) -> str:
     """Name the file that holds a raster; nothing is read."""
-    if "://" in name or Path(name).exists():
+    if "://" in name or is_there(name):
         return name
     base, _ = split_band(name)
     split = split_file(base)
     return split[1].strip('"{}') if split else base
+
+
+def is_there(path: str) -> bool:
+    """Return whether there is a file or folder; one in a folder that may not be searched raises."""
+    try:
+        return Path(path).exists()
+    except PermissionError as error:
+        raise InputError(
+            f"{path} cannot be looked up (permission denied); expected a file in a folder that you "
+            "may search; check the permissions of its folders"
+        ) from error
 
 
 def split_band(name: str) -> tuple[str, str | None]:

@@ -49,6 +49,7 @@ from popdask.io.paths import (
     gdal_options,
     gdal_path,
     is_object,
+    is_there,
     parse_name,
     split_band,
     split_file,
@@ -85,6 +86,7 @@ _PER_AREA = re.compile(
     r"|(\bper|/) ?(sq|square|km|kilomet|hectare|ha\b|m2|m²|mi\b|mi2|mile|acre)"
     r"|(?<![0-9a-z])(km|m|mi|ha) ?\^?(-2|−2|⁻²|-1|−1|⁻¹)(?!\d)"
 )
+_SCALED = re.compile(r"\b(?:thousand|million)s?\b|\blog(?:10|1p)?\b")
 _TELLING_TAGS = {"units", "unit", "long_name", "standard_name", "name", "title", "variable"} | {
     "description",
     "tifftag_imagedescription",
@@ -114,6 +116,12 @@ _POINTING = {
     *("DAAS", "DERIVED", "EEDAI", "GTI", "HTTP", "MRF", "OGCAPI", "PLMOSAIC"),
     *("STACIT", "STACTA", "VRT", "WCS", "WMS", "WMTS"),
 }
+
+#: What is expected where a Zarr group is given, and how to make it of that.
+NO_GROUPS = (
+    "expected raster files; write each of its frames as GeoTIFF, as with "
+    "popdask.io.open_cube(GROUP)['population'].isel(time=0).rio.to_raster('pop_2000.tif')"
+)
 
 #: Cells for each byte of a file: empty tiles cost some, and compression has its limits.
 MOST_CELLS = 100_000_000
@@ -256,6 +264,11 @@ def read_grid(path: str) -> GeoBox:
 def check_is_count(source: str, units: str, names: list[str]) -> None:
     """Refuse a raster that says it holds people per area instead of people per cell."""
     tidy = [text.lower().replace("_", " ") for text in (units, *names)]
+    if _SCALED.search(tidy[0]):
+        raise InputError(
+            f"{source} has the units {units!r}; expected people per cell, as they are; bring it to "
+            "people, for example with gdal_calc.py, and set its tag units to 'people per cell'"
+        )
     if _PER_CELL.search(tidy[0]) and not _PER_AREA.search(tidy[0]):
         return
     for text, said in zip(tidy, (units, *names), strict=True):
@@ -354,7 +367,7 @@ def check_there(path: str, expected: str) -> None:
     """Refuse a path at which no file is, or a pipe or device, of which reading may never end."""
     if is_remote(path):
         return
-    if not Path(path).exists():
+    if not is_there(path):
         raise missing_file(path, expected)
     if not (Path(path).is_file() or Path(path).is_dir()):
         raise InputError(
@@ -392,6 +405,11 @@ def _even_transform(source: rasterio.DatasetReader, path: str, crs: CRS | None) 
     from popdask.io.grids import SAME_GRID
 
     t = source.transform
+    if not np.isfinite(t).all():
+        raise InputError(
+            f"{path} has the position (geotransform) {tuple(t)[:6]}, of which cells have no place; "
+            "expected numbers; set it with gdal_edit.py -a_ullr"
+        )
     if crs is None or t.is_identity:
         hint = "set it with gdal_edit.py -a_srs or -a_ullr"
         if source.gcps[0] or source.rpcs:
@@ -411,13 +429,22 @@ def _even_transform(source: rasterio.DatasetReader, path: str, crs: CRS | None) 
 
 
 def _check_values(source: rasterio.DatasetReader, path: str, band: int) -> None:
-    """Refuse what cannot be counts: values of a lossy picture, or of a scale that is none."""
+    """Refuse what cannot be counts: values of a lossy or coloured picture, or of a wrong scale."""
+    from rasterio.enums import ColorInterp
+
     structure = source.tags(ns="IMAGE_STRUCTURE")
     lossy = structure.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY")
     if lossy or source.driver == "JPEG" or structure.get("COMPRESSION", "").endswith("JPEG"):
         raise InputError(
             f"{path} is compressed as pictures are, with other values than were written; expected "
             "counts of people as they are; take a file without loss, such as a GeoTIFF with DEFLATE"
+        )
+    coloured = source.colorinterp[band - 1] == ColorInterp.palette
+    if coloured and not _PER_CELL.search(_units(source, band).lower()):
+        raise InputError(
+            f"{path} has a table of colours, as classes and pictures have; expected counts of "
+            "people; give the raster of counts, or, where it is that, set its tag units to 'people "
+            "per cell'"
         )
     scale, offset = source.scales[band - 1], source.offsets[band - 1]
     if not (0 < scale < np.inf and np.isfinite(offset)):
@@ -560,6 +587,10 @@ def frame_fingerprint(path: str, expected: str = "a file that you may read") -> 
         own = _info_of_server(name.file) or _read(name.file)
     except FileNotFoundError as error:
         raise missing_file(name.file, expected) from error
+    except IsADirectoryError as error:
+        mend = f"expected {expected}; name the files in it, such as {name.file}/*.tif"
+        mend = NO_GROUPS if name.file.rstrip("/").endswith(".zarr") else mend
+        raise InputError(f"{path} is a folder; {mend}") from error
     except failures() as error:
         raise InputError(
             f"{path} cannot be read ({error}); expected {expected}; check its kind and its "

@@ -219,10 +219,13 @@ def test_a_fingerprint_follows_the_contents(tmp_path):
         frame_fingerprint(str(tmp_path / "zones.gpkg"), "zones")
 
 
-def test_a_folder_in_the_place_of_a_frame_is_named(tmp_path):
-    (tmp_path / "pop_2006.tif").mkdir()
-    with pytest.raises(InputError, match=r"pop_2006\.tif cannot be read"):
-        frame_fingerprint(str(tmp_path / "pop_2006.tif"))
+@pytest.mark.parametrize(
+    ("end", "mend"), [("tif", r"such as .*2006\.tif/\*"), ("zarr", "open_cube")]
+)
+def test_a_folder_in_the_place_of_a_frame_is_named(tmp_path, end, mend):
+    (tmp_path / f"pop_2006.{end}").mkdir()
+    with pytest.raises(InputError, match=rf"pop_2006\.{end} is a folder; .*{mend}"):
+        frame_fingerprint(str(tmp_path / f"pop_2006.{end}"))
 
 
 #: Formats that tell a day, and those that tell the first day of a year, a month or a week.

@@ -144,7 +144,7 @@ def test_archives_that_hold_no_raster_by_themselves_say_what_they_are(tmp_path):
 def axis_of(path, values, units, calendar=None, name="time"):
     """A netCDF file with a frame for each of some values of an axis, on axes in degrees alone."""
     axes, _ = degrees([59.5, 58.5, 57.5], [10.5, 11.5, 12.5, 13.5])
-    told = {"units": units} | ({"calendar": calendar} if calendar else {})
+    told = ({"units": units} if units else {}) | ({"calendar": calendar} if calendar else {})
     frames = np.stack([np.full((3, 4), i + 1, "float32") for i in range(len(values))])
     axes[name] = (name, np.array(values), told)
     array = xr.DataArray(frames, dims=(name, "latitude", "longitude"), coords=axes)
@@ -161,6 +161,7 @@ def axis_of(path, values, units, calendar=None, name="time"):
         ([0, 2630880], "minutes since 2000-01-01", "standard", "time"),
         ([730121, 731948], "days since 1-1-1", None, "time"),
         ([2000, 2005], "year", None, "year"),
+        ([2000, 2005], "", None, "time"),
         ([59, 59 + 5 * 360], "days since 2000-01-01", "360_day", "time"),  # 30 February
         ([876581.0, 920430.0], "hours since 1900-01-01 00:00:00.0", "gregorian", "t"),
     ],
@@ -202,6 +203,12 @@ def test_the_bands_of_one_file_are_years(bands, form, pattern):
     assert people(f"{path}#{pattern}") == EXPECTED
     found = find_frames(f"{path}#{pattern}", start=2005)
     assert list(found.values()) == [f"{path}#band=2", f"{path}#band=3"]
+
+
+def test_one_band_of_each_file_is_named_by_its_number(bands):
+    bands().rename(bands().with_name("pop_2000.tif"))
+    pattern = f"{bands().with_name('pop_{year}.tif')}#band=2"
+    assert people(pattern) == {2000: EXPECTED[2005]}
 
 
 def test_two_bands_of_one_year_are_refused(bands):

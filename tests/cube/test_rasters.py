@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -126,6 +126,9 @@ def test_a_truncated_file_is_refused_when_read(tmp_path):
         ({"units": "persons/km2"}, "is a density .'persons/km2'"),
         ({"tags": {"units": "people per square kilometre"}}, "is a density"),
         ({"description": "Population_Density"}, "is a density .*pixel_area_km2"),
+        ({"units": "Thousands of people"}, "has the units 'Thousands of people'"),
+        ({"values": np.ones((2, 3), "uint8"), "photometric": "palette"}, "has a table of colours"),
+        ({"transform": Affine(1000, 0, np.nan, 0, -1000, 0)}, r"has the position .*gdal_edit.py"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -264,6 +267,7 @@ NUMBERS = st.sampled_from(["1", "2.5", "1e2", "3,5", "-9999", "nan"])
 def test_an_ascii_grid_has_a_number_in_every_cell(
     tmp_path_factory, numbers, between, after, sides, wrong
 ):
+    assume(numbers[:1] != ["nan"])  # of which GDAL may or may not know that numbers begin there
     folder = tmp_path_factory.mktemp("ascii")
     known = [float(number.replace(",", ".")) for number in numbers]
     if wrong and wrong[0] < len(numbers):
