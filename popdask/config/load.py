@@ -68,7 +68,9 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such {what}; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the {what} is not written in UTF-8: save it so.") from error
+    except OSError as error:
         raise InputError(f"{path}: the {what} cannot be read ({error}).") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: the {what} is not valid TOML: {error}.") from error
