@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from distributed import LocalCluster
 from popdask import __version__
 from popdask.cli import entry
 from popdask.cli.entry import known_failure
+from popdask.io.paths import write_text
 from popdask.store import RegionBusyError, RegionStore
 from popdask.tracking.describe import LostPeopleError
 from popdask.workflow import communities
@@ -250,6 +252,18 @@ def test_what_a_machine_has_no_more_of_is_one_sentence():
         assert known_failure(error) == 1
         sentence = entry._sentence(error)
         assert sentence.startswith(begin) and sentence.endswith("is kept.")
+
+
+def test_a_file_that_may_not_grow_is_named(tmp_path):
+    path, limits = tmp_path / "report.html", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(OSError) as large:
+            write_text(path, " " * 2**21)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert known_failure(large.value) == 1 and not list(tmp_path.iterdir())
+    assert entry._sentence(large.value) == f"{path} cannot be read or written (File too large)."
 
 
 def test_a_terminal_without_its_signs_is_no_failure(monkeypatch, place):
