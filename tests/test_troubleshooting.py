@@ -156,6 +156,15 @@ def wrong_headers(folder):
 
 def wrong_kinds(folder):
     """Files that only tell of others, under names of their own and of others."""
+    raster(folder / "thousands_2000.tif", units="thousands of people")
+    yield lambda: open_frames(str(folder / "thousands_{year}.tif"))
+    raster(folder / "classes_2000.tif", dtype="uint8")
+    with rasterio.open(folder / "classes_2000.tif", "r+") as file:
+        file.write_colormap(1, {1: (255, 0, 0, 255)})
+    yield lambda: open_frames(str(folder / "classes_{year}.tif"))
+    (folder / "folder_2000.tif").mkdir()
+    yield lambda: frame_fingerprint(str(folder / "folder_2000.tif"))
+    yield lambda: open_frames(str(folder / "pop.zarr#{year}"))
     source = "<SimpleSource><SourceFilename>{}</SourceFilename></SimpleSource>"
     vrt = (
         '<VRTDataset rasterXSize="2" rasterYSize="2"><VRTRasterBand dataType="Byte" band="1">'
