@@ -375,7 +375,8 @@ def planted_scores(
     Notes
     -----
     In the first frame everything appears, which is neither right nor false. Several rows that tell
-    of the same planted event (the pieces of a split) are all right.
+    of the same planted event (the pieces of a split) are all right. A row behind a gap compares with
+    the frame before it, and is right if the event was in any frame since.
 
     Examples
     --------
@@ -398,7 +399,9 @@ def planted_scores(
             "of the communities: give the labels of all frames"
         )
     reported = reported.assign(
-        labelled=at.astype(int), frame=at.astype(int) + (reported["event"] == "vanish")
+        labelled=at.astype(int),
+        frame=at.astype(int) + (reported["event"] == "vanish"),
+        gap=reported.get("gap", 0),
     )
     reported = reported[(reported["frame"] > 0) | (reported["event"] != "appear")]
     planted = events[events["event"].isin(kinds) & (events["place"] >= 0)].reset_index(drop=True)
@@ -475,13 +478,15 @@ def _matches(
     tolerance: int,
 ) -> pd.DataFrame:
     """Pair rows of the table with planted events of the same kind, place and frame."""
-    seen = reported[["labelled", "community", "frame", "event"]].assign(row=reported.index)
+    seen = reported[["labelled", "community", "frame", "event", "gap"]]
+    seen = seen.assign(row=reported.index)
     own = seen.merge(touched, on=["labelled", "community"])[["row", "place"]]
     both = pd.concat([own, inherited]).drop_duplicates()
-    seen = seen[["row", "frame", "event"]].merge(both, on="row")
+    seen = seen[["row", "frame", "event", "gap"]].merge(both, on="row")
     true = planted[["frame", "event", "place"]].assign(planted=planted.index)
     both = seen.merge(true, on=["event", "place"], suffixes=("", "_planted"))
-    return both[(both["frame"] - both["frame_planted"]).abs() <= tolerance]
+    late = both["frame"] - both["frame_planted"]
+    return both[(late >= -tolerance) & (late <= tolerance + both["gap"])]
 
 
 def _by_kind(planted: pd.DataFrame, false: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
