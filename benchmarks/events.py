@@ -125,7 +125,7 @@ GROUNDS = (
     Ground("Norway, 1 km", NORWAY, 1000, MANY, 12),
     Ground("Belgium, 1 km", "belgium_1km/POP.tif", 1000, MANY, 12),
     Ground("Bergen, 1 km", NORWAY, 1000, SOME, 0, (-32_000, 6_734_000)),
-    Ground("Stavanger, 500 m", NORWAY, 500, SOME, 0, (-33_000, 6_574_000)),
+    Ground("Stavanger, 500 m", NORWAY, 500, SOME, 6, (-33_000, 6_574_000)),
     Ground("Trondheim, 250 m", NORWAY, 250, SOME, 0, (270_000, 7_041_000)),
 )
 

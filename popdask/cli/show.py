@@ -80,8 +80,7 @@ def show_outcome(outcome: CommunitiesResult) -> None:
     warned = doubts(outcome.communities, outcome.tracks, outcome.balance)
     for sentence in (*_unusual(outcome.balance), *warned):
         say(sentence)
-    first = outcome.balance["time"].min()
-    say(f"\n{_events_text(outcome.tracks, 'communities', first)}")
+    say(f"\n{_events_text(outcome.tracks, 'communities', outcome.balance)}")
     if splits := (outcome.tracks["event"] == "split").sum():
         tracks = outcome.tracks
         began = split_off(tracks["event"], tracks["track"], tracks["parent"]).sum()
@@ -165,18 +164,20 @@ def _show_settled(outcome: SettlementsResult) -> None:
     show_table(COLUMNS[:told], rows)
     say("")
     _show_balance("settlements", table, balance)
-    say(f"\n{_events_text(outcome.tracks, 'settlements', balance['time'].min())}")
+    say(f"\n{_events_text(outcome.tracks, 'settlements', balance)}")
 
 
-def _events_text(tracks: pd.DataFrame, kind: str, first: pd.Timestamp) -> str:
+def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
     """Say how many tracks there are, and what happens to them after the first frame."""
+    from popdask.tracking.describe import turnover
     from popdask.tracking.tracks import EVENTS
 
-    later = tracks[tracks["time"] > first]
+    later = tracks[tracks["time"] > balance["time"].iloc[0]]
     there, events = len(tracks) - len(later), later["event"].value_counts()
     listed = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
     whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"
-    return f"{whole}: {there:,} in the first frame; after it {listed}"
+    said = f"{whole}: {there:,} in the first frame; after it {listed}"
+    return f"{said}\n{turnover(tracks, balance, kind)}" if len(balance) > 1 else said
 
 
 def _percent(value: float) -> str:

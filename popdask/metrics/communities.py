@@ -375,8 +375,8 @@ def planted_scores(
     Notes
     -----
     In the first frame everything appears, which is neither right nor false. Several rows that tell
-    of the same planted event (the pieces of a split) are all right. A row behind a gap compares with
-    the frame before it, and is right if the event was in any frame since.
+    of the same planted event (the pieces of a split) are all right. A row behind a gap compares
+    with the frame before it, and is right if the event was in any frame since.
 
     Examples
     --------

@@ -32,7 +32,7 @@ from popdask.report import plots
 from popdask.report.plots import LANES, Columns, Content, Layer, timeline_plots, timeline_tables
 from popdask.store.content import Finished
 from popdask.store.repository import RegionStore
-from popdask.tracking.describe import data_gaps
+from popdask.tracking.describe import data_gaps, turnover
 from popdask.tracking.tracks import split_off
 
 _MARKS = (
@@ -128,6 +128,7 @@ class Followed:
     colours: Mapping[str, str]  # the colour of each track
     timeline: list[Any]
     """The plots of what happened, and of the tracks that split or merged; as far as any did."""
+    turnover: str  # how many came and went
 
     @property
     def name(self) -> str:
@@ -149,7 +150,7 @@ def places_content(region: RegionStore, branch: str) -> Content:
     found = region.dataset(branch)
     grid, times = Grid.of(found["population"]), found["time"].values
     balance, span = region.table("balance", branch), [year(time) for time in times]
-    followed = _all_followed(region, branch, found)
+    followed = _all_followed(region, branch, found, balance)
     layers = _layers(followed, found)
     # The balance is that of what the job is named after.
     counted = followed[-1] if "community" in found else followed[0]
@@ -182,6 +183,7 @@ def places_content(region: RegionStore, branch: str) -> Content:
                 one
                 | {
                     "eventful": bool(e.timeline),
+                    "turnover": e.turnover,
                     "lanes": e.lanes,
                     "timeline": timeline_tables(e.places, e.events, span),
                 }
@@ -194,16 +196,18 @@ def places_content(region: RegionStore, branch: str) -> Content:
     )
 
 
-def _all_followed(region: RegionStore, branch: str, found: xr.Dataset) -> list[Followed]:
+def _all_followed(
+    region: RegionStore, branch: str, found: xr.Dataset, balance: pd.DataFrame
+) -> list[Followed]:
     """What the store has of places that are followed, the first of which is shown first."""
-    grid, times = Grid.of(found["population"]), found["time"].values
+    grid = Grid.of(found["population"])
     followed = [
-        _settlements(region, branch, grid, times, layer)
+        _settlements(region, branch, grid, balance, layer)
         for layer in (SETTLEMENTS, CENTRES)
         if layer.name in found
     ]
     if "community" in found:
-        followed.append(_communities(region, branch, grid, times))
+        followed.append(_communities(region, branch, grid, balance))
     return followed
 
 
@@ -214,24 +218,24 @@ def _layers(followed: list[Followed], found: xr.Dataset) -> list[Layer]:
 
 
 def _settlements(
-    region: RegionStore, branch: str, grid: Grid, times: np.ndarray, layer: Layer
+    region: RegionStore, branch: str, grid: Grid, balance: pd.DataFrame, layer: Layer
 ) -> Followed:
     """Settlements or urban centres, which have the same tables."""
     name, one = layer.name, layer.name.replace("_", " ")
     described, tracks, links = (
         region.table(table, branch) for table in (f"{name}s", f"{name}_tracks", f"{name}_links")
     )
-    there = settlement_columns(described, times, grid, name)
+    there = settlement_columns(described, balance["time"].to_numpy(), grid, name)
     tracks = tracks.rename(columns={name: "community"})
-    return _followed(layer, (one, f"{one}s"), there, links, tracks, times)
+    return _followed(layer, (one, f"{one}s"), there, links, tracks, balance)
 
 
-def _communities(region: RegionStore, branch: str, grid: Grid, times: np.ndarray) -> Followed:
+def _communities(region: RegionStore, branch: str, grid: Grid, balance: pd.DataFrame) -> Followed:
     described, tracks, links = (
         region.table(name, branch) for name in ("communities", "tracks", "links")
     )
-    there = community_columns(described, tracks, times, grid)
-    return _followed(COMMUNITIES, ("community", "communities"), there, links, tracks, times)
+    there = community_columns(described, tracks, balance["time"].to_numpy(), grid)
+    return _followed(COMMUNITIES, ("community", "communities"), there, links, tracks, balance)
 
 
 def _followed(
@@ -240,12 +244,13 @@ def _followed(
     there: Columns,
     links: pd.DataFrame,
     tracks: pd.DataFrame,
-    times: np.ndarray,
+    balance: pd.DataFrame,
 ) -> Followed:
+    times, change = balance["time"].to_numpy(), turnover(tracks, balance, words[1])
     events, colours = event_columns(tracks, times), track_colours(tracks)
     timeline = timeline_plots(there, events, colours, times, layer.name)
     led = link_columns(links, times)
-    return Followed(layer, *words, there, led, events, colours, timeline)
+    return Followed(layer, *words, there, led, events, colours, timeline, change)
 
 
 def _sizes(followed: list[Followed]) -> list[dict[str, Any]]:

@@ -403,6 +403,44 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
     return [f"{frame} has no data{part}" for frame, part in zip(frames, parts, strict=True)]
 
 
+def turnover(tracks: pd.DataFrame, balance: pd.DataFrame, many: str) -> str:
+    """Say how many (of what `many` names) came and went between the first frame and the last."""
+    first, last = balance["time"].iloc[[0, -1]]
+    lack = bool(data_gaps(balance))
+    span = tracks.groupby("track")["time"].agg(["min", "max"])
+    led = tracks.explode("parent").dropna(subset="parent").astype({"parent": np.int64})
+    led = led[led["track"] != led["parent"]]
+    led = led.join(span["min"], on="track").join(span["max"], on="parent")
+    event = tracks.groupby("event")["track"].agg(set)
+    came = _ways(
+        "came",
+        set(span.index[span["min"] > first]),
+        ("appeared", event.get("appear", set())),
+        ("out of others", set(led["track"][led["time"] == led["min"]])),
+        silently="formed where people lived before" + " or data lacked" * lack,
+    )
+    went = _ways(
+        "went",
+        set(span.index[span["max"] < last]),
+        ("vanished", event.get("vanish", set())),
+        ("into others", set(led["parent"][led["time"] > led["max"]])),
+        silently="dissolved where people live on" + " or data lack" * lack,
+    )
+    before, after = (span["min"] == first).sum(), (span["max"] == last).sum()
+    change = f"{before:,} {many} in {year_text(first)}, {after:,} in {year_text(last)}"
+    return f"{change}: {came}, {went}"
+
+
+def _ways(verb: str, left: set[int], *ways: tuple[str, set[int]], silently: str) -> str:
+    """Count tracks, and say by the first way that is known of each how they began or ended."""
+    parts, many = [], len(left)
+    for way, known in ways:
+        parts.append((len(left & known), way))
+        left = left - known
+    said = ", ".join(f"{some:,} {way}" for some, way in [*parts, (len(left), silently)] if some)
+    return f"{many:,} {verb}" + (f" ({said})" if said else "")
+
+
 def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFrame) -> list[str]:
     """Say what should be looked at: vast communities, few tracks that live, frames that jump."""
     frames = [year_text(time) for time in balance["time"]]

@@ -26,6 +26,8 @@ def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys,
     assert "tracks of communities: 9 in the first frame; after it 1 appear, " in said
     assert " 2 split, 1 merge," in said
     assert "the 2 pieces that communities split into began 1 new track; the others go" in said
+    assert "9 communities in 2000, 9 in 2007: 2 came (1 appeared, 1 out of others), 2 went" in said
+    assert " 2 went (1 vanished, 1 into others)\n" in said
     one = found.drop(found.index[found["event"] == "split"][0])
     show.show_outcome(CommunitiesResult(Plan(()), summary, one, balance, store))
     assert "the 1 piece that communities split into began" in capsys.readouterr().out
@@ -71,7 +73,9 @@ def test_the_largest_settlements_stand_in_a_line_each(capsys, monkeypatch, frame
     row = {"time": time, "name": name, "kind": "village", "population": 1_234_567.0}
     row |= {"density": 1251.0, "growth": 1.4, "growth_total": 107.8, "track": 0, "geometry": None}
     found = pd.DataFrame({"time": time, "inside": 9.0, "outside": 1.0, "raster": 10.0})
+    found["missing"] = 0.0
     events = pd.DataFrame({"time": time, "track": 0, "event": ["appear", "continue"][:frames]})
+    events["parent"] = [[], [0]][:frames]
     store = RegionStore(tmp_path / "region")
     show._show_settled(SettlementsResult(Plan(()), pd.DataFrame(row), events, found, store))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
