@@ -386,12 +386,15 @@ CLASSES = Stage(
 
 
 def _communities_record(basis: Basis, of: Fingerprint) -> Record:
-    held = [hold] if (hold := basis.job.hold) else []
+    job, held = basis.job, [hold] if (hold := basis.job.hold) else []
     model = basis.wanted["classifier"]["model"]
-    settings = lasting("communities", plain([basis.job.communities]), model, *held)
+    settings = lasting("communities", plain([job.communities]), model, *held)
     population, classes = basis.frames("population"), basis.frames("classes")
     frames = {t: of(settings, classes[t], population[t]) for t in basis.times}
-    return {"frames": frames, "settings": settings}
+    # As the settings, but whatever frames the models were fitted on.
+    network = job.encoder.model_copy(update={"device": "auto"})
+    chosen = plain([job.communities, job.domain, network, job.classes]), _flow_settings(job)
+    return {"frames": frames, "settings": settings, "analysis": lasting("communities", *chosen)}
 
 
 def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:

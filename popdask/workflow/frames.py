@@ -679,7 +679,8 @@ def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[s
 
     before, now = run.store.records(), run.work.records()
     then = before.get(labels, {})
-    if tracks not in before or then.get("settings") != now[labels]["settings"]:
+    same = any(then.get(key, "") == now[labels].get(key) for key in ("settings", "analysis"))
+    if tracks not in before or not same:
         return {"first_number": 0}
     # A damaged table, or one of arrays that are damaged, gives none.
     for name, sha256 in before[tracks].get("sha256", {}).items():

@@ -357,17 +357,19 @@ def test_an_appended_frame_gives_what_all_frames_at_once_give(appended, frames, 
     pd.testing.assert_frame_equal(*events)
 
 
-def test_histories_that_are_edited_are_whole_and_no_number_is_given_twice(frames, tmp_path):
-    """Years go and come back, at the end and in between."""
+@pytest.mark.parametrize("scope", ["frame", "shared"])
+def test_histories_that_are_edited_are_whole_and_no_number_is_given_twice(frames, tmp_path, scope):
+    """Years go and come back, at the end and in between; shared models are fitted anew then."""
     store, given = tmp_path / "edited.icechunk", {}
     for end, start in (("2003", "2000"), ("2001", "2000"), ("2003", "2000"), ("2003", "2001")):
         settings = job(
             frames,
             store,
             input={"start": start, "end": end},
-            encoder={"scope": "frame", "epochs": 1},
+            encoder={"scope": scope, "epochs": 1},
         )
         outcome = communities.run(settings)
+        assert not given or given["last"] & set(outcome.tracks["track"])
         links, times = outcome.store.table("links"), outcome.balance["time"]
         verify_tracks(outcome.tracks, links, times=times)
         ends = outcome.store.table("link_ends")
