@@ -172,7 +172,8 @@ def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
     from popdask.tracking.describe import turnover
     from popdask.tracking.tracks import EVENTS
 
-    later = tracks[tracks["time"] > balance["time"].iloc[0]]
+    ends = tracks["event"] == "vanish"  # at the time of last presence
+    later = tracks[(tracks["time"] > balance["time"].iloc[0]) | ends]
     there, events = len(tracks) - len(later), later["event"].value_counts()
     listed = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
     whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"

@@ -65,7 +65,8 @@ class EventRules:
     """Whether people are compared on the cells of both frames, or each frame's on its own."""
     held: float = 0.5
     """What held fewer people than this part of `min_people` (of the community's people, where that
-    is 0) was not there: it is born, or dead. With 1 every community without a link is."""
+    is 0), or than `part` of its people, was not there: it is born, or dead. With 1 every community
+    without a link is."""
     changed: bool = True
     """Whether a split or merger needs people that came or went, by `sigma` and a fifth, in what
     lies between the pieces; if not, communities split, too, whose border noise has moved, or whose
@@ -220,9 +221,10 @@ def own_cells(ends: pd.DataFrame, frame: Frame, linked: np.ndarray, rules: Event
     known, there = np.zeros(count, bool), np.zeros(count, bool)
     known[place] = True
     if rules.held < 1:
-        least = np.minimum(rules.min_people or np.inf, own)
+        least = rules.held * np.minimum(rules.min_people or np.inf, own)
+        least = np.maximum(least, rules.part * own)  # a farm is not the town that is built on it
         noise = rules.sigma * np.sqrt(ends["variance"].to_numpy())
-        there[place[(other >= rules.held * least) | (np.abs(own - other) <= noise)]] = True
+        there[place[(other >= least) | (np.abs(own - other) <= noise)]] = True
     else:
         there = linked.copy()
     return Cells(own_change(ends, frame), there | ~known)
@@ -369,7 +371,8 @@ def tracks(
         on; Parquet keeps it as list<int64>), ``event``:
 
         ======== ===================================================================================
-        appear   where this community stands lived nobody, or fewer than `rules.held` says
+        appear   where this community stands lived nobody, or fewer than `rules.held` and
+                 `rules.part` say
         continue its people are the same, within the rules
         grow     there are more people, by more than `rules.growth` and `rules.sigma`
         shrink   there are fewer

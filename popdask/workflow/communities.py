@@ -582,7 +582,7 @@ def _described(
 
 TRACKS = Stage(
     "tracks",
-    version=5,
+    version=6,
     needs=(
         *("population", "communities", "summary", "links", "movement"),
         *("settlements", "settlement_tracks"),

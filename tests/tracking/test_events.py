@@ -137,6 +137,16 @@ def test_what_lived_below_the_least_size_is_not_born():
         assert history(community, population, rules=rules)["event"].iloc[-1] == event
 
 
+def test_a_town_that_is_built_where_a_tenth_of_its_people_lived_has_grown():
+    """With fewer it has appeared, though they alone would have been listed; and so it dies."""
+    rules = EventRules(min_people=500)
+    for few, events in ((1000.0, ["grow"]), (800.0, ["appear", "vanish"])):
+        population = stack([[[9e3, 9e3, few]], [[9e3, 9e3, 9e3]], [[9e3, 9e3, few]]])
+        table = history(world("00.", "001", "00."), population, rules=rules)
+        told = table.loc[table["community"] == 1, "event"].tolist()
+        assert told == events
+
+
 def test_what_falls_below_the_least_size_is_not_dead():
     community = world("001", "00.")
     rules = EventRules(min_people=5000)
