@@ -105,9 +105,8 @@ class PopulationPipeline(Pipeline):
         # Where there is something, the headers of the mosaics are read: other cells than those of
         # the last run are known from them.
         planned = super().plan(job)
-        zonal = {"intervals", "census"} & set(planned.stages)
-        if not all(planned[name].done for name in zonal):
-            check_zones(job, Sources.of(job).frame(job))
+        if not planned.done:
+            check_zones(job, planned, Sources.of(job).frame(job))
         if planned.done or not covers_other_cells(job):
             return planned
         records = RegionStore(job.output.store).latest_records()
@@ -146,10 +145,10 @@ class PopulationPipeline(Pipeline):
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
         grid, frame = sources.grid(job), sources.frame(job)
-        check_zones(job, frame)
         work = store.begin(frame, keep=ANYWHERE)
         work.forget(forget)
         plan = self.decide(job, files, work.records())
+        check_zones(job, plan, frame)
         wanted = {} if "estimate" in forget else plan["estimate"].record["frames"]
         earlier = earlier_estimates(store, frame, wanted)
         return PopulationRun(job, sources, grid, frame, files, store, work, plan, earlier)

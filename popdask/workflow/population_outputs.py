@@ -56,12 +56,12 @@ WORDS = {
     ),
     "relative": (
         "How wrong, by how many live there",
-        "The error as a share of the people of a cell, smoothed over a few cells; an error of one "
-        "person where nobody lives counts as a whole.",
+        "The error as a share of the people of a cell; an error of one person where nobody lives "
+        "counts as a whole.",
     ),
     "overlaid": (
         "How wrong, over the images",
-        "The same map, with the images below it.",
+        "The same map, smoothed over a few cells, with the images below it.",
     ),
     "worst": (
         "The ten worst cells",
@@ -226,7 +226,10 @@ def errors(
         title = f"error of the estimate, {day}"
         yield f"error_{day}", imagery.error_map_figure(people, truth, title=title)
         title = f"relative {title}"
-        yield f"relative_{day}", imagery.relative_error_figure(people, truth, title=title)
+        yield (
+            f"relative_{day}",
+            imagery.relative_error_figure(people, truth, smoothing=0, title=title),
+        )
         photograph = _photograph(job, sources.mosaics[time.astype("datetime64[s]")], people, grid)
         yield (
             f"overlaid_{day}",

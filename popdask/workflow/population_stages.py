@@ -547,11 +547,12 @@ def keep_totals(
     )
 
 
-def check_zones(job: PopulationJob, frame: xr.Dataset) -> None:
+def check_zones(job: PopulationJob, plan: Plan, frame: xr.Dataset) -> None:
     """Refuse polygons and zones that a run would refuse at its end, after training."""
-    if job.intervals is not None and job.intervals.zones is not None:
+    stale = {stage.name for stage in plan if not stage.done}
+    if "intervals" in stale and job.intervals and job.intervals.zones is not None:
         read_polygons(job.intervals)
-    if job.census is not None:  # as if there were an estimate of every cell
+    if "census" in stale and job.census is not None:  # as if there were an estimate of every cell
         ones = da.ones((frame.sizes["y"], frame.sizes["x"]), chunks=CHUNK)
         everywhere = xr.DataArray(ones, frame.drop_vars("time").coords, ("y", "x"))
         dasymetric.zone_report(keep_totals(job.census, everywhere))
