@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from popdask.config.jobs import Intervals, PopulationJob
 from popdask.errors import InputError
 from popdask.imagery import tuning
-from popdask.imagery.cells import SELECTION, cells_grid, load_tables
+from popdask.imagery.cells import SELECTION, VALIDATION, cells_grid, load_tables
 from popdask.imagery.dasymetric import read_zones, sums_by_zone
 from popdask.imagery.estimate import Joining, better_rule, joint_people
 from popdask.imagery.evaluation import (
@@ -269,7 +269,7 @@ def _of_validation(
         _warn_of_leakage(reporter, held_out, "validation", one)
         joint = HurdleModel(one.presence, one.count, settings.threshold, settings.device, one.rule)
         estimators: dict[str, Estimator] = {"popdask": joint, **(one.baselines or {})}
-        group = _groups(run, held_out, number)
+        group = _groups(run.job, held_out, number)
         for name, table in predictions(held_out, estimators).items():
             known = table.assign(group=group)
             if run.job.cells.counts is None and "zone" in held_out:
@@ -278,12 +278,31 @@ def _of_validation(
     return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
 
 
-def _groups(run: PopulationRun, cells: xr.Dataset, fold: int) -> Any:
+def _groups(job: PopulationJob, cells: xr.Dataset, fold: int) -> Any:
     """The fold of cells; without folds, groups of their squares."""
-    if run.job.cells.folds:
+    if job.cells.folds:
         return fold
     places = (cells["north"].values, cells["east"].values)
-    return deal_squares(*places, run.job.cells.block, run.job.cells.seed)
+    return deal_squares(*places, job.cells.block, job.cells.seed)
+
+
+def check_scored(job: PopulationJob, splits: Sequence[xr.Dataset]) -> None:
+    """Refuse intervals for which too few cells are scored, before models are trained."""
+    if job.intervals is None or (job.cells.counts is None and job.cells.totals is not None):
+        return  # errors of zones are counted once they are known
+    sizes = [0]
+    for number, cells in enumerate(splits):
+        known = (cells["split"].values == VALIDATION) & np.isfinite(cells["people"].values)
+        if known.any():
+            group = _groups(job, cells.isel(cell=np.flatnonzero(known)), number)
+            sizes += np.bincount(np.broadcast_to(group, known.sum())).tolist()
+    beside, least = sum(sizes) - max(sizes), least_cases(job.intervals.level)
+    if beside < least:
+        raise InputError(
+            f"[intervals] level is {job.intervals.level:g}, for which errors of {least} scored "
+            f"cells are learned from beside each fold or group of squares, and {beside} are there: "
+            "give counts of more cells, smaller squares ([cells] block), or a lower level"
+        )
 
 
 def _of_mosaic(

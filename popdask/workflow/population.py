@@ -105,13 +105,13 @@ class PopulationPipeline(Pipeline):
         # Where there is something, the headers of the mosaics are read: other cells than those of
         # the last run are known from them.
         planned = super().plan(job)
-        if not planned.done:
-            check_zones(job, planned, Sources.of(job).frame(job))
-        if planned.done or not covers_other_cells(job):
+        if planned.done:
             return planned
-        records = RegionStore(job.output.store).latest_records()
-        kept = {name: record for name, record in records.items() if name in (*ANYWHERE, "estimate")}
-        return self.decide(job, self.files(job, kept), kept)
+        if covers_other_cells(job):
+            kept = _kept_records(job)
+            planned = self.decide(job, self.files(job, kept), kept)
+        check_zones(job, planned, Sources.of(job).frame(job))
+        return planned
 
     def extent(self, job: PopulationJob) -> str:
         """Say how much a job is, from the headers of its mosaics: frames, cells and pixels."""
@@ -145,10 +145,11 @@ class PopulationPipeline(Pipeline):
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
         grid, frame = sources.grid(job), sources.frame(job)
+        kept = {name: each for name, each in _kept_records(job).items() if name not in forget}
+        check_zones(job, self.decide(job, files, kept), frame)  # before anything is written
         work = store.begin(frame, keep=ANYWHERE)
         work.forget(forget)
         plan = self.decide(job, files, work.records())
-        check_zones(job, plan, frame)
         wanted = {} if "estimate" in forget else plan["estimate"].record["frames"]
         earlier = earlier_estimates(store, frame, wanted)
         return PopulationRun(job, sources, grid, frame, files, store, work, plan, earlier)
@@ -232,6 +233,13 @@ def people(store: RegionStore) -> pd.DataFrame:
             "cells": values.count(("y", "x")).values,
         }
     )
+
+
+def _kept_records(job: PopulationJob) -> dict[str, Any]:
+    """The records of stages that hold on the cells that the mosaics cover now."""
+    records = RegionStore(job.output.store).latest_records()
+    names = {*ANYWHERE, "estimate"} if covers_other_cells(job) else set(records)
+    return {name: record for name, record in records.items() if name in names}
 
 
 def _draw(job: PopulationJob, reporter: Reporter | None) -> None:

@@ -349,7 +349,7 @@ def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GapWarning)
         cells, dropped, outside = population_inputs.labelled_cells(run.job, run.sources)
-        population_inputs.sides_of(run.job, cells)
+        evaluation.check_scored(run.job, population_inputs.sides_of(run.job, cells))
     inhabited = int((cells["people"] > 0).sum())
     reporter.note(
         f"  {cells.sizes['cell']:,} labelled cells, {inhabited:,} of them inhabited; "

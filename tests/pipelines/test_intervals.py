@@ -66,6 +66,14 @@ def finished(world, tmp_path_factory):
     return settings, population.run(settings).store
 
 
+def test_too_few_scored_cells_are_refused_before_models_are_trained(world, tmp_path):
+    one_square = {"split": "random", "block": SIDE, "validation": 0.5}
+    settings = job(world, tmp_path / "dots.icechunk", cells=one_square, intervals={})
+    with pytest.raises(InputError, match=r"errors of 19 scored cells .* and 0 are there"):
+        population.run(settings)
+    assert not RegionStore(settings.output.store).latest_records()
+
+
 def test_every_cell_has_an_interval_in_the_store_and_the_exports(finished):
     settings, store = finished
     arrays = store.dataset()
