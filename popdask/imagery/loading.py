@@ -413,9 +413,15 @@ def choose_cells(
         selection = validation
     if not (len(training) and len(validation) and len(selection)):
         chosen_by = "" if selection is validation else f", {len(selection)} to choose by"
+        how = "give more cells or another split"
+        if gate is not None:
+            how = (
+                "the model of presence sees people in too few: let the count learn from inhabited "
+                "cells, or train presence longer"
+            )
         raise InputError(
             f"there are {len(training)} training{chosen_by} and {len(validation)} validation cells "
-            f"for {kind}, expected some of each; give more cells or another split"
+            f"for {kind}, expected some of each; {how}"
         )
     return Chosen(training, selection, validation)
 
