@@ -75,7 +75,7 @@ NAMED = 130  # pixels for the names of places
 LEFT = 66  # pixels for the labels of a vertical axis: charts above one another share their years
 LANES = 40
 EVENTS = {"split": "#ee6677", "merge": "#4477aa", "appear": "#228833", "vanish": "#aa3377"}
-EVENT_WORDS = {"split": "split off", "merge": "merged", "appear": "appeared", "vanish": "vanished"}
+EVENT_WORDS = {"split": "split off", "merge": "merged", "appear": "appeared", "vanish": "last seen"}
 # So that colours are distinguished by more than colour.
 HATCHES = ["right_diagonal_line", "blank", "dot", "horizontal_line"]
 MARKS = {"split": "triangle", "merge": "inverted_triangle"}

@@ -12,7 +12,7 @@ const TOLD = {
   vanish: () => "It is seen here for the last time.",
 };
 const HAPPENED = {appear: "appeared", grow: "grew", shrink: "shrank", split: "split", merge: "merged",
-  vanish: "vanished"};
+  vanish: "seen for the last time"};
 const DIRECTIONS = ["north", "north-east", "east", "south-east", "south", "south-west", "west",
   "north-west"];
 
