@@ -399,6 +399,10 @@ def choose_cells(
         raise InputError("the cells have no split; expected one; make it with split_cells")
     people, split = cells["people"].values, cells["split"].values
     wanted = np.isfinite(people) & (split >= 0)
+    sides = (TRAINING, SELECTION, VALIDATION)
+    chosen_apart = (split == SELECTION).any()
+    needed = sides if chosen_apart else (TRAINING, VALIDATION)
+    enough = all((wanted & (split == side)).any() for side in needed)
     if gate is not None:
         _check_gate(gate, cells, kind)
         labelled = np.flatnonzero(wanted)
@@ -407,14 +411,13 @@ def choose_cells(
         _warn_of_closed_gate(wanted, (people > 0) & (split == TRAINING))
     elif kind in ("count", "transformer"):
         wanted &= people > 0
-    sides = (TRAINING, SELECTION, VALIDATION)
     training, selection, validation = (np.flatnonzero(wanted & (split == side)) for side in sides)
-    if not (split == SELECTION).any():
+    if not chosen_apart:
         selection = validation
     if not (len(training) and len(validation) and len(selection)):
         chosen_by = "" if selection is validation else f", {len(selection)} to choose by"
         how = "give more cells or another split"
-        if gate is not None:
+        if gate is not None and enough:
             how = (
                 "the model of presence sees people in too few: let the count learn from inhabited "
                 "cells, or train presence longer"

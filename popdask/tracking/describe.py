@@ -405,8 +405,8 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
 
 def turnover(tracks: pd.DataFrame, balance: pd.DataFrame, many: str) -> str:
     """Say how many (of what `many` names) came and went between the first frame and the last."""
-    first, last = balance["time"].iloc[[0, -1]]
-    lack = bool(data_gaps(balance))
+    times = balance["time"].to_numpy()
+    first, last = times[[0, -1]]
     span = tracks.groupby("track")["time"].agg(["min", "max"])
     led = tracks.explode("parent").dropna(subset="parent").astype({"parent": np.int64})
     led = led[led["track"] != led["parent"]]
@@ -417,14 +417,16 @@ def turnover(tracks: pd.DataFrame, balance: pd.DataFrame, many: str) -> str:
         set(span.index[span["min"] > first]),
         ("appeared", event.get("appear", set())),
         ("out of others", set(led["track"][led["time"] == led["min"]])),
-        silently="formed where people lived before" + " or data lacked" * lack,
+        silently="formed",  # where people lived before, or where data lacked
     )
     went = _ways(
         "went",
         set(span.index[span["max"] < last]),
         ("vanished", event.get("vanish", set())),
         ("into others", set(led["parent"][led["time"] > led["max"]])),
-        silently="dissolved where people live on" + " or data lack" * lack,
+        # What may still come back has not vanished.
+        (f"missing in {year_text(last)} alone", set(span.index[span["max"] == times[-2:][0]])),
+        silently="dissolved",
     )
     before, after = (span["min"] == first).sum(), (span["max"] == last).sum()
     change = f"{before:,} {many} in {year_text(first)}, {after:,} in {year_text(last)}"

@@ -37,6 +37,7 @@ from popdask.validate import check_table
 EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
 TINY = 1e-6  # people that a difference of sums may be off by
 BETWEEN = 0.2  # part by which people between the pieces of a split or merger must change
+FARM = 0.1  # part of a community's people below which those on its cells are as good as none
 MOST = 0.5  # part of a community's cells that may lack data before nothing is said of it
 SUMS = ("people_source", "people_target", "variance", "missing")
 
@@ -65,8 +66,8 @@ class EventRules:
     """Whether people are compared on the cells of both frames, or each frame's on its own."""
     held: float = 0.5
     """What held fewer people than this part of `min_people` (of the community's people, where that
-    is 0), or than `part` of its people, was not there: it is born, or dead. With 1 every community
-    without a link is."""
+    is 0) was not there: it is born, or dead. So is what held fewer than `min_people` and than a
+    tenth of the community's people. With 1 every community without a link is."""
     changed: bool = True
     """Whether a split or merger needs people that came or went, by `sigma` and a fifth, in what
     lies between the pieces; if not, communities split, too, whose border noise has moved, or whose
@@ -222,7 +223,8 @@ def own_cells(ends: pd.DataFrame, frame: Frame, linked: np.ndarray, rules: Event
     known[place] = True
     if rules.held < 1:
         least = rules.held * np.minimum(rules.min_people or np.inf, own)
-        least = np.maximum(least, rules.part * own)  # a farm is not the town that is built on it
+        # A farm is not the town that is built on it, but what could be listed alone is something.
+        least = np.maximum(least, np.minimum(FARM * own, rules.min_people))
         noise = rules.sigma * np.sqrt(ends["variance"].to_numpy())
         there[place[(other >= least) | (np.abs(own - other) <= noise)]] = True
     else:
@@ -371,8 +373,7 @@ def tracks(
         on; Parquet keeps it as list<int64>), ``event``:
 
         ======== ===================================================================================
-        appear   where this community stands lived nobody, or fewer than `rules.held` and
-                 `rules.part` say
+        appear   where this community stands lived nobody, or fewer than `rules.held` says
         continue its people are the same, within the rules
         grow     there are more people, by more than `rules.growth` and `rules.sigma`
         shrink   there are fewer

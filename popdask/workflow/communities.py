@@ -202,11 +202,16 @@ FLOW = Stage(
 
 
 def _encoder_record(basis: Basis, of: Fingerprint) -> Record:
+    domain, network = _network_settings(basis.job)
+    settings = of(domain, _flow_settings(basis.job), network)
+    return _model_record("encoder", settings, basis, of)
+
+
+def _network_settings(job: CommunitiesJob) -> list[Any]:
+    """What the domain and the network are chosen by."""
     # The device is left out: a model may be trained on a GPU and used without one.
-    job = basis.job
     domain, network = plain([job.domain, job.encoder.model_copy(update={"device": "auto"})])
-    network = _without(PLAIN_ENCODER, network)
-    return _model_record("encoder", of(domain, _flow_settings(job), network), basis, of)
+    return [domain, _without(PLAIN_ENCODER, network)]
 
 
 def _model_record(stage: str, settings: str, basis: Basis, of: Fingerprint) -> Record:
@@ -392,8 +397,7 @@ def _communities_record(basis: Basis, of: Fingerprint) -> Record:
     population, classes = basis.frames("population"), basis.frames("classes")
     frames = {t: of(settings, classes[t], population[t]) for t in basis.times}
     # As the settings, but whatever frames the models were fitted on.
-    network = job.encoder.model_copy(update={"device": "auto"})
-    chosen = plain([job.communities, job.domain, network, job.classes]), _flow_settings(job)
+    chosen = [*_network_settings(job), *plain([job.communities, job.classes]), _flow_settings(job)]
     return {"frames": frames, "settings": settings, "analysis": lasting("communities", *chosen)}
 
 

@@ -292,10 +292,11 @@ def check_scored(job: PopulationJob, splits: Sequence[xr.Dataset]) -> None:
         return  # errors of zones are counted once they are known
     sizes = [0]
     for number, cells in enumerate(splits):
-        known = (cells["split"].values == VALIDATION) & np.isfinite(cells["people"].values)
+        held_out = cells.isel(cell=np.flatnonzero(cells["split"].values == VALIDATION))
+        known = np.isfinite(held_out["people"].values)
         if known.any():
-            group = _groups(job, cells.isel(cell=np.flatnonzero(known)), number)
-            sizes += np.bincount(np.broadcast_to(group, known.sum())).tolist()
+            group = np.broadcast_to(_groups(job, held_out, number), known.size)
+            sizes += np.bincount(group[known]).tolist()
     beside, least = sum(sizes) - max(sizes), least_cases(job.intervals.level)
     if beside < least:
         raise InputError(

@@ -145,7 +145,7 @@ class PopulationPipeline(Pipeline):
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
         grid, frame = sources.grid(job), sources.frame(job)
-        kept = {name: each for name, each in _kept_records(job).items() if name not in forget}
+        kept = _kept_records(job, forget)
         check_zones(job, self.decide(job, files, kept), frame)  # before anything is written
         work = store.begin(frame, keep=ANYWHERE)
         work.forget(forget)
@@ -235,10 +235,12 @@ def people(store: RegionStore) -> pd.DataFrame:
     )
 
 
-def _kept_records(job: PopulationJob) -> dict[str, Any]:
+def _kept_records(job: PopulationJob, forget: Sequence[str] = ()) -> dict[str, Any]:
     """The records of stages that hold on the cells that the mosaics cover now."""
     records = RegionStore(job.output.store).latest_records()
-    names = {*ANYWHERE, "estimate"} if covers_other_cells(job) else set(records)
+    records = {name: record for name, record in records.items() if name not in forget}
+    # Where nothing is kept, the store may be damaged.
+    names = {*ANYWHERE, "estimate"} if records and covers_other_cells(job) else set(records)
     return {name: record for name, record in records.items() if name in names}
 
 

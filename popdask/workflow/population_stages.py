@@ -393,6 +393,7 @@ def _learn(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
+    evaluation.check_scored(run.job, run.splits())
     trainings = _trainings(run, stage, reporter)
     trained = iter(on_machines([start for each in trainings.values() for _, start in each]))
     files, checkpoints = {}, []

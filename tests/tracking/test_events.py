@@ -137,11 +137,17 @@ def test_what_lived_below_the_least_size_is_not_born():
         assert history(community, population, rules=rules)["event"].iloc[-1] == event
 
 
-def test_a_town_that_is_built_where_a_tenth_of_its_people_lived_has_grown():
-    """With fewer it has appeared, though they alone would have been listed; and so it dies."""
+def test_a_town_beside_whom_next_to_nobody_lived_has_appeared_and_so_it_dies():
+    """With a tenth of its people, or with as many as would be listed alone, it has grown."""
     rules = EventRules(min_people=500)
-    for few, events in ((1000.0, ["grow"]), (800.0, ["appear", "vanish"])):
-        population = stack([[[9e3, 9e3, few]], [[9e3, 9e3, 9e3]], [[9e3, 9e3, few]]])
+    for town, few, events in (
+        (9e3, 510.0, ["grow"]),
+        (9e3, 490.0, ["appear", "vanish"]),
+        (4e3, 410.0, ["grow"]),
+        (4e3, 390.0, ["appear", "vanish"]),
+        (4e3, 245.0, ["appear", "vanish"]),
+    ):
+        population = stack([[[9e3, 9e3, few]], [[9e3, 9e3, town]], [[9e3, 9e3, few]]])
         table = history(world("00.", "001", "00."), population, rules=rules)
         told = table.loc[table["community"] == 1, "event"].tolist()
         assert told == events
