@@ -36,7 +36,7 @@ from scipy.spatial import cKDTree
 from popdask.errors import InputError
 from popdask.imagery.grid import CellGrid, as_grid, crs_text, z_order
 from popdask.io.cube import open_group, write_group
-from popdask.io.paths import Path_, atomic_folder
+from popdask.io.paths import Path_, atomic_path, compute_to_end
 
 CHUNK_CELLS = 64  # a square of 8 × 8 in Z-order
 CHUNK_BYTES = 2**27
@@ -304,11 +304,11 @@ def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None
     images = da.asarray(cells["images"].data)
     images = images.rechunk((images.chunks[0], -1, -1, -1))
     ends = np.cumsum((0, *images.chunks[0]))
-    with atomic_folder(target) as part:
+    with atomic_path(target, new=True) as part:
         part.mkdir()
         write = dask.delayed(_write_images, pure=False)
         blocks = images.to_delayed().ravel()
-        dask.compute(
+        compute_to_end(
             *(
                 write(block, names[start:stop], str(part), quality)
                 for block, start, stop in zip(blocks, ends[:-1], ends[1:], strict=True)

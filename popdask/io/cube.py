@@ -43,7 +43,7 @@ from popdask.io.conventions import (
 )
 from popdask.io.frames import CHUNK, Time, find_frames, frame_time, grids_of, time_text
 from popdask.io.grids import grid_of, same_grid, share_out, source_window, steps_of, turns
-from popdask.io.paths import Path_, atomic_folder, file_of, fsspec_options
+from popdask.io.paths import Path_, atomic_path, compute_to_end, file_of, fsspec_options
 from popdask.io.rasters import read_counts
 from popdask.validate import check_array
 
@@ -60,8 +60,8 @@ def write_group(dataset: xr.Dataset, path: Path_, what: str) -> None:
         return
     if Path(path).exists():
         raise taken
-    with atomic_folder(path) as unfinished:
-        dataset.to_zarr(unfinished, mode="w-", **_options(path))
+    with atomic_path(path, new=True) as unfinished:
+        compute_to_end(dataset.to_zarr(unfinished, mode="w-", compute=False, **_options(path)))
 
 
 def open_group(path: Path_, expected: str, group: str | None = None) -> xr.Dataset:

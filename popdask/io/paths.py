@@ -58,6 +58,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[\w.{}*-]+)(:[0-9]+)?")
 Path_ = str | os.PathLike[str]
 #: What `tempfile` ends the names of its folders with; a folder of another name is somebody's.
 _LEFT = "[a-z0-9_]{8}"
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _FEW = 64 << 20  # bytes free on a disk that may be what keeps a file from being written
 SCHEME = "s3://"
 #: What ends a name that may have a band behind it; other names may hold a ``#`` of their own.
@@ -159,8 +160,9 @@ def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
         unfinished = Path(folder, path.name)
         try:
             yield unfinished
-        except OSError as error:  # a full disk does not say of which file
-            error.filename = error.filename or os.fspath(path)
+        except OSError as error:
+            if error.errno in _OF_DISKS:  # a full disk does not say of which file
+                error.filename = error.filename or os.fspath(path)
             raise
         if new:
             _check_free(path)
@@ -171,20 +173,19 @@ def atomic_path(path: Path_, *, new: bool = False) -> Iterator[Path]:
             unfinished.replace(path)
 
 
-@contextmanager
-def atomic_folder(path: Path_) -> Iterator[Path]:
-    """Do the same for a new folder that Dask writes: its threads end before it is removed."""
+def compute_to_end(*tasks: Any) -> None:
+    """Compute what writes into a folder; where a task fails, wait until nobody writes there."""
     import dask
+    from dask.base import get_scheduler
     from dask.system import CPU_COUNT
 
-    with atomic_path(path, new=True) as unfinished:
-        if dask.config.get("scheduler", "threads") != "threads" or dask.config.get("pool", None):
-            yield unfinished
-            return
-        # Where one task fails, Dask leaves the others to end in the pool by themselves.
-        threads = ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT)
-        with threads, dask.config.set(pool=threads):
-            yield unfinished
+    elsewhere = get_scheduler() not in (None, dask.threaded.get) or dask.config.get("pool", None)
+    if elsewhere:
+        dask.compute(*tasks)
+        return
+    # Where one task fails, Dask leaves the others to end in its pool by themselves.
+    with ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT) as pool:
+        dask.compute(*tasks, scheduler="threads", pool=pool)
 
 
 @contextmanager

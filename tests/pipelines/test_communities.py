@@ -358,7 +358,7 @@ def test_an_appended_frame_gives_what_all_frames_at_once_give(appended, frames, 
 
 
 def tracks_of_cells(outcome, time):
-    """The numbers of the tracks that cells of a frame are in, -1 where in none; and their people."""
+    """The numbers of the tracks of a frame's cells, -1 where in none, and their people."""
     rows = outcome.tracks[(outcome.tracks["time"] == time) & (outcome.tracks["event"] != "vanish")]
     of = rows.drop_duplicates("community").set_index("community")["track"]
     frame = outcome.store.dataset().sel(time=time).squeeze()
