@@ -229,6 +229,39 @@ def test_bad_input_is_told_in_one_sentence(folder, tmp_path, rules, said):
         assert "\n" not in str(caught.value)
 
 
+class Counting(settlements.SettlementsPipeline):
+    """Notes how many tasks the frame has that inputs are checked with, and its classes."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def check_source(self, job, population):
+        super().check_source(job, population)
+        graphs = population[:1], settlements._codes(job, population[:1])
+        self.tasks += [len(array.__dask_graph__()) for array in graphs]
+
+
+def test_the_plan_of_a_large_raster_makes_no_large_graph(tmp_path):
+    """Of 24,000 × 24,000 cells, or 576 chunks; a plan has checked them by their headers."""
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:3035", "tiled": True}
+    profile |= {"height": 24_000, "width": 24_000, "transform": TRANSFORM, "sparse_ok": True}
+    for year in (2000, 2001):
+        with rasterio.open(tmp_path / f"pop_{year}.tif", "w", **profile):
+            pass
+    with rasterio.open(tmp_path / "land.tif", "w", **profile | {"height": 12_000}):
+        pass
+    settings, pipeline = (
+        job(tmp_path, tmp_path / "s.icechunk", settlements={"names": None}),
+        Counting(),
+    )
+    assert not pipeline.plan(settings).computed
+    frame, codes = pipeline.tasks
+    assert frame < 10 and codes < 500
+    land = {"names": None, "land": str(tmp_path / "land.tif")}
+    with pytest.raises(InputError, match="land has the grid"):
+        pipeline.plan(job(tmp_path, tmp_path / "s.icechunk", settlements=land))
+
+
 def test_the_error_of_the_data_may_be_a_raster(folder, tmp_path):
     """What is a share for all cells is the same as a raster of it; one of another file is not."""
     shape, found = country(2000).shape, {}
