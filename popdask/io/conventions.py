@@ -37,6 +37,7 @@ from popdask.io.rasters import (
     NODATA_BELOW,
     UNDECLARED_NODATA,
     check_is_count,
+    check_scale,
     count_largest,
     is_suspect,
     largest_value,
@@ -249,9 +250,9 @@ def _as_stored(fills: tuple[float, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def _check_attributes(name: str, array: xr.DataArray) -> None:
     attrs: Mapping[str, Any] = array.attrs
-    check_is_count(
-        name, str(attrs.get("units", "")), [str(array.name or ""), str(attrs.get("long_name", ""))]
-    )
+    units = str(attrs.get("units", ""))
+    check_scale(name, units)
+    check_is_count(name, units, [str(array.name or ""), str(attrs.get("long_name", ""))])
     scale, offset = attrs.get("scale_factor", 1.0), attrs.get("add_offset", 0.0)
     if (scale, offset) != (1.0, 0.0):
         raise InputError(

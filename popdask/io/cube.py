@@ -144,8 +144,24 @@ def open_frames(
     ...     cube.population.sum(("y", "x")).values
     array([ 60., 120.], dtype=float32)
     """
-    paths = _paths_by_time(frames, times)
-    grids, grid = grids_of(paths.values(), align)
+    return _opened(_paths_by_time(frames, times), chunks, align, nodata)
+
+
+def open_surface(path: str, chunks: Chunks) -> xr.DataArray:
+    """Open one raster of land, errors or the like as frames are opened: (y, x)."""
+    frames = _opened({frame_time(2000): path}, chunks, people=False)
+    return frames["population"][0].drop_vars("time")
+
+
+def _opened(
+    paths: Mapping[np.datetime64, str],
+    chunks: Chunks,
+    align: bool | str = False,
+    nodata: float | None = None,
+    *,
+    people: bool = True,
+) -> xr.Dataset:
+    grids, grid = grids_of(paths.values(), align, people=people)
     sizes = _chunk_sizes(chunks, (len(paths), *grid.shape))
     layers = [_lazy_frame(path, grids[path], grid, sizes[1:], nodata) for path in paths.values()]
     return _as_dataset(da.stack(layers).rechunk({0: sizes[0]}), list(paths), grid)

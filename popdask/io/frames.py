@@ -519,11 +519,13 @@ def target_grid(grids: Sequence[GeoBox], align: bool | str) -> GeoBox:
     return covering_grid(grids) if align == "cover" else grids[0]
 
 
-def grids_of(paths: Iterable[str], align: bool | str) -> tuple[dict[str, GeoBox], GeoBox]:
+def grids_of(
+    paths: Iterable[str], align: bool | str, *, people: bool = True
+) -> tuple[dict[str, GeoBox], GeoBox]:
     """Read the headers of frames: the grid of each, and the one of the cube that they make."""
     from popdask.io.grids import describe_grid, same_grid
 
-    grids = {path: read_grid(path) for path in paths}
+    grids = {path: read_grid(path, people=people) for path in paths}
     first, grid = next(iter(grids)), target_grid(list(grids.values()), align)
     for path, other in grids.items():
         if not (align or same_grid(other, grid)):

@@ -256,19 +256,23 @@ def _held_in(source: rasterio.DatasetReader, largest: float, band: int) -> int:
     return held
 
 
-def read_grid(path: str) -> GeoBox:
-    """Read a frame's header: check that it is a population raster and give its grid."""
-    return use_raster(path, lambda source: _checked_grid(source, path), FRAME)
+def read_grid(path: str, *, people: bool = True) -> GeoBox:
+    """Read a frame's header: check that it is a raster, of `people` or not, and give its grid."""
+    return use_raster(path, lambda source: _checked_grid(source, path, people), FRAME)
+
+
+def check_scale(source: str, units: str) -> None:
+    """Refuse units that are no people as they are, such as thousands of them or logarithms."""
+    if _SCALED.search(units.lower().replace("_", " ")):
+        raise InputError(
+            f"{source} has the units {units!r}; expected people per cell, as they are; bring it to "
+            "people, for example with gdal_calc.py, and set its tag units to 'people per cell'"
+        )
 
 
 def check_is_count(source: str, units: str, names: list[str]) -> None:
     """Refuse a raster that says it holds people per area instead of people per cell."""
     tidy = [text.lower().replace("_", " ") for text in (units, *names)]
-    if _SCALED.search(tidy[0]):
-        raise InputError(
-            f"{source} has the units {units!r}; expected people per cell, as they are; bring it to "
-            "people, for example with gdal_calc.py, and set its tag units to 'people per cell'"
-        )
     if _PER_CELL.search(tidy[0]) and not _PER_AREA.search(tidy[0]):
         return
     for text, said in zip(tidy, (units, *names), strict=True):
@@ -382,13 +386,16 @@ def missing_file(path: str, expected: str) -> InputError:
     return InputError(f"{path} does not exist{where}; expected {expected}; correct the path")
 
 
-def _checked_grid(source: rasterio.DatasetReader, path: str) -> GeoBox:
+def _checked_grid(source: rasterio.DatasetReader, path: str, people: bool) -> GeoBox:
     from odc.geo.geobox import GeoBox
 
     from popdask.io.grids import check_degrees
 
     band = _band(source, path)
     _check_values(source, path, band)
+    if people:  # of land and the like, 0 and 1 may well have colours, and metres be thousands
+        _check_coloured(source, path, band)
+        check_scale(path, _units(source, band))
     check_ascii_grid(source, path)
     _check_axes(source, path)
     crs = source.crs or _crs_of_axes(source, path)
@@ -429,9 +436,7 @@ def _even_transform(source: rasterio.DatasetReader, path: str, crs: CRS | None) 
 
 
 def _check_values(source: rasterio.DatasetReader, path: str, band: int) -> None:
-    """Refuse what cannot be counts: values of a lossy or coloured picture, or of a wrong scale."""
-    from rasterio.enums import ColorInterp
-
+    """Refuse what nobody has written: values of a lossy picture, or of a wrong scale."""
     structure = source.tags(ns="IMAGE_STRUCTURE")
     lossy = structure.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY")
     if lossy or source.driver == "JPEG" or structure.get("COMPRESSION", "").endswith("JPEG"):
@@ -439,18 +444,24 @@ def _check_values(source: rasterio.DatasetReader, path: str, band: int) -> None:
             f"{path} is compressed as pictures are, with other values than were written; expected "
             "counts of people as they are; take a file without loss, such as a GeoTIFF with DEFLATE"
         )
+    scale, offset = source.scales[band - 1], source.offsets[band - 1]
+    if not (0 < scale < np.inf and np.isfinite(offset)):
+        raise InputError(
+            f"{path} has the scale {scale:g} and the offset {offset:g}; expected a scale above 0 "
+            "and an offset that is a number; correct them, for example with gdal_edit.py -scale 1"
+        )
+
+
+def _check_coloured(source: rasterio.DatasetReader, path: str, band: int) -> None:
+    """Refuse classes and pictures, which have colours, unless they say that they are counts."""
+    from rasterio.enums import ColorInterp
+
     coloured = source.colorinterp[band - 1] == ColorInterp.palette
     if coloured and not _PER_CELL.search(_units(source, band).lower()):
         raise InputError(
             f"{path} has a table of colours, as classes and pictures have; expected counts of "
             "people; give the raster of counts, or, where it is that, set its tag units to 'people "
             "per cell'"
-        )
-    scale, offset = source.scales[band - 1], source.offsets[band - 1]
-    if not (0 < scale < np.inf and np.isfinite(offset)):
-        raise InputError(
-            f"{path} has the scale {scale:g} and the offset {offset:g}; expected a scale above 0 "
-            "and an offset that is a number; correct them, for example with gdal_edit.py -scale 1"
         )
 
 

@@ -657,14 +657,14 @@ def with_intervals(run: FramesRun, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:
     """The error of the data as links take it: a raster of it lies on the grid of the population."""
-    from popdask.io.cube import open_frames
+    from popdask.io.cube import open_surface
     from popdask.io.grids import describe_grid, grid_of, same_grid
 
     place = job.input.error_file
     if place is None:
         return job.input.error
-    frame = open_frames([place], times=["2000"], chunks=job.input.chunks)["population"]
-    error, (ours, theirs) = frame[0].drop_vars("time"), map(grid_of, (population, frame))
+    error = open_surface(place, job.input.chunks)
+    ours, theirs = map(grid_of, (population, error))
     if ours.shape != theirs.shape or not same_grid(ours, theirs):
         raise InputError(
             f"[input] error, {place}, has the grid {describe_grid(theirs)} but the frames have "

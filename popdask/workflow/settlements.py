@@ -173,10 +173,9 @@ def _surface(job: FramesJob, name: str, population: xr.DataArray) -> xr.DataArra
     with open_raster(place) as file:
         tags = {key.lower(): text for key, text in (*file.tags().items(), *file.tags(1).items())}
         said = file.units[0] or tags.get("units", "")
-    frame = cube.open_frames([place], times=["2000"], chunks=job.input.chunks)
-    surface = frame["population"][0]
+    surface = cube.open_surface(place, job.input.chunks)
     units = {"share": "1", "m2": "m2", None: said}[job.settlements.units]
-    return surface.drop_vars("time").rename(name).assign_attrs(units=units)
+    return surface.rename(name).assign_attrs(units=units)
 
 
 def _places(job: FramesJob) -> gpd.GeoDataFrame:

@@ -209,6 +209,24 @@ def test_areas_of_finer_cells_are_added_up_however_metres_are_written(folder, tm
     xr.testing.assert_equal(*codes)
 
 
+def test_land_and_errors_may_have_colours_and_units_of_their_own(folder, tmp_path):
+    """A mask of land as classes are coloured, and logarithms of errors: neither are people."""
+    land = (np.arange(72) < 40).astype("uint8") * np.ones((60, 1), "uint8")
+    write_raster(tmp_path / "plain.tif", land)
+    write_raster(tmp_path / "coloured.tif", land, units="1")
+    with rasterio.open(tmp_path / "coloured.tif", "r+") as file:
+        file.write_colormap(1, {0: (0, 0, 255, 255), 1: (0, 128, 0, 255)})
+    write_raster(tmp_path / "error.tif", np.full((60, 72), 0.25, np.float32), units="log10")
+    codes = []
+    for name in ("plain", "coloured"):
+        surfaces = {"land": str(tmp_path / f"{name}.tif")}
+        error = {"error": str(tmp_path / "error.tif")}
+        settings = job(folder, tmp_path / "s.icechunk", settlements=surfaces, input=error)
+        assert not settlements.plan(settings).computed
+        codes.append(settlements._codes(settings, open_source(settings)["population"][:1]))
+    xr.testing.assert_equal(*codes)
+
+
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
