@@ -31,7 +31,15 @@ import numpy as np
 import pandas as pd
 
 from popdask.errors import InputError
-from popdask.io.paths import failures, file_system, members, split_band, split_file, without_secrets
+from popdask.io.paths import (
+    failures,
+    file_system,
+    is_there,
+    members,
+    split_band,
+    split_file,
+    without_secrets,
+)
 from popdask.io.rasters import NO_GROUPS, is_remote, read_counts, read_grid, use_raster
 
 if TYPE_CHECKING:
@@ -426,7 +434,7 @@ def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> date
 
 def _nothing_found(pattern: str, wildcard: str) -> str:
     folder = Path(wildcard).parent
-    if re.search(r"\.zarr\b", wildcard):
+    if wildcard.partition("#")[0].endswith((".zarr", ".zarr/")):
         return f"the pattern {pattern!r} finds no frame: it names a Zarr group; {NO_GROUPS}"
     if held := _held_in(wildcard):
         return (
@@ -435,7 +443,7 @@ def _nothing_found(pattern: str, wildcard: str) -> str:
         )
     if is_remote(wildcard) or "*" in str(folder):
         held = "nothing there matches"
-    elif not folder.is_dir():
+    elif not (is_there(str(folder)) and folder.is_dir()):
         held = f"there is no folder {folder.absolute()}"
     elif not os.access(folder, os.R_OK):
         held = f"the folder {folder} is not one that you may list"

@@ -527,12 +527,15 @@ def file_of(name: str) -> str:
 def is_there(path: str) -> bool:
     """Return whether there is a file or folder; one in a folder that may not be searched raises."""
     try:
-        return Path(path).exists()
-    except PermissionError as error:
+        os.stat(path)  # noqa: PTH116  Path.exists says no from Python 3.14 on where it may not look
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: of null characters
+        return False
+    except OSError as error:
         raise InputError(
-            f"{path} cannot be looked up (permission denied); expected a file in a folder that you "
-            "may search; check the permissions of its folders"
+            f"{path} cannot be looked up ({str(error.strerror).lower()}); expected a name in a "
+            "folder that you may search; check it, and the permissions of its folders"
         ) from error
+    return True
 
 
 def split_band(name: str) -> tuple[str, str | None]:

@@ -1,5 +1,7 @@
 import hashlib
 import os
+import subprocess
+import sys
 import unicodedata
 from datetime import date, datetime
 from pathlib import Path
@@ -226,6 +228,50 @@ def test_a_folder_in_the_place_of_a_frame_is_named(tmp_path, end, mend):
     (tmp_path / f"pop_2006.{end}").mkdir()
     with pytest.raises(InputError, match=rf"pop_2006\.{end} is a folder; .*{mend}"):
         frame_fingerprint(str(tmp_path / f"pop_2006.{end}"))
+
+
+@pytest.mark.parametrize("name", ["pop_{year}.zarr", "pop.zarr#{year}", "pop.zarr#pop_{year}.tif"])
+def test_a_pattern_of_zarr_groups_is_named(tmp_path, name):
+    with pytest.raises(InputError, match=r"it names a Zarr group; .*open_cube"):
+        find_frames(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("name", ["of.zarr/pop_{year}.tif", "pop.zarr-{year}.tif"])
+def test_a_pattern_beside_or_in_a_zarr_group_is_of_files(tmp_path, name):
+    touch(tmp_path, "of.zarr/other.tif")
+    with pytest.raises(InputError, match=r"finds no frame: the folder .* holds 1 file"):
+        find_frames(f"{tmp_path}/{name}")
+
+
+#: Looks for files as a user who may not search the folder that they lie in.
+AS_NOBODY = """
+import os, sys
+import rasterio
+from popdask.errors import InputError
+from popdask.io.frames import find_frames
+from popdask.io.rasters import frame_fingerprint, read_grid
+if os.geteuid() == 0:
+    os.setuid(65534)
+os.chdir("/")
+looks = (find_frames, "sub/pop_{year}.tif"), (read_grid, "pop.tif"), (frame_fingerprint, "pop.tif")
+for look, name in looks:
+    try:
+        look(f"{sys.argv[1]}/{name}")
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_closed_folder_is_named():
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        closed = touch(Path(folder), "closed/sub/pop_2000.tif", "closed/pop.tif") / "closed"
+        closed.chmod(0)
+        child = [sys.executable, "-c", AS_NOBODY, str(closed)]
+        said = subprocess.run(child, capture_output=True, text=True, check=True).stdout
+        closed.chmod(0o755)
+    named = [f"{closed}/{name} cannot be looked up" for name in ("sub", "pop.tif", "pop.tif")]
+    assert [line.partition(" (permission denied)")[0] for line in said.splitlines()] == named
 
 
 #: Formats that tell a day, and those that tell the first day of a year, a month or a week.
