@@ -86,7 +86,19 @@ _PER_AREA = re.compile(
     r"|(\bper|/) ?(sq|square|km|kilomet|hectare|ha\b|m2|m²|mi\b|mi2|mile|acre)"
     r"|(?<![0-9a-z])(km|m|mi|ha) ?\^?(-2|−2|⁻²|-1|−1|⁻¹)(?!\d)"
 )
-_SCALED = re.compile(r"\b(?:thousand|million)s?\b|\blog(?:10|1p)?\b")
+#: Powers of ten as scales are written, 1000, 1,000, 10^3, 1e3, and what else follows a number.
+_POWER = (
+    r"(?<![\d.])(?:1(?:\.0)?e\+?\d+|10(?:(?:\^|\*\*) ?\d+|[²³⁴⁵⁶⁷⁸⁹])|1?(?:[ ,.'’]?0{3})+|10+)s?"
+)
+_LENGTHS_AND_YEARS = r"[\d.]|[ -]?(?:(?:k?m|ad|b?ce?)\b|met|arc|deg|sec|x ?\d)"
+_PEOPLE = r"(?:people|persons?|population|inhabitants?|residents?|heads?|capita|counts?)\b"
+_SCALED = re.compile(
+    r"\b(?:hundred|thousand|million|billion)s?\b|\bthous\b|\b(?:log(?:10|2|1p)?|ln)\b"
+    rf"|{_POWER}[ x×*·]*(?:of )?{_PEOPLE}"
+    rf"|{_PEOPLE}[^\w.]*(?:(?:x|by|in) ?)?{_POWER}(?!{_LENGTHS_AND_YEARS})"
+)
+#: What units say that they are not.
+_DENIED = re.compile(r"\bnot\b[^,;)]*")
 _TELLING_TAGS = {"units", "unit", "long_name", "standard_name", "name", "title", "variable"} | {
     "description",
     "tifftag_imagedescription",
@@ -263,10 +275,11 @@ def read_grid(path: str, *, people: bool = True) -> GeoBox:
 
 def check_scale(source: str, units: str) -> None:
     """Refuse units that are no people as they are, such as thousands of them or logarithms."""
-    if _SCALED.search(units.lower().replace("_", " ")):
+    if _SCALED.search(_DENIED.sub("", units.lower().replace("_", " "))):
         raise InputError(
             f"{source} has the units {units!r}; expected people per cell, as they are; bring it to "
-            "people, for example with gdal_calc.py, and set its tag units to 'people per cell'"
+            "people, a file for example with gdal_calc.py, and set its units, a tag of files and "
+            "an attribute of arrays, to 'people per cell'"
         )
 
 
@@ -280,7 +293,7 @@ def check_is_count(source: str, units: str, names: list[str]) -> None:
             raise InputError(
                 f"{source} is a density ({said!r}); expected people per cell; multiply it by the "
                 "cell areas (popdask.io.pixel_area_km2 gives them), or, where it holds counts "
-                "already, set its tag units to 'people per cell'"
+                "already, set its units, a tag or an attribute, to 'people per cell'"
             )
 
 

@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from popdask.errors import InputError
-from popdask.io.rasters import check_is_count, read_counts, read_grid
+from popdask.io.rasters import check_is_count, check_scale, read_counts, read_grid
 from tests.cube.raster_files import TRANSFORM, write_raster
 
 
@@ -167,6 +167,36 @@ def test_counts_are_taken_for_counts(units, name):
 def test_densities_are_refused(units, name):
     with pytest.raises(InputError, match=r"a.tif is a density"):
         check_is_count("a.tif", units, [name])
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        *("1000 persons", "10^3 persons", "1e3 people", "10**3 people", "10³ inhabitants"),
+        *("1,000 persons", "1 000 people per cell", "1000s of people", "'000 persons"),
+        *("100 people", "people x 1000", "persons (1000)", "Population_in_1000", "people * 10^6"),
+        *("hundreds of people", "people (in thousands)", "million_people", "ln people"),
+        *("log(people)", "log10 of counts", "10000 persons"),
+        *("Thousands of people, not of households",),
+    ],
+)
+def test_scaled_people_are_refused(units):
+    with pytest.raises(InputError, match=r"a.tif has the units .*gdal_calc.py.* attribute"):
+        check_scale("a.tif", units)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        *("", "1", "people", "persons per cell", "people per cell (not in thousands)", "1 person"),
+        *("people per cell, not logarithms", "people per 100 m cell", "people per 1000 m cell"),
+        *("people, 100x100 m", "population 10000 BC", "people, 1000 metres"),
+        *("people in 2000", "persons 2010", "people in 1000 AD", "counts, 1000 m", "1/cell"),
+        *("people per pixel of 30 arc seconds", "count 100 m", "inhabitants per grid cell (1 km)"),
+    ],
+)
+def test_people_as_they_are_are_taken(units):
+    check_scale("a.tif", units)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4978", "EPSG:5730", 'LOCAL_CS["site",UNIT["metre",1]]'])
