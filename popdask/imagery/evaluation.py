@@ -27,21 +27,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from popdask.errors import InputError
-from popdask.imagery.features import picture_features
 from popdask.io.paths import Path_, write_text
 from popdask.io.tables import read_table
 from popdask.metrics.estimates import CountScores, block_intervals, count_scores, presence_scores
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 COLUMNS = ("cell", "prediction", "truth")
 OTHERS = (
@@ -411,6 +410,13 @@ class FeatureBaseline:
                 f"{inhabited.sum()} of {len(people)} training cells are inhabited, but a baseline "
                 "needs some of both kinds: give it empty and inhabited cells"
             )
+        # Those who read intervals alone need neither torch nor scikit-learn.
+        from sklearn.linear_model import LinearRegression, LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        from popdask.imagery.features import picture_features
+
         features = picture_features(images)
         presence = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
         counts = make_pipeline(StandardScaler(), LinearRegression())
@@ -420,6 +426,8 @@ class FeatureBaseline:
 
     def predict(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Estimate cells."""
+        from popdask.imagery.features import picture_features
+
         features = picture_features(images)
         presence = self.presence.predict_proba(features)[:, 1]
         counts = np.clip(self.people.predict(features), 0, None)

@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from popdask.config import load_job
+from popdask.imagery.evaluation import ConformalIntervals
+from popdask.io.grids import middle_cell_m
 from popdask.workflow import communities
 from tests.pipelines import small
 
@@ -34,11 +37,29 @@ print("imported:", *sorted(sys.modules))
 """
 
 
+def imported(words):
+    """Everything that is imported once a command has ended well."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("imported:")[2].split())
+
+
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    """The file of a job that was run."""
+def folder(tmp_path_factory):
+    """A folder with the frames of a small world."""
     folder = tmp_path_factory.mktemp("imports")
     small.small_world().write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(folder):
+    """The file of a job that was run."""
     tables = {"settlements": {"find": True, "names": "geonames"}, "output": {"export": ["cog"]}}
     file = small.write_job(folder / "job.toml", folder, folder / "store.icechunk", **tables)
     communities.run(load_job(file))
@@ -47,11 +68,27 @@ def job(tmp_path_factory):
 
 @pytest.mark.parametrize("command", MAY_IMPORT)
 def test_a_command_imports_what_it_needs(command, job):
-    words = [command] if command.startswith("--") else [command, str(job)]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, check=False
+    found = imported([command] if command.startswith("--") else [command, job])
+    assert "popdask.cli.commands" in found
+    assert found & HEAVY <= MAY_IMPORT[command]
+
+
+def test_a_settlements_job_with_intervals_needs_no_network(folder):
+    truth = np.arange(40.0)
+    learned = ConformalIntervals.fit(truth[::-1], truth, level=0.5).table()
+    metres = middle_cell_m(small.small_world().population["population"])
+    learned.assign(size=1, cell_size=metres).to_parquet(folder / "intervals.parquet")
+    file = folder / "settlements.toml"
+    file.write_text(
+        f"""name = "sure"
+pipeline = "settlements"
+[input]
+frames = "{folder}/world_{{time:%Y}}.tif"
+intervals = "{folder}/intervals.parquet"
+[output]
+store = "{folder}/sure.icechunk"
+"""
     )
-    assert done.returncode == 0, done.stderr
-    imported = set(done.stdout.rpartition("imported:")[2].split())
-    assert "popdask.cli.commands" in imported
-    assert imported & HEAVY <= MAY_IMPORT[command]
+    ran = imported(["run", file])
+    assert "popdask.imagery.evaluation" in ran
+    assert not ran & {"sklearn", "torch"}
