@@ -27,8 +27,8 @@ import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -316,11 +316,9 @@ def _scale(cluster: Any, workers: tuple[int, int], failures: list[BaseException]
 
 
 def _client(handle: ClusterHandle, log: Callable[[str], None]) -> Client:
-    # A client that cannot connect leaves its event loop behind, so a bare connection is tried
-    # first, and in a thread, since a notebook's own loop is running in this one.
+    # A client that cannot connect leaves its event loop behind: a bare connection is tried first.
     if isinstance(handle.target, str):
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, _knock(handle.target, handle.security, log)).result()
+        _in_a_thread(_knock(handle.target, handle.security, log))
     options = {"security": handle.security} if handle.security else {}
     for logger in ("asyncio", "distributed.client", "distributed.comm.core", "distributed.utils"):
         logging.getLogger(logger).addFilter(_is_not_cancelled)
@@ -333,6 +331,26 @@ def _is_not_cancelled(record: logging.LogRecord) -> bool:
     """Whether a record is more than that a client was closed while it connected or waited."""
     gone = asyncio.CancelledError | AllExit  # what it waited for, as asyncio logs it
     return not (record.exc_info and isinstance(record.exc_info[1], gone))
+
+
+def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
+    """Do work beside a loop that may be running here, as in a notebook; a signal cancels it."""
+    under_way: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
+
+    async def run() -> None:
+        task = asyncio.ensure_future(work)
+        under_way.set_result((asyncio.get_running_loop(), task))
+        await task
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(asyncio.run, run())
+        try:
+            done.result()
+        except BaseException:
+            loop, task = under_way.result()
+            with suppress(RuntimeError):  # the loop is closed: the work has ended by itself
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 async def _knock(address: str, certificates: Security | None, log: Callable[[str], None]) -> None:

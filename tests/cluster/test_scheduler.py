@@ -1,6 +1,8 @@
 """Schedulers and workers that others start: reached, waited for, lost, and of one version."""
 
 import re
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +24,7 @@ from popdask.cluster import (
 )
 from popdask.errors import InputError
 from popdask.workflow import communities
-from tests.cluster.processes import cluster, scheduler, workers
+from tests.cluster.processes import PATIENCE_SECONDS, cluster, scheduler, workers
 from tests.faults.process import wait_until
 from tests.pipelines.small import assert_same, job, write_job
 
@@ -89,6 +91,31 @@ def test_an_address_where_nobody_answers_is_named():
         pytest.fail("there is no scheduler")
     assert told == ["waiting for the scheduler at tcp://127.0.0.1:9, up to 3 s"]
     assert set(loops()) <= set(before)
+
+
+WAITING = """
+import sys
+import dask
+from popdask.cluster import CONNECT_TIMEOUT, connect
+from popdask.cli.console import stoppable
+with stoppable("oslo", "local"), dask.config.set({CONNECT_TIMEOUT: "600s"}):
+    with connect(sys.argv[1], log=lambda line: print(line, flush=True)):
+        sys.exit("nobody answers")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_for_a_scheduler_that_says_nothing(number):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-c", WAITING, address]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+            try:
+                assert waiting.stdout.readline().startswith(b"waiting for the scheduler")
+                waiting.send_signal(number)
+                assert b"popdask: stopped" in waiting.communicate(timeout=PATIENCE_SECONDS)[1]
+            finally:
+                waiting.kill()
 
 
 def test_workers_that_leave_for_good_end_the_run(write):
