@@ -1,12 +1,14 @@
 """What is said of a result before it is believed."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from odc.geo.geobox import GeoBox
 
 from popdask.blocks.sums import add_up
-from popdask.tracking.describe import doubts
+from popdask.tracking.describe import doubts, turnover
 from popdask.workflow.inputs import count_squares, coverage_notes, squares_table
 
 YEARS = pd.to_datetime(["2000", "2001", "2002", "2003"])
@@ -83,3 +85,51 @@ def test_a_frame_without_an_island_is_named(chunk):
         "in 2003 nobody lives in 1 square of 256 × 256 cells where 5,112 people do in other years, "
         "as around 4.7° N, 1.3° E in 2000: look at its coverage"
     )
+
+
+STAYS = [(0, 0, [], "appear"), *((year, 0, [0], "continue") for year in (1, 2, 3))]
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ([], "1 in 2003: 0 came, 0 went"),
+        ([(0, 1, [], "appear"), (1, 1, [], "vanish")], "0 came, 1 went (1 vanished)"),
+        ([(2, 1, [], "appear"), (3, 1, [1], "grow")], "1 came (1 appeared), 0 went"),
+        ([(2, 1, [0], "split"), (3, 1, [1], "grow")], "1 came (1 out of others), 0 went"),
+        ([(1, 1, [], "continue"), (3, 1, [1], "continue")], "1 came (1 formed), 0 went"),
+        ([(0, 1, [], "appear"), (1, 1, [1], "grow")], "0 came, 1 went (1 dissolved)"),
+        ([(0, 1, [], "appear"), (2, 1, [1], "grow")], "0 came, 1 went (1 missing in 2003 alone)"),
+        ([(2, 1, [], "appear"), (3, 0, [0, 1], "merge")], "(1 appeared), 1 went (1 into others)"),
+        (
+            [
+                *((0, track, [], "appear") for track in (1, 2, 3)),
+                *((2, track, [track], "continue") for track in (1, 2)),
+                (2, 2, [], "vanish"),
+                (3, 0, [0, 1], "merge"),
+                (3, 4, [0], "split"),
+                (3, 5, [], "appear"),
+            ],
+            "2 came (1 appeared, 1 out of others), 3 went (1 vanished, 1 into others, 1 dissolved)",
+        ),
+    ],
+)
+def test_what_came_and_went_is_told_by_how_and_adds_up(others, said):
+    rows = [(YEARS[year], *rest) for year, *rest in (*STAYS, *others)]
+    events = pd.DataFrame(rows, columns=["time", "track", "parent", "event"])
+    balance = pd.DataFrame({"time": YEARS})
+    sentence = turnover(events, balance, "places")
+    assert said in sentence
+    assert sum(map(int, re.findall(r"(\d+) (?:places in 2000|came)", sentence))) == sum(
+        map(int, re.findall(r"(\d+) (?:in 2003:|went)", sentence))
+    )
+
+
+@pytest.mark.parametrize(("found", "frames"), [(STAYS[:1], 1), ([], 1), ([], 4)])
+def test_nobody_comes_to_one_frame_or_where_nothing_is_found(found, frames):
+    rows = [(YEARS[year], *rest) for year, *rest in found]
+    events = pd.DataFrame(rows, columns=["time", "track", "parent", "event"])
+    events = events.astype({"time": YEARS.dtype, "track": np.int64})
+    sentence = turnover(events, pd.DataFrame({"time": YEARS[:frames]}), "places")
+    last, many = 1999 + frames, len(found)
+    assert sentence == f"{many} places in 2000, {many} in {last}: 0 came, 0 went"
