@@ -1,6 +1,7 @@
 """Displacements are those that were made, in any chunks, and nothing else is called one."""
 
 import os
+import warnings
 from pathlib import Path
 
 import dask.array as da
@@ -99,6 +100,13 @@ def test_an_empty_frame_has_no_place():
     assert found["dy"].isna().all() and found["dx"].isna().all()
     assert not found["suspicious"].any()
     assert displacement(cube(country(SHAPE))).empty
+
+
+def test_a_single_cell_has_no_place():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (row,) = displacement(cube(*np.float32([[[5]], [[7]]]))).itertuples()
+    assert np.isnan([row.dy, row.dx]).all() and row.response == 0 and not row.suspicious
 
 
 def test_says_in_a_sentence_which_year_lies_where():
