@@ -62,8 +62,8 @@ Folder = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the frames g
 Box = Annotated[
     str | None, typer.Option(metavar="W,S,E,N", help="West, south, east and north in degrees.")
 ]
-DEMO_SEED = 3
 Resolution = Annotated[str, typer.Option(help="1km or 100m")]
+DEMO_SEED = 3  # of the world that `draw_demo` draws
 
 
 def _setting_names(begin: str = "") -> list[str]:

@@ -43,7 +43,8 @@ from popdask.io.paths import write_bytes
 HEADER = "popdask.checkpoint"
 Stale = Literal["error", "discard"]
 
-HIDDEN = (64, 32)  # units of the networks that learn from totals
+# Of the small networks that learn from totals:
+HIDDEN = (64, 32)  # units
 DROPOUT, RATE, DECAY = 0.1, 3e-3, 1e-3
 EPOCHS, BATCH = 60, 16  # BATCH: zones to a step
 STEPS = 6000  # at most: many zones are seen in fewer epochs
