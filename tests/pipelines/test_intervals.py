@@ -74,6 +74,16 @@ def test_too_few_scored_cells_are_refused_before_models_are_trained(world, tmp_p
     assert not RegionStore(settings.output.store).latest_records()
 
 
+def test_intervals_set_after_cells_were_cut_are_refused_before_models_are_trained(world, tmp_path):
+    tables = {"presence": PLAIN, "count": PLAIN}
+    tables["cells"] = {"split": "random", "block": SIDE, "validation": 0.5}
+    store = tmp_path / "dots.icechunk"
+    population.run_only(job(world, store, **tables), ["cells"])
+    with pytest.raises(InputError, match=r"errors of 19 scored cells .* and 0 are there"):
+        population.run(job(world, store, **tables, intervals={}))
+    assert set(RegionStore(store).latest_records()) == {"cells"}
+
+
 def test_every_cell_has_an_interval_in_the_store_and_the_exports(finished):
     settings, store = finished
     arrays = store.dataset()
@@ -211,6 +221,17 @@ def test_too_few_squares_are_refused_in_a_sentence_and_cells_keep_theirs(world, 
     assert (polygons["cells"] == 6).all() and (polygons["people"] >= 0).all()
     assert polygons[["low", "high"]].isna().all(axis=None)
     assert any("no intervals of polygons (1) with more than 4 times" in s for s in notes.said)
+
+
+def test_a_run_by_force_makes_anew_what_lost_all_of_its_manifests(finished, world, tmp_path):
+    settings, store = finished
+    lost = shutil.copytree(store.path, tmp_path / "dots.icechunk")
+    for manifest in (lost / "manifests").iterdir():
+        manifest.unlink()
+    intervals = settings.intervals.model_dump()
+    again = population.run(sure(world, lost, **intervals), force=True).store
+    xr.testing.assert_identical(again.dataset().compute(), store.dataset().compute())
+    pd.testing.assert_frame_equal(again.table("intervals"), store.table("intervals"))
 
 
 def test_other_intervals_cost_no_training(finished):
