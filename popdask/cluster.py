@@ -356,7 +356,14 @@ def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
 async def _knock(address: str, certificates: Security | None, log: Callable[[str], None]) -> None:
     """Connect to a scheduler and leave again, or say in one sentence why that is not possible."""
     arguments = (certificates or Security()).get_connection_args("client")
-    patience = parse_timedelta(dask.config.get(CONNECT_TIMEOUT), default="s")
+    said = dask.config.get(CONNECT_TIMEOUT)
+    try:
+        patience = parse_timedelta(said, default="s")
+    except (KeyError, ValueError):
+        raise InputError(
+            f'Dask\'s {CONNECT_TIMEOUT} is "{said}"; expected a time as Dask reads it, such as '
+            '"30s" or "5m"; correct it'
+        ) from None
     knocking = asyncio.ensure_future(connect_comm(address, timeout=patience, **arguments))
     await asyncio.wait({knocking}, timeout=SILENT_SECONDS)
     if not knocking.done():

@@ -93,6 +93,15 @@ def test_an_address_where_nobody_answers_is_named():
     assert set(loops()) <= set(before)
 
 
+def test_a_time_that_dask_cannot_read_is_named():
+    with (
+        dask.config.set({CONNECT_TIMEOUT: "5min"}),
+        pytest.raises(InputError, match=r'connect is "5min"; expected .* "5m"; correct it'),
+        connect("tcp://127.0.0.1:9"),
+    ):
+        pytest.fail("there is no such unit")
+
+
 WAITING = """
 import sys
 import dask
