@@ -429,8 +429,8 @@ def turnover(tracks: pd.DataFrame, balance: pd.DataFrame, many: str) -> str:
         silently="dissolved",
     )
     before, after = (span["min"] == first).sum(), (span["max"] == last).sum()
-    change = f"{before:,} {many} in {year_text(first)}, {after:,} in {year_text(last)}"
-    return f"{change}: {came}, {went}"
+    counts = f"{before:,} in {year_text(first)}, {after:,} in {year_text(last)}"
+    return f"{many.capitalize()}: {counts}; {came}, {went}"
 
 
 def _ways(verb: str, left: set[int], *ways: tuple[str, set[int]], silently: str) -> str:

@@ -26,7 +26,7 @@ def test_a_split_is_told_by_its_pieces_and_by_the_tracks_that_they_begin(capsys,
     assert "tracks of communities: 9 in the first frame; after it 1 appear, " in said
     assert " 2 split, 1 merge," in said
     assert "the 2 pieces that communities split into began 1 new track; the others go" in said
-    assert "9 communities in 2000, 9 in 2007: 2 came (1 appeared, 1 out of others), 2 went" in said
+    assert "Communities: 9 in 2000, 9 in 2007; 2 came (1 appeared, 1 out of others), 2 went" in said
     assert " 2 went (1 vanished, 1 into others)\n" in said
     one = found.drop(found.index[found["event"] == "split"][0])
     show.show_outcome(CommunitiesResult(Plan(()), summary, one, balance, store))
