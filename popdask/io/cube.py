@@ -161,6 +161,7 @@ def _opened(
     *,
     people: bool = True,
 ) -> xr.Dataset:
+    """Open rasters as a lazy cube; what holds no `people` may have colours and units of its own."""
     grids, grid = grids_of(paths.values(), align, people=people)
     sizes = _chunk_sizes(chunks, (len(paths), *grid.shape))
     layers = [_lazy_frame(path, grids[path], grid, sizes[1:], nodata) for path in paths.values()]
