@@ -393,7 +393,6 @@ def _learn(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
-    evaluation.check_scored(run.job, run.splits())
     trainings = _trainings(run, stage, reporter)
     trained = iter(on_machines([start for each in trainings.values() for _, start in each]))
     files, checkpoints = {}, []
@@ -413,6 +412,7 @@ def _trainings(
 ) -> dict[str, list[tuple[Path, Start]]]:
     """The trainings of each file's networks, to be started, with their checkpoints."""
     kind, splits = _kind(run.job, stage.name), run.splits()
+    evaluation.check_scored(run.job, splits)
     settings: Training = getattr(run.job, stage.name)
     gated = stage.name == "count" and _is_gated(run.job)
     gates = run.models("presence") if gated else [None] * len(splits)
