@@ -43,12 +43,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 COLUMNS = ("cell", "prediction", "truth")
-OTHERS = (
-    "presence",
-    "count",
-    "low",
-    "high",
-)  # that a table may have
+OTHERS = ("presence", "count", "low", "high")  # that a table may have
 _CODE = r"_(-?\d+)_(-?\d+)$"  # north and east at the end of a cell's code
 OFFSET = 0.1  # of the mean density: keeps errors of empty places from being infinite
 ROOM = 8  # times the least number of errors that a bin should have: fewer were no surer, and wider
