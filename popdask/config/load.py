@@ -44,6 +44,8 @@ JOBS: Mapping[str, type[Job]] = {
 _EXPECTED: Mapping[str, str] = {
     "name": "expected letters, digits, _, . and -, not dots alone",
     "device": "expected auto, cpu, mps, cuda, or a card such as cuda:1",
+    "class": "expected local, or a class in its module such as dask_jobqueue.SLURMCluster",
+    "address": "expected the address of a scheduler such as tcp://host:8786",
     "float_parsing": "expected a number",
     "int_parsing": "expected a whole number",
     "tuple_type": "input should be a list",
@@ -53,11 +55,6 @@ _EXPECTED: Mapping[str, str] = {
 _LONGEST = 255  # bytes of a name, on the file systems that there are
 #: The address of a scheduler.
 ADDRESS = r"^(tcp|tls)://\S+:\d{1,5}$"
-#: What texts of another form were expected to be, by setting.
-_EXPECTED_OF_CLUSTER = {
-    "class": "expected local, or a class in its module such as dask_jobqueue.SLURMCluster",
-    "address": "expected the address of a scheduler such as tcp://host:8786",
-}
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -295,8 +292,8 @@ def _setting(names: Sequence[str]) -> str:
     return f"[{'.'.join(tables)}] {key}" if tables else key
 
 
-def _sentence(error: ValidationError, model: type[Job]) -> str:
-    """All that is wrong with a job, as one sentence."""
+def _sentence(error: ValidationError, model: type[Settings]) -> str:
+    """All that is wrong with a file of settings, as one sentence."""
     complaints: dict[str, list[str]] = {}  # of a setting that may be of several kinds, one each
     for problem in error.errors():
         place, reason = _complaint(dict(problem), model)
@@ -305,7 +302,7 @@ def _sentence(error: ValidationError, model: type[Job]) -> str:
     return "; ".join(told).replace(", or input should be ", ", or ") + "."
 
 
-def _complaint(problem: dict[str, Any], model: type[Job]) -> tuple[str, str]:
+def _complaint(problem: dict[str, Any], model: type[Settings]) -> tuple[str, str]:
     """Which setting is wrong, with its value, and what was expected."""
     if problem["type"] == "extra_forbidden":
         *tables, unknown = map(str, problem["loc"])
@@ -323,7 +320,7 @@ def _complaint(problem: dict[str, Any], model: type[Job]) -> tuple[str, str]:
     return place, _EXPECTED.get(kind, f"{reason[:1].lower()}{reason[1:]}")
 
 
-def _missing(names: Sequence[str], model: type[Job]) -> list[str]:
+def _missing(names: Sequence[str], model: type[Settings]) -> list[str]:
     """What is to be given: of a table that is missing, its first setting without a default."""
     here: type[BaseModel] = model
     for name in names:
@@ -338,23 +335,32 @@ def _missing(names: Sequence[str], model: type[Job]) -> list[str]:
 def _names_within(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
     """The names of tables and settings in the place of a problem, without what unions add."""
     names: list[str] = []
-    table: type[BaseModel] | None = model
+    fields: Mapping[str, FieldInfo] = _fields(model)
+    free = False  # within a table whose names are not ours
     for part in location:
-        if table is not None and part in table.model_fields:
+        if free or part in fields:
             names.append(str(part))
-            table = table_of(table.model_fields[part])
+            field = fields.get(part)
+            free = field is not None and get_origin(field.annotation) is dict
+            fields = _fields(table_of(field))
     return names
 
 
-def _unknown_setting(tables: Sequence[str], name: str, model: type[Job]) -> str:
-    here: type[BaseModel] = model
+def _fields(model: type[BaseModel] | None) -> dict[str, FieldInfo]:
+    """The settings of a table, by the names that a file has for them."""
+    held = model.model_fields if model else {}
+    return {field.alias or name: field for name, field in held.items()}
+
+
+def _unknown_setting(tables: Sequence[str], name: str, model: type[Settings]) -> str:
+    fields = _fields(model)
     for table in _names_within(tables, model):
-        here = table_of(here.model_fields[table]) or here
-    known = list(here.model_fields)
+        fields = _fields(table_of(fields[table])) or fields
     now = RENAMED.get(name)
-    hint = f"it is {now!r} now" if now in known else nearest(name, known)
-    where = f"[{'.'.join(tables)}] has no setting" if tables else "a job has no setting"
-    return f"{where} {name!r} ({hint})"
+    hint = f"it is {now!r} now" if now in fields else nearest(name, list(fields))
+    whole = "a job" if issubclass(model, Job) else "it"
+    where = f"[{'.'.join(tables)}]" if tables else whole
+    return f"{where} has no setting {name!r} ({hint})"
 
 
 def _seconds(value: Any) -> int:
@@ -467,23 +473,8 @@ def load_spec(path: str | Path) -> ClusterFile:
     try:
         file = ClusterFile.model_validate(settings)
     except ValidationError as error:
-        problems = dict.fromkeys(_cluster_complaint(dict(problem)) for problem in error.errors())
-        raise InputError(f"{path}: {'; '.join(problems)}.") from None
+        raise InputError(f"{path}: {_sentence(error, ClusterFile)}") from None
     return file.model_copy(update={"arguments": _with_files(file.arguments, path.parent)})
-
-
-def _cluster_complaint(problem: dict[str, Any]) -> str:
-    """One thing that is wrong with a file."""
-    name = ".".join(str(part) for part in problem["loc"])
-    reason = str(problem["msg"]).removeprefix("Value error, ")
-    if not name:
-        return reason
-    if problem["type"] == "extra_forbidden":
-        known = [info.alias or key for key, info in ClusterFile.model_fields.items()]
-        return f"it has no setting {name!r} ({nearest(name, known)})"
-    if problem["type"] == "string_pattern_mismatch":
-        reason = _EXPECTED_OF_CLUSTER[name]
-    return f"{name} is {as_written(problem['input'])}: {reason[:1].lower()}{reason[1:]}"
 
 
 def _with_files(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
