@@ -66,8 +66,8 @@ class EventRules:
     """Whether people are compared on the cells of both frames, or each frame's on its own."""
     held: float = 0.5
     """What held fewer people than this part of `min_people` (of the community's people, where that
-    is 0) was not there: it is born, or dead. So is what held fewer than `min_people` and than a
-    tenth of the community's people. With 1 every community without a link is."""
+    is 0) was not there: it is born, or dead. So is, with a least size, what held fewer than a tenth
+    of the community's people. With 1 every community without a link is."""
     changed: bool = True
     """Whether a split or merger needs people that came or went, by `sigma` and a fifth, in what
     lies between the pieces; if not, communities split, too, whose border noise has moved, or whose
@@ -223,8 +223,8 @@ def own_cells(ends: pd.DataFrame, frame: Frame, linked: np.ndarray, rules: Event
     known[place] = True
     if rules.held < 1:
         least = rules.held * np.minimum(rules.min_people or np.inf, own)
-        # A farm is not the town that is built on it, but what could be listed alone is something.
-        least = np.maximum(least, np.minimum(FARM * own, rules.min_people))
+        if rules.min_people:  # a farm or a hamlet is not the town that is built on it
+            least = np.maximum(least, FARM * own)
         noise = rules.sigma * np.sqrt(ends["variance"].to_numpy())
         there[place[(other >= least) | (np.abs(own - other) <= noise)]] = True
     else:

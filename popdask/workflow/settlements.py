@@ -489,7 +489,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         movement_stage(movement, layer.array, layer.table, layer.asked),
         Stage(
             layer.stage("tracks"),
-            version=6,
+            version=7,
             needs=("population", layer.table, summary, links, movement),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),
