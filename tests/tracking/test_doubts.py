@@ -98,7 +98,7 @@ STAYS = [(0, 0, [], "appear"), *((year, 0, [0], "continue") for year in (1, 2, 3
         ([(2, 1, [], "appear"), (3, 1, [1], "grow")], "1 came (1 appeared), 0 went"),
         ([(2, 1, [0], "split"), (3, 1, [1], "grow")], "1 came (1 out of others), 0 went"),
         ([(1, 1, [], "continue"), (3, 1, [1], "continue")], "1 came (1 formed), 0 went"),
-        ([(0, 1, [], "appear"), (1, 1, [1], "grow")], "0 came, 1 went (1 dissolved)"),
+        ([(0, 1, [], "appear"), (1, 1, [1], "grow")], "0 came, 1 went (1 no longer seen)"),
         ([(0, 1, [], "appear"), (2, 1, [1], "grow")], "0 came, 1 went (1 missing in 2003 alone)"),
         ([(2, 1, [], "appear"), (3, 0, [0, 1], "merge")], "(1 appeared), 1 went (1 into others)"),
         (
@@ -110,7 +110,8 @@ STAYS = [(0, 0, [], "appear"), *((year, 0, [0], "continue") for year in (1, 2, 3
                 (3, 4, [0], "split"),
                 (3, 5, [], "appear"),
             ],
-            "2 came (1 appeared, 1 out of others), 3 went (1 vanished, 1 into others, 1 dissolved)",
+            "2 came (1 appeared, 1 out of others), "
+            "3 went (1 vanished, 1 into others, 1 no longer seen)",
         ),
     ],
 )
