@@ -7,7 +7,8 @@ corners, 500 people together.
 People are counts, and a count of N is uncertain by √N. A cell whose density is near the threshold
 would come and go for no reason, and a settlement with it. So a cell leaves a settlement only where
 it has 4 √D people fewer than the threshold D, and enters where it has 4 √D more; and a settlement
-dies where it has lost half of the people that it takes to be listed.
+dies where it has lost half of the least people M that it takes to be listed. After the first frame
+it takes 3 √M more: else every draw would add some, and none would go.
 
 The trick is that the labels of a frame are all that the next needs to know, so that a frame can be
 appended: what is held are the cells of settlements that are listed, not those of smaller places.
@@ -53,6 +54,7 @@ from popdask.validate import check_array, check_labels
 
 TOWN_PEOPLE = 5000.0  # of a town, whatever its cells
 _SIGMAS = 4.0  # how far a count must lie from the threshold to be beyond it
+_BIRTH = 3.0  # by how many standard deviations of it a new one exceeds what it takes to be listed
 _DEATH = 0.5  # share of the people that it takes to be listed, below which one dies
 _CENTRE, _CLUSTERS = 30, (23, 22)
 _CODES = [10, 11, 12, 13, 21, 22, 23, 30]
@@ -111,8 +113,9 @@ def settlements(
     a cell that lay in a settlement stays while it has D - 4 √D or more, and another enters with
     D + 4 √D. A cell without people is in no settlement. One without data is not empty: it stays
     where it was, and its settlement is not given up for it; a cell of 1 km has data where any part
-    of it has. Connected cells are listed from `min_people` on, and where one of them lay in a
-    settlement of the frame before, while they have half of that.
+    of it has. Connected cells are listed from `min_people` on in the first frame, and later from
+    3 √`min_people` more; where one of them lay in a settlement of the frame before, while they have
+    half of `min_people`.
 
     Where cells hold few people at the threshold, as fine ones in degrees do, 4 √D is more than D,
     and a cell stays until it is empty: bring such a raster to 1 km first.
@@ -297,9 +300,9 @@ def _listed(
 ) -> list[NDArray[np.int32]]:
     """For every block the settlement of each of its components, -1 where they are not listed."""
     joined = join_parts(parts, blocks, contiguity)
-    people = from_fixed(joined.sums[0], joined.sums[1])
-    listed = people >= min_people
-    if len(joined.sums) > 3:
+    people, held = from_fixed(joined.sums[0], joined.sums[1]), len(joined.sums) > 3
+    listed = people >= min_people + held * _BIRTH * np.sqrt(min_people)
+    if held:
         lay, unknown = joined.sums[3:] > 0
         listed |= lay & (unknown | (people >= _DEATH * min_people))
     label = np.where(listed, np.cumsum(listed) - 1, -1).astype(np.int32)

@@ -283,7 +283,7 @@ def _labels(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 SETTLEMENTS = Stage(
     "settlements",
-    version=2,
+    version=3,
     needs=("population",),
     wanted=_where_asked(PLACES, _settlements_record),
     cost=CellCost(read=PEOPLE, written=LABEL, held=48, tasks=(8.0, 8.0)),
