@@ -433,6 +433,7 @@ def _time_in(path: str, expression: re.Pattern[str], formats: list[str]) -> date
 
 
 def _nothing_found(pattern: str, wildcard: str) -> str:
+    wildcard = re.sub(r"\[([\[?])\]", r"\1", wildcard)  # what glob.escape did
     folder = Path(wildcard).parent
     if wildcard.partition("#")[0].endswith((".zarr", ".zarr/")):
         return f"the pattern {pattern!r} finds no frame: it names a Zarr group; {NO_GROUPS}"

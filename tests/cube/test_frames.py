@@ -155,6 +155,10 @@ def test_nothing_found_names_the_pattern_and_what_the_folder_holds(tmp_path):
         find_frames(f"{tmp_path}/pop_{{year}}.tif")
     with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
         find_frames(f"{tmp_path}/nowhere/pop_{{year}}.tif")
+    (tmp_path / "of [2020]?").mkdir()
+    touch(tmp_path / "of [2020]?", "c.tif")
+    with pytest.raises(InputError, match=r"the folder \S*/of \[2020\]\? holds 1 file \(c.tif\)"):
+        find_frames(f"{tmp_path}/of [2020]?/pop_{{year}}.tif")
 
 
 def test_nothing_within_a_file_is_told_of_the_file(tmp_path):
