@@ -6,8 +6,10 @@ import os
 # Tests run beside one another: threads of one that spin while they wait take the others' cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import dask
 import hypothesis
 import pytest
+from distributed.utils import get_mp_context
 
 from tests.pipelines.small import small_world
 
@@ -20,6 +22,9 @@ UNTIMED = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.to
 hypothesis.settings.register_profile("same", **UNTIMED, derandomize=True, max_examples=50)
 hypothesis.settings.register_profile("new", **UNTIMED)
 hypothesis.settings.load_profile("same")
+# Workers of clusters that tests make are forked from one process that has imported what runs need.
+dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+get_mp_context().set_forkserver_preload(["distributed", "popdask.workflow.communities"])
 
 #: What takes longest is begun first, so that no process is left with it at the end.
 LONG = (
