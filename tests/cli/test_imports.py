@@ -60,7 +60,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def job(folder):
     """The file of a job that was run."""
-    tables = {"settlements": {"find": True, "names": "geonames"}, "output": {"export": ["cog"]}}
+    tables = {
+        "input": {"end": "2001"},
+        "encoder": {"epochs": 1},
+        "settlements": {"find": True, "names": "geonames"},
+        "output": {"export": ["cog"]},
+    }
     file = small.write_job(folder / "job.toml", folder, folder / "store.icechunk", **tables)
     communities.run(load_job(file))
     return file
