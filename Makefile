@@ -8,7 +8,7 @@ SCHEDULERS := .venv-schedulers
 unexport PYTHONDONTWRITEBYTECODE  # each of the many processes of the tests would compile all anew
 export POPDASK_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data),)
 
-.PHONY: install demo docs test test-faults test-slurm test-schedulers lint bench clean
+.PHONY: install demo docs test test-notebooks test-faults test-slurm test-schedulers lint bench clean
 
 install: $(READY)
 
@@ -27,6 +27,10 @@ docs: $(READY)
 # A file's tests stay in one process: what they start from is made once. Long files come first.
 test: $(READY)
 	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# The notebooks and the demo, each as its own process: what a newcomer runs, in full size.
+test-notebooks: $(READY)
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/notebooks
 
 # What is killed waits at a gate: neither another process nor a busy machine changes what it meets.
 test-faults: $(READY)
