@@ -424,9 +424,9 @@ def turnover(tracks: pd.DataFrame, balance: pd.DataFrame, many: str) -> str:
         set(span.index[span["max"] < last]),
         ("vanished", event.get("vanish", set())),
         ("into others", set(led["parent"][led["time"] > led["max"]])),
-        # What may still come back has not vanished; nor, with more memory, what is away for longer.
+        # What may still come back has not vanished.
         (f"missing in {year_text(last)} alone", set(span.index[span["max"] == times[-2:][0]])),
-        silently="no longer seen",
+        silently="no longer seen",  # it is in others, or, with more memory, may come back, too
     )
     before, after = (span["min"] == first).sum(), (span["max"] == last).sum()
     counts = f"{before:,} in {year_text(first)}, {after:,} in {year_text(last)}"

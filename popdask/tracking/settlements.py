@@ -115,7 +115,8 @@ def settlements(
     where it was, and its settlement is not given up for it; a cell of 1 km has data where any part
     of it has. Connected cells are listed from `min_people` on in the first frame, and later from
     3 √`min_people` more; where one of them lay in a settlement of the frame before, while they have
-    half of `min_people`.
+    half of `min_people`. So their number is late where all places grow or decline slowly. What had
+    no data in the frame before was in no settlement of it, and has to be as clear as what is new.
 
     Where cells hold few people at the threshold, as fine ones in degrees do, 4 √D is more than D,
     and a cell stays until it is empty: bring such a raster to 1 km first.

@@ -586,7 +586,7 @@ def _described(
 
 TRACKS = Stage(
     "tracks",
-    version=6,
+    version=7,
     needs=(
         *("population", "communities", "summary", "links", "movement"),
         *("settlements", "settlement_tracks"),
