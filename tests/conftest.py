@@ -22,7 +22,8 @@ UNTIMED = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.to
 hypothesis.settings.register_profile("same", **UNTIMED, derandomize=True, max_examples=50)
 hypothesis.settings.register_profile("new", **UNTIMED)
 hypothesis.settings.load_profile("same")
-# Workers of clusters that tests make are forked from one process that has imported what runs need.
+# Workers of clusters that tests make are forked from one process that has imported what runs need;
+# those of commands, which are processes of their own, are spawned, as a user's are.
 dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
 get_mp_context().set_forkserver_preload(["distributed", "popdask.workflow.communities"])
 

@@ -662,9 +662,10 @@ def test_sixteen_bits_learn_what_thirty_two_do(kind):
     )
     losses = [[row["validation"] for row in model.history] for model in (full, half)]
     assert losses[0] != losses[1]
-    # Each processor adds sixteen bits in an order of its own, and from epoch to epoch paths part.
+    # Each processor adds sixteen bits in an order of its own: losses are 0.3 % apart in the second
+    # epoch and 5 % in the third, where a tenth of the first is left, in favour of either.
     np.testing.assert_allclose(losses[1][:2], losses[0][:2], rtol=0.05)
-    assert losses[1][2] < 1.1 * losses[0][2]
+    np.testing.assert_allclose(losses[1][2], losses[0][2], rtol=0.1)
     images = cells.images.values[:64]
     assert not np.array_equal(half.predict(images), replace(half, settings={}).predict(images))
 
