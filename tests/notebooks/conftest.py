@@ -1,6 +1,5 @@
 """What newcomers run takes minutes: it is tried only by name, as `make test-notebooks` does."""
 
-
 from pathlib import Path
 
 HERE = Path(__file__).parent
