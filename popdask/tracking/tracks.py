@@ -37,6 +37,9 @@ from popdask.validate import check_table
 EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
 TINY = 1e-6  # people that a difference of sums may be off by
 BETWEEN = 0.2  # part by which people between the pieces of a split or merger must change
+MOVED = (
+    0.1  # part of a change that people on cells left and taken make up, where it may be their move
+)
 FARM = 0.1  # part of a community's people below which those on its cells are as good as none
 MOST = 0.5  # part of a community's cells that may lack data before nothing is said of it
 SUMS = ("people_source", "people_target", "variance", "missing")
@@ -129,19 +132,23 @@ class Origins:
     people: np.ndarray
     """People there, float64 (n,); NaN where a track begins."""
     union: np.ndarray
-    """As of `Edges`, of the link that the track goes on by."""
+    """As of `Edges`, of the link that the track goes on by,"""
+    shared: np.ndarray
+    """and the people before and after on the cells that it shares, float64 (2, n)."""
 
     @classmethod
     def unknown(cls, count: int) -> Origins:
         """Begin without any."""
         gap, source = np.full((2, count), -1)
-        return cls(gap, source, np.full(count, np.nan), np.full((3, count), np.nan))
+        people, union, shared = (np.full((rows, count), np.nan) for rows in (1, 3, 2))
+        return cls(gap, source, people[0], union, shared)
 
     def fill(self, edges: Edges, here: np.ndarray, gap: int, people: np.ndarray) -> None:
         """Let tracks go on by some of the links from an earlier frame."""
         target, source = edges.target[here], edges.source[here]
         self.gap[target], self.source[target] = gap, source
         self.people[target], self.union[:, target] = people[source], edges.union[:, here]
+        self.shared[:, target] = edges.people[here], edges.people_target[here]
 
 
 @dataclass(frozen=True)
@@ -246,16 +253,31 @@ def grown_and_shrunk(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Compute from people before, after and variance who grew and shrank; and growth and sigma."""
     before, after, variance = change
-    part = Fraction(str(rules.growth)).limit_denominator(10**9)
-    whole, some = float(part.denominator), float(part.numerator)  # exact, unlike 1.05
     difference = after - before
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.where(before > 0, difference / before, np.nan)
         sigma = difference / np.sqrt(variance)
         sure = np.abs(difference) > rules.sigma * np.sqrt(variance)
-    grown = sure & (whole * after > (whole + some) * before)
-    shrunk = sure & (whole * after < (whole - some) * before)
-    return grown, shrunk, growth, sigma
+    more, fewer = beyond_growth(before, after, rules)
+    return sure & more, sure & fewer, growth, sigma
+
+
+def beyond_growth(
+    before: np.ndarray, after: np.ndarray, rules: EventRules
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell where people are more, and where they are fewer, by more than the rule's part."""
+    part = Fraction(str(rules.growth)).limit_denominator(10**9)
+    whole, some = float(part.denominator), float(part.numerator)  # exact, unlike 1.05
+    return whole * after > (whole + some) * before, whole * after < (whole - some) * before
+
+
+def moved_on(frame: Frame, origins: Origins) -> np.ndarray:
+    """Tell who has left cells and taken others, by enough to explain the change on all of them."""
+    # What moves leaves cells at its back and takes some at its front: unless it is alike all round,
+    # the cells of both frames hold more people in one of them, though it has as many as before.
+    # What grows and loses cells to another class takes none.
+    left, taken = origins.people - origins.shared[0], frame.people - origins.shared[1]
+    return np.minimum(left, taken) > MOVED * np.abs(origins.union[1] - origins.union[0])
 
 
 def changes(frame: Frame, origins: Origins, cells: Cells, rules: EventRules) -> np.ndarray:
@@ -278,6 +300,9 @@ def arrivals(
     """Say what the communities of a frame come from, in the order of EVENTS."""
     grown, shrunk, growth, sigma = grown_and_shrunk(changes(frame, origins, cells, rules), rules)
     goes_on = origins.gap >= 0
+    more, fewer = beyond_growth(origins.people, frame.people, rules)
+    passed = goes_on & rules.like_for_like & moved_on(frame, origins)
+    grown, shrunk = grown & (more | ~passed), shrunk & (fewer | ~passed)
     begins = ~goes_on & ~found.split & ~found.merged
     appears, stays = begins & ~cells.there, goes_on | (begins & cells.there)
     columns = {"gap": np.maximum(origins.gap, 0), "growth": growth, "sigma": sigma}

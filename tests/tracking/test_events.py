@@ -154,6 +154,25 @@ def test_a_town_beside_whom_next_to_nobody_lived_has_appeared_and_so_it_dies():
         assert told == events
 
 
+def test_what_moves_and_is_not_alike_all_round_neither_grows_nor_shrinks():
+    """All cells hold 20,000 people before and 11,000 after; the community has 11,000 in both."""
+    there, on = [[2e3, 9e3, 9e3, 0.0]], [[0.0, 2e3, 9e3, 9e3]]
+    labels = "00..", ".00."
+    for first, then, event in (
+        (there, on, "continue"),
+        (there, [[0.0, 1e3, 4.5e3, 4.5e3]], "shrink"),
+        (there, [[0.0, 3e3, 27e3, 27e3]], "grow"),
+    ):
+        table = history(world(*labels), stack([first, then]))
+        assert events(table)[1:] == [(1, 0, 0, event)]
+
+
+def test_what_grows_and_loses_a_cell_to_another_class_has_grown():
+    """It has fewer people, but takes no cells: it has not moved."""
+    table = history(world("000", "00."), stack([[[2e3, 2e3, 2e3]], [[2.6e3, 2.6e3, 2.6e3]]]))
+    assert events(table)[1:] == [(1, 0, 0, "grow")]
+
+
 def test_what_falls_below_the_least_size_is_not_dead():
     community = world("001", "00.")
     rules = EventRules(min_people=5000)
