@@ -97,8 +97,7 @@ def test_without_settlements_theirs_are_taken_away(finished, folder, tmp_path):
     shutil.copytree(
         job(folder, finished.store.path).export_folder, job(folder, store).export_folder
     )
-    files = {"export": FORMATS[:-1]}  # without the report
-    outcome = communities.run(job(folder, store, settlements={"find": False}, output=files))
+    outcome = communities.run(job(folder, store, settlements={"find": False}))
     assert set(outcome.store.dataset().data_vars).isdisjoint({"degurba", "settlement"})
     assert set(outcome.communities["settlement"]) == {""}
     with pytest.raises(KeyError):

@@ -655,17 +655,15 @@ def test_training_can_be_sent_to_a_worker(cells):
 
 @pytest.mark.parametrize("kind", ["presence", "count", "transformer"])
 def test_sixteen_bits_learn_what_thirty_two_do(kind):
+    # Each processor adds sixteen bits in an order of its own: at three times the rate paths part.
     cells = cells_of(*houses(200))
     full, half = (
-        train(cells, kind, small(kind, rate=3e-4, precision=precision), device="cpu")
+        train(cells, kind, small(kind, rate=1e-4, precision=precision), device="cpu")
         for precision in ("float32", "bfloat16")
     )
     losses = [[row["validation"] for row in model.history] for model in (full, half)]
     assert losses[0] != losses[1]
-    # Each processor adds sixteen bits in an order of its own: losses are 0.3 % apart in the second
-    # epoch and 5 % in the third, where a tenth of the first is left, in favour of either.
-    np.testing.assert_allclose(losses[1][:2], losses[0][:2], rtol=0.05)
-    np.testing.assert_allclose(losses[1][2], losses[0][2], rtol=0.1)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
     images = cells.images.values[:64]
     assert not np.array_equal(half.predict(images), replace(half, settings={}).predict(images))
 
