@@ -267,7 +267,7 @@ class SettlementRules(Settings):
     density: Above0 = 300.0
     """People per km² of land from which a cell of 1 km belongs to a settlement."""
     min_people: Annotated[float, Field(ge=0)] = 500.0
-    """People of a settlement; held, a new one needs 3 √500 more and one that was there half."""
+    """People of a settlement; held, a new one needs 3 √min_people more, one that was there half."""
     centres: bool = False
     """Number and follow urban centres, too, as a layer of their own."""
     hold: bool = True
