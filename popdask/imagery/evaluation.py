@@ -40,6 +40,7 @@ from popdask.io.tables import read_table
 from popdask.metrics.estimates import CountScores, block_intervals, count_scores, presence_scores
 
 if TYPE_CHECKING:
+    from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.pipeline import Pipeline
 
 COLUMNS = ("cell", "prediction", "truth")
@@ -386,9 +387,10 @@ class MeanBaseline:
 class FeatureBaseline:
     """Logistic and linear regression on :func:`picture_features`."""
 
-    presence: Pipeline
-    """Standardised features to the probability that somebody lives there."""
-    people: Pipeline
+    presence: Pipeline | DummyClassifier
+    """Standardised features to the probability that somebody lives there; one for all cells where
+    all that were learned from, or none, were inhabited."""
+    people: Pipeline | DummyRegressor
     """Standardised features to people."""
     threshold: float = 0.5
     """People are counted where the probability is above it."""
@@ -399,24 +401,24 @@ class FeatureBaseline:
     ) -> FeatureBaseline:
         """Fit both regressions on cells."""
         _check(people)
-        inhabited = people > 0
-        if inhabited.all() or not inhabited.any():
-            raise InputError(
-                f"{inhabited.sum()} of {len(people)} training cells are inhabited, but a baseline "
-                "needs some of both kinds: give it empty and inhabited cells"
-            )
         # Those who read intervals alone need neither torch nor scikit-learn.
+        from sklearn.dummy import DummyClassifier, DummyRegressor
         from sklearn.linear_model import LinearRegression, LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
         from popdask.imagery.features import picture_features
 
-        features = picture_features(images)
-        presence = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        counts = make_pipeline(StandardScaler(), LinearRegression())
+        features, inhabited = picture_features(images), people > 0
+        presence: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        counts: Any = make_pipeline(StandardScaler(), LinearRegression())
+        if len(np.unique(inhabited)) == 1:
+            presence = DummyClassifier()
         presence.fit(features, inhabited)
-        counts.fit(features[inhabited], people[inhabited])
+        if inhabited.any():
+            counts.fit(features[inhabited], people[inhabited])
+        else:
+            counts = DummyRegressor(strategy="constant", constant=0.0).fit(features, people)
         return cls(presence, counts, threshold)
 
     def predict(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -424,7 +426,7 @@ class FeatureBaseline:
         from popdask.imagery.features import picture_features
 
         features = picture_features(images)
-        presence = self.presence.predict_proba(features)[:, 1]
+        presence = self.presence.predict_proba(features) @ self.presence.classes_
         counts = np.clip(self.people.predict(features), 0, None)
         people = np.where(presence > self.threshold, counts, 0)
         return presence.astype(np.float32), people.astype(np.float32)

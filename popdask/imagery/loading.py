@@ -391,7 +391,11 @@ class Chosen(NamedTuple):
 
 
 def choose_cells(
-    cells: Dataset, kind: str, gate: TrainedModel | None, config: TrainingConfig, device: str
+    cells: Dataset,
+    kind: str,
+    gate: TrainedModel | None,
+    config: TrainingConfig,
+    device: str = "auto",
 ) -> Chosen:
     """Choose the cells of a kind of model: to learn from, to choose by, and to score it on."""
     if kind not in KINDS:
@@ -426,6 +430,13 @@ def choose_cells(
         raise InputError(
             f"there are {len(training)} training{chosen_by} and {len(validation)} validation cells "
             f"for {kind}, expected some of each; {how}"
+        )
+    one_class = len(np.unique(people[training] > 0)) < 2
+    if one_class and kind == "presence" and config.network.get("network") == FEATURES_NETWORK:
+        raise InputError(
+            "the training cells are all inhabited or all empty, expected some of both for "
+            "presence; give more cells or another split, or count people everywhere "
+            '([count] kind = "weighted")'
         )
     return Chosen(training, selection, validation)
 

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -349,8 +349,16 @@ def start_in_scale(module: Network, mean: float, spread: float) -> None:
         last.bias.fill_(mean)
 
 
-def spread_totals(cells: xr.Dataset, *, seed: int = 0) -> NDArray[np.float64]:
-    """Share the people of zones among their cells, by what networks learn from the sums."""
+class LearnedTotals(NamedTuple):
+    """The zones that are learned from, and which of them each of their cells lies in."""
+
+    cells: NDArray[np.int64]
+    zone: NDArray[np.int64]
+    totals: NDArray[np.float64]
+
+
+def learned_totals(cells: xr.Dataset) -> LearnedTotals:
+    """Find the zones of training cells."""
     learned = np.flatnonzero(np.isin(cells["split"].values, (TRAINING, SELECTION)))
     names, zone = np.unique(cells["zone"].values[learned], return_inverse=True)
     totals = np.zeros(len(names))
@@ -360,6 +368,12 @@ def spread_totals(cells: xr.Dataset, *, seed: int = 0) -> NDArray[np.float64]:
             f"there are {len(names)} zones with {totals.sum():g} people to learn from; expected "
             "two or more, with people in some: give more or smaller zones"
         )
+    return LearnedTotals(learned, zone, totals)
+
+
+def spread_totals(cells: xr.Dataset, *, seed: int = 0) -> NDArray[np.float64]:
+    """Share the people of zones among their cells, by what networks learn from the sums."""
+    learned, zone, totals = learned_totals(cells)
     features = _standardised(_cell_features(cells, learned))
     said = np.mean(
         [_learn_sums(features, zone, totals, seed + number) for number in range(MEMBERS)], axis=0

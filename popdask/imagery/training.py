@@ -411,11 +411,6 @@ def fit_features(
     blank = FeatureModel(**_arguments(config.network))
     people = cells["people"].values
     wanted = (people > 0).astype(np.float64) if kind == "presence" else people
-    if kind == "presence" and len(np.unique(wanted[sides.training])) < 2:
-        raise InputError(
-            "the training cells are all inhabited or all empty, expected some of both for "
-            "presence; give more cells or another split"
-        )
     inner = sides.selection is not sides.validation
     limit = threadpool_limits(config.threads) if config.threads else nullcontext()
     with limit, fixed_arithmetic(config.threads or CPU_COUNT):

@@ -28,7 +28,7 @@ from popdask.workflow.population_inputs import (
 )
 from popdask.workflow.population_inputs import draw as draw_country
 from popdask.workflow.population_outputs import figures, illustrate, raster_names, table_names
-from popdask.workflow.population_stages import STAGES, check_zones, read_size
+from popdask.workflow.population_stages import STAGES, check_cells, check_zones, read_size
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
 
@@ -110,8 +110,9 @@ class PopulationPipeline(Pipeline):
         if covers_other_cells(job):
             kept = _kept_records(job)
             planned = self.decide(job, self.files(job, kept), kept)
-        check_zones(job, planned, Sources.of(job).frame(job))
-        return planned
+        sources = Sources.of(job)
+        check_zones(job, planned, sources.frame(job))
+        return replace(planned, warnings=(*planned.warnings, *check_cells(job, planned, sources)))
 
     def extent(self, job: PopulationJob) -> str:
         """Say how much a job is, from the headers of its mosaics: frames, cells and pixels."""

@@ -146,8 +146,11 @@ def _days(times: Times) -> str:
     return ", ".join(iso(time)[:10] for time in times)
 
 
-def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, int, int]:
+def labelled_cells(
+    job: PopulationJob, sources: Sources, *, unseen: bool = False
+) -> tuple[xr.Dataset, int, int]:
     """Cut the cells of known people, without those that lack pixels, and split them."""
+    # Unseen, no image is read, and cells that lack pixels are among them.
     settings, outside = job.cells, 0
     if settings.folder is not None:
         grid = cell_grid(settings, next(iter(sources.mosaics.values()))[0])
@@ -170,9 +173,9 @@ def labelled_cells(job: PopulationJob, sources: Sources) -> tuple[xr.Dataset, in
             outside = int(counts_beyond(counts, *there).sum())
     if settings.join > 1:
         cells = coarsen_cells(cells, settings.join)
-    if cells["images"].nbytes <= HELD:  # looked at, and then stored: cut once for both
+    if not unseen and cells["images"].nbytes <= HELD:  # looked at, and then stored: cut once
         cells["images"] = cells["images"].persist()
-    cells, dropped = drop_padding(cells)
+    cells, dropped = (cells, 0) if unseen else drop_padding(cells)
     if not cells.sizes["cell"]:
         raise InputError(
             f"all {dropped} labelled cells lack pixels at an edge or within; expected some that "

@@ -13,10 +13,10 @@ scenes) is planned with it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ from popdask.imagery.cells import GapWarning, cells_grid, load_tables
 from popdask.imagery.dasymetric import round_to_totals
 from popdask.imagery.estimate import TILE_BYTES, Joining, estimate, tile_cells
 from popdask.imagery.grid import CellGrid
+from popdask.imagery.loading import choose_cells
 from popdask.imagery.model import TrainedModel, build, mean_of
+from popdask.imagery.trainer import learned_totals
 from popdask.imagery.training import image_shape, train
 from popdask.io import rasters
 from popdask.io.cube import CHUNK
@@ -557,6 +559,50 @@ def check_zones(job: PopulationJob, plan: Plan, frame: xr.Dataset) -> None:
         ones = da.ones((frame.sizes["y"], frame.sizes["x"]), chunks=CHUNK)
         everywhere = xr.DataArray(ones, frame.drop_vars("time").coords, ("y", "x"))
         dasymetric.zone_report(keep_totals(job.census, everywhere))
+
+
+def check_cells(job: PopulationJob, plan: Plan, sources: Sources) -> list[str]:
+    """Refuse labelled cells that a run would refuse; say what their split costs."""
+    if "cells" not in plan.stages or plan["cells"].done:
+        return []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GapWarning)
+        try:
+            check_sides(job, population_inputs.labelled_cells(job, sources, unseen=True)[0])
+        except InputError:  # without the cells that lack pixels, other squares may be drawn
+            check_sides(job, population_inputs.labelled_cells(job, sources)[0])
+    return list(dict.fromkeys(str(warning.message) for warning in caught))
+
+
+def check_sides(job: PopulationJob, cells: xr.Dataset) -> None:
+    """Refuse cells of which a split has none to learn from, to choose by, or to score on."""
+    splits = population_inputs.sides_of(job, cells)
+    evaluation.check_scored(job, splits)
+    shape, bands = image_shape(cells), len(job.input.bands)
+    if job.cells.totals is not None:
+        splits = [_as_if_everywhere(split) for split in splits]
+    for split, (kind, settings) in product(splits, _trained(job)):
+        config, *_ = training_configs(kind, settings, shape["pixels"], bands)
+        choose_cells(split, kind, None, config)
+
+
+def _as_if_everywhere(cells: xr.Dataset) -> xr.Dataset:
+    """Let people live in every cell of a zone of some: where they do, only training says."""
+    zones, people = learned_totals(cells), cells["people"].copy()
+    people[zones.cells] = zones.totals[zones.zone]
+    return cells.assign(people=people)
+
+
+def _trained(job: PopulationJob) -> Iterator[tuple[str, Training]]:
+    """The models whose cells are chosen by their people, as far as these are known before."""
+    stages = {
+        "presence": not job.single_stage and job.cells.totals is None,
+        "count": not _is_gated(job),
+    }
+    for stage, by_people in stages.items():
+        settings: Training = getattr(job, stage)
+        if by_people and settings.weights is None:
+            yield _kind(job, stage), settings
 
 
 def _old_reports(run: PopulationRun, stage: StagePlan) -> list[pd.DataFrame]:
