@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from popdask._repr_html import ReprMixin
-from popdask.config.jobs import PopulationJob
+from popdask.config.jobs import PopulationJob, Training
 from popdask.errors import InputError
+from popdask.imagery import dasymetric
+from popdask.imagery.cells import GapWarning
+from popdask.imagery.loading import choose_cells
+from popdask.imagery.trainer import learned_totals
+from popdask.imagery.training import image_shape
+from popdask.io.cube import CHUNK
 from popdask.io.frames import time_form
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, scenes
+from popdask.workflow.evaluation import check_scored, read_polygons
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import iso, open_image, pixels_along
 from popdask.workflow.plan import Basis, Plan
@@ -25,10 +36,13 @@ from popdask.workflow.population_inputs import (
     covers_other_cells,
     earlier_estimates,
     is_drawn,
+    labelled_cells,
+    sides_of,
+    training_configs,
 )
 from popdask.workflow.population_inputs import draw as draw_country
 from popdask.workflow.population_outputs import figures, illustrate, raster_names, table_names
-from popdask.workflow.population_stages import STAGES, check_cells, check_zones, read_size
+from popdask.workflow.population_stages import STAGES, is_gated, keep_totals, kind_of, read_size
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers
 
@@ -243,6 +257,61 @@ def _kept_records(job: PopulationJob, forget: Sequence[str] = ()) -> dict[str, A
     # Where nothing is kept, the store may be damaged.
     names = {*ANYWHERE, "estimate"} if records and covers_other_cells(job) else set(records)
     return {name: record for name, record in records.items() if name in names}
+
+
+def check_zones(job: PopulationJob, plan: Plan, frame: xr.Dataset) -> None:
+    """Refuse polygons and zones that a run would refuse at its end, after training."""
+    stale = {stage.name for stage in plan if not stage.done}
+    if "intervals" in stale and job.intervals and job.intervals.zones is not None:
+        read_polygons(job.intervals)
+    if "census" in stale and job.census is not None:  # as if there were an estimate of every cell
+        ones = da.ones((frame.sizes["y"], frame.sizes["x"]), chunks=CHUNK)
+        everywhere = xr.DataArray(ones, frame.drop_vars("time").coords, ("y", "x"))
+        dasymetric.zone_report(keep_totals(job.census, everywhere))
+
+
+def check_cells(job: PopulationJob, plan: Plan, sources: Sources) -> list[str]:
+    """Refuse labelled cells that a run would refuse; say what their split costs."""
+    if "cells" not in plan.stages or plan["cells"].done:
+        return []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GapWarning)
+        try:
+            check_sides(job, labelled_cells(job, sources, unseen=True)[0])
+        except InputError:  # without the cells that lack pixels, other squares may be drawn
+            check_sides(job, labelled_cells(job, sources)[0])
+    return list(dict.fromkeys(str(warning.message) for warning in caught))
+
+
+def check_sides(job: PopulationJob, cells: xr.Dataset) -> None:
+    """Refuse cells of which a split has none to learn from, to choose by, or to score on."""
+    splits = sides_of(job, cells)
+    check_scored(job, splits)
+    shape, bands = image_shape(cells), len(job.input.bands)
+    if job.cells.totals is not None:
+        splits = [_as_if_everywhere(split) for split in splits]
+    for split, (kind, settings) in product(splits, _trained(job)):
+        config, *_ = training_configs(kind, settings, shape["pixels"], bands)
+        choose_cells(split, kind, None, config)
+
+
+def _as_if_everywhere(cells: xr.Dataset) -> xr.Dataset:
+    """Let people live in every cell of a zone of some: where they do, only training says."""
+    zones, people = learned_totals(cells), cells["people"].copy()
+    people[zones.cells] = zones.totals[zones.zone]
+    return cells.assign(people=people)
+
+
+def _trained(job: PopulationJob) -> Iterator[tuple[str, Training]]:
+    """The models whose cells are chosen by their people, as far as these are known before."""
+    stages = {
+        "presence": not job.single_stage and job.cells.totals is None,
+        "count": not is_gated(job),
+    }
+    for stage, by_people in stages.items():
+        settings: Training = getattr(job, stage)
+        if by_people and settings.weights is None:
+            yield kind_of(job, stage), settings
 
 
 def _draw(job: PopulationJob, reporter: Reporter | None) -> None:

@@ -13,15 +13,14 @@ scenes) is planned with it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice, product
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 import torch
@@ -37,9 +36,7 @@ from popdask.imagery.cells import GapWarning, cells_grid, load_tables
 from popdask.imagery.dasymetric import round_to_totals
 from popdask.imagery.estimate import TILE_BYTES, Joining, estimate, tile_cells
 from popdask.imagery.grid import CellGrid
-from popdask.imagery.loading import choose_cells
 from popdask.imagery.model import TrainedModel, build, mean_of
-from popdask.imagery.trainer import learned_totals
 from popdask.imagery.training import image_shape, train
 from popdask.io import rasters
 from popdask.io.cube import CHUNK
@@ -52,7 +49,6 @@ from popdask.workflow.evaluation import (
     add_intervals,
     choose_rules,
     lay_intervals,
-    read_polygons,
 )
 from popdask.workflow.frames import basis
 from popdask.workflow.inputs import cell_grid, checksums, iso, open_image, pixels_along
@@ -204,7 +200,7 @@ def training_cost(job: PopulationJob, stage: StagePlan, size: ImagesSize) -> Sta
     if settings.weights is not None:
         return StageCost(name)
     pixels = shape_of(job, size.mosaics[0])["pixels"]
-    config = training_configs(_kind(job, name), settings, pixels)[0]
+    config = training_configs(kind_of(job, name), settings, pixels)[0]
     sets = max(job.cells.folds, 1)
     held = min(config.memory, cells.cells * cells.cell_bytes)
     images = -(-cells.cells // (1 if job.cells.folder else job.cells.join**2))  # once joined
@@ -242,7 +238,7 @@ def _network(job: PopulationJob, name: str, images: Images) -> Network:
     if settings.weights is not None:
         known = TrainedModel.load(settings.weights)
         return Network(*operations(known.config, known.pixels))
-    kind, shape = _kind(job, name), shape_of(job, images)
+    kind, shape = kind_of(job, name), shape_of(job, images)
     trained = training_configs(kind, settings, shape["pixels"])
     configs = [config.network_for(kind, **shape) for config in trained]
     each = [operations(config, shape["pixels"]) for config in configs]
@@ -377,12 +373,12 @@ def _totals(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     run.work.write_files(stage.name, {"shared.parquet": table_bytes(shared)}, stage.record)
 
 
-def _kind(job: PopulationJob, stage: str) -> str:
+def kind_of(job: PopulationJob, stage: str) -> str:
     """The kind of model of a stage."""
     return job.count.kind if stage == "count" else stage
 
 
-def _is_gated(job: PopulationJob) -> bool:
+def is_gated(job: PopulationJob) -> bool:
     """Whether counts are learned where a model sees somebody, not where somebody is known to be."""
     return job.count.learns_from == "predicted" and not job.single_stage
 
@@ -391,7 +387,7 @@ def _learn(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
     """Train the models of a stage, one or one for each fold, or take the one that is given."""
     settings: Training = getattr(run.job, stage.name)
     if settings.weights is not None:
-        model = _given(settings.weights, _kind(run.job, stage.name))
+        model = _given(settings.weights, kind_of(run.job, stage.name))
         files = {f"{stage.name}.safetensors": model.to_bytes()}
         run.work.write_files(stage.name, files, stage.record)
         return
@@ -413,10 +409,10 @@ def _trainings(
     run: PopulationRun, stage: StagePlan, reporter: Reporter
 ) -> dict[str, list[tuple[Path, Start]]]:
     """The trainings of each file's networks, to be started, with their checkpoints."""
-    kind, splits = _kind(run.job, stage.name), run.splits()
+    kind, splits = kind_of(run.job, stage.name), run.splits()
     evaluation.check_scored(run.job, splits)
     settings: Training = getattr(run.job, stage.name)
-    gated = stage.name == "count" and _is_gated(run.job)
+    gated = stage.name == "count" and is_gated(run.job)
     gates = run.models("presence") if gated else [None] * len(splits)
     found: dict[str, list[tuple[Path, Start]]] = {}
     pixels = image_shape(splits[0])["pixels"]
@@ -550,61 +546,6 @@ def keep_totals(
     )
 
 
-def check_zones(job: PopulationJob, plan: Plan, frame: xr.Dataset) -> None:
-    """Refuse polygons and zones that a run would refuse at its end, after training."""
-    stale = {stage.name for stage in plan if not stage.done}
-    if "intervals" in stale and job.intervals and job.intervals.zones is not None:
-        read_polygons(job.intervals)
-    if "census" in stale and job.census is not None:  # as if there were an estimate of every cell
-        ones = da.ones((frame.sizes["y"], frame.sizes["x"]), chunks=CHUNK)
-        everywhere = xr.DataArray(ones, frame.drop_vars("time").coords, ("y", "x"))
-        dasymetric.zone_report(keep_totals(job.census, everywhere))
-
-
-def check_cells(job: PopulationJob, plan: Plan, sources: Sources) -> list[str]:
-    """Refuse labelled cells that a run would refuse; say what their split costs."""
-    if "cells" not in plan.stages or plan["cells"].done:
-        return []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", GapWarning)
-        try:
-            check_sides(job, population_inputs.labelled_cells(job, sources, unseen=True)[0])
-        except InputError:  # without the cells that lack pixels, other squares may be drawn
-            check_sides(job, population_inputs.labelled_cells(job, sources)[0])
-    return list(dict.fromkeys(str(warning.message) for warning in caught))
-
-
-def check_sides(job: PopulationJob, cells: xr.Dataset) -> None:
-    """Refuse cells of which a split has none to learn from, to choose by, or to score on."""
-    splits = population_inputs.sides_of(job, cells)
-    evaluation.check_scored(job, splits)
-    shape, bands = image_shape(cells), len(job.input.bands)
-    if job.cells.totals is not None:
-        splits = [_as_if_everywhere(split) for split in splits]
-    for split, (kind, settings) in product(splits, _trained(job)):
-        config, *_ = training_configs(kind, settings, shape["pixels"], bands)
-        choose_cells(split, kind, None, config)
-
-
-def _as_if_everywhere(cells: xr.Dataset) -> xr.Dataset:
-    """Let people live in every cell of a zone of some: where they do, only training says."""
-    zones, people = learned_totals(cells), cells["people"].copy()
-    people[zones.cells] = zones.totals[zones.zone]
-    return cells.assign(people=people)
-
-
-def _trained(job: PopulationJob) -> Iterator[tuple[str, Training]]:
-    """The models whose cells are chosen by their people, as far as these are known before."""
-    stages = {
-        "presence": not job.single_stage and job.cells.totals is None,
-        "count": not _is_gated(job),
-    }
-    for stage, by_people in stages.items():
-        settings: Training = getattr(job, stage)
-        if by_people and settings.weights is None:
-            yield _kind(job, stage), settings
-
-
 def _old_reports(run: PopulationRun, stage: StagePlan) -> list[pd.DataFrame]:
     """The report on the frames that are not computed again."""
     fresh = {run.plan.times[i] for i in stage.stale}
@@ -687,7 +628,7 @@ def _presence_record(basis: Basis, of: Fingerprint) -> Record | None:
 
 
 def _count_record(basis: Basis, of: Fingerprint) -> Record:
-    gate = basis.wanted["presence"]["model"] if _is_gated(basis.job) else None
+    gate = basis.wanted["presence"]["model"] if is_gated(basis.job) else None
     return _model_record(basis, "count", basis.job.count, gate, of)
 
 

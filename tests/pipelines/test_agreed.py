@@ -8,7 +8,6 @@ import rasterio
 from popdask.errors import InputError
 from popdask.workflow import population
 from popdask.workflow.population_inputs import Sources, labelled_cells
-from popdask.workflow.population_stages import check_sides
 from tests.pipelines.dots import job, write_world
 
 FEATURES = {"network": "features", "epochs": 1}
@@ -79,7 +78,7 @@ def test_cells_that_lack_pixels_do_not_speak_against_a_job(world, tmp_path):
     settings = job(world, tmp_path / "dots.icechunk", truth=None, cells=cells | {"validation": 0.4})
     unseen, _, _ = labelled_cells(settings, Sources.of(settings), unseen=True)
     with pytest.raises(InputError, match="1 to choose by and 0 validation cells for count"):
-        check_sides(settings, unseen)
+        population.check_sides(settings, unseen)
     assert verdict(population.plan, settings) == verdict(population.train, settings) == "taken"
 
 
