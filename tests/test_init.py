@@ -2,9 +2,13 @@
 
 import zipfile
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import rioxarray
+import shapely
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
@@ -14,6 +18,7 @@ from popdask.cli import entry
 from popdask.config import load_job
 from popdask.config.propose import _patterns, propose_job, write_job
 from popdask.errors import InputError
+from popdask.io import open_frames
 from popdask.store import RegionStore
 from popdask.workflow.frames import frame_paths
 from tests.cube.raster_files import write_raster
@@ -77,6 +82,87 @@ def test_bands_and_archives_have_years_too(tmp_path):
         file.write(folder / "pop_2000.tif", "pop_2000.tif")
     (folder / "pop_2000.tif").unlink()
     assert times(folder)[0] == ["2000-01-01"]
+
+
+def geopackage(path, *tables):
+    """A GeoPackage with a table of tiles for each name, as GDAL writes them."""
+    for table in tables:
+        more = {"APPEND_SUBDATASET": "YES"} if path.exists() else {}
+        kind = {"driver": "GPKG", "TILE_FORMAT": "TIFF", "RASTER_TABLE": table}
+        write_raster(path, PEOPLE, **kind, **more)
+
+
+def netcdf(path, *names):
+    """A netCDF file with a variable for each name, of two years."""
+    write_raster(path.with_suffix(".tif"), np.stack([PEOPLE, PEOPLE + 1]))
+    with rioxarray.open_rasterio(path.with_suffix(".tif")) as bands:
+        years = np.array(["2000-01-01", "2010-01-01"], "datetime64[ns]")
+        frames = bands.rename(band="time").assign_coords(time=years).load()
+    path.with_suffix(".tif").unlink()
+    frames.attrs.clear()
+    xr.Dataset({name: frames for name in names}).to_netcdf(path)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_files_that_hold_several_rasters_are_looked_into(tmp_path):
+    """What a job can name is found, and opens as the same frames from the job's own folder."""
+    both, ends = ["2000-01-01", "2010-01-01"], {}
+    for name in ("tables", "files", "variables", "archive"):
+        (tmp_path / name).mkdir()
+    geopackage(tmp_path / "tables" / "pop.gpkg", "pop_2000", "pop_2010")
+    ends["tables"] = 'pop.gpkg":pop_{year}'
+    for year in (2000, 2010):
+        geopackage(tmp_path / "files" / f"pop_{year}.gpkg", "people")
+    ends["files"] = "pop_{year}.gpkg"
+    netcdf(tmp_path / "variables" / "pop.nc", "people", "built")
+    ends["variables"] = 'pop.nc":people#{year}-01-01'
+    rasters(tmp_path / "loose", "pop_2000.tif", "pop_2010.tif")
+    with zipfile.ZipFile(tmp_path / "archive" / "all.zip", "w") as file:
+        for raster in (tmp_path / "loose").iterdir():
+            file.write(raster, f"in/{raster.name}")
+        file.writestr("in/read_2000.txt", "no raster")
+    ends["archive"] = "all.zip/in/pop_{year}.tif"
+    for name, end in ends.items():
+        found, job, _ = times(tmp_path / name)
+        assert found == both and job.input.frames.endswith(end)
+        cube = open_frames(frame_paths(job))["population"]
+        np.testing.assert_array_equal(cube[0], PEOPLE)
+
+
+def test_a_geopackage_of_outlines_is_no_raster(tmp_path):
+    outlines = gpd.GeoSeries([shapely.box(0, 0, 1, 1)], crs=4326)
+    outlines.to_file(tmp_path / "towns_2000.gpkg")
+    with pytest.raises(InputError, match="holds no raster"):
+        propose_job(tmp_path)
+    found, *_ = times(rasters(tmp_path, "pop_2000.tif", "pop_2010.tif"))
+    assert found == ["2000-01-01", "2010-01-01"]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_zarr_group_is_named_with_the_way_to_files(tmp_path, version):
+    cube = xr.Dataset({"population": (("time", "y", "x"), PEOPLE[None])})
+    cube.to_zarr(tmp_path / "pop.zarr", zarr_format=version, consolidated=False)
+    for folder in (tmp_path, tmp_path / "pop.zarr"):
+        with pytest.raises(InputError, match=r"pop\.zarr is a Zarr group; .*to_raster"):
+            propose_job(folder)
+
+
+def test_rasters_side_by_side_are_to_be_joined(tmp_path):
+    rasters(tmp_path, "pop_2000_C1.tif", "pop_2010_C1.tif")
+    beside = from_origin(4_325_000, 3_210_000, 1000, 1000)
+    rasters(tmp_path, "pop_2000_C2.tif", "pop_2010_C2.tif", transform=beside)
+    with pytest.raises(InputError, match=r"side by side .*gdalbuildvrt.*--frames 'pop_\{year\}_C1"):
+        propose_job(tmp_path)
+    within = from_origin(4_324_000, 3_210_000, 1000, 1000)
+    rasters(tmp_path, "pop_2000_C2.tif", transform=within)
+    with pytest.raises(InputError, match="several kinds"):
+        propose_job(tmp_path)
+
+
+def test_bands_without_names_take_their_times_in_order(tmp_path):
+    write_raster(tmp_path / "people.tif", np.stack([PEOPLE, PEOPLE + 1]))
+    found, job, _ = times(tmp_path, time="2000, 2010")
+    assert found == ["2000-01-01", "2010-01-01"] and job.input.times == ("2000", "2010")
 
 
 def test_a_name_without_a_year_asks_for_it(tmp_path):

@@ -210,7 +210,11 @@ def init(
         ),
     ] = None,
     time: Annotated[
-        str | None, typer.Option(help="The time of a raster whose name has none, such as 2020.")
+        str | None,
+        typer.Option(
+            help="The time of a raster whose name has none, such as 2020; of several bands without "
+            "names, theirs in order: 2000,2010."
+        ),
     ] = None,
     nodata: Annotated[
         float | None, typer.Option(help="Value of cells without data, beside the declared one.")

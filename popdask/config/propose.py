@@ -13,19 +13,22 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from popdask.config.load import load_job
 from popdask.errors import InputError
 from popdask.io.cube import open_frames
-from popdask.io.frames import band_names, find_frames, frames_of_times
+from popdask.io.frames import band_names, find_frames, frames_of_times, parts_of
 from popdask.io.grids import describe_grid, grid_of, same_grid
-from popdask.io.paths import ARCHIVES, RASTERS, atomic_path, split_band
-from popdask.io.rasters import read_grid
+from popdask.io.paths import ARCHIVES, RASTERS, atomic_path, rebased, split_band
+from popdask.io.rasters import NO_GROUPS, read_grid
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 #: Ways to write a time, those first that say least.
 FORMS = {
@@ -41,6 +44,15 @@ FORMS = {
 YEARS = range(1678, 2263)
 #: Surfaces that a settlements job can use, by what their names say.
 SURFACES = {"land": r"(?i)(?:^|[^a-z])land(?:$|[^a-z])", "built": r"(?i)(?:^|[^a-z])built"}
+#: How the rasters of a file that may hold several are named, by its ending.
+HOLDERS = {
+    ".nc": 'NETCDF:"{}"',
+    ".gpkg": 'GPKG:"{}"',
+    ".zip": "/vsizip/{}",
+    **dict.fromkeys((".tar", ".tgz", ".tar.gz"), "/vsitar/{}"),
+}
+#: Files that tell that a folder is a Zarr group.
+GROUPS = (".zgroup", ".zarray", "zarr.json")
 #: Cells of all frames that are looked at before the run, at most.
 MOST_CELLS = 60_000_000
 #: Files of a folder, at most, and those of which each is opened to see whether it has bands.
@@ -110,9 +122,9 @@ def write_job(proposal: Proposal, file: str | Path | None = None) -> Path:
 def _frames_in(folder: Path, pattern: str | None, time: str | None) -> _Frames:
     """Choose the rasters of a folder that are frames."""
     if pattern is not None and time is not None:
-        return _Frames(pattern, frames_of_times(str(folder / pattern), [time]), (time,))
+        return _dated(folder, pattern, time)
     if pattern is not None:
-        return _Frames(pattern, find_frames(f"{_escaped(folder)}/{pattern}"))
+        return _Frames(pattern, find_frames(rebased(pattern, Path(_escaped(folder)))))
     names = _rasters_in(folder)
     groups = [group for group in _patterns(names) if not _surface(group)]
     usable, refused = _usable(folder, groups)
@@ -122,7 +134,7 @@ def _frames_in(folder: Path, pattern: str | None, time: str | None) -> _Frames:
         most = max(len(each.files) for each in usable)
         best = [each for each in usable if len(each.files) == most]
         if len(best) > 1:
-            raise InputError(_several(folder, [each.inner for each in best]))
+            raise InputError(_several(folder, best))
         rest = [each.inner for each in usable if each is not best[0]]
         rest += [str(error).partition("; expected")[0] for error in refused]
         best[0].notes += [f"not used: {each}" for each in rest]
@@ -133,6 +145,8 @@ def _frames_in(folder: Path, pattern: str | None, time: str | None) -> _Frames:
 def _single(folder: Path, names: Sequence[str], time: str | None) -> _Frames:
     """The one raster whose name has no time."""
     if not names:
+        for mark in (path for path in folder.rglob("*") if path.name in GROUPS):
+            raise InputError(f"{mark.parent} is a Zarr group; {NO_GROUPS}")
         raise InputError(
             f"{folder} holds no raster; expected files such as pop_2020.tif, or archives of them; "
             "give their folder"
@@ -140,16 +154,22 @@ def _single(folder: Path, names: Sequence[str], time: str | None) -> _Frames:
     if time is None or len(names) > 1:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         what = "the time, as in --time 2020" if len(names) == 1 else "one and its time, as in "
-        what += "" if len(names) == 1 else f"--frames {names[0]} --time 2020"
+        what += "" if len(names) == 1 else f"--frames '{names[0]}' --time 2020"
         raise InputError(
             f"no name of the rasters in {folder} ({shown}) has a year in it; expected names such "
             f"as pop_2020.tif; rename them, or give {what}"
         )
-    return _Frames(names[0], frames_of_times(str(folder / names[0]), [time]), (time,))
+    return _dated(folder, names[0], time)
+
+
+def _dated(folder: Path, name: str, time: str) -> _Frames:
+    """A raster whose name has no time; several times are those of its first bands."""
+    times = tuple(each.strip() for each in time.split(","))
+    return _Frames(name, frames_of_times(rebased(name, folder), times), times)
 
 
 def _rasters_in(folder: Path) -> list[str]:
-    """List the rasters of a folder, and the bands of those that have several with names."""
+    """List the rasters of a folder, those in files that hold several, and bands with times."""
     given = (path for path in folder.rglob("*") if _is_given(path, folder))
     try:
         files = sorted(islice(given, MOST_FILES + 1))
@@ -165,8 +185,8 @@ def _rasters_in(folder: Path) -> list[str]:
     found: list[str] = []
     for path in files:
         inner = path.relative_to(folder).as_posix()
-        if path.name.lower().removesuffix(".gz").endswith((*RASTERS, *ARCHIVES)):
-            found += _bands_in(path, inner) if len(files) <= MOST_OPENED else [inner]
+        if path.name.lower().removesuffix(".gz").endswith((*RASTERS, *ARCHIVES, ".gpkg")):
+            found += _held_by(path, inner) if len(files) <= MOST_OPENED else [inner]
     return found
 
 
@@ -179,12 +199,23 @@ def _is_given(path: Path, folder: Path) -> bool:
     return path.is_file() and not any(exports)
 
 
-def _bands_in(path: Path, name: str) -> list[str]:
-    """The name of a raster, or those of its bands; what cannot be read is reported later."""
+def _held_by(path: Path, inner: str) -> list[str]:
+    """Name the rasters that a file holds, or their bands; what cannot be read is reported later."""
+    form = next((HOLDERS[end] for end in HOLDERS if path.name.lower().endswith(end)), None)
     try:
-        bands = [band for band in band_names(str(path)) if _readings(band)]
-    except InputError:
-        bands = []
+        parts = parts_of(form.format(path), str(path)) if form else []
+        if form and form.startswith("/vsi"):
+            parts = [part for part in parts if part.lower().endswith(RASTERS)]
+        names = parts if len(parts) > 1 else [str(path)]
+        found = [held for name in names for held in _with_bands(name)]
+    except InputError:  # a GeoPackage is rarely one of rasters
+        return [] if inner.lower().endswith(".gpkg") else [inner]
+    return [name.replace(str(path), inner, 1) for name in found]
+
+
+def _with_bands(name: str) -> list[str]:
+    """The name of a raster, or those of its bands that have times."""
+    bands = [band for band in band_names(name) if _readings(band)]
     return [f"{name}#{band}" for band in bands] if len(bands) > 1 else [name]
 
 
@@ -221,7 +252,7 @@ def _usable(folder: Path, patterns: Sequence[str]) -> tuple[list[_Frames], list[
     usable, refused = [], []
     for pattern in patterns:
         try:
-            files = find_frames(f"{_escaped(folder)}/{pattern}")
+            files = find_frames(rebased(pattern, Path(_escaped(folder))))
             read_grid(next(iter(files.values())))
         except InputError as error:
             refused.append(error)
@@ -230,11 +261,27 @@ def _usable(folder: Path, patterns: Sequence[str]) -> tuple[list[_Frames], list[
     return usable, refused
 
 
-def _several(folder: Path, patterns: Sequence[str]) -> str:
+def _several(folder: Path, kinds: Sequence[_Frames]) -> str:
+    shown = ", ".join(kind.inner for kind in kinds[:6]) + (", …" if len(kinds) > 6 else "")
+    grids = [read_grid(next(iter(kind.files.values()))) for kind in kinds]
+    if not any(_overlap(*pair) for pair in combinations(grids, 2)):
+        return (
+            f"{folder} holds rasters that lie side by side ({shown}); expected one for each time; "
+            "join those of a time, as with gdalbuildvrt, or choose a part, as in --frames "
+            f"'{kinds[0].inner}'"
+        )
     return (
-        f"{folder} holds frames of several kinds ({', '.join(patterns)}); expected one; choose it, "
-        f"as in --frames '{patterns[0]}'"
+        f"{folder} holds frames of several kinds ({shown}); expected one; choose it, as in "
+        f"--frames '{kinds[0].inner}'"
     )
+
+
+def _overlap(one: GeoBox, other: GeoBox) -> bool:
+    """Whether two rasters have a part in common; of other CRSs it is not asked."""
+    if one.crs != other.crs:
+        return True
+    both = one.boundingbox & other.boundingbox
+    return both.left < both.right and both.bottom < both.top
 
 
 def _surface(name: str) -> str | None:
@@ -289,7 +336,7 @@ def _job_text(
         f"pipeline = {_quoted(pipeline)}",
         "",
         "[input]",
-        f"frames = {_quoted(base + frames.inner)}",
+        f"frames = {_quoted(rebased(frames.inner, Path(base)))}",
     ]
     if frames.times:
         lines.append(f"times = {json.dumps(list(frames.times))}")
@@ -322,7 +369,7 @@ def _settlements(folder: Path, base: str) -> list[str]:
     ]
     for name in _rasters_in(folder):
         if kind := _surface(name):
-            lines.append(f"# {kind} = {_quoted(base + name)}")
+            lines.append(f"# {kind} = {_quoted(rebased(name, Path(base)))}")
     return lines
 
 

@@ -294,7 +294,7 @@ def _list_names(wildcard: str) -> list[tuple[str, str]]:
             files = [
                 inner
                 for name, own in zip(names, found, strict=True)
-                for inner in _inside(begin + name, own)
+                for inner in parts_of(begin + name, own)
             ]
     if band is None:
         return [(file, file) for file in files]
@@ -315,7 +315,7 @@ def _called(band: str) -> list[str]:
     return [band] if band else []
 
 
-def _inside(name: str, file: str) -> list[str]:
+def parts_of(name: str, file: str) -> list[str]:
     """List what a file holds: files of an archive, or subdatasets."""
     from rasterio.errors import NotGeoreferencedWarning
 
@@ -465,7 +465,7 @@ def _held_in(wildcard: str) -> str:
     if "*" in file or not (band or end):
         return ""
     name, file = begin + file, file.strip('"{}')
-    names = band_names(base) if band else _inside(name, file)
+    names = band_names(base) if band else parts_of(name, file)
     if not names and not band:
         archive = name.startswith("/vsi")
         return f"{file} holds {'no files' if archive else 'no subdatasets, but one raster at most'}"
