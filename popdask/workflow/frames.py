@@ -24,7 +24,7 @@ from popdask.errors import InputError
 from popdask.io import rasters
 from popdask.io.frames import (
     CHUNK,
-    beyond_texts,
+    check_beyond,
     displacement_warnings,
     find_frames,
     frames_of_times,
@@ -214,15 +214,10 @@ def extent_text(job: FramesJob) -> str:
     count, rows, columns = shape_of(job)
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
     chunks, cells = ceil(rows / edge) * ceil(columns / edge), count * rows * columns
-    said = ""
-    if job.input.align:  # frames on other grids are read, and who is beyond the grid is counted
-        settings = job.input.model_dump(include={"align", "nodata"})
-        beyond = people_beyond(frame_paths(job), **settings)
-        said = "".join(f"\n{text}" for text in beyond_texts(beyond))
     return (
         f"{count} × {rows} × {columns} = {cells:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
-        f"{min(edge, rows)} × {min(edge, columns)}; {size_of(4 * cells)} of float32{said}"
+        f"{min(edge, rows)} × {min(edge, columns)}; {size_of(4 * cells)} of float32"
     )
 
 
@@ -397,8 +392,9 @@ class FramesPipeline(Pipeline):
         if not planned.computed:  # of what was finished, a run has looked at the inputs
             whole = in_one_chunk(job)
             self.check_source(whole, open_source(whole)["population"])
+        beyond = people_left_out(job, planned, records) if job.input.align else {}
         lie = displacements(job, files, records, most_cells=MOST_CELLS)
-        return replace(planned, warnings=tuple(apart_warnings(job, lie)))
+        return replace(planned, warnings=(*beyond_notes(beyond), *apart_warnings(job, lie)))
 
     def extent(self, job: FramesJob) -> str:
         """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
@@ -421,22 +417,25 @@ class FramesPipeline(Pipeline):
         return self.running(job, source, files, store, work, planned)
 
 
-def people_left_out(run: FramesRun, stage: StagePlan) -> dict[str, dict[str, float]]:
+def people_left_out(
+    job: FramesJob, plan: Plan, records: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
     """People of each frame on another grid, and those of them who lie beyond the job's grid."""
-    from popdask.io.frames import check_beyond
-
-    settings, known = run.job.input, run.work.records().get("population", {}).get("beyond", {})
-    frames = frame_paths(run.job)
-    stale = {run.plan.times[i] for i in stage.stale}
-    wanted = {iso for iso in run.plan.times if iso in stale or settings.align == "cover"}
+    settings, known = job.input, records.get("population", {}).get("beyond", {})
+    stale = {plan.times[i] for i in plan["population"].stale}
+    if not stale:
+        return {time: each for time, each in known.items() if time in plan.times}
+    if settings.align == "cover":  # a grid that grows holds all frames otherwise
+        stale = set(plan.times)
+    frames = frame_paths(job)
     read = {
         time: path
         for time, path in frames.items()
-        if time == min(frames) or _iso(time) in wanted  # the first gives the grid
+        if time == min(frames) or _iso(time) in stale  # the first gives the grid
     }
     table = people_beyond(read, align=settings.align, nodata=settings.nodata)
     check_beyond(table, settings.max_beyond)
-    kept = set(run.plan.times) - wanted
+    kept = set(plan.times) - stale
     return {time: each for time, each in known.items() if time in kept} | {
         _iso(row["time"].to_datetime64()): {"raster": row["raster"], "beyond": row["beyond"]}
         for _, row in table.iterrows()
@@ -473,9 +472,9 @@ def _read(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     moved = {time: {"dy": dy, "dx": dx, "beyond": left[time]} for time, (dy, dx) in moves.items()}
     record = {**stage.record, "displacement": on_record(lie), "moved": moved}
     if run.job.input.align:
-        record["beyond"] = people_left_out(run, stage)
+        record["beyond"] = people_left_out(run.job, run.plan, run.work.records())
     run.work.write_frames(stage.name, source, stage.stale, record)
-    for text in (*apart_warnings(run.job, lie), *beyond_notes(run.records())):
+    for text in (*apart_warnings(run.job, lie), *beyond_notes(record.get("beyond", {}))):
         reporter.note(text)
 
 

@@ -442,9 +442,8 @@ def check_labels(
         yield f"{error}."
 
 
-def beyond_notes(records: Mapping[str, Any]) -> Iterator[str]:
-    """Say of each frame how many people lay beyond the grid that it was brought onto."""
-    beyond = records.get("population", {}).get("beyond", {})
+def beyond_notes(beyond: Mapping[str, Any]) -> Iterator[str]:
+    """Say of each frame, as on record, how many people lay beyond the grid it was brought onto."""
     rows = [(time, each["raster"], each["beyond"]) for time, each in sorted(beyond.items())]
     yield from beyond_texts(pd.DataFrame(rows, columns=["time", "raster", "beyond"]))
 

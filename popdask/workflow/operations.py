@@ -133,7 +133,7 @@ def verify(job: Job) -> Verified:
     rewritten = () if differences else dict.fromkeys(stage for stage, _ in changed)
     differences += [difference for _, difference in changed]
     compared = len(files) + len(groups) + len(exports)
-    notes = tuple(beyond_notes(records))
+    notes = tuple(beyond_notes(records.get("population", {}).get("beyond", {})))
     every = (*differences, *others)
     return Verified(len(found), compared, every, tuple(rewritten), notes, others)
 

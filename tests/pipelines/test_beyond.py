@@ -48,8 +48,10 @@ def test_who_lies_beyond_is_told_everywhere(frames):
     with pytest.raises(InputError, match=f"{text}.*at most 1%"):
         communities.run(settings(align=True))
     assert not RegionStore(frames / "out.icechunk").latest_records()
+    with pytest.raises(InputError, match=f"{text}.*at most 1%"):
+        communities.PIPELINE.plan(settings(align=True))
     asked, notes = settings(align=True, max_beyond=0.9), Notes()
-    assert text in communities.PIPELINE.extent(asked)
+    assert text in communities.PIPELINE.plan(asked).warnings[0]
     outcome = communities.run(asked, notes)
     assert [note for note in notes.said if text in note]
     assert outcome.balance["beyond"].tolist() == [0.0, beyond]
@@ -60,6 +62,31 @@ def test_who_lies_beyond_is_told_everywhere(frames):
     table = communities.run(longer).balance
     pd.testing.assert_frame_equal(table[:2], outcome.balance)
     assert (table["beyond"][1:] > 0).all()
+
+
+@pytest.mark.parametrize("how", [{"align": True, "max_beyond": 0.9}, {"align": "cover"}])
+def test_a_plan_counts_only_the_frames_that_are_to_be_read(frames, monkeypatch, how):
+    """Of those that are stored, the record tells who was left out."""
+
+    def settings(end):
+        return job(frames, frames / "out.icechunk", input={"end": end, **how})
+
+    counted = []
+
+    def count(paths, **options):
+        counted.append([str(time)[:4] for time in paths])
+        return people_beyond(paths, **options)
+
+    def told(end):
+        warnings = communities.PIPELINE.plan(settings(end)).warnings
+        return [text for text in warnings if "beyond the grid" in text]
+
+    communities.run(settings("2001"))
+    monkeypatch.setattr("popdask.workflow.frames.people_beyond", count)
+    said = told("2001")
+    assert not counted and len(said) == (how["align"] is True)
+    assert told("2002")[: len(said)] == said
+    assert counted == [["2000", "2002"] if how["align"] is True else ["2000", "2001", "2002"]]
 
 
 def test_a_grid_that_holds_all_frames_leaves_nobody_out(frames):
