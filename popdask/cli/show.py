@@ -146,7 +146,8 @@ def show_settlements(outcome: SettlementsResult) -> None:
 
 def _show_settled(outcome: SettlementsResult) -> None:
     table, balance = outcome.settlements, outcome.balance
-    last = table[table["time"] == balance["time"].iloc[-1]]
+    began = table.groupby("track")["time"].transform("min")
+    last = table.assign(began=began)[table["time"] == balance["time"].iloc[-1]]
     largest = last.sort_values("population", ascending=False).head(LARGEST)
     told = len(COLUMNS) if len(balance) > 1 else -len(RATES)  # of one frame nothing has grown
     rows = [
@@ -156,7 +157,7 @@ def _show_settled(outcome: SettlementsResult) -> None:
             f"{row.population:,.0f}",
             f"{row.density:,.0f}",
             _percent(row.growth),
-            _percent(row.growth_total),
+            _since(row.growth_total, row.began, balance["time"]),
         )[:told]
         for row in largest.drop(columns="geometry").itertuples(index=False)
     ]
@@ -179,6 +180,13 @@ def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
     whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"
     said = f"{whole}: {there:,} in the first frame; after it {listed}"
     return f"{said}\n{turnover(tracks, balance, kind)}" if len(balance) > 1 else said
+
+
+def _since(value: float, began: Any, times: pd.Series) -> str:
+    """Write growth since a track began, and when that was, where it is not the first frame."""
+    if began == times.iloc[-1]:
+        return "–"
+    return _percent(value) + (f" from {when(began)}" if began > times.iloc[0] else "")
 
 
 def _percent(value: float) -> str:

@@ -84,6 +84,12 @@ def test_the_largest_settlements_stand_in_a_line_each(capsys, monkeypatch, frame
     assert all(rate in line for rate in rates) and ("%" in line) == bool(rates)
 
 
+@pytest.mark.parametrize(("began", "said"), [(0, "+39.8 %"), (1, "+39.8 % from 2001"), (2, "–")])
+def test_growth_since_a_later_start_says_since_when(began, said):
+    times = pd.Series(pd.date_range("2000", periods=3, freq="YS"))
+    assert show._since(39.8, times[began], times) == said
+
+
 @pytest.mark.parametrize(("loss", "told"), [(0.25, "loss 0.25"), (float("nan"), "loss –")])
 def test_a_trial_without_a_loss_has_none(capsys, loss, told):
     show.show_trial(pd.Series({"number": 3, "state": "pruned", "loss": loss}))
