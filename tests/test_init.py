@@ -100,7 +100,7 @@ def netcdf(path, *names):
         frames = bands.rename(band="time").assign_coords(time=years).load()
     path.with_suffix(".tif").unlink()
     frames.attrs.clear()
-    xr.Dataset({name: frames for name in names}).to_netcdf(path)
+    xr.Dataset(dict.fromkeys(names, frames)).to_netcdf(path)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -199,6 +199,15 @@ def test_several_kinds_of_frames_are_asked_for(tmp_path):
     assert (
         '# land = "land.tif"' in proposal.text and '# built = "BUILT_S_2000.tif"' in proposal.text
     )
+    told = [
+        line[2:] for line in proposal.text.splitlines() if line.startswith(("# cent", "# unit"))
+    ]
+    assert len(told) == 2
+    (tmp_path / "found.toml").write_text(  # what stands there as a remark is what a job takes
+        proposal.text.replace("names = ", "\n".join([*told, "names = "]), 1)
+    )
+    rules = load_job(tmp_path / "found.toml").settlements
+    assert rules.centres and rules.units == "m2"
 
 
 def test_stores_and_their_exports_are_no_frames(tmp_path):

@@ -365,12 +365,12 @@ def _settlements(folder: Path, base: str) -> list[str]:
         "[settlements]",
         "density = 300          # people per km² from which a cell of 1 km is part of a settlement",
         "min_people = 500       # of a settlement",
+        "# centres = true       # cities that have grown together, each by its urban centre, too",
         names,
     ]
-    for name in _rasters_in(folder):
-        if kind := _surface(name):
-            lines.append(f"# {kind} = {_quoted(rebased(name, Path(base)))}")
-    return lines
+    found = {name: kind for name in _rasters_in(folder) if (kind := _surface(name))}
+    lines += [f"# {kind} = {_quoted(rebased(name, Path(base)))}" for name, kind in found.items()]
+    return lines + ['# units = "m2"         # of land and built-up area, or "share"'] * bool(found)
 
 
 def _communities(population: Any) -> list[str]:
