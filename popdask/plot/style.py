@@ -162,8 +162,11 @@ def year(time: Any) -> str:
 
 
 def period(labels: Iterable[str]) -> str:
-    """Say what frames are, by their labels: years, or else frames."""
-    return "year" if all(label.isdigit() and len(label) == 4 for label in labels) else "frame"
+    """Say what frames are, by their labels: years one after another, or else frames."""
+    labels = list(labels)
+    dated = all(label.isdigit() and len(label) == 4 for label in labels)
+    whole = dated and all(int(after) - int(before) == 1 for before, after in pairwise(labels))
+    return "year" if whole else "frame"
 
 
 def when(raster: xr.DataArray) -> str:

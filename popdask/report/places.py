@@ -32,7 +32,7 @@ from popdask.report import plots
 from popdask.report.plots import LANES, Columns, Content, Layer, timeline_plots, timeline_tables
 from popdask.store.content import Finished
 from popdask.store.repository import RegionStore
-from popdask.tracking.describe import data_gaps, turnover
+from popdask.tracking.describe import comings_and_goings, data_gaps, turnover
 from popdask.tracking.tracks import split_off
 
 _MARKS = (
@@ -129,6 +129,7 @@ class Followed:
     timeline: list[Any]
     """The plots of what happened, and of the tracks that split or merged; as far as any did."""
     turnover: str  # how many came and went
+    changes: pd.DataFrame  # which of them, when, and how
 
     @property
     def name(self) -> str:
@@ -184,6 +185,7 @@ def places_content(region: RegionStore, branch: str) -> Content:
                 | {
                     "eventful": bool(e.timeline),
                     "turnover": e.turnover,
+                    "changes": plots.turnover_table(e.places, e.changes, e.one, span),
                     "lanes": e.lanes,
                     "timeline": timeline_tables(e.places, e.events, span),
                 }
@@ -246,11 +248,12 @@ def _followed(
     tracks: pd.DataFrame,
     balance: pd.DataFrame,
 ) -> Followed:
-    times, change = balance["time"].to_numpy(), turnover(tracks, balance, words[1])
+    times, counts = balance["time"].to_numpy(), turnover(tracks, balance, words[1])
     events, colours = event_columns(tracks, times), track_colours(tracks)
     timeline = timeline_plots(there, events, colours, times, layer.name)
-    led = link_columns(links, times)
-    return Followed(layer, *words, there, led, events, colours, timeline, change)
+    led, changes = link_columns(links, times), comings_and_goings(tracks, times)
+    changes = changes.assign(frame=_frames(changes["time"], times))
+    return Followed(layer, *words, there, led, events, colours, timeline, counts, changes)
 
 
 def _sizes(followed: list[Followed]) -> list[dict[str, Any]]:

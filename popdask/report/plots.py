@@ -45,6 +45,7 @@ from bokeh.models import (
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from popdask.io.frames import year_text
 from popdask.plot.style import (
     CLASSES,
     INK,
@@ -74,6 +75,8 @@ BAR = "#7a828c"  # seen on a light map and on a dark one
 NAMED = 130  # pixels for the names of places
 LEFT = 66  # pixels for the labels of a vertical axis: charts above one another share their years
 LANES = 40
+FEW = 4  # frames that are labelled each, on the narrowest chart, too
+CHANGES = 100  # tracks that came or went which are listed
 EVENTS = {"split": "#ee6677", "merge": "#4477aa", "appear": "#228833", "vanish": "#aa3377"}
 EVENT_WORDS = {"split": "split off", "merge": "merged", "appear": "appeared", "vanish": "last seen"}
 # So that colours are distinguished by more than colour.
@@ -245,6 +248,9 @@ def chart(name: str, times: np.ndarray, height: int, title: str = "") -> Any:
         min_border_left=LEFT,
     )
     plot.xaxis.formatter = DatetimeTickFormatter(**DATES)
+    if len(span) <= FEW:  # else a frame is labelled with a time between
+        plot.xaxis.ticker = span
+        plot.xaxis.major_label_overrides = dict(zip(span, map(year_text, times), strict=True))
     plot.xgrid.visible = False
     plot.axis.minor_tick_line_color = None
     plot.axis.axis_line_color = None
@@ -355,6 +361,26 @@ def timeline_tables(communities: Columns, events: Columns, span: list[str]) -> d
         "events": {"head": (period(span), *EVENT_WORDS.values()), "rows": rows},
         "lanes": {"head": head, "rows": lives},
     }
+
+
+def turnover_table(places: Columns, changes: pd.DataFrame, one: str, span: list[str]) -> Any:
+    """Give who came and went as a table: those with most people then, in order of time."""
+    called = _track_names(pd.DataFrame(places))
+    keys = zip(places["frame"], places["track"], strict=True)
+    then = dict(zip(keys, places["people"], strict=True))
+    known = [row | {"then": then[row["frame"], row["track"]]} for row in changes.to_dict("records")]
+    largest = sorted(known, key=lambda row: -row["then"])[:CHANGES]
+    rows = [
+        (
+            called[row["track"]],
+            span[row["frame"]],
+            f"{row['verb']}: {row['how']}",
+            ", ".join(called[other] for other in row["others"]) or "–",
+            f"{row['then']:,.0f}",
+        )
+        for row in sorted(largest, key=lambda row: row["frame"])
+    ]
+    return {"head": (one, "first or last seen", "how", "others", "people then"), "rows": rows}
 
 
 def _event_counts(news: pd.DataFrame, frames: int) -> dict[str, list[int]]:

@@ -406,41 +406,56 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
 def turnover(tracks: pd.DataFrame, balance: pd.DataFrame, many: str) -> str:
     """Say how many (of what `many` names) came and went between the first frame and the last."""
     times = balance["time"].to_numpy()
+    changes, parts = comings_and_goings(tracks, times), []
+    for verb in ("came", "went"):
+        ways = changes[changes["verb"] == verb].groupby("how", sort=False).size()
+        said = ", ".join(f"{some:,} {way}" for way, some in ways.items())
+        parts.append(f"{ways.sum():,} {verb}" + (f" ({said})" if said else ""))
+    counts = [
+        f"{tracks['track'][tracks['time'] == time].nunique():,} in {year_text(time)}"
+        for time in times[[0, -1]]
+    ]
+    return f"{many.capitalize()}: {', '.join(counts)}; {', '.join(parts)}"
+
+
+def comings_and_goings(tracks: pd.DataFrame, times: np.ndarray) -> pd.DataFrame:
+    """List the tracks that came after the first frame or went before the last: when and how."""
     first, last = times[[0, -1]]
     span = tracks.groupby("track")["time"].agg(["min", "max"])
     led = tracks.explode("parent").dropna(subset="parent").astype({"parent": np.int64})
     led = led[led["track"] != led["parent"]]
     led = led.join(span["min"], on="track").join(span["max"], on="parent")
+    out = led[led["time"] == led["min"]].groupby("track")["parent"].agg(set)
+    into = led[led["time"] > led["max"]].groupby("parent")["track"].agg(set)
     event = tracks.groupby("event")["track"].agg(set)
     came = _ways(
         "came",
-        set(span.index[span["min"] > first]),
-        ("appeared", event.get("appear", set())),
-        ("out of others", set(led["track"][led["time"] == led["min"]])),
+        span["min"][span["min"] > first],
+        ("appeared", dict.fromkeys(event.get("appear", ()), ())),
+        ("out of others", out),
         silently="formed",  # where people lived before, or where data lacked
     )
+    alone = span.index[span["max"] == times[-2:][0]]
     went = _ways(
         "went",
-        set(span.index[span["max"] < last]),
-        ("vanished", event.get("vanish", set())),
-        ("into others", set(led["parent"][led["time"] > led["max"]])),
+        span["max"][span["max"] < last],
+        ("vanished", dict.fromkeys(event.get("vanish", ()), ())),
+        ("into others", into),
         # What may still come back has not vanished.
-        (f"missing in {year_text(last)} alone", set(span.index[span["max"] == times[-2:][0]])),
+        (f"missing in {year_text(last)} alone", dict.fromkeys(alone, ())),
         silently="no longer seen",  # it is in others, or, with more memory, may come back, too
     )
-    before, after = (span["min"] == first).sum(), (span["max"] == last).sum()
-    counts = f"{before:,} in {year_text(first)}, {after:,} in {year_text(last)}"
-    return f"{many.capitalize()}: {counts}; {came}, {went}"
+    return pd.DataFrame([*came, *went], columns=["verb", "track", "time", "how", "others"])
 
 
-def _ways(verb: str, left: set[int], *ways: tuple[str, set[int]], silently: str) -> str:
-    """Count tracks, and say by the first way that is known of each how they began or ended."""
-    parts, many = [], len(left)
-    for way, known in ways:
-        parts.append((len(left & known), way))
-        left = left - known
-    said = ", ".join(f"{some:,} {way}" for some, way in [*parts, (len(left), silently)] if some)
-    return f"{many:,} {verb}" + (f" ({said})" if said else "")
+def _ways(verb: str, when: pd.Series, *ways: tuple[str, Any], silently: str) -> list[Any]:
+    """Say of tracks by the first way that is known of each how they began or ended, and whom by."""
+    rows, left = [], set(when.index)
+    for how, known in (*ways, (silently, dict.fromkeys(when.index, ()))):
+        here = sorted(left & set(known.keys()))
+        rows += [(verb, track, when[track], how, sorted(known[track])) for track in here]
+        left -= set(here)
+    return rows
 
 
 def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFrame) -> list[str]:

@@ -68,9 +68,36 @@ def test_where_nothing_happens_nothing_is_told(story):
 
 
 def test_frames_are_called_years_where_they_are(story):
-    for span, called in (["2000", "2005", "2010"], "year"), (["2000-03-01"] * 3, "frame"):
+    for span, called in (
+        (["2000", "2001", "2002"], "year"),
+        (["2000", "2005", "2010"], "frame"),  # three frames are not three years
+        (["2000-03-01"] * 3, "frame"),
+    ):
         tables_of = plots.timeline_tables(story[0], story[1], span)
         assert tables_of["events"]["head"][0] == called
+
+
+def test_who_came_and_went_is_listed_by_name(story):
+    """A piece begins in 2005 with 40 people, and the neighbour with 50 is a part of it in 2010."""
+    names = ["Storby", "Nes", "Storby", "Vik", "Nes", "Storby", "Nes"]
+    columns = story[0] | {"name": names}
+    rows = [("came", 2, 1, "out of others", [0]), ("went", 2, 1, "into others", [1])]
+    changes = pd.DataFrame(rows, columns=["verb", "track", "frame", "how", "others"])
+    table = plots.turnover_table(columns, changes, "town", ["2000", "2005", "2010"])
+    assert table["rows"] == [
+        ("Vik", "2005", "came: out of others", "Storby", "40"),
+        ("Vik", "2005", "went: into others", "Nes", "40"),
+    ]
+    nobody = {name: [] for name in columns}
+    assert plots.turnover_table(nobody, changes[:0], "town", ["2000"])["rows"] == []
+
+
+def test_few_frames_are_labelled_at_their_times():
+    axis = plots.chart("few", TIMES, 100).xaxis[0]
+    assert axis.ticker.ticks == plots.milliseconds(TIMES)
+    assert list(axis.major_label_overrides.values()) == ["2000", "2005", "2010"]
+    many = np.arange("2000", "2018", dtype="datetime64[Y]").astype("datetime64[ns]")
+    assert not plots.chart("many", many, 100).xaxis[0].major_label_overrides
 
 
 def test_lanes_are_families_and_lines_lead_to_parents(story):

@@ -8,7 +8,7 @@ import pytest
 from odc.geo.geobox import GeoBox
 
 from popdask.blocks.sums import add_up
-from popdask.tracking.describe import doubts, turnover
+from popdask.tracking.describe import comings_and_goings, doubts, turnover
 from popdask.workflow.inputs import count_squares, coverage_notes, squares_table
 
 YEARS = pd.to_datetime(["2000", "2001", "2002", "2003"])
@@ -124,6 +124,25 @@ def test_what_came_and_went_is_told_by_how_and_adds_up(others, said):
     told = re.findall(r"(\d+) (?:in 200[03][,;]|came|went)", sentence)
     before, after, came, went = map(int, told)
     assert before + came - went == after
+
+
+def test_which_came_and_went_is_listed_with_the_others():
+    others = [
+        (0, 1, [], "appear"),
+        (1, 2, [0], "split"),
+        (2, 0, [0, 1], "merge"),
+        (2, 3, [], "grow"),
+    ]
+    others += [(year, 2, [2], "continue") for year in (2, 3)] + [(1, 1, [1], "continue")]
+    rows = [(YEARS[year], *rest) for year, *rest in (*STAYS, *others)]
+    events = pd.DataFrame(rows, columns=["time", "track", "parent", "event"])
+    found = comings_and_goings(events, YEARS.to_numpy())
+    assert found.assign(time=found["time"].dt.year).to_numpy().tolist() == [
+        ["came", 2, 2001, "out of others", [0]],
+        ["came", 3, 2002, "formed", []],
+        ["went", 1, 2001, "into others", [0]],
+        ["went", 3, 2002, "missing in 2003 alone", []],
+    ]
 
 
 @pytest.mark.parametrize(("found", "frames"), [(STAYS[:1], 1), ([], 1), ([], 4)])
