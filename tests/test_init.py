@@ -1,5 +1,6 @@
 """`popdask init`: a job from the rasters of a folder, which a run takes as it is."""
 
+import re
 import zipfile
 
 import geopandas as gpd
@@ -122,6 +123,9 @@ def test_files_that_hold_several_rasters_are_looked_into(tmp_path):
             file.write(raster, f"in/{raster.name}")
         file.writestr("in/read_2000.txt", "no raster")
     ends["archive"] = "all.zip/in/pop_{year}.tif"
+    rasters(tmp_path / "flat", "pop_2000.dat", "pop_2010.dat", driver="ENVI")
+    (tmp_path / "flat" / "notes_2005.dat").write_text("no raster")
+    ends["flat"] = "pop_{year}.dat"
     for name, end in ends.items():
         found, job, _ = times(tmp_path / name)
         assert found == both and job.input.frames.endswith(end)
@@ -183,8 +187,10 @@ def test_what_a_run_would_refuse_is_told_before_a_job_is_written(tmp_path):
     with pytest.raises(InputError, match="holds -5 at row 0"):
         propose_job(filled)
     assert times(rasters(tmp_path / "fill", "pop_2000.tif"), nodata=11)[1].input.nodata == 11
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match=r"is no folder.*correct the path"):
         propose_job(tmp_path / "none")
+    with pytest.raises(InputError, match=f"is no folder.*give {re.escape(str(filled))}$"):
+        propose_job(filled / "pop_2000.tif")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no raster"):
         propose_job(tmp_path / "empty")

@@ -44,9 +44,11 @@ FORMS = {
 YEARS = range(1678, 2263)
 #: Surfaces that a settlements job can use, by what their names say.
 SURFACES = {"land": r"(?i)(?:^|[^a-z])land(?:$|[^a-z])", "built": r"(?i)(?:^|[^a-z])built"}
+#: Endings of files that may be rasters, and may be something else.
+PERHAPS = (".gpkg", ".nc4", ".dat", ".flt", ".sdat", ".rst")
 #: How the rasters of a file that may hold several are named, by its ending.
 HOLDERS = {
-    ".nc": 'NETCDF:"{}"',
+    **dict.fromkeys((".nc", ".nc4"), 'NETCDF:"{}"'),
     ".gpkg": 'GPKG:"{}"',
     ".zip": "/vsizip/{}",
     **dict.fromkeys((".tar", ".tgz", ".tar.gz"), "/vsitar/{}"),
@@ -96,7 +98,8 @@ def propose_job(
     """Write a job for the rasters of a folder."""
     place = Path(folder)
     if not place.is_dir():
-        raise InputError(f"{folder} is no folder; expected one with rasters; correct the path")
+        mend = f"give {place.parent}" if place.is_file() else "correct the path"
+        raise InputError(f"{folder} is no folder; expected one with rasters; {mend}")
     chosen = _frames_in(place, frames, time)
     population, notes = _looked_at(chosen, nodata)
     notes_of_all = [*_found_notes(chosen, population), *notes, *chosen.notes]
@@ -185,7 +188,7 @@ def _rasters_in(folder: Path) -> list[str]:
     found: list[str] = []
     for path in files:
         inner = path.relative_to(folder).as_posix()
-        if path.name.lower().removesuffix(".gz").endswith((*RASTERS, *ARCHIVES, ".gpkg")):
+        if path.name.lower().removesuffix(".gz").endswith((*RASTERS, *ARCHIVES, *PERHAPS)):
             found += _held_by(path, inner) if len(files) <= MOST_OPENED else [inner]
     return found
 
@@ -208,8 +211,8 @@ def _held_by(path: Path, inner: str) -> list[str]:
             parts = [part for part in parts if part.lower().endswith(RASTERS)]
         names = parts if len(parts) > 1 else [str(path)]
         found = [held for name in names for held in _with_bands(name)]
-    except InputError:  # a GeoPackage is rarely one of rasters
-        return [] if inner.lower().endswith(".gpkg") else [inner]
+    except InputError:
+        return [] if inner.lower().endswith(PERHAPS) else [inner]
     return [name.replace(str(path), inner, 1) for name in found]
 
 
