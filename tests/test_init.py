@@ -51,6 +51,7 @@ def times(folder, **options):
         (["pop_2020-01.tif", "pop_2020-02.tif"], "pop_{time:%Y-%m}.tif"),
         (["p20200101_30m.tif", "p20200201_30m.tif"], "p{time:%Y%m%d}_30m.tif"),
         (["a{b}_2000.tif", "a{b}_2001.tif"], "a{{b}}_{year}.tif"),
+        (["in/POP:2000.tif", "in/POP:2001.tif"], "in/POP:{year}.tif"),
         (["pop_2000.tif", "pop_2001.tif", "old_1999.tif"], "pop_{year}.tif"),
     ],
 )

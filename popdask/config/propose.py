@@ -127,7 +127,7 @@ def _frames_in(folder: Path, pattern: str | None, time: str | None) -> _Frames:
     if pattern is not None and time is not None:
         return _dated(folder, pattern, time)
     if pattern is not None:
-        return _Frames(pattern, find_frames(rebased(pattern, Path(_escaped(folder)))))
+        return _Frames(pattern, find_frames(_placed(pattern, f"{_escaped(folder)}/")))
     names = _rasters_in(folder)
     groups = [group for group in _patterns(names) if not _surface(group)]
     usable, refused = _usable(folder, groups)
@@ -168,7 +168,7 @@ def _single(folder: Path, names: Sequence[str], time: str | None) -> _Frames:
 def _dated(folder: Path, name: str, time: str) -> _Frames:
     """A raster whose name has no time; several times are those of its first bands."""
     times = tuple(each.strip() for each in time.split(","))
-    return _Frames(name, frames_of_times(rebased(name, folder), times), times)
+    return _Frames(name, frames_of_times(_placed(name, f"{folder}/"), times), times)
 
 
 def _rasters_in(folder: Path) -> list[str]:
@@ -255,7 +255,7 @@ def _usable(folder: Path, patterns: Sequence[str]) -> tuple[list[_Frames], list[
     usable, refused = [], []
     for pattern in patterns:
         try:
-            files = find_frames(rebased(pattern, Path(_escaped(folder))))
+            files = find_frames(_placed(pattern, f"{_escaped(folder)}/"))
             read_grid(next(iter(files.values())))
         except InputError as error:
             refused.append(error)
@@ -339,7 +339,7 @@ def _job_text(
         f"pipeline = {_quoted(pipeline)}",
         "",
         "[input]",
-        f"frames = {_quoted(rebased(frames.inner, Path(base)))}",
+        f"frames = {_quoted(_placed(frames.inner, base))}",
     ]
     if frames.times:
         lines.append(f"times = {json.dumps(list(frames.times))}")
@@ -372,7 +372,7 @@ def _settlements(folder: Path, base: str) -> list[str]:
         names,
     ]
     found = {name: kind for name in _rasters_in(folder) if (kind := _surface(name))}
-    lines += [f"# {kind} = {_quoted(rebased(name, Path(base)))}" for name, kind in found.items()]
+    lines += [f"# {kind} = {_quoted(_placed(name, base))}" for name, kind in found.items()]
     return lines + ['# units = "m2"         # of land and built-up area, or "share"'] * bool(found)
 
 
@@ -392,6 +392,12 @@ def _base(folder: Path, beside: Path) -> str:
     whole = folder.resolve()
     inner = whole.relative_to(beside).as_posix() if whole.is_relative_to(beside) else str(whole)
     return "" if inner == "." else f"{inner}/"
+
+
+def _placed(inner: str, base: str) -> str:
+    """A name in a folder, before which the folder is written, or within which."""
+    within = inner.startswith(tuple(form.partition("{")[0] for form in HOLDERS.values()))
+    return rebased(inner, Path(base)) if within else base + inner
 
 
 def _escaped(text: str | Path) -> str:
