@@ -102,11 +102,11 @@ class Normalisation:
     def centre(self, images: Tensor) -> Tensor:
         """Take images in units of white to the input of the network."""
         mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
-        return (images - mean).div_(std)
+        return (images - mean).div_(std).contiguous(memory_format=torch.channels_last)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Take raw images (n, band, row, col) to the input of the network, float32."""
-        return self.centre(self.unit(images)).contiguous(memory_format=torch.channels_last)
+        return self.centre(self.unit(images))
 
 
 NETWORKS: dict[str, type[Network]] = {

@@ -589,8 +589,7 @@ class FeatureExtractor:
         resized = functional.interpolate(
             batch, (self.size, self.size), mode="bicubic", align_corners=False, antialias=True
         )
-        shown = self.scaling.centre(resized.clamp(0, 1).expand(-1, 3, -1, -1))
-        return shown.contiguous(memory_format=torch.channels_last)
+        return self.scaling.centre(resized.clamp(0, 1).expand(-1, 3, -1, -1))
 
 
 @lru_cache(maxsize=1)

@@ -231,11 +231,11 @@ class Trainer:
         def step(images: Tensor, targets: Tensor, places: slice) -> Tensor:
             within = slice(before + places.start, before + places.stop)
             inputs = self.normalisation.unit(varied.mirror(images, within))
-            inputs = varied.relight(inputs, within, self.config.other_bands)
-            inputs = self.normalisation.centre(inputs)
+            if self.config.jitter:
+                inputs = varied.relight(inputs, within, self.config.other_bands)
             self.optimizer.zero_grad()
             with self._mixed(self.device.type == "cuda"):
-                output = self.module(inputs.contiguous(memory_format=torch.channels_last))
+                output = self.module(self.normalisation.centre(inputs))
             loss = self.loss(output.float(), targets)
             loss.backward()
             self.optimizer.step()

@@ -749,7 +749,7 @@ TOTALS = Stage(
 )
 PRESENCE = Stage(
     "presence",
-    version=5,
+    version=6,
     needs=("cells", "totals"),
     wanted=_presence_record,
     cost=training_cost,
@@ -760,7 +760,7 @@ PRESENCE = Stage(
 )
 COUNT = Stage(
     "count",
-    version=7,
+    version=8,
     needs=("cells", "totals", "presence"),
     wanted=_count_record,
     cost=training_cost,

@@ -521,6 +521,16 @@ def test_variations_are_what_they_say_and_depend_on_the_place_alone():
         torch.testing.assert_close(vary(none, same), same)
 
 
+@pytest.mark.parametrize(("jitter", "varied"), [(0.0, False), (0.2, True)])
+def test_light_is_varied_only_where_that_is_asked_for(jitter, varied, monkeypatch):
+    asked, relight = [], Augmentation.relight
+    monkeypatch.setattr(
+        Augmentation, "relight", lambda *given: asked.append(given) or relight(*given)
+    )
+    train(cells_of(*houses()), "presence", small(epochs=1, jitter=jitter), device="cpu")
+    assert bool(asked) == varied
+
+
 def test_bands_and_a_ring_of_context_reach_the_network():
     images, people = houses(60, pixels=48, bands=3)
     world = cells_of(images, people, context=1, resolution=6.25)
