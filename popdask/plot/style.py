@@ -32,6 +32,7 @@ import shapely
 import xarray as xr
 from matplotlib import colormaps, figure
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase, get_registered_canvas_class
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colorbar import Colorbar
@@ -44,6 +45,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
+from popdask.errors import InputError
 from popdask.io.frames import year_text
 from popdask.io.grids import has_parallel_rows, pixel_area_km2
 from popdask.io.paths import atomic_path
@@ -131,7 +133,7 @@ class ShownFigure(figure.Figure):
 
     def _repr_png_(self) -> bytes:
         picture = BytesIO()
-        self.savefig(picture, format="png")
+        print_figure(self, picture, "png", dpi=self.dpi)
         return picture.getvalue()
 
 
@@ -261,6 +263,11 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 120) -> Path:
     Path
         The file.
 
+    Raises
+    ------
+    InputError
+        If matplotlib does not write that format.
+
     Examples
     --------
     >>> import tempfile
@@ -269,9 +276,23 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 120) -> Path:
     ...     save_figure(Figure(), f"{folder}/maps/empty.png").name
     'empty.png'
     """
+    form = Path(path).suffix[1:]
+    if form not in FigureCanvasBase.get_supported_filetypes():
+        raise InputError(f"{path} ends with '.{form}'; expected a form such as .png, .svg or .pdf")
     with atomic_path(path) as unfinished:
-        figure.savefig(unfinished, dpi=dpi)
+        print_figure(figure, unfinished, form, dpi=dpi)
     return Path(path)
+
+
+def print_figure(figure: Figure, file: Any, form: str, *, dpi: float, **options: Any) -> None:
+    """Draw a figure once; ``savefig`` draws twice, the first time to find the layout alone."""
+    canvas, before = figure.canvas, figure.dpi
+    try:
+        figure.set_dpi(dpi)
+        getattr(get_registered_canvas_class(form)(figure), f"print_{form}")(file, **options)
+    finally:
+        figure.set_canvas(canvas)
+        figure.set_dpi(before)
 
 
 def reduced(

@@ -24,7 +24,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from popdask.io.paths import write_text
-from popdask.plot.style import INK, MAIN_COLOUR, period
+from popdask.plot.style import INK, MAIN_COLOUR, period, print_figure
 from popdask.report import page, plots
 from popdask.report.places import (
     figure_table,
@@ -169,9 +169,11 @@ def markup(picture: Picture, number: int) -> str:
 def _svg(figure: Figure) -> str:
     buffer = io.BytesIO()
     plain: Any = {"svg.fonttype": "none", "svg.hashsalt": "popdask", "font.family": "sans-serif"}
+    for ground in (figure.patch, *(axes.patch for axes in figure.axes)):
+        ground.set(facecolor="none", edgecolor="none")
     with rc_context(plain):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=110)
+        print_figure(figure, buffer, "svg", dpi=110, metadata=nothing)
     return buffer.getvalue().decode()
 
 

@@ -79,21 +79,27 @@ def test_a_command_imports_what_it_needs(command, job):
 
 
 def test_a_settlements_job_with_intervals_needs_no_network(folder):
+    """Nor do its names and exports; workers load what their tasks need."""
     truth = np.arange(40.0)
     learned = ConformalIntervals.fit(truth[::-1], truth, level=0.5).table()
     metres = middle_cell_m(small.small_world().population["population"])
     learned.assign(size=1, cell_size=metres).to_parquet(folder / "intervals.parquet")
-    file = folder / "settlements.toml"
+    file, cluster = folder / "settlements.toml", folder / "cluster.toml"
+    cluster.write_text("workers = 1\n")
     file.write_text(
         f"""name = "sure"
 pipeline = "settlements"
 [input]
 frames = "{folder}/world_{{time:%Y}}.tif"
+end = "2001"
 intervals = "{folder}/intervals.parquet"
 [output]
 store = "{folder}/sure.icechunk"
+export = ["cog", "stac"]
+[settlements]
+names = "geonames"
 """
     )
-    ran = imported(["run", file])
+    ran = imported(["run", file, "--cluster", cluster])
     assert "popdask.imagery.evaluation" in ran
     assert not ran & {"sklearn", "torch"}

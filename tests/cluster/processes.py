@@ -45,7 +45,7 @@ def cluster(
     """Start a scheduler and workers on the loopback; give all of their processes."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
     with ExitStack() as stack:
-        listen = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+        listen = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
         note = Path(stack.enter_context(tempfile.TemporaryDirectory()), "scheduler.json")
         listen += ["--scheduler-file", str(note)]
         command = ["scheduler", "--protocol", protocol, *listen, *scheduler_options]

@@ -32,9 +32,17 @@ HOWTO = Path(popdask.__file__).parents[1] / "docs" / "howto" / "tls.md"
 
 
 @pytest.fixture(scope="module")
-def address():
-    with scheduler(workers=2) as found:
+def empty():
+    with scheduler(workers=0) as found:
         yield found
+
+
+@pytest.fixture
+def nobody(empty):
+    """The address of a scheduler whose workers, if it had some, have gone."""
+    with Client(empty, set_as_default=False) as client:
+        wait_until(lambda: not client.scheduler_info()["workers"])
+    return empty
 
 
 @pytest.fixture
@@ -49,29 +57,11 @@ def write(tmp_path):
     return write
 
 
-def test_a_scheduler_is_reached_and_left_running(address):
-    for _ in range(2):
-        with connect(address) as client:
-            assert client.submit(sum, [1, 2]).result() == 3
-
-
-def test_what_fails_on_a_worker_is_told_as_it_is(address):
-    with pytest.raises(ZeroDivisionError), connect(address) as client:
-        client.submit(divmod, 1, 0).result()
-
-
-def test_a_run_on_a_scheduler_ends_as_one_in_this_process(address, frames, tmp_path):
-    here = communities.run(job(frames, tmp_path / "here.icechunk")).store
-    there = popdask.run_job(job(frames, tmp_path / "there.icechunk"), cluster=address).store
-    assert_same(there, here)
-
-
-def test_a_scheduler_without_workers_is_waited_for_and_then_told(write):
+def test_a_scheduler_without_workers_is_waited_for_and_then_told(nobody, write):
     told = []
     with (
-        scheduler(workers=0) as address,
         pytest.raises(NoWorkersError, match=r"0 of 1 workers came within 2 s; start one with"),
-        connect(write(address, "2 s"), log=told.append),
+        connect(write(nobody, "2 s"), log=told.append),
     ):
         pytest.fail("there is no worker")
     assert told[0].startswith("waiting for workers: 0 of 1 after 0 s")
@@ -178,15 +168,14 @@ def other(tmp_path):
 
 
 @pytest.mark.parametrize(("version", "has"), [("0.0.9", "popdask 0.0.9"), (None, "no popdask")])
-def test_a_worker_of_another_popdask_ends_the_run(other, version, has):
+def test_a_worker_of_another_popdask_ends_the_run(nobody, other, version, has):
     with (
-        scheduler(workers=0) as address,
-        workers(address, 1, environment=other(version)),
+        workers(nobody, 1, environment=other(version)),
         pytest.raises(
             VersionError,
             match=f"worker at .* has {has}, and this run popdask {popdask.__version__}",
         ),
-        connect(address),
+        connect(nobody),
     ):
         pytest.fail("it would compute another answer")
 
@@ -201,10 +190,10 @@ def test_a_scheduler_of_another_popdask_ends_the_run(other):
         pytest.fail("it is an old one")
 
 
-def test_another_popdask_is_exit_code_1_and_one_sentence(other, frames, tmp_path):
+def test_another_popdask_is_exit_code_1_and_one_sentence(nobody, other, frames, tmp_path):
     file = write_job(tmp_path / "small.toml", frames, tmp_path / "small.icechunk")
-    with scheduler(workers=0) as address, workers(address, 1, environment=other("0.0.9")):
-        command = [sys.executable, "-m", "popdask", "run", str(file), "--cluster", address]
+    with workers(nobody, 1, environment=other("0.0.9")):
+        command = [sys.executable, "-m", "popdask", "run", str(file), "--cluster", nobody]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and "· population" not in done.stdout
     assert "popdask 0.0.9, and this run popdask" in done.stderr and done.stderr.count("\n") == 1
@@ -286,6 +275,30 @@ def test_keys_of_the_howto_are_for_their_owner_alone(certificates):
     keys = [path for path in certificates.iterdir() if path.stem.endswith("-key")]
     assert len(keys) == 3 and not (certificates / "ca-key.pem").exists()
     assert all(path.stat().st_mode & 0o077 == 0 for path in keys)
+
+
+@pytest.fixture(scope="module")
+def address():
+    """A scheduler and its worker, which nobody waits for before the last tests."""
+    with scheduler(workers=1) as found:
+        yield found
+
+
+def test_a_scheduler_is_reached_and_left_running(address):
+    for _ in range(2):
+        with connect(address) as client:
+            assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_what_fails_on_a_worker_is_told_as_it_is(address):
+    with pytest.raises(ZeroDivisionError), connect(address) as client:
+        client.submit(divmod, 1, 0).result()
+
+
+def test_a_run_on_a_scheduler_ends_as_one_in_this_process(address, frames, tmp_path):
+    here = communities.run(job(frames, tmp_path / "here.icechunk")).store
+    there = popdask.run_job(job(frames, tmp_path / "there.icechunk"), cluster=address).store
+    assert_same(there, here)
 
 
 def test_another_client_s_work_is_not_ours(address):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numba
 import pytest
 
 from popdask._numba_cache import prepare_cache
@@ -76,6 +77,12 @@ def test_the_shipped_unit_runs_a_job(strict, tmp_path):
     assert not list(places["home"].iterdir())
 
 
+@pytest.fixture(autouse=True)
+def told(monkeypatch):
+    """What numba is told ends with a test: it would compile all anew for those that follow."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", numba.config.CACHE_DIR)
+
+
 def test_a_folder_is_named_only_where_numba_has_none(tmp_path, monkeypatch):
     package = tmp_path / "package"
     package.mkdir()
@@ -92,7 +99,7 @@ def test_a_folder_is_named_only_where_numba_has_none(tmp_path, monkeypatch):
     environment = {"XDG_CACHE_HOME": "/nowhere"}
     folder = prepare_cache(package, environment)
     assert environment["NUMBA_CACHE_DIR"] == str(folder) and folder.parent == tmp_path / "t"
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_mode & 0o777 == 0o700 and str(folder) == numba.config.CACHE_DIR
     assert prepare_cache(package, {"XDG_CACHE_HOME": "/nowhere"}) == folder, "it is used again"
 
 

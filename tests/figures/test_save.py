@@ -1,8 +1,10 @@
 """Figures as files: whole, or as they were."""
 
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from popdask.errors import InputError
 from popdask.plot import map_figure, save_figure, world_figure
 from popdask.synthetic import moving_cities
 
@@ -37,3 +39,16 @@ def test_the_same_figure_is_the_same_file(population, tmp_path):
         for i in "ab"
     ]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_form_that_matplotlib_does_not_write_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"map\.txt ends with '\.txt'; expected a form such as"):
+        save_figure(Figure(), tmp_path / "map.txt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_keeps_its_dots_and_its_canvas(tmp_path):
+    figure = Figure(dpi=100)
+    canvas = figure.canvas
+    save_figure(figure, tmp_path / "map.svg", dpi=50)
+    assert (figure.dpi, figure.canvas) == (100, canvas)

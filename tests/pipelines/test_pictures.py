@@ -96,7 +96,7 @@ def test_the_same_run_gives_the_same_pictures(finished, drawn, tmp_path):
             2,
             {
                 "encoder": {"epochs": 4, "scope": "frame"},
-                "classes": {"k": "auto"},
+                "classes": {"k": "auto", "sample": 300},
                 "communities": {"eps": 1, "min_samples": 5000},
                 "tracks": {"movement": False},
             },

@@ -610,9 +610,14 @@ def test_pictures_of_estimates_errors_and_losses(finished):
     } <= names
 
 
-def test_pictures_without_known_people_need_no_mosaics(finished, tmp_path):
+def test_pictures_without_known_people_need_no_mosaics(world, trained, tmp_path):
+    for year in (2015, 2025):
+        shutil.copy(world / f"mosaic_{year}.tif", tmp_path / f"gone_{year}.tif")
     gone = {"input": {"mosaic": f"{tmp_path}/gone_{{time:%Y}}.tif"}, "truth": None}
-    settings = job(tmp_path, finished[1].store.path, **gone)
+    settings = job(world, trained, **gone)
+    population.run(settings)
+    for mosaic in tmp_path.glob("gone_*.tif"):
+        mosaic.unlink()
     names = {path.stem for path in population.PIPELINE.draw(settings)}
     assert "dots_population_2025-01-01" in names and "dots_scores_validation" in names
 

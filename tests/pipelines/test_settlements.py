@@ -1,7 +1,6 @@
 """The settlements job on a small country: appended, in any chunks, with nobody lost; and named."""
 
 import shutil
-import subprocess
 import sys
 
 import dask
@@ -333,17 +332,6 @@ def test_pictures(folder, finished, tmp_path, movement):
     drawn = [path.name for path in pipeline_of(settings).draw(settings)]
     assert drawn == ["country_settlements.png", "country_change.png"]
     assert "Change since the first frame" in report(settings).read_text()
-
-
-def test_torch_is_not_loaded(folder, tmp_path):
-    code = f"""if True:
-        import sys
-        from tests.pipelines.test_settlements import job, settlements
-        settlements.run(job({str(folder)!r}, {str(tmp_path / "x.icechunk")!r},
-                        input={{"end": "2001"}}, output={{"export": ("cog", "stac")}}))
-        assert not any(name.split(".")[0] == "torch" for name in sys.modules)
-    """
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_kind_is_known_to_operators(finished, folder):

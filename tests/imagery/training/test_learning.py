@@ -1,6 +1,7 @@
 """Training learns what can be known, is the same every time, and outlives stops."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -49,6 +50,7 @@ from popdask.imagery.trainer import (
 )
 from popdask.imagery.training import Progress, train
 
+FORKS = multiprocessing.get_context("forkserver")
 SMALL_PRESENCE = {"widths": (4, 8), "hidden": (8,), "pool": 2, "dropout": 0.1}
 SMALL_COUNT = {"blocks": 2, "base": 8, "hidden": 16, "dropout": 0.05}
 SMALL_VIT = {"patch": 4, "width": 24, "layers": 1, "heads": 2, "dropout": 0.0}
@@ -264,32 +266,31 @@ def test_every_cell_comes_as_often_as_it_is_drawn(n, chunk, runs, drawn, shuffle
             assert len(portion.images) <= runs * 64
 
 
-STOPPED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tests.imagery.training.test_learning import cells_of, houses, small
-from popdask.imagery.training import train
+def train_until(epoch, config, path):
+    """Train in a process that is killed once an epoch is over."""
 
-def stop(progress):
-    if progress.epoch == {epoch}:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def stop(progress):
+        if progress.epoch == epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-config = small("count", epochs=5, memory={memory}, balance={balance})
-train(cells_of(*houses()).chunk(cell=9), "count", config, checkpoint={path!r}, progress=stop,
-      device="cpu")
-"""
+    train(
+        cells_of(*houses()).chunk(cell=9),
+        "count",
+        config,
+        checkpoint=path,
+        progress=stop,
+        device="cpu",
+    )
 
 
 def test_a_killed_training_goes_on_to_the_same_result(tmp_path):
-    epoch, memory, balance = 3, 2 * 2 * 64 * 256, 0.5
-    root = str(Path(__file__).parents[3])
-    path = str(tmp_path / "state")
-    script = STOPPED.format(root=root, epoch=epoch, memory=memory, balance=balance, path=path)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    epoch, path = 3, str(tmp_path / "state")
+    config = small("count", epochs=5, memory=2 * 2 * 64 * 256, balance=0.5)
+    killed = FORKS.Process(target=train_until, args=(epoch, config, path))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     world = cells_of(*houses()).chunk(cell=9)
-    config = small("count", epochs=5, memory=memory, balance=balance)
     told = []
     resumed = train(world, "count", config, checkpoint=path, progress=told.append, device="cpu")
     assert [progress.epoch for progress in told] == list(range(epoch + 1, 6))

@@ -1,10 +1,8 @@
 """Searches find good settings, give up bad trials, and go on after a stop."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import dask
 import dask.array as da
@@ -129,29 +127,26 @@ def test_a_stored_search_goes_on(tmp_path):
         search(6, storage=storage, seed=1)
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
-from torch import nn
-from tests.imagery.tuning.test_search import search
-from popdask.imagery.networks import PresenceCNN
+def search_until(batch, storage):
+    """Search in a process that is killed in one of the batches."""
+    calls = []
 
-calls = []
-def kill(module, inputs):
-    calls.append(isinstance(module, PresenceCNN))
-    if sum(calls) == 35:  # a trial of two epochs has 14 batches or so
-        os.kill(os.getpid(), signal.SIGKILL)
+    def kill(module, inputs):
+        calls.append(isinstance(module, PresenceCNN))
+        if sum(calls) == batch:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-nn.modules.module.register_module_forward_pre_hook(kill)
-search(6, storage={storage!r})
-"""
+    nn.modules.module.register_module_forward_pre_hook(kill)
+    search(6, storage=storage)
 
 
 def test_a_killed_search_makes_the_broken_trial_again(tmp_path):
     storage = str(tmp_path / "study.sqlite")
-    script = KILLED.format(root=str(Path(__file__).parents[3]), storage=storage)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    args = (35, storage)  # a trial of two epochs has 14 batches or so
+    killed = multiprocessing.get_context("forkserver").Process(target=search_until, args=args)
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     resumed = search(5, storage=storage).trials
     undisturbed = search(5).trials
     (broken,) = resumed.number[resumed.state == "fail"]
