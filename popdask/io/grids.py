@@ -423,32 +423,41 @@ def _share_out(
 ) -> np.ndarray:
     """Spread (h, w) counts with corners (h + 1, w + 1) in target cells over (height, width)."""
     circle = np.isfinite(turn)
-    total = np.full((height, width), np.nan)
-    for r in range(people.shape[0]):
-        for c in range(people.shape[1]):
-            share = people[r, c] / (parts * parts)
-            reach = row[r : r + 2, c : c + 2].sum() + column[r : r + 2, c : c + 2].sum()
-            if not (np.isfinite(share) and np.isfinite(reach)):
-                continue
-            a, b = column[r, c], column[r, c + 1]
-            d, e = column[r + 1, c], column[r + 1, c + 1]
-            if circle:  # the corners of a cell on the antimeridian lie a turn apart
-                b -= turn * np.round((b - a) / turn)
-                d -= turn * np.round((d - a) / turn)
-                e -= turn * np.round((e - a) / turn)
-            for i in range(parts):
+    total = np.full((height + 2, width + 2), np.nan)  # and a rim for those beyond
+    for r, c in np.ndindex(people.shape):
+        share = people[r, c] / (parts * parts)
+        reach = row[r : r + 2, c : c + 2].sum() + column[r : r + 2, c : c + 2].sum()
+        if not (np.isfinite(share) and np.isfinite(reach)):
+            continue
+        a, b = column[r, c], column[r, c + 1]
+        d, e = column[r + 1, c], column[r + 1, c + 1]
+        if circle:  # the corners of a cell on the antimeridian lie a turn apart
+            b -= turn * np.round((b - a) / turn)
+            d -= turn * np.round((d - a) / turn)
+            e -= turn * np.round((e - a) / turn)
+        # The outermost parts enclose the others: where they share a target cell, all do.
+        same, first = True, (0, 0)
+        for step in (parts - 1, 1):
+            for i in range(0, parts, step):
                 v = (i + 0.5) / parts
                 y0 = row[r, c] * (1 - v) + row[r + 1, c] * v
                 y1 = row[r, c + 1] * (1 - v) + row[r + 1, c + 1] * v
                 x0 = a * (1 - v) + d * v
                 x1 = b * (1 - v) + e * v
-                for j in range(parts):
+                for j in range(0, parts, step):
                     u = (j + 0.5) / parts
-                    y = int(np.floor(y0 * (1 - u) + y1 * u)) - top
                     at = x0 * (1 - u) + x1 * u
                     if circle:
                         at -= turn * np.floor(at / turn)
-                    x = int(np.floor(at)) - left
-                    if 0 <= y < height and 0 <= x < width:
+                    y = min(max(int(np.floor(y0 * (1 - u) + y1 * u)) - top, -1), height) + 1
+                    x = min(max(int(np.floor(at)) - left, -1), width) + 1
+                    if step > 1:
+                        first = (y, x) if i == j == 0 else first
+                        same = same and (y, x) == first
+                    else:
                         total[y, x] = share if np.isnan(total[y, x]) else total[y, x] + share
-    return total
+            if same:
+                y, x = first
+                total[y, x] = people[r, c] + (0.0 if np.isnan(total[y, x]) else total[y, x])
+                break
+    return total[1:-1, 1:-1].copy()

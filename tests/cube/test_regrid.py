@@ -84,8 +84,14 @@ def test_a_source_that_ends_on_the_antimeridian_is_read_at_both_ends():
     assert source_window(source, target, *everywhere(target))[1] == slice(0, 18_000)
 
 
-def test_the_same_grid_gives_the_same_counts(people):
-    np.testing.assert_allclose(move(people, SOURCE, *everywhere(SOURCE)), people, rtol=1e-13)
+def test_cells_within_one_of_the_target_are_added_up_to_the_bit(people):
+    np.testing.assert_array_equal(move(people, SOURCE, *everywhere(SOURCE)), people)
+    aside = GeoBox((30, 40), SOURCE.transform @ Affine.translation(3, -2), SOURCE.crs)
+    moved = move(people, aside, *everywhere(aside))
+    np.testing.assert_array_equal(moved[2:, :-3], people[:-2, 3:])
+    coarse = GeoBox((6, 8), SOURCE.transform @ Affine.scale(5), SOURCE.crs)
+    sums = np.nansum(people.reshape(6, 5, 8, 5), (1, 3))
+    np.testing.assert_array_equal(move(people, coarse, *everywhere(coarse)), sums)
 
 
 def test_a_cell_is_shared_by_area():
