@@ -143,10 +143,13 @@ class Encoder(Settings):
 
     scope: Literal["shared", "frame"] = "shared"
     """One model for all frames (classes can be compared), or one for each frame."""
+    symmetric: bool = False
+    """Codes alike in all directions, whatever a cell's place; take ``hidden = [128, 16]`` then."""
     window: Annotated[int, Field(ge=3, le=31)] = 7
     """Cells along the side of a window, odd."""
     hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (128, 64)
-    """Units of the layers between a window and its description, mirrored on the way back."""
+    """Units of the layers between a window and its description, mirrored on the way back; of the
+    first, each of the eight views of ``symmetric`` has an eighth."""
     latent: Positive = 16
     """Numbers that describe a window."""
     activation: Activation = "relu"

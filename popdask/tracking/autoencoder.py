@@ -5,6 +5,11 @@ the people and the flow (u, v) of the 7 × 7 cells around a cell, scaled to [0, 
 window's place in the raster, pass through 128 and 64 units to a code of 16; the way back gives the
 window without its place.
 
+Such a code knows where north is: a town's left side is coded unlike its right one. A *symmetric*
+encoder has no place and learns from windows turned and mirrored at random; the code of a cell is
+the mean of those of the eight views of its window (`views`), so that a frame that is turned or
+mirrored has the same codes in other places.
+
 Fitting is two pure halves, so that each can run where it is cheap: `training_windows` draws cells
 and reads their windows from the chunks where they lie, `train` turns these plain arrays into a
 `FittedEncoder`, on one thread or one GPU, so that the same seed gives the same weights.
@@ -49,6 +54,7 @@ WINDOW = 7
 MOST_WINDOW = 31  # windows of a training are 2.3 GB then
 HIDDEN = (128, 64)
 EDGES = ("neutral", "zero")
+VIEWS = 8  # of a window that is turned and mirrored
 HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
 
 #: In place: on the CPU, hidden units stay in the cache.
@@ -92,6 +98,7 @@ def fit_autoencoder(
     latent_activation: str = "relu",
     l1: float = 0.0,
     l2: float = 0.0,
+    symmetric: bool = False,
 ) -> FittedEncoder:
     """Train a window autoencoder on cells drawn at random.
 
@@ -124,6 +131,10 @@ def fit_autoencoder(
     l1, l2 : float, optional
         Regularisation: what the sums of the weights' magnitudes, and of their squares, add to the
         loss; biases are left out.
+    symmetric : bool, optional
+        Whether codes are alike in all directions: without the window's place, and the mean over its
+        eight views, each of which has an eighth of the first layer's units. Features are people, u
+        and v then; `hidden` of (128, 16) takes no longer than the default.
 
     Returns
     -------
@@ -162,6 +173,7 @@ def fit_autoencoder(
         latent_activation=latent_activation,
         l1=l1,
         l2=l2,
+        symmetric=symmetric,
     )
     return train(training_windows(features, config, mask=mask), config, device=device)
 
@@ -175,6 +187,11 @@ def training_windows(
 ) -> TrainingSet:
     """Draw cells and read their windows: the half of `fit_autoencoder` that reads the raster."""
     check_features(features)
+    if config.symmetric and features.sizes["channel"] != 3:
+        raise InputError(
+            f"features have {features.sizes['channel']} channels, expected people, u and v, which "
+            "a symmetric encoder turns and mirrors; stack them so, or give symmetric=False"
+        )
     features = features.transpose(..., "channel", "y", "x")
     scaling, cells = _survey(features, config, mask)
     if len(cells) < config.batch_size:
@@ -200,8 +217,14 @@ def train(training: TrainingSet, config: EncoderConfig, *, device: str = "auto")
     history = []
     with fixed_arithmetic(), torch.enable_grad():
         for chosen in _epochs(len(training.cells), config):
-            scaled = training.scaling.scale(training.windows[chosen])
-            placed = place(scaled, training.cells[chosen], training.height, training.width)
+            seen = training.windows[chosen]
+            if config.symmetric:
+                drawn = torch.randint(VIEWS, (len(seen),), generator=generator)
+                every = torch.stack(views(torch.from_numpy(seen)))
+                seen = every[drawn, torch.arange(len(seen))].numpy()
+            placed = training.scaling.scale(seen)
+            if module.positions:
+                placed = place(placed, training.cells[chosen], training.height, training.width)
             epoch = torch.from_numpy(placed).to(where)
             total = torch.zeros((), device=where)
             for batch in epoch.split(config.batch_size):  # (32, 5, 7, 7)
@@ -256,7 +279,9 @@ def _survey(
             f"features range over {low} to {high} per channel, expected finite values; clip them "
             "with stack_features"
         )
-    return Scaling(tuple(low), tuple(high)), in_order(found.ranked, usable.shape)
+    scaling = Scaling(tuple(low), tuple(high))
+    scaling = scaling.about_rest() if config.symmetric else scaling
+    return scaling, in_order(found.ranked, usable.shape)
 
 
 def _survey_block(
@@ -405,7 +430,8 @@ class EncoderConfig:
     window: int = WINDOW
     """Cells along the side of a window, odd."""
     hidden: tuple[int, ...] = HIDDEN
-    """Units of the layers between window and code, mirrored on the way back."""
+    """Units of the layers between window and code, mirrored on the way back; of the first, each
+    view of a symmetric encoder has an eighth."""
     latent: int = 16
     """Length of a cell's code."""
     activation: str = "relu"
@@ -416,6 +442,8 @@ class EncoderConfig:
     """What the sum of the weights' magnitudes adds to the loss ..."""
     l2: float = 0.0
     """... and that of their squares."""
+    symmetric: bool = False
+    """Codes alike in all directions: no place, and the mean over a window's eight views."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # JSON has lists
@@ -441,11 +469,13 @@ class EncoderConfig:
                 raise InputError(f"{name} is {value!r}, expected a number from 0 up, such as 1e-4")
 
     def network(self, channels: int, generator: torch.Generator | None = None) -> WindowAutoencoder:
-        """Build the network, with random weights."""
+        """Build the network, with random weights; a symmetric one sees one view."""
+        first, *others = self.hidden
         return WindowAutoencoder(
             window=self.window,
             channels=channels,
-            hidden=self.hidden,
+            positions=0 if self.symmetric else 2,
+            hidden=(-(-first // VIEWS) if self.symmetric else first, *others),
             latent=self.latent,
             activation=self.activation,
             latent_activation=self.latent_activation,
@@ -479,6 +509,11 @@ class Scaling:
     def span(self) -> NDArray[np.float32]:
         """Widths of the ranges, (channel, 1, 1)."""
         return np.array(self.maximum, np.float32)[:, None, None] - self.low
+
+    def about_rest(self) -> Scaling:
+        """The map that has motion from -1/2 to 1/2 about rest, the same for u and v."""
+        fastest = max(map(abs, (*self.minimum[1:], *self.maximum[1:])))
+        return Scaling((self.minimum[0], 0.0, 0.0), (self.maximum[0], 2 * fastest, 2 * fastest))
 
     def scale(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """Scale raw features (…, channel, y, x); no data reads as 0, a constant channel gives 0."""
@@ -515,7 +550,8 @@ class FittedEncoder(AsBytes):
     module: WindowAutoencoder
     """On the CPU, in float32."""
     scaling: Scaling
-    """Minimum and maximum per channel over the training frames."""
+    """Minimum and maximum per channel over the training frames; of motion, if symmetric, rest and
+    twice the fastest."""
     height: int
     """Rows of the grid, which the row positions refer to."""
     width: int
@@ -528,6 +564,11 @@ class FittedEncoder(AsBytes):
     def edge(self) -> str:
         """What lies beyond the raster: "neutral" or "zero"."""
         return self.config.edge
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether codes are alike in all directions."""
+        return not self.module.positions
 
     @property
     def window(self) -> int:
@@ -546,9 +587,26 @@ class FittedEncoder(AsBytes):
 
         This is the dense path, for a few windows; `popdask.encode` does whole rasters.
         """
-        x = place(self.scaling.scale(windows), cells, self.height, self.width)
+        seen = torch.from_numpy(np.asarray(windows, np.float32))
         with fixed_arithmetic(), torch.inference_mode():
-            return self.module.encode(torch.from_numpy(x)).numpy()
+            every = [self._code(v, cells) for v in (views(seen) if self.symmetric else [seen])]
+            return torch.stack(every).mean(0).numpy()
+
+    def reconstruct_windows(
+        self, windows: NDArray[np.floating], cells: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Encode raw clipped windows as they lie, and decode their middles, (n, channel)."""
+        with fixed_arithmetic(), torch.inference_mode():
+            seen = torch.from_numpy(np.asarray(windows, np.float32))
+            decoded = self.module.decode(self._code(seen, cells)).numpy()
+        return self.scaling.restore(decoded)[..., self.window // 2, self.window // 2]
+
+    def _code(self, seen: Tensor, cells: NDArray[np.int64]) -> Tensor:
+        """Encode raw windows as they are seen."""
+        x = self.scaling.scale(seen.numpy())
+        if self.module.positions:
+            x = place(x, cells, self.height, self.width)
+        return self.module.encode(torch.from_numpy(x))
 
     def to_bytes(self) -> bytes:
         """Serialise as safetensors, everything but the weights as JSON in the header."""
@@ -588,6 +646,7 @@ class FittedEncoder(AsBytes):
             "grid": f"{self.height} × {self.width} cells",
             "ranges": ", ".join(f"{low:.4g} … {high:.4g}" for low, high in ranges),
             "beyond the raster": self.edge,
+            "alike in all directions": "yes" if self.symmetric else "no",
             "trained": f"{len(self.loss_history)} epochs of {self.config.windows_per_epoch} "
             f"windows, seed {self.config.seed}",
             "loss": f"{self._loss()}, the mean of the last epochs",
@@ -603,6 +662,16 @@ class FittedEncoder(AsBytes):
             f"-> {self.config.latent}, grid {self.height} x {self.width}, edge {self.edge!r}, "
             f"{len(self.loss_history)} epochs, loss {self._loss()})"
         )
+
+
+def views(windows: Tensor) -> list[Tensor]:
+    """Turn and mirror windows of people, u and v (..., 3, y, x) in all eight ways."""
+    # The motion turns, too: it is swapped with the axes, and reversed with the axis it is along.
+    seen = [windows, windows.transpose(-1, -2)[..., [0, 2, 1], :, :]]
+    for axis, signs in ((-1, (1, -1, 1)), (-2, (1, 1, -1))):
+        turned = windows.new_tensor(signs)[:, None, None]
+        seen += [view.flip(axis) * turned for view in seen]
+    return seen
 
 
 def place(

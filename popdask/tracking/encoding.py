@@ -3,7 +3,9 @@
 A dense layer on every window of 7 × 7 cells is a convolution of that size, so windows are never
 built: the first layer is a convolution of the three scaled channels, the later ones are matrix
 products. The two position channels are known in advance, and their share of the first layer is
-separable: one bias per row plus one per column.
+separable: one bias per row plus one per column. A symmetric encoder has no positions, and sees
+eight views of every window; instead of the windows its kernels are turned and mirrored, so that one
+convolution sees them all.
 
 The work goes tile by tile, and within a tile by strips of rows, so that the hidden units of a strip
 stay in the cache. Parts of a strip without a cell that is asked for are skipped. Tiles and strips
@@ -40,6 +42,7 @@ from popdask.tracking.autoencoder import (
     axis_positions,
     check_features,
     usable_cells,
+    views,
 )
 from popdask.validate import check_flow, check_instance
 
@@ -50,8 +53,10 @@ CHANNELS = ("population", "u", "v")
 class _Layers:
     """An encoder's layers on one device, as a convolution and a chain of matrix products."""
 
+    views: int
+    """Views of a window, whose codes are averaged in the end."""
     kernel: Tensor
-    """(128, 3, window, window), channels last."""
+    """(128, 3, window, window), channels last, view after view."""
     rows: Tensor
     """Share of the row position, (height, 1, 128)."""
     columns: Tensor
@@ -73,10 +78,16 @@ def _layers(encoder: FittedEncoder, device: torch.device, decode: bool) -> _Laye
     module, window = encoder.module, encoder.window
     first, *dense = _dense(module.encoder)
     weight = first.weight.double().unflatten(1, (-1, window, window))  # (128, 5, 7, 7)
-    down, across = (
-        torch.tensor(axis_positions(n, window), dtype=torch.float64)
-        for n in (encoder.height, encoder.width)
-    )
+    people_and_motion = weight[:, : module.channels]
+    kernels = views(people_and_motion) if encoder.symmetric and not decode else [people_and_motion]
+    bias = first.bias.repeat(len(kernels))
+    rows, columns = (bias.new_zeros(n, len(bias)) for n in (encoder.height, encoder.width))
+    if module.positions:
+        down, across = (
+            torch.tensor(axis_positions(n, window), dtype=torch.float64)
+            for n in (encoder.height, encoder.width)
+        )
+        rows, columns = down @ weight[:, -2].sum(2).T, across @ weight[:, -1].sum(1).T
     later: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in dense]
     activations = [*[module.activate] * len(dense), module.activate_latent]
     if decode:
@@ -90,9 +101,10 @@ def _layers(encoder: FittedEncoder, device: torch.device, decode: bool) -> _Laye
         return tensor.float().contiguous().to(device)
 
     return _Layers(
-        put(weight[:, : module.channels]).contiguous(memory_format=torch.channels_last),
-        put(down @ weight[:, -2].sum(2).T)[:, None],
-        put(across @ weight[:, -1].sum(1).T + first.bias),
+        len(kernels),
+        put(torch.cat(kernels)).contiguous(memory_format=torch.channels_last),
+        put(rows)[:, None],
+        put(columns + bias),
         [(put(w.T), put(b)) for w, b in later],
         activations,
     )
@@ -108,9 +120,11 @@ def _run_strip(layers: _Layers, image: Tensor, rows: Tensor, columns: Tensor) ->
     first, *others = layers.activations
     h = first(h.add_(columns).add_(rows))
     size = h.shape[:2]
-    h = h.reshape(-1, h.shape[-1])
+    h = h.reshape(-1, h.shape[-1] // layers.views)
     for (weight, bias), activate in zip(layers.products, others, strict=True):
         h = activate(torch.addmm(bias, h, weight))
+    if layers.views > 1:
+        h = h.view(-1, layers.views, h.shape[-1]).mean(1)
     return h.view(*size, -1)
 
 

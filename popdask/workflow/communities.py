@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 PLAIN_FLOW = (("scales", 1), ("log", False))
 PLAIN_ENCODER = (
     *(("window", 7), ("hidden", [128, 64]), ("l1", 0.0), ("l2", 0.0)),
-    *(("activation", "relu"), ("latent_activation", "relu")),
+    *(("activation", "relu"), ("latent_activation", "relu"), ("symmetric", False)),
 )
 
 #: Tasks of a chunk: of a flow that links follow, and what holding classes adds for each chunk, and
@@ -235,11 +235,12 @@ def _has_one_model(job: CommunitiesJob) -> bool:
 
 
 def _weights(job: CommunitiesJob) -> float:
-    """The weights from a window to its code, as a multiple of those of the defaults."""
+    """The products from a window to its code, as a multiple of those of the defaults."""
 
     def count(encoder: Encoder) -> int:
-        sizes = 5 * encoder.window**2, *encoder.hidden, encoder.latent
-        return sum(a * b for a, b in pairwise(sizes))
+        views, (first, *others) = 8 if encoder.symmetric else 1, encoder.hidden
+        own = [-(-first // views), *others, encoder.latent]
+        return views * sum(a * b for a, b in pairwise([3 * encoder.window**2, *own]))
 
     return count(job.encoder) / count(Encoder())
 

@@ -15,13 +15,11 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from popdask.blocks.sampling import gather_cells, gather_windows, sample_cells
-from popdask.blocks.torch import fixed_arithmetic
 from popdask.config.jobs import CommunitiesJob
 from popdask.errors import InputError
 from popdask.plot import charts, maps, reduced
@@ -220,16 +218,13 @@ def _sample(
     features = encoding.stack_features(found["population"], found[["u", "v"]])
     windows = gather_windows(features, cells, size=encoder.window, fill=encoder.fill)
     batches = [slice(i, i + BATCH) for i in range(0, len(cells), BATCH)]
-    latent = np.concatenate([encoder.encode_windows(windows[at], cells[at]) for at in batches])
-    middle = (..., encoder.window // 2, encoder.window // 2)
-    with fixed_arithmetic(), torch.inference_mode():
-        remembered = [
-            encoder.scaling.restore(encoder.module.decode(part).numpy())[middle]
-            for part in torch.from_numpy(latent).split(BATCH)
-        ]
-    true = np.nan_to_num(windows[middle])
+    latent, remembered = (
+        np.concatenate([see(windows[at], cells[at]) for at in batches])
+        for see in (encoder.encode_windows, encoder.reconstruct_windows)
+    )
+    true = np.nan_to_num(windows[..., encoder.window // 2, encoder.window // 2])
     before = _classes_before(found["classes"], cells)
-    return _Sample(model, true, latent, np.concatenate(remembered), before, hold)
+    return _Sample(model, true, latent, remembered, before, hold)
 
 
 def _reconstruction(last: xr.Dataset, encoder: FittedEncoder) -> Figure:

@@ -95,7 +95,7 @@ def test_the_same_run_gives_the_same_pictures(finished, drawn, tmp_path):
         (
             2,
             {
-                "encoder": {"epochs": 4, "scope": "frame"},
+                "encoder": {"epochs": 4, "scope": "frame", "symmetric": True, "hidden": [128, 16]},
                 "classes": {"k": "auto", "sample": 300},
                 "communities": {"eps": 1, "min_samples": 5000},
                 "tracks": {"movement": False},
@@ -103,7 +103,7 @@ def test_the_same_run_gives_the_same_pictures(finished, drawn, tmp_path):
             {"growth"},
         ),
     ],
-    ids=["one frame", "a model for each frame, and no communities"],
+    ids=["one frame", "a symmetric model for each frame, and no communities"],
 )
 def test_odd_runs_have_pictures_too(frames, tables, missing, tmp_path):
     write_frames(tmp_path / "frames", frames)

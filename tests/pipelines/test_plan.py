@@ -83,6 +83,7 @@ def test_a_second_run_of_an_unchanged_job_has_nothing_to_do():
         ({"encoder": {"hidden": [64], "l2": 1e-4}}, "encoder"),
         ({"encoder": {"latent_activation": "linear"}}, "encoder"),
         ({"encoder": {"scope": "frame"}}, "encoder"),
+        ({"encoder": {"symmetric": True}}, "encoder"),
         ({"classes": {"k": 5}}, "classifier"),
         ({"communities": {"eps": 5}}, "communities"),
         ({"classes": {"hold": 0}}, "classes"),

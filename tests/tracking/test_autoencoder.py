@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from popdask.blocks.sampling import gather_windows
+from popdask.blocks.torch import pack, unpack
 from popdask.errors import InputError
 from popdask.tracking.autoencoder import (
+    HEADER,
     EncoderConfig,
     FittedEncoder,
     Scaling,
@@ -206,6 +208,8 @@ def test_scaling_is_over_all_frames_and_reads_no_data_as_nobody():
     features = xr.DataArray(people, dims=("time", "channel", "y", "x"))
     config = EncoderConfig(epochs=1)
     assert training_windows(features, config).scaling == Scaling((5, -3, 7), (25, 5, 7))
+    symmetric = training_windows(features, EncoderConfig(epochs=1, symmetric=True)).scaling
+    assert symmetric == Scaling((5, 0, 0), (25, 14, 14)), "motion about rest, u and v alike"
     people[0, 0, 4, 4] = np.nan
     training = training_windows(features, config)
     assert training.scaling == Scaling((0, -3, 7), (25, 5, 7))
@@ -283,13 +287,47 @@ def test_saving_and_loading_gives_identical_codes(tmp_path: Path):
     assert len(pickle.dumps(fitted)) < 400_000
 
 
-def test_windows_encode_like_the_raster():
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_windows_encode_like_the_raster(symmetric: bool):
     features = towns(30, 40).where(lambda f: f.x != 17)
-    fitted = fit_autoencoder(features, epochs=2, windows_per_epoch=100)
+    fitted = fit_autoencoder(features, epochs=2, windows_per_epoch=100, symmetric=symmetric)
     cells = np.array([[0, 0], [29, 39], [11, 18]])
     windows = gather_windows(features, cells, fill=fitted.fill)
     raster = encode(features, fitted).values[tuple(cells.T)]
     np.testing.assert_allclose(fitted.encode_windows(windows, cells), raster, atol=1e-6)
+    middle = reconstruct(features, fitted).transpose("y", "x", "channel").values[tuple(cells.T)]
+    np.testing.assert_allclose(fitted.reconstruct_windows(windows, cells), middle, rtol=1e-4)
+
+
+def test_a_symmetric_encoder_is_trained_on_windows_seen_from_all_sides():
+    """Where people live on the left of every window, one that knows north never saw them right."""
+    towns = np.tile(np.where(np.arange(60) % 20 < 10, 500, 0), (3, 60, 1)).astype(np.float32)
+    features = xr.DataArray(towns, dims=("channel", "y", "x"))
+    features[1:] = 0
+    cells = xr.DataArray(np.tile(np.arange(60) % 20 == 9, (60, 1)), dims=("y", "x"))
+    mirrored, error = features[..., ::-1], {}
+    for symmetric in (True, False):
+        fitted = fit_autoencoder(
+            features, mask=cells, epochs=60, windows_per_epoch=96, symmetric=symmetric
+        )
+        rebuilt = reconstruct(mirrored, fitted, mask=cells[:, ::-1])[0]
+        error[symmetric] = float(abs(rebuilt - mirrored[0])[10:-10].mean())
+    assert error[True] < 0.5 * error[False]
+
+
+def test_an_encoder_stored_before_there_were_symmetric_ones_is_not_symmetric():
+    fitted = fit_autoencoder(towns(20, 20), epochs=1)
+    weights, state = unpack(fitted.to_bytes(), HEADER)
+    del state["config"]["symmetric"]
+    again = FittedEncoder.from_bytes(pack(weights, HEADER, state))
+    assert again.config == fitted.config and not again.symmetric
+    np.testing.assert_array_equal(encode(towns(20, 20), again), encode(towns(20, 20), fitted))
+
+
+def test_a_symmetric_encoder_wants_people_and_motion():
+    with pytest.raises(InputError, match=r"2 channels, expected people, u and v.*symmetric=False"):
+        fit_autoencoder(towns(20, 20)[:2], symmetric=True)
+    assert fit_autoencoder(towns(20, 20)[:2], epochs=1).module.channels == 2
 
 
 @pytest.mark.parametrize("damage", ["text", "short", "foreign", "weights"])

@@ -20,6 +20,7 @@ from popdask.tracking.autoencoder import (
     fit_autoencoder,
 )
 from popdask.tracking.encoding import encode, lattice_chunks, reconstruct, stack_features
+from popdask.tracking.flow import optical_flow
 
 DATA = Path(os.environ.get("POPDASK_DATA") or "/nonexistent")
 OSLO = DATA / "oslo_250m"
@@ -44,9 +45,10 @@ def random_encoder(features: xr.DataArray, seed: int = 0, **settings) -> FittedE
         layer.bias.data.uniform_(-0.3, 0.3, generator=generator)
     over = [dim for dim in features.dims if dim != "channel"]
     filled = features.fillna(0)
-    low, high = (tuple(f(over).values.tolist()) for f in (filled.min, filled.max))
+    scaling = Scaling(*(tuple(f(over).values.tolist()) for f in (filled.min, filled.max)))
     size = (features.sizes["y"], features.sizes["x"])
-    return FittedEncoder(module, Scaling(low, high), *size, config)
+    scaling = scaling.about_rest() if config.symmetric else scaling
+    return FittedEncoder(module, scaling, *size, config)
 
 
 ACTIVATIONS = {
@@ -59,7 +61,32 @@ ACTIVATIONS = {
 }
 
 
+def turned(frame: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
+    """Turn a frame of people, u and v to the left by quarters, then mirror it left to right."""
+    for _ in range(quarters):
+        people, u, v = np.rot90(frame, axes=(1, 2))
+        frame = np.stack([people, v, -u])  # what went down (v) now goes right, what went right up
+    return frame[..., ::-1] * np.array([1, -1, 1])[:, None, None] if mirrored else frame
+
+
+def turned_back(values: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
+    """Lay what was found of a turned frame, (y, x, ...), on the frame as it was."""
+    return np.rot90(values[:, ::-1] if mirrored else values, -quarters)
+
+
+TURNS = [(quarters, mirrored) for quarters in range(4) for mirrored in (False, True)]
+
+
 def plain(features: np.ndarray, encoder: FittedEncoder) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and reconstructed middles; of a symmetric encoder the mean over the turned frames."""
+    code, middle = plain_layers(features, encoder)
+    if encoder.symmetric:
+        every = [turned_back(plain_layers(turned(features, *t), encoder)[0], *t) for t in TURNS]
+        code = np.mean(every, axis=0)
+    return code, middle
+
+
+def plain_layers(features: np.ndarray, encoder: FittedEncoder) -> tuple[np.ndarray, np.ndarray]:
     """Dense layers on windows of one frame, by NumPy: codes and reconstructed middles."""
     _, height, width = features.shape
     low = np.array(encoder.scaling.minimum)[:, None, None]
@@ -70,7 +97,7 @@ def plain(features: np.ndarray, encoder: FittedEncoder) -> tuple[np.ndarray, np.
     padded[:, half:-half, half:-half] = (np.nan_to_num(features) - low) / span
     row, column = (np.linspace(0, 1, n + size - 1) for n in (height, width))
     positions = np.stack(np.broadcast_arrays(row[:, None], column))
-    full = np.concatenate([padded, positions])
+    full = padded if encoder.symmetric else np.concatenate([padded, positions])
     windows = np.lib.stride_tricks.sliding_window_view(full, (size, size), axis=(1, 2))
     h = np.moveaxis(windows, 0, 2).reshape(height, width, -1)
     weights = {k: w.double().numpy() for k, w in encoder.module.state_dict().items()}
@@ -88,11 +115,12 @@ def plain(features: np.ndarray, encoder: FittedEncoder) -> tuple[np.ndarray, np.
     return code, middle * span + low
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("edge", ["neutral", "zero"])
 @pytest.mark.parametrize("shape", [(40, 37), (5, 150), (140, 2), (1, 1)])
-def test_encode_is_dense_layers_on_every_window(edge: str, shape: tuple[int, int]):
+def test_encode_is_dense_layers_on_every_window(edge: str, shape: tuple[int, int], symmetric: bool):
     features = noise(2, 3, *shape, holes=0.1 if shape[0] > 1 else 0)
-    encoder = random_encoder(features, edge=edge)
+    encoder = random_encoder(features, edge=edge, symmetric=symmetric)
     latent = encode(features, encoder)
     middle = reconstruct(features, encoder)
     assert latent.dims == ("time", "y", "x", "latent")
@@ -105,6 +133,32 @@ def test_encode_is_dense_layers_on_every_window(edge: str, shape: tuple[int, int
             theirs = decoded.transpose(1, 2, 0) if theirs is None else theirs
             assert np.isnan(ours[~data]).all()
             np.testing.assert_allclose(ours[data], theirs[data], atol=1e-5 * np.ptp(theirs))
+
+
+@pytest.mark.parametrize(("quarters", "mirrored"), TURNS[1:])
+def test_a_turned_or_mirrored_raster_has_the_same_codes_in_other_places(quarters, mirrored):
+    """From the people on, by way of their flow; a code that knows where north is has others."""
+    rng = np.random.default_rng(3)
+    people = np.floor(rng.gamma(0.4, 200, (2, 40, 40))).astype(np.float32)
+    people[:, 5:8, 30:] = np.nan
+    other = np.rot90(people, quarters, axes=(1, 2))
+    other = other[..., ::-1] if mirrored else other
+
+    def features(cube: np.ndarray) -> xr.DataArray:
+        times = {"time": np.array(["2001", "2002"], "M8[ns]")}
+        population = xr.DataArray(cube.copy(), times, ("time", "y", "x"))
+        return stack_features(population, optical_flow(population)).compute()
+
+    one, two = features(people), features(other)
+    apart = {}
+    for symmetric in (True, False):
+        encoder = random_encoder(one, symmetric=symmetric)
+        here, there = encode(one, encoder)[0].values, encode(two, encoder)[0].values
+        there, scale = turned_back(there, quarters, mirrored), np.nanstd(here)
+        np.testing.assert_array_equal(np.isnan(here), np.isnan(there))
+        apart[symmetric] = np.nanmax(abs(here - there)) / scale
+    assert apart[True] < 1e-4, "but for rounding"
+    assert apart[False] > 0.5
 
 
 def test_one_frame_encodes_like_a_frame_of_many():
@@ -152,6 +206,7 @@ def test_reconstruction_is_the_same_bits_under_any_chunking():
     activation=st.sampled_from(sorted(ACTIVATIONS)),
     latent_activation=st.sampled_from(sorted(ACTIVATIONS)),
     edge=st.sampled_from(["neutral", "zero"]),
+    symmetric=st.booleans(),
     y=cuts(140, 20),
     x=cuts(135, 20),
     seed=st.integers(0, 9),
