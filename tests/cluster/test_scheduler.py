@@ -23,10 +23,9 @@ from popdask.cluster import (
     connect,
 )
 from popdask.errors import InputError
-from popdask.workflow import communities
 from tests.cluster.processes import PATIENCE_SECONDS, cluster, scheduler, workers
 from tests.faults.process import wait_until
-from tests.pipelines.small import assert_same, job, write_job
+from tests.pipelines.small import write_job
 
 HOWTO = Path(popdask.__file__).parents[1] / "docs" / "howto" / "tls.md"
 
@@ -293,12 +292,6 @@ def test_a_scheduler_is_reached_and_left_running(address):
 def test_what_fails_on_a_worker_is_told_as_it_is(address):
     with pytest.raises(ZeroDivisionError), connect(address) as client:
         client.submit(divmod, 1, 0).result()
-
-
-def test_a_run_on_a_scheduler_ends_as_one_in_this_process(address, frames, tmp_path):
-    here = communities.run(job(frames, tmp_path / "here.icechunk")).store
-    there = popdask.run_job(job(frames, tmp_path / "there.icechunk"), cluster=address).store
-    assert_same(there, here)
 
 
 def test_another_client_s_work_is_not_ours(address):

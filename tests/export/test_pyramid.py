@@ -128,12 +128,17 @@ def test_what_has_no_overview_is_on_the_finest_level_alone(tmp_path):
     assert ["presence" in level for level in tree.children.values()] == [True, False, False]
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A pyramid of arrays that are not chunked."""
+    return write_pyramid(arrays((600, 531)), tmp_path_factory.mktemp("one") / "one.zarr")
+
+
 @settings(max_examples=8)
 @given(st.tuples(st.integers(1, 2), st.integers(90, 700), st.integers(90, 700)))
-def test_chunks_change_nothing(tmp_path_factory, chunks):
-    folder = tmp_path_factory.mktemp("chunks")
-    one = write_pyramid(arrays((600, 531)), folder / "one.zarr")
-    other = write_pyramid(arrays((600, 531), chunks), folder / "other.zarr")
+def test_chunks_change_nothing(one, tmp_path_factory, chunks):
+    place = tmp_path_factory.mktemp("chunks") / "other.zarr"
+    other = write_pyramid(arrays((600, 531), chunks), place)
     files = [sorted(path.relative_to(place) for path in place.rglob("*")) for place in (one, other)]
     assert files[0] == files[1]
     for name in files[0]:
