@@ -279,6 +279,7 @@ def check_cells(job: PopulationJob, plan: Plan, sources: Sources) -> list[str]:
         try:
             check_sides(job, labelled_cells(job, sources, unseen=True)[0])
         except InputError:  # without the cells that lack pixels, other squares may be drawn
+            caught.clear()
             check_sides(job, labelled_cells(job, sources)[0])
     return list(dict.fromkeys(str(warning.message) for warning in caught))
 
@@ -287,11 +288,11 @@ def check_sides(job: PopulationJob, cells: xr.Dataset) -> None:
     """Refuse cells of which a split has none to learn from, to choose by, or to score on."""
     splits = sides_of(job, cells)
     check_scored(job, splits)
-    shape, bands = image_shape(cells), len(job.input.bands)
+    pixels, bands = image_shape(cells)["pixels"], len(job.input.bands)
     if job.cells.totals is not None:
         splits = [_as_if_everywhere(split) for split in splits]
     for split, (kind, settings) in product(splits, _trained(job)):
-        config, *_ = training_configs(kind, settings, shape["pixels"], bands)
+        config, *_ = training_configs(kind, settings, pixels, bands)
         choose_cells(split, kind, None, config)
 
 

@@ -67,14 +67,20 @@ def test_a_plan_and_a_run_say_the_same_of_the_cells(world, tmp_path, change, tab
     assert verdict(population.train, settings) == planned
 
 
-def test_cells_that_lack_pixels_do_not_speak_against_a_job(world, tmp_path):
-    """Of all cells, none to validate by may be drawn, and some of those that have pixels."""
+@pytest.fixture
+def half(world, tmp_path):
+    """Few inhabited cells, of which half lack pixels."""
     with rasterio.open(world / "mosaic_2015.tif") as file:
         image, profile = file.read(1), file.profile
     image[:, image.shape[1] // 2 :] = 0
     with rasterio.open(tmp_path / "half.tif", "w", **profile | {"nodata": 0}) as file:
         file.write(image, 1)
-    cells = counted(world, tmp_path, few) | {"mosaic": str(tmp_path / "half.tif"), "seed": 56}
+    return counted(world, tmp_path, few) | {"mosaic": str(tmp_path / "half.tif")}
+
+
+def test_cells_that_lack_pixels_do_not_speak_against_a_job(world, half, tmp_path):
+    """Of all cells, none to validate by may be drawn, and some of those that have pixels."""
+    cells = half | {"seed": 56}
     settings = job(world, tmp_path / "dots.icechunk", truth=None, cells=cells | {"validation": 0.4})
     unseen, _, _ = labelled_cells(settings, Sources.of(settings), unseen=True)
     with pytest.raises(InputError, match="1 to choose by and 0 validation cells for count"):
@@ -86,3 +92,11 @@ def test_a_plan_says_what_a_gap_costs(world, tmp_path):
     cells = {"split": "blocks", "block": 5, "gap": 1, "folds": 2}
     plan = population.plan(job(world, tmp_path / "dots.icechunk", truth=None, cells=cells))
     assert [sentence[:14] for sentence in plan.warnings] == ["the gap of 1 c"]
+
+
+def test_a_gap_is_told_of_the_cells_that_have_pixels(world, half, tmp_path):
+    """Of all cells the run would have none to learn from; of those with pixels it has some."""
+    split = {"split": "blocks", "block": 2, "gap": 1, "validation": 0.4, "seed": 4}
+    settings = job(world, tmp_path / "dots.icechunk", truth=None, cells=half | split)
+    (sentence,) = population.plan(settings).warnings
+    assert sentence.startswith("the gap of 1 cells costs 18 of 32 training cells")
