@@ -41,6 +41,7 @@ from popdask.blocks.sampling import gather_windows, in_order, merge_ranked, rank
 from popdask.blocks.sums import first_cells, tree_reduce
 from popdask.blocks.torch import AsBytes, fixed_arithmetic, pack, pick_device, unpack
 from popdask.errors import InputError
+from popdask.tracking import VIEWS
 from popdask.validate import check_array
 
 __all__ = [
@@ -54,7 +55,6 @@ WINDOW = 7
 MOST_WINDOW = 31  # windows of a training are 2.3 GB then
 HIDDEN = (128, 64)
 EDGES = ("neutral", "zero")
-VIEWS = 8  # of a window that is turned and mirrored
 HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
 
 #: In place: on the CPU, hidden units stay in the cache.

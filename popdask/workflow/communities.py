@@ -27,7 +27,7 @@ from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob, Encoder
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
-from popdask.tracking import WIDEST_RIM
+from popdask.tracking import VIEWS, WIDEST_RIM
 from popdask.workflow import settlements
 from popdask.workflow.exports import cycled
 from popdask.workflow.frame_exports import Content, Part, export_names, export_stage
@@ -238,7 +238,7 @@ def _weights(job: CommunitiesJob) -> float:
     """The products from a window to its code, as a multiple of those of the defaults."""
 
     def count(encoder: Encoder) -> int:
-        views, (first, *others) = 8 if encoder.symmetric else 1, encoder.hidden
+        views, (first, *others) = VIEWS if encoder.symmetric else 1, encoder.hidden
         own = [-(-first // views), *others, encoder.latent]
         return views * sum(a * b for a, b in pairwise([3 * encoder.window**2, *own]))
 
