@@ -100,6 +100,7 @@ def test_links_that_lead_nowhere_are_of_others(frames, tmp_path, name):
 
 def test_a_page_of_others_is_no_report(copy, frames):
     page = copy.export_folder / "small_report.html"
+    assert report(copy) == page
     page.write_text("<html>edited</html>")
     assert report(copy) == page and len(page.read_text()) > 1000  # it is on record
     folder = copy.export_folder.with_name("elsewhere")
