@@ -148,7 +148,8 @@ def _frames_in(folder: Path, pattern: str | None, time: str | None) -> _Frames:
 def _single(folder: Path, names: Sequence[str], time: str | None) -> _Frames:
     """The one raster whose name has no time."""
     if not names:
-        for mark in (path for path in folder.rglob("*") if path.name in GROUPS):
+        mark = next((path for path in folder.rglob("*") if path.name in GROUPS), None)
+        if mark is not None:
             raise InputError(f"{mark.parent} is a Zarr group; {NO_GROUPS}")
         raise InputError(
             f"{folder} holds no raster; expected files such as pop_2020.tif, or archives of them; "

@@ -37,9 +37,7 @@ from popdask.validate import check_table
 EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
 TINY = 1e-6  # people that a difference of sums may be off by
 BETWEEN = 0.2  # part by which people between the pieces of a split or merger must change
-MOVED = (
-    0.1  # part of a change that people on cells left and taken make up, where it may be their move
-)
+MOVED = 0.1  # part of a change beyond which people on cells left and taken may explain it
 FARM = 0.1  # part of a community's people below which those on its cells are as good as none
 MOST = 0.5  # part of a community's cells that may lack data before nothing is said of it
 SUMS = ("people_source", "people_target", "variance", "missing")
