@@ -322,6 +322,7 @@ def _client(handle: ClusterHandle, log: Callable[[str], None]) -> Client:
     options = {"security": handle.security} if handle.security else {}
     for logger in ("asyncio", "distributed.client", "distributed.comm.core", "distributed.utils"):
         logging.getLogger(logger).addFilter(_is_not_cancelled)
+    logging.getLogger("distributed.batched").addFilter(_is_no_end_of_a_stream)
     with warnings.catch_warnings():  # _check_versions says it in one line
         warnings.simplefilter("ignore", VersionMismatchWarning)
         return Client(handle.target, **options)
@@ -331,6 +332,11 @@ def _is_not_cancelled(record: logging.LogRecord) -> bool:
     """Whether a record is more than that a client was closed while it connected or waited."""
     gone = asyncio.CancelledError | AllExit  # what it waited for, as asyncio logs it
     return not (record.exc_info and isinstance(record.exc_info[1], gone))
+
+
+def _is_no_end_of_a_stream(record: logging.LogRecord) -> bool:
+    """Whether a record is more than that the other end was first to close, as where a run stops."""
+    return not (record.exc_info and isinstance(record.exc_info[1], CommClosedError))
 
 
 def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:

@@ -4,8 +4,10 @@ import os
 import resource
 import sys
 
+import distributed
 import numpy as np
 import pytest
+from distributed.batched import BatchedSend
 from distributed.core import Status
 
 from popdask.cluster import connect, keep_freed_memory
@@ -76,6 +78,19 @@ def test_a_wrong_input_is_told_once(local, capfd):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
+def test_a_stream_whose_other_end_closed_first_is_not_logged(local, caplog):
+    async def send_to_nobody():
+        stream = BatchedSend("1 ms")
+        stream.start(await distributed.comm.connect(local.scheduler.address))
+        stream.send({"op": "identity"})
+        stream.comm.abort()
+        await stream.stopped.wait()
+
+    caplog.set_level("INFO", "distributed.batched")
+    local.sync(send_to_nobody)
+    assert caplog.messages == []
+
+
 def test_arrays_on_workers_come_from_memory_that_is_there(local):
     faults = local.run(page_faults_of_arrays)
     assert keep_freed_memory()
