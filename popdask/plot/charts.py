@@ -223,13 +223,7 @@ def error_figure(table: pd.DataFrame, *, measure: str = "squared error, people²
         above.legend(frameon=False)
         middle.plot(middles, table["ratio"], color=MAIN_COLOUR, **dots)
         middle.axhline(1, color=ACCENT_COLOUR, linewidth=1, linestyle=(0, (4, 3)))
-        below.bar(
-            table["low"],
-            table["cells"],
-            table["high"] - table["low"],
-            align="edge",
-            color=MAIN_COLOUR,
-        )
+        _bars(below, table)
         for ax, label in ((above, measure), (middle, "ratio"), (below, "cells")):
             ax.set_ylabel(label)
             if ax.dataLim.ymax > 0:
@@ -275,13 +269,7 @@ def cosine_figure(table: pd.DataFrame) -> Figure:
         above.axhline(0, color=INK, linewidth=0.6)
         above.legend(frameon=False, loc="lower right")
         above.set(ylim=(-1.05, 1.05), ylabel="cosine with the true flow")
-        below.bar(
-            table["low"],
-            table["cells"],
-            table["high"] - table["low"],
-            align="edge",
-            color=MAIN_COLOUR,
-        )
+        _bars(below, table)
         below.set(xscale="log", ylabel="cells", xlabel="speed of the true flow, cells per frame")
     return figure
 
@@ -659,9 +647,8 @@ def assignment_figure(
         ax.set_title(f"assignment {span}".strip(), loc="left", fontweight="bold")
         ax.set(ylabel="communities of the earlier frame", xlabel="communities of the later frame")
         ax.set(xticks=[], yticks=[])
-        bar = figure.colorbar(shown, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.02)
-        bar.set_label({"people": "people in common", "overlap": "cells in common"}.get(by, by))
-        style.plain(bar)
+        label = {"people": "people in common", "overlap": "cells in common"}.get(by, by)
+        style.bar_below(figure, shown, ax, label, pad=0.02)
     return figure
 
 
@@ -733,9 +720,7 @@ def reconstruction_figure(
         for ax, at, title in zip(axes, maps, words, strict=True):
             style.draw(ax, "population", at, grid, norm, np.empty((0, 3)))
             ax.set_title(title, loc="left", fontweight="bold")
-        bar = figure.colorbar(ScalarMappable(norm, PEOPLE), ax=axes, location="bottom", aspect=60,
-                              shrink=0.6, pad=0.01)  # fmt: skip
-        bar.set_label("people per cell")
-        style.plain(bar)
+        people = ScalarMappable(norm, PEOPLE)
+        style.bar_below(figure, people, list(axes), "people per cell", aspect=60, shrink=0.6)
         style.scale_bar(axes[0], grid, true)
     return figure

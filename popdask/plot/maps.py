@@ -61,7 +61,6 @@ CHANGE = colormaps["PuOr"].with_extremes(bad=to_rgba(NO_DATA))  # ColorBrewer's,
 
 QUANTILE = 0.999  # of magnitudes: the few beyond it are drawn as it
 DECADES = 3  # that a scale spans
-_PLACE: Any = {"location": "bottom", "aspect": 40, "shrink": 0.8, "pad": 0.01}
 
 
 def world_figure(
@@ -301,10 +300,8 @@ def _draw_means(figure: ShownFigure, ax: Axes, now: pd.DataFrame, grid: Grid) ->
         c=now["mean_population"], norm=norm, cmap=PEOPLE,
         edgecolors="white", linewidths=0.6,
     )  # fmt: skip
-    bar = figure.colorbar(dots, ax=ax, location="bottom", aspect=40, shrink=0.8, pad=0.01)
-    bar.locator, bar.formatter = LogLocator(subs=(1, 2, 5)), PLAIN
-    bar.set_label("people per cell, mean of the community; a dot's area: its people")
-    style.plain(bar)
+    caption = "people per cell, mean of the community; a dot's area: its people"
+    style.bar_below(figure, dots, ax, caption, PLAIN).locator = LogLocator(subs=(1, 2, 5))
 
 
 def _draw_ranking(ax: Axes, means: pd.DataFrame, most: int) -> None:
@@ -570,24 +567,14 @@ def field_figure(
     grid, norm = Grid.of(field), _signed(values)
     unit = field.attrs.get("units", "")
     with rc_context(STYLE):
-        figure = _map(size, grid)
-        ax = figure.axes[0]
+        figure, ax = style.map_sheet(grid, size)
         shown = style.show(ax, values, grid, cmap=CHANGE, norm=norm)
         name = title or f"{field.name or 'field'} {when(field)}".strip()
         ax.set_title(name, loc="left", fontweight="bold")
-        bar = figure.colorbar(shown, ax=ax, extend="both", **_PLACE)
-        bar.set_label(f"{field.attrs.get('long_name', field.name or '')}, {unit}".strip(", "))
+        label = f"{field.attrs.get('long_name', field.name or '')}, {unit}".strip(", ")
+        bar = style.bar_below(figure, shown, ax, label, extend="both")
         bar.set_ticks(style.signed_ticks(norm))
-        style.plain(bar)
         style.scale_bar(ax, grid, np.abs(values))
-    return figure
-
-
-def _map(size: float, grid: Grid) -> ShownFigure:
-    """Begin a figure of one map."""
-    height = size * grid.size[1] / grid.size[0] + 0.7
-    figure = ShownFigure((size, height), layout=style.layout())
-    figure.subplots()
     return figure
 
 
@@ -656,18 +643,15 @@ def speed_figure(
     most = float(np.nanmax(shown, initial=0)) or 1.0
     norm = LogNorm(most / 10**DECADES, most, clip=True)
     with rc_context(STYLE):
-        figure = _map(size, grid)
-        ax = figure.axes[0]
+        figure, ax = style.map_sheet(grid, size)
         style.show(ax, np.where(shown > norm.vmin, shown, np.nan), grid, cmap=SPEED, norm=norm)
         ax.set_title(f"speed {when(population)}".strip(), loc="left", fontweight="bold")
         _point(ax, mean, block_size(population.shape, arrows), grid)
         if borders is not None:
             lines = _lines(borders, population, grid)
             ax.add_collection(LineCollection(lines, colors=INK, linewidths=0.6))
-        bar = figure.colorbar(ScalarMappable(norm, SPEED), ax=ax, extend="min", **_PLACE)
-        bar.formatter = PLAIN
-        bar.set_label("speed, cells per frame")
-        style.plain(bar)
+        speeds = ScalarMappable(norm, SPEED)
+        style.bar_below(figure, speeds, ax, "speed, cells per frame", PLAIN, extend="min")
         style.scale_bar(ax, grid, shown)
     return figure
 
