@@ -463,6 +463,45 @@ def _client(to: Access) -> Any:
     )
 
 
+@dataclass(frozen=True)
+class Objects:
+    """What lies in a bucket under a prefix, by names that are the rest of their keys."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.bucket}/{self.key}"
+
+    def listed(self, below: str = "") -> Iterator[tuple[str, int]]:
+        """List what lies under a name that ends with ``/``, by the rest of it, with sizes."""
+        for page, prefix in self._pages(below):
+            for item in page.get("Contents", ()):
+                yield item["Key"].removeprefix(prefix), int(item["Size"])
+
+    def entries(self) -> Iterator[str]:
+        """List objects and folders, which end with ``/``, without what lies in those."""
+        for page, prefix in self._pages("", Delimiter="/"):
+            for item in page.get("Contents", ()):
+                yield item["Key"].removeprefix(prefix)
+            for item in page.get("CommonPrefixes", ()):
+                yield item["Prefix"].removeprefix(prefix)
+
+    def place(self, name: str) -> dict[str, str]:
+        """Return the place of an object, as requests of botocore's name it."""
+        return {"Bucket": self.bucket, "Key": f"{self.key}/{name}"}
+
+    def delete(self, name: str) -> None:
+        """Take an object away; where there is none, that is no error."""
+        client().delete_object(**self.place(name))
+
+    def _pages(self, below: str, **how: str) -> Iterator[tuple[dict[str, Any], str]]:
+        prefix = f"{self.key}/{below}".removeprefix("/")
+        pages = client().get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, **how):
+            yield page, prefix
+
+
 def _addressing(to: Access) -> dict[str, str]:
     return {"addressing_style": "path" if to.path_style else "virtual"}
 

@@ -221,19 +221,13 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Prefix(paths.Objects):
     """A prefix of a bucket, reached as `popdask.io.paths` says."""
-
-    bucket: str
-    key: str
-
-    def __str__(self) -> str:
-        return f"{paths.SCHEME}{self.bucket}/{self.key}"
 
     def check(self) -> None:
         """Refuse a bucket that cannot be reached, and a prefix with other objects."""
         try:
-            other = next(self._objects(), None) is not None and not self.exists()
+            other = next(self.listed(), None) is not None and not self.exists()
         except paths.failures() as error:
             raise self._out_of_reach(error) from error
         except icechunk.IcechunkError as error:
@@ -250,13 +244,11 @@ class Prefix:
 
     def neighbours(self) -> Iterator[Prefix]:
         """List the other repositories under the same prefix, by name."""
-        pages = paths.client().get_paginator("list_objects_v2")
-        folder = self.key[: self.key.rfind("/") + 1]
-        for page in pages.paginate(Bucket=self.bucket, Prefix=folder, Delimiter="/"):
-            for item in page.get("CommonPrefixes", ()):
-                other = Prefix(self.bucket, item["Prefix"].rstrip("/"))
-                if other != self and other.exists():
-                    yield other
+        folder = self.key.rpartition("/")[0]
+        for name in paths.Objects(self.bucket, folder).entries():
+            other = Prefix(self.bucket, f"{folder}/{name}".strip("/"))
+            if name.endswith("/") and other != self and other.exists():
+                yield other
 
     def storage(self) -> icechunk.Storage:
         """Open it for Icechunk."""
@@ -269,7 +261,7 @@ class Prefix:
 
     def files(self) -> dict[str, int]:
         """List the objects, by their keys under the prefix, with their sizes."""
-        return dict(self._objects())
+        return dict(self.listed())
 
     def hold(self) -> AbstractContextManager[Guard]:
         """Hold the region by an object beside it."""
@@ -285,12 +277,6 @@ class Prefix:
             f"[output] store {self} cannot be reached ({reason}): check "
             "the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials."
         )
-
-    def _objects(self) -> Iterator[tuple[str, int]]:
-        pages = paths.client().get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self.bucket, Prefix=f"{self.key}/"):
-            for item in page.get("Contents", ()):
-                yield item["Key"][len(self.key) + 1 :], int(item["Size"])
 
 
 def locate(place: Any) -> Location:

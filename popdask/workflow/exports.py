@@ -93,7 +93,8 @@ class ExportPlace(Protocol):
 def export_place(job: Job) -> ExportPlace:
     """Return where the exports of a job are; nothing is created, and nothing asked of a server."""
     if object_store.is_object(job.export_place):
-        return _Prefix(*object_store.bucket_and_key(job.export_place))
+        objects = object_store.Objects(*object_store.bucket_and_key(job.export_place))
+        return _Prefix(objects)
     return _Folder(job.export_folder)
 
 
@@ -170,11 +171,11 @@ class _Folder:
 class _Prefix:
     """A prefix of a bucket. A Zarr group is many objects, each of them whole."""
 
-    def __init__(self, bucket: str, key: str) -> None:
-        self._bucket, self._key = bucket, key
+    def __init__(self, objects: object_store.Objects) -> None:
+        self._objects = objects
 
     def whole_name(self, name: str) -> str:
-        return f"{object_store.SCHEME}{self._bucket}/{self._key}/{name}"
+        return f"{self._objects}/{name}"
 
     def desk(self) -> AbstractContextManager[Path]:
         return _temporary_folder()
@@ -184,7 +185,7 @@ class _Prefix:
 
     def missing(self, names: Collection[str]) -> set[str]:
         try:
-            there = set(self._names("", Delimiter="/"))
+            there = {name.rstrip("/") for name in self._objects.entries()}
         except object_store.failures() as error:
             raise InputError(
                 f"the exports' place {self.whole_name('')} cannot be reached ({_reason(error)}): "
@@ -201,14 +202,14 @@ class _Prefix:
     def is_marked(self, name: str) -> bool:
         """Objects of popdask's have their checksum; those of a group do, too."""
         with self._store_errors():
-            part = next(self._names(f"{name}/"), None)
+            part = next(self._parts(name), None)
             metadata = self._metadata_of(name if part is None else f"{name}/{part}")
         return bool(metadata.get(_CHECKSUM))
 
     def sum(self, name: str) -> dict[str, Any]:
         if name.endswith(NOTES):
             return {}
-        if parts := list(self._names(f"{name}/")):
+        if parts := list(self._parts(name)):
             return sum_of_parts({part: self.sum(f"{name}/{part}") for part in parts})
         system, path = object_store.file_system(self.whole_name(name))
         with system.open(path, "rb") as file:
@@ -229,15 +230,15 @@ class _Prefix:
                 parts = files_in(path)
                 for part in parts:
                     self._put_file(path / part, f"{name}/{part}")
-                for part in set(self._names(f"{name}/")).difference(parts):
-                    self._delete(f"{name}/{part}")
+                for part in set(self._parts(name)).difference(parts):
+                    self._objects.delete(f"{name}/{part}")
 
     def remove(self, name: str) -> None:
         with self._store_errors():
-            for part in list(self._names(f"{name}/")):
-                self._delete(f"{name}/{part}")
-            self._delete(name)
-            self._delete(f"{name}{NOTES}")
+            for part in list(self._parts(name)):
+                self._objects.delete(f"{name}/{part}")
+            self._objects.delete(name)
+            self._objects.delete(f"{name}{NOTES}")
 
     def sweep(self, name: str) -> None:
         """Leave all: what a killed run wrote is in a temporary folder of its own machine."""
@@ -250,30 +251,21 @@ class _Prefix:
             system, place = object_store.file_system(self.whole_name(name))
             system.put_file(str(path), place, Metadata={_CHECKSUM: checksum["sha256"]})
             if path.suffix == ".tif":
-                self._delete(f"{name}{NOTES}")
+                self._objects.delete(f"{name}{NOTES}")
 
     def _metadata_of(self, name: str) -> dict[str, Any]:
         """What an object says of itself without being read: size and checksum; if it is there."""
         try:
-            head = object_store.client().head_object(Bucket=self._bucket, Key=f"{self._key}/{name}")
+            head = object_store.client().head_object(**self._objects.place(name))
         except object_store.failures() as error:
             if _is_missing(error):
                 return {}
             raise
         return {"size": head["ContentLength"], "sha256": head["Metadata"].get(_CHECKSUM)}
 
-    def _names(self, below: str, **how: str) -> Iterator[str]:
-        """List what lies under a name that ends with ``/``, by the rest of its key."""
-        prefix = f"{self._key}/{below}"
-        pages = object_store.client().get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self._bucket, Prefix=prefix, **how):
-            for item in page.get("Contents", ()):
-                yield item["Key"].removeprefix(prefix)
-            for item in page.get("CommonPrefixes", ()):
-                yield item["Prefix"].removeprefix(prefix).rstrip("/")
-
-    def _delete(self, name: str) -> None:
-        object_store.client().delete_object(Bucket=self._bucket, Key=f"{self._key}/{name}")
+    def _parts(self, name: str) -> Iterator[str]:
+        """Name the objects of a group."""
+        return (part for part, _ in self._objects.listed(f"{name}/"))
 
     @contextmanager
     def _store_errors(self) -> Iterator[None]:

@@ -73,7 +73,7 @@ def log_place(job: Job, folder: str | Path | None = None) -> LogPlace:
         return _Folder(Path(folder) / f"{job.name}.log")
     store = job.output.store.rstrip("/")
     if paths.is_object(store):
-        return _Prefix(*paths.bucket_and_key(f"{store}.log"))
+        return _Prefix(paths.Objects(*paths.bucket_and_key(f"{store}.log")))
     return _Folder(Path(f"{store}.log"))
 
 
@@ -104,35 +104,28 @@ class _Folder:
 class _Prefix:
     """A prefix of a bucket. Objects cannot grow, so each line writes its log anew."""
 
-    def __init__(self, bucket: str, key: str) -> None:
-        self._bucket = bucket
-        self._key = key
+    def __init__(self, objects: paths.Objects) -> None:
+        self._objects = objects
         self._written: dict[str, str] = {}
 
     def __str__(self) -> str:
-        return f"{paths.SCHEME}{self._bucket}/{self._key}"
+        return str(self._objects)
 
     def append(self, name: str, line: str) -> None:
         text = f"{self._written.get(name, '')}{line}\n"
         self._written[name] = text
-        paths.client().put_object(**self._place(name), Body=text.encode())
+        paths.client().put_object(**self._objects.place(name), Body=text.encode())
 
     def names(self) -> list[str]:
-        pages = paths.client().get_paginator("list_objects_v2")
-        found = pages.paginate(Bucket=self._bucket, Prefix=f"{self._key}/")
-        keys = [item["Key"] for page in found for item in page.get("Contents", ())]
-        names = (key.removeprefix(f"{self._key}/") for key in keys)
-        return sorted((name for name in names if name.endswith(SUFFIX)), reverse=True)
+        names = (name for name, _ in self._objects.listed() if name.endswith(SUFFIX))
+        return sorted(names, reverse=True)
 
     def read(self, name: str) -> str:
-        answer = paths.client().get_object(**self._place(name))
+        answer = paths.client().get_object(**self._objects.place(name))
         return str(answer["Body"].read().decode("utf-8", errors="replace"))
 
     def remove(self, name: str) -> None:
-        paths.client().delete_object(**self._place(name))
-
-    def _place(self, name: str) -> dict[str, str]:
-        return {"Bucket": self._bucket, "Key": f"{self._key}/{name}"}
+        self._objects.delete(name)
 
 
 class End(StrEnum):
