@@ -142,7 +142,8 @@ class Location(Protocol):
         """Open it for Icechunk."""
 
     def bytes(self) -> int:
-        """Add up what is stored there."""
+        """Add up the sizes of what is stored there."""
+        return sum(self.files().values())
 
     def files(self) -> dict[str, int]:
         """List what is stored there, by names within it, with sizes in bytes."""
@@ -155,7 +156,7 @@ class Location(Protocol):
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Location):
     """A folder of this machine."""
 
     path: Path
@@ -202,27 +203,93 @@ class Folder:
         """Open it for Icechunk."""
         return icechunk.local_filesystem_storage(str(self.path))
 
-    def bytes(self) -> int:
-        """Add up the sizes of the files."""
-        return sum(self.files().values())
-
     def files(self) -> dict[str, int]:
         """List the files, by their paths within the folder, with their sizes."""
         inside = (path for path in self.path.rglob("*") if path.is_file())
         return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in inside}
 
-    def hold(self) -> AbstractContextManager[Guard]:
+    @contextmanager
+    def hold(self) -> Iterator[Guard]:
         """Hold the region by the operating system's lock."""
-        return hold_folder(self.path)
+        lock, note = FileLock(self._beside("lock")), self._beside("owner")
+        self._make_lock_file(Path(lock.lock_file))
+        try:
+            lock.acquire(timeout=PATIENCE_SECONDS)
+        except Timeout:
+            who = self._noted() or "its owner is just starting or leaving"
+            raise RegionBusyError(f"another run holds {self}: {who}.") from None
+        try:
+            if dead := self._noted():
+                _log.warning(
+                    "%s was held by %s, which ended without giving it back: its lock is taken "
+                    "over.",
+                    self,
+                    dead,
+                )
+            paths.write_text(note, json.dumps(asdict(myself())))
+            yield lambda: None
+        finally:
+            note.unlink(missing_ok=True)
+            lock.release()
 
     def holder(self) -> Owner | None:
-        """Return who holds it."""
-        return holder_of_folder(self.path)
+        """Return who holds it, without disturbing."""
+        # The note of a run that was killed counts for nothing: the lock decides.
+        try:
+            with paths.open_own(self._beside("lock"), "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self._noted() or Owner("somebody", "an unknown host", 0, "just now")
+        except OSError as error:
+            if error.errno in _NO_LOCKS:  # where it is mounted with them, somebody may
+                return self._noted()
+            if error.errno not in (*_NO_FILE, *_NO_PLACE):
+                raise
+        return None
+
+    def _make_lock_file(self, file: Path) -> None:
+        """Make the file of the lock where there is none; say what keeps it from being there."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # NFS takes a shared lock on what may be read alone.
+            with paths.open_own(file, "a+b") as opened, suppress(BlockingIOError):
+                fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise InputError(
+                    f"[output] store {self} is on a file system without locks ({error.strerror}), "
+                    "so that two runs could not be kept apart; expected one with flock; choose a "
+                    "local disk or s3://, or have it mounted with locks"
+                ) from error
+            if error.errno in _NO_FILE and os.path.lexists(file):
+                raise InputError(
+                    f"{file} is a link, a pipe or a folder; expected the lock of {self}, a file "
+                    "of its own; somebody has put it there: take it away"
+                ) from error
+            if error.errno not in _NO_PLACE:
+                raise
+            raise InputError(
+                f"[output] store {self} cannot be there ({error.strerror}); expected a folder in "
+                "which files can be made; choose another place"
+            ) from error
+
+    def _beside(self, kind: str) -> Path:
+        """A file beside the region, the same one by whatever links the region is reached."""
+        return Path(f"{os.path.realpath(self.path)}.{kind}")
+
+    def _noted(self) -> Owner | None:
+        try:
+            return Owner(**json.loads(paths.read_own(self._beside("owner"))))
+        except (OSError, TypeError, ValueError):
+            # It is just being written, or taken away, or not of this version, or a link.
+            return None
 
 
 @dataclass(frozen=True)
-class Prefix(paths.Objects):
+class Prefix(paths.Objects, Location):
     """A prefix of a bucket, reached as `popdask.io.paths` says."""
+
+    __str__ = paths.Objects.__str__
 
     def check(self) -> None:
         """Refuse a bucket that cannot be reached, and a prefix with other objects."""
@@ -254,10 +321,6 @@ class Prefix(paths.Objects):
         """Open it for Icechunk."""
         options = paths.icechunk_options()
         return icechunk.s3_storage(bucket=self.bucket, prefix=self.key, **options)
-
-    def bytes(self) -> int:
-        """Add up the sizes of the objects, as they are listed."""
-        return sum(self.files().values())
 
     def files(self) -> dict[str, int]:
         """List the objects, by their keys under the prefix, with their sizes."""
@@ -319,94 +382,6 @@ class Owner:
 
     def __str__(self) -> str:
         return f"{self.user} on {self.host}, process {self.process}, since {self.since}"
-
-
-@contextmanager
-def hold_folder(region: Path) -> Iterator[Callable[[], None]]:
-    """Hold a region, for one run."""
-    lock = FileLock(_lock_file(region))
-    _make_lock_file(region, Path(lock.lock_file))
-    try:
-        lock.acquire(timeout=PATIENCE_SECONDS)
-    except Timeout:
-        who = _noted(region) or "its owner is just starting or leaving"
-        raise RegionBusyError(f"another run holds {region}: {who}.") from None
-    note = _owner_file(region)
-    try:
-        if dead := _noted(region):
-            _log.warning(
-                "%s was held by %s, which ended without giving it back: its lock is taken over.",
-                region,
-                dead,
-            )
-        paths.write_text(note, json.dumps(asdict(myself())))
-        yield lambda: None
-    finally:
-        note.unlink(missing_ok=True)
-        lock.release()
-
-
-def _make_lock_file(region: Path, file: Path) -> None:
-    """Make the file of a lock where there is none; say what keeps it from being there."""
-    try:
-        region.parent.mkdir(parents=True, exist_ok=True)
-        # NFS takes a shared lock on what may be read alone.
-        with paths.open_own(file, "a+b") as opened, suppress(BlockingIOError):
-            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            raise InputError(
-                f"[output] store {region} is on a file system without locks ({error.strerror}), so "
-                "that two runs could not be kept apart; expected one with flock; choose a local "
-                "disk or s3://, or have it mounted with locks"
-            ) from error
-        if error.errno in _NO_FILE and os.path.lexists(file):
-            raise InputError(
-                f"{file} is a link, a pipe or a folder; expected the lock of {region}, a file of "
-                "its own; somebody has put it there: take it away"
-            ) from error
-        if error.errno not in _NO_PLACE:
-            raise
-        raise InputError(
-            f"[output] store {region} cannot be there ({error.strerror}); expected a folder in "
-            "which files can be made; choose another place"
-        ) from error
-
-
-def holder_of_folder(region: Path) -> Owner | None:
-    """Return who holds a region, without disturbing; None where nobody does."""
-    # The note of a run that was killed counts for nothing: the lock decides.
-    try:
-        with paths.open_own(_lock_file(region), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _noted(region) or Owner("somebody", "an unknown host", 0, "just now")
-    except OSError as error:
-        if error.errno in _NO_LOCKS:  # where it is mounted with them, somebody may
-            return _noted(region)
-        if error.errno not in (*_NO_FILE, *_NO_PLACE):
-            raise
-    return None
-
-
-def _lock_file(region: Path) -> Path:
-    return _beside(region, "lock")
-
-
-def _owner_file(region: Path) -> Path:
-    return _beside(region, "owner")
-
-
-def _beside(region: Path, kind: str) -> Path:
-    """A file beside a region, the same one by whatever links the region is reached."""
-    return Path(f"{os.path.realpath(region)}.{kind}")
-
-
-def _noted(region: Path) -> Owner | None:
-    try:
-        return Owner(**json.loads(paths.read_own(_owner_file(region))))
-    except (OSError, TypeError, ValueError):
-        return None  # it is just being written, or taken away, or not of this version, or a link
 
 
 def myself() -> Owner:
