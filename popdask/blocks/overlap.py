@@ -22,6 +22,11 @@ from popdask.errors import InputError
 AROUND = [side for side in product((-1, 0, 1), repeat=2) if any(side)]
 
 
+def as_dask(data: Any, chunks: Any = -1) -> da.Array:
+    """Return a Dask array; NumPy is not hashed for its name, which takes as long as a sum of it."""
+    return data if isinstance(data, da.Array) else da.from_array(data, chunks=chunks, name=False)
+
+
 class Rims(NamedTuple):
     """What the eight neighbours of a block may want to see of it."""
 
@@ -80,6 +85,17 @@ def merge_thin_chunks(array: da.Array, depth: int | tuple[int, int]) -> da.Array
     depths = (depth, depth) if isinstance(depth, int) else depth
     wide = [_merged(c, cells) for c, cells in zip(array.chunks[-2:], depths, strict=True)]
     return array.rechunk((*array.chunks[:-2], *wide))
+
+
+def own_cells(
+    shape: Sequence[int], depth: int, block: Sequence[int], last: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """Find a block's own cells within it and its halo, which the raster's border has none of."""
+    rows, columns = (
+        (depth if at else 0, size - (depth if at < end else 0))
+        for size, at, end in zip(shape[-2:], block[-2:], last, strict=True)
+    )
+    return *rows, *columns
 
 
 def _merged(chunks: Sequence[int], least: int) -> tuple[int, ...]:

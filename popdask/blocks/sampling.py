@@ -239,6 +239,7 @@ def sample_cells(mask: DataArray, n: int, *, seed: int = 0) -> NDArray[np.int64]
     """
     import dask.array as da
 
+    from popdask.blocks.overlap import as_dask
     from popdask.blocks.sums import first_cells, tree_reduce
 
     # Eager: one ``dask.compute`` on a graph with about one task per chunk.
@@ -246,7 +247,7 @@ def sample_cells(mask: DataArray, n: int, *, seed: int = 0) -> NDArray[np.int64]
         raise InputError(f"mask holds {mask.dtype}, expected bool; compare it with something first")
     if n < 1:
         raise InputError(f"n is {n}, expected at least 1 cell to draw")
-    array = _as_dask(mask.transpose(..., "y", "x"))
+    array = as_dask(mask.transpose(..., "y", "x").data)
     blocks = da.map_blocks(
         _rank_block,
         array,
@@ -274,7 +275,7 @@ def gather_windows(
     features: DataArray, cells: NDArray[np.int64], *, size: int = 7, fill: Sequence[float]
 ) -> NDArray[np.float32]:
     """Read the square windows around some cells."""
-    from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+    from popdask.blocks.overlap import add_overlap, as_dask, merge_thin_chunks
 
     # Eager: windows are cut inside the chunks where they lie, and only chunks that hold cells are
     # computed, with a rim of ``size // 2`` cells from their neighbours.
@@ -285,7 +286,7 @@ def gather_windows(
         raise InputError(
             f"fill has {len(fill)} values, expected {features.sizes['channel']}, one per channel"
         )
-    array = _as_dask(features).astype(np.float32)
+    array = as_dask(features.data).astype(np.float32)
     cells = _checked(cells, (*array.shape[:-3], *array.shape[-2:]))
     half = size // 2
     array = merge_thin_chunks(array.rechunk({array.ndim - 3: -1}), half)
@@ -316,12 +317,14 @@ def gather_cells(values: DataArray, cells: NDArray[np.int64]) -> NDArray:
     >>> gather_cells(people, np.array([[0, 0], [1, 1]])).tolist()
     [3.0, 7.0]
     """
+    from popdask.blocks.overlap import as_dask
+
     # Eager: only chunks that hold cells are computed.
     vector = tuple(dim for dim in values.dims if dim == "latent")
     values = values.transpose(..., "y", "x", *vector)
     places = values.ndim - len(vector)
     cells = _checked(cells, values.shape[:places])
-    array = _as_dask(values).rechunk(dict.fromkeys(range(places, values.ndim), -1))
+    array = as_dask(values.data).rechunk(dict.fromkeys(range(places, values.ndim), -1))
     out = np.empty((len(cells), *values.shape[places:]), values.dtype)
 
     def block(where: tuple[int, ...]) -> tuple[int, ...]:
@@ -332,15 +335,6 @@ def gather_cells(values: DataArray, cells: NDArray[np.int64]) -> NDArray:
 
 def _pick(block: NDArray, cells: NDArray[np.int64]) -> NDArray:
     return block[tuple(cells.T)]
-
-
-def _as_dask(array: DataArray) -> da.Array:
-    """Return the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
-    import dask.array as da
-
-    if isinstance(array.data, da.Array):
-        return array.data
-    return da.from_array(array.data, chunks=-1, name=False)
 
 
 def _checked(cells: NDArray[np.int64], shape: Sequence[int]) -> NDArray[np.int64]:

@@ -28,6 +28,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
+from popdask.blocks.overlap import as_dask
 from popdask.errors import InputError
 from popdask.io.frames import time_text
 
@@ -203,7 +204,7 @@ def frames_of(community: xr.DataArray, *values: xr.DataArray) -> tuple[np.ndarra
                 f"{stack.name or 'an array'} has {_extent(stack)} but the communities have "
                 f"{_extent(stacks[0])}: bring both to the same frames and grid"
             )
-    return times, [_as_dask(stack.data) for stack in stacks]
+    return times, [as_dask(stack.data, "auto") for stack in stacks]
 
 
 def _stacked(array: xr.DataArray) -> xr.DataArray:
@@ -214,11 +215,6 @@ def _stacked(array: xr.DataArray) -> xr.DataArray:
             "(time, y, x) or (y, x) was expected: rename or select them"
         )
     return stack.transpose("time", "y", "x")
-
-
-def _as_dask(data: Any) -> da.Array:
-    """Return a Dask array; NumPy is not hashed for its name, which takes as long as a sum of it."""
-    return data if isinstance(data, da.Array) else da.from_array(np.asarray(data), name=False)
 
 
 def _extent(stack: xr.DataArray) -> str:

@@ -34,7 +34,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks, own_cells
 from popdask.blocks.sums import first_cells
 
 Differences = tuple[int, int, int, int, float]
@@ -386,17 +386,6 @@ def bound(scales: int) -> int:
     return reach(scales) + int(np.ceil(WARPS * STEP))
 
 
-def _core(
-    shape: Sequence[int], depth: int, block: Sequence[int], last: Sequence[int]
-) -> tuple[int, int, int, int]:
-    """Find a block's own cells within it and its halo, which the raster's border has none of."""
-    rows, columns = (
-        (depth if at else 0, size - (depth if at < end else 0))
-        for size, at, end in zip(shape[-2:], block[-2:], last, strict=True)
-    )
-    return *rows, *columns
-
-
 def _whole_block(
     before: NDArray,
     after: NDArray,
@@ -408,7 +397,7 @@ def _whole_block(
 ) -> NDArray[np.float32]:
     """Match a block: whole cells (1, 2, y, x) from frames (1, 1, y, x) with rims."""
     last = [len(axis) - 1 for axis in starts]
-    core = _core(before.shape, halo(scales), block_id, last)
+    core = own_cells(before.shape, halo(scales), block_id, last)
     at = [int(axis[i]) for axis, i in zip(starts, block_id[2:], strict=True)]
     origin = at[0] - core[0], at[1] - core[2]
     return whole_cells(before[0, 0], after[0, 0], origin, core, offsets, scales)[None]
@@ -428,7 +417,7 @@ def _refined_block(
     block_id: Sequence[int],
 ) -> NDArray[np.float32]:
     """Refine a block: flow (1, 2, y, x) of its own cells, from what has rims."""
-    core = _core(before.shape, depth, block_id, last)
+    core = own_cells(before.shape, depth, block_id, last)
     frames = before[0, 0], after[0, 0]
     return refine(*frames, flow[0], offsets, differences, alpha, iterations, core)[None]
 

@@ -31,7 +31,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
-from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+from popdask.blocks.overlap import add_overlap, as_dask, merge_thin_chunks, own_cells
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
 from popdask.tracking import WIDEST_RIM
@@ -113,12 +113,8 @@ def _flow_block(
     block_id: Sequence[int],
 ) -> NDArray[np.float32]:
     """Flow (1, 2, y, x) of a block's own cells, from frames (1, 1, y, x) and a start with rims."""
-    rows, columns = (
-        (scheme.rim if block > 0 else 0, size - (scheme.rim if block < last else 0))
-        for size, block, last in zip(before.shape[2:], block_id[2:], last_block, strict=True)
-    )
     frames, first = (before[0, 0], after[0, 0]), None if start is None else start[0]
-    core = (*rows, *columns)
+    core = own_cells(before.shape, scheme.rim, block_id, last_block)
     return iterate(*frames, first, scheme.differences, scheme.alpha, iterations, core)[None]
 
 
@@ -241,9 +237,7 @@ def _as_people(population: DataArray, *dims: str, timed: bool = False) -> DataAr
     population = population.transpose(*dims)
     if population.dtype.kind != "f":
         population = population.astype(np.float32)
-    if isinstance(population.data, da.Array):
-        return population
-    return population.copy(data=da.from_array(population.data, chunks=-1, name=False))
+    return population.copy(data=as_dask(population.data))
 
 
 def _stacked(flow: Dataset, people: DataArray) -> da.Array:

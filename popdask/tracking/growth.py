@@ -24,7 +24,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from popdask.blocks.overlap import add_overlap, merge_thin_chunks
+from popdask.blocks.overlap import add_overlap, merge_thin_chunks, own_cells
 from popdask.blocks.sums import LabelSums, from_fixed, sum_frames, tabulate, to_fixed
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
@@ -426,11 +426,8 @@ def _inner_block(
     block: NDArray, *, kernel: Kernel, axis: int, last: Sequence[int], block_id: Sequence[int]
 ) -> NDArray:
     """Apply a kernel to a block with its halo, which the raster's border has none of."""
-    rows, columns = (
-        slice(1 if at else 0, size - (1 if at < end else 0))
-        for size, at, end in zip(block.shape[-2:], block_id[-2:], last, strict=True)
-    )
-    return kernel(block, axis)[..., rows, columns]
+    top, bottom, left, right = own_cells(block.shape, 1, block_id, last)
+    return kernel(block, axis)[..., top:bottom, left:right]
 
 
 def _around(cells: NDArray, dy: int, dx: int) -> NDArray:
