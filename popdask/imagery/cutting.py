@@ -58,11 +58,17 @@ class Lattice:
     height: int
     width: int
 
+    @property
+    def inside(self) -> tuple[range, range]:
+        """Rows and columns of the cells that lie in the image, counted as its pixels are."""
+        return (
+            range(-(-self.top // self.pixels), (self.top + self.height) // self.pixels),
+            range(-(-self.left // self.pixels), (self.left + self.width) // self.pixels),
+        )
+
     def whole_cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """North and east of the cells that lie in the image, in Z-order."""
-        p = self.pixels
-        down = np.arange(-(-self.top // p), (self.top + self.height) // p)
-        east = np.arange(-(-self.left // p), (self.left + self.width) // p)
+        """North and east of those cells, in Z-order."""
+        down, east = (np.arange(cells.start, cells.stop) for cells in self.inside)
         norths, easts = (axis.ravel() for axis in np.meshgrid(-1 - down, east, indexing="ij"))
         order = z_order(norths, easts)
         return norths[order].astype(np.int64), easts[order].astype(np.int64)

@@ -40,6 +40,7 @@ from numpy.typing import ArrayLike, NDArray
 from odc.geo.xr import xr_coords
 from torch import Tensor, nn
 
+from popdask.blocks.overlap import as_dask
 from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
 from popdask.imagery.cutting import (
@@ -367,9 +368,8 @@ def _pads(lattice: Lattice, ring: int) -> list[tuple[int, int]]:
 
 
 def _padded(array: Any, pads: Sequence[tuple[int, int]], fill: Any) -> da.Array:
-    """Pad to whole cells; NumPy becomes one chunk, without hashing it."""
-    if not isinstance(array, da.Array):
-        array = da.from_array(array, chunks=-1, name=False)
+    """Pad to whole cells; NumPy becomes one chunk."""
+    array = as_dask(array)
     return da.pad(array, pads, constant_values=fill) if np.any(pads) else array
 
 
@@ -396,10 +396,7 @@ def _as_dataset(
     """Give the whole cells of the image their names, coordinates and CRS."""
     p, grid = lattice.pixels, lattice.grid
     first = lattice.top // p, lattice.left // p
-    down, right = (
-        range(-(-start // p), (start + length) // p)
-        for start, length in ((lattice.top, lattice.height), (lattice.left, lattice.width))
-    )
+    down, right = lattice.inside
     if not down or not right:
         raise InputError(
             f"the image has {lattice.height} × {lattice.width} pixels, which hold no whole cell of "

@@ -49,6 +49,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional
 
+from popdask.blocks.overlap import as_dask
 from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
 from popdask.imagery.cells import CHUNK_CELLS, cells_grid
@@ -714,7 +715,7 @@ def _of_cells(
     cells: xr.Dataset, images: xr.DataArray, eye: FeatureExtractor, network: Delayed
 ) -> xr.DataArray:
     """Describe cells chunk by chunk."""
-    pixels = _lazy(images.data, (CHUNK_CELLS, -1, -1, -1))
+    pixels = as_dask(images.data, (CHUNK_CELLS, -1, -1, -1))
     pixels = pixels.rechunk((pixels.chunks[0], -1, -1, -1))
     whole = da.ones(len(pixels), dtype="float32")
     if "covered" in cells:
@@ -742,8 +743,7 @@ def _of_mosaic(
 ) -> xr.DataArray:
     """Describe the whole cells of a mosaic, square of the grid by square."""
     p, side = lattice.pixels, block_side(lattice.pixels)
-    down = range(-(-lattice.top // p), (lattice.top + lattice.height) // p)
-    east = range(-(-lattice.left // p), (lattice.left + lattice.width) // p)
+    down, east = lattice.inside
     if not (len(down) and len(east)):
         raise InputError(
             f"the mosaic of {lattice.height} × {lattice.width} pixels holds no whole cell of "
@@ -757,7 +757,7 @@ def _of_mosaic(
     pixels = tuple(tuple(n * p for n in axis) for axis in chunks)
     features = da.map_blocks(
         _mosaic_block,
-        _lazy(inner.data, -1).rechunk((-1, *pixels)),
+        as_dask(inner.data).rechunk((-1, *pixels)),
         valid_pixels(inner, nodata_of(image)).rechunk(pixels)[None],
         eye=eye,
         network=network,
@@ -773,11 +773,6 @@ def _of_mosaic(
     coords = xr_coords(grid.geobox(norths, east), dims=("y", "x"))
     dims = ("y", "x", "feature")
     return xr.DataArray(features, coords, dims, name="features", attrs=attrs | {"context": 0})
-
-
-def _lazy(data: Any, chunks: Any) -> da.Array:
-    """Give NumPy arrays to Dask in chunks, without hashing them."""
-    return data if isinstance(data, da.Array) else da.from_array(data, chunks, name=False)
 
 
 def _squares(cells: range, side: int) -> tuple[int, ...]:
