@@ -25,12 +25,17 @@ import pandas as pd
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import CommunitiesJob, Encoder
-from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.tracking import VIEWS, WIDEST_RIM
 from popdask.workflow import settlements
 from popdask.workflow.exports import cycled
-from popdask.workflow.frame_exports import Content, Part, export_names, export_stage
+from popdask.workflow.frame_exports import (
+    Content,
+    Part,
+    export_names,
+    export_stage,
+    followed_content,
+)
 from popdask.workflow.frames import (
     CLASS,
     LABEL,
@@ -40,18 +45,19 @@ from popdask.workflow.frames import (
     POPULATION,
     FramesPipeline,
     FramesRun,
+    Layer,
     apart_warnings,
+    check,
     describe_result,
     displacements,
     error_of,
+    follow,
     frame_paths,
     intervals_read,
-    known_tracks,
     learned_intervals,
     link_record,
     movement_read,
     movement_stage,
-    next_number,
     no_tracks,
     read_extent,
     stored_motion,
@@ -59,7 +65,7 @@ from popdask.workflow.frames import (
     with_left_out,
     with_movement,
 )
-from popdask.workflow.inputs import check, seam_notes
+from popdask.workflow.inputs import seam_notes
 from popdask.workflow.plan import (
     Basis,
     CellCost,
@@ -102,6 +108,12 @@ WINDOW_CELLS, SAMPLED_CELLS, ENCODED_CELLS = 600, 300, 4
 WINDOWS = 1000  # that an epoch of training sees
 KNEE = 19  # numbers of classes that are tried where none is given
 
+COMMUNITY = Layer(
+    "community",
+    "communities",
+    begin="",
+    least=lambda job: job.communities.min_people,
+)
 MOVES = movement_stage("movement", "community", "communities")
 
 
@@ -497,7 +509,7 @@ def _links_record(basis: Basis, of: Fingerprint) -> Record:
 def _link(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
     options = run.job.links.model_dump(include={"rule", "share", "displaced"})
     found = run.compared(stage, "community", partial(_link_flows, run.job), **options)
-    fresh = dict(zip(("links", "link_ends"), found, strict=True))
+    fresh = dict(zip((COMMUNITY.stage("links"), COMMUNITY.ends), found, strict=True))
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
 
 
@@ -549,35 +561,15 @@ def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
     return {"frames": {basis.times[-1]: of(rules, job.communities.min_people, *read)}}
 
 
-def _follow(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
-    from popdask.tracking import tracks as linking
-    from popdask.tracking.tracks import EventRules
-
-    described, links = run.work.table("summary"), run.work.table("links")
-    times = [np.datetime64(time) for time in run.plan.times]
-    known = known_tracks(run, "community", "communities", "tracks")
-    options: dict[str, Any] = {"memory": run.job.tracks.memory}
-    options |= {"ends": run.work.table("link_ends"), **known}
-    rules = EventRules(**run.job.tracks.rules, min_people=run.job.communities.min_people)
-    tracks = linking.tracks(links, described, rules=rules, times=times, **options)
-    files = {
-        "tracks.parquet": table_bytes(tracks),
-        "communities.parquet": table_bytes(_described(run, described, tracks)),
-    }
-    run.work.write_files(
-        stage.name, files, {**stage.record, "next_number": next_number(tracks, known)}
-    )
-
-
 def _described(
-    run: CommunitiesRun, summary: gpd.GeoDataFrame, tracks: pd.DataFrame
+    layer: Layer, run: CommunitiesRun, summary: gpd.GeoDataFrame, tracks: pd.DataFrame
 ) -> gpd.GeoDataFrame:
     """The table of communities: with motion, growth, place, and the name of the settlement."""
     from popdask.tracking import describe
 
     table = describe.follow(summary, tracks)
     table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
-    table = with_intervals(run, with_movement(run, table, "movement"))
+    table = with_intervals(run, with_movement(run, table, layer.stage("movement")))
     if not run.job.has_settlements:
         return table.assign(settlement="")
     names = run.work.table("settlements").set_index(["time", "settlement"])["name"]
@@ -594,41 +586,17 @@ TRACKS = Stage(
     ),
     wanted=_tracks_record,
     cost=CellCost(),
-    compute=_follow,
+    compute=partial(follow, COMMUNITY, _described),
     table=True,
 )
 
 
 def _content(run: CommunitiesRun) -> Content:
     """What of the communities of a run is written."""
-    import geopandas as gpd
-
-    from popdask.io import tables
     from popdask.plot.style import CLASSES as COLOURS
 
-    tracks = cache(lambda: run.work.table("tracks"))  # read only where it is written
     classes = cache(lambda: cycled(COLOURS, _class_count(run)))
-
-    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
-        return {"classes": classes(), "community": _track_colours(tracks(), time)}
-
-    @cache
-    def described() -> dict[str, Any]:
-        communities, events, links = map(run.work.table, ("communities", "tracks", "links"))
-        assert isinstance(communities, gpd.GeoDataFrame), "it has outlines"
-        return {
-            "communities": tables.with_tracks(communities, events),
-            "tracks": tables.track_lines(communities, events),
-            "events": events,
-            "links": links,
-        }
-
-    def layers() -> dict[str, gpd.GeoDataFrame]:
-        times, found = run.work.dataset()["time"].values, described()
-        lines = tables.link_lines(found["links"], run.work.table("communities"), times)
-        return {**{name: found[name] for name in ("communities", "tracks")}, "links": lines}
-
-    return Content(colours, described, layers)
+    return followed_content(COMMUNITY, run, lambda: {"classes": classes()})
 
 
 def _class_count(run: CommunitiesRun) -> int:
@@ -637,16 +605,6 @@ def _class_count(run: CommunitiesRun) -> int:
     names = run.models(range(len(run.plan.times)))
     models = (run.work.file(f"classifier-{name}.safetensors") for name in names)
     return max(ClassModel.from_bytes(model).k for model in models)
-
-
-def _track_colours(tracks: pd.DataFrame, time: np.datetime64) -> np.ndarray:
-    """The colour of each community of a frame: that of its track, as in figures."""
-    from popdask.plot.style import number_colours
-
-    now = tracks[tracks["time"] == time].drop_duplicates("community")
-    numbers = np.arange(now["community"].max() + 1 if len(now) else 0)
-    numbers[now["community"].to_numpy()] = now["track"].to_numpy()
-    return number_colours(numbers)
 
 
 PART = Part(
@@ -792,7 +750,7 @@ class CommunitiesPipeline(FramesPipeline):
 
     def check(self, store: RegionStore) -> Iterator[str]:
         """Count everyone again, in communities and settlements; check tracks by links."""
-        yield from check(store)
+        yield from check(COMMUNITY, store, "balance")
         if _has_settlements(store):
             yield from settlements.PIPELINE.check(store)
 

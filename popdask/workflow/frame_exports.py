@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from popdask.io import paths as files_io
 from popdask.io.frames import stamps
 from popdask.store.content import WORK
 from popdask.workflow.exports import Exports, Illustrate, exporting, said_of, write_page
-from popdask.workflow.frames import FramesJob, FramesRun
+from popdask.workflow.frames import FramesJob, FramesRun, Layer
 from popdask.workflow.plan import Basis, CellCost, Fingerprint, Record, Stage, StagePlan, rasters_of
 from popdask.workflow.progress import Reporter
 
@@ -57,6 +58,49 @@ class Part:
     """Whether it owes somebody credit ..."""
     credit: Callable[[], str] = lambda: ""
     """... and whom, in one sentence."""
+
+
+def followed_content(
+    layer: Layer, run: FramesRun, others: Callable[[], Mapping[str, np.ndarray]]
+) -> Content:
+    """What of a layer is written, with the colours of other rasters, alike in all frames."""
+    from popdask.io import tables
+
+    read = cache(run.work.table)  # only what is written
+
+    @cache
+    def table() -> gpd.GeoDataFrame:
+        described: gpd.GeoDataFrame = read(layer.table)
+        numbered = "track" in described
+        return described if numbered else tables.with_tracks(described, read(layer.stage("tracks")))
+
+    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
+        from popdask.plot.style import number_colours
+
+        tracks = table()["track"][table()["time"] == time].to_numpy()  # in the order of the labels
+        return {**others(), layer.array: number_colours(tracks)}
+
+    @cache
+    def centres() -> gpd.GeoDataFrame:
+        return layer.as_communities(read(layer.stage("summary")))
+
+    @cache
+    def found() -> dict[str, Any]:
+        events, links = (read(layer.stage(kind)) for kind in ("tracks", "links"))
+        lines = tables.track_lines(centres(), layer.as_communities(events))
+        if "name" in table():
+            names = table().drop_duplicates("track").set_index("track")["name"]
+            lines.insert(1, "name", names.reindex(lines["track"]).to_numpy())
+        kinds = (layer.table, *map(layer.stage, ("tracks", "events", "links")))
+        return dict(zip(kinds, (table(), lines, events, links), strict=True))
+
+    def layers() -> dict[str, gpd.GeoDataFrame]:
+        written, links = found(), layer.stage("links")
+        lines = tables.link_lines(written[links], centres(), run.work.dataset()["time"].values)
+        kinds = (layer.table, layer.stage("tracks"))
+        return {**{name: written[name] for name in kinds}, links: lines}
+
+    return Content(colours, found, layers)
 
 
 Parts = Callable[[Any], Sequence[Part]]

@@ -31,6 +31,7 @@ from popdask.io.frames import (
     grids_of,
     people_beyond,
     shift_text,
+    time_text,
 )
 from popdask.io.rasters import read_counts, read_grid
 from popdask.store.content import table_bytes
@@ -80,6 +81,7 @@ SURE = ("population_low", "population_high")  # and where intervals are given
 SCALES = 3  # of the flow between a frame and the next, unless links ask for others
 MOVES = {"moved_x": "u", "moved_y": "v"}  # arrays of the store, and what they are of a flow
 AT_ONCE = 6  # frames of which movement is held at once
+TOLERANCE = 1e-9  # of the people of a raster, as promised
 
 
 def frame_paths(job: FramesJob) -> dict[np.datetime64, str]:
@@ -678,10 +680,97 @@ def no_tracks(labels: xr.DataArray) -> pd.DataFrame:
     return pd.DataFrame({"time": labels["time"].values[:0], "community": nothing, "track": nothing})
 
 
-def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Layer:
+    """What is numbered in every frame, and followed through time."""
+
+    array: str  # the array of labels, and the column of their numbers
+    table: str  # the table of what is found, and the stage that finds it
+    begin: str  # of the names of its other stages and tables
+    least: Callable[[Any], float]  # people of one, by the job
+    asked: Callable[[FramesJob], bool] = lambda job: True  # whether a job has it
+
+    def stage(self, kind: str) -> str:
+        """Name a stage or table of it."""
+        return f"{self.begin}{kind}"
+
+    @property
+    def ends(self) -> str:
+        """Name the table of where its links end."""
+        return f"{self.begin or 'link_'}ends"
+
+    def as_communities(self, table: Any) -> Any:
+        """Return a table as those that links and tracks are made from have it."""
+        return table.rename(columns={self.array: "community"})
+
+    def own(self, table: Any) -> Any:
+        """Give such a table as this layer's."""
+        return table.rename(columns={"community": self.array})
+
+
+#: Makes the table of a layer from its summary and its tracks.
+Describe = Callable[[Layer, Any, "gpd.GeoDataFrame", pd.DataFrame], "gpd.GeoDataFrame"]
+
+
+def follow(
+    layer: Layer, describe: Describe, run: FramesRun, stage: StagePlan, reporter: Reporter
+) -> None:
+    """Follow a layer through time, and describe what is found in it."""
+    from popdask.tracking import tracks as linking
+    from popdask.tracking.tracks import EventRules
+
+    names = (layer.stage("summary"), layer.stage("links"), layer.ends)
+    summary, links, ends = map(run.work.table, names)
+    summary = layer.as_communities(summary)
+    known = known_tracks(run, layer)
+    tracks = linking.tracks(
+        links,
+        summary,
+        rules=EventRules(**run.job.tracks.rules, min_people=layer.least(run.job)),
+        ends=layer.as_communities(ends),
+        memory=run.job.tracks.memory,
+        times=[np.datetime64(time) for time in run.plan.times],
+        **known,
+    )
+    files = {
+        f"{layer.stage('tracks')}.parquet": table_bytes(layer.own(tracks)),
+        f"{layer.table}.parquet": table_bytes(layer.own(describe(layer, run, summary, tracks))),
+    }
+    next_number = max(known["first_number"], _highest(tracks))  # none is given twice
+    run.work.write_files(stage.name, files, {**stage.record, "next_number": next_number})
+
+
+def check(layer: Layer, store: RegionStore, balance: str) -> Iterator[str]:
+    """Count everyone again and compare with the stored balance; check the tracks by the links."""
+    from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
+    from popdask.tracking.tracks import verify_tracks
+
+    arrays = store.dataset()
+    labels, names = arrays[layer.array], (balance, layer.stage("tracks"), layer.stage("links"))
+    then, tracks, links = map(store.table, names)
+    now = people_balance(labels, arrays["population"])
+    try:
+        check_balance(now)
+    except LostPeopleError as error:
+        yield str(error)
+    for name in ("inside", "outside", "raster"):
+        same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
+        for row in np.flatnonzero(~same):
+            yield (
+                f"people {name} of {time_text(now['time'][row])} are {now[name][row]:,.1f}, "
+                f"{then[name][row]:,.1f} were recorded."
+            )
+    try:
+        verify_tracks(layer.as_communities(tracks), links, times=labels["time"].values)
+    except InputError as error:
+        yield f"{error}."
+
+
+def known_tracks(run: FramesRun, layer: Layer) -> dict[str, Any]:
     """The track numbers that the last finished run of the same analysis gave: they stay."""
     from popdask.tracking import link
 
+    array, labels, tracks = layer.array, layer.table, layer.stage("tracks")
     before, now = run.store.records(), run.work.records()
     then = before.get(labels, {})
     same = any(then.get(key, "") == now[labels].get(key) for key in ("settings", "analysis"))
@@ -710,11 +799,6 @@ def known_tracks(run: FramesRun, array: str, labels: str, tracks: str) -> dict[s
         moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
         known = pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
     return {"known": known, "first_number": first_number}
-
-
-def next_number(tracks: pd.DataFrame, known: Mapping[str, Any]) -> int:
-    """The first track number that was never given: none is given twice."""
-    return max(known["first_number"], _highest(tracks))
 
 
 def _highest(tracks: pd.DataFrame) -> int:

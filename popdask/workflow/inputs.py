@@ -1,8 +1,8 @@
-"""What a run reads and puts on record, without secrets, and what whole results must keep.
+"""What a run reads and puts on record, without secrets.
 
 Inputs are files, mosaics, and bands of files of their own (buildings, elevation, night lights) that
 come behind those of a mosaic. Credits are what is on record beside the files that a run has read,
-or in them. Results must keep everybody, and tracks must follow links.
+or in them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ from popdask.config.jobs import PopulationJob, ScenesJob
 from popdask.config.settings import Band, Grid, Input, Job
 from popdask.errors import InputError
 from popdask.io import frames, rasters
-from popdask.io.frames import beyond_texts, frame_time, time_text, year_text
+from popdask.io.frames import beyond_texts, frame_time, year_text
 from popdask.io.paths import file_of, without_secrets
 from popdask.io.rasters import open_raster, size_and_time, unchanged_sources
-from popdask.store.repository import RegionStore
 from popdask.workflow.progress import current_client, current_workers
 
 if TYPE_CHECKING:
@@ -73,7 +72,6 @@ ImageJob = PopulationJob | ScenesJob
 #: Tags of a raster that say who made it.
 TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "license", "licence")
 SQUARE, LEAST = 256, 25  # cells along a square; and of one, that make a place that can be missed
-TOLERANCE = 1e-9  # of the people of a raster, as promised
 Sides = tuple[NDArray, NDArray]
 
 
@@ -404,42 +402,6 @@ def _tagged(path: Path) -> list[str]:
     with open_raster(str(path)) as file:
         tags = {name.lower(): text.strip() for name, text in file.tags().items()}
     return [tags[name] for name in TAGS if tags.get(name)]
-
-
-def check(store: RegionStore) -> Iterator[str]:
-    """Count everyone again and compare with the stored balance; check the tracks by the links."""
-    arrays = store.dataset()
-    tables = (store.table(name) for name in ("balance", "tracks", "links"))
-    yield from check_labels(arrays["community"], arrays["population"], *tables)
-
-
-def check_labels(
-    labels: xr.DataArray,
-    population: xr.DataArray,
-    then: pd.DataFrame,
-    tracks: pd.DataFrame,
-    links: pd.DataFrame,
-) -> Iterator[str]:
-    """Count the people of labelled cells again, and check the tracks by the links."""
-    from popdask.tracking.describe import LostPeopleError, check_balance, people_balance
-    from popdask.tracking.tracks import verify_tracks
-
-    now = people_balance(labels, population)
-    try:
-        check_balance(now)
-    except LostPeopleError as error:
-        yield str(error)
-    for name in ("inside", "outside", "raster"):
-        same = np.isclose(now[name], then[name], rtol=TOLERANCE, atol=0)
-        for row in np.flatnonzero(~same):
-            yield (
-                f"people {name} of {time_text(now['time'][row])} are {now[name][row]:,.1f}, "
-                f"{then[name][row]:,.1f} were recorded."
-            )
-    try:
-        verify_tracks(tracks, links, times=labels["time"].values)
-    except InputError as error:
-        yield f"{error}."
 
 
 def beyond_notes(beyond: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +22,15 @@ import pandas as pd
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
 from popdask.io.rasters import open_raster
-from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.tracking.urban_rules import UrbanisationRules
-from popdask.workflow.frame_exports import Content, Part, export_names, export_stage
+from popdask.workflow.frame_exports import (
+    Content,
+    Part,
+    export_names,
+    export_stage,
+    followed_content,
+)
 from popdask.workflow.frames import (
     CODE,
     LABEL,
@@ -39,16 +44,17 @@ from popdask.workflow.frames import (
     FramesJob,
     FramesPipeline,
     FramesRun,
+    Layer,
+    check,
     describe_result,
     error_of,
+    follow,
     frame_paths,
     intervals_read,
-    known_tracks,
     learned_intervals,
     link_record,
     movement_read,
     movement_stage,
-    next_number,
     no_tracks,
     read_extent,
     stored_motion,
@@ -57,7 +63,6 @@ from popdask.workflow.frames import (
     with_movement,
 )
 from popdask.workflow.inputs import (
-    check_labels,
     count_squares,
     coverage_notes,
     package_version,
@@ -190,37 +195,17 @@ def _places(job: FramesJob) -> gpd.GeoDataFrame:
     return read_places(names, column=job.settlements.column)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What is numbered in every frame, followed through time and named."""
-
-    array: str  # the array of labels, and the column of their numbers
-    table: str  # the table of what is found, and the stage that finds it
-    asked: Callable[[FramesJob], bool]  # whether a job has it
-    least: Callable[[FramesJob], float]  # people of one
-
-    def stage(self, kind: str) -> str:
-        """Name a stage or table of it."""
-        return f"{self.array}_{kind}"
-
-    def as_communities(self, table: Any) -> Any:
-        """Return a table as those that links and tracks are made from have it."""
-        return table.rename(columns={self.array: "community"})
-
-    def own(self, table: Any) -> Any:
-        """Give such a table as this layer's."""
-        return table.rename(columns={"community": self.array})
-
-
 PLACES = Layer(
     "settlement",
     "settlements",
+    begin="settlement_",
     asked=lambda job: job.has_settlements,
     least=lambda job: job.settlements.min_people,
 )
 CENTRES = Layer(
     "urban_centre",
     "urban_centres",
+    begin="urban_centre_",
     asked=lambda job: job.has_settlements and job.settlements.centres,
     least=lambda job: UrbanisationRules().centre_people,
 )
@@ -402,7 +387,7 @@ def _links_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
 def _link(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     options = run.job.links.model_dump(include={"share", "displaced"})
     links, ends = run.compared(stage, layer.array, rule="overlap", similarity=False, **options)
-    fresh = {layer.stage("links"): links, layer.stage("ends"): layer.own(ends)}
+    fresh = {layer.stage("links"): links, layer.ends: layer.own(ends)}
     run.work.write_files(stage.name, run.merged(stage, fresh, by="next"), stage.record)
 
 
@@ -414,31 +399,6 @@ def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
     read = [basis.frames(layer.stage(kind)) for kind in ("summary", "links")]
     read += [*movement_read(basis, layer.stage("movement")), *intervals_read(basis)]
     return {"frames": {basis.times[-1]: of(rules, layer.least(job), naming, *read)}}
-
-
-def _follow(layer: Layer, run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
-    from popdask.tracking import tracks as linking
-    from popdask.tracking.tracks import EventRules
-
-    kinds = ("summary", "links", "ends")
-    described, links, ends = (run.work.table(layer.stage(kind)) for kind in kinds)
-    described = layer.as_communities(described)
-    known = known_tracks(run, layer.array, layer.table, layer.stage("tracks"))
-    tracks = linking.tracks(
-        links,
-        described,
-        rules=EventRules(**run.job.tracks.rules, min_people=layer.least(run.job)),
-        ends=layer.as_communities(ends),
-        memory=run.job.tracks.memory,
-        times=[np.datetime64(time) for time in run.plan.times],
-        **known,
-    )
-    files = {
-        f"{layer.stage('tracks')}.parquet": table_bytes(layer.own(tracks)),
-        f"{layer.table}.parquet": table_bytes(layer.own(_described(layer, run, described, tracks))),
-    }
-    record = {**stage.record, "next_number": next_number(tracks, known)}
-    run.work.write_files(stage.name, files, record)
 
 
 def _described(
@@ -493,7 +453,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
             needs=("population", layer.table, summary, links, movement),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),
-            compute=partial(_follow, layer),
+            compute=partial(follow, layer, _described),
             table=True,
         ),
     )
@@ -501,39 +461,8 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
 
 def _content(layer: Layer, run: FramesRun) -> Content:
     """What of a layer of a run is written."""
-    from popdask.io import tables
-
-    described = cache(lambda: run.work.table(layer.table))
-    centres = cache(lambda: layer.as_communities(run.work.table(layer.stage("summary"))))
-
-    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
-        from popdask.plot.style import number_colours
-
-        table = described()  # in the order of the labels
-        tracks = table["track"][table["time"] == time].to_numpy()
-        codes = {"degurba": _code_colours()} if layer is PLACES else {}
-        return {**codes, layer.array: number_colours(tracks)}
-
-    @cache
-    def found() -> dict[str, Any]:
-        events, links = (run.work.table(layer.stage(kind)) for kind in ("tracks", "links"))
-        names = described().drop_duplicates("track").set_index("track")["name"]
-        tracks = tables.track_lines(centres(), layer.as_communities(events))
-        tracks.insert(1, "name", names.reindex(tracks["track"]).to_numpy())
-        return {
-            layer.table: described(),
-            layer.stage("tracks"): tracks,
-            layer.stage("events"): events,
-            layer.stage("links"): links,
-        }
-
-    def layers() -> dict[str, gpd.GeoDataFrame]:
-        written, times = found(), run.work.dataset()["time"].values
-        lines = tables.link_lines(written[layer.stage("links")], centres(), times)
-        kinds = (layer.table, layer.stage("tracks"))
-        return {**{name: written[name] for name in kinds}, layer.stage("links"): lines}
-
-    return Content(colours, found, layers)
+    codes = layer is PLACES
+    return followed_content(layer, run, lambda: {"degurba": _code_colours()} if codes else {})
 
 
 def _code_colours() -> np.ndarray:
@@ -648,10 +577,7 @@ class SettlementsPipeline(FramesPipeline):
 
     def check(self, store: RegionStore) -> Iterator[str]:
         """Count everyone again and compare with the stored balance; check the tracks by links."""
-        arrays = store.dataset()
-        tracks = store.table("settlement_tracks").rename(columns={"settlement": "community"})
-        links, then = store.table("settlement_links"), store.table(_balance(store))
-        yield from check_labels(arrays["settlement"], arrays["population"], then, tracks, links)
+        return check(PLACES, store, _balance(store))
 
     def figures(self, job: SettlementsJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:
         """Draw the settlements of the last frame, and how people have changed."""
