@@ -400,7 +400,7 @@ def _write_images(images: NDArray, names: Sequence[str], folder: str, quality: i
 SELECTION = 2
 
 
-def set_aside(cells: xr.Dataset, share: float = 0.2, *, seed: int | None = None) -> xr.Dataset:
+def set_aside(cells: xr.Dataset, share: float = 0.2) -> xr.Dataset:
     """Set a part of the training cells aside, to choose epochs, rates and rules by."""
     if not 0 <= share < 1:
         raise InputError(
@@ -413,7 +413,7 @@ def set_aside(cells: xr.Dataset, share: float = 0.2, *, seed: int | None = None)
         return cells
     split, attrs = cells["split"].values.copy(), dict(cells["split"].attrs)
     learned = np.flatnonzero(split == TRAINING)
-    seed = int(attrs.get("seed", 0)) if seed is None else seed
+    seed = int(attrs.get("seed", 0))
     side = max(1, int(attrs.get("block", 2)) // 2)
     groups = draw_groups(cells.isel(cell=learned), attrs.get("kind", "random"), side, seed)
     split[learned[np.isin(groups, draw(groups, share * len(learned), seed))]] = SELECTION

@@ -215,23 +215,21 @@ def _expire_logs(job: Job, since: datetime, folder: str | Path | None) -> int:
     return len(old)
 
 
-def report(job: Job, reporter: Reporter | None = None, *, folder: Path | None = None) -> Path:
+def report(job: Job, reporter: Reporter | None = None) -> Path:
     """Write the report of a job's results."""
     from popdask.report.page import is_page  # which loads Bokeh
 
     region = own_store(job)
-    place = folder or job.export_folder
-    page = place / f"{job.name}_report.html"
-    own = folder is not None or is_page(page) or page.name in exported(region.records(MAIN))
+    page = job.export_folder / f"{job.name}_report.html"
+    own = is_page(page) or page.name in exported(region.records(MAIN))
     if page.exists() and not own:
         raise InputError(
             f"{page} is there already, and is no report of popdask's: move it away, or give "
             "[output] folder another folder."
         )
     with (reporter or Reporter()).stage("report", "to do"):
-        return write_page(
-            job, region, MAIN, place, pipeline_of(job).illustrate, region.run_record()
-        )
+        illustrate, record = pipeline_of(job).illustrate, region.run_record()
+        return write_page(job, region, MAIN, job.export_folder, illustrate, record)
 
 
 def classify_units(

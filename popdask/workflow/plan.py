@@ -254,11 +254,6 @@ class Resources:
     memory: int  # memory of each, in bytes
     where: str = "here"  # where they are, in a few words
 
-    @property
-    def cores(self) -> int:
-        """How many tasks run at once."""
-        return self.workers * self.threads
-
 
 @dataclass(frozen=True)
 class StageCost:
