@@ -21,21 +21,8 @@ import numpy as np
 import zarr
 from dask import delayed
 
-from popdask.store.content import (
-    MAIN,
-    READ_ERRORS,
-    RUN_FILE,
-    WORK,
-    file_problem,
-    group_problem,
-    iso_times,
-    open_arrays,
-    read_file,
-    read_records,
-    reason_of,
-    seconds_of,
-    stored_checksum,
-)
+from popdask.store import content
+from popdask.store.content import MAIN, READ_ERRORS, RUN_FILE, WORK
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,7 +46,7 @@ def coordinate_checksums(grid: xr.Dataset) -> dict[str, str]:
     import rioxarray  # noqa: F401  registers Dataset.rio; not above, as commands only look
 
     values = {axis: np.ascontiguousarray(grid[axis], np.float64) for axis in ("y", "x")}
-    values["time"] = seconds_of(grid)
+    values["time"] = content.seconds_of(grid)
     sums = {name: hashlib.sha256(part.tobytes()).hexdigest() for name, part in values.items()}
     crs = grid.rio.crs
     return sums | {"crs": hashlib.sha256((crs.to_wkt() if crs else "").encode()).hexdigest()}
@@ -69,16 +56,16 @@ def run_problems(repository: icechunk.Repository, snapshot: str) -> Iterator[str
     """Say what of a finished run's own record, and of its coordinates, is not as it was written."""
     session = repository.readonly_session(snapshot_id=snapshot)
     sha256 = repository.lookup_snapshot(snapshot).metadata.get("sha256")
-    problem = file_problem(session.store, RUN_FILE, sha256) if sha256 else None
+    problem = content.file_problem(session.store, RUN_FILE, sha256) if sha256 else None
     if problem:
         yield f"the file {RUN_FILE} {problem}"
         return
-    then = json.loads(read_file(session.store, RUN_FILE)).get("coordinates", {})
+    then = json.loads(content.read_file(session.store, RUN_FILE)).get("coordinates", {})
     try:
-        arrays = open_arrays(session)
+        arrays = content.open_arrays(session)
         arrays.coords.to_dataset().load()
     except READ_ERRORS as error:
-        yield f"the coordinates cannot be read ({reason_of(error)})"
+        yield f"the coordinates cannot be read ({content.reason_of(error)})"
         return
     now = coordinate_checksums(arrays) if then else {}
     yield from (
@@ -91,7 +78,7 @@ def run_problems(repository: icechunk.Repository, snapshot: str) -> Iterator[str
 def frame_checksums(session: icechunk.Session) -> dict[tuple[str, str], str]:
     """Checksum of each frame of each array as it is stored, by (time, name), or why it has none."""
     root = zarr.open_group(session.store, mode="r")
-    times = iso_times(open_arrays(session))
+    times = content.iso_times(content.open_arrays(session))
     return _read_frames(
         {
             (time, name): partial(_read_checksum, array, position)
@@ -110,9 +97,9 @@ def _read_frames(wanted: Mapping[tuple[str, str], partial[str]]) -> dict[tuple[s
 
 def _read_checksum(array: zarr.Array, frame: int) -> str:
     try:
-        return stored_checksum(array, frame)
+        return content.stored_checksum(array, frame)
     except READ_ERRORS as error:
-        return f"cannot be read: {reason_of(error)}"
+        return f"cannot be read: {content.reason_of(error)}"
 
 
 def recorded_frames(records: Mapping[str, Any]) -> dict[tuple[str, str], str]:
@@ -161,7 +148,7 @@ def _walk(repository: icechunk.Repository) -> _Walk:
             try:
                 walk.snapshots[snapshot] = json.loads(repository.inspect_snapshot(snapshot))
             except READ_ERRORS as error:
-                walk.lost[snapshot] = reason_of(error)
+                walk.lost[snapshot] = content.reason_of(error)
                 break
             snapshot = walk.snapshots[snapshot].get("parent_id")  # the first has none
     return walk
@@ -229,7 +216,8 @@ def _unreadable(repository: icechunk.Repository, sizes: Mapping[str, int]) -> It
     try:
         wanted = repository.chunk_storage_stats().native_bytes
     except READ_ERRORS as error:
-        yield f"a manifest cannot be read ({reason_of(error)}): restore the store from a copy"
+        reason = content.reason_of(error)
+        yield f"a manifest cannot be read ({reason}): restore the store from a copy"
         return
     there = sum(size for name, size in sizes.items() if name.startswith("chunks/"))
     if there < wanted:  # more of them may be what stopped runs left
@@ -253,14 +241,14 @@ def _earlier_problems(repository: icechunk.Repository) -> Iterator[str]:
             known |= fresh
             problems = [*_differing(session, fresh), *run_problems(repository, snapshot)]
         except READ_ERRORS as error:
-            problems = [f"cannot be read: {reason_of(error)}"]
+            problems = [f"cannot be read: {content.reason_of(error)}"]
         for problem in problems:
             yield f"of the earlier run {tag}, {problem}: {_EARLIER}"
 
 
 def _results(session: icechunk.Session) -> dict[Key, str]:
     """Checksums of all results, as they were computed, by (kind, time, name)."""
-    records = read_records(session.store)
+    records = content.read_records(session.store)
     frames = recorded_frames(records)
     found = {("frame", time, name): checksum for (time, name), checksum in frames.items()}
     for kind in ("sha256", "groups"):
@@ -271,7 +259,7 @@ def _results(session: icechunk.Session) -> dict[Key, str]:
 def _differing(session: icechunk.Session, wanted: Mapping[Key, str]) -> Iterator[str]:
     """Say which of some results cannot be read as they were computed."""
     root = zarr.open_group(session.store, mode="r")
-    positions = {time: i for i, time in enumerate(iso_times(open_arrays(session)))}
+    positions = {time: i for i, time in enumerate(content.iso_times(content.open_arrays(session)))}
     frames = {
         (time, name): checksum for (kind, time, name), checksum in wanted.items() if kind == "frame"
     }
@@ -288,6 +276,6 @@ def _differing(session: icechunk.Session, wanted: Mapping[Key, str]) -> Iterator
             yield f"{name} of {time[:10]} {now if ' ' in now else 'is not what was computed'}"
     for (kind, _, name), checksum in wanted.items():
         if kind != "frame":
-            check = file_problem if kind == "sha256" else group_problem
+            check = content.file_problem if kind == "sha256" else content.group_problem
             if problem := check(session.store, name, checksum):
                 yield f"{'the file' if kind == 'sha256' else 'the group'} {name} {problem}"

@@ -20,45 +20,8 @@ import icechunk
 
 from popdask._repr_html import html_card
 from popdask.errors import InputError
-from popdask.store import integrity
-from popdask.store.content import (
-    MAIN,
-    READ_ERRORS,
-    RUN_FILE,
-    WORK,
-    Finished,
-    NoResultError,
-    Run,
-    commit,
-    create,
-    create_branch,
-    create_tag,
-    delete_tag,
-    file_checksum,
-    file_names,
-    file_problem,
-    finished_runs,
-    finished_stages,
-    first_commit,
-    group_problem,
-    has_work,
-    is_empty,
-    move_branch,
-    open_arrays,
-    open_group,
-    outside,
-    read_file,
-    read_files,
-    read_records,
-    read_table,
-    readable,
-    reason_of,
-    run_of,
-    stored_times,
-    utc_now,
-    write_files,
-    write_records,
-)
+from popdask.store import content, integrity
+from popdask.store.content import MAIN, READ_ERRORS, RUN_FILE, WORK, Finished, NoResultError, Run
 from popdask.store.location import (
     Folder,
     Guard,
@@ -124,12 +87,12 @@ def expire(
     gone = [kept.run.tag for kept in runs if kept.run.tag not in stay]
     if keep_last is not None:  # runs that are lost are none to keep
         tags = sorted(repository.list_tags())
-        gone += [tag for tag in tags if readable(repository, tag) is None]
+        gone += [tag for tag in tags if content.readable(repository, tag) is None]
     guard()
     if gone and (gap := integrity.history_gap(repository)):
         raise StoreError(f"no run can be expired: {gap}: {integrity.GAP}.")
     for tag in gone:
-        delete_tag(repository, tag)
+        content.delete_tag(repository, tag)
     if gone:
         repository.expire_snapshots(older_than=min(kept.written for kept in stay.values()))
     summary = repository.garbage_collect(delete_object_older_than=datetime.now(UTC))
@@ -149,9 +112,9 @@ def roll_back(repository: icechunk.Repository, guard: Guard, tag: str) -> Run:
         raise InputError(f"readers see the run {tag} already: there is nothing to go back to.")
     entry, snapshot = _make_entry(repository, target, runs[0].run.tag)
     guard()
-    create_tag(repository, entry.tag, snapshot)
+    content.create_tag(repository, entry.tag, snapshot)
     for branch in (WORK, MAIN):
-        move_branch(repository, branch, snapshot)
+        content.move_branch(repository, branch, snapshot)
     repository.delete_branch(ASIDE)
     return entry
 
@@ -159,24 +122,24 @@ def roll_back(repository: icechunk.Repository, guard: Guard, tag: str) -> Run:
 def _make_entry(repository: icechunk.Repository, target: _Kept, before: str) -> tuple[Run, str]:
     """Commit an earlier run again, aside; only its ``run.json`` is another."""
     if ASIDE in repository.list_branches():  # of a rollback that was stopped
-        move_branch(repository, ASIDE, target.snapshot)
+        content.move_branch(repository, ASIDE, target.snapshot)
     else:
-        create_branch(repository, ASIDE, target.snapshot)
+        content.create_branch(repository, ASIDE, target.snapshot)
     now = datetime.now(UTC)
     entry = replace(
         target.run,
         tag=f"rollback-{now:%Y%m%dT%H%M%S.%fZ}",
-        started=utc_now(),
-        finished=utc_now(),
+        started=content.utc_now(),
+        finished=content.utc_now(),
         stages=(),
         note=f"back to {target.run.tag}, from {before}",
     )
     session = repository.writable_session(ASIDE)
-    record = json.loads(read_file(session.store, RUN_FILE)) | asdict(entry)
-    content = json.dumps(record, indent=1).encode()
-    write_files(session.store, {RUN_FILE: content})
-    metadata = {"run": asdict(entry), "sha256": file_checksum(content)}
-    return entry, commit(repository, session, entry.note, metadata)
+    record = json.loads(content.read_file(session.store, RUN_FILE)) | asdict(entry)
+    written = json.dumps(record, indent=1).encode()
+    content.write_files(session.store, {RUN_FILE: written})
+    metadata = {"run": asdict(entry), "sha256": content.file_checksum(written)}
+    return entry, content.commit(repository, session, entry.note, metadata)
 
 
 def _kept(repository: icechunk.Repository) -> list[_Kept]:
@@ -184,8 +147,8 @@ def _kept(repository: icechunk.Repository) -> list[_Kept]:
     shown = repository.lookup_branch(MAIN)
     found = []
     for tag in repository.list_tags():
-        snapshot = readable(repository, tag)
-        if snapshot is not None and (run := run_of(snapshot)) is not None:
+        snapshot = content.readable(repository, tag)
+        if snapshot is not None and (run := content.run_of(snapshot)) is not None:
             found.append(_Kept(run, snapshot.id, snapshot.written_at))
     return sorted(found, key=lambda kept: (kept.snapshot == shown, kept.written), reverse=True)
 
@@ -301,14 +264,14 @@ class RegionStore:
             If no run is finished yet.
         """
         with damage_named(self.location):
-            arrays = open_arrays(self.session(branch))
+            arrays = content.open_arrays(self.session(branch))
         # Runs that give the same give it at other times.
         arrays.attrs.pop("history", None)
         return arrays
 
     def files(self, branch: str = MAIN) -> dict[str, bytes]:
         """Read the models and tables, each as the bytes of its file."""
-        return read_files(self.repository().readonly_session(branch).store)
+        return content.read_files(self.repository().readonly_session(branch).store)
 
     def names(self, branch: str = MAIN) -> list[str]:
         """List the files of the models and tables, without reading them.
@@ -318,7 +281,7 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        return file_names(self.session(branch).store)
+        return content.file_names(self.session(branch).store)
 
     def file(self, name: str, branch: str = MAIN) -> bytes:
         """Read one model or table, as the bytes of its file.
@@ -331,11 +294,11 @@ class RegionStore:
             If no run is finished yet.
         """
         with damage_named(self.location):
-            return read_file(self.session(branch).store, name)
+            return content.read_file(self.session(branch).store, name)
 
     def file_problem(self, name: str, sha256: str) -> str | None:
         """Say what is wrong with a file of the last finished run, of which the SHA-256 is known."""
-        return file_problem(self.repository().readonly_session(MAIN).store, name, sha256)
+        return content.file_problem(self.repository().readonly_session(MAIN).store, name, sha256)
 
     def times(self) -> list[str]:
         """ISO times of the frames of the last finished run.
@@ -346,7 +309,7 @@ class RegionStore:
             If no run is finished yet.
         """
         with damage_named(self.location):
-            return stored_times(self.session())
+            return content.stored_times(self.session())
 
     def table(
         self, name: str, branch: str = MAIN, *, columns: Sequence[str] | None = None
@@ -376,12 +339,12 @@ class RegionStore:
         """
         with damage_named(self.location):
             store = self.session(branch).store
-            files = file_names(store)
+            files = content.file_names(store)
             tables = [file.removesuffix(".parquet") for file in files if file.endswith(".parquet")]
             if name not in tables:
                 raise NoResultError.of("table", name, tables)
-            content = read_file(store, f"{name}.parquet")
-        return read_table(content, columns)
+            table = content.read_file(store, f"{name}.parquet")
+        return content.read_table(table, columns)
 
     def group(self, name: str, branch: str = MAIN) -> xr.Dataset:
         """Open a group of other dimensions than the frames', such as ``"cells"``, lazily.
@@ -393,11 +356,11 @@ class RegionStore:
         InputError
             If no run is finished yet.
         """
-        return open_group(self.session(branch), name)
+        return content.open_group(self.session(branch), name)
 
     def group_problem(self, name: str, checksum: str) -> str | None:
         """Say what is wrong with a group of the last finished run; None if nothing is."""
-        return group_problem(self.repository().readonly_session(MAIN).store, name, checksum)
+        return content.group_problem(self.repository().readonly_session(MAIN).store, name, checksum)
 
     def frame_checksums(self) -> dict[tuple[str, str], str]:
         """Checksums of what readers see, by (time, array), or why it cannot be read."""
@@ -411,7 +374,7 @@ class RegionStore:
     def has_coordinates(self) -> bool:
         """Return whether the coordinates of the last finished run can be read."""
         try:
-            open_arrays(self.session(MAIN)).coords.to_dataset().load()
+            content.open_arrays(self.session(MAIN)).coords.to_dataset().load()
         except READ_ERRORS:  # `popdask verify` says what they are
             return False
         return True
@@ -437,7 +400,7 @@ class RegionStore:
         repository = self.repository()
         if branch not in repository.list_branches():
             return {}
-        return read_records(repository.readonly_session(branch).store)
+        return content.read_records(repository.readonly_session(branch).store)
 
     def latest_records(self) -> dict[str, Any]:
         """Read the records of the run under way, else of the last finished one."""
@@ -454,11 +417,11 @@ class RegionStore:
 
     def stages_since(self) -> list[Finished]:
         """List the stages that were computed since the last finished run."""
-        return finished_stages(self.repository()) if self.exists() else []
+        return content.finished_stages(self.repository()) if self.exists() else []
 
     def history(self) -> list[Run]:
         """List the finished runs, the newest first."""
-        return finished_runs(self.repository()) if self.exists() else []
+        return content.finished_runs(self.repository()) if self.exists() else []
 
     def run_record(self) -> dict[str, Any]:
         """Read what the last finished run was made from and with."""
@@ -565,17 +528,17 @@ class RegionStore:
         if gap := integrity.history_gap(repository):  # and there is no first commit to begin from
             mend = "move the store away, and run the job anew"
             raise StoreError(f"{self.location} cannot be mended: {gap}; {mend}.")
-        kept = outside(self.latest_records())
+        kept = content.outside(self.latest_records())
         with store_errors(self.location):
             self._guard()
-            first = first_commit(repository)
-            if has_work(repository):
-                move_branch(repository, WORK, first)
+            first = content.first_commit(repository)
+            if content.has_work(repository):
+                content.move_branch(repository, WORK, first)
             else:
-                create_branch(repository, WORK, first)
+                content.create_branch(repository, WORK, first)
             session = repository.writable_session(WORK)
-            write_records(session.store, kept)
-            commit(repository, session, "begin anew, because files of the store are lost")
+            content.write_records(session.store, kept)
+            content.commit(repository, session, "begin anew, because files of the store are lost")
 
     def begin(self, grid: xr.Dataset, keep: Sequence[str] = ()) -> Transaction:
         """Begin a run, or go on with one that was stopped; the caller holds the lock.
@@ -594,10 +557,10 @@ class RegionStore:
         """
         with store_errors(self.location):
             if not self.exists():
-                create(self.location.storage())
+                content.create(self.location.storage())
             repository = self.repository()
-            if not has_work(repository):
-                create_branch(repository, WORK, repository.lookup_branch(MAIN))
+            if not content.has_work(repository):
+                content.create_branch(repository, WORK, repository.lookup_branch(MAIN))
         work = Transaction(repository, self.location, self._guard)
         work.lay_out(grid, keep)
         return work
@@ -618,7 +581,7 @@ class RegionStore:
         except icechunk.IcechunkError as error:
             raise InputError(
                 f"{self.location} cannot be opened as an Icechunk repository "
-                f"({reason_of(error)}): it is damaged or not one; restore it, or move it "
+                f"({content.reason_of(error)}): it is damaged or not one; restore it, or move it "
                 "away and run the job anew."
             ) from error
         return repository
@@ -632,7 +595,7 @@ class RegionStore:
             If there is nothing to read on it.
         """
         session = self.repository().readonly_session(branch)
-        if is_empty(session.store):
+        if content.is_empty(session.store):
             raise InputError(
                 f"{self.location} holds no finished results yet: run the job to its end."
             )

@@ -21,45 +21,8 @@ import icechunk
 import numpy as np
 import zarr
 
-from popdask.store.content import (
-    MAIN,
-    RUN_FILE,
-    WORK,
-    Finished,
-    Run,
-    arrays_of,
-    block_checksum,
-    commit,
-    create_tag,
-    drop_results,
-    file_checksum,
-    finished_stages,
-    iso_times,
-    join_checksums,
-    lay_out_anew,
-    lay_out_group,
-    lengthen,
-    move_branch,
-    named_in,
-    nothing,
-    open_arrays,
-    open_group,
-    outside,
-    read_file,
-    read_files,
-    read_records,
-    read_table,
-    record_of_frames,
-    root_group,
-    same_place,
-    seconds_of,
-    store_group,
-    stored_times,
-    utc_now,
-    without_orphans,
-    write_files,
-    write_records,
-)
+from popdask.store import content
+from popdask.store.content import MAIN, RUN_FILE, WORK, Finished, Run
 from popdask.store.integrity import coordinate_checksums
 from popdask.store.location import Guard, Location, damage_named, store_errors
 
@@ -89,7 +52,7 @@ def store_frames(
         for frame, chunks in enumerate(blocks, first):
             stores |= {id(store): store for store, _ in chunks.flat}
             sums = zip(*(parts for _, parts in chunks.flat), strict=True)
-            checksums[frame] |= dict(zip(names, map(join_checksums, sums), strict=True))
+            checksums[frame] |= dict(zip(names, map(content.join_checksums, sums), strict=True))
     session.merge(*(store.session for store in stores.values()))
     return list(checksums.values())
 
@@ -160,7 +123,7 @@ def _store_chunks(
         row, column = block_id[1] * target.chunks[1], block_id[2] * target.chunks[2]
         rows, columns = slice(row, row + chunk.shape[1]), slice(column, column + chunk.shape[2])
         target[frame, rows, columns] = chunk[0]
-        sums.append(block_checksum(chunk[0], (row, column), target.shape[2]))
+        sums.append(content.block_checksum(chunk[0], (row, column), target.shape[2]))
     receipt = np.empty((1, 1, 1), object)
     receipt[0, 0, 0] = (targets[0].store, sums)  # one object for all that a process stores
     return receipt
@@ -246,29 +209,29 @@ class Transaction:
         with damage_named(self.location):
             session = self._repository.readonly_session(WORK)
             if self._opened is None or self._opened[0] != session.snapshot_id:  # a stage asks often
-                self._opened = session.snapshot_id, open_arrays(session)
+                self._opened = session.snapshot_id, content.open_arrays(session)
             return self._opened[1].copy()
 
     def files(self) -> dict[str, bytes]:
         """Read the models and tables as they stand."""
-        return read_files(self._repository.readonly_session(WORK).store)
+        return content.read_files(self._repository.readonly_session(WORK).store)
 
     def file(self, name: str) -> bytes:
         """Read one model or table as it stands."""
         with damage_named(self.location):
-            return read_file(self._repository.readonly_session(WORK).store, name)
+            return content.read_file(self._repository.readonly_session(WORK).store, name)
 
     def table(self, name: str) -> pd.DataFrame:
         """Read one table as it stands."""
-        return read_table(self.file(f"{name}.parquet"))
+        return content.read_table(self.file(f"{name}.parquet"))
 
     def records(self) -> dict[str, Any]:
         """Read what each finished stage was made from."""
-        return read_records(self._repository.readonly_session(WORK).store)
+        return content.read_records(self._repository.readonly_session(WORK).store)
 
     def finished(self) -> list[Finished]:
         """List the stages that were committed since the last finished run."""
-        return finished_stages(self._repository)
+        return content.finished_stages(self._repository)
 
     @_storing
     def forget(self, stages: Sequence[str]) -> None:
@@ -278,19 +241,24 @@ class Transaction:
         written again.
         """
         session = self._repository.writable_session(WORK)
-        records = read_records(session.store)
+        records = content.read_records(session.store)
         if dropped := sorted(set(stages) & set(records)):
             kept = {name: record for name, record in records.items() if name not in dropped}
-            again = {name: {**written, "again": True} for name, written in outside(records).items()}
-            write_records(session.store, again | kept)
+            again = {
+                name: {**written, "again": True}
+                for name, written in content.outside(records).items()
+            }
+            content.write_records(session.store, again | kept)
             self._write(session, f"forget {', '.join(dropped)}")
 
     @_storing
     def note(self, stage: str, entries: Mapping[str, Any]) -> None:
         """Add to the record of a stage that is not finished, and commit."""
         session = self._repository.writable_session(WORK)
-        records = read_records(session.store)
-        write_records(session.store, records | {stage: {**records.get(stage, {}), **entries}})
+        records = content.read_records(session.store)
+        content.write_records(
+            session.store, records | {stage: {**records.get(stage, {}), **entries}}
+        )
         self._write(session, f"note {', '.join(entries)} of {stage}")
 
     @_storing
@@ -298,18 +266,20 @@ class Transaction:
         """Make room for the frames of ``grid``; what is stored for the same frames stays."""
         self._coordinates = coordinate_checksums(grid)
         session = self._repository.writable_session(WORK)
-        stored = open_arrays(session) if "y" in root_group(session.store) else None
-        if stored is None or not same_place(grid, stored):
-            records = read_records(session.store)
+        stored = content.open_arrays(session) if "y" in content.root_group(session.store) else None
+        if stored is None or not content.same_place(grid, stored):
+            records = content.read_records(session.store)
             kept = {name: record for name, record in records.items() if name in keep}
-            lay_out_anew(session, grid, outside(records) | kept)
+            content.lay_out_anew(session, grid, content.outside(records) | kept)
             self._write(session, "lay out the grid")
             return
         # The same CRS may be written otherwise: what is stored stays.
         self._coordinates |= {"crs": coordinate_checksums(stored)["crs"]}
-        if not np.array_equal(seconds_of(grid), seconds_of(stored)):
-            if np.array_equal(seconds_of(grid)[: stored.sizes["time"]], seconds_of(stored)):
-                lengthen(root_group(session.store), seconds_of(grid))
+        if not np.array_equal(content.seconds_of(grid), content.seconds_of(stored)):
+            if np.array_equal(
+                content.seconds_of(grid)[: stored.sizes["time"]], content.seconds_of(stored)
+            ):
+                content.lengthen(content.root_group(session.store), content.seconds_of(grid))
                 self._write(session, "append frames")
             else:
                 self._rearrange(session, grid)
@@ -334,9 +304,9 @@ class Transaction:
         self._create(arrays)
         session = self._repository.writable_session(WORK)
         fresh = store_frames(session, arrays, frames)
-        _describe_arrays(root_group(session.store), arrays)
-        kept = read_records(session.store).get(stage, {}).get("checksums", {})
-        times = stored_times(session)
+        _describe_arrays(content.root_group(session.store), arrays)
+        kept = content.read_records(session.store).get(stage, {}).get("checksums", {})
+        times = content.stored_times(session)
         checksums = {time: kept[time] for time in times if time in kept}
         for position, frame in zip(sorted(frames), fresh, strict=True):
             checksums[times[position]] = frame
@@ -365,11 +335,11 @@ class Transaction:
             Whether these are all files of the stage: others that it wrote before are removed.
         """
         session = self._repository.writable_session(WORK)
-        before = read_records(session.store).get(stage, {}).get("sha256", {})
+        before = content.read_records(session.store).get(stage, {}).get("sha256", {})
         gone = set(before) - set(files) if anew else set()
-        write_files(session.store, files, remove=gone)
+        content.write_files(session.store, files, remove=gone)
         sums = {name: sha256 for name, sha256 in before.items() if name not in gone}
-        sums |= {name: file_checksum(content) for name, content in files.items()}
+        sums |= {name: content.file_checksum(data) for name, data in files.items()}
         self._commit(session, stage, {**record, "sha256": sums})
 
     @_storing
@@ -390,10 +360,10 @@ class Transaction:
             What the stage was made from; the group's checksum is added to it, as ``groups``.
         """
         session = self._repository.writable_session(WORK)
-        lay_out_group(session, name, dataset)
+        content.lay_out_group(session, name, dataset)
         self._write(session, f"make room for {name}")  # Icechunk forks only what is committed
         session = self._repository.writable_session(WORK)
-        checksum = store_group(session, name, dataset)
+        checksum = content.store_group(session, name, dataset)
         self._commit(session, stage, {**record, "groups": {name: checksum}})
 
     def group(self, name: str) -> xr.Dataset:
@@ -404,7 +374,7 @@ class Transaction:
         popdask.store.NoResultError
             If there is none of that name.
         """
-        return open_group(self._repository.readonly_session(WORK), name)
+        return content.open_group(self._repository.readonly_session(WORK), name)
 
     @_storing
     def tidy(self, stages: Sequence[str]) -> None:
@@ -416,13 +386,15 @@ class Transaction:
             The stages that the job has, in order, all of them finished.
         """
         session = self._repository.writable_session(WORK)
-        before = read_records(session.store)
-        after = without_orphans(before, stages)
+        before = content.read_records(session.store)
+        after = content.without_orphans(before, stages)
         kept = after.values()
-        files = named_in(kept, "sha256") | {RUN_FILE}
-        gone = drop_results(session.store, arrays_of(kept), files, named_in(kept, "groups"))
+        files = content.named_in(kept, "sha256") | {RUN_FILE}
+        gone = content.drop_results(
+            session.store, content.arrays_of(kept), files, content.named_in(kept, "groups")
+        )
         if gone or after != before:
-            write_records(session.store, after)
+            content.write_records(session.store, after)
             gone += sorted(set(before) - set(after) - set(gone))
             self._write(session, f"drop what no stage has: {', '.join(gone)}")
 
@@ -445,27 +417,27 @@ class Transaction:
         tag = tip.metadata["run"]["tag"]
         self._guard()
         if tag not in self._repository.list_tags():
-            create_tag(self._repository, tag, tip.id)
-        move_branch(self._repository, MAIN, tip.id)
+            content.create_tag(self._repository, tag, tip.id)
+        content.move_branch(self._repository, MAIN, tip.id)
 
     def _close(self, tag: str, record: Mapping[str, Any]) -> None:
         """Commit the record of the run."""
-        now, stages = utc_now(), self.finished()
+        now, stages = content.utc_now(), self.finished()
         started = stages[0].started if stages else now
         run = Run(tag, started, now, tuple(stages), record.get("versions", {}))
         session = self._repository.writable_session(WORK)
         document = asdict(run) | dict(record) | {"coordinates": self._coordinates}
-        content = json.dumps(document, indent=1, default=str).encode()
-        write_files(session.store, {RUN_FILE: content})
+        written = json.dumps(document, indent=1, default=str).encode()
+        content.write_files(session.store, {RUN_FILE: written})
         self._describe(session, run, record)
-        sha256 = file_checksum(content)
+        sha256 = content.file_checksum(written)
         self._write(session, "finish the run", {"run": asdict(run), "sha256": sha256})
 
     def _describe(self, session: icechunk.Session, run: Run, record: Mapping[str, Any]) -> None:
         """Let the arrays say what they are, by the CF conventions."""
         from popdask.io.conventions import result_attributes
 
-        attributes, settings = root_group(session.store).attrs, record.get("settings", {})
+        attributes, settings = content.root_group(session.store).attrs, record.get("settings", {})
         software = f"popdask {run.versions.get('popdask', '')}".strip()
         stages = ", ".join(dict.fromkeys(stage.stage for stage in run.stages)) or "nothing new"
         about = {
@@ -479,7 +451,7 @@ class Transaction:
     def _create(self, arrays: xr.Dataset) -> None:
         """Create the arrays that are not there yet, empty."""
         session = self._repository.writable_session(WORK)
-        root = root_group(session.store)
+        root = content.root_group(session.store)
         missing = [str(name) for name in arrays.data_vars if name not in set(root.array_keys())]
         for name in missing:
             array = arrays[name]
@@ -488,7 +460,7 @@ class Transaction:
                 shape=array.shape,
                 chunks=(1, *(sizes[0] for sizes in (array.chunks or ())[1:])),
                 dtype=array.dtype,
-                fill_value=nothing(array),
+                fill_value=content.nothing(array),
                 dimension_names=[str(dim) for dim in array.dims],
                 attributes=_attributes(array),
             )
@@ -499,26 +471,30 @@ class Transaction:
     def _rearrange(self, session: icechunk.Session, grid: xr.Dataset) -> None:
         """Lay out other times; frames that are stored already are copied to their new places."""
         # Records of arrays come back with the copies, so that a stop in between costs time only.
-        old, records = self.dataset(), read_records(session.store)
+        old, records = self.dataset(), content.read_records(session.store)
         of_arrays = {name: record for name, record in records.items() if "checksums" in record}
-        lay_out_anew(session, grid, {k: v for k, v in records.items() if k not in of_arrays})
+        content.lay_out_anew(
+            session, grid, {k: v for k, v in records.items() if k not in of_arrays}
+        )
         self._write(session, "lay out the grid")
         if not old.data_vars:
             return
-        fill = {name: nothing(array) for name, array in old.data_vars.items()}
+        fill = {name: content.nothing(array) for name, array in old.data_vars.items()}
         arrays = old.reindex(time=grid["time"], fill_value=fill)
-        stay = set(iso_times(old)) & set(iso_times(grid))
-        positions = [i for i, iso in enumerate(iso_times(grid)) if iso in stay]
+        stay = set(content.iso_times(old)) & set(content.iso_times(grid))
+        positions = [i for i, iso in enumerate(content.iso_times(grid)) if iso in stay]
         self._create(arrays)
         session = self._repository.writable_session(WORK)
         store_frames(session, arrays, positions)
-        moved = {name: record_of_frames(record, stay) for name, record in of_arrays.items()}
-        write_records(session.store, read_records(session.store) | moved)
+        moved = {name: content.record_of_frames(record, stay) for name, record in of_arrays.items()}
+        content.write_records(session.store, content.read_records(session.store) | moved)
         self._write(session, "move frames to their places")
 
     def _commit(self, session: icechunk.Session, stage: str, record: Mapping[str, Any]) -> None:
         """Commit a finished stage, with its record and what it took."""
-        write_records(session.store, read_records(session.store) | {stage: dict(record)})
+        content.write_records(
+            session.store, content.read_records(session.store) | {stage: dict(record)}
+        )
         seconds, total = time.perf_counter() - self._since, self.location.bytes()
         started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
         finished = Finished(
@@ -538,4 +514,4 @@ class Transaction:
     ) -> None:
         """Commit a session, if this run still holds the region."""
         self._guard()
-        commit(self._repository, session, message, metadata)
+        content.commit(self._repository, session, message, metadata)
