@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -29,13 +29,7 @@ from popdask.store.repository import RegionStore
 from popdask.tracking import VIEWS, WIDEST_RIM
 from popdask.workflow import settlements
 from popdask.workflow.exports import cycled
-from popdask.workflow.frame_exports import (
-    Content,
-    Part,
-    export_names,
-    export_stage,
-    followed_content,
-)
+from popdask.workflow.frame_exports import Part, export_names, export_stage
 from popdask.workflow.frames import (
     CLASS,
     LABEL,
@@ -586,12 +580,10 @@ TRACKS = Stage(
 )
 
 
-def _content(run: CommunitiesRun) -> Content:
-    """What of the communities of a run is written."""
+def _class_colours(run: CommunitiesRun) -> dict[str, np.ndarray]:
     from popdask.plot.style import CLASSES as COLOURS
 
-    classes = cache(lambda: cycled(COLOURS, _class_count(run)))
-    return followed_content(COMMUNITY, run, lambda: {"classes": classes()})
+    return {"classes": cycled(COLOURS, _class_count(run))}
 
 
 def _class_count(run: CommunitiesRun) -> int:
@@ -603,12 +595,11 @@ def _class_count(run: CommunitiesRun) -> int:
 
 
 PART = Part(
+    COMMUNITY,
     stages=("communities",),
-    tracks="tracks",
     rasters=("classes", "community"),
     cell_bytes=CLASS + LABEL,
-    tables=("communities", "tracks", "events", "links"),
-    content=_content,
+    colours=_class_colours,
 )
 
 

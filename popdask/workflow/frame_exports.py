@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,79 +28,86 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What of the results of a run is written, read when it is asked for."""
-
-    colours: Callable[[np.datetime64], Mapping[str, np.ndarray]]
-    """The colours of a frame's rasters, by name."""
-    tables: Callable[[], Mapping[str, pd.DataFrame]]  # tables by name
-    layers: Callable[[], Mapping[str, gpd.GeoDataFrame]]
-    """What of them has a place, as layers by name."""
-
-
-@dataclass(frozen=True)
 class Part:
     """What of a job can be exported: its communities, or its settlements."""
 
+    layer: Layer
+    """What they are, of which tables are written."""
     stages: tuple[str, ...]
-    """The stages that compute it."""
-    tracks: str
-    """The stage that follows it through time, and makes its tables."""
+    """The stages that compute its rasters."""
     rasters: tuple[str, ...]
     """Arrays that are exported as rasters, beside the population."""
     cell_bytes: int
     """Bytes of a cell of those."""
-    tables: tuple[str, ...]
-    """Names of its tables."""
-    content: Callable[[Any], Content]
-    """What a run has of it."""
+    colours: Callable[[Any], Mapping[str, np.ndarray]] = lambda run: {}
+    """The colours of those that are alike in all frames of a run, by name."""
     owes_credit: Callable[[FramesJob], bool] = lambda job: False
     """Whether it owes somebody credit ..."""
     credit: Callable[[], str] = lambda: ""
     """... and whom, in one sentence."""
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of its tables."""
+        return (self.layer.table, *map(self.layer.stage, ("tracks", "events", "links")))
 
-def followed_content(
-    layer: Layer, run: FramesRun, others: Callable[[], Mapping[str, np.ndarray]]
-) -> Content:
-    """What of a layer is written, with the colours of other rasters, alike in all frames."""
-    from popdask.io import tables
 
-    read = cache(run.work.table)  # only what is written
+@dataclass
+class Content:
+    """What of a part of a run is written, read when it is asked for."""
 
-    @cache
-    def table() -> gpd.GeoDataFrame:
-        described: gpd.GeoDataFrame = read(layer.table)
-        numbered = "track" in described
-        return described if numbered else tables.with_tracks(described, read(layer.stage("tracks")))
+    part: Part
+    run: FramesRun
 
-    def colours(time: np.datetime64) -> dict[str, np.ndarray]:
+    def colours(self, time: np.datetime64) -> dict[str, np.ndarray]:
+        """Choose the colours of a frame's rasters, by name."""
         from popdask.plot.style import number_colours
 
-        tracks = table()["track"][table()["time"] == time].to_numpy()  # in the order of the labels
-        return {**others(), layer.array: number_colours(tracks)}
+        rows = self._described["time"] == time  # in the order of the labels
+        tracks = self._described["track"][rows].to_numpy()
+        return {**self._alike, self.part.layer.array: number_colours(tracks)}
 
-    @cache
-    def centres() -> gpd.GeoDataFrame:
-        return layer.as_communities(read(layer.stage("summary")))
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """Tables by name."""
+        from popdask.io import tables
 
-    @cache
-    def found() -> dict[str, Any]:
-        events, links = (read(layer.stage(kind)) for kind in ("tracks", "links"))
-        lines = tables.track_lines(centres(), layer.as_communities(events))
-        if "name" in table():
-            names = table().drop_duplicates("track").set_index("track")["name"]
+        layer, table = self.part.layer, self._described
+        lines = tables.track_lines(self._centres, layer.as_communities(self._events))
+        if "name" in table:
+            names = table.drop_duplicates("track").set_index("track")["name"]
             lines.insert(1, "name", names.reindex(lines["track"]).to_numpy())
-        kinds = (layer.table, *map(layer.stage, ("tracks", "events", "links")))
-        return dict(zip(kinds, (table(), lines, events, links), strict=True))
+        found = (table, lines, self._events, self.run.work.table(layer.stage("links")))
+        return dict(zip(self.part.tables, found, strict=True))
 
-    def layers() -> dict[str, gpd.GeoDataFrame]:
-        written, links = found(), layer.stage("links")
-        lines = tables.link_lines(written[links], centres(), run.work.dataset()["time"].values)
-        kinds = (layer.table, layer.stage("tracks"))
-        return {**{name: written[name] for name in kinds}, links: lines}
+    def layers(self) -> dict[str, gpd.GeoDataFrame]:
+        """Give what of them has a place, as layers by name."""
+        from popdask.io.tables import link_lines
 
-    return Content(colours, found, layers)
+        table, tracks, _, links = self.part.tables
+        times, found = self.run.work.dataset()["time"].values, self.tables
+        lines = link_lines(found[links], self._centres, times)
+        return {table: found[table], tracks: found[tracks], links: lines}
+
+    @cached_property
+    def _alike(self) -> Mapping[str, np.ndarray]:
+        return self.part.colours(self.run)
+
+    @cached_property
+    def _described(self) -> gpd.GeoDataFrame:
+        from popdask.io.tables import with_tracks
+
+        table: gpd.GeoDataFrame = self.run.work.table(self.part.layer.table)
+        return table if "track" in table else with_tracks(table, self._events)
+
+    @cached_property
+    def _events(self) -> pd.DataFrame:
+        return self.run.work.table(self.part.layer.stage("tracks"))
+
+    @cached_property
+    def _centres(self) -> gpd.GeoDataFrame:
+        layer = self.part.layer
+        return layer.as_communities(self.run.work.table(layer.stage("summary")))
 
 
 Parts = Callable[[Any], Sequence[Part]]
@@ -180,7 +187,7 @@ def _write_geoparquet(written: Written) -> None:
     from popdask.io import tables
 
     for content in written.parts.values():
-        for kind, table in content.tables().items():
+        for kind, table in content.tables.items():
             path = written.exports.folder / f"{written.name}_{kind}.parquet"
             written.add(kind, tables.write_geoparquet(table, path))
 
@@ -263,7 +270,7 @@ def _write(
     if credits:
         text = "".join(f"{each}\n" for each in credits)
         exports.add(files_io.write_text(exports.folder / f"{job.name}_CREDITS.txt", text))
-    contents = {part: part.content(run) for part in parts}
+    contents = {part: Content(part, run) for part in parts}
     written = Written(run, exports, contents, words, illustrate)
     for name, one in FORMATS.items():
         if name in job.output.export:
@@ -282,7 +289,7 @@ def export_stage(parts: Parts, needs: tuple[str, ...], words: str, illustrate: I
         frames = {
             t: of(settings, *(basis.frames(stage)[t] for stage in drawn)) for t in basis.times
         }
-        rows: list[Any] = [basis.frames(part.tracks) for part in parts(job)]
+        rows: list[Any] = [basis.frames(part.layer.stage("tracks")) for part in parts(job)]
         rows += [job.naming] if "zarr" in formats else []  # which says it of itself
         last = of(frames, sorted(formats), rows)  # and what is about all frames
         return {"frames": {**frames, basis.times[-1]: last}, "rasters": frames}

@@ -24,13 +24,7 @@ from popdask.config.jobs import SettlementsJob
 from popdask.io.rasters import open_raster
 from popdask.store.repository import RegionStore
 from popdask.tracking.urban_rules import UrbanisationRules
-from popdask.workflow.frame_exports import (
-    Content,
-    Part,
-    export_names,
-    export_stage,
-    followed_content,
-)
+from popdask.workflow.frame_exports import Part, export_names, export_stage
 from popdask.workflow.frames import (
     CODE,
     LABEL,
@@ -454,17 +448,11 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
     )
 
 
-def _content(layer: Layer, run: FramesRun) -> Content:
-    """What of a layer of a run is written."""
-    codes = layer is PLACES
-    return followed_content(layer, run, lambda: {"degurba": _code_colours()} if codes else {})
-
-
-def _code_colours() -> np.ndarray:
+def _code_colours(run: FramesRun) -> dict[str, np.ndarray]:
     codes = np.zeros((max(CODE_COLOURS) + 1, 3))
     for code, colour in CODE_COLOURS.items():
         codes[code] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    return codes
+    return {"degurba": codes}
 
 
 def _credit() -> str:
@@ -473,26 +461,22 @@ def _credit() -> str:
     return GEONAMES_CREDIT
 
 
-def _part(layer: Layer, *others: str) -> Part:
-    """What of a layer can be exported, with other arrays of which each is a stage."""
-    return Part(
-        stages=(layer.table, *others),
-        tracks=layer.stage("tracks"),
-        rasters=(*others, layer.array),
-        cell_bytes=CODE * len(others) + LABEL,
-        tables=(layer.table, *(layer.stage(kind) for kind in ("tracks", "events", "links"))),
-        content=partial(_content, layer),
-        owes_credit=lambda job: job.settlements.by_geonames,
-        credit=_credit,
-    )
-
-
-_PARTS = {PLACES: _part(PLACES, "degurba"), CENTRES: _part(CENTRES)}
+_part = partial(Part, owes_credit=lambda job: job.settlements.by_geonames, credit=_credit)
+_PARTS = (
+    _part(
+        PLACES,
+        stages=(PLACES.table, "degurba"),
+        rasters=("degurba", PLACES.array),
+        cell_bytes=CODE + LABEL,
+        colours=_code_colours,
+    ),
+    _part(CENTRES, stages=(CENTRES.table,), rasters=(CENTRES.array,), cell_bytes=LABEL),
+)
 
 
 def parts_of(job: FramesJob) -> list[Part]:
     """What of the settlements of a job can be exported."""
-    return [part for layer, part in _PARTS.items() if layer.asked(job)]
+    return [part for part in _PARTS if part.layer.asked(job)]
 
 
 STAGES = (DEGURBA, SETTLEMENTS, *_followed(PLACES), URBAN_CENTRES, *_followed(CENTRES))
