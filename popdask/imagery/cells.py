@@ -82,6 +82,12 @@ def cells_grid(cells: xr.Dataset) -> CellGrid:
     return CellGrid(float(cells.attrs["cell_size"]), crs, (float(x), float(y)))
 
 
+def cell_codes(cells: xr.Dataset) -> list[str]:
+    """Return the code of each cell."""
+    grid, corners = cells_grid(cells), (cells["north"].values, cells["east"].values)
+    return [grid.code(*corner) for corner in zip(*corners, strict=True)]
+
+
 def cells_nodata(cells: xr.Dataset) -> Any:
     """Give what pixels without data hold, in the dtype of the images."""
     return cells["images"].dtype.type(float(cells.attrs["nodata"]))

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from popdask.config.jobs import Intervals, PopulationJob
 from popdask.errors import InputError
 from popdask.imagery import tuning
-from popdask.imagery.cells import SELECTION, VALIDATION, cells_grid, load_tables
+from popdask.imagery.cells import SELECTION, VALIDATION, cell_codes, load_tables
 from popdask.imagery.dasymetric import read_zones, sums_by_zone
 from popdask.imagery.estimate import Joining, better_rule, joint_people
 from popdask.imagery.evaluation import (
@@ -130,11 +130,7 @@ def predictions(cells: xr.Dataset, estimators: Mapping[str, Estimator]) -> dict[
         for name, model in ((name, delayed(one)) for name, one in estimators.items())
     }
     (found,) = dask.compute(tasks)
-    grid = cells_grid(cells)
-    places = zip(cells["north"].values, cells["east"].values, strict=True)
-    cells_table = pd.DataFrame(
-        {"cell": [grid.code(*place) for place in places], "truth": cells["people"].values}
-    )
+    cells_table = pd.DataFrame({"cell": cell_codes(cells), "truth": cells["people"].values})
     return {name: _table(cells_table, parts) for name, parts in found.items()}
 
 

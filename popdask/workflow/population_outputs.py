@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from popdask.config.jobs import PopulationJob
 from popdask.errors import InputError
-from popdask.imagery.cells import cells_grid, select_fold
+from popdask.imagery.cells import cell_codes, select_fold
 from popdask.imagery.estimate import gradcam, telling_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel
@@ -321,9 +321,7 @@ def worst(
     own = table[(table["where"] == "validation") & (table["model"] == "popdask")]
     if job.cells.totals is not None and job.cells.counts is None:
         return  # they are zones
-    grid = cells_grid(cells)
-    places = zip(cells["north"].values, cells["east"].values, strict=True)
-    index = pd.Index([grid.code(*place) for place in places])
+    index = pd.Index(cell_codes(cells))
     images = cells["images"].isel(cell=index.get_indexer(pd.Index(own["cell"]))).values
     pixels, context = images.shape[-1], int(cells.attrs.get("context", 0))
     pairs = zip(own["truth"], own["prediction"], strict=True)
@@ -408,11 +406,9 @@ def _validation_cells(job: PopulationJob, region: RegionStore, branch: str) -> x
 
 def _estimates(cells: xr.Dataset, region: RegionStore, branch: str) -> np.ndarray:
     """The people that the run has estimated in some of its validation cells."""
-    table, grid = region.table("predictions", branch), cells_grid(cells)
+    table = region.table("predictions", branch)
     own = table[(table["where"] == "validation") & (table["model"] == "popdask")]
-    places = zip(cells["north"].values, cells["east"].values, strict=True)
-    codes = [grid.code(*place) for place in places]
-    return own.set_index("cell")["prediction"].loc[codes].to_numpy()
+    return own.set_index("cell")["prediction"].loc[cell_codes(cells)].to_numpy()
 
 
 def illustrate(job: PopulationJob, region: RegionStore, branch: str) -> Iterator[Picture]:
