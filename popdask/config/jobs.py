@@ -427,7 +427,8 @@ class Training(Settings):
     )
     """The network and its arguments, such as ``{widths = [16, 32, 64]}``; ``"features"``: the mean
     of trees and a ridge on what patches of the images find, and the default where an image has
-    fewer pixels than the published network takes; a list of networks: the mean of them."""
+    fewer pixels than the published network takes; a list of networks: the mean of them, where one
+    that is listed again learns from another seed."""
     epochs: Positive | None = None
     """At most so many."""
     batch_size: Positive | None = None

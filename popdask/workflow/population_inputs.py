@@ -405,11 +405,17 @@ def training_configs(
     kind: str, settings: Training, pixels: int, other_bands: int = 0
 ) -> list[TrainingConfig]:
     """The settings of each network's training: those published, and what the job changes."""
-    names = set(Training.model_fields) - {"weights", "preset", "device", "network"}
+    names = set(Training.model_fields) - {"weights", "preset", "device", "network", "seed"}
     changes = settings.model_dump(include=names, exclude_none=True) | {"other_bands": other_bands}
+    networks = training_networks(kind, settings, pixels)
     return [
         TrainingConfig.preset(
-            kind, settings.preset, **changes, **({"network": network} if network else {})
+            kind,
+            settings.preset,
+            # Of the same seed, a network that is listed again would be the same again.
+            seed=settings.seed + networks[:place].count(network),
+            **changes,
+            **({"network": network} if network else {}),
         )
-        for network in training_networks(kind, settings, pixels)
+        for place, network in enumerate(networks)
     ]

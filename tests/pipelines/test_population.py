@@ -349,9 +349,9 @@ def test_census_totals_are_kept_in_every_zone(world, trained, tmp_path):
     assert len(outcome.zones) == 4 and verify(settings).differences == ()
 
 
-def test_features_and_the_mean_of_two_networks_are_models_of_a_job(world, tmp_path):
+def test_features_and_the_mean_of_several_networks_are_models_of_a_job(world, tmp_path):
     plain = {"network": "features", "trees": 20, "least": 5}
-    tables = {"presence": {"network": {}}, "count": {"network": [plain, SMALL]}}
+    tables = {"presence": {"network": {}}, "count": {"network": [plain, SMALL, SMALL]}}
     settings = job(world, tmp_path / "dots.icechunk", **tables)
     said = []
 
@@ -367,10 +367,13 @@ def test_features_and_the_mean_of_two_networks_are_models_of_a_job(world, tmp_pa
     ]
     members = [[one["config"] for one in model.config["members"]] for model in models]
     assert [one["head"] for one in members[0]] == ["boosting", "ridge"]
-    assert [one["network"] for one in members[1]] == ["features", "CountCNN"]
+    assert [one["network"] for one in members[1]] == ["features", "CountCNN", "CountCNN"]
+    assert [one["seed"] for one in models[1].settings["members"]] == [0, 0, 1]
+    first, again = (network.state_dict() for network in models[1].module.members[1:])
+    assert any((first[name] != again[name]).any() for name in first)
     assert (store.dataset()["population"] >= 0).all()
     assert population.plan(settings).done
-    with pytest.raises(InputError, match=r"\[count\] network has 2 networks: expected one to tune"):
+    with pytest.raises(InputError, match=r"\[count\] network has 3 networks: expected one to tune"):
         evaluation.tune(settings, "count", 1)
 
 
