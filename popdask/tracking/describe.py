@@ -228,9 +228,10 @@ def with_rates(
     )
 
 
-#: What is doubted: a community with more than this part of all cells, fewer tracks than this part
-#: that live through, people that differ by more than this part from the frames around.
-VAST, FEW, JUMP = 0.1, 0.5, 0.05
+#: What is doubted: a community with more than this part of all cells and fewer people per km² than
+#: a village, fewer tracks than this part that live through, people that differ by more than this
+#: part from the frames around.
+VAST, SPARSE, FEW, JUMP = 0.1, 300, 0.5, 0.05
 
 _OUTSIDE, _RASTER, _MISSING = -1, -2, -3  # keys beside those of communities
 
@@ -462,12 +463,15 @@ def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFram
     """Say what should be looked at: vast communities, few tracks that live, frames that jump."""
     frames = [year_text(time) for time in balance["time"]]
     found = []
-    last = communities[communities["time"] == balance["time"].iloc[-1]]["cells"]
-    if len(last) and (share := last.max() / last.sum()) > VAST:
-        found.append(
-            f"the largest community of {frames[-1]} has {100 * share:.0f} % of the cells of all: "
-            "read it as the land between places"
-        )
+    last = communities[communities["time"] == balance["time"].iloc[-1]]
+    for largest in last.sort_values("cells").tail(1).itertuples():
+        share, density = largest.cells / last["cells"].sum(), largest.population / largest.area_km2
+        if share > VAST and density < SPARSE:
+            found.append(
+                f"the largest community of {frames[-1]} has {100 * share:.0f} % of the cells of "
+                f"all, and {density:.0f} people per km²: it is the land between places; raise "
+                "[communities] min_density to leave it out"
+            )
     alive = [
         set(tracks[(tracks["time"] == time) & (tracks["event"] != "vanish")]["track"])
         for time in balance["time"].iloc[[0, -1]]
