@@ -87,12 +87,13 @@ if TYPE_CHECKING:
     from popdask.report.page import Picture
     from popdask.tracking.classify import ClassModel
 
-#: Settings of the flow, and of the encoder, as they were before they were there.
+#: Settings of flow, encoder and grouping that came later, at what keeps the numbers of tracks.
 PLAIN_FLOW = (("scales", 1), ("log", False))
 PLAIN_ENCODER = (
     *(("window", 7), ("hidden", [128, 64]), ("l1", 0.0), ("l2", 0.0)),
     *(("activation", "relu"), ("latent_activation", "relu"), ("symmetric", False)),
 )
+PLAIN_GROUPS = (("min_density", 50.0),)
 
 #: Tasks of a chunk: of a flow that links follow, and what holding classes adds for each chunk, and
 #: for each frame of several chunks, which waits for the whole one before it.
@@ -326,7 +327,7 @@ CLASSIFIER = Stage(
     needs=("population", "flow", "encoder"),
     wanted=_classifier_record,
     cost=CellCost(
-        read=PEOPLE + MOTION, held=64, tasks=(4.2, 2.4), more=_sampled, whole=_has_one_model
+        read=2 * PEOPLE + MOTION, held=64, tasks=(5.2, 3.5), more=_sampled, whole=_has_one_model
     ),
     compute=_fit_classes,
     anywhere=True,
@@ -399,11 +400,12 @@ CLASSES = Stage(
 def _communities_record(basis: Basis, of: Fingerprint) -> Record:
     job, held = basis.job, [hold] if (hold := basis.job.hold) else []
     model = basis.wanted["classifier"]["model"]
-    settings = lasting("communities", plain([job.communities]), model, *held)
+    groups = _without(PLAIN_GROUPS, job.communities.model_dump(mode="json"))
+    settings = lasting("communities", [groups], model, *held)
     population, classes = basis.frames("population"), basis.frames("classes")
     frames = {t: of(settings, classes[t], population[t]) for t in basis.times}
     # As the settings, but whatever frames the models were fitted on.
-    chosen = [*_network_settings(job), *plain([job.communities, job.classes]), _flow_settings(job)]
+    chosen = [*_network_settings(job), groups, *plain([job.classes]), _flow_settings(job)]
     return {"frames": frames, "settings": settings, "analysis": lasting("communities", *chosen)}
 
 
