@@ -379,7 +379,7 @@ def _settlements(folder: Path, base: str) -> list[str]:
 
 def _communities(population: Any) -> list[str]:
     grid = grid_of(population)
-    coarse = grid.crs is not None and (grid.crs.geographic or abs(grid.transform.a) >= 500)
+    coarse = grid.crs is not None and (grid.crs.geographic or abs(grid.transform.a) >= 250)
     eps, least = (3, 10) if coarse else (10, 50)
     return [
         "[communities]",
