@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 #: Settlements that are listed, and what of them.
 LARGEST = 10
 RATES = ["growth per year", "since the start"]
-COLUMNS = ["settlement", "kind", "people", "per km²", *RATES]
+COLUMNS = ["kind", "people", "per km²", *RATES]
 #: What is shown of a score table: by column, how it is called and written.
 SCORES = {
     "matthews": ("MCC", ".3f"),
@@ -146,10 +146,22 @@ def show_settlements(outcome: SettlementsResult) -> None:
 
 def _show_settled(outcome: SettlementsResult) -> None:
     table, balance = outcome.settlements, outcome.balance
+    say("")
+    _show_largest("settlement", table, balance)
+    if outcome.centres is not None:
+        say("")
+        _show_largest("urban centre", outcome.centres, balance)
+    say("")
+    _show_balance("settlements", table, balance)
+    say(f"\n{_events_text(outcome.tracks, 'settlements', balance)}")
+
+
+def _show_largest(one: str, table: pd.DataFrame, balance: pd.DataFrame) -> None:
+    """Print the largest settlements, or urban centres, of the last frame."""
     began = table.groupby("track")["time"].transform("min")
     last = table.assign(began=began)[table["time"] == balance["time"].iloc[-1]]
     largest = last.sort_values("population", ascending=False).head(LARGEST)
-    told = len(COLUMNS) if len(balance) > 1 else -len(RATES)  # of one frame nothing has grown
+    told = None if len(balance) > 1 else -len(RATES)  # of one frame nothing has grown
     rows = [
         (
             str(row.name),
@@ -161,16 +173,12 @@ def _show_settled(outcome: SettlementsResult) -> None:
         )[:told]
         for row in largest.drop(columns="geometry").itertuples(index=False)
     ]
-    say("")
-    show_table(COLUMNS[:told], rows)
-    say("")
-    _show_balance("settlements", table, balance)
-    say(f"\n{_events_text(outcome.tracks, 'settlements', balance)}")
+    show_table([one, *COLUMNS[:told]], rows)
 
 
 def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
     """Say how many tracks there are, and what happens to them after the first frame."""
-    from popdask.tracking.describe import turnover
+    from popdask.tracking.describe import comings_and_goings, turnover
     from popdask.tracking.tracks import EVENTS
 
     ends = tracks["event"] == "vanish"  # at the time of last presence
@@ -179,7 +187,10 @@ def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
     listed = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
     whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"
     said = f"{whole}: {there:,} in the first frame; after it {listed}"
-    return f"{said}\n{turnover(tracks, balance, kind)}" if len(balance) > 1 else said
+    if len(balance) < 2:
+        return said
+    times = balance["time"].to_numpy()
+    return f"{said}\n{turnover(tracks, comings_and_goings(tracks, times), times, kind)}"
 
 
 def _since(value: float, began: Any, times: pd.Series) -> str:

@@ -404,10 +404,9 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
     return [f"{frame} has no data{part}" for frame, part in zip(frames, parts, strict=True)]
 
 
-def turnover(tracks: pd.DataFrame, balance: pd.DataFrame, many: str) -> str:
-    """Say how many (of what `many` names) came and went between the first frame and the last."""
-    times = balance["time"].to_numpy()
-    changes, parts = comings_and_goings(tracks, times), []
+def turnover(tracks: pd.DataFrame, changes: pd.DataFrame, times: np.ndarray, many: str) -> str:
+    """Say how many (of what `many` names) `changes` has between the first frame and the last."""
+    parts = []
     for verb in ("came", "went"):
         ways = changes[changes["verb"] == verb].groupby("how", sort=False).size()
         said = ", ".join(f"{some:,} {way}" for way, some in ways.items())

@@ -591,6 +591,8 @@ class SettlementsResult(ReprMixin):
     """People in settlements, outside them and in the raster, for every frame."""
     store: RegionStore
     """The results."""
+    centres: gpd.GeoDataFrame | None = None
+    """The urban centres of every frame, likewise; None where the job does not ask for them."""
 
     def summary(self) -> dict[str, str]:
         """What was computed and found, in a few words."""
@@ -634,8 +636,10 @@ class SettlementsPipeline(FramesPipeline):
 
     def result(self, plan: Plan, store: RegionStore) -> SettlementsResult:
         """What a run gives of settlements, of which kind the job may be."""
-        settlements, tracks = map(store.table, ("settlements", "settlement_tracks"))
-        return SettlementsResult(plan, settlements, tracks, store.table(_balance(store)), store)
+        names = ("settlements", "settlement_tracks", _balance(store))
+        settlements, tracks, balance = map(store.table, names)
+        centres = store.table(CENTRES.table) if CENTRES.table in store.records() else None
+        return SettlementsResult(plan, settlements, tracks, balance, store, centres)
 
     def found(self, store: RegionStore) -> str:
         """Say in a few words what the last finished run has found."""

@@ -77,8 +77,12 @@ def test_the_largest_settlements_stand_in_a_line_each(capsys, monkeypatch, frame
     events = pd.DataFrame({"time": time, "track": 0, "event": ["appear", "continue"][:frames]})
     events["parent"] = [[], [0]][:frames]
     store = RegionStore(tmp_path / "region")
-    show._show_settled(SettlementsResult(Plan(()), pd.DataFrame(row), events, found, store))
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
+    table = pd.DataFrame(row)
+    centres = table.assign(name="Storby", kind="urban centre")
+    show._show_settled(SettlementsResult(Plan(()), table, events, found, store, centres))
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if name in line]
+    assert all(any(line.startswith(begin) for line in lines) for begin in ("urban ", "Storby "))
     rates = ["+1.4 %", "+107.8 %"] if frames > 1 else []
     assert line.split("  ", 1)[0] == name
     assert all(rate in line for rate in rates) and ("%" in line) == bool(rates)

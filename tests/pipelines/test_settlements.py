@@ -407,6 +407,8 @@ def test_urban_centres_are_a_layer_with_tracks_of_their_own(finished, folder, tm
     arrays = outcome.store.dataset().compute()
     assert ((arrays["urban_centre"] >= 0) == (arrays["degurba"] == 30)).all()
     table = outcome.store.table("urban_centres")
+    assert finished.centres is None
+    pd.testing.assert_frame_equal(outcome.centres, table)
     assert list(table)[1:5] == ["urban_centre", "track", "name", "kind"]
     assert table["name"].tolist() == ["Storby"] * 4 and set(table["track"]) == {0}
     assert set(outcome.store.table("urban_centre_tracks")["event"]) == {"appear", "continue"}

@@ -127,8 +127,8 @@ STAYS = [(0, 0, [], "appear"), *((year, 0, [0], "continue") for year in (1, 2, 3
 def test_what_came_and_went_is_told_by_how_and_adds_up(others, said):
     rows = [(YEARS[year], *rest) for year, *rest in (*STAYS, *others)]
     events = pd.DataFrame(rows, columns=["time", "track", "parent", "event"])
-    balance = pd.DataFrame({"time": YEARS})
-    sentence = turnover(events, balance, "places")
+    times = YEARS.to_numpy()
+    sentence = turnover(events, comings_and_goings(events, times), times, "places")
     assert said in sentence
     told = re.findall(r"(\d+) (?:in 200[03][,;]|came|went)", sentence)
     before, after, came, went = map(int, told)
@@ -159,6 +159,7 @@ def test_nobody_comes_to_one_frame_or_where_nothing_is_found(found, frames):
     rows = [(YEARS[year], *rest) for year, *rest in found]
     events = pd.DataFrame(rows, columns=["time", "track", "parent", "event"])
     events = events.astype({"time": YEARS.dtype, "track": np.int64})
-    sentence = turnover(events, pd.DataFrame({"time": YEARS[:frames]}), "places")
+    times = YEARS[:frames].to_numpy()
+    sentence = turnover(events, comings_and_goings(events, times), times, "places")
     last, many = 1999 + frames, len(found)
     assert sentence == f"Places: {many} in 2000, {many} in {last}; 0 came, 0 went"
