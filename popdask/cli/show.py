@@ -186,11 +186,22 @@ def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
     there, events = len(tracks) - len(later), later["event"].value_counts()
     listed = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
     whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"
-    said = f"{whole}: {there:,} in the first frame; after it {listed}"
+    said = f"{whole}: {there:,} in the first frame; after it{_steps(balance['time'])} {listed}"
     if len(balance) < 2:
         return said
     times = balance["time"].to_numpy()
     return f"{said}\n{turnover(tracks, comings_and_goings(tracks, times), times, kind)}"
+
+
+def _steps(times: pd.Series) -> str:
+    """Say how many years a step from frame to frame is, where it is not one: much may change."""
+    from popdask.io.conventions import decimal_years
+
+    ends = sorted({round(step) for step in decimal_years(times)[1:] - decimal_years(times)[:-1]})
+    if not ends or ends[-1] < 2:
+        return ""
+    years = f"{ends[0] or 1} to {ends[-1]}" if len(ends) > 1 else f"{ends[0]}"
+    return f", in steps of {years} years,"
 
 
 def _since(value: float, began: Any, times: pd.Series) -> str:

@@ -88,6 +88,21 @@ def test_the_largest_settlements_stand_in_a_line_each(capsys, monkeypatch, frame
     assert all(rate in line for rate in rates) and ("%" in line) == bool(rates)
 
 
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (["2000"], ""),
+        (["2000", "2001", "2002"], ""),
+        (["2000-01", "2000-07"], ""),
+        (["2000", "2005", "2010"], ", in steps of 5 years,"),
+        (["1990", "2000", "2015"], ", in steps of 10 to 15 years,"),
+        (["2000-01", "2000-03", "2003-03"], ", in steps of 1 to 3 years,"),
+    ],
+)
+def test_events_of_frames_that_lie_years_apart_say_so(times, said):
+    assert show._steps(pd.Series(pd.to_datetime(times))) == said
+
+
 @pytest.mark.parametrize(("began", "said"), [(0, "+39.8 %"), (1, "+39.8 % from 2001"), (2, "–")])
 def test_growth_since_a_later_start_says_since_when(began, said):
     times = pd.Series(pd.date_range("2000", periods=3, freq="YS"))
