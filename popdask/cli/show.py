@@ -185,10 +185,10 @@ def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
     later = tracks[(tracks["time"] > balance["time"].iloc[0]) | ends]
     there, events = len(tracks) - len(later), later["event"].value_counts()
     listed = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
+    if len(balance) < 2:
+        return f"{there:,} {kind} in the only frame: what happens to them takes another"
     whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"
     said = f"{whole}: {there:,} in the first frame; after it{_steps(balance['time'])} {listed}"
-    if len(balance) < 2:
-        return said
     times = balance["time"].to_numpy()
     return f"{said}\n{turnover(tracks, comings_and_goings(tracks, times), times, kind)}"
 

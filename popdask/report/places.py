@@ -67,8 +67,9 @@ COMMUNITIES = Layer(
     "community",
     "Communities",
     "places",
-    "Neighbouring cells of one class make a community. It has the colour of its track, the same in "
-    "every frame, and stronger where more people live in a cell." + _MARKS,
+    "Neighbouring cells of one class make a community, but for classes that the job counts as land "
+    "between places. It has the colour of its track, the same in every frame, and stronger where "
+    "more people live in a cell." + _MARKS,
     none="outside communities",
 )
 _SLIDE = "Move the slider through the years; drag"
