@@ -388,6 +388,7 @@ def _communities(population: Any) -> list[str]:
         "[communities]",
         f'eps = {eps}                # cells within which cells see each other, or "2.5 km"',
         f"min_samples = {least:<2}       # cells of one class there that make a core",
+        "min_people = 100       # of a community",
         "min_density = 50       # people per km², below which a class is land between places",
         "",
         "[settlements]",
