@@ -229,9 +229,9 @@ def with_rates(
 
 
 #: What is doubted: a community with more than this part of all cells and fewer people per km² than
-#: a village, fewer tracks than this part that live through, people that differ by more than this
-#: part from the frames around.
-VAST, SPARSE, FEW, JUMP = 0.1, 300, 0.5, 0.05
+#: this, fewer tracks than this part that live through, people that differ by more than this part
+#: from the frames around.
+VAST, SPARSE, FEW, JUMP = 0.1, 100, 0.5, 0.05
 
 _OUTSIDE, _RASTER, _MISSING = -1, -2, -3  # keys beside those of communities
 

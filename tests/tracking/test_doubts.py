@@ -38,7 +38,7 @@ def test_a_community_of_a_tenth_of_all_cells_is_named():
     (sentence,) = told(((12, 516.0), *others))
     words = "the largest community of 2003 has 11 % of the cells of all, and 43 people per km²: "
     assert sentence.startswith(words)
-    assert told(((12, 9000.0), *others)) == []  # a city in few towns is no land
+    assert told(((12, 1300.0), *others)) == []  # the rim of a town is no land
 
 
 def test_a_vanished_track_does_not_live_through():
