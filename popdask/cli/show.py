@@ -257,16 +257,18 @@ def show_scores(scores: pd.DataFrame) -> None:
 
 def show_units(table: pd.DataFrame, *, each: bool) -> None:
     """Print how many units and people there are of each class in the last frame, or every unit."""
+    *before, now = map(when, sorted(table["time"].unique()))
     last = table[table["time"] == table["time"].max()].assign(units=1)
     last = last.sort_values("population", ascending=False, kind="stable")
-    say(f"{count(len(last), 'unit')}, {str(last['time'].max())[:10]}")
+    say(f"{count(len(last), 'unit')}, {now}")
     if each:
         rows = last[["unit", "class", "population", "change", "covered"]].to_numpy().tolist()
         cells = [
             [str(unit), str(kind), f"{people:,.0f}", written(change, "+,.0f"), f"{covered:.0%}"]
             for unit, kind, people, change, covered in rows
         ]
-        show_table(["unit", "class", "people", "change", "with data"], cells)
+        since = f"since {before[-1]}" if before else "change"
+        show_table(["unit", "class", "people", since, "with data"], cells)
         say("")
     sums = last.groupby("class", sort=False)[["units", "population"]].sum()
     sums = sums.sort_values("population", ascending=False)

@@ -486,6 +486,7 @@ def test_the_command_of_units_writes_a_table_and_tells_of_the_classes(folder, fi
         np.testing.assert_allclose(table["change"][1:4], np.diff(people[0]))
     shown = CliRunner().invoke(app, words).stdout
     assert "west" in shown and f"{people[0, -1]:,.0f}" in shown
+    assert "2 units, 2003\n" in shown and "since 2002" in shown
     with pytest.raises(InputError, match=r"rules is 2020; expected 2021 or 2024"):
         CliRunner().invoke(app, [*words, "--rules", "2020"], catch_exceptions=False)
     with pytest.raises(InputError, match=r"units.txt ends with .txt; expected .parquet or .csv"):
