@@ -47,7 +47,7 @@ from popdask.io.cube import to_1km
 from popdask.metrics import planted_scores, visible_events
 from popdask.synthetic import PlantedWorld, planted
 from popdask.tracking.autoencoder import FittedEncoder
-from popdask.tracking.classify import ClassModel, classify
+from popdask.tracking.classify import ClassModel, classify, without_land
 from popdask.tracking.dbscan import dbscan
 from popdask.tracking.encoding import encode, stack_features
 from popdask.tracking.flow import optical_flow
@@ -284,8 +284,9 @@ def by_models(world: PlantedWorld, encoder: FittedEncoder, model: ClassModel) ->
     features = stack_features(population, optical_flow(population))
     latent = encode(features, encoder, mask=domain(population, "settled"))
     classes = classify(latent, model, hold=Classes().hold)
+    places = without_land(classes, model, communities.min_density)
     grouping = {"eps": float(communities.eps), "min_samples": communities.min_samples}
-    labels = dbscan(classes, **grouping).compute()
+    labels = dbscan(places, **grouping).compute()
     memory = following.memory
     chosen = linking.model_dump(include={"rule", "share", "displaced"}) | {"memory": memory}
     links, ends = compare_frames(labels.chunk(time=1), population, **chosen)

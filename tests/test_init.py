@@ -233,6 +233,13 @@ def test_frames_on_several_grids_are_aligned(tmp_path):
     assert "1 of 2 frames lie on another grid than the first: align is set" in proposal.notes
 
 
+@pytest.mark.parametrize(("side", "asked"), [(100, (10, 50)), (250, (3, 10)), (1000, (3, 10))])
+def test_communities_of_coarse_cells_are_of_fewer_cells(tmp_path, side, asked):
+    rasters(tmp_path, "pop_2000.tif", transform=from_origin(4_321_000, 3_210_000, side, side))
+    _, job, _ = times(tmp_path, pipeline="communities")
+    assert (job.communities.eps, job.communities.min_samples) == asked
+
+
 def test_a_job_is_never_overwritten(tmp_path, monkeypatch, capsys):
     rasters(tmp_path / "oslo", "pop_2000.tif", "pop_2001.tif")
     monkeypatch.chdir(tmp_path)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 #: Settlements that are listed, and what of them.
 LARGEST = 10
 RATES = ["growth per year", "since the start"]
-COLUMNS = ["settlement", "kind", "people", "per km²", *RATES]
+COLUMNS = ["kind", "people", "per km²", *RATES]
 #: What is shown of a score table: by column, how it is called and written.
 SCORES = {
     "matthews": ("MCC", ".3f"),
@@ -146,10 +146,22 @@ def show_settlements(outcome: SettlementsResult) -> None:
 
 def _show_settled(outcome: SettlementsResult) -> None:
     table, balance = outcome.settlements, outcome.balance
+    say("")
+    _show_largest("settlement", table, balance)
+    if outcome.centres is not None:
+        say("")
+        _show_largest("urban centre", outcome.centres, balance)
+    say("")
+    _show_balance("settlements", table, balance)
+    say(f"\n{_events_text(outcome.tracks, 'settlements', balance)}")
+
+
+def _show_largest(one: str, table: pd.DataFrame, balance: pd.DataFrame) -> None:
+    """Print the largest settlements, or urban centres, of the last frame."""
     began = table.groupby("track")["time"].transform("min")
     last = table.assign(began=began)[table["time"] == balance["time"].iloc[-1]]
     largest = last.sort_values("population", ascending=False).head(LARGEST)
-    told = len(COLUMNS) if len(balance) > 1 else -len(RATES)  # of one frame nothing has grown
+    told = None if len(balance) > 1 else -len(RATES)  # of one frame nothing has grown
     rows = [
         (
             str(row.name),
@@ -161,25 +173,35 @@ def _show_settled(outcome: SettlementsResult) -> None:
         )[:told]
         for row in largest.drop(columns="geometry").itertuples(index=False)
     ]
-    say("")
-    show_table(COLUMNS[:told], rows)
-    say("")
-    _show_balance("settlements", table, balance)
-    say(f"\n{_events_text(outcome.tracks, 'settlements', balance)}")
+    show_table([one, *COLUMNS[:told]], rows)
 
 
 def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
     """Say how many tracks there are, and what happens to them after the first frame."""
-    from popdask.tracking.describe import turnover
+    from popdask.tracking.describe import comings_and_goings, turnover
     from popdask.tracking.tracks import EVENTS
 
     ends = tracks["event"] == "vanish"  # at the time of last presence
     later = tracks[(tracks["time"] > balance["time"].iloc[0]) | ends]
     there, events = len(tracks) - len(later), later["event"].value_counts()
     listed = ", ".join(f"{events.get(event, 0):,} {event}" for event in EVENTS)
+    if len(balance) < 2:
+        return f"{there:,} {kind} in the only frame: what happens to them takes another"
     whole = f"{count(tracks['track'].nunique(), 'track')} of {kind}"
-    said = f"{whole}: {there:,} in the first frame; after it {listed}"
-    return f"{said}\n{turnover(tracks, balance, kind)}" if len(balance) > 1 else said
+    said = f"{whole}: {there:,} in the first frame; after it{_steps(balance['time'])} {listed}"
+    times = balance["time"].to_numpy()
+    return f"{said}\n{turnover(tracks, comings_and_goings(tracks, times), times, kind)}"
+
+
+def _steps(times: pd.Series) -> str:
+    """Say how many years a step from frame to frame is, where it is not one: much may change."""
+    from popdask.io.conventions import decimal_years
+
+    ends = sorted({round(step) for step in decimal_years(times)[1:] - decimal_years(times)[:-1]})
+    if not ends or ends[-1] < 2:
+        return ""
+    years = f"{ends[0] or 1} to {ends[-1]}" if len(ends) > 1 else f"{ends[0]}"
+    return f", in steps of {years} years,"
 
 
 def _since(value: float, began: Any, times: pd.Series) -> str:
@@ -235,16 +257,18 @@ def show_scores(scores: pd.DataFrame) -> None:
 
 def show_units(table: pd.DataFrame, *, each: bool) -> None:
     """Print how many units and people there are of each class in the last frame, or every unit."""
+    *before, now = map(when, sorted(table["time"].unique()))
     last = table[table["time"] == table["time"].max()].assign(units=1)
     last = last.sort_values("population", ascending=False, kind="stable")
-    say(f"{count(len(last), 'unit')}, {str(last['time'].max())[:10]}")
+    say(f"{count(len(last), 'unit')}, {now}")
     if each:
         rows = last[["unit", "class", "population", "change", "covered"]].to_numpy().tolist()
         cells = [
             [str(unit), str(kind), f"{people:,.0f}", written(change, "+,.0f"), f"{covered:.0%}"]
             for unit, kind, people, change, covered in rows
         ]
-        show_table(["unit", "class", "people", "change", "with data"], cells)
+        since = f"since {before[-1]}" if before else "change"
+        show_table(["unit", "class", "people", since, "with data"], cells)
         say("")
     sums = last.groupby("class", sort=False)[["units", "population"]].sum()
     sums = sums.sort_values("population", ascending=False)

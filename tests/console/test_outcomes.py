@@ -77,11 +77,30 @@ def test_the_largest_settlements_stand_in_a_line_each(capsys, monkeypatch, frame
     events = pd.DataFrame({"time": time, "track": 0, "event": ["appear", "continue"][:frames]})
     events["parent"] = [[], [0]][:frames]
     store = RegionStore(tmp_path / "region")
-    show._show_settled(SettlementsResult(Plan(()), pd.DataFrame(row), events, found, store))
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
+    table = pd.DataFrame(row)
+    centres = table.assign(name="Storby", kind="urban centre")
+    show._show_settled(SettlementsResult(Plan(()), table, events, found, store, centres))
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if name in line]
+    assert all(any(line.startswith(begin) for line in lines) for begin in ("urban ", "Storby "))
     rates = ["+1.4 %", "+107.8 %"] if frames > 1 else []
     assert line.split("  ", 1)[0] == name
     assert all(rate in line for rate in rates) and ("%" in line) == bool(rates)
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (["2000"], ""),
+        (["2000", "2001", "2002"], ""),
+        (["2000-01", "2000-07"], ""),
+        (["2000", "2005", "2010"], ", in steps of 5 years,"),
+        (["1990", "2000", "2015"], ", in steps of 10 to 15 years,"),
+        (["2000-01", "2000-03", "2003-03"], ", in steps of 1 to 3 years,"),
+    ],
+)
+def test_events_of_frames_that_lie_years_apart_say_so(times, said):
+    assert show._steps(pd.Series(pd.to_datetime(times))) == said
 
 
 @pytest.mark.parametrize(("began", "said"), [(0, "+39.8 %"), (1, "+39.8 % from 2001"), (2, "–")])

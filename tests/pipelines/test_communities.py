@@ -31,8 +31,11 @@ class Diary(Reporter):
     """Remembers which stages ran, and stops before one of them if told to."""
 
     def __init__(self, stop_before=None):
-        self.stages = {}
+        self.stages, self.notes = {}, []
         self.stop_before = stop_before
+
+    def note(self, text):
+        self.notes.append(text)
 
     def stage(self, name, work):
         if name == self.stop_before:
@@ -218,6 +221,30 @@ def test_min_people_dissolves_small_communities(frames, tmp_path):
     settings = job(frames, tmp_path / "large.icechunk", communities={"min_people": 500})
     outcome = communities.run(settings)
     assert outcome.communities["population"].min() >= 500
+
+
+@pytest.mark.parametrize("scope", ["frame", "shared"])
+def test_land_between_places_is_in_no_community(frames, tmp_path, scope):
+    """The towns are what they are beside the land; who lives on land is outside, and told so."""
+    tables, stores = {"encoder": {"scope": scope}}, []
+    for least in (0, 10, 1e6):
+        tables["communities"] = {"min_density": least}
+        folder, diary = tmp_path / f"{least:g}.icechunk", Diary()
+        stores.append(communities.run(job(frames, folder, **tables), diary).store)
+        assert any(f"fewer than {least:g} people per km²" in note for note in diary.notes) == (
+            least > 0
+        )
+    every, towns = (store.dataset()["community"].values for store in stores[:2])
+    for frame, kept in zip(every, towns, strict=True):
+        held = np.unique(frame[(kept >= 0)])
+        np.testing.assert_array_equal(np.isin(frame, held) & (frame >= 0), kept >= 0)
+        assert np.unique(np.stack([frame, kept])[:, kept >= 0], axis=1).shape[1] == len(held)
+    tables = [store.table("communities") for store in stores]
+    thin = tables[0]["population"] / tables[0]["area_km2"] < 10
+    assert thin.any() and (tables[1]["population"] / tables[1]["area_km2"] > 10).all()
+    assert len(tables[1]) == len(tables[0]) - thin.sum() and not len(tables[2])
+    outside = stores[2].table("balance")["outside"]
+    np.testing.assert_array_equal(outside, stores[2].table("balance")["raster"])
 
 
 def test_a_distance_is_as_good_as_cells(finished, frames, copy):

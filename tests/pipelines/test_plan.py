@@ -118,12 +118,13 @@ def test_settings_that_came_later_leave_models_and_numbers_at_their_defaults():
     """By these, stores know their models and the numbers of their tracks again."""
     before = {
         "encoder": "931a7cf3ec2c30f8",  # when windows, layers and regularisation were fixed
-        "communities": "d5fe98bc11c63ba6",
         "settlements": "014c0df6b7a38956",
         "urban_centres": "ed4c1ae4a67ef847",
     }
     plan = decide(PIPELINE.stages, basis(job(settlements={"centres": True}), inputs(), {}))
     assert {name: plan[name].record["settings"] for name in before} == before
+    # Classes got a density, and models of another version with it: numbers stay by the analysis.
+    assert plan["communities"].record["analysis"] == "2fb9a8c9653ac9d5"
 
 
 def test_another_version_of_a_stage_finds_the_numbers_of_the_one_before():

@@ -239,11 +239,27 @@ def test_bad_input_is_told_in_one_sentence(folder, tmp_path, rules, said):
     write_raster(folder / "other.tif", np.ones((60, 60), np.float32))
     rules = {name: value.format(folder=folder) for name, value in rules.items()}
     settings = job(folder, tmp_path / "bad.icechunk", settlements=rules)
-    of_cells = "shares" in said  # which a plan does not read
-    for ask in (settlements.run,) if of_cells else (settlements.plan, settlements.run):
+    for ask in (settlements.plan, settlements.run):
         with pytest.raises(InputError, match=said) as caught:
             ask(settings)
         assert "\n" not in str(caught.value)
+
+
+def test_a_surface_in_m2_is_told_by_its_middle_or_by_the_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("popdask.workflow.settlements.MIDDLE", 10)
+    land = np.full((60, 72), 250_000, np.float32)
+    land[0, :] = 1.0000001  # a share but for rounding
+    write_raster(tmp_path / "land.tif", land)
+    settings = job(
+        folder, tmp_path / "m2.icechunk", settlements={"land": str(tmp_path / "land.tif")}
+    )
+    with pytest.raises(InputError, match=r"land has the value 250000; .* units = \"m2\""):
+        settlements.plan(settings)
+    land[10:50] = 1
+    write_raster(tmp_path / "land.tif", land)
+    assert not settlements.plan(settings).done
+    with pytest.raises(InputError, match="land has the value 250000"):
+        settlements.run(settings)
 
 
 class Counting(settlements.SettlementsPipeline):
@@ -407,6 +423,8 @@ def test_urban_centres_are_a_layer_with_tracks_of_their_own(finished, folder, tm
     arrays = outcome.store.dataset().compute()
     assert ((arrays["urban_centre"] >= 0) == (arrays["degurba"] == 30)).all()
     table = outcome.store.table("urban_centres")
+    assert finished.centres is None
+    pd.testing.assert_frame_equal(outcome.centres, table)
     assert list(table)[1:5] == ["urban_centre", "track", "name", "kind"]
     assert table["name"].tolist() == ["Storby"] * 4 and set(table["track"]) == {0}
     assert set(outcome.store.table("urban_centre_tracks")["event"]) == {"appear", "continue"}
@@ -468,6 +486,7 @@ def test_the_command_of_units_writes_a_table_and_tells_of_the_classes(folder, fi
         np.testing.assert_allclose(table["change"][1:4], np.diff(people[0]))
     shown = CliRunner().invoke(app, words).stdout
     assert "west" in shown and f"{people[0, -1]:,.0f}" in shown
+    assert "2 units, 2003\n" in shown and "since 2002" in shown
     with pytest.raises(InputError, match=r"rules is 2020; expected 2021 or 2024"):
         CliRunner().invoke(app, [*words, "--rules", "2020"], catch_exceptions=False)
     with pytest.raises(InputError, match=r"units.txt ends with .txt; expected .parquet or .csv"):

@@ -1,6 +1,7 @@
 """Classes: as good as scikit-learn's, the same under any chunking, right on known blobs."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -19,7 +20,16 @@ from sklearn.preprocessing import StandardScaler
 
 from popdask.blocks.sampling import gather_cells, sample_cells
 from popdask.errors import InputError
-from popdask.tracking.classify import ClassModel, classify, fit_classes, kmeans, knee, sse_curve
+from popdask.tracking.classify import (
+    ClassModel,
+    classify,
+    fit_classes,
+    kmeans,
+    knee,
+    sse_curve,
+    with_density,
+    without_land,
+)
 
 CORNERS = 20 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], float)
 
@@ -129,6 +139,31 @@ def test_knee_of_known_curves():
     assert knee(pd.Series([5.0], index=[3])) == 3
 
 
+def test_the_density_of_a_class_is_its_people_by_its_area():
+    points, truth = blobs(500)
+    people, area = np.random.default_rng(0).uniform(0, [[90], [2]], (2, 500))
+    found = with_density(fit_classes(points, k=5), points, people, area).density
+    true = [people[truth == c].sum() / area[truth == c].sum() for c in range(5)]
+    np.testing.assert_allclose(np.sort(found), np.sort(true), rtol=1e-12)
+
+
+@given(chunks=chunked((2, 12, 15, 3)))
+@settings(max_examples=10)
+def test_land_is_taken_out_under_any_chunking_and_all_else_stays(nine, chunks):
+    classes = classify(world()[0], nine)
+    model = replace(nine, density=np.arange(9.0) * 10)
+    lazy = classes.chunk(dict(zip(classes.dims, chunks, strict=False)))
+    left = without_land(lazy, model, 35)
+    assert isinstance(left.data, da.Array) and left.attrs == classes.attrs
+    xr.testing.assert_identical(left.compute(), classes.where(classes >= 4, np.int16(-1)))
+    assert left.dtype == np.int16
+
+
+def test_what_is_land_is_not_guessed(nine):
+    with pytest.raises(InputError, match="have no density; expected a model of with_density"):
+        without_land(classify(world()[0], nine), nine, 50)
+
+
 def test_dead_and_constant_latents_are_ignored():
     """A constant that is not exact in binary must not be blown up by its own rounding."""
     points = blobs(3000)[0]
@@ -223,7 +258,9 @@ def test_model_survives_its_bytes():
         np.testing.assert_array_equal(getattr(again, field), getattr(model, field))
     assert (again.sse, again.k) == (model.sse, model.k)
     pd.testing.assert_series_equal(again.curve, model.curve)
-    assert again.to_bytes() == model.to_bytes()
+    assert again.to_bytes() == model.to_bytes() and again.density is None
+    dense = replace(model, density=np.arange(float(model.k)))
+    np.testing.assert_array_equal(ClassModel.from_bytes(dense.to_bytes()).density, dense.density)
     assert ClassModel.from_bytes(fit_classes(blobs(200)[0], k=2).to_bytes()).curve is None
 
 

@@ -14,9 +14,15 @@ from popdask.workflow.inputs import count_squares, coverage_notes, squares_table
 YEARS = pd.to_datetime(["2000", "2001", "2002", "2003"])
 
 
-def told(cells=(5,) * 20, tracks=tuple(range(8)), people=(100.0, 101.0, 102.0, 103.0)):
-    """The sentences on a result: cells of the last frame, tracks that live through, people."""
-    communities = pd.DataFrame({"time": YEARS[-1], "cells": list(cells)})
+def listed(*rows):
+    """The communities of the last year, by (cells, people) of each; a cell is 1 km²."""
+    found = pd.DataFrame(rows, columns=["cells", "population"])
+    return found.assign(time=YEARS[-1], area_km2=found["cells"])
+
+
+def told(communities=((5, 9.0),) * 20, tracks=tuple(range(8)), people=(100.0, 101.0, 102.0, 103.0)):
+    """The sentences on a result: communities of the last year, tracks that live through, people."""
+    communities = listed(*communities)
     rows = [(YEARS[0], track, "appear") for track in range(10)]
     rows += [(YEARS[-1], track, "continue") for track in tracks]
     events = pd.DataFrame(rows, columns=["time", "track", "event"])
@@ -28,8 +34,11 @@ def test_a_sound_result_gives_no_doubt():
 
 
 def test_a_community_of_a_tenth_of_all_cells_is_named():
-    (sentence,) = told(cells=(12, *(5,) * 19))
-    assert sentence.startswith("the largest community of 2003 has 11 % of the cells of all")
+    others = ((5, 9000.0),) * 19
+    (sentence,) = told(((12, 516.0), *others))
+    words = "the largest community of 2003 has 11 % of the cells of all, and 43 people per km²: "
+    assert sentence.startswith(words)
+    assert told(((12, 1300.0), *others)) == []  # the rim of a town is no land
 
 
 def test_a_vanished_track_does_not_live_through():
@@ -52,16 +61,16 @@ def test_the_frame_that_jumps_is_told_wherever_it_stands(frame, beside, factor, 
         people = 1e6 * 1.01 ** (np.array(years) - 2000.0)
         people[at] *= factor
         times = pd.to_datetime([str(year) for year in years])
-        none = pd.DataFrame({"time": times[:0], "cells": [], "track": [], "event": []})
-        (sentence,) = doubts(none, none, pd.DataFrame({"time": times, "raster": people}))
+        none = pd.DataFrame({"time": times[:0], "track": [], "event": []})
+        (sentence,) = doubts(listed(), none, pd.DataFrame({"time": times, "raster": people}))
         assert sentence.startswith(f"the people of {years[at]} are {word}")
         assert f"than the frames {beside} it suggest" in sentence
 
 
 def test_one_frame_and_none_found():
     balance = pd.DataFrame({"time": YEARS[:1], "raster": [0.0]})
-    empty = pd.DataFrame({"time": YEARS[:0], "cells": [], "track": [], "event": []})
-    assert doubts(empty, empty, balance) == []
+    empty = pd.DataFrame({"time": YEARS[:0], "track": [], "event": []})
+    assert doubts(listed(), empty, balance) == []
 
 
 @pytest.mark.parametrize("chunk", [600, 170])
@@ -118,8 +127,8 @@ STAYS = [(0, 0, [], "appear"), *((year, 0, [0], "continue") for year in (1, 2, 3
 def test_what_came_and_went_is_told_by_how_and_adds_up(others, said):
     rows = [(YEARS[year], *rest) for year, *rest in (*STAYS, *others)]
     events = pd.DataFrame(rows, columns=["time", "track", "parent", "event"])
-    balance = pd.DataFrame({"time": YEARS})
-    sentence = turnover(events, balance, "places")
+    times = YEARS.to_numpy()
+    sentence = turnover(events, comings_and_goings(events, times), times, "places")
     assert said in sentence
     told = re.findall(r"(\d+) (?:in 200[03][,;]|came|went)", sentence)
     before, after, came, went = map(int, told)
@@ -150,6 +159,7 @@ def test_nobody_comes_to_one_frame_or_where_nothing_is_found(found, frames):
     rows = [(YEARS[year], *rest) for year, *rest in found]
     events = pd.DataFrame(rows, columns=["time", "track", "parent", "event"])
     events = events.astype({"time": YEARS.dtype, "track": np.int64})
-    sentence = turnover(events, pd.DataFrame({"time": YEARS[:frames]}), "places")
+    times = YEARS[:frames].to_numpy()
+    sentence = turnover(events, comings_and_goings(events, times), times, "places")
     last, many = 1999 + frames, len(found)
     assert sentence == f"Places: {many} in 2000, {many} in {last}; 0 came, 0 went"
