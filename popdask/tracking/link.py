@@ -5,8 +5,9 @@ PopulationCountClustering: the sum, over the cells that two communities share, o
 the forward flow of the first frame and the backward flow of the second. Both flows come from the
 same two frames and are equal, so that sum is the whole number of shared cells whose people moved;
 direction does not enter, and large overlaps are favoured. *overlap* follows the people who live in
-the shared cells. *direction* is a truly directional cosine, of two flows that were computed apart.
-With a flow, communities are compared where it takes them (:mod:`popdask.tracking.flow`).
+the shared cells, of both frames. *direction* is a truly directional cosine, of two flows that were
+computed apart. With a flow, communities are compared where it takes them
+(:mod:`popdask.tracking.flow`).
 
 Communities that share no cell need no look: one pass over the cells of two frames gives a table by
 pair of communities with the cells and the people that they share. A community without another in
@@ -300,8 +301,8 @@ def link(
     rule : {"cosine+overlap", "cosine", "overlap", "direction"}, optional
         ``"cosine"``: a → b if b has the largest similarity with a, and it is above 0; a ← b if a
         has the largest with b; the links are the union.
-        ``"overlap"``: the same by the people of the source frame in the shared cells, then by the
-        number of shared cells (so that land without people is followed too).
+        ``"overlap"``: the same by the people of both frames in the shared cells, then by the number
+        of shared cells (so that land without people is followed too).
         ``"cosine+overlap"``: the cosine links, and the overlap links of those communities that the
         cosine rule leaves alone because nobody moved in any cell they share.
         ``"direction"``: as ``"cosine"``, but the similarity is the sum of the cosines between
@@ -679,7 +680,8 @@ def _overlap_block(source: np.ndarray, target: np.ndarray, people: np.ndarray) -
 def _apply_rule(pairs: pd.DataFrame, rule: str) -> pd.DataFrame:
     """Keep the pairs that are links."""
     source, target = pairs["source"].to_numpy(), pairs["target"].to_numpy()
-    weights = pairs["people"].to_numpy(), pairs["overlap"].to_numpy()
+    people = pairs["people"] + pairs["people_target"]  # a new core has its own in the later one
+    weights = people.to_numpy(), pairs["overlap"].to_numpy()
     by_people = argmax_by_group(source, target, *weights), argmax_by_group(target, source, *weights)
     cosine = (pairs["forward"] | pairs["backward"]).to_numpy()
     if rule in ("cosine", "direction"):

@@ -1,13 +1,13 @@
 """Tracks: communities that keep their identity through time, and what becomes of them.
 
 Links (:mod:`popdask.tracking.link`) say which communities of one frame have to do with which of the
-next. A track is a chain of them. The heaviest link of a community is the one that moves most people
-(then the one of most cells, then the one to the lowest number); a track goes on where a link is the
-heaviest of *both* its ends. Every other community begins a track of its own, unless it comes back
-after a gap. Which communities are one track is found from the links alone, and tracks are numbered
-by time, then by community. So a number never depends on what comes later, an appended frame leaves
-all numbers as they are, and an edited history has the tracks of one made from scratch: numbers that
-were given before are laid over the finished tracks.
+next. A track is a chain of them. The heaviest link of a community is the one of most people, both
+frames together (then the one of most cells, then the one to the lowest number); a track goes on
+where a link is the heaviest of *both* its ends. Every other community begins a track of its own,
+unless it comes back after a gap. Which communities are one track is found from the links alone, and
+tracks are numbered by time, then by community. So a number never depends on what comes later, an
+appended frame leaves all numbers as they are, and an edited history has the tracks of one made from
+scratch: numbers that were given before are laid over the finished tracks.
 
 What happened on the way is a matter of rules (:class:`EventRules`). Counts of people are noisy,
 borders of communities move, lists of settlements have a least size and rasters have holes. An event
@@ -534,11 +534,10 @@ def _edges(links: pd.DataFrame, before: Frame, after: Frame) -> Edges:
         ends.append(np.searchsorted(frame.community, number))
     source, target = ends
     people, overlap = links["people"].to_numpy(np.float64), links["overlap"].to_numpy()
-    mutual = argmax_by_group(source, target, people, overlap) & argmax_by_group(
-        target, source, people, overlap
-    )
-    union = links.reindex(columns=["union_source", "union_target", "variance"])
     later = links.get("people_target", links["people"]).to_numpy(np.float64)
+    weights = people + later, overlap
+    mutual = argmax_by_group(source, target, *weights) & argmax_by_group(target, source, *weights)
+    union = links.reindex(columns=["union_source", "union_target", "variance"])
     shared = links.reindex(columns=["share_source", "variance_shared"]).to_numpy(np.float64).T
     share, variance = shared
     return Edges(

@@ -564,7 +564,7 @@ def _link_tasks(work: Work) -> float:
 
 LINKS = Stage(
     "links",
-    version=2,
+    version=3,
     needs=("population", "motion", "communities"),
     wanted=_links_record,
     cost=CellCost(
@@ -604,7 +604,7 @@ def _described(
 
 TRACKS = Stage(
     "tracks",
-    version=7,
+    version=8,
     needs=(
         *("population", "communities", "summary", "links", "movement"),
         *("settlements", "settlement_tracks"),

@@ -446,6 +446,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         ),
         Stage(
             links,
+            version=2,
             needs=("population", layer.table),
             wanted=_where_asked(layer, partial(_links_record, layer)),
             cost=CellCost(read=2 * (PEOPLE + LABEL), held=128, tasks=(8.0, 8.0)),
@@ -456,7 +457,7 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
         movement,
         Stage(
             layer.stage("tracks"),
-            version=7,
+            version=8,
             needs=("population", layer.table, summary, links, movement.name),
             wanted=_where_asked(layer, partial(_tracks_record, layer)),
             cost=CellCost(),

@@ -122,6 +122,27 @@ def test_a_piece_that_grows_out_of_the_rest_has_grown_and_nothing_has_split():
     assert table["event"].tolist().count("split") == 2
 
 
+@pytest.mark.parametrize("way", ["merge", "split"])
+def test_cities_whose_cores_join_have_merged_whatever_ring_takes_most_of_their_cells(way):
+    """Of each core two cells in three become ring, and lose their people; apart they have split."""
+    apart, joined = [[0, 0, 0, -1, 1, 1, 1]] * 3, [[1] * 7, [0] * 7, [1] * 7]
+    few = [20.0] * 7
+    years = [stack([apart, joined]), stack([[[100.0] * 7] * 3, [few, [300.0] * 7, few]])]
+    years[1][0, :, 3] = 0
+    if way == "split":
+        years = [array[::-1].assign_coords(time=YEARS[:2]) for array in years]
+    table = history(*years, share=0.25)
+    then = table[table["time"] == YEARS[1]]
+    told = then[then["event"] == way]
+    if way == "merge":
+        assert told[["community", "track"]].values.tolist() == [[0, 0]]
+        assert told["parent"].tolist() == [[0, 1]]
+    else:
+        assert told["community"].tolist() == [0, 1]
+        assert all(0 in parents for parents in told["parent"])
+    assert 0 in then.loc[then["community"] == 0, "track"].tolist(), "the core goes on"
+
+
 def test_what_is_born_of_noise_is_not():
     community = world("00.", "001")
     for now, event in ((12.0, "continue"), (20.0, "appear")):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -44,9 +44,11 @@ def cosines(
 
 
 def plain_links(
-    source: np.ndarray, target: np.ndarray, people: np.ndarray, cosine: np.ndarray, rule: str
+    source: np.ndarray, target: np.ndarray, frames: np.ndarray, cosine: np.ndarray, rule: str
 ) -> set:
     """The rules as one would say them, over all pairs of communities."""
+    people, later = frames
+    later = np.where(np.isnan(people), np.nan, later)
     sources = sorted(set(source[source >= 0].tolist()))
     targets = sorted(set(target[target >= 0].tolist()))
     cells = {(a, b): (source == a) & (target == b) for a in sources for b in targets}
@@ -69,7 +71,11 @@ def plain_links(
         return forward, backward
 
     forward, backward = best(similarity, 0)
-    heavy_forward, heavy_backward = best(weight, (0.0, 0))
+    in_both = {
+        pair: (weight[pair][0] + float(np.nansum(later[common])), weight[pair][1])
+        for pair, common in cells.items()
+    }
+    heavy_forward, heavy_backward = best(in_both, (0.0, 0))
     similar = forward | backward
     if rule == "cosine":
         kept = similar
@@ -99,6 +105,14 @@ counts = hnp.arrays(
 )
 
 
+def scattered(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels and people of two frames that have little to do with each other; people with gaps."""
+    rng = np.random.default_rng(seed)
+    community = rng.integers(-1, 4, (2, 7, 8)).astype(np.int32)
+    people = rng.choice([0.0, 1.0, 2.5, 40.0], (2, 7, 8)).astype(np.float32)
+    return community, people, np.where(rng.random(people.shape) < 0.2, np.float32(np.nan), people)
+
+
 @given(
     community=labels,
     population=counts,
@@ -106,6 +120,8 @@ counts = hnp.arrays(
     alpha=st.sampled_from([0.5, 10.0, 300.0]),
     iterations=st.integers(1, 4),
 )
+@example(*scattered(0)[::2], "overlap", 10.0, 1)
+@example(*scattered(1)[::2], "overlap", 10.0, 1)
 @settings(max_examples=30)
 def test_links_equal_the_rule_over_all_pairs(
     community: np.ndarray, population: np.ndarray, rule: str, alpha: float, iterations: int
@@ -114,7 +130,7 @@ def test_links_equal_the_rule_over_all_pairs(
     found = link(stack(community), stack(population), rule=rule, **options)
     columns = ["source", "target", "similarity", "overlap", "people", "forward", "backward"]
     cosine = cosines(*population, **options)
-    expected = plain_links(community[0], community[1], population[0], cosine, rule)
+    expected = plain_links(community[0], community[1], population, cosine, rule)
     assert set(found[columns].itertuples(index=False, name=None)) == expected
     assert len(found) == len(expected)
     assert (found["mean_similarity"] == found["similarity"] / found["overlap"]).all()
@@ -161,6 +177,18 @@ def test_links_are_one_pass_over_the_blocks() -> None:
         link(noted("community").astype(np.int32), noted("population"))
     blocks = product(["community", "population"], range(3), range(2), range(3))
     assert passes == [dict.fromkeys(blocks, 1)]
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_people_are_linked_alike_back_and_forth_in_time(seed: int) -> None:
+    community, people, _ = scattered(seed)
+    ahead, back = (
+        link(stack(community[way]), stack(people[way]), rule="overlap")
+        for way in (slice(None), slice(None, None, -1))
+    )
+    pairs = set(zip(ahead["source"], ahead["target"], strict=True))
+    assert pairs == set(zip(back["target"], back["source"], strict=True))
 
 
 @given(community=hnp.arrays(np.int32, (3, 6, 7), elements=st.integers(-1, 3)), people=st.data())
