@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dask
 import icechunk
@@ -233,9 +233,10 @@ def read_table(content: bytes, columns: Sequence[str] | None = None) -> pd.DataF
     return pd.read_parquet(io.BytesIO(content))
 
 
-def root_group(store: Any) -> zarr.Group:
-    """Open the group of the arrays, to read and write."""
-    return zarr.open_group(store, mode="a")
+def root_group(store: Any, mode: Literal["r", "r+", "a"] = "a", path: str = "") -> zarr.Group:
+    """Open the group of the arrays, by default to read and write, or one within it."""
+    # Where no format is given, each opening looks for the files of version 2, too.
+    return zarr.open_group(store, mode=mode, path=path, zarr_format=3)
 
 
 def open_arrays(
@@ -252,6 +253,7 @@ def open_arrays(
     opened = xr.open_zarr(
         session.store,
         consolidated=False,
+        zarr_format=3,
         chunks=None if chunks is None else dict(chunks),
         mask_and_scale=mask_and_scale,
     )
@@ -264,7 +266,7 @@ def open_arrays(
 
 def stored_times(session: icechunk.Session) -> list[str]:
     """ISO times of the frames of a session."""
-    seconds: Any = zarr.open_group(session.store, mode="r")["time"]
+    seconds: Any = root_group(session.store, "r")["time"]
     return [str(time) for time in np.asarray(seconds[:]).astype("datetime64[s]")]
 
 
@@ -282,6 +284,7 @@ def open_group(
         session.store,
         group=name,
         consolidated=False,
+        zarr_format=3,
         chunks=None if chunks is None else dict(chunks),
         decode_coords="all",
     )
@@ -318,10 +321,10 @@ def read_files(store: Any) -> dict[str, bytes]:
 
 def read_file(store: Any, name: str) -> bytes:
     """Read one model or table, as the bytes of its file."""
-    group = _subgroup(store, "files")
-    if group is None or name not in group:
-        raise NoResultError.of("file", name, file_names(store))
-    array: Any = group[name]
+    try:
+        array: Any = zarr.open_array(store, path=f"files/{name}", mode="r", zarr_format=3)
+    except zarr.errors.ArrayNotFoundError:
+        raise NoResultError.of("file", name, file_names(store)) from None
     return bytes(np.asarray(array[:]).tobytes())
 
 
@@ -353,7 +356,7 @@ def file_problem(store: Any, name: str, sha256: str) -> str | None:
 
 def write_files(store: Any, files: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:
     """Write some files, and take others away."""
-    group = root_group(store).require_group("files")
+    group = root_group(store, path="files")
     for name in remove:
         del group[name]
     for name, content in files.items():
@@ -369,19 +372,19 @@ def read_records(store: Any) -> dict[str, Any]:
 
 def write_records(store: Any, records: Mapping[str, Any]) -> None:
     """Replace all records."""
-    root_group(store).require_group("provenance").attrs.put(dict(records))
+    root_group(store, path="provenance").attrs.put(dict(records))
 
 
 def _subgroup(store: Any, name: str) -> zarr.Group | None:
     try:
-        return zarr.open_group(store, path=name, mode="r")
+        return root_group(store, "r", name)
     except zarr.errors.GroupNotFoundError:
         return None
 
 
 def lay_out_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> None:
     """Replace a group by one with room for a dataset: what is not lazy of it is written."""
-    root = zarr.open_group(session.store, mode="a")
+    root = root_group(session.store)
     if name in root:
         del root[name]
     dataset.to_zarr(session.store, group=name, mode="w", compute=False, consolidated=False)
@@ -394,12 +397,12 @@ def store_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> st
         for key, array in dataset.variables.items()
         if dask.is_dask_collection(array.data)
     }
-    root = zarr.open_group(session.fork().store, path=name, mode="r+")
+    root = root_group(session.fork().store, "r+", name)
     (receipts,) = dask.compute([_stored(array.data, root[key]) for key, array in lazy.items()])
     forks = {id(fork): fork for blocks in receipts for fork, _ in blocks.flat}
     session.merge(*forks.values())
     sums = dict(zip(lazy, ([sha for _, sha in blocks.flat] for blocks in receipts), strict=True))
-    stored = zarr.open_group(session.store, path=name, mode="r")
+    stored = root_group(session.store, "r", name)
     return _joined(
         (key, sums[key] if key in sums else _chunk_sums(array)) for key, array in _arrays(stored)
     )
@@ -407,7 +410,7 @@ def store_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> st
 
 def group_checksum(store: Any, name: str) -> str:
     """Checksum of a group as it is stored."""
-    root = zarr.open_group(store, mode="r")
+    root = root_group(store, "r")
     return _joined((key, _chunk_sums(array)) for key, array in _arrays(root[name]))
 
 

@@ -77,7 +77,7 @@ def run_problems(repository: icechunk.Repository, snapshot: str) -> Iterator[str
 
 def frame_checksums(session: icechunk.Session) -> dict[tuple[str, str], str]:
     """Checksum of each frame of each array as it is stored, by (time, name), or why it has none."""
-    root = zarr.open_group(session.store, mode="r")
+    root = content.root_group(session.store, "r")
     times = content.iso_times(content.open_arrays(session))
     return _read_frames(
         {
@@ -258,7 +258,7 @@ def _results(session: icechunk.Session) -> dict[Key, str]:
 
 def _differing(session: icechunk.Session, wanted: Mapping[Key, str]) -> Iterator[str]:
     """Say which of some results cannot be read as they were computed."""
-    root = zarr.open_group(session.store, mode="r")
+    root = content.root_group(session.store, "r")
     positions = {time: i for i, time in enumerate(content.iso_times(content.open_arrays(session)))}
     frames = {
         (time, name): checksum for (kind, time, name), checksum in wanted.items() if kind == "frame"

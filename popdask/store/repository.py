@@ -339,11 +339,12 @@ class RegionStore:
         """
         with damage_named(self.location):
             store = self.session(branch).store
-            files = content.file_names(store)
-            tables = [file.removesuffix(".parquet") for file in files if file.endswith(".parquet")]
-            if name not in tables:
-                raise NoResultError.of("table", name, tables)
-            table = content.read_file(store, f"{name}.parquet")
+            try:
+                table = content.read_file(store, f"{name}.parquet")
+            except NoResultError:
+                files = content.file_names(store)
+                tables = [Path(file).stem for file in files if file.endswith(".parquet")]
+                raise NoResultError.of("table", name, tables) from None
         return content.read_table(table, columns)
 
     def group(self, name: str, branch: str = MAIN) -> xr.Dataset:

@@ -41,11 +41,11 @@ def store_frames(
     """Compute some frames of arrays and store them, in one Dask graph."""
     parts, keys = [], []
     for first, last in frame_runs(frames):
-        root = zarr.open_group(session.fork().store, mode="r+")
-        for names in _alike(arrays, root):
-            sources, targets = [arrays[name].data for name in names], [root[n] for n in names]
-            parts.append(_stored(sources, targets, first, last))
-            keys.append((names, first))
+        root = content.root_group(session.fork().store, "r+")
+        for targets in _alike(arrays, root):
+            sources = [arrays[name].data for name in targets]
+            parts.append(_stored(sources, list(targets.values()), first, last))
+            keys.append((targets, first))
     stores: dict[int, Any] = {}
     checksums: dict[int, dict[str, str]] = {frame: {} for frame in sorted(frames)}
     for (names, first), blocks in zip(keys, _computed(parts), strict=True):
@@ -70,12 +70,12 @@ def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
     return [(run[0], run[-1]) for run in runs]
 
 
-def _alike(arrays: xr.Dataset, root: zarr.Group) -> list[list[str]]:
-    """Group the variables that are stored in the same chunks: one task stores a chunk of all."""
-    groups: dict[tuple[int, ...], list[str]] = {}
+def _alike(arrays: xr.Dataset, root: zarr.Group) -> list[dict[str, Any]]:
+    """Group stored arrays by their chunks, by name: one task stores a chunk of all of a group."""
+    groups: dict[tuple[int, ...], dict[str, Any]] = {}
     for name in map(str, arrays.data_vars):
         target: Any = root[name]
-        groups.setdefault(target.chunks, []).append(name)
+        groups.setdefault(target.chunks, {})[name] = target
     return list(groups.values())
 
 
