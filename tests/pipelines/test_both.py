@@ -97,7 +97,8 @@ def test_without_settlements_theirs_are_taken_away(finished, folder, tmp_path):
     shutil.copytree(
         job(folder, finished.store.path).export_folder, job(folder, store).export_folder
     )
-    outcome = communities.run(job(folder, store, settlements={"find": False}))
+    again = {"settlements": {"find": False}, "output": {"export": FORMATS[:-1]}}  # no new page
+    outcome = communities.run(job(folder, store, **again))
     assert set(outcome.store.dataset().data_vars).isdisjoint({"degurba", "settlement"})
     assert set(outcome.communities["settlement"]) == {""}
     with pytest.raises(KeyError):
