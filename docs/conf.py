@@ -6,7 +6,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
-gc.disable()  # a seventh of a build was a search for garbage among the nodes of pages, which stay
+gc.disable()  # a build looked again and again for garbage among the nodes of pages, which stay
 
 project = "popdask"
 version = release = version_of("popdask")

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 #: Settlements that are listed, and what of them.
 LARGEST = 10
 RATES = ["growth per year", "since the start"]
-COLUMNS = ["kind", "people", "per km²", *RATES]
+COLUMNS = ["people", "per km²", *RATES]
 #: What is shown of a score table: by column, how it is called and written.
 SCORES = {
     "matthews": ("MCC", ".3f"),
@@ -162,10 +162,11 @@ def _show_largest(one: str, table: pd.DataFrame, balance: pd.DataFrame) -> None:
     last = table.assign(began=began)[table["time"] == balance["time"].iloc[-1]]
     largest = last.sort_values("population", ascending=False).head(LARGEST)
     told = None if len(balance) > 1 else -len(RATES)  # of one frame nothing has grown
+    kinds = ["kind"] * (one == "settlement")
     rows = [
         (
             str(row.name),
-            str(row.kind),
+            *(str(getattr(row, kind)) for kind in kinds),
             f"{row.population:,.0f}",
             f"{row.density:,.0f}",
             _percent(row.growth),
@@ -173,7 +174,7 @@ def _show_largest(one: str, table: pd.DataFrame, balance: pd.DataFrame) -> None:
         )[:told]
         for row in largest.drop(columns="geometry").itertuples(index=False)
     ]
-    show_table([one, *COLUMNS[:told]], rows)
+    show_table([one, *kinds, *COLUMNS[:told]], rows)
 
 
 def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:

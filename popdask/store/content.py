@@ -323,7 +323,7 @@ def read_file(store: Any, name: str) -> bytes:
     """Read one model or table, as the bytes of its file."""
     try:
         array: Any = zarr.open_array(store, path=f"files/{name}", mode="r", zarr_format=3)
-    except zarr.errors.ArrayNotFoundError:
+    except FileNotFoundError:
         raise NoResultError.of("file", name, file_names(store)) from None
     return bytes(np.asarray(array[:]).tobytes())
 
@@ -378,7 +378,7 @@ def write_records(store: Any, records: Mapping[str, Any]) -> None:
 def _subgroup(store: Any, name: str) -> zarr.Group | None:
     try:
         return root_group(store, "r", name)
-    except zarr.errors.GroupNotFoundError:
+    except FileNotFoundError:
         return None
 
 

@@ -293,7 +293,7 @@ def with_density(model: ClassModel, latent: NDArray, people: NDArray, area: NDAr
     """Add how densely classes are settled, by cells with latents (n, latent), people and km²."""
     classes = nearest(latent, model.mean, model.scale, model.centers)[0]
     sums, km2 = (np.bincount(classes, of, model.k) for of in (people, area))
-    return replace(model, density=np.divide(sums, km2, out=np.zeros(model.k), where=km2 > 0))
+    return replace(model, density=np.divide(sums, km2, out=np.full(model.k, np.nan), where=km2 > 0))
 
 
 def without_land(classes: DataArray, model: ClassModel, min_density: float) -> DataArray:

@@ -85,13 +85,12 @@ if TYPE_CHECKING:
     from popdask.report.page import Picture
     from popdask.tracking.classify import ClassModel
 
-#: Settings of flow, encoder and grouping that came later, at what keeps the numbers of tracks.
+#: Settings of flow and encoder that came later, at what keeps the numbers of tracks.
 PLAIN_FLOW = (("scales", 1), ("log", False))
 PLAIN_ENCODER = (
     *(("window", 7), ("hidden", [128, 64]), ("l1", 0.0), ("l2", 0.0)),
     *(("activation", "relu"), ("latent_activation", "relu"), ("symmetric", False)),
 )
-PLAIN_GROUPS = (("min_density", 50.0),)
 
 #: Tasks of a chunk: of a flow that links follow, and what holding classes adds for each chunk, and
 #: for each frame of several chunks, which waits for the whole one before it.
@@ -404,11 +403,12 @@ CLASSES = Stage(
 def _communities_record(basis: Basis, of: Fingerprint) -> Record:
     job, held = basis.job, [hold] if (hold := basis.job.hold) else []
     model = basis.wanted["classifier"]["model"]
-    groups = _without(PLAIN_GROUPS, job.communities.model_dump(mode="json"))
-    settings = lasting("communities", [groups], model, *held)
+    settings = lasting("communities", plain([job.communities]), model, *held)
     population, classes = basis.frames("population"), basis.frames("classes")
     frames = {t: of(settings, classes[t], population[t]) for t in basis.times}
-    # As the settings, but whatever frames the models were fitted on.
+    # As the settings, but whatever frames the models were fitted on, and whether land is left out:
+    # the other communities are the same.
+    groups = job.communities.model_dump(mode="json", exclude={"min_density"})
     chosen = [*_network_settings(job), groups, *plain([job.classes]), _flow_settings(job)]
     return {"frames": frames, "settings": settings, "analysis": lasting("communities", *chosen)}
 
@@ -432,11 +432,13 @@ def _places(run: CommunitiesRun, reporter: Reporter) -> xr.DataArray:
         return classes
     models = list(_class_models(run))
     density = np.concatenate([model.density for model, _ in models])
-    if land := int((density < least).sum()):
-        mend = ", and so there are none: give less" if land == len(density) else ""
+    land = density[density < least]
+    if len(land) and density.any():
+        left = "" if len(land) < len(density) else ", and none is left: give less"
         reporter.note(
-            f"{land} of {len(density)} classes hold fewer than {least:g} people per km² "
-            f"([communities] min_density): their cells are land and in no community{mend}"
+            f"cells of {len(land)} of {len(density)} classes are land and in no community: with at "
+            f"most {land.max():.0f} they hold fewer than {least:g} people per km² ([communities] "
+            f"min_density){left}"
         )
     parts = [without_land(classes.isel(time=frames), model, least) for model, frames in models]
     return xr.concat(parts, "time")
@@ -464,7 +466,7 @@ def _group(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> None:
 COMMUNITIES = Stage(
     "communities",
     version=3,
-    needs=("population", "classes"),
+    needs=("population", "classifier", "classes"),
     wanted=_communities_record,
     cost=CellCost(
         read=lambda job: CLASS + (PEOPLE if job.communities.min_people else 0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -405,17 +405,16 @@ def training_configs(
     kind: str, settings: Training, pixels: int, other_bands: int = 0
 ) -> list[TrainingConfig]:
     """The settings of each network's training: those published, and what the job changes."""
-    names = set(Training.model_fields) - {"weights", "preset", "device", "network", "seed"}
+    names = set(Training.model_fields) - {"weights", "preset", "device", "network"}
     changes = settings.model_dump(include=names, exclude_none=True) | {"other_bands": other_bands}
-    networks = training_networks(kind, settings, pixels)
-    return [
+    configs = [
         TrainingConfig.preset(
-            kind,
-            settings.preset,
-            # Of the same seed, a network that is listed again would be the same again.
-            seed=settings.seed + networks[:place].count(network),
-            **changes,
-            **({"network": network} if network else {}),
+            kind, settings.preset, **changes, **({"network": network} if network else {})
         )
-        for place, network in enumerate(networks)
+        for network in training_networks(kind, settings, pixels)
+    ]
+    # Of the same seed, a network that is listed again would be the same again.
+    return [
+        replace(config, seed=config.seed + configs[:place].count(config))
+        for place, config in enumerate(configs)
     ]
