@@ -24,7 +24,14 @@ from popdask.workflow import communities, communities_outputs, operations
 from popdask.workflow.operations import report
 from popdask.workflow.progress import Reporter
 from tests.cube.raster_files import write_raster
-from tests.pipelines.small import assert_same, job, small_world
+from tests.pipelines import small
+from tests.pipelines.small import assert_same, small_world
+
+
+def job(folder, store, **tables):
+    """The job on frames in a folder; land, some 10 people per km², is in no community."""
+    grouping = {"min_density": 10} | tables.pop("communities", {})
+    return small.job(folder, store, communities=grouping, **tables)
 
 
 class Diary(Reporter):
