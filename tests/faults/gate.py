@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from threading import get_native_id
 
 #: Names the folder of the gates, for the processes of a run.
 FOLDER = "TEST_GATES"
@@ -37,7 +38,7 @@ class Gates:
 
     def who(self, stage, point):
         """Give the process that waits at a gate; None as long as there is none."""
-        with suppress(FileNotFoundError, ValueError):  # nobody is there, or it is being written
+        with suppress(FileNotFoundError):  # nobody is there
             return int((self._folder / f"{stage}.{point}.here").read_text())
 
     def open(self, stage="*", point="*"):
@@ -60,7 +61,9 @@ def wait_at(point):
     with suppress(FileNotFoundError):  # no stage has begun
         gate = folder / f"{(folder / 'stage').read_text()}.{point}"
         if gate.exists():
-            gate.with_name(f"{gate.name}.here").write_text(str(os.getpid()))
+            mine = gate.with_name(f"{gate.name}.{get_native_id()}")  # another may be read just now
+            mine.write_text(str(os.getpid()))
+            mine.replace(gate.with_name(f"{gate.name}.here"))
         while gate.exists():
             time.sleep(PAUSE_SECONDS)
 
