@@ -147,26 +147,24 @@ def show_settlements(outcome: SettlementsResult) -> None:
 def _show_settled(outcome: SettlementsResult) -> None:
     table, balance = outcome.settlements, outcome.balance
     say("")
-    _show_largest("settlement", table, balance)
+    _show_largest({"settlement": "name", "kind": "kind"}, table, balance)
     if outcome.centres is not None:
         say("")
-        _show_largest("urban centre", outcome.centres, balance)
+        _show_largest({"urban centre": "name"}, outcome.centres, balance)
     say("")
     _show_balance("settlements", table, balance)
     say(f"\n{_events_text(outcome.tracks, 'settlements', balance)}")
 
 
-def _show_largest(one: str, table: pd.DataFrame, balance: pd.DataFrame) -> None:
-    """Print the largest settlements, or urban centres, of the last frame."""
+def _show_largest(words: dict[str, str], table: pd.DataFrame, balance: pd.DataFrame) -> None:
+    """Print the largest of the last frame, first the columns that are words, by their titles."""
     began = table.groupby("track")["time"].transform("min")
     last = table.assign(began=began)[table["time"] == balance["time"].iloc[-1]]
     largest = last.sort_values("population", ascending=False).head(LARGEST)
     told = None if len(balance) > 1 else -len(RATES)  # of one frame nothing has grown
-    kinds = ["kind"] * (one == "settlement")
     rows = [
         (
-            str(row.name),
-            *(str(getattr(row, kind)) for kind in kinds),
+            *(str(getattr(row, column)) for column in words.values()),
             f"{row.population:,.0f}",
             f"{row.density:,.0f}",
             _percent(row.growth),
@@ -174,7 +172,7 @@ def _show_largest(one: str, table: pd.DataFrame, balance: pd.DataFrame) -> None:
         )[:told]
         for row in largest.drop(columns="geometry").itertuples(index=False)
     ]
-    show_table([one, *kinds, *COLUMNS[:told]], rows)
+    show_table([*words, *COLUMNS[:told]], rows)
 
 
 def _events_text(tracks: pd.DataFrame, kind: str, balance: pd.DataFrame) -> str:
@@ -198,11 +196,12 @@ def _steps(times: pd.Series) -> str:
     """Say how many years a step from frame to frame is, where it is not one: much may change."""
     from popdask.io.conventions import decimal_years
 
-    ends = sorted({round(step) for step in decimal_years(times)[1:] - decimal_years(times)[:-1]})
+    years = decimal_years(times)
+    ends = sorted({round(step) for step in years[1:] - years[:-1]})
     if not ends or ends[-1] < 2:
         return ""
-    years = f"{ends[0] or 1} to {ends[-1]}" if len(ends) > 1 else f"{ends[0]}"
-    return f", in steps of {years} years,"
+    step = f"{ends[0] or 1} to {ends[-1]}" if len(ends) > 1 else f"{ends[0]}"
+    return f", in steps of {step} years,"
 
 
 def _since(value: float, began: Any, times: pd.Series) -> str:

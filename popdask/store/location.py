@@ -289,8 +289,6 @@ class Folder(Location):
 class Prefix(paths.Objects, Location):
     """A prefix of a bucket, reached as `popdask.io.paths` says."""
 
-    __str__ = paths.Objects.__str__
-
     def check(self) -> None:
         """Refuse a bucket that cannot be reached, and a prefix with other objects."""
         try:
