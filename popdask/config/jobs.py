@@ -143,13 +143,15 @@ class Encoder(Settings):
 
     scope: Literal["shared", "frame"] = "shared"
     """One model for all frames (classes can be compared), or one for each frame."""
-    symmetric: bool = False
-    """Codes alike in all directions, whatever a cell's place; take ``hidden = [128, 16]`` then."""
+    symmetric: bool = True
+    """Codes alike in all directions, whatever a cell's place; with ``false`` they know north and
+    their place in the raster, as in the first work."""
     window: Annotated[int, Field(ge=3, le=31)] = 7
     """Cells along the side of a window, odd."""
-    hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (128, 64)
+    hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (128, 16)
     """Units of the layers between a window and its description, mirrored on the way back; of the
-    first, each of the eight views of ``symmetric`` has an eighth."""
+    first, each of the eight views of ``symmetric`` has an eighth. Without it 128 and 64 unless
+    given."""
     latent: Positive = 16
     """Numbers that describe a window."""
     activation: Activation = "relu"
@@ -169,6 +171,12 @@ class Encoder(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train and encode; ``auto`` is a GPU where there is one."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_symmetry(cls, values: Any) -> Any:
+        plain = isinstance(values, Mapping) and values.get("symmetric") is False
+        return {"hidden": (128, 64)} | dict(values) if plain else values
+
     @field_validator("window")
     @classmethod
     def _odd(cls, value: int) -> int:
@@ -186,6 +194,9 @@ class Classes(Settings):
     """Cells that the classes are fitted on."""
     seed: int = 0
     """Seed of the sample and of the start."""
+    distance: Literal["windows", "codes"] = "windows"
+    """Between cells: of the windows that their descriptions stand for, or of these themselves, each
+    of their numbers by its standard deviation, as in the first work."""
     hold: Annotated[float, Field(ge=0)] = 0.5
     """A cell keeps its class unless another is nearer by more than this; 0 lets go of it."""
 

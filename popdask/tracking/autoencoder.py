@@ -53,7 +53,8 @@ __all__ = [
 
 WINDOW = 7
 MOST_WINDOW = 31  # windows of a training are 2.3 GB then
-HIDDEN = (128, 64)
+HIDDEN, SYMMETRIC = (128, 64), (128, 16)  # units of the layers; in all views of a symmetric one
+DECODED = 10_000  # cells that tell how far apart codes are
 EDGES = ("neutral", "zero")
 HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
 
@@ -92,7 +93,7 @@ def fit_autoencoder(
     seed: int = 0,
     device: str = "auto",
     window: int = WINDOW,
-    hidden: Sequence[int] = HIDDEN,
+    hidden: Sequence[int] | None = None,
     latent: int = 16,
     activation: str = "relu",
     latent_activation: str = "relu",
@@ -122,7 +123,8 @@ def fit_autoencoder(
     window : int, optional
         Cells along the side of a window, odd, from 3 to 31.
     hidden : sequence of int, optional
-        Units of the layers between window and code, mirrored on the way back.
+        Units of the layers between window and code, mirrored on the way back; by default 128 and
+        64, or, symmetric, 128 and 16, which take as long.
     latent : int, optional
         Length of the code.
     activation, latent_activation : str, optional
@@ -134,7 +136,7 @@ def fit_autoencoder(
     symmetric : bool, optional
         Whether codes are alike in all directions: without the window's place, and the mean over its
         eight views, each of which has an eighth of the first layer's units. Features are people, u
-        and v then; `hidden` of (128, 16) takes no longer than the default.
+        and v then. Jobs have it by default.
 
     Returns
     -------
@@ -160,6 +162,8 @@ def fit_autoencoder(
     >>> fit_autoencoder(features, epochs=2, windows_per_epoch=64)  # doctest: +ELLIPSIS
     FittedEncoder(3 channels in 7 x 7 cells -> 16, grid 20 x 30, edge 'neutral', 2 epochs, loss ...)
     """
+    if hidden is None:
+        hidden = SYMMETRIC if symmetric else HIDDEN
     config = EncoderConfig(
         edge=edge,
         epochs=epochs,
@@ -600,6 +604,32 @@ class FittedEncoder(AsBytes):
             seen = torch.from_numpy(np.asarray(windows, np.float32))
             decoded = self.module.decode(self._code(seen, cells)).numpy()
         return self.scaling.restore(decoded)[..., self.window // 2, self.window // 2]
+
+    def window_axes(self, codes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return axes along which codes lie as far apart as the windows they stand for.
+
+        Parameters
+        ----------
+        codes : array of float, (n, latent)
+            Of some cells; at most 10,000 of them, evenly spaced, are decoded.
+
+        Returns
+        -------
+        array of float64, (latent, latent)
+            To multiply codes without their mean by. The decoder is taken as the plane that fits its
+            scaled windows best. Together the axes vary as much as standardised codes.
+        """
+        # How a fit lays its codes out is chance: one may double, or vary where no window does. What
+        # the windows are is not. They are a linear map of the codes, and an SVD keeps its lengths.
+        some = codes[:: -(-len(codes) // DECODED)].astype(np.float32)
+        with fixed_arithmetic(), torch.inference_mode():
+            windows = self.module.decode(torch.from_numpy(some)).flatten(1).numpy()
+        away, windows = (a - a.mean(0, dtype=np.float64) for a in (some, windows))
+        slopes = np.linalg.lstsq(away, windows, rcond=None)[0]
+        left, size, _ = np.linalg.svd(slopes, full_matrices=False)
+        varies = away.std(axis=0) > len(away) * np.finfo(float).eps * np.abs(some).max()
+        spread = np.square(away @ (left * size)).mean(axis=0).sum()
+        return left * size * np.sqrt(varies.sum() / spread if spread else 1.0)
 
     def _code(self, seen: Tensor, cells: NDArray[np.int64]) -> Tensor:
         """Encode raw windows as they are seen."""

@@ -3,9 +3,11 @@
 An argmin flips on the last bit, so distances are summed row by row in a fixed order: the classes
 depend on the latents and the centres, never on how rows are cut into blocks.
 
-The latents are standardised and grouped by Lloyd's k-means (1982), which Dask-ML runs on one random
-sample of cells; every other cell then takes the class of its nearest centre. Dask-ML starts where
-ten k-means++ starts (Arthur & Vassilvitskii 2007) on a small part of the sample ended best.
+Latents are placed on axes: each divided by its standard deviation or, given the encoder, so that
+they lie as far apart as the windows they stand for. Lloyd's k-means (1982) groups them, which
+Dask-ML runs on one random sample of cells; every other cell then takes the class of its nearest
+centre. Dask-ML starts where ten k-means++ starts (Arthur & Vassilvitskii 2007) on a small part of
+the sample ended best.
 
 The sample is cut into chunks of its own and the fit runs on one thread in one place: the classes
 depend on the latents, never on the caller's chunks or workers.
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dask
 import dask.array as da
@@ -39,30 +41,39 @@ from popdask.errors import InputError
 from popdask.io.conventions import flags
 from popdask.validate import check_array, check_instance
 
+if TYPE_CHECKING:
+    from popdask.tracking.autoencoder import FittedEncoder
+
+
+@numba.njit(cache=True, nogil=True)
+def placed(latents: NDArray, mean: NDArray, axes: NDArray, point: NDArray) -> None:
+    """Place one row (latent,) on the axes (latent, axis)."""
+    point[:] = 0.0
+    for j in range(len(latents)):
+        away = latents[j] - mean[j]
+        for a in range(len(point)):
+            point[a] += away * axes[j, a]
+
 
 @numba.njit(cache=True, nogil=True)
 def nearest(
-    latents: NDArray, mean: NDArray, scale: NDArray, centers: NDArray
+    latents: NDArray, mean: NDArray, axes: NDArray, centers: NDArray
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     """Find the nearest centre of every row of (n, latent), and its squared distance."""
     # The lowest class wins a tie; a row with NaN gets class −1 and distance NaN.
-    n, width = latents.shape
-    k = len(centers)
-    columns = centers.T.copy()  # (latent, k): the classes side by side, so that they vectorise
+    n, (k, width) = len(latents), centers.shape
+    columns = centers.T.copy()  # (axis, k): the classes side by side, so that they vectorise
     classes = np.full(n, -1, np.int16)
     squared = np.full(n, np.nan)
-    distance = np.empty(k)
+    point, distance = np.empty(width), np.empty(k)
     for i in range(n):
-        distance[:] = 0.0
-        for j in range(width):
-            z = (latents[i, j] - mean[j]) / scale[j]
-            if np.isnan(z):
-                distance[0] = np.nan
-                break
-            for c in range(k):
-                distance[c] += (z - columns[j, c]) ** 2
-        if np.isnan(distance[0]):
+        placed(latents[i], mean, axes, point)
+        if np.isnan(point.sum()):
             continue
+        distance[:] = 0.0
+        for a in range(width):
+            for c in range(k):
+                distance[c] += (point[a] - columns[a, c]) ** 2
         best = 0
         for c in range(1, k):
             if distance[c] < distance[best]:
@@ -77,19 +88,21 @@ def held(
     latents: NDArray,
     before: NDArray[np.int16],
     mean: NDArray,
-    scale: NDArray,
+    axes: NDArray,
     centers: NDArray,
     hold: float,
 ) -> NDArray[np.int16]:
     """Keep the class before, −1 = none, unless the nearest centre is nearer by more than `hold`."""
-    classes, squared = nearest(latents, mean, scale, centers)
+    classes, squared = nearest(latents, mean, axes, centers)
+    point = np.empty(axes.shape[1])
     for i in range(len(latents)):
         kept = before[i]
         if classes[i] < 0 or kept < 0 or classes[i] == kept:
             continue
+        placed(latents[i], mean, axes, point)
         distance = 0.0
-        for j in range(latents.shape[1]):
-            distance += ((latents[i, j] - mean[j]) / scale[j] - centers[kept, j]) ** 2
+        for a in range(len(point)):
+            distance += (point[a] - centers[kept, a]) ** 2
         if np.sqrt(distance) - np.sqrt(squared[i]) <= hold:
             classes[i] = kept
     return classes
@@ -111,14 +124,15 @@ class ClassModel:
     mean: NDArray[np.float64]
     """Mean of each latent over the sample, (latent,)."""
 
-    scale: NDArray[np.float64]
-    """Standard deviation of each latent over the sample, (latent,); 1 where it is constant."""
+    axes: NDArray[np.float64]
+    """What latents without their mean are multiplied by, (latent, axis): distances are measured
+    along axes."""
 
     centers: NDArray[np.float64]
-    """Centres of the classes in standardised latents, (k, latent)."""
+    """Centres of the classes along the axes, (k, axis)."""
 
     sse: float
-    """Sum of the squared distances from the sample's cells to their centres, standardised."""
+    """Sum of the squared distances from the sample's cells to their centres, along the axes."""
 
     curve: pd.Series | None = None
     """The `sse` of every k that was tried, where k was chosen by the knee."""
@@ -130,12 +144,16 @@ class ClassModel:
     def of_nobody(cls, latents: int) -> ClassModel:
         """Make the one class of a raster in which no cell is to be classified."""
         nobody = np.zeros((1, latents))
-        return cls(np.zeros(latents), np.ones(latents), nobody, 0.0, density=np.zeros(1))
+        return cls(np.zeros(latents), np.eye(latents), nobody, 0.0, density=np.zeros(1))
 
     @property
     def k(self) -> int:
         """Number of classes."""
         return len(self.centers)
+
+    def place(self, latents: NDArray) -> NDArray[np.float64]:
+        """Place latents (…, latent) on the axes, (…, axis)."""
+        return (latents - self.mean) @ self.axes
 
     def __repr__(self) -> str:
         return f"ClassModel({self._size()}, SSE {self.sse:.4g})"
@@ -165,7 +183,7 @@ class ClassModel:
         >>> ClassModel.from_bytes(model.to_bytes()).k
         2
         """
-        arrays = {"mean": self.mean, "scale": self.scale, "centers": self.centers}
+        arrays = {"mean": self.mean, "axes": self.axes, "centers": self.centers}
         arrays["sse"] = np.array([self.sse])
         if self.curve is not None:
             arrays["curve_k"] = self.curve.index.to_numpy(np.int64)
@@ -183,7 +201,7 @@ class ClassModel:
             ks = pd.Index(arrays["curve_k"], name="k")
             curve = pd.Series(arrays["curve_sse"], ks, name="sse")
         sse, density = float(arrays["sse"][0]), arrays.get("density")
-        return cls(arrays["mean"], arrays["scale"], arrays["centers"], sse, curve, density)
+        return cls(arrays["mean"], arrays["axes"], arrays["centers"], sse, curve, density)
 
 
 def _span(numbers: pd.Index) -> str:
@@ -191,11 +209,11 @@ def _span(numbers: pd.Index) -> str:
 
 
 def _classes(
-    latents: NDArray, *, mean: NDArray, scale: NDArray, centers: NDArray
+    latents: NDArray, *, mean: NDArray, axes: NDArray, centers: NDArray
 ) -> NDArray[np.int16]:
     """Classify a block (…, latent)."""
     rows = np.ascontiguousarray(latents).reshape(-1, latents.shape[-1])
-    return nearest(rows, mean, scale, centers)[0].reshape(latents.shape[:-1])
+    return nearest(rows, mean, axes, centers)[0].reshape(latents.shape[:-1])
 
 
 def _classes_block(blocks: list[NDArray], **settings: NDArray) -> NDArray[np.int16]:
@@ -229,7 +247,7 @@ def classify(
         From `fit_classes`.
     hold : float, optional
         How firmly a cell holds its class: it keeps that of the frame before unless another centre
-        is nearer by more than this, in distances of standardised latents. Counts are noisy, and a
+        is nearer by more than this, along the model's axes. Counts are noisy, and a
         cell half way between two centres changes class for no reason; 0.5 is enough to stop that.
         With 0 frames do not know of each other. A cell that has no data for a frame keeps its class
         behind it, and lets go of it after two.
@@ -271,7 +289,7 @@ def classify(
             f"latent has {latent.sizes['latent']} values per cell, expected the "
             f"{len(model.mean)} that the classes were fitted to"
         )
-    settings = {"mean": model.mean, "scale": model.scale, "centers": model.centers}
+    settings = {"mean": model.mean, "axes": model.axes, "centers": model.centers}
     if hold:
         found = _hold(latent, first, hold, settings)
     elif isinstance(latent.data, da.Array):
@@ -291,7 +309,7 @@ def classify(
 
 def with_density(model: ClassModel, latent: NDArray, people: NDArray, area: NDArray) -> ClassModel:
     """Add how densely classes are settled, by cells with latents (n, latent), people and km²."""
-    classes = nearest(latent, model.mean, model.scale, model.centers)[0]
+    classes = nearest(latent, model.mean, model.axes, model.centers)[0]
     sums, km2 = (np.bincount(classes, of, model.k) for of in (people, area))
     return replace(model, density=np.divide(sums, km2, out=np.full(model.k, np.nan), where=km2 > 0))
 
@@ -403,13 +421,13 @@ def _standardise(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
 def _assign(
     z: NDArray[np.float64], centers: NDArray[np.float64]
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Nearest centre and squared distance of rows that are standardised already."""
+    """Nearest centre and squared distance of rows that lie on the axes already."""
     width = z.shape[1]
-    return nearest(z, np.zeros(width), np.ones(width), centers)
+    return nearest(z, np.zeros(width), np.eye(width), centers)
 
 
 def _fit(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
-    """Fit k centres to standardised rows: ten starts on few rows, the best of them on all."""
+    """Fit k centres to placed rows: ten starts on few rows, the best of them on all."""
     few = np.random.default_rng(seed).permutation(len(z))[:ROWS]
     start = cluster.KMeans(k, n_init=STARTS, random_state=seed).fit(z[few]).cluster_centers_
     rows = da.from_array(z, chunks=(ROWS, -1), name=False)
@@ -424,6 +442,7 @@ def fit_classes(
     *,
     seed: int = 0,
     ks: Iterable[int] = range(2, 21),
+    encoder: FittedEncoder | None = None,
 ) -> ClassModel:
     """Fit classes to the latents of some cells.
 
@@ -438,6 +457,10 @@ def fit_classes(
         Seeds the starts.
     ks : iterable of int, optional
         The numbers of classes that ``k="auto"`` tries.
+    encoder : FittedEncoder, optional
+        Who wrote the latents: they lie as far apart then as the windows they stand for
+        (`FittedEncoder.window_axes`). Without it each is divided by its standard deviation, as in
+        the original; fits of an encoder that describe windows equally well then give other classes.
 
     Returns
     -------
@@ -466,7 +489,7 @@ def fit_classes(
     >>> import numpy as np
     >>> villages = np.array([[0.0], [0.1], [0.2], [9.0], [9.1]])
     >>> model = fit_classes(villages, k=2)
-    >>> (model.centers * model.scale + model.mean).round(2).ravel().tolist()
+    >>> (model.centers / model.axes + model.mean).round(2).ravel().tolist()
     [0.1, 9.05]
     """
     if np.ndim(sample) != 2:
@@ -478,16 +501,22 @@ def fit_classes(
     rows = np.array(sample, np.float64, order="C")
     tried = sorted(set(ks)) if k == "auto" else [k]
     _check(rows, tried)
+    if encoder is not None and rows.shape[1] != encoder.config.latent:
+        raise InputError(
+            f"the sample has {rows.shape[1]} latents; expected the {encoder.config.latent} that "
+            "the encoder writes; give the encoder that wrote them"
+        )
     # A cluster would neither help with so small a sample nor add its sums in a promised order.
     with threadpool_limits(1), dask.config.set(scheduler="synchronous"):
         mean, scale = _standardise(rows)
-        z = (rows - mean) / scale
+        axes = np.diag(1 / scale) if encoder is None else encoder.window_axes(rows)
+        z = (rows - mean) @ axes
         centers = {number: _fit(z, number, seed) for number in tried}
     sse = [_assign(z, centers[number])[1].sum() for number in tried]
     curve = pd.Series(sse, pd.Index(tried, name="k"), name="sse")
     best = knee(curve) if k == "auto" else tried[0]
     kept = curve if k == "auto" else None
-    return ClassModel(mean, scale, centers[best], float(curve[best]), kept)
+    return ClassModel(mean, axes, centers[best], float(curve[best]), kept)
 
 
 def _check(rows: NDArray[np.float64], ks: Sequence[object]) -> None:
@@ -565,6 +594,7 @@ def kmeans(
     seed: int = 0,
     sample: int = 100_000,
     hold: float = 0.0,
+    encoder: FittedEncoder | None = None,
 ) -> DataArray:
     """Group the cells into k classes by their latents.
 
@@ -581,6 +611,8 @@ def kmeans(
     hold : float, optional
         How much nearer another centre must be for a cell to give up its class of the frame before,
         as for `classify`.
+    encoder : FittedEncoder, optional
+        Who wrote the latents, as for `fit_classes`.
 
     Returns
     -------
@@ -605,7 +637,7 @@ def kmeans(
     >>> kmeans(latent, k=2).values.tolist()
     [[1, -1, 0, 0]]
     """
-    model = fit_classes(_draw(latent, sample, seed), k, seed=seed)
+    model = fit_classes(_draw(latent, sample, seed), k, seed=seed, encoder=encoder)
     return classify(latent, model, hold=hold)
 
 

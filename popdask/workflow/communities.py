@@ -85,12 +85,13 @@ if TYPE_CHECKING:
     from popdask.report.page import Picture
     from popdask.tracking.classify import ClassModel
 
-#: Settings of flow and encoder that came later, at what keeps the numbers of tracks.
+#: Settings of flow, encoder and classes that came later, at what keeps the numbers of tracks.
 PLAIN_FLOW = (("scales", 1), ("log", False))
 PLAIN_ENCODER = (
     *(("window", 7), ("hidden", [128, 64]), ("l1", 0.0), ("l2", 0.0)),
     *(("activation", "relu"), ("latent_activation", "relu"), ("symmetric", False)),
 )
+PLAIN_CLASSES = (("distance", "codes"),)
 
 #: Tasks of a chunk: of a flow that links follow, and what holding classes adds for each chunk, and
 #: for each frame of several chunks, which waits for the whole one before it.
@@ -316,7 +317,8 @@ def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> N
             windows = gather_windows(features, cells, size=encoder.window, fill=encoder.fill)
             people = gather_cells(run.population.isel(time=frames), cells)  # features are clipped
             latent = encoder.encode_windows(windows, cells)
-            model = classify.fit_classes(latent, settings.k, seed=settings.seed)
+            measured = encoder if settings.distance == "windows" else None
+            model = classify.fit_classes(latent, settings.k, seed=settings.seed, encoder=measured)
             model = classify.with_density(model, latent, people, area[cells[:, 1]])
         else:
             model = classify.ClassModel.of_nobody(run.job.encoder.latent)
@@ -326,7 +328,7 @@ def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> N
 
 CLASSIFIER = Stage(
     "classifier",
-    version=2,
+    version=3,
     needs=("population", "flow", "encoder"),
     wanted=_classifier_record,
     cost=CellCost(
@@ -409,7 +411,8 @@ def _communities_record(basis: Basis, of: Fingerprint) -> Record:
     # As the settings, but whatever frames the models were fitted on, and whether land is left out:
     # the other communities are the same.
     groups = job.communities.model_dump(mode="json", exclude={"min_density"})
-    chosen = [*_network_settings(job), groups, *plain([job.classes]), _flow_settings(job)]
+    classes = _without(PLAIN_CLASSES, *plain([job.classes]))
+    chosen = [*_network_settings(job), groups, classes, _flow_settings(job)]
     return {"frames": frames, "settings": settings, "analysis": lasting("communities", *chosen)}
 
 

@@ -197,8 +197,8 @@ class _Sample:
 
     @cached_property
     def points(self) -> NDArray[np.float64]:
-        """The codes as the classes see them, standardised."""
-        return (self.latent - self.model.mean) / self.model.scale
+        """The codes as the classes see them."""
+        return self.model.place(self.latent)
 
     @cached_property
     def classes(self) -> NDArray[np.int16]:

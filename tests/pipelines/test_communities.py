@@ -246,10 +246,15 @@ def test_land_between_places_is_in_no_community(frames, tmp_path, scope):
         held = np.unique(frame[(kept >= 0)])
         np.testing.assert_array_equal(np.isin(frame, held) & (frame >= 0), kept >= 0)
         assert np.unique(np.stack([frame, kept])[:, kept >= 0], axis=1).shape[1] == len(held)
-    tables = [store.table("communities") for store in stores]
-    thin = tables[0]["population"] / tables[0]["area_km2"] < 10
-    assert thin.any() and (tables[1]["population"] / tables[1]["area_km2"] > 10).all()
-    assert len(tables[1]) == len(tables[0]) - thin.sum() and not len(tables[2])
+    models = {n: data for n, data in stores[0].files().items() if n.startswith("classifier-")}
+    thin = [ClassModel.from_bytes(data).density < 10 for _, data in sorted(models.items())]
+    classes = stores[0].dataset()["classes"].values
+    for land, frame, kept, cell in zip(
+        thin if len(thin) > 1 else thin * 4, every, towns, classes, strict=True
+    ):
+        assert land.any() and not land.all()
+        np.testing.assert_array_equal(kept >= 0, (frame >= 0) & ~land[cell])
+    assert not len(stores[2].table("communities"))
     outside = stores[2].table("balance")["outside"]
     np.testing.assert_array_equal(outside, stores[2].table("balance")["raster"])
 

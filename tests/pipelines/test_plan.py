@@ -83,9 +83,10 @@ def test_a_second_run_of_an_unchanged_job_has_nothing_to_do():
         ({"encoder": {"hidden": [64], "l2": 1e-4}}, "encoder"),
         ({"encoder": {"latent_activation": "linear"}}, "encoder"),
         ({"encoder": {"scope": "frame"}}, "encoder"),
-        ({"encoder": {"symmetric": True}}, "encoder"),
+        ({"encoder": {"symmetric": False}}, "encoder"),
         ({"classes": {"k": 5}}, "classifier"),
         ({"communities": {"eps": 5}}, "communities"),
+        ({"classes": {"distance": "codes"}}, "classifier"),
         ({"classes": {"hold": 0}}, "classes"),
         ({"links": {"rule": "overlap"}}, "links"),
         ({"links": {"share": 0.5}}, "links"),
@@ -121,7 +122,12 @@ def test_settings_that_came_later_leave_models_and_numbers_at_their_defaults():
         "settlements": "014c0df6b7a38956",
         "urban_centres": "ed4c1ae4a67ef847",
     }
-    plan = decide(PIPELINE.stages, basis(job(settlements={"centres": True}), inputs(), {}))
+    first = job(
+        settlements={"centres": True},
+        encoder={"symmetric": False},
+        classes={"distance": "codes"},
+    )
+    plan = decide(PIPELINE.stages, basis(first, inputs(), {}))
     assert {name: plan[name].record["settings"] for name in before} == before
     # Classes got a density, and models of another version with it: numbers stay by the analysis.
     assert plan["communities"].record["analysis"] == "2fb9a8c9653ac9d5"

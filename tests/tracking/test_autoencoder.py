@@ -315,6 +315,25 @@ def test_a_symmetric_encoder_is_trained_on_windows_seen_from_all_sides():
     assert error[True] < 0.5 * error[False]
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_codes_lie_as_far_apart_along_their_axes_as_the_windows_they_stand_for(dead: bool):
+    """Where decoding is linear, exactly so, but for one factor: codes vary as standardised ones."""
+    linear = {"activation": "linear", "latent_activation": "linear"}
+    fitted = FittedEncoder(WindowAutoencoder(**linear), Scaling((0, 0, 0), (1, 1, 1)), 20, 30)
+    codes = np.random.default_rng(0).normal(5, np.geomspace(0.1, 9, 16), (900, 16))
+    codes[:, 3] = 0.1 if dead else codes[:, 3]
+    windows = fitted.module.decode(torch.from_numpy(codes).float()).detach().flatten(1).numpy()
+    points = (codes - codes.mean(0)) @ fitted.window_axes(codes)
+    apart = [np.linalg.norm(a[1:] - a[:-1], axis=1) for a in (points, windows.astype(float))]
+    np.testing.assert_allclose(apart[0] / apart[1], np.mean(apart[0] / apart[1]), rtol=1e-4)
+    assert points.var(axis=0).sum() == pytest.approx(15 if dead else 16, rel=1e-5)
+
+
+def test_codes_that_are_all_alike_have_axes():
+    fitted = fit_autoencoder(towns(20, 20), epochs=1)
+    assert np.isfinite(fitted.window_axes(np.ones((40, 16), np.float32))).all()
+
+
 def test_an_encoder_stored_before_there_were_symmetric_ones_is_not_symmetric():
     fitted = fit_autoencoder(towns(20, 20), epochs=1)
     weights, state = unpack(fitted.to_bytes(), HEADER)

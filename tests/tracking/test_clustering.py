@@ -1,5 +1,6 @@
 """Classes: as good as scikit-learn's, the same under any chunking, right on known blobs."""
 
+import copy
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rioxarray
+import torch
 import xarray as xr
 from dask.distributed import Client
 from hypothesis import given, settings
@@ -20,6 +22,12 @@ from sklearn.preprocessing import StandardScaler
 
 from popdask.blocks.sampling import gather_cells, sample_cells
 from popdask.errors import InputError
+from popdask.tracking.autoencoder import (
+    EncoderConfig,
+    FittedEncoder,
+    Scaling,
+    WindowAutoencoder,
+)
 from popdask.tracking.classify import (
     ClassModel,
     classify,
@@ -67,17 +75,24 @@ def nine() -> ClassModel:
     return fit_classes(blobs(500)[0], k=9)
 
 
+def along_axes(model: ClassModel) -> ClassModel:
+    """The same classes along other axes, more than there are latents."""
+    turned = np.linalg.qr(np.random.default_rng(2).normal(size=(4, 4)))[0][:3]
+    return replace(model, axes=model.axes @ turned, centers=model.centers @ turned)
+
+
 # Equal to a reference
 
 
-def test_classes_equal_scikit_learn_predict():
+@pytest.mark.parametrize("turn", [lambda model: model, along_axes], ids=["own axes", "others"])
+def test_classes_equal_scikit_learn_predict(turn):
     latent, _ = world()
-    model = fit_classes(blobs(500)[0], k=7)
+    model = turn(fit_classes(blobs(500)[0], k=7))
     reference = KMeans(7, init=model.centers, n_init=1, max_iter=1).fit(model.centers)
     reference.cluster_centers_ = model.centers
     found = classify(latent, model).values
     rows = latent.values[found >= 0].astype(np.float64)
-    expected = reference.predict((rows - model.mean) / model.scale)
+    expected = reference.predict(model.place(rows))
     np.testing.assert_array_equal(found[found >= 0], expected)
 
 
@@ -86,7 +101,7 @@ def test_scaling_equals_scikit_learn():
     model = fit_classes(points, k=2)
     reference = StandardScaler().fit(points)
     np.testing.assert_allclose(model.mean, reference.mean_, rtol=1e-12)
-    np.testing.assert_allclose(model.scale, reference.scale_, rtol=1e-9)
+    np.testing.assert_allclose(model.axes, np.diag(1 / reference.scale_), rtol=1e-9)
 
 
 @pytest.mark.parametrize("k", [4, 10])
@@ -101,7 +116,7 @@ def test_fit_is_as_good_as_ten_starts_of_scikit_learn(k):
 def test_sse_is_the_sum_of_squared_distances():
     points = blobs(800)[0]
     model = fit_classes(points, k=3)
-    z = (points - model.mean) / model.scale
+    z = model.place(points)
     distances = np.linalg.norm(z[:, None] - model.centers[None], axis=-1).min(axis=1)
     assert model.sse == pytest.approx(np.sum(distances**2), rel=1e-12)
 
@@ -147,6 +162,38 @@ def test_the_density_of_a_class_is_its_people_by_its_area():
     np.testing.assert_allclose(np.sort(found), np.sort(true), rtol=1e-12)
 
 
+def test_classes_do_not_depend_on_how_a_fit_lays_its_codes_out():
+    """Two encoders that describe every window alike, by other numbers: only windows are alike."""
+    config = EncoderConfig(hidden=(8,), latent=3, activation="linear", latent_activation="linear")
+    seen = Scaling((0, -1, -1), (9, 1, 1))
+    one = FittedEncoder(config.network(3), seen, height=20, width=30, config=config)
+    mixed = np.array([[5, 1, 0], [0, 0.2, 0.1], [2, 0, 1]])
+    other = replace(one, module=copy.deepcopy(one.module))
+    other.module.decoder[0].weight.data @= torch.from_numpy(np.linalg.inv(mixed.T)).float()
+    codes = np.random.default_rng(4).normal(size=(4000, 3)) * [3, 2, 1]
+    with torch.inference_mode():
+        windows = [
+            e.module.decode(torch.from_numpy(c).float()).flatten(1).numpy()
+            for e, c in ((one, codes), (other, codes @ mixed))
+        ]
+    np.testing.assert_allclose(*windows, atol=1e-4)
+
+    def classes(codes, encoder=None):
+        latent = xr.DataArray(codes[None], dims=("y", "x", "latent"))
+        return classify(latent, fit_classes(codes, k=6, encoder=encoder)).values[0]
+
+    by_windows = [classes(codes, one), classes(codes @ mixed, other)]
+    by_codes = [classes(codes), classes(codes @ mixed)]
+    assert adjusted_rand_score(*by_windows) > 0.999 and adjusted_rand_score(*by_codes) < 0.8
+    true = KMeans(6, n_init=10, random_state=0).fit_predict(windows[0])
+    assert adjusted_rand_score(by_windows[0], true) > 0.9
+
+
+def test_an_encoder_of_other_latents_is_refused():
+    with pytest.raises(InputError, match="3 latents; expected the 16 that the encoder writes"):
+        fit_classes(blobs(50)[0], k=2, encoder=FittedEncoder(WindowAutoencoder(), None, 9, 9))
+
+
 @given(chunks=chunked((2, 12, 15, 3)))
 @settings(max_examples=10)
 def test_land_is_taken_out_under_any_chunking_and_all_else_stays(nine, chunks):
@@ -169,7 +216,7 @@ def test_dead_and_constant_latents_are_ignored():
     points = blobs(3000)[0]
     padded = np.column_stack([np.zeros(3000), points, np.full(3000, 0.1)])
     model = fit_classes(padded, k=5)
-    assert model.scale[[0, -1]].tolist() == [1, 1]
+    assert model.axes.diagonal()[[0, -1]].tolist() == [1, 1]
     np.testing.assert_allclose(model.centers[:, [0, -1]], 0, atol=1e-12)
     np.testing.assert_allclose(model.centers[:, 1:-1], fit_classes(points, k=5).centers, rtol=1e-9)
 
@@ -177,7 +224,9 @@ def test_dead_and_constant_latents_are_ignored():
 def test_as_many_classes_as_distinct_rows():
     points = np.repeat(CORNERS, [50, 40, 30, 20, 10], axis=0)
     model = fit_classes(points, k=5)
-    np.testing.assert_allclose(model.centers * model.scale + model.mean, CORNERS, atol=1e-9)
+    np.testing.assert_allclose(
+        model.centers / model.axes.diagonal() + model.mean, CORNERS, atol=1e-9
+    )
     assert model.sse == pytest.approx(0, abs=1e-12)
 
 
@@ -254,7 +303,7 @@ def test_classify_reads_nothing_and_fuses_with_its_source():
 def test_model_survives_its_bytes():
     model = fit_classes(blobs(200)[0], k="auto", ks=(2, 3, 4))
     again = ClassModel.from_bytes(model.to_bytes())
-    for field in ("mean", "scale", "centers"):
+    for field in ("mean", "axes", "centers"):
         np.testing.assert_array_equal(getattr(again, field), getattr(model, field))
     assert (again.sse, again.k) == (model.sse, model.k)
     pd.testing.assert_series_equal(again.curve, model.curve)

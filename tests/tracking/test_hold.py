@@ -27,7 +27,7 @@ def plain(latent, hold, before):
     """The rule as one would say it, cell by cell."""
     found = np.full(latent.shape[:3], -1)
     for t, y, x in np.ndindex(found.shape):
-        z = (latent.values[t, y, x].astype(float) - MODEL.mean) / MODEL.scale
+        z = (latent.values[t, y, x].astype(float) - MODEL.mean) @ MODEL.axes
         if np.isnan(z).any():
             continue
         distance = np.sqrt(((z - MODEL.centers) ** 2).sum(1))
@@ -95,9 +95,9 @@ def test_a_class_is_held_over_a_year_without_data_and_not_over_two(lazy):
 
 def test_noise_changes_no_class_and_a_true_change_does():
     rng = np.random.default_rng(0)
-    middle = (MODEL.centers[0] + MODEL.centers[1]) / 2 * MODEL.scale + MODEL.mean
+    middle = (MODEL.centers[0] + MODEL.centers[1]) / 2 / MODEL.axes.diagonal() + MODEL.mean
     still = middle + rng.normal(0, 0.05, (6, 10, 10, 3))
-    there = MODEL.centers[1] * MODEL.scale + MODEL.mean
+    there = MODEL.centers[1] / MODEL.axes.diagonal() + MODEL.mean
     still[4:, :5] = there
     latent = xr.DataArray(still, dims=DIMS)
     assert (classify(latent, MODEL)[:4].diff("time") != 0).any()
