@@ -55,6 +55,7 @@ WINDOW = 7
 MOST_WINDOW = 31  # windows of a training are 2.3 GB then
 HIDDEN, SYMMETRIC = (128, 64), (128, 16)  # units of the layers; in all views of a symmetric one
 DECODED = 10_000  # cells that tell how far apart codes are
+SLIGHT = 1e-4  # share of what windows vary by that an axis must have
 EDGES = ("neutral", "zero")
 HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
 
@@ -615,21 +616,25 @@ class FittedEncoder(AsBytes):
 
         Returns
         -------
-        array of float64, (latent, latent)
-            To multiply codes without their mean by. The decoder is taken as the plane that fits its
-            scaled windows best. Together the axes vary as much as standardised codes.
+        array of float64, (latent, axis)
+            To multiply codes without their mean by; the axis along which they vary most comes
+            first. The decoder is taken as the plane that fits its scaled windows best. Together the
+            axes vary as much as standardised codes.
         """
         # How a fit lays its codes out is chance: one may double, or vary where no window does. What
-        # the windows are is not. They are a linear map of the codes, and an SVD keeps its lengths.
+        # the windows are is not. They are a linear map of the codes, whose lengths an SVD keeps.
         some = codes[:: -(-len(codes) // DECODED)].astype(np.float32)
         with fixed_arithmetic(), torch.inference_mode():
             windows = self.module.decode(torch.from_numpy(some)).flatten(1).numpy()
         away, windows = (a - a.mean(0, dtype=np.float64) for a in (some, windows))
         slopes = np.linalg.lstsq(away, windows, rcond=None)[0]
-        left, size, _ = np.linalg.svd(slopes, full_matrices=False)
+        *_, turn = np.linalg.svd(away @ slopes, full_matrices=False)
+        axes = slopes @ turn.T
+        spread = np.square(away @ axes).mean(axis=0)
+        matters = spread > SLIGHT * spread.sum()
+        matters[0] = True
         varies = away.std(axis=0) > len(away) * np.finfo(float).eps * np.abs(some).max()
-        spread = np.square(away @ (left * size)).mean(axis=0).sum()
-        return left * size * np.sqrt(varies.sum() / spread if spread else 1.0)
+        return axes[:, matters] * np.sqrt(varies.sum() / spread.sum() if spread.any() else 1.0)
 
     def _code(self, seen: Tensor, cells: NDArray[np.int64]) -> Tensor:
         """Encode raw windows as they are seen."""
