@@ -133,7 +133,7 @@ def sse_figure(curve: pd.Series, chosen: int | None = None, *, cells: int | None
         ax.set_ylim(bottom=0)
         ax.set_xticks(list(curve.index)[::2])
         ax.yaxis.set_major_formatter(COUNT)
-        ax.set(xlabel="number of classes k", ylabel="sum of squared distances, standardised")
+        ax.set(xlabel="number of classes k", ylabel="sum of squared distances")
     return figure
 
 

@@ -65,6 +65,6 @@ def test_a_reader_keeps_what_it_opened_while_a_run_publishes(finished, frames, t
     store = shutil.copytree(finished.path, tmp_path / "read.icechunk")
     reader = RegionStore(store).dataset()
     before = reader["community"].compute()
-    outcome = communities.run(job(frames, store, communities={"eps": 5}))
+    outcome = communities.run(job(frames, store, communities={"min_people": 5000}))
     assert reader["community"].compute().identical(before)
     assert not outcome.store.dataset()["community"].identical(before)

@@ -320,7 +320,7 @@ def test_codes_lie_as_far_apart_along_their_axes_as_the_windows_they_stand_for(d
     """Where decoding is linear, exactly so, but for one factor: codes vary as standardised ones."""
     linear = {"activation": "linear", "latent_activation": "linear"}
     fitted = FittedEncoder(WindowAutoencoder(**linear), Scaling((0, 0, 0), (1, 1, 1)), 20, 30)
-    codes = np.random.default_rng(0).normal(5, np.geomspace(0.1, 9, 16), (900, 16))
+    codes = np.random.default_rng(0).normal(5, np.geomspace(1, 3, 16), (900, 16))
     codes[:, 3] = 0.1 if dead else codes[:, 3]
     windows = fitted.module.decode(torch.from_numpy(codes).float()).detach().flatten(1).numpy()
     points = (codes - codes.mean(0)) @ fitted.window_axes(codes)
