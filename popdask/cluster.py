@@ -91,8 +91,17 @@ _CORES = ("SLURM_CPUS_ON_NODE", "NCPUS", "LSB_DJOB_NUMPROC")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT = 2**28  # bytes, at the end of the heap
 _LARGE = 2**26  # bytes, from which an array is a mapping of its own, given back at once
-#: What workers need not log, since the driver says it in one sentence: parts, by logger.
-_LOGGED_BY_THE_DRIVER = {
+#: What need not be logged, by logger: parts of messages, and exceptions.
+_NO_NEWS: dict[str, tuple[str | type[BaseException], ...]] = {
+    # A client was closed while it connected or waited, as asyncio logs that, too.
+    **dict.fromkeys(
+        ("asyncio", "distributed.client", "distributed.comm.core", "distributed.utils"),
+        (asyncio.CancelledError, AllExit),
+    ),
+    "distributed.batched": (CommClosedError,),  # the other end was first, as where a run stops
+    # On a busy machine workers are slow to end; they are killed in time.
+    "distributed.nanny": ("Worker process still alive",),
+    # The driver says it in one sentence.
     "distributed.worker": (
         "InputError(",  # what a user can mend, without a traceback
         "Failed to communicate with scheduler during heartbeat",  # the driver sees that it is gone
@@ -320,23 +329,24 @@ def _client(handle: ClusterHandle, log: Callable[[str], None]) -> Client:
     if isinstance(handle.target, str):
         _in_a_thread(_knock(handle.target, handle.security, log))
     options = {"security": handle.security} if handle.security else {}
-    for logger in ("asyncio", "distributed.client", "distributed.comm.core", "distributed.utils"):
-        logging.getLogger(logger).addFilter(_is_not_cancelled)
-    logging.getLogger("distributed.batched").addFilter(_is_no_end_of_a_stream)
+    _log_news_alone()
     with warnings.catch_warnings():  # _check_versions says it in one line
         warnings.simplefilter("ignore", VersionMismatchWarning)
         return Client(handle.target, **options)
 
 
-def _is_not_cancelled(record: logging.LogRecord) -> bool:
-    """Whether a record is more than that a client was closed while it connected or waited."""
-    gone = asyncio.CancelledError | AllExit  # what it waited for, as asyncio logs it
-    return not (record.exc_info and isinstance(record.exc_info[1], gone))
+def _log_news_alone() -> None:
+    """Let the loggers of this process pass over what need not be logged."""
+    for logger in _NO_NEWS:
+        logging.getLogger(logger).addFilter(_is_news)
 
 
-def _is_no_end_of_a_stream(record: logging.LogRecord) -> bool:
-    """Whether a record is more than that the other end was first to close, as where a run stops."""
-    return not (record.exc_info and isinstance(record.exc_info[1], CommClosedError))
+def _is_news(record: logging.LogRecord) -> bool:
+    message, error = record.getMessage(), record.exc_info[1] if record.exc_info else None
+    return not any(
+        part in message if isinstance(part, str) else isinstance(error, part)
+        for part in _NO_NEWS.get(record.name, ())
+    )
 
 
 def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
@@ -574,8 +584,7 @@ def local_cluster(
         "threads_per_worker": threads_per_worker or (1 if gpus else max(1, cores // most)),
         "memory_limit": memory_limit or memory // most,
     } | arguments
-    # On a busy machine workers are slow to end; they are killed in time.
-    logging.getLogger("distributed.nanny").addFilter(_is_no_slow_end)
+    _log_news_alone()
     cluster: LocalCluster
     with _ctrl_c_ignored():
         if gpus:
@@ -610,10 +619,6 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _is_no_slow_end(record: logging.LogRecord) -> bool:
-    return "Worker process still alive" not in record.getMessage()
-
-
 class _OneGpuEach(LocalCluster):
     """Workers that see one GPU each."""
 
@@ -637,13 +642,7 @@ class WorkerSetup(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Set the allocator and the log filters of a worker's process."""
         keep_freed_memory()
-        for logger in _LOGGED_BY_THE_DRIVER:
-            logging.getLogger(logger).addFilter(_is_not_the_drivers)
-
-
-def _is_not_the_drivers(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    return not any(part in message for part in _LOGGED_BY_THE_DRIVER.get(record.name, ()))
+        _log_news_alone()
 
 
 def keep_freed_memory() -> bool:

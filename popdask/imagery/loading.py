@@ -178,6 +178,11 @@ class TrainingConfig:
             )
         return config
 
+    def whole_network(self, kind: str) -> dict[str, Any]:
+        """Complete the network's configuration by its defaults: equal, however it is written."""
+        with torch.device("meta"):
+            return build({"network": _NETWORK_OF[kind], **self.network}).config
+
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data."""
         return asdict(self)

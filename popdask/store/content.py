@@ -23,6 +23,7 @@ done is compared with what was wanted.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import itertools
@@ -40,6 +41,7 @@ import icechunk
 import numpy as np
 import zarr
 from icechunk import ConflictError, IcechunkError, Repository
+from zarr.core.sync import sync
 
 from popdask._numba_cache import compiled
 from popdask.errors import InputError
@@ -597,7 +599,7 @@ class Finished:
     seconds: float
     """How long it took."""
     bytes: int
-    """How much it added to the store."""
+    """How much data it added to the store, as they are stored."""
     amount: int = 0
     """How much there was to do, in a unit of the stage's own; 0 where that is not known."""
     of: str = ""
@@ -733,6 +735,17 @@ def commit(
         if tip.metadata.get("commit") != mark:
             raise
         return str(tip.id)
+
+
+def bytes_written(session: icechunk.Session) -> int:
+    """Add up the chunks that a session has written and not committed; no server is asked."""
+    written = session.status().updated_chunks.items()
+    keys = ["/".join([path[1:], "c", *map(str, i)]) for path, chunks in written for i in chunks]
+
+    async def sizes() -> list[int]:
+        return await asyncio.gather(*map(session.store.getsize, keys))
+
+    return sum(sync(sizes()))
 
 
 def create_branch(repository: Repository, branch: str, snapshot: str) -> None:

@@ -141,10 +141,6 @@ class Location(Protocol):
     def storage(self) -> icechunk.Storage:
         """Open it for Icechunk."""
 
-    def bytes(self) -> int:
-        """Add up the sizes of what is stored there."""
-        return sum(self.files().values())
-
     def files(self) -> dict[str, int]:
         """List what is stored there, by names within it, with sizes in bytes."""
 

@@ -202,7 +202,7 @@ class Transaction:
         self._coordinates: Mapping[str, str] = {}
         self._opened: tuple[str, xr.Dataset] | None = None
         self._since = time.perf_counter()
-        self._bytes = location.bytes()
+        self._bytes = 0  # written since then
 
     def dataset(self) -> xr.Dataset:
         """Open the arrays as they stand, lazily."""
@@ -495,23 +495,25 @@ class Transaction:
         content.write_records(
             session.store, content.read_records(session.store) | {stage: dict(record)}
         )
-        seconds, total = time.perf_counter() - self._since, self.location.bytes()
+        seconds = time.perf_counter() - self._since
         started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
         finished = Finished(
             stage,
             str(record.get("work", "")),
             started,
             round(seconds, 3),
-            total - self._bytes,
+            self._bytes + content.bytes_written(session),
             self.amounts.get(stage, 0),
             str(record.get("of", "")),
         )
-        self._write(session, stage, {"finished": asdict(finished)})
-        self._since, self._bytes = time.perf_counter(), total
+        self._guard()
+        content.commit(self._repository, session, stage, {"finished": asdict(finished)})
+        self._since, self._bytes = time.perf_counter(), 0
 
     def _write(
         self, session: icechunk.Session, message: str, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Commit a session, if this run still holds the region."""
+        """Commit a session that finishes no stage, if this run still holds the region."""
         self._guard()
+        self._bytes += content.bytes_written(session)
         content.commit(self._repository, session, message, metadata)

@@ -635,21 +635,15 @@ def _timed(parts: list[tuple[int, int, pd.DataFrame]], times: np.ndarray) -> pd.
     return table
 
 
-def match(old: xr.DataArray, new: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
-    """Match two labellings of the same frames by the people that their communities share."""
-    # Where a frame is labelled anew, as the last one is when another is appended under a flow
-    # centred in time, this says which of its communities are the old ones, whose tracks they
-    # keep.
-    times, (before, after, people) = frames_of(old, new, population)
+def match(source: xr.DataArray, target: xr.DataArray, population: xr.DataArray) -> pd.DataFrame:
+    """Add up the people, and count the cells, that two labellings of the same frames share."""
+    times, arrays = frames_of(source, target, population)
     found = []
-    for table, time in zip(
-        sum_frames(_overlap_block, before, after, people).compute(), times, strict=True
-    ):
-        source, target = split_keys(table.keys)
-        weights = table.reals(1), table.sums[0]
-        both = argmax_by_group(source, target, *weights) & argmax_by_group(target, source, *weights)
-        same = {"time": np.full(both.sum(), time), "old": source[both], "new": target[both]}
-        found.append(pd.DataFrame(same))
+    for table, time in zip(sum_frames(_overlap_block, *arrays).compute(), times, strict=True):
+        one, other = split_keys(table.keys)
+        columns = {"time": np.full(len(one), time), "source": one, "target": other}
+        columns |= {"people": table.reals(1), "overlap": table.sums[0]}
+        found.append(pd.DataFrame(columns))
     return pd.concat(found, ignore_index=True)
 
 
@@ -657,16 +651,10 @@ def largest_share(
     source: xr.DataArray, target: xr.DataArray, population: xr.DataArray
 ) -> pd.DataFrame:
     """Find the label of another array, in the same frame, that holds most people of each label."""
-    times, (before, after, people) = frames_of(source, target, population)
-    found = []
-    for table, time in zip(
-        sum_frames(_overlap_block, before, after, people).compute(), times, strict=True
-    ):
-        mine, other = split_keys(table.keys)
-        most = argmax_by_group(mine, other, table.reals(1), table.sums[0])
-        columns = {"time": np.full(most.sum(), time), "source": mine[most], "target": other[most]}
-        found.append(pd.DataFrame({**columns, "people": table.reals(1)[most]}))
-    return pd.concat(found, ignore_index=True)
+    order, down = ["time", "source", "people", "overlap", "target"], ["people", "overlap"]
+    ascending = [name not in down for name in order]
+    pairs = match(source, target, population).sort_values(order, ascending=ascending)
+    return pairs.drop_duplicates(["time", "source"], ignore_index=True)
 
 
 def _overlap_block(source: np.ndarray, target: np.ndarray, people: np.ndarray) -> LabelSums:

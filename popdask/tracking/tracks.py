@@ -22,7 +22,7 @@ that a rule costs no look at the cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -39,6 +39,7 @@ TINY = 1e-6  # people that a difference of sums may be off by
 BETWEEN = 0.2  # part by which people between the pieces of a split or merger must change
 MOVED = 0.1  # part of a change beyond which people on cells left and taken may explain it
 FARM = 0.1  # part of a community's people below which those on its cells are as good as none
+SAME = 0.25  # part of the people of either from which on two may be one track, as in links
 MOST = 0.5  # part of a community's cells that may lack data before nothing is said of it
 SUMS = ("people_source", "people_target", "variance", "missing")
 
@@ -380,9 +381,11 @@ def tracks(
         The times of all frames; needed only where there may be frames without communities. By
         default the times in ``communities``.
     known : pandas.DataFrame, optional
-        Tracks that are already numbered (time, community, track). Tracks are found without them;
-        then, by time and community, each number is given to the track that the community is in now,
-        unless either is taken. The other tracks count on from the highest.
+        Tracks that are already numbered (time, community, track); where a frame has been labelled
+        anew, a row for each two that share cells, with the ``people`` and cells (``overlap``) that
+        they share. Tracks are found without them; then numbers are given to those that share most
+        people with them, over all frames, the heaviest pair first and each number once, and none
+        for less than a quarter of the people of either. The other tracks count on from the highest.
     first_number : int, optional
         The lowest number for new tracks, where higher ones than those in ``known`` were given
         before, to communities that are no more: a number is never given twice.
@@ -446,10 +449,10 @@ def tracks(
     """
     check_table("links", links, ["time", "source", "target", "people", "overlap"], "link")
     check_table("communities", communities, ["time", "community", "population"], "summarize")
-    frames, numbered = _frames(communities, times, known)
+    frames = _frames(communities, times)
     history = _History(rules, memory, frames, _all_edges(links, frames, memory), ends)
     origins = history.origins()
-    history = replace(history, frames=_numbered(frames, origins, numbered, first_number))
+    history = replace(history, frames=_numbered(frames, origins, known, first_number))
     events_by_frame = history.events(origins) or [departures(NOBODY, [], *_NOTHING, rules)]
     table = pd.concat(events_by_frame, ignore_index=True)
     table = table.astype({"time": communities["time"].dtype})
@@ -462,10 +465,8 @@ def split_off(event: pd.Series, track: pd.Series, parents: pd.Series) -> np.ndar
     return (event == "split").to_numpy() & np.array(began, dtype=bool)
 
 
-def _frames(
-    communities: pd.DataFrame, times: Iterable[Any] | None, known: pd.DataFrame | None
-) -> tuple[list[Frame], list[np.ndarray]]:
-    """Return the frames in order of time, and their known tracks, −1 where there is none."""
+def _frames(communities: pd.DataFrame, times: Iterable[Any] | None) -> list[Frame]:
+    """Return the frames in order of time, their tracks not numbered yet."""
     key = ["time", "community"]
     listed = pd.DataFrame(communities[[*key, "population"]]).sort_values(key)
     if listed.duplicated(key).any():
@@ -474,18 +475,6 @@ def _frames(
             f"community {twice.community} of {twice.time} is listed twice; "
             "communities must have one row for each community of a frame"
         )
-    listed["track"] = -1
-    if known is not None:
-        numbered = known[[*key, "track"]].drop_duplicates().set_index(key)["track"]
-        listed = listed.set_index(key)
-        shared = known.drop_duplicates([*key, "track"]).duplicated(["time", "track"]).any()
-        if shared or not numbered.index.is_unique or not numbered.index.isin(listed.index).all():
-            raise InputError(
-                "known tracks must name communities that are listed, and give each one track of "
-                "its own: take them from an earlier table of tracks of the same frames"
-            )
-        listed.loc[numbered.index, "track"] = numbered
-        listed = listed.reset_index()
     groups = dict(iter(listed.groupby("time")))
     ordered = sorted(groups if times is None else pd.Index(list(times)).union(list(groups)))
     tables = [groups.get(time, listed[:0]) for time in ordered]
@@ -497,7 +486,7 @@ def _frames(
             np.full(len(group), -1),
         )
         for time, group in zip(ordered, tables, strict=True)
-    ], [group["track"].to_numpy(dtype=np.int64) for group in tables]
+    ]
 
 
 def _all_edges(
@@ -546,7 +535,7 @@ def _edges(links: pd.DataFrame, before: Frame, after: Frame) -> Edges:
 
 
 def _numbered(
-    frames: Sequence[Frame], origins: Sequence[Origins], known: Sequence[np.ndarray], first: int
+    frames: Sequence[Frame], origins: Sequence[Origins], known: pd.DataFrame | None, first: int
 ) -> tuple[Frame, ...]:
     """Number the tracks: those that are known, then by time and community, each number once."""
     found: list[np.ndarray] = []
@@ -560,19 +549,43 @@ def _numbered(
         track[new] = count + np.arange(new.sum())
         count += int(new.sum())
         found.append(track)
+    frames = tuple(replace(frame, track=track) for frame, track in zip(frames, found, strict=True))
     number = np.full(count, -1)
-    everyone = np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
-    given = np.concatenate([*known, np.zeros(0, np.int64)]).astype(np.int64)
-    taken: set[int] = set()
-    for track, wanted in zip(everyone[given >= 0], given[given >= 0], strict=True):
-        if number[track] < 0 and wanted not in taken:
-            number[track] = wanted
-            taken.add(wanted)
+    if known is not None and len(known):
+        taken: set[int] = set()
+        for now, wanted in _claims(frames, known):
+            if number[now] < 0 and wanted not in taken:
+                number[now] = wanted
+                taken.add(wanted)
+        first = max(first, int(known["track"].max()) + 1)
     new = number < 0
-    number[new] = max(first, given.max(initial=-1) + 1) + np.arange(new.sum())
-    return tuple(
-        replace(frame, track=number[track]) for frame, track in zip(frames, found, strict=True)
-    )
+    number[new] = first + np.arange(new.sum())
+    return tuple(replace(frame, track=number[frame.track]) for frame in frames)
+
+
+def _claims(frames: Sequence[Frame], known: pd.DataFrame) -> Iterator[tuple[int, int]]:
+    """List the tracks that share people with those that are known, the heaviest pair first."""
+    key, weights = ["time", "community"], ["people", "overlap"]
+    parts = [
+        pd.DataFrame({"time": f.time, "community": f.community, "now": f.track, "all": f.people})
+        for f in frames
+    ]
+    rows = known.reindex(columns=[*key, "track", *weights]).drop_duplicates()
+    claims = rows.merge(pd.concat(parts), on=key)
+    whole = rows[rows["people"].isna()]  # and not what two labellings of a frame share
+    twice = whole.duplicated(key) | whole.duplicated(["time", "track"])
+    if len(claims) < len(rows) or twice.any():
+        raise InputError(
+            "known tracks must name communities that are listed, and give each one track of "
+            "its own: take them from an earlier table of tracks of the same frames"
+        )
+    claims["people"] = claims["people"].fillna(claims["all"])
+    sums = claims.groupby(["now", "track"], as_index=False)[weights].sum()
+    here, then = (sums.groupby(end)["people"].transform("sum") for end in ("now", "track"))
+    same = sums[sums["people"] >= SAME * np.minimum(here, then)]
+    order = [*weights, "now", "track"]
+    heaviest = same.sort_values(order, ascending=[False, False, True, True])
+    yield from heaviest[["now", "track"]].itertuples(index=False, name=None)
 
 
 @dataclass(frozen=True)

@@ -785,15 +785,17 @@ def known_tracks(run: FramesRun, layer: Layer) -> dict[str, Any]:
     old = old[["time", "community", "track"]].drop_duplicates()
     first_number = max(_highest(old), before[tracks].get("next_number", 0))
     both = set(then["frames"]) & set(run.plan.times)
-    # Labels of a frame labelled anew take the numbers of those they share most people with.
+    # Where a frame is labelled anew, who shares cells with whom says which tracks are the same.
     anew = [time for time in both if then["frames"][time] != now[labels]["frames"][time]]
     known = old[old["time"].isin([np.datetime64(time) for time in both.difference(anew)])]
     if anew:
         times = sorted(np.datetime64(time, "ns") for time in anew)
         there = arrays.sel(time=times)
         pairs = link.match(older[array].sel(time=times), there[array], there["population"])
-        moved = pairs.merge(old.rename(columns={"community": "old"}), on=["time", "old"])
-        known = pd.concat([known, moved.rename(columns={"new": "community"})[known.columns]])
+        moved = pairs.rename(columns={"source": "old", "target": "community"}).merge(
+            old.rename(columns={"community": "old"}), on=["time", "old"]
+        )
+        known = pd.concat([known, moved.drop(columns="old")], ignore_index=True)
     return {"known": known, "first_number": first_number}
 
 

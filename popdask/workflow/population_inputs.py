@@ -413,8 +413,11 @@ def training_configs(
         )
         for network in training_networks(kind, settings, pixels)
     ]
+    if len(configs) == 1:
+        return configs
     # Of the same seed, a network that is listed again would be the same again.
+    whole = [config.whole_network(kind) for config in configs]
     return [
-        replace(config, seed=config.seed + configs[:place].count(config))
+        replace(config, seed=config.seed + whole[:place].count(whole[place]))
         for place, config in enumerate(configs)
     ]

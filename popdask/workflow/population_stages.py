@@ -640,8 +640,9 @@ def _model_record(
         model = of(checksums(files, [sources.others[f"{stage}.weights"]]))
     else:
         shared = [basis.wanted["totals"]["frames"]] if "totals" in basis.wanted else []
+        configs = training_configs(kind_of(basis.job, stage), training, LEAST_PIXELS)
         # Networks that are listed again once had the seed of the first: those are not taken.
-        again = [one for one in training.members if training.members.count(one) > 1]
+        again = [config.seed for config in configs if config.seed != training.seed]
         model = of(_cells_print(basis), _plain(training), gate, *shared, *again)
     return {"frames": {WHOLE: model}, "model": model}
 

@@ -1,5 +1,7 @@
 """Workers on this machine: other processes, within its cores, memory and GPUs."""
 
+import asyncio
+import logging
 import os
 import resource
 import sys
@@ -8,9 +10,10 @@ import distributed
 import numpy as np
 import pytest
 from distributed.batched import BatchedSend
+from distributed.comm import CommClosedError
 from distributed.core import Status
 
-from popdask.cluster import connect, keep_freed_memory
+from popdask.cluster import _is_news, connect, keep_freed_memory
 from popdask.errors import InputError
 from popdask.workflow.runner import gpu_resources, on_worker
 
@@ -77,7 +80,6 @@ def test_a_wrong_input_is_told_once(local, capfd):
     assert "Traceback" not in output.err + output.out
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
 def test_a_stream_whose_other_end_closed_first_is_not_logged(local, caplog):
     async def send_to_nobody():
         stream = BatchedSend("1 ms")
@@ -91,6 +93,25 @@ def test_a_stream_whose_other_end_closed_first_is_not_logged(local, caplog):
     assert caplog.messages == []
 
 
+def test_no_more_is_left_out_of_logs_than_what_is_no_news():
+    """By logger: the same words, or the same error, are news elsewhere."""
+
+    def is_news(logger, words, error=None):
+        told = None if error is None else (type(error), error, None)
+        return _is_news(logging.LogRecord(logger, logging.ERROR, "", 0, words, (), told))
+
+    for logger, words, error in (
+        ("distributed.batched", "", CommClosedError()),
+        ("asyncio", "", asyncio.CancelledError()),
+        ("distributed.nanny", "Worker process still alive after 4 s", None),
+        ("distributed.worker", "failed during get data with tcp://…", None),
+    ):
+        assert not is_news(logger, words, error)
+        assert is_news("distributed.core", words, error)
+        assert is_news(logger, "disk full", OSError())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
 def test_arrays_on_workers_come_from_memory_that_is_there(local):
     faults = local.run(page_faults_of_arrays)
     assert keep_freed_memory()

@@ -13,12 +13,14 @@ from popdask._numba_cache import prepare_cache
 from tests.deploy.test_files import DEPLOY, ROOT
 from tests.pipelines.small import small_world, write_job
 
-#: What ``ProtectSystem=strict``, ``ProtectHome``, ``PrivateTmp`` and ``ReadWritePaths`` do.
+#: What ``ProtectSystem=strict``, ``ProtectHome``, ``PrivateTmp``, ``ReadWritePaths`` and
+#: ``CacheDirectory`` do.
 STRICT = """
 set -e
 mount --make-rprivate /
 mount --bind "$OUT" "$OUT"
 mount --bind "$TMPDIR" "$TMPDIR"
+mount --bind "$CACHE" "$CACHE"
 mount --bind "$ROOT" "$ROOT"
 mount -o remount,bind,ro "$ROOT"
 mount --bind "$HOME" "$HOME"
@@ -34,16 +36,21 @@ def strict(tmp_path):
     for line in ("ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes"):
         assert f"\n{line}\n" in unit
     assert re.search(r"^ReadWritePaths=\S+/out$", unit, re.MULTILINE)
+    (cache,) = re.findall(r"^CacheDirectory=(\S+)$", unit, re.MULTILINE)
+    settings = re.findall(r"^Environment=(\w+)=(\S+)$", unit, re.MULTILINE)
     if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"]).returncode:
         pytest.skip("mounts of one's own are not allowed here")
     places = {name: tmp_path / name for name in ("out", "home", "tmp")}
+    places["cache"] = tmp_path / "var" / cache
     for place in places.values():
-        place.mkdir()
+        place.mkdir(parents=True)
     environment = {
         **{name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"},
+        **{name: value.replace("%C", str(tmp_path / "var")) for name, value in settings},
         "OUT": str(places["out"]),
         "HOME": str(places["home"]),
         "TMPDIR": str(places["tmp"]),
+        "CACHE": str(places["cache"]),
         "ROOT": str(ROOT),
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -73,7 +80,8 @@ def test_the_shipped_unit_runs_a_job(strict, tmp_path):
     cluster.write_text("workers = 1\n")
     done = call("run", file, "--cluster", cluster)
     assert done.returncode == 0, done.stderr
-    assert list(places["tmp"].glob("popdask-numba-*/*")), "numba has kept its code"
+    assert list(places["cache"].rglob("*.nbc")), "numba has kept its code"
+    assert not list(places["tmp"].rglob("*.nbc")), "where it stays when the service ends"
     assert not list(places["home"].iterdir())
 
 

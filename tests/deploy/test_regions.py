@@ -35,6 +35,14 @@ def test_each_command_and_its_options_and_files_are_there(name):
         assert all((ROOT / file).exists() for file in files)
 
 
+def test_both_units_are_kept_to_the_same_places():
+    ends = [
+        (CRON / f"popdask{name}.service").read_text().split("\nNice=")[1]
+        for name in ["@", "-regions"]
+    ]
+    assert ends[0] == ends[1]
+
+
 def test_crontab_lines_have_a_time():
     text = (CRON / "regions.crontab").read_text()
     lines = [line for line in text.splitlines() if line[0] != "#"]

@@ -27,8 +27,8 @@ def settings(folder, store, **tables):
         "input": {"frames": f"{folder}/world_{{time:%Y}}.tif"},
         "encoder": {"epochs": 4},
         "classes": {"k": 3, "sample": 2000},
-        # 14,000 people on 4,620 km²: by default their towns are land
-        "communities": {"eps": 3, "min_samples": 8, "min_density": 0},
+        # 14,000 people on 4,620 km²: by default their towns are land, too
+        "communities": {"eps": 3, "min_samples": 8, "min_density": 10},
         "settlements": {"find": False},
         "output": {"store": str(store)},
     }

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyproj
 import pytest
 import rasterio
 import xarray as xr
@@ -24,14 +25,7 @@ from popdask.workflow import communities, communities_outputs, operations
 from popdask.workflow.operations import report
 from popdask.workflow.progress import Reporter
 from tests.cube.raster_files import write_raster
-from tests.pipelines import small
-from tests.pipelines.small import assert_same, small_world
-
-
-def job(folder, store, **tables):
-    """The job on frames in a folder; land, some 10 people per km², is in no community."""
-    grouping = {"min_density": 10} | tables.pop("communities", {})
-    return small.job(folder, store, communities=grouping, **tables)
+from tests.pipelines.small import assert_same, job, small_world
 
 
 class Diary(Reporter):
@@ -259,6 +253,30 @@ def test_land_between_places_is_in_no_community(frames, tmp_path, scope):
     np.testing.assert_array_equal(outside, stores[2].table("balance")["raster"])
 
 
+def test_the_density_of_classes_in_degrees_is_by_the_area_of_each_row(tmp_path):
+    """From 60 to 27 degrees north the area of a cell grows by three quarters."""
+    replace(small_world(), crs="EPSG:4326", resolution=0.5, origin=(5.0, 60.0)).write(tmp_path)
+    tables = {"encoder": {"epochs": 1}, "classes": {"sample": 20_000, "hold": 0}}  # all cells
+    tables["communities"] = {"min_density": 0.005}
+    store = communities.run(job(tmp_path, tmp_path / "degrees.icechunk", **tables)).store
+    model = ClassModel.from_bytes(store.files()["classifier-shared.safetensors"])
+    found = store.dataset().load()
+    earth, km2 = pyproj.Geod(ellps="WGS84"), []
+    for y in found["y"].values:
+        corners = [0, 0.5, 0.5, 0], [y - 0.25, y - 0.25, y + 0.25, y + 0.25]
+        km2.append(earth.polygon_area_perimeter(*corners)[0] / 1e6)
+    area = xr.zeros_like(found["population"]) + xr.DataArray(km2, dims="y")
+    kinds = [found["classes"] == number for number in range(model.k)]
+    people = np.array([found["population"].where(kind).sum() for kind in kinds])
+    true = people / [area.where(kind).sum() for kind in kinds]
+    np.testing.assert_allclose(model.density, true, rtol=1e-4)
+    flat = people / [kind.sum() * np.mean(km2) for kind in kinds]
+    assert np.abs(flat / true - 1).max() > 0.05
+    land = np.isin(found["classes"], np.flatnonzero(true < 0.005))
+    assert land.any() and (found["community"].values[land] == -1).all()
+    assert (found["community"] >= 0).any()
+
+
 def test_a_distance_is_as_good_as_cells(finished, frames, copy):
     outcome = communities.run(job(frames, copy, communities={"eps": "3 km"}))
     xr.testing.assert_identical(outcome.store.dataset().load(), finished.store.dataset().load())
@@ -396,14 +414,15 @@ def test_an_appended_frame_gives_what_all_frames_at_once_give(appended, frames, 
     pd.testing.assert_frame_equal(*events)
 
 
-def tracks_of_cells(outcome, time):
-    """The numbers of the tracks of a frame's cells, -1 where in none, and their people."""
-    rows = outcome.tracks[(outcome.tracks["time"] == time) & (outcome.tracks["event"] != "vanish")]
-    of = rows.drop_duplicates("community").set_index("community")["track"]
-    frame = outcome.store.dataset().sel(time=time).squeeze()
-    labels = frame["community"].values
-    numbers = of.reindex(labels.ravel(), fill_value=-1).to_numpy().reshape(labels.shape)
-    return numbers, frame["population"].values
+def tracks_of_cells(outcome):
+    """The numbers of the tracks of all cells, -1 where in none, and their people."""
+    rows = outcome.tracks[outcome.tracks["event"] != "vanish"]
+    found = outcome.store.dataset().load()
+    numbers = xr.full_like(found["community"], -1)
+    for row in rows.drop_duplicates(["time", "community"]).itertuples():
+        here = found["community"].sel(time=row.time) == row.community
+        numbers.loc[{"time": row.time}] = numbers.sel(time=row.time).where(~here, row.track)
+    return numbers, found["population"]
 
 
 @pytest.mark.parametrize("scope", ["frame", "shared"])
@@ -415,12 +434,13 @@ def test_histories_that_are_edited_are_whole_and_no_number_is_given_twice(frames
             frames,
             store,
             input={"start": start, "end": end},
-            encoder={"scope": scope, "epochs": 1, "seed": 1},  # by fit, 45 to 88 % keep it
+            encoder={"scope": scope, "epochs": 1},
         )
         outcome = communities.run(settings)
-        numbers, people = tracks_of_cells(outcome, "2001")
-        same = (numbers == given.get("numbers", numbers)) & (numbers >= 0)
-        assert people[same].sum() > 0.5 * people[numbers >= 0].sum()
+        numbers, people = tracks_of_cells(outcome)
+        now, before = xr.align(numbers, given.get("numbers", numbers))
+        both = people.where((now >= 0) & (before >= 0))
+        assert both.where(now == before).sum() > 0.6 * both.sum()  # by fit, 70 to 100 %
         links, times = outcome.store.table("links"), outcome.balance["time"]
         verify_tracks(outcome.tracks, links, times=times)
         ends = outcome.store.table("link_ends")

@@ -47,7 +47,7 @@ def make_job(folder, **tables):
         "input": {"frames": f"{folder}/frames/world_{{time:%Y}}.tif"},
         "encoder": {"epochs": 4},
         "classes": {"k": 3, "sample": 2000},
-        "communities": {"eps": 3, "min_samples": 8, "min_density": 0},
+        "communities": {"eps": 3, "min_samples": 8, "min_density": 10},
         "tracks": {"movement": True},
         "output": {"store": f"{folder}/small.icechunk"},
     }

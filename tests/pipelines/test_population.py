@@ -11,6 +11,7 @@ import rioxarray
 import xarray as xr
 from shapely.geometry import box
 
+from popdask.config.jobs import Training
 from popdask.config.settings import Drawn
 from popdask.errors import InputError
 from popdask.imagery.model import TrainedModel
@@ -18,7 +19,13 @@ from popdask.io import open_cube
 from popdask.store import RegionStore
 from popdask.workflow import communities, evaluation, population, population_outputs
 from popdask.workflow.operations import verify
-from popdask.workflow.population_inputs import Sources, draw, labelled_cells, read_truth
+from popdask.workflow.population_inputs import (
+    Sources,
+    draw,
+    labelled_cells,
+    read_truth,
+    training_configs,
+)
 from popdask.workflow.progress import Reporter
 from tests.pipelines.dots import (
     GRID,
@@ -375,6 +382,19 @@ def test_features_and_the_mean_of_several_networks_are_models_of_a_job(world, tm
     assert population.plan(settings).done
     with pytest.raises(InputError, match=r"\[count\] network has 3 networks: expected one to tune"):
         evaluation.tune(settings, "count", 1)
+
+
+def test_a_network_that_is_listed_again_is_known_however_it_is_written():
+    def seeds(kind="count", preset="100m", **networks):
+        settings = Training(preset=preset, **networks)
+        return [config.seed for config in training_configs(kind, settings, 200)]
+
+    same = [{}, "CountCNN", {"network": "CountCNN", "base": 64}, {"dropout": 0.1}]
+    assert seeds(network=same) == [0, 1, 2, 0]
+    assert seeds(network=[{}, "CountCNN"], seed=5) == [5, 6]
+    assert seeds(network=[{}, "CountCNN"], preset="300m") == [0, 0]  # published: four blocks
+    assert seeds("presence", network=[{"widths": [8, 16]}, {}, {"widths": (8, 16)}]) == [0, 0, 1]
+    assert seeds(network={}) == seeds(network="CountCNN") == [0]
 
 
 def test_a_single_stage_needs_no_presence(world, tmp_path):

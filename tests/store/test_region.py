@@ -224,6 +224,24 @@ def test_history_tells_each_run_and_what_it_computed(store):
     assert store.run_record()["tag"] == "run-2"
 
 
+def test_what_a_stage_has_stored_is_known_without_a_list_of_the_store(store, monkeypatch):
+    """A list of a bucket is a request for each thousand objects, and there are many."""
+    noise = np.random.default_rng(0)
+    people = arrays(2, 1)
+    people["population"] = people["population"].copy(data=noise.random((2, 30, 40), np.float32))
+    with monkeypatch.context() as patch:
+        patch.delattr(type(store.location), "files")
+        work = store.begin(grid(2))
+        work.write_frames("population", people.chunk(), [0, 1], {})
+        work.write_files("encoder", {"model": noise.bytes(5000)}, {})
+        work.publish("run-1")
+    stages = {stage.stage: stage.bytes for stage in store.history()[0].stages}
+    assert 5000 <= stages["encoder"] < 5500
+    chunks = {name: size for name, size in store.location.files().items() if "chunks/" in name}
+    inline = 8 * 512  # smaller chunks lie in the manifests
+    assert sum(chunks.values()) <= sum(stages.values()) <= sum(chunks.values()) + inline
+
+
 def test_a_run_stopped_while_it_publishes_is_published_once(store):
     work = store.begin(grid(2))
     work.write_files("links", {"links": b"1"}, {})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
-from popdask.tracking.link import compare_frames
+from popdask.tracking.link import compare_frames, match
 from popdask.tracking.tracks import EventRules, tracks, verify_tracks
 
 YEARS = pd.date_range("2000", periods=8, freq="YS")
@@ -322,6 +322,55 @@ def test_a_number_goes_to_the_first_that_claims_it():
     known = pd.DataFrame({"time": YEARS[[0, 2]], "community": 0, "track": 5})
     table = history(community, people(community), known=known, first_number=9)
     assert table["track"].unique().tolist() == [5, 9]
+
+
+def test_a_number_goes_to_those_who_hold_most_of_its_people():
+    """By the people of all frames: not the first that claims it, where a later one has more."""
+    community = world("0.1111", "0.1111")
+    known = pd.DataFrame({"time": YEARS[:2], "community": [0, 1], "track": 5})
+    for shared, numbers in (({}, [9, 5]), ({"people": [50.0, 40.0], "overlap": 1}, [5, 9])):
+        table = history(community, people(community), known=known.assign(**shared), first_number=9)
+        assert table["track"].tolist() == numbers * 2
+
+
+grids = hnp.arrays(np.int32, (3, 4, 5), elements=st.integers(-1, 3))
+
+
+@given(old=grids, new=grids, seed=st.integers(0, 9))
+@settings(max_examples=20)
+def test_numbers_of_frames_labelled_anew_are_those_of_a_plain_count(old, new, seed):
+    counts = stack(np.random.default_rng(seed).integers(0, 4, old.shape).astype(np.float32))
+    old, new = stack(old), stack(new)
+    before, scratch = history(old, counts), history(new, counts)
+    tracks_of = before[["time", "community", "track"]].drop_duplicates()
+    pairs = match(old, new, counts).rename(columns={"source": "community"})
+    known = pairs.merge(tracks_of, on=["time", "community"]).assign(community=pairs["target"])
+    table = history(new, counts, known=known, first_number=99)
+    numbers = []
+    for labels, told in ((old, before), (new, scratch), (new, table)):
+        of = told.drop_duplicates(["time", "community"]).set_index(["time", "community"])["track"]
+        numbers.append(
+            [of.get((YEARS[t], label), -1) for (t, *_), label in np.ndenumerate(labels.values)]
+        )
+    shared = {}
+    for was, now, count in zip(*numbers[:2], counts.values.ravel(), strict=True):
+        if was >= 0 and now >= 0:
+            weight = shared.setdefault((now, was), [0, 0])
+            weight[:] = weight[0] + count, weight[1] + 1
+    wanted, ends = {}, {}
+    for pair, (count, _) in shared.items():
+        for end in enumerate(pair):
+            ends[end] = ends.get(end, 0) + count
+    shared = {
+        pair: weight
+        for pair, weight in shared.items()
+        if 4 * weight[0] >= min(ends[end] for end in enumerate(pair))
+    }
+    for now, was in sorted(shared, key=lambda pair: ([-part for part in shared[pair]], pair)):
+        if now not in wanted and was not in wanted.values():
+            wanted[now] = was
+    for now, number in zip(*numbers[1:], strict=True):
+        assert number == wanted[now] if now in wanted else (number >= 99 or now < 0)
 
 
 @pytest.mark.parametrize("change", [{"growth": -0.1}, {"part": 1.5}, {"held": -1}, {"sigma": -1}])

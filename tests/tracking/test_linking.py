@@ -492,10 +492,12 @@ def test_a_frame_labelled_anew_keeps_its_tracks() -> None:
     anew = world("00.11...", "11.00.22", "11.00.22")
     population = xr.full_like(anew, 10.0, dtype=float)
     pairs = match(community[1:], anew[1:2], population[1:2])
-    assert pairs[["old", "new"]].to_numpy().tolist() == [[0, 1], [1, 0]]
-    kept = before.merge(pairs, left_on=["time", "community"], right_on=["time", "old"])
-    kept = kept.assign(community=kept["new"])
-    known = pd.concat([before[before["time"] < YEARS[1]], kept])[["time", "community", "track"]]
+    shared = ["source", "target", "people", "overlap"]
+    assert pairs[shared].to_numpy().tolist() == [[0, 1, 20, 2], [1, 0, 20, 2]]
+    kept = before.merge(pairs, left_on=["time", "community"], right_on=["time", "source"])
+    kept = kept.assign(community=kept["target"])
+    known = pd.concat([before[before["time"] < YEARS[1]], kept])
+    known = known[["time", "community", "track", "people", "overlap"]]
     after = tracks(link(anew, population), listed(anew, population), known=known)
     verify_tracks(after)
     ids = after.set_index(["time", "community"])["track"].to_dict()
