@@ -150,8 +150,8 @@ class Encoder(Settings):
     """Cells along the side of a window, odd."""
     hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (128, 16)
     """Units of the layers between a window and its description, mirrored on the way back; of the
-    first, each of the eight views of ``symmetric`` has an eighth. Without it 128 and 64 unless
-    given."""
+    first, each of the eight views of ``symmetric`` has an eighth. With ``symmetric = false`` the
+    default is 128 and 64."""
     latent: Positive = 16
     """Numbers that describe a window."""
     activation: Activation = "relu"

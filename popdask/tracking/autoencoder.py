@@ -53,9 +53,10 @@ __all__ = [
 
 WINDOW = 7
 MOST_WINDOW = 31  # windows of a training are 2.3 GB then
-HIDDEN, SYMMETRIC = (128, 64), (128, 16)  # units of the layers; in all views of a symmetric one
-DECODED = 10_000  # cells that tell how far apart codes are
-SLIGHT = 1e-4  # share of what windows vary by that an axis must have
+HIDDEN, SYMMETRIC_HIDDEN = (128, 64), (128, 16)  # units of the layers, those of all views together
+AXES_SAMPLE = 10_000  # cells that tell how far apart codes are
+LEAST_SPREAD = 1e-4  # share of what windows vary by that an axis must have
+CONDITION = 1e-3  # of the codes: what varies less along some direction has no slope of its own
 EDGES = ("neutral", "zero")
 HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
 
@@ -125,7 +126,7 @@ def fit_autoencoder(
         Cells along the side of a window, odd, from 3 to 31.
     hidden : sequence of int, optional
         Units of the layers between window and code, mirrored on the way back; by default 128 and
-        64, or, symmetric, 128 and 16, which take as long.
+        64, or 128 and 16 for a symmetric encoder, which encodes as fast then.
     latent : int, optional
         Length of the code.
     activation, latent_activation : str, optional
@@ -164,7 +165,7 @@ def fit_autoencoder(
     FittedEncoder(3 channels in 7 x 7 cells -> 16, grid 20 x 30, edge 'neutral', 2 epochs, loss ...)
     """
     if hidden is None:
-        hidden = SYMMETRIC if symmetric else HIDDEN
+        hidden = SYMMETRIC_HIDDEN if symmetric else HIDDEN
     config = EncoderConfig(
         edge=edge,
         epochs=epochs,
@@ -618,23 +619,29 @@ class FittedEncoder(AsBytes):
         -------
         array of float64, (latent, axis)
             To multiply codes without their mean by; the axis along which they vary most comes
-            first. The decoder is taken as the plane that fits its scaled windows best. Together the
+            first. It is the linear map that fits the decoder best, in principal axes. Together the
             axes vary as much as standardised codes.
+
+        Notes
+        -----
+        A symmetric encoder's code is the mean of those of eight views, and decoded as it is.
         """
         # How a fit lays its codes out is chance: one may double, or vary where no window does. What
-        # the windows are is not. They are a linear map of the codes, whose lengths an SVD keeps.
-        some = codes[:: -(-len(codes) // DECODED)].astype(np.float32)
+        # the windows are is not.
+        some = codes[:: -(-len(codes) // AXES_SAMPLE)].astype(np.float32)
         with fixed_arithmetic(), torch.inference_mode():
             windows = self.module.decode(torch.from_numpy(some)).flatten(1).numpy()
         away, windows = (a - a.mean(0, dtype=np.float64) for a in (some, windows))
-        slopes = np.linalg.lstsq(away, windows, rcond=None)[0]
-        *_, turn = np.linalg.svd(away @ slopes, full_matrices=False)
-        axes = slopes @ turn.T
+        slopes = np.linalg.lstsq(away, windows, rcond=CONDITION)[0]
+        # As those of away @ slopes, by few rows.
+        *_, principal = np.linalg.svd(np.linalg.qr(away, mode="r") @ slopes, full_matrices=False)
+        axes = slopes @ principal.T
         spread = np.square(away @ axes).mean(axis=0)
-        matters = spread > SLIGHT * spread.sum()
-        matters[0] = True
+        wide = spread > LEAST_SPREAD * spread.sum()
+        wide[0] = True
         varies = away.std(axis=0) > len(away) * np.finfo(float).eps * np.abs(some).max()
-        return axes[:, matters] * np.sqrt(varies.sum() / spread.sum() if spread.any() else 1.0)
+        factor = np.sqrt(varies.sum() / spread.sum()) if spread.any() else 1.0
+        return np.ascontiguousarray(axes[:, wide] * factor)
 
     def _code(self, seen: Tensor, cells: NDArray[np.int64]) -> Tensor:
         """Encode raw windows as they are seen."""

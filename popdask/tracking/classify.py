@@ -3,8 +3,8 @@
 An argmin flips on the last bit, so distances are summed row by row in a fixed order: the classes
 depend on the latents and the centres, never on how rows are cut into blocks.
 
-Latents are placed on axes: each divided by its standard deviation or, given the encoder, so that
-they lie as far apart as the windows they stand for. Lloyd's k-means (1982) groups them, which
+Latents are projected onto axes: each divided by its standard deviation or, given the encoder, so
+that they lie as far apart as the windows they stand for. Lloyd's k-means (1982) groups them, which
 Dask-ML runs on one random sample of cells; every other cell then takes the class of its nearest
 centre. Dask-ML starts where ten k-means++ starts (Arthur & Vassilvitskii 2007) on a small part of
 the sample ended best.
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 
 @numba.njit(cache=True, nogil=True)
-def placed(latents: NDArray, mean: NDArray, axes: NDArray, point: NDArray) -> None:
-    """Place one row (latent,) on the axes (latent, axis)."""
+def project(latents: NDArray, mean: NDArray, axes: NDArray, point: NDArray) -> None:
+    """Project one row (latent,) onto the axes (latent, axis)."""
     point[:] = 0.0
     for j in range(len(latents)):
         away = latents[j] - mean[j]
@@ -67,7 +67,7 @@ def nearest(
     squared = np.full(n, np.nan)
     point, distance = np.empty(width), np.empty(k)
     for i in range(n):
-        placed(latents[i], mean, axes, point)
+        project(latents[i], mean, axes, point)
         if np.isnan(point.sum()):
             continue
         distance[:] = 0.0
@@ -99,7 +99,7 @@ def held(
         kept = before[i]
         if classes[i] < 0 or kept < 0 or classes[i] == kept:
             continue
-        placed(latents[i], mean, axes, point)
+        project(latents[i], mean, axes, point)
         distance = 0.0
         for a in range(len(point)):
             distance += (point[a] - centers[kept, a]) ** 2
@@ -151,8 +151,8 @@ class ClassModel:
         """Number of classes."""
         return len(self.centers)
 
-    def place(self, latents: NDArray) -> NDArray[np.float64]:
-        """Place latents (…, latent) on the axes, (…, axis)."""
+    def transform(self, latents: NDArray) -> NDArray[np.float64]:
+        """Project latents (…, latent) onto the axes, (…, axis)."""
         return (latents - self.mean) @ self.axes
 
     def __repr__(self) -> str:
@@ -201,7 +201,9 @@ class ClassModel:
             ks = pd.Index(arrays["curve_k"], name="k")
             curve = pd.Series(arrays["curve_sse"], ks, name="sse")
         sse, density = float(arrays["sse"][0]), arrays.get("density")
-        return cls(arrays["mean"], arrays["axes"], arrays["centers"], sse, curve, density)
+        # Files of before have the standard deviations.
+        axes = arrays["axes"] if "axes" in arrays else np.diag(1 / arrays["scale"])
+        return cls(arrays["mean"], axes, arrays["centers"], sse, curve, density)
 
 
 def _span(numbers: pd.Index) -> str:
@@ -427,7 +429,7 @@ def _assign(
 
 
 def _fit(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
-    """Fit k centres to placed rows: ten starts on few rows, the best of them on all."""
+    """Fit k centres to projected rows: ten starts on few rows, the best of them on all."""
     few = np.random.default_rng(seed).permutation(len(z))[:ROWS]
     start = cluster.KMeans(k, n_init=STARTS, random_state=seed).fit(z[few]).cluster_centers_
     rows = da.from_array(z, chunks=(ROWS, -1), name=False)
@@ -511,6 +513,7 @@ def fit_classes(
         mean, scale = _standardise(rows)
         axes = np.diag(1 / scale) if encoder is None else encoder.window_axes(rows)
         z = (rows - mean) @ axes
+        _check_distinct(z, max(tried))  # other latents may stand for the same window
         centers = {number: _fit(z, number, seed) for number in tried}
     sse = [_assign(z, centers[number])[1].sum() for number in tried]
     curve = pd.Series(sse, pd.Index(tried, name="k"), name="sse")
@@ -529,10 +532,15 @@ def _check(rows: NDArray[np.float64], ks: Sequence[object]) -> None:
     numbers = [k for k in ks if isinstance(k, int | np.integer) and k > 0]
     if not numbers or len(numbers) < len(ks):
         raise InputError(f'k is {list(ks)}, expected "auto" or a positive number of classes')
-    distinct = len(np.unique(rows, axis=0))
-    if distinct < max(numbers):
+    _check_distinct(rows, int(max(numbers)))
+
+
+def _check_distinct(z: NDArray[np.float64], k: int) -> None:
+    """Refuse rows that are too much alike for so many classes."""
+    distinct = len(np.unique(z, axis=0))
+    if distinct < k:
         raise InputError(
-            f"the sample has {distinct} distinct rows for {max(numbers)} classes, "
+            f"the sample has {distinct} distinct rows for {k} classes, "
             "ask for fewer classes or a larger sample"
         )
 
@@ -546,7 +554,12 @@ def knee(curve: pd.Series) -> int:
 
 
 def sse_curve(
-    latent: DataArray, ks: Iterable[int] = range(2, 21), *, sample: int = 100_000, seed: int = 0
+    latent: DataArray,
+    ks: Iterable[int] = range(2, 21),
+    *,
+    sample: int = 100_000,
+    seed: int = 0,
+    encoder: FittedEncoder | None = None,
 ) -> pd.Series:
     """Measure how close k classes come to the latents, for several k.
 
@@ -560,11 +573,13 @@ def sse_curve(
         Cells to fit on, drawn at random among those with data.
     seed : int, optional
         Seeds the sample and the starts.
+    encoder : FittedEncoder, optional
+        Who wrote the latents, as for `fit_classes`.
 
     Returns
     -------
     Series of float64, indexed by k
-        Sum of squared distances Σd² from the sample's cells to their centres, standardised.
+        Sum of squared distances Σd² from the sample's cells to their centres, along the axes.
 
     Raises
     ------
@@ -582,7 +597,8 @@ def sse_curve(
     >>> sse_curve(latent, ks=[1, 4]).round(6).to_dict()
     {1: 16.0, 4: 0.0}
     """
-    curve = fit_classes(_draw(latent, sample, seed), "auto", seed=seed, ks=ks).curve
+    rows = _draw(latent, sample, seed)
+    curve = fit_classes(rows, "auto", seed=seed, ks=ks, encoder=encoder).curve
     assert curve is not None
     return curve
 

@@ -27,7 +27,7 @@ def silhouettes(points: ArrayLike, classes: ArrayLike) -> NDArray[np.float64]:
     Parameters
     ----------
     points : array_like of float, (n, latent)
-        Codes of some cells, placed as the classes see them (`ClassModel.place`).
+        Codes of some cells, as the classes see them (`ClassModel.transform`).
     classes : array_like of int, (n,)
         Their classes.
 

@@ -241,14 +241,14 @@ def _has_one_model(job: CommunitiesJob) -> bool:
 
 
 def _weights(job: CommunitiesJob) -> float:
-    """The products from a window to its code, as a multiple of those of the defaults."""
+    """The products from a window to its code, as a multiple of those of the original's."""
 
     def count(encoder: Encoder) -> int:
         views, (first, *others) = VIEWS if encoder.symmetric else 1, encoder.hidden
         own = [-(-first // views), *others, encoder.latent]
         return views * sum(a * b for a, b in pairwise([3 * encoder.window**2, *own]))
 
-    return count(job.encoder) / count(Encoder())
+    return count(job.encoder) / count(Encoder(symmetric=False))
 
 
 def _models(work: Work) -> int:

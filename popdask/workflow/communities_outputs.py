@@ -148,7 +148,7 @@ def analysis_charts(
     samples = [sample for sample in drawn if sample is not None]
     if not samples:  # nobody lives there
         return
-    yield "sse", _sse(samples[-1])
+    yield "sse", _sse(samples[-1], job.classes.distance)
     yield "silhouettes", _silhouettes(samples[-1])
     true = np.concatenate([sample.features for sample in samples])
     remembered = np.concatenate([sample.reconstruction for sample in samples])
@@ -188,6 +188,7 @@ def _models(
 class _Sample:
     """Some cells that have a class, as one model sees them."""
 
+    encoder: FittedEncoder
     model: ClassModel
     features: NDArray[np.float32]  # People, u and v of the cells themselves, clipped, (n, 3)
     latent: NDArray[np.float32]  # their codes, (n, latent)
@@ -198,7 +199,7 @@ class _Sample:
     @cached_property
     def points(self) -> NDArray[np.float64]:
         """The codes as the classes see them."""
-        return self.model.place(self.latent)
+        return self.model.transform(self.latent)
 
     @cached_property
     def classes(self) -> NDArray[np.int16]:
@@ -224,7 +225,7 @@ def _sample(
     )
     true = np.nan_to_num(windows[..., encoder.window // 2, encoder.window // 2])
     before = _classes_before(found["classes"], cells)
-    return _Sample(model, true, latent, remembered, before, hold)
+    return _Sample(encoder, model, true, latent, remembered, before, hold)
 
 
 def _reconstruction(last: xr.Dataset, encoder: FittedEncoder) -> Figure:
@@ -249,13 +250,14 @@ def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[
     return before
 
 
-def _sse(sample: _Sample) -> Figure:
+def _sse(sample: _Sample, distance: str) -> Figure:
     """Draw the curve that the classifier kept, else that of some of the cells."""
     if sample.model.curve is not None:
         return charts.sse_figure(sample.model.curve, sample.model.k)
     rows = sample.latent[:CURVE_CELLS]
-    ks = KS[: max(len(np.unique(rows, axis=0)) - 1, 1)]
-    curve = clustering.fit_classes(rows, "auto", ks=ks).curve
+    ks = KS[: max(len(np.unique(sample.points[:CURVE_CELLS], axis=0)) - 1, 1)]
+    encoder = sample.encoder if distance == "windows" else None
+    curve = clustering.fit_classes(rows, "auto", ks=ks, encoder=encoder).curve
     assert isinstance(curve, pd.Series)  # "auto" keeps it
     return charts.sse_figure(curve, sample.model.k, cells=len(rows))
 

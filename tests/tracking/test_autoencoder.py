@@ -329,6 +329,18 @@ def test_codes_lie_as_far_apart_along_their_axes_as_the_windows_they_stand_for(d
     assert points.var(axis=0).sum() == pytest.approx(15 if dead else 16, rel=1e-5)
 
 
+def test_rounding_of_codes_moves_no_point():
+    """Two numbers of a code that say the same but for rounding are one direction, not two."""
+    linear = {"activation": "linear", "latent_activation": "linear"}
+    fitted = FittedEncoder(WindowAutoencoder(**linear), Scaling((0, 0, 0), (1, 1, 1)), 20, 30)
+    rng = np.random.default_rng(0)
+    codes = rng.normal(0, 1, (900, 16))
+    codes[:, 1] = 3 * codes[:, 0]
+    rounded = codes + rng.normal(0, 3e-7, codes.shape)
+    axes = fitted.window_axes(rounded)
+    assert np.abs((rounded - codes) @ axes).max() < 1e-4
+
+
 def test_codes_that_are_all_alike_have_axes():
     fitted = fit_autoencoder(towns(20, 20), epochs=1)
     assert np.isfinite(fitted.window_axes(np.ones((40, 16), np.float32))).all()

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rioxarray
+import safetensors.numpy
 import torch
 import xarray as xr
 from dask.distributed import Client
@@ -92,7 +93,7 @@ def test_classes_equal_scikit_learn_predict(turn):
     reference.cluster_centers_ = model.centers
     found = classify(latent, model).values
     rows = latent.values[found >= 0].astype(np.float64)
-    expected = reference.predict(model.place(rows))
+    expected = reference.predict(model.transform(rows))
     np.testing.assert_array_equal(found[found >= 0], expected)
 
 
@@ -116,7 +117,7 @@ def test_fit_is_as_good_as_ten_starts_of_scikit_learn(k):
 def test_sse_is_the_sum_of_squared_distances():
     points = blobs(800)[0]
     model = fit_classes(points, k=3)
-    z = model.place(points)
+    z = model.transform(points)
     distances = np.linalg.norm(z[:, None] - model.centers[None], axis=-1).min(axis=1)
     assert model.sse == pytest.approx(np.sum(distances**2), rel=1e-12)
 
@@ -187,6 +188,33 @@ def test_classes_do_not_depend_on_how_a_fit_lays_its_codes_out():
     assert adjusted_rand_score(*by_windows) > 0.999 and adjusted_rand_score(*by_codes) < 0.8
     true = KMeans(6, n_init=10, random_state=0).fit_predict(windows[0])
     assert adjusted_rand_score(by_windows[0], true) > 0.9
+
+
+def test_a_model_of_before_has_its_standard_deviations_for_axes():
+    model = fit_classes(blobs(200)[0] * [1, 50, 1e-3], k=3)
+    arrays = safetensors.numpy.load(model.to_bytes())
+    arrays["scale"] = 1 / arrays.pop("axes").diagonal()
+    again = ClassModel.from_bytes(safetensors.numpy.save(arrays))
+    np.testing.assert_allclose(again.axes, model.axes, rtol=1e-15)
+
+
+def test_windows_that_are_all_alike_are_no_classes():
+    encoder = FittedEncoder(WindowAutoencoder(), Scaling((0, 0, 0), (1, 1, 1)), 9, 9)
+    encoder.module.decoder[-1].weight.data[:] = 0
+    codes = np.random.default_rng(0).normal(size=(50, 16))
+    with pytest.raises(InputError, match="1 distinct rows for 2 classes"):
+        fit_classes(codes, k=2, encoder=encoder)
+    assert fit_classes(codes, k=2).k == 2
+
+
+def test_a_curve_is_of_the_distances_that_are_asked_for():
+    encoder = FittedEncoder(WindowAutoencoder(), Scaling((0, 0, 0), (1, 1, 1)), 9, 9)
+    codes = np.abs(np.random.default_rng(0).normal(size=(20, 30, 16))) * np.geomspace(0.1, 3, 16)
+    latent = xr.DataArray(codes, dims=("y", "x", "latent"))
+    curve = sse_curve(latent, ks=[3, 4], encoder=encoder)
+    asked = fit_classes(codes.reshape(-1, 16), k=4, encoder=encoder)
+    assert curve[4] == pytest.approx(asked.sse, rel=0.05)
+    assert sse_curve(latent, ks=[3, 4])[4] > 1.5 * curve[4]
 
 
 def test_an_encoder_of_other_latents_is_refused():
