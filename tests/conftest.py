@@ -26,7 +26,8 @@ hypothesis.settings.load_profile("same")
 # Workers of clusters that tests make are forked from one process that has imported what runs need;
 # those of commands, which are processes of their own, are spawned, as a user's are.
 dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-get_mp_context().set_forkserver_preload(["distributed", "popdask.workflow.communities"])
+needed = ("tracking.classify", "tracking.encoding", "imagery.training", "workflow.communities")
+get_mp_context().set_forkserver_preload(["distributed", *(f"popdask.{name}" for name in needed)])
 # Who holds a region where another wants it goes on holding it: nobody waits for a second.
 location.PATIENCE_SECONDS = 0.1
 
