@@ -96,10 +96,8 @@ def test_a_time_that_dask_cannot_read_is_named():
 WAITING = """
 import sys
 import dask
-from popdask import cluster
 from popdask.cluster import CONNECT_TIMEOUT, connect
 from popdask.cli.console import stoppable
-cluster.SILENT_SECONDS = 0
 with stoppable("oslo", "local"), dask.config.set({CONNECT_TIMEOUT: "600s"}):
     with connect(sys.argv[1], log=lambda line: print(line, flush=True)):
         sys.exit("nobody answers")
