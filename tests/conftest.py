@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 from distributed.utils import get_mp_context
 
+from popdask.store import location
 from tests.pipelines.small import small_world
 
 # Collection imports all that there is, a million objects that stay: a quarter of its time went on
@@ -25,42 +26,51 @@ hypothesis.settings.load_profile("same")
 # Workers of clusters that tests make are forked from one process that has imported what runs need;
 # those of commands, which are processes of their own, are spawned, as a user's are.
 dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-get_mp_context().set_forkserver_preload(["distributed", "popdask.workflow.communities"])
+needed = ("tracking.classify", "tracking.encoding", "imagery.training", "workflow.communities")
+get_mp_context().set_forkserver_preload(["distributed", *(f"popdask.{name}" for name in needed)])
+# Who holds a region where another wants it goes on holding it: nobody waits for a second.
+location.PATIENCE_SECONDS = 0.1
 
 #: What takes longest is begun first, so that no process is left with it at the end.
 LONG = (
     "test_faults",
     "test_notebooks",
-    "test_imagery",
     "test_population",
     "test_communities",
     "test_cli",
     "test_settlements",
-    "test_scheduler",
     "test_docs",
-    "test_learning",
-    "test_accessibility",
-    "test_both",
     "test_pictures",
-    "test_exports",
-    "test_demo",
-    "test_benchmarks",
-    "test_verify",
+    "test_both",
     "test_read_only",
+    "test_learning",
+    "test_imagery",
+    "test_scheduler",
+    "test_benchmarks",
     "test_promises",
-    "test_imports",
-    "test_cli_regions",
-    "test_search",
+    "test_verify",
+    "test_exports",
+    "test_accessibility",
     "test_exportclaims",
-    "test_events",
-    "test_intervals",
-    "test_regions",
-    "test_integrity",
-    "test_scenes",
-    "test_costs",
-    "test_groups",
     "test_browser",
+    "test_imports",
+    "test_scenes",
+    "test_cli_regions",
+    "test_events",
+    "test_regions",
+    "test_groups",
+    "test_intervals",
+    "test_integrity",
+    "test_costs",
+    "test_search",
     "test_flows",
+    "test_autoencoder",
+    "test_conventions",
+    "test_flow",
+    "test_opening",
+    "test_durations",
+    "test_package",
+    "test_demo",
     "scenes",
 )
 

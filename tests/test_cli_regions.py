@@ -195,7 +195,7 @@ def test_a_mistyped_cluster_is_no_fault_of_the_regions(popdask, jobs, cluster):
 
 def test_a_scheduler_that_is_down_is_a_failure_that_is_tried_again(popdask, jobs, scheduler):
     down = ("--cluster", "tcp://localhost:1")
-    with dask.config.set({CONNECT_TIMEOUT: "1s"}):
+    with dask.config.set({CONNECT_TIMEOUT: "0.1s"}):
         for arguments in (("schedule", jobs), ("schedule", jobs, "--retry")):
             code, said, complaint = popdask(*arguments, *down)
             assert code == 1 and len(re.findall(r"(oslo|bergen) +failed", said)) == 2

@@ -34,6 +34,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.optim.adam import adam
 from xarray import DataArray
 
 from popdask._repr_html import html_card
@@ -58,6 +59,10 @@ AXES_SAMPLE = 10_000  # cells that tell how far apart codes are
 LEAST_SPREAD = 1e-4  # share of what windows vary by that an axis must have
 CONDITION = 1e-3  # of the codes: what varies less along some direction has no slope of its own
 EDGES = ("neutral", "zero")
+ADAM: dict[str, Any] = {
+    **{"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-7},
+    **{"weight_decay": 0.0, "amsgrad": False, "maximize": False},
+}
 HEADER = "popdask.encoder"  # the metadata entry that makes a safetensors file ours
 
 #: In place: on the CPU, hidden units stay in the cache.
@@ -218,7 +223,7 @@ def train(training: TrainingSet, config: EncoderConfig, *, device: str = "auto")
     channels = training.windows.shape[1]
     module = config.network(channels, generator)
     module.to(where)
-    adam = torch.optim.Adam(module.parameters(), lr=1e-3, eps=1e-7, fused=True)
+    step = _adam(list(module.parameters()))
     autocast = torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda")
     history = []
     with fixed_arithmetic(), torch.enable_grad():
@@ -237,14 +242,27 @@ def train(training: TrainingSet, config: EncoderConfig, *, device: str = "auto")
                 with autocast:
                     output = module(batch)  # (32, 3, 7, 7)
                 loss = nn.functional.mse_loss(output.float(), batch[:, :channels])
-                adam.zero_grad()
+                module.zero_grad()
                 (loss + module.penalty(config.l1, config.l2)).backward()
-                adam.step()
+                step()
                 total += loss.detach() * len(batch)
             history.append(total.item() / len(epoch))
     module.cpu().requires_grad_(False)
     size = (training.height, training.width)
     return FittedEncoder(module, training.scaling, *size, config, tuple(history))
+
+
+def _adam(weights: list[Tensor]) -> Callable[[], None]:
+    """A step of Adam on some weights; `torch.optim.Adam` loads a compiler first, for a second."""
+    means, squares = ([torch.zeros_like(each) for each in weights] for _ in range(2))
+    steps = [torch.zeros((), dtype=torch.float32, device=each.device) for each in weights]
+
+    @torch.no_grad()
+    def step() -> None:
+        grads = [each.grad for each in weights if each.grad is not None]
+        adam(weights, grads, means, squares, [], steps, fused=True, **ADAM)
+
+    return step
 
 
 class _Survey(NamedTuple):

@@ -14,6 +14,7 @@ import pytest
 from distributed import Client
 
 import popdask
+from popdask import cluster as connecting
 from popdask.cluster import (
     CONNECT_TIMEOUT,
     LostSchedulerError,
@@ -59,8 +60,8 @@ def write(tmp_path):
 def test_a_scheduler_without_workers_is_waited_for_and_then_told(nobody, write):
     told = []
     with (
-        pytest.raises(NoWorkersError, match=r"0 of 1 workers came within 2 s; start one with"),
-        connect(write(nobody, "2 s"), log=told.append),
+        pytest.raises(NoWorkersError, match=r"0 of 1 workers came within 1 s; start one with"),
+        connect(write(nobody, "1 s"), log=told.append),
     ):
         pytest.fail("there is no worker")
     assert told[0].startswith("waiting for workers: 0 of 1 after 0 s")
@@ -70,15 +71,16 @@ def loops():
     return [thread for thread in threading.enumerate() if thread.name == "IO loop"]
 
 
-def test_an_address_where_nobody_answers_is_named():
+def test_an_address_where_nobody_answers_is_named(monkeypatch):
+    monkeypatch.setattr(connecting, "SILENT_SECONDS", 0)
     before, told = loops(), []
     with (
-        dask.config.set({CONNECT_TIMEOUT: "3s"}),
+        dask.config.set({CONNECT_TIMEOUT: "1s"}),
         pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
         connect("tcp://127.0.0.1:9", log=told.append),
     ):
         pytest.fail("there is no scheduler")
-    assert told == ["waiting for the scheduler at tcp://127.0.0.1:9, up to 3 s"]
+    assert told == ["waiting for the scheduler at tcp://127.0.0.1:9, up to 1 s"]
     assert set(loops()) <= set(before)
 
 

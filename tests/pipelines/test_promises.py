@@ -1,6 +1,7 @@
 """The same answer at any chunking and worker count, in threads and in processes."""
 
 import shutil
+import sys
 
 import dask
 import pytest
@@ -52,6 +53,8 @@ def test_processes_do_not_change_the_answer(finished, frames, tmp_path, processe
     assert_equal_results(outcome.store, finished)
     machine = outcome.store.run_record()["machine"]
     assert (machine["workers"], machine["threads"]) == (2, 2)
+    loaded = processes.run(lambda: "torch._dynamo" in sys.modules)
+    assert not any(loaded.values()), "a compiler, which takes a second, and nobody uses"
 
 
 def test_workers_are_asked_for_only_if_there_is_something_to_compute(finished, frames):

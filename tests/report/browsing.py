@@ -41,7 +41,12 @@ def redrawn(page, seen):
 def findings(axe, page):
     """What axe says of a page with all that can be opened open: rule and element."""
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-    told = axe.run(page).response
+    # The rows of a table are alike: it looks at the first ten of thousands.
+    page.evaluate(
+        "document.querySelectorAll('tbody').forEach((body) => {"
+        "[...body.rows].slice(10).forEach((row) => row.remove()); })"
+    )
+    told = axe.run(page, options={"resultTypes": ["violations"]}).response  # of others, how many
     assert len(told["passes"]) > 15
     return [(one["id"], node["html"][:120]) for one in told["violations"] for node in one["nodes"]]
 
