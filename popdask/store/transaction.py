@@ -506,14 +506,14 @@ class Transaction:
             self.amounts.get(stage, 0),
             str(record.get("of", "")),
         )
-        self._guard()
-        content.commit(self._repository, session, stage, {"finished": asdict(finished)})
+        self._write(session, stage, {"finished": asdict(finished)})
         self._since, self._bytes = time.perf_counter(), 0
 
     def _write(
         self, session: icechunk.Session, message: str, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Commit a session that finishes no stage, if this run still holds the region."""
+        """Commit a session, if this run still holds the region."""
         self._guard()
-        self._bytes += content.bytes_written(session)
+        if "finished" not in (metadata or {}):  # whose record has them
+            self._bytes += content.bytes_written(session)
         content.commit(self._repository, session, message, metadata)
