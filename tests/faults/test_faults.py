@@ -85,7 +85,7 @@ def test_readers_see_the_last_finished_run_until_the_next_is(
     finished_place, frames, undisturbed, gates
 ):
     file, store = finished_place
-    write_job(file, frames, store.path, **tables(frames, communities={"eps": 5}))
+    write_job(file, frames, store.path, **tables(frames, communities={"min_people": 2300}))
     looks = [("communities", "store"), ("tracks", "commit"), (PUBLISH, "commit")]
     for stage, point in looks:
         gates.shut(stage, point)

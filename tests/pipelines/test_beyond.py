@@ -60,7 +60,8 @@ def test_who_lies_beyond_is_told_everywhere(frames):
     assert verified.differences == () and text in verified.notes[0]
     longer = job(frames, asked.output.store, input={"align": True, "max_beyond": 0.9})
     table = communities.run(longer).balance
-    pd.testing.assert_frame_equal(table[:2], outcome.balance)
+    told = ["raster", "beyond"]  # who is inside changes, as motion is centred in time
+    pd.testing.assert_frame_equal(table[:2][told], outcome.balance[told])
     assert (table["beyond"][1:] > 0).all()
 
 

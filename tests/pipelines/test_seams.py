@@ -114,7 +114,10 @@ def test_a_run_says_so(tmp_path, around):
     people[8:22, :12], people[8:22, -12:] = town[:, 12:], town[:, :12]
     for year in (2000, 2001):
         wrap_xr(people, grid).rio.to_raster(tmp_path / f"world_{year}.tif")
-    found = {"classes": {"k": 2, "sample": 500}, "communities": {"eps": 3, "min_samples": 4}}
+    found = {
+        "classes": {"k": 2, "sample": 500},
+        "communities": {"eps": 3, "min_samples": 4, "min_density": 0},
+    }
     told = Told()
     communities.run(job(tmp_path, tmp_path / "world.icechunk", **found), told)
     said = [text for text in told.notes if "at the other side of the raster's seam" in text]

@@ -17,6 +17,7 @@ def job_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     small_world().write(folder / "frames")
     tables = {"output": {"export": ["report"]}, "classes": {"k": "auto", "sample": 500}}
+    tables["communities"] = {"min_density": 0}  # many, for all marks
     path = write_job(folder / "small.toml", folder / "frames", folder / "small.icechunk", **tables)
     communities.run(load_job(path))
     return path
