@@ -513,7 +513,8 @@ def fit_classes(
         mean, scale = _standardise(rows)
         axes = np.diag(1 / scale) if encoder is None else encoder.window_axes(rows)
         z = (rows - mean) @ axes
-        _check_distinct(z, max(tried))  # other latents may stand for the same window
+        if encoder is not None:  # other latents may stand for the same window
+            _check_distinct(z, max(tried))
         centers = {number: _fit(z, number, seed) for number in tried}
     sse = [_assign(z, centers[number])[1].sum() for number in tried]
     curve = pd.Series(sse, pd.Index(tried, name="k"), name="sse")
