@@ -248,7 +248,9 @@ def test_land_between_places_is_in_no_community(frames, tmp_path, scope):
     ):
         assert land.any() and not land.all()
         np.testing.assert_array_equal(kept >= 0, (frame >= 0) & ~land[cell])
-    assert not len(stores[2].table("communities"))
+    listed = [len(store.table("communities")) for store in stores]
+    assert listed[1] == sum(len(np.unique(kept[kept >= 0])) for kept in towns)
+    assert listed[0] > listed[1] > listed[2] == 0
     outside = stores[2].table("balance")["outside"]
     np.testing.assert_array_equal(outside, stores[2].table("balance")["raster"])
 
