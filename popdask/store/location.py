@@ -25,12 +25,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import icechunk
 import psutil
@@ -126,33 +126,8 @@ def damaged(place: object, error: Exception) -> StoreError:
     )
 
 
-class Location(Protocol):
-    """A place that may hold a repository; as text, the name that its user knows it by."""
-
-    def check(self) -> None:
-        """Refuse a place that holds other things, or cannot be reached."""
-
-    def exists(self) -> bool:
-        """Return whether a repository is there."""
-
-    def neighbours(self) -> Iterator[Location]:
-        """List the other repositories in the same folder, by name."""
-
-    def storage(self) -> icechunk.Storage:
-        """Open it for Icechunk."""
-
-    def files(self) -> dict[str, int]:
-        """List what is stored there, by names within it, with sizes in bytes."""
-
-    def hold(self) -> AbstractContextManager[Guard]:
-        """Hold the region that lies there, for one run."""
-
-    def holder(self) -> Owner | None:
-        """Return who holds it."""
-
-
 @dataclass(frozen=True)
-class Folder(Location):
+class Folder:
     """A folder of this machine."""
 
     path: Path
@@ -282,7 +257,7 @@ class Folder(Location):
 
 
 @dataclass(frozen=True)
-class Prefix(paths.Objects, Location):
+class Prefix(paths.Objects):
     """A prefix of a bucket, reached as `popdask.io.paths` says."""
 
     def check(self) -> None:
@@ -291,7 +266,7 @@ class Prefix(paths.Objects, Location):
             other = next(self.listed(), None) is not None and not self.exists()
         except paths.failures() as error:
             raise self._out_of_reach(error) from error
-        except icechunk.IcechunkError as error:
+        except IcechunkError as error:
             raise self._out_of_reach(error) from error
         if other:
             raise InputError(
@@ -320,20 +295,34 @@ class Prefix(paths.Objects, Location):
         """List the objects, by their keys under the prefix, with their sizes."""
         return dict(self.listed())
 
-    def hold(self) -> AbstractContextManager[Guard]:
+    @contextmanager
+    def hold(self) -> Iterator[Guard]:
         """Hold the region by an object beside it."""
-        return hold_object(self.bucket, f"{self.key}.lock", str(self))
+        lock = _Lock(self._lock_place(), str(self))
+        lock.acquire()
+        threading.Thread(target=lock.beat, name=f"lock of {self}", daemon=True).start()
+        try:
+            yield lock.check
+        finally:
+            lock.release()
 
     def holder(self) -> Owner | None:
-        """Return who holds it."""
-        return holder_of_object(self.bucket, f"{self.key}.lock")
+        """Return who holds it; None where nobody does, or one that is dead."""
+        held = _find(self._lock_place())
+        return held.owner if held and not held.dead else None
+
+    def _lock_place(self) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": f"{self.key}.lock"}
 
     def _out_of_reach(self, error: Exception) -> InputError:
-        reason = reason_of(error)
         return InputError(
-            f"[output] store {self} cannot be reached ({reason}): check "
-            "the bucket, AWS_ENDPOINT_URL, AWS_REGION and the credentials."
+            f"[output] store {self} cannot be reached ({reason_of(error)}): check the bucket, "
+            "AWS_ENDPOINT_URL, AWS_REGION and the credentials."
         )
+
+
+#: A place that may hold a repository; as text, the name that its user knows it by.
+Location = Folder | Prefix
 
 
 def locate(place: Any) -> Location:
@@ -405,9 +394,8 @@ class _Held:
 class _Lock:
     """A lock that is held, or wanted."""
 
-    def __init__(self, bucket: str, key: str, region: str) -> None:
-        self._place = {"Bucket": bucket, "Key": key}
-        self._region = region
+    def __init__(self, place: dict[str, str], region: str) -> None:
+        self._place, self._region = place, region
         self._token = uuid.uuid4().hex
         self._etag = ""
         self._beats = 0
@@ -504,24 +492,6 @@ class _Lock:
                 f"[output] store {self._region} is on a server that ignores conditional writes "
                 "(If-None-Match), so that two runs could not be kept apart: use one that has them."
             )
-
-
-@contextmanager
-def hold_object(bucket: str, key: str, region: str) -> Iterator[Callable[[], None]]:
-    """Hold a region, for one run."""
-    lock = _Lock(bucket, key, region)
-    lock.acquire()
-    threading.Thread(target=lock.beat, name=f"lock of {region}", daemon=True).start()
-    try:
-        yield lock.check
-    finally:
-        lock.release()
-
-
-def holder_of_object(bucket: str, key: str) -> Owner | None:
-    """Return who holds a region; None where nobody does, or one that is dead."""
-    held = _find({"Bucket": bucket, "Key": key})
-    return held.owner if held and not held.dead else None
 
 
 def _find(place: dict[str, str]) -> _Held | None:

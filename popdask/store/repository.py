@@ -66,11 +66,6 @@ class _Kept:
     written: datetime
 
 
-def kept_runs(repository: icechunk.Repository) -> list[Run]:
-    """List the runs that are kept: the one that readers see first, then the newest first."""
-    return [kept.run for kept in _kept(repository)]
-
-
 def expire(
     repository: icechunk.Repository,
     guard: Guard,
@@ -434,7 +429,7 @@ class RegionStore:
         After a rollback these are more than `history` tells, which is how the present state came to
         be.
         """
-        return kept_runs(self.repository()) if self.exists() else []
+        return [kept.run for kept in _kept(self.repository())] if self.exists() else []
 
     def rollback(self, tag: str) -> Run:
         """Let readers see an earlier finished run again.

@@ -104,12 +104,12 @@ def test_a_run_that_lives_keeps_the_region(store, monkeypatch):
 
 def test_a_run_that_slept_too_long_does_not_commit(store, monkeypatch):
     """Its heart stops; another run takes over; when it wakes, it must leave the region alone."""
-    place = bucket_and_key(str(store.location))
-    hold = location.hold_object(place[0], f"{place[1]}.lock", "here")
-    with hold as sleeper, ExitStack() as held:
+    with store.location.hold() as sleeper, ExitStack() as held:
         with silent_for_long(monkeypatch):
             held.enter_context(RegionStore(store.path).lock())
-        with pytest.raises(RegionBusyError, match=r"has lost here, which .* holds now"):
+        with pytest.raises(
+            RegionBusyError, match=rf"has lost {store.location}, which .* holds now"
+        ):
             sleeper()
     assert store.holder() is None
 
@@ -128,9 +128,8 @@ def test_what_a_run_leaves_is_not_the_lock_of_the_next(store, monkeypatch):
 def test_lost_requests_and_answers_do_not_lose_the_lock(store, server, fault):
     server.faults(**fault)
     before = server.faults()["dropped"]
-    place = bucket_and_key(str(store.location))
     for _ in range(4):
-        with location.hold_object(place[0], f"{place[1]}.lock", "here") as check:
+        with store.location.hold() as check:
             check()
             check()
     assert server.faults()["dropped"] > before
