@@ -29,7 +29,7 @@ import io
 import itertools
 import logging
 import uuid
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -67,6 +67,8 @@ _OF_THE_JOB = ("job", "pipeline", "files")
 #: What a record says of files outside the store: those written, and names taken to write to.
 _OUTSIDE = ("written", "writing")
 Records = Mapping[str, Mapping[str, Any]]
+#: Of a chunk, by where its corner lies in an array of some shape.
+Checksum = Callable[[np.ndarray, Sequence[int], tuple[int, ...]], Any]
 TIME_ENCODING = {"units": "seconds since 1970-01-01", "dtype": "int64"}
 # A coordinate is missing nowhere, and CF wants it to say so.
 _ENCODING = {"time": TIME_ENCODING, "y": {"_FillValue": None}, "x": {"_FillValue": None}}
@@ -399,11 +401,13 @@ def store_group(session: icechunk.Session, name: str, dataset: xr.Dataset) -> st
         for key, array in dataset.variables.items()
         if dask.is_dask_collection(array.data)
     }
-    root = root_group(session.fork().store, "r+", name)
-    (receipts,) = dask.compute([_stored(array.data, root[key]) for key, array in lazy.items()])
-    forks = {id(fork): fork for blocks in receipts for fork, _ in blocks.flat}
-    session.merge(*forks.values())
-    sums = dict(zip(lazy, ([sha for _, sha in blocks.flat] for blocks in receipts), strict=True))
+    root: Any = root_group(session.fork().store, "r+", name)
+    parts = [store_blocks([array.data], [root[key]], _sum) for key, array in lazy.items()]
+    (receipts,) = dask.compute(parts)
+    merge_stores(session, receipts)
+    sums = {
+        key: [sha for _, (sha,) in blocks.flat] for key, blocks in zip(lazy, receipts, strict=True)
+    }
     stored = root_group(session.store, "r", name)
     return _joined(
         (key, sums[key] if key in sums else _chunk_sums(array)) for key, array in _arrays(stored)
@@ -450,30 +454,52 @@ def _places(array: zarr.Array) -> Iterator[tuple[slice, ...]]:
         yield tuple(slice(first, first + step) for first, step in ends)
 
 
-def _sum(chunk: np.ndarray) -> str:
+def _sum(chunk: np.ndarray, *_: Any) -> str:
     text = chunk.dtype.kind in "OTU"
     return hashlib.sha256(repr(chunk.tolist()).encode() if text else chunk.tobytes()).hexdigest()
 
 
-def _stored(source: da.Array, target: Any) -> da.Array:
-    """Lazily store an array, a task per chunk: (session, checksum) of each."""
-    blocks = source.rechunk(target.chunks)
-    return blocks.map_blocks(
-        partial(_store_chunk, target=target),
-        name=f"store-{target.basename}-{uuid.uuid4().hex}",
+def store_blocks(
+    sources: Sequence[da.Array], targets: Sequence[Any], checksum: Checksum, first: int = 0
+) -> da.Array:
+    """Lazily store arrays in the chunks of their targets, from a position of the first axis on."""
+    import dask.array as da
+
+    blocks = [source.rechunk(targets[0].chunks) for source in sources]
+    return da.map_blocks(
+        partial(_store_chunks, targets=targets, checksum=checksum, first=first),
+        *blocks,
+        name=f"store-{'-'.join(target.basename for target in targets)}-{uuid.uuid4().hex}",
         dtype=object,
-        chunks=tuple((1,) * len(sizes) for sizes in blocks.chunks),
-        meta=np.empty((0,) * blocks.ndim, object),
+        chunks=tuple((1,) * len(sizes) for sizes in blocks[0].chunks),
+        meta=np.empty((0,) * blocks[0].ndim, object),
     )
 
 
-def _store_chunk(chunk: np.ndarray, *, target: Any, block_id: tuple[int, ...]) -> np.ndarray:
-    corner = [i * step for i, step in zip(block_id, target.chunks, strict=True)]
-    ends = zip(corner, chunk.shape, strict=True)
-    target[tuple(slice(first, first + size) for first, size in ends)] = chunk
-    receipt = np.empty((1,) * chunk.ndim, object)
-    receipt[(0,) * chunk.ndim] = (target.store.session, _sum(chunk))
+def _store_chunks(
+    *chunks: np.ndarray,
+    targets: Sequence[Any],
+    checksum: Checksum,
+    first: int,
+    block_id: tuple[int, ...],
+) -> np.ndarray:
+    """Store a chunk of each target: their store, one for all of a process, and the checksums."""
+    corner = [i * step for i, step in zip(block_id, targets[0].chunks, strict=True)]
+    if first:
+        corner[0] += first
+    place = tuple(slice(at, at + size) for at, size in zip(corner, chunks[0].shape, strict=True))
+    for chunk, target in zip(chunks, targets, strict=True):
+        target[place] = chunk
+    sums = [checksum(chunk, corner, targets[0].shape) for chunk in chunks]
+    receipt = np.empty((1,) * len(place), object)
+    receipt[(0,) * len(place)] = (targets[0].store, sums)
     return receipt
+
+
+def merge_stores(session: icechunk.Session, receipts: Iterable[np.ndarray]) -> None:
+    """Bring home what workers have stored, by the receipts of :func:`store_blocks`."""
+    stores = {id(store): store for blocks in receipts for store, _ in blocks.flat}
+    session.merge(*(store.session for store in stores.values()))
 
 
 def orphans(records: Records, stages: Collection[str]) -> tuple[str, ...]:
@@ -498,15 +524,28 @@ def without_orphans(records: Records, stages: Sequence[str]) -> dict[str, Any]:
     return kept
 
 
-def arrays_of(records: Iterable[Mapping[str, Any]]) -> set[str]:
+def recorded_frames(records: Records) -> dict[tuple[str, str], str]:
+    """Checksum of each frame of each array as it was computed, by (time, name)."""
+    return {
+        (time, name): checksum
+        for record in records.values()
+        for time, frame in record.get("checksums", {}).items()
+        for name, checksum in frame.items()
+    }
+
+
+def results_of(records: Records, key: str) -> dict[str, str]:
+    """Checksums of files (``"sha256"``) or groups (``"groups"``) as they were computed."""
+    return {
+        name: checksum
+        for record in records.values()
+        for name, checksum in record.get(key, {}).items()
+    }
+
+
+def arrays_of(records: Records) -> set[str]:
     """Name the arrays that some records name."""
-    frames = (frame for record in records for frame in record.get("checksums", {}).values())
-    return {name for frame in frames for name in frame}
-
-
-def named_in(records: Iterable[Mapping[str, Any]], key: str) -> set[str]:
-    """Name the files (``"sha256"``) or groups (``"groups"``) that some records name."""
-    return {name for record in records for name in record.get(key, {})}
+    return {name for _, name in recorded_frames(records)}
 
 
 def outside(records: Records) -> dict[str, Any]:
@@ -524,8 +563,7 @@ def lay_out_anew(session: icechunk.Session, grid: xr.Dataset, records: Mapping[s
 
     from popdask.io.conventions import grid_attributes, is_grid_attribute, with_axes
 
-    kept = records.values()
-    drop_results(session.store, (), named_in(kept, "sha256"), named_in(kept, "groups"))
+    drop_results(session.store, (), results_of(records, "sha256"), results_of(records, "groups"))
     root = root_group(session.store)
     for name in list(root.array_keys()):
         del root[name]
@@ -750,29 +788,17 @@ def bytes_written(session: icechunk.Session) -> int:
 
 def create_branch(repository: Repository, branch: str, snapshot: str) -> None:
     """Create a branch at a snapshot."""
-    try:
-        repository.create_branch(branch, snapshot)
-    except IcechunkError:
-        if not _points(repository.lookup_branch, branch, snapshot):
-            raise
+    _point(repository.create_branch, repository.lookup_branch, branch, snapshot)
 
 
 def move_branch(repository: Repository, branch: str, snapshot: str) -> None:
     """Let a branch point to a snapshot."""
-    try:
-        repository.reset_branch(branch, snapshot)
-    except IcechunkError:
-        if not _points(repository.lookup_branch, branch, snapshot):
-            raise
+    _point(repository.reset_branch, repository.lookup_branch, branch, snapshot)
 
 
 def create_tag(repository: Repository, tag: str, snapshot: str) -> None:
     """Name a snapshot, for good."""
-    try:
-        repository.create_tag(tag, snapshot)
-    except IcechunkError:
-        if not _points(repository.lookup_tag, tag, snapshot):
-            raise
+    _point(repository.create_tag, repository.lookup_tag, tag, snapshot)
 
 
 def delete_tag(repository: Repository, tag: str) -> None:
@@ -784,8 +810,14 @@ def delete_tag(repository: Repository, tag: str) -> None:
             raise
 
 
-def _points(lookup: Any, name: str, snapshot: str) -> bool:
+def _point(change: Any, lookup: Any, name: str, snapshot: str) -> None:
+    """Let a branch or tag point to a snapshot; an error counts where it does not afterwards."""
     try:
-        return bool(lookup(name) == snapshot)
-    except IcechunkError:  # it is not there: the first error says why
-        return False
+        change(name, snapshot)
+    except IcechunkError as error:
+        try:
+            done = lookup(name) == snapshot
+        except IcechunkError:  # it is not there: the first error says why
+            done = False
+        if not done:
+            raise error

@@ -102,25 +102,6 @@ def _read_checksum(array: zarr.Array, frame: int) -> str:
         return f"cannot be read: {content.reason_of(error)}"
 
 
-def recorded_frames(records: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """Checksum of each frame of each array as it was computed, by (time, name)."""
-    return {
-        (time, name): checksum
-        for record in records.values()
-        for time, frame in record.get("checksums", {}).items()
-        for name, checksum in frame.items()
-    }
-
-
-def results_of(records: Mapping[str, Any], key: str) -> dict[str, str]:
-    """Checksums of files (``"sha256"``) or groups (``"groups"``) as they were computed."""
-    return {
-        name: checksum
-        for record in records.values()
-        for name, checksum in record.get(key, {}).items()
-    }
-
-
 @dataclass(frozen=True)
 class _Walk:
     """What is reached from branches and tags."""
@@ -203,12 +184,7 @@ def _lost_manifests(walk: _Walk, sizes: Mapping[str, int]) -> Iterator[str]:
         found = sizes.get(f"manifests/{manifest}")
         if found != size:
             state = "is not there" if found is None else f"has {found} bytes instead of {size}"
-            help_ = (
-                "`popdask run JOB --force` computes anew what it held"
-                if manifest in current
-                else _EARLIER
-            )
-            yield f"the manifest {manifest} {state}: {help_}"
+            yield f"the manifest {manifest} {state}: {_ANEW if manifest in current else _EARLIER}"
 
 
 def _unreadable(repository: icechunk.Repository, sizes: Mapping[str, int]) -> Iterator[str]:
@@ -249,10 +225,11 @@ def _earlier_problems(repository: icechunk.Repository) -> Iterator[str]:
 def _results(session: icechunk.Session) -> dict[Key, str]:
     """Checksums of all results, as they were computed, by (kind, time, name)."""
     records = content.read_records(session.store)
-    frames = recorded_frames(records)
+    frames = content.recorded_frames(records)
     found = {("frame", time, name): checksum for (time, name), checksum in frames.items()}
     for kind in ("sha256", "groups"):
-        found |= {(kind, "", name): digest for name, digest in results_of(records, kind).items()}
+        sums = content.results_of(records, kind)
+        found |= {(kind, "", name): checksum for name, checksum in sums.items()}
     return found
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from functools import partial, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import dask
@@ -43,18 +42,22 @@ def store_frames(
     for first, last in frame_runs(frames):
         root = content.root_group(session.fork().store, "r+")
         for targets in _alike(arrays, root):
-            sources = [arrays[name].data for name in targets]
-            parts.append(_stored(sources, list(targets.values()), first, last))
+            sources = [arrays[name].data[first : last + 1] for name in targets]
+            stored = content.store_blocks(sources, [*targets.values()], _frame_checksum, first)
+            parts.append(stored)
             keys.append((targets, first))
-    stores: dict[int, Any] = {}
+    receipts = _computed(parts)
+    content.merge_stores(session, receipts)
     checksums: dict[int, dict[str, str]] = {frame: {} for frame in sorted(frames)}
-    for (names, first), blocks in zip(keys, _computed(parts), strict=True):
+    for (names, first), blocks in zip(keys, receipts, strict=True):
         for frame, chunks in enumerate(blocks, first):
-            stores |= {id(store): store for store, _ in chunks.flat}
             sums = zip(*(parts for _, parts in chunks.flat), strict=True)
             checksums[frame] |= dict(zip(names, map(content.join_checksums, sums), strict=True))
-    session.merge(*(store.session for store in stores.values()))
     return list(checksums.values())
+
+
+def _frame_checksum(chunk: np.ndarray, corner: Sequence[int], shape: tuple[int, ...]) -> np.uint64:
+    return content.block_checksum(chunk[0], (corner[1], corner[2]), shape[2])
 
 
 def frame_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
@@ -97,36 +100,6 @@ def _optimized(array: da.Array) -> da.Array:
 
     graph = optimize(array.__dask_graph__(), array.__dask_keys__())
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
-
-
-def _stored(sources: list[Any], targets: list[Any], first: int, last: int) -> da.Array:
-    """Lazily store frames first … last, a task per chunk: (store, checksums) of each."""
-    import dask.array as da
-
-    chunks = targets[0].chunks
-    frames = [source[first : last + 1].rechunk(chunks) for source in sources]
-    return da.map_blocks(
-        partial(_store_chunks, targets=targets, first=first),
-        *frames,
-        name=f"store-{'-'.join(target.basename for target in targets)}-{uuid.uuid4().hex}",
-        dtype=object,
-        chunks=tuple((1,) * len(sizes) for sizes in frames[0].chunks),
-        meta=np.empty((0, 0, 0), object),
-    )
-
-
-def _store_chunks(
-    *chunks: np.ndarray, targets: list[Any], first: int, block_id: tuple[int, int, int]
-) -> np.ndarray:
-    frame, sums = first + block_id[0], []
-    for chunk, target in zip(chunks, targets, strict=True):
-        row, column = block_id[1] * target.chunks[1], block_id[2] * target.chunks[2]
-        rows, columns = slice(row, row + chunk.shape[1]), slice(column, column + chunk.shape[2])
-        target[frame, rows, columns] = chunk[0]
-        sums.append(content.block_checksum(chunk[0], (row, column), target.shape[2]))
-    receipt = np.empty((1, 1, 1), object)
-    receipt[0, 0, 0] = (targets[0].store, sums)  # one object for all that a process stores
-    return receipt
 
 
 def _attributes(array: xr.DataArray) -> dict[str, Any]:
@@ -388,10 +361,9 @@ class Transaction:
         session = self._repository.writable_session(WORK)
         before = content.read_records(session.store)
         after = content.without_orphans(before, stages)
-        kept = after.values()
-        files = content.named_in(kept, "sha256") | {RUN_FILE}
+        files = {*content.results_of(after, "sha256"), RUN_FILE}
         gone = content.drop_results(
-            session.store, content.arrays_of(kept), files, content.named_in(kept, "groups")
+            session.store, content.arrays_of(after), files, content.results_of(after, "groups")
         )
         if gone or after != before:
             content.write_records(session.store, after)

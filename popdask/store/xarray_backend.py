@@ -57,14 +57,14 @@ class PopdaskBackend(BackendEntrypoint):
         self, filename_or_obj: str | os.PathLike[str], *, branch: str = MAIN, **how: Any
     ) -> dict[str, xr.Dataset]:
         """Open a store as a tree: people and grid at the root, what a stage made under its name."""
-        from popdask.store.content import arrays_of, named_in
+        from popdask.store.content import arrays_of, results_of
         from popdask.store.repository import RegionStore
 
         store = RegionStore(os.fspath(filename_or_obj))
         arrays = self.open_dataset(filename_or_obj, branch=branch, **how)
         records = store.records(branch)
         layers = {
-            stage: [name for name in arrays if name in arrays_of([record])]
+            stage: [name for name in arrays if name in arrays_of({stage: record})]
             for stage, record in records.items()
         }
         below = {name for stage, names in layers.items() if stage != ROOT for name in names}
@@ -74,7 +74,7 @@ class PopdaskBackend(BackendEntrypoint):
             for stage, names in layers.items()
             if names and stage != ROOT
         }
-        groups = sorted(named_in(records.values(), "groups"))
+        groups = sorted(results_of(records, "groups"))
         return tree | {
             f"/{name}": self.open_dataset(filename_or_obj, branch=branch, group=name)
             for name in groups

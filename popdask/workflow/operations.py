@@ -25,8 +25,14 @@ from popdask.errors import ClusterError, InputError
 from popdask.io import paths
 from popdask.io.frames import time_text
 from popdask.io.paths import without_keys, write_text
-from popdask.store.content import MAIN, READ_ERRORS, Finished, Run
-from popdask.store.integrity import recorded_frames, results_of
+from popdask.store.content import (
+    MAIN,
+    READ_ERRORS,
+    Finished,
+    Run,
+    recorded_frames,
+    results_of,
+)
 from popdask.store.location import Owner
 from popdask.store.repository import RegionStore
 from popdask.workflow.exports import changed_exports, exported, write_page
