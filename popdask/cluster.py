@@ -57,6 +57,7 @@ from distributed.versions import VersionMismatchWarning
 from popdask import __version__
 from popdask.config.load import ClusterFile, load_spec, nearest, read_spec
 from popdask.errors import ClusterError, InputError
+from popdask.workflow.plan import Resources
 from popdask.workflow.runner import is_lost
 
 __all__ = [
@@ -572,17 +573,23 @@ def local_cluster(
     **arguments: Any,
 ) -> LocalCluster:
     """Start the fewest to the most workers on this machine; other arguments are LocalCluster's."""
-    names, cores, memory = gpus_at_hand() if gpus else [], cores_at_hand(), memory_at_hand()
+    names, memory = gpus_at_hand() if gpus else [], memory_at_hand()
     if gpus and not names:
         raise InputError("[arguments] gpus is true, but no GPU is found: nvidia-smi lists none.")
-    fewest, most = workers or (workers_at_hand(cores, memory)[0],) * 2
-    if gpus:  # one worker for each
-        fewest = most = min(workers[1], len(names)) if workers else len(names)
-    _check_memory(memory_limit, most, memory)
+    there = local_resources(
+        workers, gpus=gpus, threads_per_worker=threads_per_worker, memory_limit=memory_limit
+    )
+    most = there.workers
+    if most * there.memory > memory:
+        raise InputError(
+            f"[arguments] memory_limit asks for {most} × {there.memory / 2**30:.3g} GiB, but there "
+            f"are {memory / 2**30:.3g} GiB: ask for fewer workers or for less memory."
+        )
+    fewest = workers[0] if workers and not gpus else most
     arguments = {
         "dashboard_address": DASHBOARD,
-        "threads_per_worker": threads_per_worker or (1 if gpus else max(1, cores // most)),
-        "memory_limit": memory_limit or memory // most,
+        "threads_per_worker": there.threads,
+        "memory_limit": there.memory,
     } | arguments
     _log_news_alone()
     cluster: LocalCluster
@@ -596,14 +603,22 @@ def local_cluster(
     return cluster
 
 
-def _check_memory(limit: str | int | None, workers: int, memory: int) -> None:
-    """Refuse more memory than there is."""
-    each = parse_bytes(limit) if limit else 0
-    if workers * each > memory:
-        raise InputError(
-            f"[arguments] memory_limit asks for {workers} × {each / 2**30:.3g} GiB, but there are "
-            f"{memory / 2**30:.3g} GiB: ask for fewer workers or for less memory."
-        )
+def local_resources(
+    workers: tuple[int, int] | None = None,
+    *,
+    gpus: bool = False,
+    threads_per_worker: int | None = None,
+    memory_limit: str | int | None = None,
+    **_: Any,
+) -> Resources:
+    """Return the most workers on this machine: what is asked for, and else what it has."""
+    cores, memory = cores_at_hand(), memory_at_hand()
+    most = workers[1] if workers else workers_at_hand(cores, memory)[0]
+    if gpus:  # one worker for each; a plan may be made where there is none
+        there = len(gpus_at_hand()) or 1
+        most = min(most, there) if workers else there
+    threads = threads_per_worker or (1 if gpus else max(1, cores // most))
+    return Resources(most, threads, parse_bytes(memory_limit) if memory_limit else memory // most)
 
 
 @contextmanager

@@ -253,13 +253,13 @@ def plan(
     ] = False,
 ) -> None:
     """Print every setting of a job, what a run of it would compute, and what that costs."""
-    from popdask.cli import show
-
-    parts = show.planned(_load(job, set_), cluster)
+    settings = _load(job, set_)
+    console.check_cluster(cluster)  # though there may be nothing to compute
+    parts = show.planned(settings)
     if json:
-        console.say_json(show.plan_record(*parts))
+        console.say_json(show.plan_record(parts, cluster))
     else:
-        show.show_plan(parts)
+        show.show_plan(parts, cluster)
 
 
 @app.command()

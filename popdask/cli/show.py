@@ -9,8 +9,8 @@ import itertools
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, partial
+from dataclasses import asdict, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from popdask.cli.console import (
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from popdask.store.content import Run
     from popdask.workflow.communities import CommunitiesResult
     from popdask.workflow.operations import Maintenance, RegionStatus, Status, Verified
-    from popdask.workflow.plan import Costs, Measured, Plan, Resources, StagePlan
+    from popdask.workflow.plan import Costs, Measured, Plan, Planned, Resources, StagePlan
     from popdask.workflow.population import PopulationResult as Estimates
     from popdask.workflow.runlog import LoggedRun
     from popdask.workflow.scenes import ScenesResult as Groups
@@ -456,6 +456,7 @@ def _toml(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
+@cache  # for a job and those that follow it
 def resources_of(spec: str) -> Resources:
     """The workers that a run on a cluster would have; none are started."""
     from popdask.config.load import read_spec
@@ -477,46 +478,24 @@ def _declared(file: ClusterFile, spec: str) -> Resources:
     """The workers that a file asks for; what it leaves open is as on this machine."""
     from dask.utils import parse_bytes
 
-    from popdask.cluster import cores_at_hand, memory_at_hand, workers_at_hand
+    from popdask.cluster import local_resources
     from popdask.workflow.plan import Resources
 
-    own = file.cluster_class in (None, "local")
-    where = "here" if own else f"of {spec}"
     arguments = file.arguments
-    memory, most = memory_at_hand(), file.workers and file.workers[1]
-    workers, threads = workers_at_hand(cores_at_hand(), memory)
-    if own:
-        workers = most or workers
-        threads = arguments.get("threads_per_worker") or max(1, cores_at_hand() // workers)
-        each = (
-            parse_bytes(arguments["memory_limit"])
-            if "memory_limit" in arguments
-            else memory // workers
-        )
-        return Resources(workers, threads, int(each), where)
+    if file.cluster_class in (None, "local"):
+        return local_resources(file.workers, **arguments)
+    most, where = file.workers[1] if file.workers else 1, f"of {spec}"
     if not {"cores", "memory"} <= arguments.keys():  # not a queue of dask-jobqueue
         complain(f"{spec} does not say how large a worker is: counted as one of this machine.")
-        return Resources(most or 1, threads, memory // workers, where)
+        return replace(local_resources(), workers=most, where=where)
     from distributed.deploy.local import nprocesses_nthreads
 
     processes = arguments.get("processes") or nprocesses_nthreads(arguments["cores"])[0]
     each = parse_bytes(arguments["memory"]) // processes
-    return Resources(most or 1, max(1, arguments["cores"] // processes), each, where)
+    return Resources(most, max(1, arguments["cores"] // processes), each, where)
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A job, what a run of it would compute, and what that costs."""
-
-    job: Job
-    plan: Plan
-    extent: str
-    costs: Costs
-    measured: Mapping[str, Measured]
-    resources: Callable[[], Resources]
-
-
-def show_plan(parts: Sequence[Planned]) -> None:
+def show_plan(parts: Sequence[Planned], cluster: str) -> None:
     """Print every setting, how much the job is, what a run would compute, and what that costs."""
     first, *then = parts
     rows = [
@@ -525,10 +504,10 @@ def show_plan(parts: Sequence[Planned]) -> None:
     ]
     for line in setting_lines([("setting", "value", "meaning"), *rows], out.width):
         say(line)
-    _show_work(first)
+    _show_work(first, cluster)
     for one in then:
         say(f"\nthen {one.job.name}, in {one.job.output.store}:")
-        _show_work(one)
+        _show_work(one, cluster)
 
 
 def setting_lines(rows: Iterable[tuple[str, str, str]], width: int) -> Iterable[str]:
@@ -545,20 +524,23 @@ def setting_lines(rows: Iterable[tuple[str, str, str]], width: int) -> Iterable[
         yield from (f"{'':<{first + second + 4}}{line}" for line in meanings)
 
 
-def _show_work(one: Planned) -> None:
+def _show_work(one: Planned, cluster: str) -> None:
     """Print how much a job is, what a run of it would compute, and what that costs."""
+    from popdask.workflow.plan import measured_stages
+
     plan, costs = one.plan, one.costs
     say(f"\n{span(plan.times)}" if plan.times else "")
     say(f"{one.extent}\n")
     for warning in plan.warnings:
         complain(warning)
-    seconds = costs.seconds(one.measured)
+    measured = measured_stages(one.job, costs.amounts)
+    seconds = costs.seconds(measured)
     stages = [(stage.name, str(stage), *_cost(costs, stage.name, seconds)) for stage in plan]
     show_table(["stage", "to compute", "tasks", "read", "written", "memory", "time"], stages)
     if costs.stages:
-        resources = one.resources()
+        resources = resources_of(cluster)
         _show_costs(costs, resources)
-        say(_time(seconds, one.measured))
+        say(_time(seconds, measured))
         if advice := costs.advice(resources):
             complain(advice)
 
@@ -600,10 +582,13 @@ def _time(seconds: Mapping[str, float | None], measured: Mapping[str, Measured])
     return f"about {total}{rest}, by what was taken on its workers by {' and '.join(runs)}"
 
 
-def plan_record(one: Planned, *then: Planned) -> dict[str, Any]:
+def plan_record(parts: Sequence[Planned], cluster: str) -> dict[str, Any]:
     """Put a plan as JSON holds it; bytes are uncompressed, and an unknown time is None."""
-    job, plan, costs, resources = one.job, one.plan, one.costs, one.resources()
-    seconds = costs.seconds(one.measured)
+    from popdask.workflow.plan import measured_stages
+
+    one, *then = parts
+    job, plan, costs, resources = one.job, one.plan, one.costs, resources_of(cluster)
+    seconds = costs.seconds(measured_stages(job, costs.amounts))
     known = [time for time in seconds.values() if time is not None]
     return {
         "schema": SCHEMA,
@@ -631,7 +616,7 @@ def plan_record(one: Planned, *then: Planned) -> dict[str, Any]:
             "memory": resources.memory,
         },
         "advice": costs.advice(resources) if costs.stages else None,
-        "following": [plan_record(other) for other in then],
+        "following": [plan_record([other], cluster) for other in then],
     }
 
 
@@ -653,19 +638,14 @@ def _stage_record(
     }
 
 
-def planned(job: Job, spec: str) -> list[Planned]:
-    """Plan a job, and those that its run begins at its end, on the workers of a cluster."""
+def planned(job: Job) -> list[Planned]:
+    """Plan a job, and those that its run begins at its end."""
     from popdask.config.jobs import PopulationJob
-    from popdask.config.load import read_spec
-    from popdask.workflow.plan import measured_stages
     from popdask.workflow.runner import pipeline_of
 
-    read_spec(spec)  # a wrong one is refused, though there may be nothing to compute
-    kind, resources = pipeline_of(job), cache(partial(resources_of, spec))
-    plan = kind.plan(job)
-    parts = [(job, plan, kind.extent(job), kind.costs(job, plan))]
-    if isinstance(job, PopulationJob):
-        from popdask.workflow.population_stages import following
+    first = pipeline_of(job).planned(job)
+    if not isinstance(job, PopulationJob):
+        return [first]
+    from popdask.workflow.population_stages import following
 
-        parts += [(one.job, one.plan, one.extent, one.costs) for one in following(job, plan)]
-    return [Planned(*part, measured_stages(part[0], part[3].amounts), resources) for part in parts]
+    return [first, *following(job, first.plan)]

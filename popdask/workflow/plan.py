@@ -453,6 +453,16 @@ class Costs:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A job, what a run of it would compute, and what that costs."""
+
+    job: Any  # its settings
+    plan: Plan
+    extent: str  # how much it is
+    costs: Costs
+
+
+@dataclass(frozen=True)
 class Measured:
     """What one stage took in a finished run."""
 

@@ -29,7 +29,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from popdask.config.jobs import Census, CommunitiesJob, PopulationJob, Training
-from popdask.config.settings import Job, Settings
+from popdask.config.settings import Settings
 from popdask.errors import InputError
 from popdask.imagery import dasymetric
 from popdask.imagery.cells import GapWarning, cells_grid, load_tables
@@ -56,10 +56,10 @@ from popdask.workflow.plan import (
     PIXEL_OPERATIONS,
     WHOLE,
     Basis,
-    Costs,
     Extent,
     Fingerprint,
     Plan,
+    Planned,
     Record,
     Stage,
     StageCost,
@@ -78,7 +78,7 @@ from popdask.workflow.population_inputs import (
 )
 from popdask.workflow.population_outputs import export_rasters, export_tables
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Pipeline, count, on_gpus, on_machines, on_worker
+from popdask.workflow.runner import count, on_gpus, on_machines, on_worker
 
 #: Tasks of an estimate: for each chunk of the mosaic, for each tile, and for a tile with a ring.
 CHUNK_TASKS, TILE_TASKS, RING_TASKS = 3, 5, 18
@@ -275,28 +275,18 @@ def _images(job: PopulationJob, paths: tuple[str, ...], join: int | None = None)
     return Images(cells, pixels, bands, itemsize, prod(map(len, sizes)), prod(map(len, tiles)))
 
 
-@dataclass(frozen=True)
-class Following:
-    """A job that a run of another begins at its end."""
-
-    job: Job  # its settings
-    plan: Plan  # what it will compute
-    extent: str  # how much it is
-    costs: Costs  # what that costs
-
-
-def following(job: PopulationJob, plan: Plan) -> list[Following]:
-    """Plan what follows a population job."""
+def following(job: PopulationJob, plan: Plan) -> list[Planned]:
+    """Plan what a run of a population job begins at its end."""
     stamps = pd.DatetimeIndex(plan.times)
     form = time_form(stamps)
     then, found = job.followed(form), []
     if then is not None and all(plan[name].done for name in _followed_stages(then)):
-        found.append(_without_chunks(_planned(communities.PIPELINE, then)))
+        found.append(_without_chunks(communities.PIPELINE.planned(then)))
     elif then is not None:
         read = pd.to_datetime(stamps.strftime(form), format=form)  # as the rasters will have them
         found.append(_without_chunks(_to_come(job, plan, then, read)))
     if job.grouped is not None:
-        found.append(_planned(scenes.PIPELINE, job.grouped))
+        found.append(scenes.PIPELINE.planned(job.grouped))
     return found
 
 
@@ -305,20 +295,14 @@ def _followed_stages(then: CommunitiesJob) -> list[str]:
     return ["export", *(["tables"] if then.input.intervals else [])]
 
 
-def _planned(pipeline: Pipeline, job: Job) -> Following:
-    """Plan a job of which the images or rasters are there."""
-    plan = pipeline.plan(job)
-    return Following(job, plan, pipeline.extent(job), pipeline.costs(job, plan))
-
-
-def _without_chunks(one: Following) -> Following:
+def _without_chunks(one: Planned) -> Planned:
     """Leave out the advice to set chunks, which ``[follow]`` cannot."""
     return replace(one, costs=replace(one.costs, edge=None))
 
 
 def _to_come(
     job: PopulationJob, plan: Plan, then: CommunitiesJob, stamps: pd.DatetimeIndex
-) -> Following:
+) -> Planned:
     """Plan the communities of rasters of which some are still to be written."""
     stale = set(plan["export"].stale)
     records = {} if covers_other_cells(job) else RegionStore(then.output.store).latest_records()
@@ -340,7 +324,7 @@ def _to_come(
         f"{len(stamps)} × {sizes['y']} × {sizes['x']} cells; at most, as if people lived in all of "
         "them: the rasters are still to come"
     )
-    return Following(then, planned, said, count(stages, then, planned, extent))
+    return Planned(then, planned, said, count(stages, then, planned, extent))
 
 
 def _cells(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:

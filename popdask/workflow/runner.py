@@ -27,7 +27,7 @@ from popdask.errors import InputError
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.workflow.exports import check_exports, check_writable, paths_of
-from popdask.workflow.plan import Basis, Costs, Plan, Stage, StagePlan, decide
+from popdask.workflow.plan import Basis, Costs, Plan, Planned, Stage, StagePlan, decide
 from popdask.workflow.progress import Reporter, current_client, current_workers
 
 if TYPE_CHECKING:
@@ -266,6 +266,11 @@ class Pipeline(ABC):
     def costs(self, job: Any, plan: Plan) -> Costs:
         """Count what that costs."""
         return count(self.stages, job, plan, self.size(job))
+
+    def planned(self, job: Any) -> Planned:
+        """Say both, and how much the job is."""
+        plan = self.plan(job)
+        return Planned(job, plan, self.extent(job), self.costs(job, plan))
 
     def run(
         self,

@@ -109,9 +109,11 @@ def test_a_path_is_in_one_piece_at_any_width(job):
             'arguments = { cores = 4, processes = 2, memory = "8 GiB" }',
             (16, 2, 4 * 2**30),
         ),
+        ('workers = 3\narguments = { gpus = true, memory_limit = "1 GiB" }', (2, 1, 2**30)),
     ],
 )
-def test_the_workers_are_those_that_a_file_asks_for(tmp_path, text, expected):
+def test_the_workers_are_those_that_a_file_asks_for(tmp_path, monkeypatch, text, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     file = tmp_path / "cluster.toml"
     file.write_text(text)
     resources = show.resources_of(str(file))
