@@ -31,10 +31,11 @@ def main() -> None:
         console.complain(error)
         sys.exit(2)
     except Exception as error:
-        code = known_failure(error)
-        if code is None:
+        known = known_failure(error)
+        if known is None:
             raise
-        console.complain(_sentence(error))
+        code, sentence = known
+        console.complain(sentence)
         sys.exit(code)
 
 
@@ -48,31 +49,28 @@ def _raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def known_failure(error: Exception) -> int | None:
-    """Exit code of a failure that one sentence explains; None for what must be a bug."""
+def known_failure(error: Exception) -> tuple[int, str] | None:
+    """Exit code of a failure that one sentence explains, and that; None for what must be a bug."""
     from distributed.scheduler import KilledWorker
     from icechunk import IcechunkError
 
     from popdask.errors import ClusterError
     from popdask.imagery.trainer import TrainingError
-    from popdask.store.location import OF_THE_STORE, RegionBusyError, StoreError
+    from popdask.store.location import OF_THE_STORE, RegionBusyError, StoreError, damaged
     from popdask.tracking.describe import LostPeopleError
 
     if isinstance(error, RegionBusyError):
-        return 75
-    if exhausted(error):
-        return 1
+        return 75, str(error)
+    if sentence := exhausted(error):
+        return 1, sentence
     if isinstance(error, OSError):  # of the disk, or of a file where a folder is wanted
-        return 1 if error.errno in OF_THE_STORE | {errno.EEXIST, errno.ENOTDIR} else None
-    expected = (
-        StoreError,
-        LostPeopleError,
-        KilledWorker,
-        ClusterError,
-        TrainingError,
-        IcechunkError,
-    )
-    return 1 if isinstance(error, expected) else None
+        if error.errno not in OF_THE_STORE | {errno.EEXIST, errno.ENOTDIR}:
+            return None
+        return 1, f"{error.filename or 'a file'} cannot be read or written ({error.strerror})."
+    if isinstance(error, IcechunkError):
+        return 1, str(damaged("the store", error))
+    expected = (StoreError, LostPeopleError, KilledWorker, ClusterError, TrainingError)
+    return (1, str(error)) if isinstance(error, expected) else None
 
 
 def exhausted(error: Exception) -> str | None:
@@ -97,17 +95,3 @@ def exhausted(error: Exception) -> str | None:
             "kept."
         )
     return None
-
-
-def _sentence(error: Exception) -> str:
-    from icechunk import IcechunkError
-
-    from popdask.store.location import damaged
-
-    if sentence := exhausted(error):
-        return sentence
-    if isinstance(error, OSError):
-        return f"{error.filename or 'a file'} cannot be read or written ({error.strerror})."
-    if isinstance(error, IcechunkError):
-        return str(damaged("the store", error))
-    return str(error)
