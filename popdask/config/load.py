@@ -89,7 +89,7 @@ def expand(text: str, path: Path, setting: str) -> str:
 
 
 def table_of(field: FieldInfo | None) -> type[BaseModel] | None:
-    """Return the model of a field that is a table, or may be one; None for a single value."""
+    """Return the model of a field that is a table, or some; None for a single value."""
     annotation = field.annotation if field else None
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -231,12 +231,10 @@ def _resolve(tables: dict[str, Any], model: type[BaseModel], path: Path, *above:
     """Expand variables in the paths and make them absolute, in place."""
     for key, field in model.model_fields.items():
         value, table = tables.get(key), table_of(field)
-        if table is not None and isinstance(value, dict):
-            _resolve(value, table, path, *above, key)
-        elif isinstance(value, list) and (rows := _table_of_rows(field)):
-            for row in value:
+        if table is not None:
+            for row in value if isinstance(value, list) else [value]:
                 if isinstance(row, dict):
-                    _resolve(row, rows, path, *above, key)
+                    _resolve(row, table, path, *above, key)
         elif _is_place(field) and isinstance(value, str) and value not in _words(field):
             tables[key] = _absolute(value, path, _setting((*above, key)))
         elif _is_place(field) and isinstance(value, list):
@@ -244,13 +242,6 @@ def _resolve(tables: dict[str, Any], model: type[BaseModel], path: Path, *above:
                 _absolute(one, path, _setting((*above, key))) if isinstance(one, str) else one
                 for one in value
             ]
-
-
-def _table_of_rows(field: FieldInfo) -> type[BaseModel] | None:
-    """The settings of each table in an array of tables."""
-    kinds = get_args(field.annotation)
-    tables = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return next(tables, None) if get_origin(field.annotation) is tuple else None
 
 
 def _words(field: FieldInfo) -> set[Any]:
