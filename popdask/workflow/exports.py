@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,46 +50,6 @@ Records = Mapping[str, Mapping[str, Any]]
 Illustrate = Callable[[Any, RegionStore, str], Iterable["Picture"]]
 
 
-class ExportPlace(Protocol):
-    """Exported files by their names within the place; a name is a file's or that of a folder."""
-
-    def whole_name(self, name: str) -> str:
-        """Name a file as its user knows it."""
-
-    def desk(self) -> AbstractContextManager[Path]:
-        """Return the folder in which the files are written."""
-
-    def check(self) -> None:
-        """Refuse a place where no file can be written; nothing of the check stays."""
-
-    def missing(self, names: Collection[str]) -> set[str]:
-        """Return which files are not there."""
-
-    def is_one_of(self, name: str, others: Collection[str]) -> bool:
-        """Return whether a file is one of some paths and URLs, by whatever name."""
-
-    def is_dangling(self, name: str) -> bool:
-        """Return whether there is but a link, which leads nowhere."""
-
-    def is_marked(self, name: str) -> bool:
-        """Return whether a file says itself that popdask has written it."""
-
-    def sum(self, name: str) -> dict[str, Any]:
-        """Read a file, and return its size and SHA-256."""
-
-    def fetch(self, desk: Path, name: str) -> None:
-        """Bring a file to the desk if it is not on it."""
-
-    def put(self, desk: Path, name: str) -> None:
-        """Put a file of the desk into its place, if it is on it and not in its place yet."""
-
-    def remove(self, name: str) -> None:
-        """Take a file away, with the notes of other programs beside it."""
-
-    def sweep(self, name: str) -> None:
-        """Take away what killed writes of a file have left."""
-
-
 def export_place(job: Job) -> ExportPlace:
     """Return where the exports of a job are; nothing is created, and nothing asked of a server."""
     if object_store.is_object(job.export_place):
@@ -112,12 +72,15 @@ class _Folder:
         self._identities: dict[Collection[str], set[tuple[int, int]]] = {}
 
     def whole_name(self, name: str) -> str:
+        """Name a file as its user knows it."""
         return str(self._path / name)
 
     def desk(self) -> AbstractContextManager[Path]:
+        """Return the folder in which the files are written."""
         return nullcontext(self._path)
 
     def check(self) -> None:
+        """Refuse a place where no file can be written; nothing of the check stays."""
         try:
             places = (self._path, *self._path.parents)
             with tempfile.TemporaryFile(dir=next(filter(os.path.lexists, places))):
@@ -129,9 +92,11 @@ class _Folder:
             ) from error
 
     def missing(self, names: Collection[str]) -> set[str]:
+        """Return which files are not there."""
         return {name for name in names if not os.path.lexists(self._path / name)}
 
     def is_one_of(self, name: str, others: Collection[str]) -> bool:
+        """Return whether a file is one of some paths and URLs, by whatever name."""
         if others not in self._identities:  # looked at once for all names
             files = (Path(file_of(other)) for other in others if "://" not in other)
             self._identities[others] = {_identity(file) for file in files if file.exists()}
@@ -139,23 +104,27 @@ class _Folder:
         return path.exists() and _identity(path) in self._identities[others]
 
     def is_dangling(self, name: str) -> bool:
+        """Return whether there is but a link, which leads nowhere."""
         return not (self._path / name).exists()
 
     def is_marked(self, name: str) -> bool:
+        """Return whether a file says itself that popdask has written it."""
         from popdask.report.page import is_page  # which loads Bokeh
 
         return is_page(self._path / name)
 
     def sum(self, name: str) -> dict[str, Any]:
+        """Read a file, and return its size and SHA-256."""
         return file_sum(self._path / name)
 
     def fetch(self, desk: Path, name: str) -> None:
-        """Leave it where it is."""
+        """Bring a file to the desk if it is not on it: here each is."""
 
     def put(self, desk: Path, name: str) -> None:
-        """Leave it where it is."""
+        """Put a file of the desk into its place, if it is on it and not in its place yet."""
 
     def remove(self, name: str) -> None:
+        """Take a file away, with the notes of other programs beside it."""
         from popdask.io.export import colours_path
 
         path = self._path / name
@@ -165,11 +134,12 @@ class _Folder:
         colours_path(path).unlink(missing_ok=True)
 
     def sweep(self, name: str) -> None:
+        """Take away what killed writes of a file have left."""
         sweep(self._path / name)
 
 
 class _Prefix:
-    """A prefix of a bucket. A Zarr group is many objects, each of them whole."""
+    """A prefix of a bucket, likewise. A Zarr group is many objects, each of them whole."""
 
     def __init__(self, objects: object_store.Objects) -> None:
         self._objects = objects
@@ -177,8 +147,10 @@ class _Prefix:
     def whole_name(self, name: str) -> str:
         return f"{self._objects}/{name}"
 
-    def desk(self) -> AbstractContextManager[Path]:
-        return _temporary_folder()
+    @contextmanager
+    def desk(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="popdask-exports-") as folder:
+            yield Path(folder)
 
     def check(self) -> None:
         """Leave it to `missing`, which asks the server."""
@@ -279,10 +251,8 @@ class _Prefix:
             ) from error
 
 
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="popdask-exports-") as folder:
-        yield Path(folder)
+#: Exported files by their names within the place; a name is a file's or that of a folder.
+ExportPlace = _Folder | _Prefix
 
 
 def _is_missing(error: Exception) -> bool:
@@ -390,22 +360,7 @@ def paths_of(files: Mapping[str, Mapping[str, Any]]) -> set[str]:
 
 
 class Exports:
-    """The files of one stage of exports, under way.
-
-    Parameters
-    ----------
-    work
-        The work under way.
-    stage
-        The stage; its record tells the fingerprint of each frame's rasters, as ``rasters`` or else
-        ``frames``.
-    place
-        Where the files are to be.
-    folder
-        Where they are written.
-    inputs
-        Paths and URLs of what the job reads.
-    """
+    """The files of a stage of exports, under way: written in a folder, then put in their place."""
 
     def __init__(
         self,
@@ -567,6 +522,7 @@ def cycled(colours: Sequence[str], count: int) -> np.ndarray:
 
 
 def _rasters(record: Mapping[str, Any]) -> dict[str, str]:
+    """The fingerprint of each frame's rasters."""
     return dict(record.get("rasters", record.get("frames", {})))
 
 

@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
@@ -44,22 +44,6 @@ from popdask.workflow.inputs import versions
 from popdask.workflow.progress import Reporter
 
 SUFFIX = ".jsonl"
-
-
-class LogPlace(Protocol):
-    """The logs of one region, each by its name; as text, where they are."""
-
-    def append(self, name: str, line: str) -> None:
-        """Add a line to a log."""
-
-    def names(self) -> list[str]:
-        """List the logs, the newest first."""
-
-    def read(self, name: str) -> str:
-        """Read a log."""
-
-    def remove(self, name: str) -> None:
-        """Remove a log."""
 
 
 def log_name(time: datetime) -> str:
@@ -92,6 +76,7 @@ class _Folder:
             file.write(f"{line}\n")
 
     def names(self) -> list[str]:
+        """List the logs, the newest first."""
         return sorted((path.name for path in self._path.glob(f"*{SUFFIX}")), reverse=True)
 
     def read(self, name: str) -> str:
@@ -126,6 +111,10 @@ class _Prefix:
 
     def remove(self, name: str) -> None:
         self._objects.delete(name)
+
+
+#: The logs of one region, each by its name; as text, where they are.
+LogPlace = _Folder | _Prefix
 
 
 class End(StrEnum):
