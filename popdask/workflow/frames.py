@@ -36,11 +36,17 @@ from popdask.io.frames import (
 from popdask.io.rasters import read_counts, read_grid
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
-from popdask.store.transaction import Transaction, frame_runs
+from popdask.store.transaction import frame_runs
 from popdask.tracking import STRIP
 from popdask.workflow import runner
 from popdask.workflow.exports import exported, without_missing
-from popdask.workflow.inputs import beyond_notes, file_fingerprint, file_fingerprints, run_record
+from popdask.workflow.inputs import (
+    beyond_notes,
+    file_fingerprint,
+    file_fingerprints,
+    iso,
+    run_record,
+)
 from popdask.workflow.plan import (
     Basis,
     CellCost,
@@ -53,7 +59,7 @@ from popdask.workflow.plan import (
     fingerprint,
 )
 from popdask.workflow.progress import Reporter, size_of
-from popdask.workflow.runner import Files, Pipeline
+from popdask.workflow.runner import Files, Pipeline, Running
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -125,8 +131,7 @@ def displacements(
 ) -> pd.DataFrame:
     """Return how every frame lies to the one before it, from the record where it is there."""
     paths = frame_paths(job)
-    times = [str(time.astype("datetime64[s]")) for time in paths]
-    versions = {time: rasters.frame_version(files[time]) for time in times}
+    versions = {time: rasters.frame_version(files[time]) for time in map(iso, paths)}
     pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
     recorded = records.get("population", {}).get("displacement", [])
     known = {row["key"]: [row.get(name) for name in COLUMNS] for row in recorded}
@@ -282,15 +287,11 @@ def basis(
 
 
 @dataclass(frozen=True)
-class FramesRun:
+class FramesRun(Running):
     """What the stages of one run share; the arrays are lazy, as they are stored."""
 
     job: FramesJob
     source: xr.Dataset
-    files: Mapping[str, Any]
-    store: RegionStore
-    work: Transaction
-    plan: Plan
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -329,21 +330,6 @@ class FramesRun:
             stored = stored.isel(time=list(positions))  # which Dask does not fuse with the reading
         return [stored[name] for name in names]
 
-    def merged(
-        self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame], by: str = "time"
-    ) -> dict[str, bytes]:
-        """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
-        order = list(dict.fromkeys(["time", by]))
-        stale = {self.plan.times[i] for i in stage.stale}
-        kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
-        files = {}
-        for name, table in fresh.items():
-            if kept:
-                old = self.work.table(name)
-                table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
-            files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
-        return files
-
     def compared(
         self, stage: StagePlan, array: str, flows: Flows = lambda frames: {}, **options: Any
     ) -> list[pd.DataFrame]:
@@ -365,6 +351,7 @@ class FramesPipeline(Pipeline):
     """A kind of job that begins with frames of people."""
 
     running: type[FramesRun] = FramesRun  # what the stages of a run share
+    extent = staticmethod(extent_text)
 
     def files(self, job: FramesJob, records: Mapping[str, Any]) -> Files:
         """Return the versions of the frames' files, by ISO time, and of the others by setting."""
@@ -398,10 +385,6 @@ class FramesPipeline(Pipeline):
         lie = displacements(job, files, records, most_cells=MOST_CELLS)
         return replace(planned, warnings=(*beyond_notes(beyond), *apart_warnings(job, lie)))
 
-    def extent(self, job: FramesJob) -> str:
-        """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
-        return extent_text(job)
-
     def check_source(self, job: Any, population: xr.DataArray) -> None:
         """Refuse, before the first stage, inputs that a later stage could not read."""
         raise NotImplementedError
@@ -416,7 +399,7 @@ class FramesPipeline(Pipeline):
         work.forget(forget)
         # The layout may have dropped what was stored for another grid.
         planned = self.decide(job, files, work.records())
-        return self.running(job, source, files, store, work, planned)
+        return self.running(job, files, store, work, planned, source)
 
 
 def people_left_out(
@@ -433,19 +416,15 @@ def people_left_out(
     read = {
         time: path
         for time, path in frames.items()
-        if time == min(frames) or _iso(time) in stale  # the first gives the grid
+        if time == min(frames) or iso(time) in stale  # the first gives the grid
     }
     table = people_beyond(read, align=settings.align, nodata=settings.nodata)
     check_beyond(table, settings.max_beyond)
     kept = set(plan.times) - stale
     return {time: each for time, each in known.items() if time in kept} | {
-        _iso(row["time"].to_datetime64()): {"raster": row["raster"], "beyond": row["beyond"]}
+        iso(row["time"].to_datetime64()): {"raster": row["raster"], "beyond": row["beyond"]}
         for _, row in table.iterrows()
     }
-
-
-def _iso(time: np.datetime64) -> str:
-    return str(time.astype("datetime64[s]"))
 
 
 def with_left_out(run: FramesRun, balance: pd.DataFrame) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def file_fingerprints(
     frames: Mapping[np.datetime64, str], known: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Return the version of each frame's file."""
-    times = {str(time.astype("datetime64[s]")): path for time, path in frames.items()}
+    times = {iso(time): path for time, path in frames.items()}
     return {time: file_fingerprint(path, known.get(time, {})) for time, path in times.items()}
 
 

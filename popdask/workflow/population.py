@@ -167,7 +167,7 @@ class PopulationPipeline(Pipeline):
         plan = self.decide(job, files, work.records())
         wanted = {} if "estimate" in forget else plan["estimate"].record["frames"]
         earlier = earlier_estimates(store, frame, wanted)
-        return PopulationRun(job, sources, grid, frame, files, store, work, plan, earlier)
+        return PopulationRun(job, files, store, work, plan, sources, grid, frame, earlier)
 
     def run(
         self,

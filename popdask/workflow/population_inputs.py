@@ -49,7 +49,6 @@ from popdask.io.grids import grid_of
 from popdask.io.paths import without_secrets
 from popdask.io.tables import PARQUET, has_geometry, parts_of
 from popdask.store.repository import RegionStore
-from popdask.store.transaction import Transaction
 from popdask.synthetic.orthophoto import OrthophotoWorld, drawn_orthophoto
 from popdask.workflow.exports import exported
 from popdask.workflow.inputs import (
@@ -63,8 +62,8 @@ from popdask.workflow.inputs import (
     run_record,
     version_of,
 )
-from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
+from popdask.workflow.runner import Running
 
 #: Names of tables that are text.
 TEXTS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip")
@@ -343,17 +342,13 @@ def earlier_estimates(
 
 
 @dataclass(frozen=True)
-class PopulationRun:
+class PopulationRun(Running):
     """What the stages of one run share."""
 
     job: PopulationJob
     sources: Sources
     grid: CellGrid
     frame: xr.Dataset
-    files: Mapping[str, Any]
-    store: RegionStore
-    work: Transaction
-    plan: Plan
     earlier: Mapping[str, xr.Dataset]
     """Estimates of a run before, by ISO time, that hold on the cells of this one."""
 

@@ -512,8 +512,7 @@ def _census(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
         frames.append(round_to_totals(kept) if settings.whole else kept["population"])
         reports.append(dasymetric.zone_report(kept).assign(time=time))
     fitted = xr.concat(frames, "time").assign_coords(run.frame.coords)
-    report = pd.concat([*_old_reports(run, stage), *reports], ignore_index=True)
-    files = {"zones.parquet": table_bytes(report.sort_values("time", kind="stable"))}
+    files = run.merged(stage, {"zones": pd.concat(reports, ignore_index=True)})
     run.work.write_files("zones", files, {"frames": {}, "of": stage.name})
     arrays = fitted.to_dataset(name="census_population")
     run.work.write_frames(stage.name, arrays, stage.stale, stage.record)
@@ -528,16 +527,6 @@ def keep_totals(
     return dasymetric.adjust_to_totals(
         population, settings.zones, totals, presence=presence, **rules
     )
-
-
-def _old_reports(run: PopulationRun, stage: StagePlan) -> list[pd.DataFrame]:
-    """The report on the frames that are not computed again."""
-    fresh = {run.plan.times[i] for i in stage.stale}
-    kept = [np.datetime64(time) for time in stage.record["frames"] if time not in fresh]
-    if not kept:
-        return []
-    old = run.work.table("zones")
-    return [old[old["time"].isin(kept)]]
 
 
 def _evaluation(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:

@@ -86,9 +86,9 @@ def _follow(bar: Progress, name: str, stop: threading.Event) -> None:
     client = current_client()
     if client is None:  # the bar just turns
         return
-    before, _ = _counts(client)
+    before, _ = client.run_on_scheduler(_count_tasks)
     while not stop.wait(POLL_SECONDS):
-        finished, under_way = _counts(client)
+        finished, under_way = client.run_on_scheduler(_count_tasks)
         done = finished - before
         if done + under_way:
             bar.update(
@@ -112,13 +112,8 @@ def current_workers() -> list[dict[str, Any]]:
     return [] if client is None else [*client.scheduler_info(n_workers=-1)["workers"].values()]
 
 
-def _counts(client: Client) -> tuple[int, int]:
-    """Count the tasks that the scheduler has finished so far, and those under way."""
-    finished, under_way = client.run_on_scheduler(_count_tasks)
-    return finished, under_way
-
-
 def _count_tasks(dask_scheduler: Scheduler) -> tuple[int, int]:
+    """Count the tasks that the scheduler has finished so far, and those under way."""
     finished = sum(
         prefix.state_counts["memory"] for prefix in dask_scheduler.task_prefixes.values()
     )

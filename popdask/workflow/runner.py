@@ -24,6 +24,7 @@ import dask
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
+from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
 from popdask.workflow.exports import check_exports, check_writable, paths_of
@@ -31,6 +32,7 @@ from popdask.workflow.plan import Basis, Costs, Plan, Planned, Stage, StagePlan,
 from popdask.workflow.progress import Reporter, current_client, current_workers
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from popdask.report.page import Picture
@@ -169,19 +171,37 @@ Workers = Callable[[], AbstractContextManager[Any]]
 Files = Mapping[str, Mapping[str, Any]]
 
 
-class Running(Protocol):
+@dataclass(frozen=True)
+class Running(ABC):
     """What the stages of one run share."""
 
-    @property
-    def work(self) -> Transaction:
-        """Where they store their results."""
+    job: Any
+    files: Files
+    store: RegionStore
+    work: Transaction
+    plan: Plan
 
-    @property
-    def plan(self) -> Plan:
-        """What is to be computed."""
-
+    @abstractmethod
     def record(self) -> dict[str, Any]:
         """Record what the finished run was made from and with."""
+
+    def merged(
+        self, stage: StagePlan, fresh: Mapping[str, pd.DataFrame], by: str = "time"
+    ) -> dict[str, bytes]:
+        """Tables of the stage: fresh rows, and the stored ones of the frames that are not stale."""
+        import numpy as np
+        import pandas as pd
+
+        order = list(dict.fromkeys(["time", by]))
+        stale = {self.plan.times[i] for i in stage.stale}
+        kept = [np.datetime64(time) for time in stage.record["frames"] if time not in stale]
+        files = {}
+        for name, table in fresh.items():
+            if kept:
+                old = self.work.table(name)
+                table = pd.concat([old[old[by].isin(kept)], table], ignore_index=True)
+            files[f"{name}.parquet"] = table_bytes(table.sort_values(order, kind="stable"))
+        return files
 
 
 class Size(Protocol):

@@ -28,7 +28,6 @@ from popdask.plot.imagery import GROUPS
 from popdask.report.page import Picture
 from popdask.store.content import WORK, table_bytes
 from popdask.store.repository import RegionStore
-from popdask.store.transaction import Transaction
 from popdask.workflow.exports import cycled, exported, exporting, without_missing, write_page
 from popdask.workflow.inputs import (
     by_time,
@@ -53,7 +52,7 @@ from popdask.workflow.plan import (
     plain,
 )
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, Pipeline, on_gpus
+from popdask.workflow.runner import Files, Pipeline, Running, on_gpus
 
 #: Operations of EfficientNet-B3 for an image of 300 × 300 pixels (Tan and Le 2019: 1.8 × 10⁹
 #: multiplications, each with its addition), and the bytes of its widest layers.
@@ -123,16 +122,12 @@ class ScenesResult(ReprMixin):
 
 
 @dataclass(frozen=True)
-class ScenesRun:
+class ScenesRun(Running):
     """What the stages of one run share."""
 
     job: ScenesJob
     grid: CellGrid
     image: xr.DataArray
-    files: Files
-    store: RegionStore
-    work: Transaction
-    plan: Plan
 
     def record(self) -> dict[str, Any]:
         """Record what the finished run was made from and with."""
@@ -301,7 +296,7 @@ class ScenesPipeline(Pipeline):
         work = store.begin(frame_grid(job, {time: paths}, grid))
         work.forget(forget)
         plan = self.decide(job, files, work.records())
-        return ScenesRun(job, grid, image, files, store, work, plan)
+        return ScenesRun(job, files, store, work, plan, grid, image)
 
     def result(self, plan: Plan, store: RegionStore) -> ScenesResult:
         """What a run gives."""
