@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from popdask.io.paths import write_text
 from popdask.plot.style import INK, MAIN_COLOUR, period, print_figure
-from popdask.report import page, plots
+from popdask.report import plots
 from popdask.report.places import (
     figure_table,
     latest_stages,
@@ -263,7 +263,7 @@ def write_report(
         {
             "title": each.title,
             "text": each.text,
-            "markup": page.Markup(markup(each, number)),
+            "markup": Markup(markup(each, number)),
             "wide": each.wide,
             "table": figure_table(each.figure),
         }

@@ -360,36 +360,31 @@ def _sum_classes(labels: np.ndarray, people: np.ndarray) -> LabelSums:
 
 
 def _balance(balance: pd.DataFrame, span: list[str], one: str, many: str) -> dict[str, Any]:
-    worst = float(balance["difference"].abs().max())
-    names = ["inside", "outside", "total", "raster"]
-    counts = balance[names].to_numpy(float).tolist()
-    rows: list[tuple[str, ...]] = [
-        (label, *(f"{people:,.1f}" for people in row), f"{difference:.1e}")
-        for label, row, difference in zip(span, counts, balance["difference"], strict=True)
-    ]
-    beyond = float(balance["beyond"].sum())
+    worst, beyond = float(balance["difference"].abs().max()), float(balance["beyond"].sum())
+    columns = {
+        period(span): span,
+        f"in {many}": _each(balance["inside"], ",.1f"),
+        "outside": _each(balance["outside"], ",.1f"),
+        "together": _each(balance["total"], ",.1f"),
+        "in the raster": _each(balance["raster"], ",.1f"),
+        "difference": _each(balance["difference"], ".1e"),
+    }
     lost = f"{beyond:,.1f} people lie beyond the grid, and are left out. " if beyond else ""
+    exact = f"; they differ by {worst:.0e} of it at most" if worst else ", and add up to it exactly"
     note = (
-        f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
-        f"were counted apart from the raster; they differ by {worst:.0e} of it at most."
-        if worst
-        else f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two "
-        "were counted apart from the raster, and add up to it exactly."
+        f"{lost}Everyone in the raster is either in a {one} or outside all of them. The two were "
+        f"counted apart from the raster{exact}."
     )
-    head: tuple[str, ...]
-    head = (period(span), f"in {many}", "outside", "together", "in the raster", "difference")
     if balance["missing"].any():
-        rows = _with(rows, [f"{share:.1%}" for share in balance["missing"]])
-        note, head = " ".join([note, *_sentences(balance)]), (*head, "cells without data")
+        columns["cells without data"] = _each(balance["missing"], ".1%")
+        note = " ".join([note, *_sentences(balance)])
     if beyond:
-        rows = _with(rows, [f"{people:,.1f}" for people in balance["beyond"]])
-        head = (*head, "beyond the grid")
-    return {"note": note, "head": head, "rows": rows}
+        columns["beyond the grid"] = _each(balance["beyond"], ",.1f")
+    return {"note": note, "head": tuple(columns), "rows": list(zip(*columns.values(), strict=True))}
 
 
-def _with(rows: list[tuple[str, ...]], column: list[str]) -> list[tuple[str, ...]]:
-    """Put one more cell at the end of each row."""
-    return [(*row, cell) for row, cell in zip(rows, column, strict=True)]
+def _each(numbers: pd.Series, form: str) -> list[str]:
+    return [format(number, form) for number in numbers]
 
 
 def _sentences(balance: pd.DataFrame) -> list[str]:

@@ -576,11 +576,6 @@ def pack(content: bytes) -> str:
     return base64.b64encode(zlib.compress(content, 6)).decode("ascii")
 
 
-def unpack(text: str) -> bytes:
-    """Return the bytes that :func:`pack` has packed."""
-    return zlib.decompress(base64.b64decode(text))
-
-
 def _factors(shape: tuple[int, int], most_cells: int) -> list[int]:
     """How many cells become one along a side at each level, twice as many as at the one before."""
     factor = 1

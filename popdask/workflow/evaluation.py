@@ -97,27 +97,23 @@ class Estimator(Protocol):
         """Return presence, people and perhaps the count alone, (cell,), of images."""
 
 
+@dataclass(frozen=True)
 class HurdleModel:
     """Presence and counts, joined by a rule."""
 
-    def __init__(
-        self,
-        presence: TrainedModel | None,
-        count: TrainedModel,
-        threshold: float,
-        device: str,
-        rule: Joining = "gate",
-    ) -> None:
-        self._presence, self._count = presence, count
-        self._threshold, self._device, self._rule = threshold, device, rule
+    presence: TrainedModel | None
+    count: TrainedModel
+    threshold: float
+    device: str
+    rule: Joining = "gate"
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Give (presence, people, count alone) of images; without a model presence is NaN."""
-        count = self._count.predict(images, device=self._device)
-        if self._presence is None:
+        count = self.count.predict(images, device=self.device)
+        if self.presence is None:
             return np.full(len(images), np.nan, np.float32), count, count
-        presence = self._presence.predict(images, device=self._device)
-        people = joint_people(presence, count, rule=self._rule, threshold=self._threshold)
+        presence = self.presence.predict(images, device=self.device)
+        people = joint_people(presence, count, rule=self.rule, threshold=self.threshold)
         return presence, people, count
 
 

@@ -313,8 +313,7 @@ class Pipeline(ABC):
                     if force:
                         store.mend()
                     running = self.begin(job, store, files, list(whole.stages) if force else [])
-                    _note_amounts(self, job, running)
-                    _compute(self, job, files, running, list(running.plan), reporter)
+                    _compute(self, running, list(running.plan), reporter)
                     _publish(running)
         return self.result(whole, store)
 
@@ -345,9 +344,7 @@ class Pipeline(ABC):
             with workers():
                 running = self.begin(job, store, files, names if force else [])
                 _check_only(job, running.plan, names)  # the grid may be another than the stored one
-                _note_amounts(self, job, running)
-                todo = [running.plan[name] for name in names]
-                _compute(self, job, files, running, todo, reporter)
+                _compute(self, running, [running.plan[name] for name in names], reporter)
                 left = self.decide(job, files, running.work.records())
                 if left.computed:
                     _publish(running)
@@ -414,27 +411,19 @@ def own_store(job: Job) -> RegionStore:
     return store
 
 
-def _note_amounts(pipeline: Pipeline, job: Job, running: Running) -> None:
-    """Let the store put down how much each stage does, from which later plans know times."""
-    if not running.plan.computed:
-        running.work.amounts = pipeline.costs(job, running.plan).amounts
-
-
 def _compute(
-    pipeline: Pipeline,
-    job: Job,
-    files: Files,
-    running: Running,
-    todo: Sequence[StagePlan],
-    reporter: Reporter | None,
+    pipeline: Pipeline, running: Running, todo: Sequence[StagePlan], reporter: Reporter | None
 ) -> None:
     """Go through some stages, committing each."""
+    job, plan = running.job, running.plan
+    if not plan.computed:  # how much each stage does, from which later plans know times
+        running.work.amounts = pipeline.costs(job, plan).amounts
     reporter, stages = reporter or Reporter(), {stage.name: stage for stage in pipeline.stages}
     for planned in todo:
         if not planned.done:
             stage, record = stages[planned.name], dict(planned.record)
             if stage.reads_files:
-                record |= {**owner_record(job), "files": dict(files)}
+                record |= {**owner_record(job), "files": dict(running.files)}
             record["work"] = str(planned) if planned.total > 1 else ""
             with reporter.stage(planned.name, str(planned)):
                 stage.compute(running, replace(planned, record=record), reporter)

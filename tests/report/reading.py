@@ -1,11 +1,16 @@
 """What stands in a report, read as a browser reads it."""
 
+import base64
 import json
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
 
-from popdask.report.plots import unpack
+
+def unpack(text):
+    """The bytes that `popdask.report.plots.pack` has packed."""
+    return zlib.decompress(base64.b64decode(text))
 
 
 class Page(HTMLParser):

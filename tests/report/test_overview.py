@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from popdask.report.plots import finest, pyramid, unpack
-from tests.report.reading import amounts
+from popdask.report.plots import finest, pyramid
+from tests.report.reading import amounts, unpack
 
 
 def blocks(values, factor):
