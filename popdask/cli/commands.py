@@ -7,6 +7,7 @@ has come is kept; 2 what is asked for does not exist; 130 stopped.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -140,9 +141,9 @@ def evaluate(
     """Score estimates against known people, side by side: a table, JSON and figures."""
     from popdask.workflow import evaluation
 
-    jobs = {path: _population_job(path) for path in sources if path.suffix == ".toml"}
+    jobs = [_population_job(path) for path in dict.fromkeys(sources) if path.suffix == ".toml"]
     tables = [path for path in sources if path.suffix != ".toml"]
-    scores, written = evaluation.compare(list(jobs.values()), tables, output)
+    scores, written = evaluation.compare(jobs, tables, output)
     show.show_scores(scores)
     for path in written:
         console.say(str(path))
@@ -355,9 +356,11 @@ def status(
         raise InputError("--set is for one job, and this is a table of many; leave it out")
     regions = find_regions(jobs)
     if geojson:
-        show.show_geojson(regions_geojson(regions, log))
+        console.say_json(regions_geojson(regions, log))
+    elif json:
+        console.say_json([asdict(standing) for standing in status_table(regions, log)])
     else:
-        (show.show_json if json else show.show_status_table)(status_table(regions, log))
+        show.show_status_table(status_table(regions, log))
     if any(region.job is None for region in regions):
         raise typer.Exit(2)
 

@@ -20,7 +20,6 @@ from popdask.cli.console import (
     duration,
     out,
     say,
-    say_json,
     show_table,
     span,
     when,
@@ -366,16 +365,6 @@ def show_status_table(standings: Sequence[RegionStatus]) -> None:
     for one in standings:
         if one.error:
             complain(f"{one.region}: {one.error}")
-
-
-def show_json(standings: Sequence[RegionStatus]) -> None:
-    """Print how many regions stand, as JSON."""
-    say_json([asdict(one) for one in standings])
-
-
-def show_geojson(features: Mapping[str, Any]) -> None:
-    """Print where regions lie and how they stand."""
-    say(json.dumps(features, indent=1, ensure_ascii=False))
 
 
 def show_verified(verified: Verified) -> None:

@@ -101,11 +101,19 @@ def propose_job(
         mend = f"give {place.parent}" if place.is_file() else "correct the path"
         raise InputError(f"{folder} is no folder; expected one with rasters; {mend}")
     chosen = _frames_in(place, frames, time)
-    population, notes = _looked_at(chosen, nodata)
-    notes_of_all = [*_found_notes(chosen, population), *notes, *chosen.notes]
+    grids = [read_grid(path) for path in chosen.files.values()]
+    others = sum(not same_grid(grid, grids[0]) for grid in grids)
+    options: dict[str, Any] = {"align": "cover"} if others else {}
+    population = open_frames(chosen.files, nodata=nodata, **options)["population"]
+    notes = [*_found_notes(chosen, population), *chosen.notes]
+    if others:
+        notes.append(
+            f"{others} of {len(grids)} frames lie on another grid than the first: align is set"
+        )
+    options |= {} if nodata is None else {"nodata": nodata}
     name = name or re.sub(r"[^\w.-]+", "-", place.resolve().name)[:100].strip("-.") or "region"
-    text = _job_text(chosen, population, name, pipeline, nodata, place, Path(beside).resolve())
-    return Proposal(name, text, tuple(notes_of_all))
+    text = _job_text(chosen, population, name, pipeline, options, place, Path(beside).resolve())
+    return Proposal(name, text, tuple(notes))
 
 
 def write_job(proposal: Proposal, file: str | Path | None = None) -> Path:
@@ -294,31 +302,18 @@ def _surface(name: str) -> str | None:
     return next(found, None)
 
 
-def _looked_at(frames: _Frames, nodata: float | None) -> tuple[Any, list[str]]:
-    """Open the frames by the rules of a run; give the cube, and what is to be known of it."""
-    grids = {path: read_grid(path) for path in frames.files.values()}
-    first = next(iter(grids.values()))
-    others = sum(not same_grid(grid, first) for grid in grids.values())
-    notes = []
-    if others:
-        frames.notes.append(
-            f"{others} of {len(grids)} frames lie on another grid than the first: align is set"
-        )
-    options: dict[str, Any] = {"align": "cover"} if others else {}
-    cube = open_frames(frames.files, nodata=nodata, **options)["population"]
-    ends = cube.isel(time=sorted({0, cube.sizes["time"] - 1}))
-    if ends.size <= MOST_CELLS:
-        people = [f"{each:,.0f}" for each in ends.astype("float64").sum(("y", "x")).values]
-        notes.append(" people at first, ".join(people) + (" at last" if people[1:] else " people"))
-    return cube.assign_attrs(align=bool(others)), notes
-
-
 def _found_notes(frames: _Frames, population: Any) -> list[str]:
+    """Say what was found: the times of frames, their grid, and people where cells are few."""
     times = population["time"].dt.strftime("%Y-%m-%d").values
     days = [str(time).removesuffix("-01-01") for time in times]
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     count = "1 frame" if len(days) == 1 else f"{len(days)} frames"
-    return [f"found {count}, {span}: {frames.inner}", describe_grid(grid_of(population))]
+    notes = [f"found {count}, {span}: {frames.inner}", describe_grid(grid_of(population))]
+    ends = population.isel(time=sorted({0, population.sizes["time"] - 1}))
+    if ends.size <= MOST_CELLS:
+        people = [f"{each:,.0f}" for each in ends.astype("float64").sum(("y", "x")).values]
+        notes.append(" people at first, ".join(people) + (" at last" if people[1:] else " people"))
+    return notes
 
 
 def _job_text(
@@ -326,7 +321,7 @@ def _job_text(
     population: Any,
     name: str,
     pipeline: str,
-    nodata: float | None,
+    options: Mapping[str, Any],
     folder: Path,
     beside: Path,
 ) -> str:
@@ -344,9 +339,9 @@ def _job_text(
     ]
     if frames.times:
         lines.append(f"times = {json.dumps(list(frames.times))}")
-    if nodata is not None:
-        lines.append(f"nodata = {nodata!r}")
-    if population.attrs["align"]:
+    if "nodata" in options:
+        lines.append(f"nodata = {options['nodata']!r}")
+    if "align" in options:
         lines.append('align = "cover"        # frames lie on several grids')
     lines += [
         "",

@@ -161,17 +161,11 @@ def _measured(job: FramesJob, keys: tuple[str, ...], known: frozenset[str]) -> d
 
     population, found = open_source(job)["population"], {}
     fresh = [position for position, key in enumerate(keys) if key not in known]
-    for first, last in _stretches(fresh):
+    for first, last in frame_runs(fresh):
         table = displacement(population.isel(time=slice(first, last + 2)))
         for key, row in zip(keys[first:], table[list(COLUMNS)].to_numpy(object), strict=False):
             found[key] = [*map(float, row[:3]), *map(bool, row[3:])]
     return found
-
-
-def _stretches(positions: Sequence[int]) -> list[tuple[int, int]]:
-    """List the first and last of the positions that follow one another."""
-    parts = np.split(np.array(positions), np.flatnonzero(np.diff(positions) > 1) + 1)
-    return [(int(part[0]), int(part[-1])) for part in parts]
 
 
 def on_record(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from popdask.config.load import load_job
@@ -41,7 +40,7 @@ from popdask.workflow.inputs import beyond_notes
 from popdask.workflow.plan import Plan
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runlog import End, LoggedRun, RunLog, log_name, log_place, read_runs
-from popdask.workflow.runner import Workers, own_store, pipeline_of, read_inputs
+from popdask.workflow.runner import Workers, is_lost, own_store, pipeline_of, read_inputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -338,9 +337,7 @@ class SharedWorkers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @contextmanager
@@ -364,8 +361,6 @@ class SharedWorkers:
         try:
             yield self._client
         except Exception as error:
-            from popdask.workflow.runner import is_lost
-
             if not is_lost(self._client, error):
                 raise
             # the connection itself knows why it was lost, and says so in its own words

@@ -468,9 +468,11 @@ def _followed(layer: Layer) -> tuple[Stage, ...]:
 
 
 def _code_colours(run: FramesRun) -> dict[str, np.ndarray]:
+    from matplotlib.colors import to_rgb
+
     codes = np.zeros((max(CODE_COLOURS) + 1, 3))
     for code, colour in CODE_COLOURS.items():
-        codes[code] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        codes[code] = to_rgb(colour)
     return {"degurba": codes}
 
 
