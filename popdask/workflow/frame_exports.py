@@ -41,10 +41,6 @@ class Part:
     """Bytes of a cell of those."""
     colours: Callable[[Any], Mapping[str, np.ndarray]] = lambda run: {}
     """The colours of those that are alike in all frames of a run, by name."""
-    owes_credit: Callable[[FramesJob], bool] = lambda job: False
-    """Whether it owes somebody credit ..."""
-    credit: Callable[[], str] = lambda: ""
-    """... and whom, in one sentence."""
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -255,21 +251,25 @@ def export_names(
     asked, found = job.output.export, stamps(times)
     formats = [one for name, one in FORMATS.items() if name in asked]
     names = [f"{job.name}{end}" for one in formats for end in one.files(parts, found)]
-    credits = asked and any(part.owes_credit(job) for part in parts)
-    return [*names, f"{job.name}_CREDITS.txt"] if credits else names
+    return [*names, f"{job.name}_CREDITS.txt"] if asked and _owes_credit(job) else names
+
+
+def _owes_credit(job: FramesJob) -> bool:
+    """Return whether the places are GeoNames', which wants to be named."""
+    return job.has_settlements and job.settlements.by_geonames
 
 
 def _write(
     run: FramesRun, exports: Exports, parts: Sequence[Part], words: str, illustrate: Illustrate
 ) -> None:
     """Write what a job asks for, as far as it is not there."""
+    from popdask.tracking.names import GEONAMES_CREDIT
+
     job = run.job
-    owed = [part.credit() for part in parts if part.owes_credit(job)]
-    credits = list(dict.fromkeys(owed))  # one source may be of several parts
-    words = " ".join([words.format(job.name), *(f"{text}." for text in credits)])
-    if credits:
-        text = "".join(f"{each}\n" for each in credits)
-        exports.add(files_io.write_text(exports.folder / f"{job.name}_CREDITS.txt", text))
+    words = words.format(job.name)
+    if _owes_credit(job):
+        words, place = f"{words} {GEONAMES_CREDIT}.", exports.folder / f"{job.name}_CREDITS.txt"
+        exports.add(files_io.write_text(place, f"{GEONAMES_CREDIT}\n"))
     contents = {part: Content(part, run) for part in parts}
     written = Written(run, exports, contents, words, illustrate)
     for name, one in FORMATS.items():

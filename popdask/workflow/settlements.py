@@ -476,22 +476,15 @@ def _code_colours(run: FramesRun) -> dict[str, np.ndarray]:
     return {"degurba": codes}
 
 
-def _credit() -> str:
-    from popdask.tracking.names import GEONAMES_CREDIT
-
-    return GEONAMES_CREDIT
-
-
-_part = partial(Part, owes_credit=lambda job: job.settlements.by_geonames, credit=_credit)
 _PARTS = (
-    _part(
+    Part(
         PLACES,
         stages=(PLACES.table, "degurba"),
         rasters=("degurba", PLACES.array),
         cell_bytes=CODE + LABEL,
         colours=_code_colours,
     ),
-    _part(CENTRES, stages=(CENTRES.table,), rasters=(CENTRES.array,), cell_bytes=LABEL),
+    Part(CENTRES, stages=(CENTRES.table,), rasters=(CENTRES.array,), cell_bytes=LABEL),
 )
 
 
