@@ -624,11 +624,7 @@ TRACKS = Stage(
 def _class_colours(run: CommunitiesRun) -> dict[str, np.ndarray]:
     from popdask.plot.style import CLASSES as COLOURS
 
-    return {"classes": cycled(COLOURS, _class_count(run))}
-
-
-def _class_count(run: CommunitiesRun) -> int:
-    return max(model.k for model, _ in _class_models(run))
+    return {"classes": cycled(COLOURS, max(model.k for model, _ in _class_models(run)))}
 
 
 PART = Part(

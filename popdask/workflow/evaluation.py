@@ -538,12 +538,6 @@ def _sums(
     return sums
 
 
-def _study(job: PopulationJob, model: str) -> Path:
-    """Where a study is kept: in the local folder of the job."""
-    job.export_folder.mkdir(parents=True, exist_ok=True)
-    return job.export_folder / f"{job.name}_{model}-study.sqlite"
-
-
 def tune(
     job: PopulationJob,
     model: str,
@@ -582,13 +576,14 @@ def tune(
             '{ network = "features" }; leave the others out for the search.'
         )
     (split,) = population_inputs.sides_of(job, load_tables(cells))
+    job.export_folder.mkdir(parents=True, exist_ok=True)
     return tuning.tune(
         split,
         kind,
         trials,
         config=config,
         epochs=epochs,
-        storage=_study(job, model),
+        storage=job.export_folder / f"{job.name}_{model}-study.sqlite",
         seed=settings.seed,
         gate=_gate(job, model, region),
         device=settings.device,

@@ -132,7 +132,8 @@ def displacements(
     """Return how every frame lies to the one before it, from the record where it is there."""
     paths = frame_paths(job)
     versions = {time: rasters.frame_version(files[time]) for time in map(iso, paths)}
-    pairs, keys = list(pairwise(versions)), _pair_keys(job, versions)
+    pairs, reading = list(pairwise(versions)), reading_of(job, versions)
+    keys = [fingerprint("displacement", 4, reading, *pair) for pair in pairwise(versions.values())]
     recorded = records.get("population", {}).get("displacement", [])
     known = {row["key"]: [row.get(name) for name in COLUMNS] for row in recorded}
     unknown = any(key not in known for key in keys)
@@ -146,12 +147,6 @@ def displacements(
     ]
     table = pd.DataFrame(rows, columns=["time", "next", "key", *COLUMNS])
     return table.astype({"dy": float, "dx": float, "suspicious": bool, "part": bool})
-
-
-def _pair_keys(job: FramesJob, versions: Mapping[str, str]) -> list[str]:
-    """Make a fingerprint of all that the displacement of each pair of frames depends on."""
-    reading = reading_of(job, versions)
-    return [fingerprint("displacement", 4, reading, *pair) for pair in pairwise(versions.values())]
 
 
 @lru_cache(maxsize=4)  # a run plans more than once before it has put anything on record

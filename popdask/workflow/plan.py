@@ -439,17 +439,13 @@ class Costs:
         if self.fits(resources):
             return None
         threads = f" with {resources.threads} threads" if resources.threads > 1 else ""
-        found = (
-            f"a chunk does not fit a worker: {self.widest.name} takes "
-            f"{self.peak(resources) / 1e9:.1f} GB of its {resources.memory / 1e9:.1f} GB{threads}, "
-            f"of which Dask moves what is beyond {ROOM:.0%} to disk"
+        peak, edge = self.peak(resources), self.proposed(resources)
+        smaller = f"set [input] chunks = {edge}, or " if edge else ""
+        return (
+            f"a chunk does not fit a worker: {self.widest.name} takes {peak / 1e9:.1f} GB of its "
+            f"{resources.memory / 1e9:.1f} GB{threads}, of which Dask moves what is beyond "
+            f"{ROOM:.0%} to disk; {smaller}give each worker {peak / ROOM / 1e9:.1f} GB"
         )
-        return f"{found}; {self._remedy(resources)}"
-
-    def _remedy(self, resources: Resources) -> str:
-        edge, needed = self.proposed(resources), self.peak(resources) / ROOM / 1e9
-        larger = f"give each worker {needed:.1f} GB"
-        return f"set [input] chunks = {edge}, or {larger}" if edge else larger
 
 
 @dataclass(frozen=True)
