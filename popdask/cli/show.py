@@ -290,7 +290,7 @@ SHOW: Mapping[str, Callable[[Any], None]] = {
 
 def show_left(left: Plan) -> None:
     """Print what is left to compute after a stage was computed alone."""
-    todo = ", ".join(stage.name for stage in left if not stage.done)
+    todo = ", ".join(stage.name for stage in left.todo)
     say(f"readers see it when these are computed too: {todo}" if todo else "readers see it now")
 
 
@@ -303,13 +303,13 @@ def show_status(status: Status) -> None:
         say(f"readers  see {status.last.tag}, finished {status.last.finished}:")
         say(f"         {span(status.times)}, {status.found}")
     say(f"running  {_under_way(status)}")
-    todo = [f"{stage.name} ({stage})" for stage in status.plan if not stage.done]
+    todo = [f"{stage.name} ({stage})" for stage in status.plan.todo]
     say(f"to do    {', '.join(todo) or 'nothing'}")
 
 
 def _under_way(status: Status) -> str:
     """Say who runs the job, how far the run is, or where it was stopped."""
-    following = next((stage.name for stage in status.plan if not stage.done), "publishing")
+    following = next((stage.name for stage in status.plan.todo), "publishing")
     finished = ", ".join(stage.stage for stage in status.since) or "no stage"
     if status.holder is not None:
         return f"{status.holder}; at {following}, {finished} finished"

@@ -111,6 +111,17 @@ class _Walk:
     lost: dict[str, str] = field(default_factory=dict)  # why others cannot be, by id
     heads: dict[str, str] = field(default_factory=dict)  # snapshots that branches and tags point to
 
+    @property
+    def gaps(self) -> set[str]:
+        """Lost snapshots before others, with which the history ends."""
+        return self.lost.keys() & {info.get("parent_id") for info in self.snapshots.values()}
+
+    def loss(self, snapshot: str) -> str:
+        """Say which snapshot is lost, and why."""
+        heads = [name for name, head in self.heads.items() if head == snapshot]
+        whose = f"the run {heads[0]}" if heads else "the history"
+        return f"the snapshot {snapshot} of {whose} cannot be read ({self.lost[snapshot]})"
+
     def manifests(self, snapshots: set[str]) -> dict[str, int]:
         """Sizes of the manifests of some snapshots, by id."""
         held = (self.snapshots[one]["manifests"] for one in snapshots if one in self.snapshots)
@@ -143,7 +154,9 @@ def other_problems(
     sizes = files()  # after the walk: a run may be adding to them
     # Where the last run's results are whole, bytes that are missing are of earlier runs. Where
     # snapshots or manifests are lost, what hangs on them is lost with them.
-    lost = [*_lost_snapshots(walk), *_lost_manifests(walk, sizes)]
+    gaps, manifests = walk.gaps, _lost_manifests(walk, sizes)
+    lost = [f"{walk.loss(one)}: {GAP if one in gaps else _EARLIER}" for one in walk.lost]
+    lost += [f"{loss}: {_ANEW if current else _EARLIER}" for loss, current in manifests]
     lost = lost or [*_earlier_problems(repository)]
     return lost if lost or not whole else [*_unreadable(repository, sizes)]
 
@@ -151,7 +164,7 @@ def other_problems(
 def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[str, int]]) -> bool:
     """Return whether Icechunk's files are damaged, so that commits on top of them may fail."""
     walk = _walk(repository)
-    if any(_ANEW in problem for problem in _lost_manifests(walk, files())):
+    if any(current for _, current in _lost_manifests(walk, files())):
         return True
     if walk.lost:  # by which chunks cannot be counted; commits do without
         return False
@@ -164,27 +177,19 @@ def is_unwritable(repository: icechunk.Repository, files: Callable[[], Mapping[s
 
 def history_gap(repository: icechunk.Repository) -> str | None:
     """Say that the history has a gap; None if it has none."""
-    problems = _lost_snapshots(_walk(repository))
-    return next((one.removesuffix(f": {GAP}") for one in problems if one.endswith(GAP)), None)
+    walk = _walk(repository)
+    return next((walk.loss(one) for one in walk.lost if one in walk.gaps), None)
 
 
-def _lost_snapshots(walk: _Walk) -> Iterator[str]:
-    parents = {info.get("parent_id") for info in walk.snapshots.values()}
-    for snapshot, reason in walk.lost.items():
-        heads = [name for name, head in walk.heads.items() if head == snapshot]
-        whose = f"the run {heads[0]}" if heads else "the history"
-        help_ = GAP if snapshot in parents else _EARLIER
-        yield f"the snapshot {snapshot} of {whose} cannot be read ({reason}): {help_}"
-
-
-def _lost_manifests(walk: _Walk, sizes: Mapping[str, int]) -> Iterator[str]:
+def _lost_manifests(walk: _Walk, sizes: Mapping[str, int]) -> Iterator[tuple[str, bool]]:
+    """Say which manifests are lost, and whether the last run, or the one under way, needs them."""
     now = {walk.heads[name] for name in (MAIN, WORK) if name in walk.heads}
     current = walk.manifests(now)
     for manifest, size in walk.manifests(set(walk.snapshots)).items():
         found = sizes.get(f"manifests/{manifest}")
         if found != size:
             state = "is not there" if found is None else f"has {found} bytes instead of {size}"
-            yield f"the manifest {manifest} {state}: {_ANEW if manifest in current else _EARLIER}"
+            yield f"the manifest {manifest} {state}", manifest in current
 
 
 def _unreadable(repository: icechunk.Repository, sizes: Mapping[str, int]) -> Iterator[str]:

@@ -228,10 +228,9 @@ def describe_result(
     """What a run computed and found, in a few words; the rows are of what `kind` names."""
     from popdask.tracking.tracks import EVENTS
 
-    computed = [stage.name for stage in plan if not stage.done]
     people, events = balance["raster"], tracks["event"].value_counts()
     return {
-        "computed": ", ".join(computed) or "nothing, all was done",
+        "computed": plan.work,
         "people": f"{people.iloc[0]:,.0f} at first, {people.iloc[-1]:,.0f} at last",
         kind: f"{len(rows):,} in {len(balance)} frames",
         "tracks": f"{tracks['track'].nunique():,}: "

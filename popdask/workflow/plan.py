@@ -213,9 +213,19 @@ class Plan:
     """What of the input should be looked at before the run, one sentence each."""
 
     @property
+    def todo(self) -> list[StagePlan]:
+        """The stages that are to be computed, in their order."""
+        return [stage for stage in self if not stage.done]
+
+    @property
+    def work(self) -> str:
+        """Those in words."""
+        return ", ".join(stage.name for stage in self.todo) or "nothing, all was done"
+
+    @property
     def computed(self) -> bool:
         """Whether there is nothing to compute."""
-        return all(stage.done for stage in self.stages.values())
+        return not self.todo
 
     @property
     def done(self) -> bool:
@@ -229,7 +239,7 @@ class Plan:
         while todo:
             todo += (fresh := set(self.needs.get(todo.pop(), ())) - needed)
             needed |= fresh
-        return [stage for stage in self if stage.name in needed and not stage.done]
+        return [stage for stage in self.todo if stage.name in needed]
 
     def __repr__(self) -> str:
         return f"Plan({', '.join(f'{stage.name}: {stage}' for stage in self)})"

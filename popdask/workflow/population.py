@@ -71,10 +71,9 @@ class PopulationResult(ReprMixin):
 
     def summary(self) -> dict[str, str]:
         """What was computed and found, in a few words."""
-        computed = [stage.name for stage in self.plan if not stage.done]
         frames = self.people.itertuples()
         return {
-            "computed": ", ".join(computed) or "nothing, all was done",
+            "computed": self.plan.work,
             "people": ", ".join(f"{row.people:,.0f} ({row.time:%Y-%m-%d})" for row in frames),
             "scores": "none" if self.scores is None else f"{len(self.scores)} rows",
             "zones": "none" if self.zones is None else f"{len(self.zones)} keep their totals",
@@ -261,7 +260,7 @@ def _kept_records(job: PopulationJob, forget: Sequence[str] = ()) -> dict[str, A
 
 def check_zones(job: PopulationJob, plan: Plan, frame: xr.Dataset) -> None:
     """Refuse polygons and zones that a run would refuse at its end, after training."""
-    stale = {stage.name for stage in plan if not stage.done}
+    stale = {stage.name for stage in plan.todo}
     if "intervals" in stale and job.intervals and job.intervals.zones is not None:
         read_polygons(job.intervals)
     if "census" in stale and job.census is not None:  # as if there were an estimate of every cell

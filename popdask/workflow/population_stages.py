@@ -280,24 +280,18 @@ def following(job: PopulationJob, plan: Plan) -> list[Planned]:
     stamps = pd.DatetimeIndex(plan.times)
     form = time_form(stamps)
     then, found = job.followed(form), []
-    if then is not None and all(plan[name].done for name in _followed_stages(then)):
-        found.append(_without_chunks(communities.PIPELINE.planned(then)))
-    elif then is not None:
-        read = pd.to_datetime(stamps.strftime(form), format=form)  # as the rasters will have them
-        found.append(_without_chunks(_to_come(job, plan, then, read)))
+    if then is not None:
+        written = ["export", *(["tables"] if then.input.intervals else [])]  # by these stages
+        if all(plan[name].done for name in written):
+            first = communities.PIPELINE.planned(then)
+        else:
+            read = pd.to_datetime(stamps.strftime(form), format=form)  # as rasters will have them
+            first = _to_come(job, plan, then, read)
+        # Without the advice to set chunks, which [follow] cannot.
+        found.append(replace(first, costs=replace(first.costs, edge=None)))
     if job.grouped is not None:
         found.append(scenes.PIPELINE.planned(job.grouped))
     return found
-
-
-def _followed_stages(then: CommunitiesJob) -> list[str]:
-    """The stages that write what the communities are made from."""
-    return ["export", *(["tables"] if then.input.intervals else [])]
-
-
-def _without_chunks(one: Planned) -> Planned:
-    """Leave out the advice to set chunks, which ``[follow]`` cannot."""
-    return replace(one, costs=replace(one.costs, edge=None))
 
 
 def _to_come(

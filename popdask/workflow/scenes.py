@@ -113,9 +113,8 @@ class ScenesResult(ReprMixin):
 
     def summary(self) -> dict[str, str]:
         """What was computed and found, in a few words."""
-        computed = [stage.name for stage in self.plan if not stage.done]
         return {
-            "computed": ", ".join(computed) or "nothing, all was done",
+            "computed": self.plan.work,
             "cells": f"{len(self.groups):,}",
             "results": str(self.store.path),
         }
