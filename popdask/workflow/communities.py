@@ -13,7 +13,6 @@ What loads torch is loaded by the stages that use it: a plan, and most workers, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -74,7 +73,7 @@ from popdask.workflow.plan import (
     plain,
 )
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, Workers, count, on_gpus, on_worker
+from popdask.workflow.runner import Files, count, on_gpus, on_worker
 from popdask.workflow.settlements import SettlementsResult
 
 if TYPE_CHECKING:
@@ -734,24 +733,13 @@ class CommunitiesPipeline(FramesPipeline):
         if job.has_settlements:
             settlements.check_inputs(job, population)
 
-    def run(
-        self,
-        job: CommunitiesJob,
-        reporter: Reporter | None = None,
-        *,
-        force: bool = False,
-        workers: Workers = nullcontext,
-    ) -> CommunitiesResult:
-        """Run the job, or as much of it as is not done yet."""
-        result = super().run(job, reporter, force=force, workers=workers)
-        assert isinstance(result, CommunitiesResult)
-        if reporter is not None and result.plan["population"].done:  # else the stage has said so
-            records = result.store.records()
-            files = self.files(job, records)
-            lie = displacements(job, files, records, most_cells=0)
-            for warning in apart_warnings(job, lie):
-                reporter.note(warning)
-        return result
+    def notes(self, job: CommunitiesJob, plan: Plan, store: RegionStore) -> list[str]:
+        """Say which frames lie apart, unless the stage that reads them has said so."""
+        if not plan["population"].done:
+            return []
+        records = store.records()
+        files = self.files(job, records)
+        return apart_warnings(job, displacements(job, files, records, most_cells=0))
 
     def result(self, plan: Plan, store: RegionStore) -> CommunitiesResult:
         """What a run gives."""

@@ -230,7 +230,8 @@ class _Prefix:
         try:
             head = object_store.client().head_object(**self._objects.place(name))
         except object_store.failures() as error:
-            if _is_missing(error):
+            answer = getattr(error, "response", {}).get("ResponseMetadata", {})
+            if answer.get("HTTPStatusCode") == 404:
                 return {}
             raise
         return {"size": head["ContentLength"], "sha256": head["Metadata"].get(_CHECKSUM)}
@@ -253,11 +254,6 @@ class _Prefix:
 
 #: Exported files by their names within the place; a name is a file's or that of a folder.
 ExportPlace = _Folder | _Prefix
-
-
-def _is_missing(error: Exception) -> bool:
-    answer = getattr(error, "response", {}).get("ResponseMetadata", {})
-    return bool(answer.get("HTTPStatusCode") == 404)
 
 
 def _reason(error: Exception) -> str:

@@ -694,7 +694,9 @@ def _tables_record(basis: Basis, of: Fingerprint) -> Record | None:
     return {"frames": {WHOLE: of(basis.job.name, sorted(formats), _final(basis), scored, *more)}}
 
 
-CELLS = Stage(
+_stage = partial(Stage, reads_files=True)  # the versions of all files go on record with each
+
+CELLS = _stage(
     "cells",
     version=3,
     needs=(),
@@ -704,9 +706,8 @@ CELLS = Stage(
     cost=cells_cost,
     compute=_cells,
     anywhere=True,
-    reads_files=True,
 )
-TOTALS = Stage(
+TOTALS = _stage(
     "totals",
     needs=("cells",),
     wanted=lambda basis, of: (
@@ -715,9 +716,8 @@ TOTALS = Stage(
     cost=cells_cost,
     compute=_totals,
     anywhere=True,
-    reads_files=True,
 )
-PRESENCE = Stage(
+PRESENCE = _stage(
     "presence",
     version=6,
     needs=("cells", "totals"),
@@ -725,10 +725,9 @@ PRESENCE = Stage(
     cost=training_cost,
     compute=_learn,
     anywhere=True,
-    reads_files=True,
     writes_files=True,
 )
-COUNT = Stage(
+COUNT = _stage(
     "count",
     version=8,
     needs=("cells", "totals", "presence"),
@@ -736,28 +735,25 @@ COUNT = Stage(
     cost=training_cost,
     compute=_learn,
     anywhere=True,
-    reads_files=True,
     writes_files=True,
 )
-ESTIMATE = Stage(
+ESTIMATE = _stage(
     "estimate",
     version=4,
     needs=("cells", "presence", "count"),
     wanted=_estimate_record,
     cost=estimate_cost,
     compute=_estimate,
-    reads_files=True,
 )
-CENSUS = Stage(
+CENSUS = _stage(
     "census",
     needs=("estimate",),
     wanted=_census_record,
     cost=grid_cost,
     compute=_census,
     table=True,
-    reads_files=True,
 )
-EVALUATION = Stage(
+EVALUATION = _stage(
     "evaluation",
     version=5,
     needs=("cells", "presence", "count", "estimate"),
@@ -766,9 +762,8 @@ EVALUATION = Stage(
     compute=_evaluation,
     table=True,
     anywhere=True,
-    reads_files=True,
 )
-INTERVALS = Stage(
+INTERVALS = _stage(
     "intervals",
     version=2,
     needs=("estimate", "evaluation"),
@@ -776,9 +771,8 @@ INTERVALS = Stage(
     cost=grid_cost,
     compute=lay_intervals,
     table=True,
-    reads_files=True,
 )
-EXPORT = Stage(
+EXPORT = _stage(
     "export",
     version=2,
     needs=("estimate", "intervals", "census"),
@@ -786,17 +780,15 @@ EXPORT = Stage(
     cost=grid_cost,
     compute=export_rasters,
     table=True,
-    reads_files=True,
     writes_files=True,
 )
-TABLES = Stage(
+TABLES = _stage(
     "tables",
     version=2,
     needs=("estimate", "evaluation", "intervals", "census", "export"),
     wanted=_tables_record,
     cost=grid_cost,
     compute=export_tables,
-    reads_files=True,
     writes_files=True,
 )
 STAGES = (

@@ -246,6 +246,10 @@ class Pipeline(ABC):
     def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Running:
         """Open the inputs, and take up the work where it stands, without the stages to forget."""
 
+    def notes(self, job: Any, plan: Plan, store: RegionStore) -> Iterable[str]:
+        """Say at the end of a run what no stage of it has said."""
+        return ()
+
     @abstractmethod
     def result(self, plan: Plan, store: RegionStore) -> Any:
         """What a run gives: what it did, and what is in the store."""
@@ -315,6 +319,9 @@ class Pipeline(ABC):
                     running = self.begin(job, store, files, list(whole.stages) if force else [])
                     _compute(self, running, list(running.plan), reporter)
                     _publish(running)
+        if reporter is not None:
+            for text in self.notes(job, whole, store):
+                reporter.note(text)
         return self.result(whole, store)
 
     def run_only(
