@@ -288,23 +288,16 @@ class FramesRun(Running):
 
     def record(self) -> dict[str, Any]:
         """Record what the finished run was made from and with."""
-        moved = self.records()["population"].get("moved", {})
-        balance, exports = self.balance_rows(), exported(self.records())
+        records, balance = self.work.records(), self.work.table("balance")
+        balance["time"] = balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S")
         return run_record(
-            self.job, self.files, self.seeds, balance=balance, moved=moved, exports=exports
+            self.job,
+            self.files,
+            self.seeds,
+            balance=balance.to_dict("records"),
+            moved=records["population"].get("moved", {}),
+            exports=exported(records),
         )
-
-    def records(self) -> dict[str, Any]:
-        """The records of the stages that are finished."""
-        return self.work.records()
-
-    def balance_rows(self) -> list[dict[str, Any]]:
-        """The balance of people as it is put on record."""
-        balance = self.work.table("balance")
-        rows = balance.assign(time=balance["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
-        return [
-            {str(name): value for name, value in row.items()} for row in rows.to_dict("records")
-        ]
 
     @property
     def population(self) -> xr.DataArray:
@@ -417,7 +410,7 @@ def people_left_out(
 
 def with_left_out(run: FramesRun, balance: pd.DataFrame) -> pd.DataFrame:
     """The balance with the people of each frame who lie beyond the grid, aligned or moved."""
-    record = run.records()["population"]
+    record = run.work.records()["population"]
     parts = [record.get("beyond", {}), record.get("moved", {})]
     times = balance["time"].to_numpy("datetime64[s]").astype(str)
     left = [sum(part.get(time, {}).get("beyond", 0.0) for part in parts) for time in times]
@@ -435,7 +428,7 @@ def _read(run: FramesRun, stage: StagePlan, reporter: Reporter) -> None:
     """Store the frames as they are read, moved where that is asked for."""
     from popdask.tracking.registration import move_frames
 
-    lie = displacements(run.job, run.files, run.records())
+    lie = displacements(run.job, run.files, run.work.records())
     moves = frame_shifts(run.job, lie)
     source, left = move_frames(run.source[["population"]], moves)
     moved = {time: {"dy": dy, "dx": dx, "beyond": left[time]} for time, (dy, dx) in moves.items()}
