@@ -53,8 +53,7 @@ Illustrate = Callable[[Any, RegionStore, str], Iterable["Picture"]]
 def export_place(job: Job) -> ExportPlace:
     """Return where the exports of a job are; nothing is created, and nothing asked of a server."""
     if object_store.is_object(job.export_place):
-        objects = object_store.Objects(*object_store.bucket_and_key(job.export_place))
-        return _Prefix(objects)
+        return _Prefix(*object_store.bucket_and_key(job.export_place))
     return _Folder(job.export_folder)
 
 
@@ -138,14 +137,11 @@ class _Folder:
         sweep(self._path / name)
 
 
-class _Prefix:
+class _Prefix(object_store.Objects):
     """A prefix of a bucket, likewise. A Zarr group is many objects, each of them whole."""
 
-    def __init__(self, objects: object_store.Objects) -> None:
-        self._objects = objects
-
     def whole_name(self, name: str) -> str:
-        return f"{self._objects}/{name}"
+        return f"{self}/{name}"
 
     @contextmanager
     def desk(self) -> Iterator[Path]:
@@ -157,7 +153,7 @@ class _Prefix:
 
     def missing(self, names: Collection[str]) -> set[str]:
         try:
-            there = {name.rstrip("/") for name in self._objects.entries()}
+            there = {name.rstrip("/") for name in self.entries()}
         except object_store.failures() as error:
             raise InputError(
                 f"the exports' place {self.whole_name('')} cannot be reached ({_reason(error)}): "
@@ -203,14 +199,14 @@ class _Prefix:
                 for part in parts:
                     self._put_file(path / part, f"{name}/{part}")
                 for part in set(self._parts(name)).difference(parts):
-                    self._objects.delete(f"{name}/{part}")
+                    self.delete(f"{name}/{part}")
 
     def remove(self, name: str) -> None:
         with self._store_errors():
             for part in list(self._parts(name)):
-                self._objects.delete(f"{name}/{part}")
-            self._objects.delete(name)
-            self._objects.delete(f"{name}{NOTES}")
+                self.delete(f"{name}/{part}")
+            self.delete(name)
+            self.delete(f"{name}{NOTES}")
 
     def sweep(self, name: str) -> None:
         """Leave all: what a killed run wrote is in a temporary folder of its own machine."""
@@ -223,12 +219,12 @@ class _Prefix:
             system, place = object_store.file_system(self.whole_name(name))
             system.put_file(str(path), place, Metadata={_CHECKSUM: checksum["sha256"]})
             if path.suffix == ".tif":
-                self._objects.delete(f"{name}{NOTES}")
+                self.delete(f"{name}{NOTES}")
 
     def _metadata_of(self, name: str) -> dict[str, Any]:
         """What an object says of itself without being read: size and checksum; if it is there."""
         try:
-            head = object_store.client().head_object(**self._objects.place(name))
+            head = object_store.client().head_object(**self.place(name))
         except object_store.failures() as error:
             answer = getattr(error, "response", {}).get("ResponseMetadata", {})
             if answer.get("HTTPStatusCode") == 404:
@@ -238,7 +234,7 @@ class _Prefix:
 
     def _parts(self, name: str) -> Iterator[str]:
         """Name the objects of a group."""
-        return (part for part, _ in self._objects.listed(f"{name}/"))
+        return (part for part, _ in self.listed(f"{name}/"))
 
     @contextmanager
     def _store_errors(self) -> Iterator[None]:

@@ -26,7 +26,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -57,7 +57,7 @@ def log_place(job: Job, folder: str | Path | None = None) -> LogPlace:
         return _Folder(Path(folder) / f"{job.name}.log")
     store = job.output.store.rstrip("/")
     if paths.is_object(store):
-        return _Prefix(paths.Objects(*paths.bucket_and_key(f"{store}.log")))
+        return _Prefix(*paths.bucket_and_key(f"{store}.log"))
     return _Folder(Path(f"{store}.log"))
 
 
@@ -86,31 +86,27 @@ class _Folder:
         (self._path / name).unlink(missing_ok=True)
 
 
-class _Prefix:
+@dataclass(frozen=True)
+class _Prefix(paths.Objects):
     """A prefix of a bucket. Objects cannot grow, so each line writes its log anew."""
 
-    def __init__(self, objects: paths.Objects) -> None:
-        self._objects = objects
-        self._written: dict[str, str] = {}
-
-    def __str__(self) -> str:
-        return str(self._objects)
+    _written: dict[str, str] = field(default_factory=dict, init=False)
 
     def append(self, name: str, line: str) -> None:
         text = f"{self._written.get(name, '')}{line}\n"
         self._written[name] = text
-        paths.client().put_object(**self._objects.place(name), Body=text.encode())
+        paths.client().put_object(**self.place(name), Body=text.encode())
 
     def names(self) -> list[str]:
-        names = (name for name, _ in self._objects.listed() if name.endswith(SUFFIX))
+        names = (name for name, _ in self.listed() if name.endswith(SUFFIX))
         return sorted(names, reverse=True)
 
     def read(self, name: str) -> str:
-        answer = paths.client().get_object(**self._objects.place(name))
+        answer = paths.client().get_object(**self.place(name))
         return str(answer["Body"].read().decode("utf-8", errors="replace"))
 
     def remove(self, name: str) -> None:
-        self._objects.delete(name)
+        self.delete(name)
 
 
 #: The logs of one region, each by its name; as text, where they are.
