@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
-from math import ceil, prod
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,13 +119,6 @@ def in_one_chunk(job: FramesJob) -> FramesJob:
     return job.model_copy(update={"input": job.input.model_copy(update={"chunks": -1})})
 
 
-def shape_of(job: FramesJob) -> tuple[int, int, int]:
-    """Frames, rows and columns of a job, from the headers of its files."""
-    paths = frame_paths(job).values()
-    rows, columns = grids_of(paths, job.input.align)[1].shape
-    return len(paths), rows, columns
-
-
 def displacements(
     job: FramesJob, files: Files, records: Mapping[str, Any], *, most_cells: float = float("inf")
 ) -> pd.DataFrame:
@@ -207,13 +200,12 @@ def apart_warnings(job: FramesJob, table: pd.DataFrame) -> list[str]:
 
 def extent_text(job: FramesJob) -> str:
     """Say how much a job is, from the headers of its frames: cells, chunks and bytes."""
-    count, rows, columns = shape_of(job)
-    edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
-    chunks, cells = ceil(rows / edge) * ceil(columns / edge), count * rows * columns
+    size = read_extent(job)
+    cells, chunks, rows, columns = size.frames * size.cells, size.blocks, size.rows, size.columns
     return (
-        f"{count} × {rows} × {columns} = {cells:,} cells, in {chunks:,} "
+        f"{size.frames} × {rows} × {columns} = {cells:,} cells, in {chunks:,} "
         f"chunk{'s' if chunks != 1 else ''} per frame of up to "
-        f"{min(edge, rows)} × {min(edge, columns)}; {size_of(4 * cells)} of float32"
+        f"{min(size.edge, rows)} × {min(size.edge, columns)}; {size_of(4 * cells)} of float32"
     )
 
 
@@ -240,16 +232,18 @@ def describe_result(
 
 
 def read_extent(job: FramesJob, cells: str | None = None, window: int = 7) -> Extent:
-    """Return how much a job is, from its first frame's header and a sample of the middle one."""
-    paths = list(frame_paths(job).values())
-    rows, columns = read_grid(paths[0]).shape
+    """Return how much a job is, from headers and a sample of the middle frame."""
+    paths, align = list(frame_paths(job).values()), job.input.align
+    # The first gives the grid, unless that is to hold all.
+    rows, columns = grids_of(paths if align == "cover" else paths[:1], align)[1].shape
     edge = CHUNK if job.input.chunks == "auto" else job.input.chunks
     shares = (1.0, 1.0)
     if cells is not None:
         from popdask.blocks.sampling import domain_shares
 
-        read = partial(read_counts, paths[len(paths) // 2])
-        shares = domain_shares(read, (rows, columns), cells, window, square=STRIP)
+        middle = paths[len(paths) // 2]
+        read, shape = partial(read_counts, middle), read_grid(middle).shape
+        shares = domain_shares(read, (shape[0], shape[1]), cells, window, square=STRIP)
     return Extent(len(paths), rows, columns, edge, *shares)
 
 

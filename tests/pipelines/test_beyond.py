@@ -94,7 +94,9 @@ def test_a_plan_counts_only_the_frames_that_are_to_be_read(frames, monkeypatch, 
 
 def test_a_grid_that_holds_all_frames_leaves_nobody_out(frames):
     whole = job(frames, frames / "out.icechunk", input={"align": "cover", "end": "2001"})
+    planned = communities.PIPELINE.size(whole)
     outcome = communities.run(whole)
-    assert RegionStore(whole.output.store).dataset().sizes["x"] == 70
+    sizes = RegionStore(whole.output.store).dataset().sizes
+    assert sizes["x"] == 70 and (planned.rows, planned.columns) == (sizes["y"], sizes["x"])
     assert outcome.balance["beyond"].tolist() == [0.0, 0.0]
     assert verify(whole).notes == ()
