@@ -170,30 +170,20 @@ class Job(Settings):
         return Path(_beside(PurePosixPath(store).name if "://" in store else store))
 
     @model_validator(mode="after")
-    def _exports_have_a_place(self) -> Job:
-        folder = self.output.folder
-        if folder is None or "://" not in folder:
-            return self
-        if not is_object(folder):
+    def _exports_make_sense(self) -> Job:
+        folder, formats = self.output.folder or "", getattr(self.output, "export", ())
+        if is_object(folder):
+            bucket_and_key(folder)
+        elif "://" in folder:
             raise ValueError(
                 f"[output] folder is {folder}: exports go to a local folder or to "
                 "s3://bucket/prefix, name one"
             )
-        bucket_and_key(folder)
-        return self
-
-    @model_validator(mode="after")
-    def _catalogues_have_rasters(self) -> Job:
-        formats = getattr(self.output, "export", ())
         if "stac" in formats and "cog" not in formats:
             raise ValueError(
                 f'[output] export is {list(formats)}, and "stac" is a catalogue of the COGs: add '
                 '"cog"'
             )
-        return self
-
-    @model_validator(mode="after")
-    def _exports_beside_the_store(self) -> Job:
         store, place = PurePath(self.output.store), PurePath(self.export_place)
         if store in (place, *place.parents):
             raise ValueError(
