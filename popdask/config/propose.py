@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -249,11 +250,8 @@ def _patterns(names: Iterable[str]) -> list[str]:
     left = {name: _readings(name) for name in names}
     chosen: list[str] = []
     while any(left.values()):
-        sizes: dict[str, int] = {}
-        for patterns in left.values():
-            for pattern in patterns:
-                sizes[pattern] = sizes.get(pattern, 0) + 1
-        best = max(sizes, key=lambda pattern: sizes[pattern])  # of equals, the first
+        sizes = Counter(pattern for patterns in left.values() for pattern in patterns)
+        ((best, _),) = sizes.most_common(1)  # of equals, the first
         chosen.append(best)
         left = {name: held for name, held in left.items() if best not in held}
     return chosen
