@@ -672,52 +672,42 @@ def _frames(times: pd.Series, frames: np.ndarray) -> list[int]:
     return found
 
 
-@dataclass(frozen=True)
-class RecordTable:
-    """A part of the run's record, as a table."""
-
-    title: str
-    note: str
-    head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
-def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list[RecordTable]:
+def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list[dict[str, Any]]:
     """Put the record of a run into tables."""
-    tables = [
-        RecordTable(
-            "Input files",
-            "The files that were read, with their SHA-256 checksums.",
-            ("for", "file", "bytes", "SHA-256"),
-            list(_inputs(record.get("inputs", {}))),
-        ),
-        RecordTable(
-            "Settings",
-            "What the job file says, and the defaults of what it leaves open.",
-            ("setting", "value", "meaning"),
-            list(_settings(record.get("settings", {}))),
-        ),
-        RecordTable(
-            "Stages",
-            "What was computed, each stage when it was computed last.",
-            ("stage", "work", "began (UTC)", "seconds"),
-            [
+    tables: list[dict[str, Any]] = [
+        {
+            "title": "Input files",
+            "note": "The files that were read, with their SHA-256 checksums.",
+            "head": ("for", "file", "bytes", "SHA-256"),
+            "rows": list(_inputs(record.get("inputs", {}))),
+        },
+        {
+            "title": "Settings",
+            "note": "What the job file says, and the defaults of what it leaves open.",
+            "head": ("setting", "value", "meaning"),
+            "rows": list(_settings(record.get("settings", {}))),
+        },
+        {
+            "title": "Stages",
+            "note": "What was computed, each stage when it was computed last.",
+            "head": ("stage", "work", "began (UTC)", "seconds"),
+            "rows": [
                 (stage.stage, stage.work, _moment(stage.started), f"{stage.seconds:,.1f}")
                 for stage in stages
             ],
-        ),
-        RecordTable(
-            "Software and machine",
-            "Versions that the numbers may depend on.",
-            ("what", "version"),
-            [
+        },
+        {
+            "title": "Software and machine",
+            "note": "Versions that the numbers may depend on.",
+            "head": ("what", "version"),
+            "rows": [
                 (str(name), str(value))
                 for part in ("versions", "machine")
                 for name, value in record.get(part, {}).items()
             ],
-        ),
+        },
     ]
-    return [table for table in tables if table.rows]
+    return [table for table in tables if table["rows"]]
 
 
 def latest_stages(stages: Iterable[Finished]) -> list[Finished]:
