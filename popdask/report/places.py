@@ -133,11 +133,6 @@ class Followed:
     changes: pd.DataFrame  # which of them, when, and how
 
     @property
-    def name(self) -> str:
-        """The name of their array."""
-        return self.layer.name
-
-    @property
     def lanes(self) -> str:
         """What the lanes of the timeline show, in a sentence; nothing where there are none."""
         shown = len(self.timeline[1].tags[0]) if len(self.timeline) > 1 else 0
@@ -158,7 +153,7 @@ def places_content(region: RegionStore, branch: str) -> Content:
     counted = followed[-1] if "community" in found else followed[0]
     timelines = [plot for each in followed for plot in each.timeline]
     charts = [*plots.curve_plots(times, moving="community" in found), *timelines]
-    words = [{"name": e.name, "one": e.one, "many": e.many} for e in followed]
+    words = [{"name": e.layer.name, "one": e.one, "many": e.many} for e in followed]
     return Content(
         lead=_lead(span, followed[0]),
         numbers=_numbers(region, branch, balance, found),
@@ -175,10 +170,10 @@ def places_content(region: RegionStore, branch: str) -> Content:
             plots.balance_plot(balance, counted.many),
         ],
         tables={
-            each.name: {"places": each.places, "links": each.links, "events": each.events}
+            each.layer.name: {"places": each.places, "links": each.links, "events": each.events}
             for each in followed
         },
-        colours={each.name: each.colours for each in followed},
+        colours={each.layer.name: each.colours for each in followed},
         followed=words,
         filling={
             "followed": [

@@ -43,10 +43,8 @@ from popdask.workflow.frames import (
     check,
     describe_result,
     displacements,
-    error_of,
     follow,
     frame_paths,
-    learned_intervals,
     link_record,
     movement_stage,
     no_tracks,
@@ -728,8 +726,7 @@ class CommunitiesPipeline(FramesPipeline):
         from popdask.io import grids
 
         grids.in_cells(job.communities.eps, population)
-        error_of(job, population)
-        learned_intervals(job, population)
+        super().check_source(job, population)
         if job.has_settlements:
             settlements.check_inputs(job, population)
 

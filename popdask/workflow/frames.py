@@ -362,7 +362,8 @@ class FramesPipeline(Pipeline):
 
     def check_source(self, job: Any, population: xr.DataArray) -> None:
         """Refuse, before the first stage, inputs that a later stage could not read."""
-        raise NotImplementedError
+        error_of(job, population)
+        learned_intervals(job, population)
 
     def begin(
         self, job: FramesJob, store: RegionStore, files: Files, forget: Sequence[str]

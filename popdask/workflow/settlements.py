@@ -41,10 +41,8 @@ from popdask.workflow.frames import (
     Layer,
     check,
     describe_result,
-    error_of,
     follow,
     frame_paths,
-    learned_intervals,
     link_record,
     movement_stage,
     no_tracks,
@@ -124,8 +122,6 @@ def check_inputs(job: FramesJob, population: xr.DataArray) -> None:
     for name in SURFACES:
         _check_middle(job, name, population[0])
     _places(job)
-    error_of(job, population)
-    learned_intervals(job, population)
 
 
 def _check_middle(job: FramesJob, name: str, population: xr.DataArray) -> None:
@@ -555,6 +551,7 @@ class SettlementsPipeline(FramesPipeline):
     def check_source(self, job: SettlementsJob, population: xr.DataArray) -> None:
         """Refuse inputs that a later stage could not read."""
         check_inputs(job, population)
+        super().check_source(job, population)
 
     def result(self, plan: Plan, store: RegionStore) -> SettlementsResult:
         """What a run gives of settlements, of which kind the job may be."""
