@@ -72,6 +72,12 @@ COMMUNITIES = Layer(
     "more people live in a cell." + _MARKS,
     none="outside communities",
 )
+#: What one place of a layer is called, what several are, and how its other tables begin.
+CALLED = {
+    "settlement": ("settlement", "settlements", "settlement_"),
+    "urban_centre": ("urban centre", "urban centres", "urban_centre_"),
+    "community": ("community", "communities", ""),
+}
 _SLIDE = "Move the slider through the years; drag"
 _SIZES = (5_000, 20_000, 50_000, 100_000, 500_000)
 
@@ -147,7 +153,12 @@ def places_content(region: RegionStore, branch: str) -> Content:
     found = region.dataset(branch)
     grid, times = Grid.of(found["population"]), found["time"].values
     balance, span = region.table("balance", branch), [year(time) for time in times]
-    followed = _all_followed(region, branch, found, balance)
+    # The first of what the store has is shown first.
+    followed = [
+        _followed(region, branch, layer, balance["time"].to_numpy(), grid)
+        for layer in (SETTLEMENTS, CENTRES, COMMUNITIES)
+        if layer.name in found
+    ]
     layers = _layers(followed, found)
     # The balance is that of what the job is named after.
     counted = followed[-1] if "community" in found else followed[0]
@@ -194,63 +205,30 @@ def places_content(region: RegionStore, branch: str) -> Content:
     )
 
 
-def _all_followed(
-    region: RegionStore, branch: str, found: xr.Dataset, balance: pd.DataFrame
-) -> list[Followed]:
-    """What the store has of places that are followed, the first of which is shown first."""
-    grid = Grid.of(found["population"])
-    followed = [
-        _settlements(region, branch, grid, balance, layer)
-        for layer in (SETTLEMENTS, CENTRES)
-        if layer.name in found
-    ]
-    if "community" in found:
-        followed.append(_communities(region, branch, grid, balance))
-    return followed
-
-
 def _layers(followed: list[Followed], found: xr.Dataset) -> list[Layer]:
     first, *others = (each.layer for each in followed)
     classes = [_classes(found.isel(time=-1))] if "classes" in found else []
     return [first, INHABITANTS, *others, *classes]
 
 
-def _settlements(
-    region: RegionStore, branch: str, grid: Grid, balance: pd.DataFrame, layer: Layer
-) -> Followed:
-    """Settlements or urban centres, which have the same tables."""
-    name, one = layer.name, layer.name.replace("_", " ")
-    described, tracks, links = (
-        region.table(table, branch) for table in (f"{name}s", f"{name}_tracks", f"{name}_links")
-    )
-    there = settlement_columns(described, balance["time"].to_numpy(), grid, name)
-    tracks = tracks.rename(columns={name: "community"})
-    return _followed(layer, (one, f"{one}s"), there, links, tracks, balance)
-
-
-def _communities(region: RegionStore, branch: str, grid: Grid, balance: pd.DataFrame) -> Followed:
-    described, tracks, links = (
-        region.table(name, branch) for name in ("communities", "tracks", "links")
-    )
-    there = community_columns(described, tracks, balance["time"].to_numpy(), grid)
-    return _followed(COMMUNITIES, ("community", "communities"), there, links, tracks, balance)
-
-
 def _followed(
-    layer: Layer,
-    words: tuple[str, str],
-    there: Columns,
-    links: pd.DataFrame,
-    tracks: pd.DataFrame,
-    balance: pd.DataFrame,
+    region: RegionStore, branch: str, layer: Layer, times: np.ndarray, grid: Grid
 ) -> Followed:
-    times = balance["time"].to_numpy()
+    """Read what the store has of the places of a layer, and what happened to them."""
+    one, many, begin = CALLED[layer.name]
+    names = (many.replace(" ", "_"), f"{begin}tracks", f"{begin}links")
+    described, tracks, links = (region.table(name, branch) for name in names)
+    tracks = tracks.rename(columns={layer.name: "community"})
+    if layer is COMMUNITIES:
+        there = community_columns(described, tracks, times, grid)
+    else:
+        there = settlement_columns(described, times, grid, layer.name)
     events, colours = event_columns(tracks, times), track_colours(tracks)
     timeline = timeline_plots(there, events, colours, times, layer.name)
     led, changes = link_columns(links, times), comings_and_goings(tracks, times)
-    counts = turnover(tracks, changes, times, words[1])
+    counts = turnover(tracks, changes, times, many)
     changes = changes.assign(frame=_frames(changes["time"], times))
-    return Followed(layer, *words, there, led, events, colours, timeline, counts, changes)
+    return Followed(layer, one, many, there, led, events, colours, timeline, counts, changes)
 
 
 def _sizes(followed: list[Followed]) -> list[dict[str, Any]]:
