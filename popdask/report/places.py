@@ -647,6 +647,7 @@ def _frames(times: pd.Series, frames: np.ndarray) -> list[int]:
 
 def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list[dict[str, Any]]:
     """Put the record of a run into tables."""
+    settings = record.get("settings", {})
     tables: list[dict[str, Any]] = [
         {
             "title": "Input files",
@@ -658,15 +659,15 @@ def record_tables(record: Mapping[str, Any], stages: Iterable[Finished]) -> list
             "title": "Settings",
             "note": "What the job file says, and the defaults of what it leaves open.",
             "head": ("setting", "value", "meaning"),
-            "rows": list(_settings(record.get("settings", {}))),
+            "rows": list(_rows(settings, JOBS.get(str(settings.get("pipeline"))))),
         },
         {
             "title": "Stages",
             "note": "What was computed, each stage when it was computed last.",
             "head": ("stage", "work", "began (UTC)", "seconds"),
             "rows": [
-                (stage.stage, stage.work, _moment(stage.started), f"{stage.seconds:,.1f}")
-                for stage in stages
+                (each.stage, each.work, each.started[:19].replace("T", " "), f"{each.seconds:,.1f}")
+                for each in stages
             ],
         },
         {
@@ -699,11 +700,6 @@ def _inputs(inputs: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield what.removesuffix("T00:00:00"), name, size, str(file.get("sha256", ""))
 
 
-def _settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    model = JOBS.get(str(settings.get("pipeline")))
-    yield from _rows(settings, model)
-
-
 def _rows(
     settings: Mapping[str, Any], model: type[BaseModel] | None, *above: str
 ) -> Iterator[tuple[str, ...]]:
@@ -716,7 +712,3 @@ def _rows(
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             meaning = (field.description or "") if field else ""
             yield ".".join((*above, key)), shown, meaning.replace("``", "")
-
-
-def _moment(iso: str) -> str:
-    return iso[:19].replace("T", " ")

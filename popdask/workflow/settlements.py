@@ -160,18 +160,15 @@ def _settlements(
 
 
 def _ground(job: FramesJob, population: xr.DataArray) -> list[xr.DataArray | None]:
-    """Land and built-up area of cells of 1 km."""
-    return [_coarse(_surface(job, name, population)) for name in SURFACES]
-
-
-def _coarse(surface: xr.DataArray | None) -> xr.DataArray | None:
-    """Land or built-up area of cells of 1 km: shares are averaged, areas added up."""
+    """Land and built-up area of cells of 1 km: shares are averaged, areas added up."""
     from popdask.io.cube import to_1km
     from popdask.tracking.urbanisation import in_square_metres
 
-    if surface is None:
-        return None
-    return to_1km(surface, mean=not in_square_metres(surface)).assign_attrs(surface.attrs)
+    surfaces = (_surface(job, name, population) for name in SURFACES)
+    return [
+        None if one is None else to_1km(one, mean=not in_square_metres(one)).assign_attrs(one.attrs)
+        for one in surfaces
+    ]
 
 
 def _surface(job: FramesJob, name: str, population: xr.DataArray) -> xr.DataArray | None:
