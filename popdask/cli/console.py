@@ -182,8 +182,18 @@ def computing(name: str, cluster: str | None) -> Iterator[None]:
 @contextmanager
 def _workers(name: str, cluster: str, reporter: Reporter) -> Iterator[Client]:
     """Connect to the cluster as long as there is something to compute."""
+    from distributed.comm import CommClosedError
+
+    from popdask.cluster import connect
+
     start = time.perf_counter()
-    with _connected(cluster, reporter) as client:
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(connect(cluster, log=reporter.note))
+        except InputError as error:  # a scheduler that is down is no wrong job: try again later
+            if isinstance(error.__cause__, OSError | CommClosedError):
+                raise ClusterError(str(error)) from error
+            raise
         reporter.note(f"{name}: dashboard at {client.dashboard_link}")
         yield client
         reporter.note(f"done in {time.perf_counter() - start:.1f} s")
@@ -205,23 +215,6 @@ def check_cluster(cluster: str) -> None:
     from popdask.config.load import read_spec
 
     read_spec(cluster)
-
-
-@contextmanager
-def _connected(cluster: str, reporter: Reporter) -> Iterator[Client]:
-    """Connect; a scheduler that is down is no wrong job, but a failure to be tried again."""
-    from distributed.comm import CommClosedError
-
-    from popdask.cluster import connect
-
-    with ExitStack() as stack:
-        try:
-            client = stack.enter_context(connect(cluster, log=reporter.note))
-        except InputError as error:
-            if isinstance(error.__cause__, OSError | CommClosedError):
-                raise ClusterError(str(error)) from error
-            raise
-        yield client
 
 
 class _TerminatedError(BaseException):
