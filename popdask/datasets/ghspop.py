@@ -36,9 +36,9 @@ from popdask.datasets.transfer import (
     FetchError,
     MissingFileError,
     root_of,
-    shown,
 )
 from popdask.errors import InputError
+from popdask.io.paths import without_secrets
 
 URL = "https://jeodpp.jrc.ec.europa.eu/ftp/jrc-opendata/GHSL/GHS_POP_GLOBE_R2023A"
 YEARS = range(1975, 2031, 5)
@@ -158,7 +158,7 @@ class _Source:
     @property
     def place(self) -> str:
         """The root, without secrets."""
-        return shown(self.root)
+        return without_secrets(self.root)
 
     def bring(self, tile: str, year: int) -> Download:
         url = f"{self.root}/{self.product.path(tile, year)}"

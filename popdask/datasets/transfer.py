@@ -38,7 +38,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, Tim
 
 from popdask import __version__
 from popdask.errors import InputError
-from popdask.io.paths import check_url, open_own, read_own, without_secrets, write_text
+from popdask.io.paths import check_url, open_own, read_own, write_text
+from popdask.io.paths import without_secrets as shown
 
 AGENT = {"User-Agent": f"popdask/{__version__}"}
 BLOCK = 1 << 18
@@ -52,11 +53,11 @@ Watch = Callable[[str, int, int | None], None]
 Log = Callable[[str], None]
 
 
-def _as_note(content: bytes) -> dict[str, Any]:
-    """What a note says; nothing after a power cut, or where it is another's."""
+def _read_note(path: Path) -> dict[str, Any]:
+    """What a note says; nothing without one, after a power cut, or where it is another's."""
     try:
-        note = json.loads(content)
-    except ValueError:
+        note = json.loads(read_own(path))
+    except (FileNotFoundError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}
 
@@ -71,10 +72,7 @@ class Part:
     @property
     def note(self) -> dict[str, Any]:
         """Validator, size and checksum of the file; without them, nothing is known."""
-        try:
-            return _as_note(read_own(self._beside))
-        except FileNotFoundError:
-            return {}
+        return _read_note(self._beside)
 
     def size(self) -> int:
         """Count the bytes that have come."""
@@ -127,11 +125,6 @@ def root_of(url: str | None, variable: str, published: str) -> str:
             "mirror such as https://mirror.example.org/worldpop; correct it."
         )
     return root.rstrip("/")
-
-
-def shown(url: str) -> str:
-    """Return a URL without user, password and query."""
-    return without_secrets(url)
 
 
 class FetchError(Exception):
@@ -330,18 +323,6 @@ def _astray(url: str, patience: Patience) -> FetchError:
     )
 
 
-def is_there(url: str, patience: Patience) -> bool:
-    """Return whether a server has a file."""
-    seconds = (patience.connect, patience.read)
-    try:
-        with _session(patience) as session:
-            return session.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
-    except (requests.TooManyRedirects, requests.exceptions.InvalidSchema) as trouble:
-        raise _astray(url, patience) from trouble
-    except requests.RequestException as trouble:
-        raise FetchError(f"{shown(url)} cannot be asked for: {_cause(trouble, url)}.") from trouble
-
-
 def _note(answer: requests.Response) -> dict[str, Any]:
     etag = answer.headers.get("ETag", "")
     weak = etag.startswith("W/")
@@ -462,7 +443,7 @@ class Downloads:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = unique_file_name(url)
         with self._alone(name):
-            note = self._note(name)
+            note = _read_note(self._note_path(name))
             path = self._retrieve(url, name, note)
             if "sha256" not in note:
                 try:
@@ -481,7 +462,17 @@ class Downloads:
 
     def has(self, url: str) -> bool:
         """Return whether the server, not the cache, has a file."""
-        return is_there(url, self.patience)
+        patience = self.patience
+        seconds = (patience.connect, patience.read)
+        try:
+            with _session(patience) as session:
+                return session.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
+        except (requests.TooManyRedirects, requests.exceptions.InvalidSchema) as trouble:
+            raise _astray(url, patience) from trouble
+        except requests.RequestException as trouble:
+            raise FetchError(
+                f"{shown(url)} cannot be asked for: {_cause(trouble, url)}."
+            ) from trouble
 
     def forget(self, url: str) -> None:
         """Drop a file from the cache, and its checksum."""
@@ -524,12 +515,6 @@ class Downloads:
 
     def _note_path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
-
-    def _note(self, name: str) -> dict[str, Any]:
-        try:
-            return _as_note(read_own(self._note_path(name)))
-        except FileNotFoundError:
-            return {}
 
 
 @contextmanager
