@@ -249,15 +249,16 @@ def _tidy(column: pd.Series, form: Form, *, keep: bool) -> pd.Series:
     """Take blanks away, and read numbers whose thousands are set apart; `keep` leaves them text."""
     texts = column.map(lambda value: value.strip() if isinstance(value, str) else value)
     given = [text for text in texts if isinstance(text, str) and text]
-    if keep or not given or not all(_numbers(given, form)):
+    if keep or not given or not _are_numbers(given, form):
         return texts
     blank = str.maketrans(dict.fromkeys(_apart(form)))
-    plain = texts.map(lambda value: _plain(value, blank, form) if isinstance(value, str) else value)
-    return pd.to_numeric(plain)
 
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.translate(blank).replace(form.decimal, ".")
+        return value
 
-def _plain(text: str, blank: Mapping[int, None], form: Form) -> str:
-    return text.translate(blank).replace(form.decimal, ".")
+    return pd.to_numeric(texts.map(plain))
 
 
 def _apart(form: Form) -> str:
@@ -266,15 +267,14 @@ def _apart(form: Form) -> str:
     return _APART + ("." if form.decimal == "," else commas)
 
 
-def _numbers(texts: list[str], form: Form) -> Iterator[bool]:
-    """Return for each text whether it is a number, its thousands set apart or not."""
+def _are_numbers(texts: list[str], form: Form) -> bool:
+    """Return whether all texts are numbers, their thousands set apart or not."""
     decimals = rf"(?:{re.escape(form.decimal)}\d+)?"
     plain = re.compile(rf"[-+]?\d+{decimals}", re.ASCII)
     grouped = re.compile(
         rf"[-+]?\d{{1,3}}(?P<mark>[{_apart(form)}])\d{{3}}(?:(?P=mark)\d{{3}})*{decimals}", re.ASCII
     )
-    for text in texts:
-        yield bool(plain.fullmatch(text) or grouped.fullmatch(text))
+    return all(plain.fullmatch(text) or grouped.fullmatch(text) for text in texts)
 
 
 PARQUET = {".parquet", ".pq"}
