@@ -48,6 +48,7 @@ from popdask.imagery.cutting import (
     as_bands,
     cut_block,
     find_lattice,
+    is_nodata,
     nodata_of,
     valid_pixels,
 )
@@ -125,14 +126,10 @@ def _usable(tile: NDArray, valid: NDArray[np.bool_], rule: Rule) -> NDArray[np.b
     down, across = height // p, width // p
     full = np.asarray(valid.reshape(down, p, across, p).all((1, 3)))
     for line in (0, p - 1):
-        rows = _is_empty(own[:, line::p], rule.nodata).reshape(-1, down, across, p)
-        columns = _is_empty(own[:, :, line::p], rule.nodata).reshape(-1, down, p, across)
+        rows = is_nodata(own[:, line::p], rule.nodata).reshape(-1, down, across, p)
+        columns = is_nodata(own[:, :, line::p], rule.nodata).reshape(-1, down, p, across)
         full &= ~rows.all((0, 3)) & ~columns.all((0, 2))
     return full
-
-
-def _is_empty(pixels: NDArray, nodata: Any) -> NDArray[np.bool_]:
-    return np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
 
 
 def _predict(
