@@ -258,18 +258,18 @@ def estimate(
     image = as_bands(image)
     lattice = find_lattice(image, as_grid(cell_size, image.rio.crs))
     models = {
-        name: None if model is None else as_trained(model, image.dtype, lattice.pixels)
+        name: as_trained(model, image.dtype, lattice.pixels)
         for name, model in (("presence", presence), ("count", count))
+        if model is not None
     }
-    for name, model in models.items():
-        _check_model(name, model, image, lattice)
-    contexts = [model.context for model in models.values() if model is not None]
-    if not contexts:
+    if not models:
         raise InputError("presence and count are both None; expected at least one model; give one")
-    fill = nodata_of(image)
-    ring = max(contexts) * lattice.pixels
-    how = Rule(lattice.pixels, ring, fill, threshold, batch_size, device, rule)
-    return _as_dataset(_map_tiles(image, lattice, how, **models), lattice, models)
+    for name, trained in models.items():
+        _check_model(name, trained, image, lattice)
+    ring = max(trained.context for trained in models.values()) * lattice.pixels
+    how = Rule(lattice.pixels, ring, nodata_of(image), threshold, batch_size, device, rule)
+    values = _map_tiles(image, lattice, how, models.get("presence"), models.get("count"))
+    return _as_dataset(values, lattice, models)
 
 
 def _check_settings(rule: str, threshold: float, batch_size: int) -> None:
@@ -283,12 +283,8 @@ def _check_settings(rule: str, threshold: float, batch_size: int) -> None:
         raise InputError(f"batch_size is {batch_size}; expected at least 1; correct it")
 
 
-def _check_model(
-    name: str, model: TrainedModel | None, image: xr.DataArray, lattice: Lattice
-) -> None:
+def _check_model(name: str, model: TrainedModel, image: xr.DataArray, lattice: Lattice) -> None:
     """Compare a model with what it is to see."""
-    if model is None:
-        return
     kinds = ("presence",) if name == "presence" else COUNTS
     if model.kind not in kinds:
         raise InputError(
@@ -387,9 +383,7 @@ def tile_cells(sizes: Sequence[int], pixels: int, *, room: int, rim: int) -> tup
     return tuple(tiles)
 
 
-def _as_dataset(
-    values: da.Array, lattice: Lattice, models: dict[str, TrainedModel | None]
-) -> xr.Dataset:
+def _as_dataset(values: da.Array, lattice: Lattice, models: dict[str, TrainedModel]) -> xr.Dataset:
     """Give the whole cells of the image their names, coordinates and CRS."""
     p, grid = lattice.pixels, lattice.grid
     first = lattice.top // p, lattice.left // p
@@ -407,11 +401,9 @@ def _as_dataset(
         "population": {"units": "people per cell", "long_name": "population"},
     }
     layers = {
-        name: (("y", "x"), layer, attrs)
-        for model, layer, (name, attrs) in zip(
-            models.values(), values, described.items(), strict=True
-        )
-        if model is not None
+        name: (("y", "x"), layer, described[name])
+        for model, name, layer in zip(("presence", "count"), described, values, strict=True)
+        if model in models
     }
     return xr.Dataset(layers, coords=xr_coords(box, dims=("y", "x")))
 

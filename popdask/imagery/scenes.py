@@ -551,6 +551,7 @@ class FeatureExtractor:
         self, images: NDArray, usable: NDArray[np.bool_], network: EfficientNetB3
     ) -> NDArray[np.float32]:
         """Return the features (n, 1536) of raw images (n, band, row, col); NaN where not usable."""
+        usable = usable.ravel()
         if images.dtype.kind == "f":
             usable = usable & ~np.isnan(images[:, self.bands]).any((1, 2, 3))
         features = np.full((len(images), FEATURES), np.nan, np.float32)
@@ -708,12 +709,11 @@ def _of_cells(
     whole = da.ones(len(pixels), dtype="float32")
     if "covered" in cells:
         whole = da.asarray(cells["covered"].data)
-    whole = whole.rechunk((pixels.chunks[0],))[:, None, None, None]
+    usable = (whole == 1).rechunk((pixels.chunks[0],))[:, None, None, None]
     features = da.map_blocks(
-        _cells_block,
+        eye.describe,
         pixels,
-        whole,
-        eye=eye,
+        usable,
         network=network,
         drop_axis=[1, 2, 3],
         new_axis=[1],
@@ -761,13 +761,6 @@ def _of_mosaic(
     coords = xr_coords(grid.geobox(norths, east), dims=("y", "x"))
     dims = ("y", "x", "feature")
     return xr.DataArray(features, coords, dims, name="features", attrs=attrs | {"context": 0})
-
-
-def _cells_block(
-    images: NDArray, whole: NDArray[np.float32], eye: FeatureExtractor, network: EfficientNetB3
-) -> NDArray[np.float32]:
-    """Describe images (n, band, row, col) of which a share has data → (n, 1536)."""
-    return eye.describe(images, whole.ravel() == 1, network)
 
 
 def _mosaic_block(

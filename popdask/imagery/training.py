@@ -223,9 +223,14 @@ def train(
                 progress(Progress(epochs=config.epochs, best_epoch=trainer.best_epoch, **row))
     module = build_with(network, trainer.best)
     model = _as_trained(cells, kind, module, scaling, sides.seen, config, trainer.history)
+    how: dict[str, Any] = {"batch_size": trainer.batch_size, "threads": threads, "device": device}
+    people = cells["people"].values
     if kind in _PEOPLE:
-        model = _levelled(model, cells, sides.training, trainer, device)
-    figures = _figures(model, cells, sides.validation, trainer, device)
+        said = predict_cells(model, cells, sides.training, **how)
+        model = _levelled(model, said, people[sides.training])
+    said = predict_cells(model, cells, sides.validation, **how)
+    figures = {"loss": trainer.best_loss, "epoch": float(trainer.best_epoch)}
+    figures |= _scores(kind, said, people[sides.validation])
     return replace(model, figures={**figures, **model.figures})
 
 
@@ -334,18 +339,18 @@ def _fitted(
     best = min(history, key=lambda row: row["validation"])
     model = _as_trained(cells, kind, module, raw, sides.seen, config, history)
     said = predict_cells(model, cells, sides.validation, device=device, batch_size=VALIDATION_BATCH)
-    scores = _scores(kind, said.astype(np.float64), cells["people"].values[sides.validation])
+    scores = _scores(kind, said, cells["people"].values[sides.validation])
     return replace(model, figures={"loss": best["validation"], "epoch": best["epoch"], **scores})
 
 
 def _levelled(
-    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
+    model: TrainedModel, said: NDArray[np.float32], people: NDArray[np.float64]
 ) -> TrainedModel:
     """Scale a network's counts so that the people of the cells it has learned from add up."""
     # Without dropout and variation, and where no count is below 0, it says a few percent more
     # than it learned to: little in a cell, much in the sum of a country.
-    said, people = _answers(model, cells, chosen, trainer, device)
-    scale = float(people.sum() / said.sum()) if said.any() and people.any() else 1.0
+    total = said.astype(np.float64).sum()
+    scale = float(people.sum() / total) if total and people.any() else 1.0
     last = model.module.get_submodule("head")[-1]  # type: ignore[index]
     with torch.no_grad():
         last.weight.mul_(scale)
@@ -353,31 +358,7 @@ def _levelled(
     return replace(model, figures={"scale": scale})
 
 
-def _answers(
-    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a model says of some cells, and their people."""
-    said = predict_cells(
-        model,
-        cells,
-        chosen,
-        device=device,
-        batch_size=trainer.batch_size,
-        threads=trainer.config.threads,
-    )
-    return said.astype(np.float64), cells["people"].values[chosen]
-
-
-def _figures(
-    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
-) -> dict[str, float]:
-    """Score a model by the validation cells."""
-    said, people = _answers(model, cells, chosen, trainer, device)
-    figures = {"loss": trainer.best_loss, "epoch": float(trainer.best_epoch)}
-    return figures | _scores(model.kind, said, people)
-
-
-def _scores(kind: str, said: NDArray[np.float64], people: NDArray[np.float64]) -> dict[str, float]:
+def _scores(kind: str, said: NDArray[np.float32], people: NDArray[np.float64]) -> dict[str, float]:
     """Score what a model of a kind says of cells."""
     if kind == "presence":
         presence = presence_scores(said, people)
@@ -397,7 +378,7 @@ def fit_features(
     limit = threadpool_limits(config.threads) if config.threads else nullcontext()
     with limit, fixed_arithmetic(config.threads or CPU_COUNT):
         if blank.patches is not None:
-            blank.patches.fit(_sample(cells, config), config.other_bands, config.seed)
+            blank.patches.fit(_sample(cells), config.other_bands, config.seed)
         learned, chosen = (
             (
                 CellImages(cells["images"], side, config.memory // 2).map(blank.describe),
@@ -413,7 +394,7 @@ def _arguments(network: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in network.items() if name != "network"}
 
 
-def _sample(cells: Dataset, config: TrainingConfig) -> NDArray:
+def _sample(cells: Dataset) -> NDArray:
     """Images of some cells that are not scored, whoever lives in them."""
     unscored = np.flatnonzero(np.isin(cells["split"].values, (TRAINING, SELECTION)))
     count = max(64, min(SAMPLE, SAMPLE_VALUES // int(np.prod(cells["images"].shape[1:]))))

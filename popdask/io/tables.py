@@ -159,7 +159,7 @@ def form_of(content: bytes) -> Form:
 def _header(lines: list[str]) -> tuple[int, str]:
     """Which line names the columns, behind remarks with ``#`` and Excel's ``sep=;``."""
     begin = next((i for i, line in enumerate(lines) if not _REMARK.match(line)), 0)
-    separator = max(SEPARATORS, key=lambda mark: lines[begin].count(mark))
+    separator = max(SEPARATORS, key=lines[begin].count)
     counts = [line.count(separator) for line in lines[: begin + 1]]
     texts = (text.strip(' "\r\n') for text in lines[begin].split(separator))
     # The last remark is the header where a row follows, not names.
@@ -287,37 +287,8 @@ UNREADABLE = (
 def read_table(
     path: Path_, expected: str = "a table", *, dtype: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    r"""Read a table from a file.
-
-    Parameters
-    ----------
-    path : path or URL
-        Parquet, where it is called .parquet or .pq, or a folder of such files; or else text, such
-        as CSV, with its separators, decimals and encoding as they are.
-    expected : str, optional
-        What the file should be, for the words of an error.
-    dtype : mapping, optional
-        Types of columns of text; others are found out.
-
-    Returns
-    -------
-    pandas.DataFrame
-
-    Raises
-    ------
-    InputError
-        If the file is missing or cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "people.csv")
-    ...     _ = path.write_text("cell,people\n007,5\n")
-    ...     read_table(path, dtype={"cell": str})
-      cell  people
-    0  007       5
-    """
+    """Read a table: Parquet, or a folder of it, by its name; or else text, such as CSV."""
+    # `dtype` are types of columns of text, which are otherwise found out.
     with _readable(path, expected):
         if parts := parts_of(path):
             table = _joined(path, {part: pd.read_parquet(part) for part in parts})
