@@ -1,4 +1,4 @@
-"""What training is fed with: its settings, cells, batches and augmented images.
+"""What training is fed with: its settings, which cells and how often, and augmented images.
 
 Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation, trained on grey
 orthophotos of 0.5 m, on cells of 100 m and of 300 m. `TrainingConfig.preset` has their settings.
@@ -9,8 +9,6 @@ Where the images fit into the memory that is granted, they are read once, and an
 shuffled portion. Otherwise an epoch shuffles runs of 64 cells, reads as many runs as fit into half
 of the memory, and shuffles the cells in such a portion, while the next one is being read. The order
 depends on the seed and on the memory granted, not on the chunks of the store.
-
-Which cells a kind of model learns from, and how often each is drawn.
 """
 
 from __future__ import annotations

@@ -1,20 +1,10 @@
 """How a drawn country is painted: ground, trees, light and camera.
 
-Things painted onto the ground of the drawn world: their shadows, then their roofs.
-
-A pixel is in the shadow of a thing if the ray towards the sun meets the box that the thing fills;
-the faces of a roof are as bright as they lie to the sun.
-
-The open country of the drawn world: fields, meadows, woods, lakes, hedges and country roads.
-
 Fields and roads are the cells and the borders of jittered lattices, bent a little by smooth noise;
-lakes are the low ground of a noise, woods the fields where another is high.
-
-Trees of the drawn world: they stand where the painted ground lets them, and shade it.
-
-One lattice holds all trees that could be; the material under each says how likely it is.
-
-The camera over the drawn world: light, haze, the blur of the lens, the grain of the sensor.
+lakes are the low ground of a noise, woods the fields where another is high. A pixel is in the
+shadow of a thing if the ray towards the sun meets the box that the thing fills; the faces of a roof
+are as bright as they lie to the sun. One lattice holds all trees that could be; the material under
+each says how likely it is. The camera adds haze, the blur of its lens and the grain of its sensor.
 """
 
 from math import atan2, ceil, cos, floor, pi, sin, sqrt
