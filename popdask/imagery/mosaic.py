@@ -357,8 +357,10 @@ def read_block(*, sources: list[Source], target: Target, block_info: dict[Any, A
 def _own_parts(source: Source, target: Target, rows: slice, columns: slice) -> Iterator[Part]:
     """Read a window from a layer whose pixels are those wanted, in one part."""
     assert source.shift is not None, "other layers are warped"
-    window = (_moved(s, by) for s, by in zip((rows, columns), source.shift, strict=True))
-    yield (slice(None), slice(None)), *source.layer.read(*window)
+    down, right = source.shift
+    there = slice(rows.start + down, rows.stop + down)
+    across = slice(columns.start + right, columns.stop + right)
+    yield (slice(None), slice(None)), *source.layer.read(there, across)
 
 
 def _warped_parts(source: Source, target: Target, rows: slice, columns: slice) -> Iterator[Part]:
@@ -372,10 +374,6 @@ def _warped_parts(source: Source, target: Target, rows: slice, columns: slice) -
             into_columns, of_columns = _overlap(columns, tile_columns)
             inside = into_rows, into_columns
             yield inside, values[:, of_rows, of_columns], valid[of_rows, of_columns]
-
-
-def _moved(window: slice, by: int) -> slice:
-    return slice(window.start + by, window.stop + by)
 
 
 def _tiles(wanted: slice, first: int, tile: int) -> Iterator[slice]:
