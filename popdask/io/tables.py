@@ -520,17 +520,13 @@ def track_lines(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoD
     (7, 60.0, 90.0, 'appear, grow', 'LINESTRING (0 0, 2 1)')
     """
     places = with_tracks(communities, tracks).sort_values(["track", "time"], kind="stable")
-    groups = places.groupby("track")
-    first, last = groups.first(), groups.last()
-    table = pd.DataFrame(
-        {
-            "track": first.index.to_numpy(dtype=np.int64),
-            "first": first["time"].to_numpy(),
-            "last": last["time"].to_numpy(),
-            "people_first": first["population"].to_numpy(),
-            "people_last": last["population"].to_numpy(),
-            "frames": groups.size().to_numpy(),
-        }
+    lives = pd.DataFrame(places[["track", "time", "population"]]).groupby("track", as_index=False)
+    table = lives.agg(
+        first=("time", "first"),
+        last=("time", "last"),
+        people_first=("population", "first"),
+        people_last=("population", "last"),
+        frames=("time", "size"),
     )
     ordered = tracks.sort_values(["track", "time"], kind="stable").groupby("track")
     event_lists = ordered["event"].agg(lambda events: ", ".join(events[events != "continue"]))
