@@ -587,10 +587,8 @@ def rebased(name: str, folder: Path) -> str:
     begin, file, end = split_file(name) or ("", name, "")
     if not begin and name.startswith("/vsi"):
         return name
-    quote = file[0] if file[:1] in ('"', "{") and begin else ""
-    bare = file.strip('"') if quote == '"' else file.strip("{}") if quote else file
-    close = {"": "", '"': '"', "{": "}"}[quote]
-    return f"{begin}{quote}{os.path.normpath(folder / bare)}{close}{end}"
+    bare = file.strip('"{}') if begin else file  # its quotes or braces stay around it
+    return f"{begin}{file.replace(bare, os.path.normpath(folder / bare))}{end}"
 
 
 def _is_packed(name: str) -> bool:
