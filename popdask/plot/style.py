@@ -377,17 +377,20 @@ def _commonest(blocks: np.ndarray) -> np.ndarray:
     return result.reshape(rows, cols)
 
 
-def layout() -> ConstrainedLayoutEngine:
-    """Return the spacing that all figures share."""
-    return ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.01, hspace=0.01)
+def panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, **how: Any
+) -> tuple[ShownFigure, Any]:
+    """Lay out panels in the spacing that all figures share, in inches."""
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.01, hspace=0.01)
+    figure = ShownFigure((width, height), layout=layout)
+    return figure, figure.subplots(rows, columns, **how)
 
 
 def map_sheet(grid: Grid, size: float) -> tuple[ShownFigure, Axes]:
     """Lay out one map, so many inches wide, with room for what explains it."""
     # A strip of cells has white beside it, not a sheet of its own shape.
     ratio = np.clip(grid.size[1] / grid.size[0], 1 / TALLEST, TALLEST)
-    figure = ShownFigure((size, size * ratio + 0.7), layout=layout())
-    return figure, figure.subplots()
+    return panels(size, size * ratio + 0.7)
 
 
 def bar_below(
