@@ -80,13 +80,11 @@ def credits_text(files: dict[str, dict[str, str]], credits: dict[str, Credit]) -
         names = sorted(name for name, file in files.items() if file["credit"] == key)
         lines = [credit.title, credit.citation, f"{credit.licence}, {credit.licence_url}"]
         lines += [credit.page, ""]
-        lines += [f"  {name}{_changed(files[name]['made'])}" for name in names]
+        for name in names:
+            made = files[name]["made"]
+            lines.append(f"  {name}  ({f'changed: {made}' if made else 'as published'})")
         paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs) + "\n"
-
-
-def _changed(made: str) -> str:
-    return f"  (changed: {made})" if made else "  (as published)"
 
 
 def wanted_years(years: Years, available: Sequence[int], source: str) -> list[int]:
@@ -102,8 +100,9 @@ def wanted_years(years: Years, available: Sequence[int], source: str) -> list[in
         found = sorted({numbers} if isinstance(numbers, int) else {int(year) for year in numbers})
         absent = [year for year in found if year not in available]
     if absent or not found:
+        shown = repr(years) if isinstance(years, str) else years
         raise InputError(
-            f"years is {_shown(years)}, but {source} has {described(available)}; ask for those."
+            f"years is {shown}, but {source} has {described(available)}; ask for those."
         )
     return found
 
@@ -128,10 +127,6 @@ def _numbers(texts: Sequence[str], years: object) -> list[int]:
             f"years is {years!r}; expected a span such as 2000:2020, or years such as 2000,2010; "
             "correct it."
         ) from None
-
-
-def _shown(years: object) -> str:
-    return repr(years) if isinstance(years, str) else str(years)
 
 
 @dataclass(frozen=True)
@@ -242,12 +237,8 @@ class FrameFolder:
         manifest["credits"][credit.title] = asdict(credit)
         manifest["files"][name] = entry
         credits = {key: Credit(**fields) for key, fields in manifest["credits"].items()}
-        text = credits_text(manifest["files"], credits)
-        for path, content in (
-            (self.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False)),
-            (self.path / CREDITS, text),
-        ):
-            write_text(path, content)
+        write_text(self.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+        write_text(self.path / CREDITS, credits_text(manifest["files"], credits))
 
 
 def _name(pattern: str, year: int) -> str:

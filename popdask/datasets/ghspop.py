@@ -36,9 +36,9 @@ from popdask.datasets.transfer import (
     FetchError,
     MissingFileError,
     root_of,
-    shown,
 )
 from popdask.errors import InputError
+from popdask.io.paths import without_secrets
 
 URL = "https://jeodpp.jrc.ec.europa.eu/ftp/jrc-opendata/GHSL/GHS_POP_GLOBE_R2023A"
 YEARS = range(1975, 2031, 5)
@@ -49,15 +49,6 @@ CREDIT = Credit(
     "doi:10.2905/2FF68A52-5B5B-4A22-8F40-C41DA8332CFE.",
     "https://human-settlement.emergency.copernicus.eu/ghs_pop2023.php",
 )
-
-_GRIDS = {"mollweide": MOLLWEIDE, "wgs84": WGS84}
-_CODES = {
-    ("mollweide", "1km"): "54009_1000",
-    ("mollweide", "100m"): "54009_100",
-    ("wgs84", "1km"): "4326_30ss",
-    ("wgs84", "100m"): "4326_3ss",
-}
-
 
 #: An archive may unpack to so many bytes, or to so many times its own.
 LARGE, RATIO = 256 << 20, 100
@@ -78,6 +69,14 @@ class Product:
         """Path of a tile below the root."""
         folder = f"GHS_POP_E{year}_GLOBE_R2023A_{self.code}/V1-0/tiles"
         return f"{folder}/{self.stem(tile, year)}.zip"
+
+
+PRODUCTS = {
+    ("mollweide", "1km"): Product("54009_1000", MOLLWEIDE),
+    ("mollweide", "100m"): Product("54009_100", MOLLWEIDE),
+    ("wgs84", "1km"): Product("4326_30ss", WGS84),
+    ("wgs84", "100m"): Product("4326_3ss", WGS84),
+}
 
 
 def fetch_ghspop(
@@ -135,7 +134,12 @@ def fetch_ghspop(
     >>> fetched = fetch_ghspop("1990:2020", "data/oslo", bounds=(10, 59, 12, 61))  # doctest: +SKIP
     >>> cube = popdask.open_frames(fetched.pattern)                                # doctest: +SKIP
     """
-    product = _product(projection, resolution)
+    product = PRODUCTS.get((projection, resolution))
+    if product is None:
+        raise InputError(
+            f"GHS-POP has no raster of {resolution!r} in {projection!r}; expected 1km or 100m in "
+            "mollweide or wgs84."
+        )
     if (bounds is None) == (tile is None):
         raise InputError("GHS-POP is fetched by bounds or by tile; give one of them.")
     found = wanted_years(years, YEARS, "GHS-POP R2023A")
@@ -158,7 +162,7 @@ class _Source:
     @property
     def place(self) -> str:
         """The root, without secrets."""
-        return shown(self.root)
+        return without_secrets(self.root)
 
     def bring(self, tile: str, year: int) -> Download:
         url = f"{self.root}/{self.product.path(tile, year)}"
@@ -202,16 +206,6 @@ def _check_unpacked(archive: zipfile.ZipFile, name: str) -> None:
             f"{name} would unpack from {packed:,} bytes to {unpacked:,}, which a raster does not: "
             "the server sent something else; it is not kept."
         )
-
-
-def _product(projection: str, resolution: str) -> Product:
-    code = _CODES.get((projection, resolution))
-    if code is None:
-        raise InputError(
-            f"GHS-POP has no raster of {resolution!r} in {projection!r}; expected 1km or 100m in "
-            "mollweide or wgs84."
-        )
-    return Product(code, _GRIDS[projection])
 
 
 def _fetch_tile(source: _Source, tile: str, years: list[int], folder: Path | str) -> Fetched:

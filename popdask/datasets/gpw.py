@@ -68,15 +68,16 @@ class PixelRequest:
     def grid(self) -> dict[str, Any]:
         """The pixel grid, as `ee.data.computePixels` takes it."""
         side = 1 / CELLS_PER_DEGREE
+        west, _, _, north = self.bounds
         return {
             "dimensions": {"width": self.width, "height": self.height},
             "affineTransform": {
                 "scaleX": side,
                 "shearX": 0,
-                "translateX": self.column / CELLS_PER_DEGREE - 180,
+                "translateX": west,
                 "shearY": 0,
                 "scaleY": -side,
-                "translateY": 90 - self.row / CELLS_PER_DEGREE,
+                "translateY": north,
             },
             "crsCode": "EPSG:4326",
         }

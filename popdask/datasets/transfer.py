@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import logging
 import os
 import re
 import shutil
@@ -38,7 +37,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, Tim
 
 from popdask import __version__
 from popdask.errors import InputError
-from popdask.io.paths import check_url, open_own, read_own, without_secrets, write_text
+from popdask.io.paths import check_url, open_own, read_own, write_text
+from popdask.io.paths import without_secrets as shown
 
 AGENT = {"User-Agent": f"popdask/{__version__}"}
 BLOCK = 1 << 18
@@ -52,11 +52,11 @@ Watch = Callable[[str, int, int | None], None]
 Log = Callable[[str], None]
 
 
-def _as_note(content: bytes) -> dict[str, Any]:
-    """What a note says; nothing after a power cut, or where it is another's."""
+def _read_note(path: Path) -> dict[str, Any]:
+    """What a note says; nothing without one, after a power cut, or where it is another's."""
     try:
-        note = json.loads(content)
-    except ValueError:
+        note = json.loads(read_own(path))
+    except (FileNotFoundError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}
 
@@ -71,10 +71,7 @@ class Part:
     @property
     def note(self) -> dict[str, Any]:
         """Validator, size and checksum of the file; without them, nothing is known."""
-        try:
-            return _as_note(read_own(self._beside))
-        except FileNotFoundError:
-            return {}
+        return _read_note(self._beside)
 
     def size(self) -> int:
         """Count the bytes that have come."""
@@ -110,7 +107,7 @@ class Part:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def hand_over(self, target: str) -> None:
+    def hand_over(self, target: Path) -> None:
         """Move the bytes to where they belong."""
         self.path.replace(target)
         self._beside.unlink(missing_ok=True)
@@ -127,11 +124,6 @@ def root_of(url: str | None, variable: str, published: str) -> str:
             "mirror such as https://mirror.example.org/worldpop; correct it."
         )
     return root.rstrip("/")
-
-
-def shown(url: str) -> str:
-    """Return a URL without user, password and query."""
-    return without_secrets(url)
 
 
 class FetchError(Exception):
@@ -184,7 +176,7 @@ class _BrokenError(Exception):
 
 
 class ResumingDownloader:
-    """A downloader for `pooch.retrieve` that goes on where a broken transfer stopped."""
+    """A transfer that goes on where it broke."""
 
     def __init__(
         self, part: Path, patience: Patience, watch: Watch | None = None, log: Log | None = None
@@ -194,10 +186,19 @@ class ResumingDownloader:
         self._watch = watch
         self._log = log
 
-    def __call__(self, url: str, output_file: str | IO[Any], fetcher: object) -> None:
-        """Bring `url` to `output_file`, as pooch asks for it."""
+    def bring(self, url: str) -> Part:
+        """Bring all of a file, if it is what its server says it is."""
+        failures = 0
         with _session(self._patience) as session:
-            self._bring(session, url)
+            while not self._part.whole():
+                had = self._part.size()
+                try:
+                    self._attempt(session, url)
+                except (requests.TooManyRedirects, requests.exceptions.InvalidSchema) as trouble:
+                    raise _astray(url, self._patience) from trouble
+                except (requests.RequestException, HTTPError, _BrokenError) as trouble:
+                    failures = 1 if self._part.size() > had else failures + 1
+                    self._wait(url, trouble, failures)
         checksum = self._part.note.get("checksum")
         if not hash_matches(str(self._part.path), checksum):
             self._part.discard()
@@ -205,19 +206,7 @@ class ResumingDownloader:
                 f"{shown(url)} is not what the server says it is: its checksum is not {checksum}; "
                 "what came was thrown away, fetch again."
             )
-        self._part.hand_over(str(output_file))
-
-    def _bring(self, session: requests.Session, url: str) -> None:
-        failures = 0
-        while not self._part.whole():
-            had = self._part.size()
-            try:
-                self._attempt(session, url)
-            except (requests.TooManyRedirects, requests.exceptions.InvalidSchema) as trouble:
-                raise _astray(url, self._patience) from trouble
-            except (requests.RequestException, HTTPError, _BrokenError) as trouble:
-                failures = 1 if self._part.size() > had else failures + 1
-                self._wait(url, trouble, failures)
+        return self._part
 
     def _attempt(self, session: requests.Session, url: str) -> None:
         patience = (self._patience.connect, self._patience.read)
@@ -328,18 +317,6 @@ def _astray(url: str, patience: Patience) -> FetchError:
         f"{shown(url)} sends on more than {patience.redirects} times, or to a place that is less "
         "safe than its own (https to http): check the URL, or give that of another mirror."
     )
-
-
-def is_there(url: str, patience: Patience) -> bool:
-    """Return whether a server has a file."""
-    seconds = (patience.connect, patience.read)
-    try:
-        with _session(patience) as session:
-            return session.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
-    except (requests.TooManyRedirects, requests.exceptions.InvalidSchema) as trouble:
-        raise _astray(url, patience) from trouble
-    except requests.RequestException as trouble:
-        raise FetchError(f"{shown(url)} cannot be asked for: {_cause(trouble, url)}.") from trouble
 
 
 def _note(answer: requests.Response) -> dict[str, Any]:
@@ -462,7 +439,7 @@ class Downloads:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = unique_file_name(url)
         with self._alone(name):
-            note = self._note(name)
+            note = _read_note(self._note_path(name))
             path = self._retrieve(url, name, note)
             if "sha256" not in note:
                 try:
@@ -481,7 +458,17 @@ class Downloads:
 
     def has(self, url: str) -> bool:
         """Return whether the server, not the cache, has a file."""
-        return is_there(url, self.patience)
+        patience = self.patience
+        seconds = (patience.connect, patience.read)
+        try:
+            with _session(patience) as session:
+                return session.head(url, headers=AGENT, allow_redirects=True, timeout=seconds).ok
+        except (requests.TooManyRedirects, requests.exceptions.InvalidSchema) as trouble:
+            raise _astray(url, patience) from trouble
+        except requests.RequestException as trouble:
+            raise FetchError(
+                f"{shown(url)} cannot be asked for: {_cause(trouble, url)}."
+            ) from trouble
 
     def forget(self, url: str) -> None:
         """Drop a file from the cache, and its checksum."""
@@ -491,21 +478,20 @@ class Downloads:
             self._note_path(name).unlink(missing_ok=True)
 
     def _retrieve(self, url: str, name: str, note: dict[str, Any]) -> Path:
-        part = self.folder / f"{name}.part"
-        downloader = ResumingDownloader(part, self.patience, self._watch, self._log)
-        known = f"sha256:{note['sha256']}" if note else None
-        try:
-            with _quiet_pooch():
-                path = pooch.retrieve(
-                    url, known, fname=name, path=self.folder, downloader=downloader
-                )
-        except ValueError as error:  # what pooch says of a wrong checksum
+        path, known = self.folder.resolve() / name, note.get("sha256")
+        if path.exists() and hash_matches(str(path), known):
+            return path
+        part_path = path.with_name(f"{name}.part")
+        part = ResumingDownloader(part_path, self.patience, self._watch, self._log).bring(url)
+        if not hash_matches(str(part.path), known):
+            part.discard()
             raise FetchError(
                 f"{shown(url)} is another file than the one fetched on {note['fetched'][:10]} "
                 f"(SHA-256 {note['sha256'][:12]}…): it is not kept; if the source has a new "
                 f"version, remove {self._note_path(name)} and fetch again."
-            ) from error
-        return Path(path)
+            )
+        part.hand_over(path)
+        return path
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -524,21 +510,3 @@ class Downloads:
 
     def _note_path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
-
-    def _note(self, name: str) -> dict[str, Any]:
-        try:
-            return _as_note(read_own(self._note_path(name)))
-        except FileNotFoundError:
-            return {}
-
-
-@contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    """Keep pooch from writing to the standard error: a library does not print."""
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -28,8 +28,9 @@ from popdask.datasets.frames import (
     link,
     wanted_years,
 )
-from popdask.datasets.transfer import Download, Downloads, MissingFileError, root_of, shown
+from popdask.datasets.transfer import Download, Downloads, MissingFileError, root_of
 from popdask.errors import InputError
+from popdask.io.paths import without_secrets
 
 URL = "https://data.worldpop.org/GIS/Population"
 _COUNTRY = re.compile(r"[A-Za-z]{3}")
@@ -234,7 +235,7 @@ def _bring(
     ]
     has = f"it has {', '.join(map(str, there))}" if there else "nor any other year asked for"
     raise InputError(
-        f"{product} has no raster of {country.upper()} in {year} ({shown(root)}): {has}; "
+        f"{product} has no raster of {country.upper()} in {year} ({without_secrets(root)}): {has}; "
         "correct the country or the years."
     )
 

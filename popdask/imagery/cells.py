@@ -323,7 +323,7 @@ def write_folder(cells: xr.Dataset, folder: Path_, *, quality: int = 95) -> None
 
 
 def _lazy_images(paths: Sequence[str]) -> da.Array:
-    shape = _header(paths[0])
+    shape = _read_image(paths[0]).shape
     ends = [*range(0, len(paths), CHUNK_CELLS), len(paths)]
     chunks = (tuple(np.diff(ends).tolist()), *((size,) for size in shape))
     stamps = [Path(path).stat().st_mtime_ns for path in paths]
@@ -336,10 +336,6 @@ def _lazy_images(paths: Sequence[str]) -> da.Array:
         meta=np.empty((0, 0, 0, 0), "uint8"),
         name=f"folder-{tokenize(list(paths), stamps)}",
     )
-
-
-def _header(path: str) -> tuple[int, int, int]:
-    return _read_image(path).shape
 
 
 def _read_images(paths: NDArray, form: tuple[int, int, int]) -> NDArray[np.uint8]:

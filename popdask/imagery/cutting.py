@@ -30,9 +30,9 @@ from odc.geo.geobox import GeoBox
 
 from popdask.errors import InputError
 from popdask.imagery.cells import cells_nodata, make_cells
-from popdask.imagery.grid import TOLERANCE, CellGrid, as_grid, block_side, crs_text, z_order
+from popdask.imagery.grid import CellGrid, as_grid, block_side, crs_text, z_order
 from popdask.io.conventions import check_population
-from popdask.io.grids import carry, describe_grid, grid_of, share_out
+from popdask.io.grids import describe_grid, grid_of, same_grid, share_out
 from popdask.io.paths import Path_
 from popdask.io.rasters import read_counts, read_grid
 from popdask.io.tables import read_features, read_table
@@ -128,6 +128,11 @@ def nodata_of(image: xr.DataArray) -> Any:
     """Return the value of pixels without data: the image's own, or else 0, or NaN."""
     default = np.nan if image.dtype.kind == "f" else 0
     return image.dtype.type(image.attrs.get("nodata", image.attrs.get("_FillValue", default)))
+
+
+def is_nodata(pixels: NDArray, nodata: Any) -> NDArray[np.bool_]:
+    """Return which pixels hold what those without data do."""
+    return np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
 
 
 def valid_pixels(image: xr.DataArray, fill: Any) -> da.Array:
@@ -349,8 +354,7 @@ def _people(
 def _has_empty_edge(images: NDArray, ring: int, nodata: Any) -> NDArray[np.bool_]:
     """Return which of (n, band, row, col) have a first or last row or column without data."""
     own = images[..., ring : images.shape[-2] - ring, ring : images.shape[-1] - ring]
-    missing = np.isnan(own) if np.isnan(nodata) else own == nodata
-    empty = missing.all(1)
+    empty: NDArray[np.bool_] = np.all(is_nodata(own, nodata), axis=1)
     lines = [empty[:, 0], empty[:, -1], empty[:, :, 0], empty[:, :, -1]]
     return np.any([line.all(1) for line in lines], axis=0)
 
@@ -364,7 +368,7 @@ def counts_from_raster(
         people, source = people[::-1], source.flipy()
     norths, easts = grid.covering(tuple(source.boundingbox), source.crs)
     target = grid.geobox(norths, easts)
-    if _lies_on(source, target):
+    if same_grid(target, source):
         values = people.astype("float64")
     elif share:
         everything = slice(0, source.shape[0]), slice(0, source.shape[1])
@@ -543,15 +547,6 @@ def refuse_doubles(counts: pd.DataFrame, grid: CellGrid, name: str) -> None:
 def _table(north: NDArray, east: NDArray, people: NDArray) -> pd.DataFrame:
     columns = (north.astype(np.int64), east.astype(np.int64), people.astype(np.float64))
     return pd.DataFrame(dict(zip(COUNT_COLUMNS, columns, strict=True)))
-
-
-def _lies_on(source: GeoBox, target: GeoBox) -> bool:
-    """Return whether a raster is exactly some cells, north up."""
-    if source.crs != target.crs or source.shape != target.shape:
-        return False
-    corners = np.array([[0.0, 0.0], list(source.shape)]).T
-    row, column = carry(corners[0], corners[1], source, target)
-    return bool(np.abs([row - corners[0], column - corners[1]]).max() < 1000 * TOLERANCE)
 
 
 def _read_raster(raster: xr.DataArray | Path_) -> tuple[NDArray, GeoBox, str]:

@@ -42,7 +42,7 @@ from popdask.imagery.cells import cells_grid
 from popdask.io.conventions import flags
 from popdask.io.grids import describe_grid, grid_of, same_grid
 from popdask.io.paths import Path_
-from popdask.io.rasters import missing_file, open_raster
+from popdask.io.rasters import check_there, open_raster
 from popdask.io.tables import read_features, read_table
 
 HOW = ("scaled", "spread by presence", "spread evenly", "nobody", "left out")
@@ -80,10 +80,10 @@ class _Rules:
             raise InputError(
                 f"inhabited_from is {self.inhabited_from}, expected a probability above 0, as 0.1"
             )
-        for name, words in {"unzoned": "keep drop", "partial": "raise skip scale"}.items():
-            if getattr(self, name) not in words.split():
-                found, known = getattr(self, name), ", ".join(words.split())
-                raise InputError(f"{name} is {found!r}, expected one of {known}")
+        words = {"unzoned": ("keep", "drop"), "partial": ("raise", "skip", "scale")}
+        for name, known in words.items():
+            if (found := getattr(self, name)) not in known:
+                raise InputError(f"{name} is {found!r}, expected one of {', '.join(known)}")
 
 
 def adjust_to_totals(
@@ -479,8 +479,7 @@ def read_zones(
 def _open(path: Path) -> gpd.GeoDataFrame | xr.DataArray:
     if path.suffix.lower() not in RASTERS:
         return read_features(path, "polygons, one for each zone")
-    if not path.exists():
-        raise missing_file(str(path), "a raster of zone numbers")
+    check_there(str(path), "a raster of zone numbers")
     try:
         with open_raster(str(path)) as source:  # by the drivers of its name alone
             driver = source.driver

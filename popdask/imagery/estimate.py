@@ -48,6 +48,7 @@ from popdask.imagery.cutting import (
     as_bands,
     cut_block,
     find_lattice,
+    is_nodata,
     nodata_of,
     valid_pixels,
 )
@@ -125,14 +126,10 @@ def _usable(tile: NDArray, valid: NDArray[np.bool_], rule: Rule) -> NDArray[np.b
     down, across = height // p, width // p
     full = np.asarray(valid.reshape(down, p, across, p).all((1, 3)))
     for line in (0, p - 1):
-        rows = _is_empty(own[:, line::p], rule.nodata).reshape(-1, down, across, p)
-        columns = _is_empty(own[:, :, line::p], rule.nodata).reshape(-1, down, p, across)
+        rows = is_nodata(own[:, line::p], rule.nodata).reshape(-1, down, across, p)
+        columns = is_nodata(own[:, :, line::p], rule.nodata).reshape(-1, down, p, across)
         full &= ~rows.all((0, 3)) & ~columns.all((0, 2))
     return full
-
-
-def _is_empty(pixels: NDArray, nodata: Any) -> NDArray[np.bool_]:
-    return np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
 
 
 def _predict(
@@ -261,18 +258,18 @@ def estimate(
     image = as_bands(image)
     lattice = find_lattice(image, as_grid(cell_size, image.rio.crs))
     models = {
-        name: None if model is None else as_trained(model, image.dtype, lattice.pixels)
+        name: as_trained(model, image.dtype, lattice.pixels)
         for name, model in (("presence", presence), ("count", count))
+        if model is not None
     }
-    for name, model in models.items():
-        _check_model(name, model, image, lattice)
-    contexts = [model.context for model in models.values() if model is not None]
-    if not contexts:
+    if not models:
         raise InputError("presence and count are both None; expected at least one model; give one")
-    fill = nodata_of(image)
-    ring = max(contexts) * lattice.pixels
-    how = Rule(lattice.pixels, ring, fill, threshold, batch_size, device, rule)
-    return _as_dataset(_map_tiles(image, lattice, how, **models), lattice, models)
+    for name, trained in models.items():
+        _check_model(name, trained, image, lattice)
+    ring = max(trained.context for trained in models.values()) * lattice.pixels
+    how = Rule(lattice.pixels, ring, nodata_of(image), threshold, batch_size, device, rule)
+    values = _map_tiles(image, lattice, how, models.get("presence"), models.get("count"))
+    return _as_dataset(values, lattice, models)
 
 
 def _check_settings(rule: str, threshold: float, batch_size: int) -> None:
@@ -286,12 +283,8 @@ def _check_settings(rule: str, threshold: float, batch_size: int) -> None:
         raise InputError(f"batch_size is {batch_size}; expected at least 1; correct it")
 
 
-def _check_model(
-    name: str, model: TrainedModel | None, image: xr.DataArray, lattice: Lattice
-) -> None:
+def _check_model(name: str, model: TrainedModel, image: xr.DataArray, lattice: Lattice) -> None:
     """Compare a model with what it is to see."""
-    if model is None:
-        return
     kinds = ("presence",) if name == "presence" else COUNTS
     if model.kind not in kinds:
         raise InputError(
@@ -390,9 +383,7 @@ def tile_cells(sizes: Sequence[int], pixels: int, *, room: int, rim: int) -> tup
     return tuple(tiles)
 
 
-def _as_dataset(
-    values: da.Array, lattice: Lattice, models: dict[str, TrainedModel | None]
-) -> xr.Dataset:
+def _as_dataset(values: da.Array, lattice: Lattice, models: dict[str, TrainedModel]) -> xr.Dataset:
     """Give the whole cells of the image their names, coordinates and CRS."""
     p, grid = lattice.pixels, lattice.grid
     first = lattice.top // p, lattice.left // p
@@ -410,11 +401,9 @@ def _as_dataset(
         "population": {"units": "people per cell", "long_name": "population"},
     }
     layers = {
-        name: (("y", "x"), layer, attrs)
-        for model, layer, (name, attrs) in zip(
-            models.values(), values, described.items(), strict=True
-        )
-        if model is not None
+        name: (("y", "x"), layer, described[name])
+        for model, name, layer in zip(("presence", "count"), described, values, strict=True)
+        if model in models
     }
     return xr.Dataset(layers, coords=xr_coords(box, dims=("y", "x")))
 

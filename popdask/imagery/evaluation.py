@@ -295,8 +295,9 @@ def scores_by_density(
 
 def write_scores(path: Path_, scores: pd.DataFrame, by_density: pd.DataFrame | None = None) -> Path:
     """Write scores as JSON, whole or not at all; what is not defined is null."""
-    document = {"scores": _plain(scores.to_dict("index"))}
-    document |= {} if by_density is None else {"by_density": _plain(by_density.to_dict("records"))}
+    document: dict[str, Any] = {"scores": _plain(scores).to_dict("index")}
+    if by_density is not None:
+        document["by_density"] = _plain(by_density).to_dict("records")
     return write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
@@ -344,15 +345,10 @@ def _round_edges(most: float) -> list[float]:
     return [0.0, *edges[: np.searchsorted(edges, most, side="right") + 1]]
 
 
-def _plain(value: Any) -> Any:
-    """Turn what JSON does not know into what it does."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with None for numbers that JSON does not know."""
+    known = table.replace([np.inf, -np.inf], np.nan).astype(object)
+    return known.where(known.notna(), None)
 
 
 class Baseline(Protocol):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -336,6 +337,12 @@ def _spread(values: NDArray[np.int64]) -> NDArray[np.uint64]:
     ):
         bits = (bits | bits << np.uint64(shift)) & np.uint64(mask)
     return bits
+
+
+def cut_at_multiples(start: int, stop: int, step: int) -> tuple[int, ...]:
+    """Return the sizes of the parts of a span that is cut at every multiple of a step."""
+    edges = [start, *range((start // step + 1) * step, stop, step), stop]
+    return tuple(b - a for a, b in pairwise(edges))
 
 
 def block_side(pixels: int, context: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""What training is fed with: its settings, cells, batches and augmented images.
+"""What training is fed with: its settings, which cells and how often, and augmented images.
 
 Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation, trained on grey
 orthophotos of 0.5 m, on cells of 100 m and of 300 m. `TrainingConfig.preset` has their settings.
@@ -9,16 +9,15 @@ Where the images fit into the memory that is granted, they are read once, and an
 shuffled portion. Otherwise an epoch shuffles runs of 64 cells, reads as many runs as fit into half
 of the memory, and shuffles the cells in such a portion, while the next one is being read. The order
 depends on the seed and on the memory granted, not on the chunks of the store.
-
-Which cells a kind of model learns from, and how often each is drawn.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import dask
@@ -104,15 +103,9 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "bins", "patience", "stop_after", "memory"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name, low, high in (
-            ("rate", 0.0, 1.0),
-            ("weight_decay", 0.0, 1.0),
-            ("jitter", 0.0, 1.0),
-            ("balance", 0.0, 1.0),
-            ("factor", 0.0, 1.0),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}, expected {low} to {high}")
+        for name in ("rate", "weight_decay", "jitter", "balance", "factor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 0.0 to 1.0")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed}, expected a whole number, 0 or more; correct it")
         if self.threads is not None and self.threads < 1:
@@ -166,15 +159,15 @@ class TrainingConfig:
         config = {"network": name, "bands": bands, **seen, **self.network}
         with torch.device("meta"):
             network = build(config)
-        plain = name == FEATURES_NETWORK
         least = 2 ** len(getattr(network, "features", ()))
-        if plain:
+        use = f"the blocks of {name}, each of which halves them"
+        if name == FEATURES_NETWORK:
             least = LEAST if network.patches is None else SIDE
+            use = f"the edges and patches among the {name}"
         if pixels < least:
             raise InputError(
-                f"the cells have {pixels} x {pixels} pixels, expected at least {least} for "
-                f"{_NEEDS[plain].format(name)}; use smaller pixels or more of "
-                "them"
+                f"the cells have {pixels} x {pixels} pixels, expected at least {least} for {use}; "
+                "use smaller pixels or more of them"
             )
         return config
 
@@ -188,7 +181,6 @@ class TrainingConfig:
         return asdict(self)
 
 
-_NEEDS = ("the blocks of {}, each of which halves them", "the edges and patches among the {}")
 _NETWORK_OF = {
     "presence": "PresenceCNN",
     "count": "CountCNN",
@@ -268,7 +260,8 @@ class Augmentation:
         return torch.cat([varied, plain], 1) if others else varied
 
 
-RUN = 64
+RUN = 64  # cells that are read together
+PIECE = 1024  # cells whose images are copied together
 
 
 class Portion(NamedTuple):
@@ -317,6 +310,19 @@ class CellImages:
                     coming = reader.submit(self._portion, following)
                 yield portion
 
+    def map(self, describe: Callable[[NDArray], NDArray]) -> NDArray:
+        """Give what is found in the images, some at a time, in the order of the cells."""
+        out: NDArray | None = None
+        for portion in self.portions():
+            for start in range(0, max(len(portion.picks), 1), PIECE):
+                piece = slice(start, start + PIECE)
+                found = describe(portion.images[portion.picks[piece]])
+                if out is None:
+                    out = np.empty((len(self), *found.shape[1:]), found.dtype)
+                out[portion.cells[piece]] = found
+        assert out is not None, "there is a portion, if only of no cells"
+        return out
+
     def _parts(
         self, order: NDArray[np.int64], rng: np.random.Generator | None
     ) -> list[NDArray[np.int64]]:
@@ -354,19 +360,9 @@ def predict_cells(
 ) -> NDArray[np.float32]:
     """Say of cells what a model says of them."""
     chosen = np.arange(cells.sizes["cell"]) if chosen is None else chosen
-    said = np.empty(len(chosen), np.float32)
-    for portion in CellImages(cells["images"], chosen, memory).portions():
-        for picks, places in zip(_pieces(portion.picks), _pieces(portion.cells), strict=True):
-            images = portion.images[picks]
-            said[places] = model.predict(
-                images, device=device, batch_size=batch_size, threads=threads or CPU_COUNT
-            )
-    return said
-
-
-def _pieces(indices: NDArray[np.int64], size: int = 1024) -> list[NDArray[np.int64]]:
-    """Cut indices into pieces whose images are copied together."""
-    return np.split(indices, range(size, len(indices), size))
+    options: dict[str, Any] = {"device": device, "batch_size": batch_size}
+    predict = partial(model.predict, **options, threads=threads or CPU_COUNT)
+    return CellImages(cells["images"], chosen, memory).map(predict)
 
 
 INHABITED = 0.5  # presence above it

@@ -11,9 +11,8 @@ On the CPU the last bit of an answer may depend on the shape of the batch. `Trai
 therefore computes in batches of one shape, the last one filled up: a cell's answer is then the same
 whatever cells come with it.
 
-The mean of several models, as one: what each of them gets wrong by itself averages out.
-
-The members keep their own scaling and say what they say alone; the mean is of probabilities, or of
+The mean of several models is one, too: what each of them gets wrong by itself averages out. The
+members keep their own scaling and say what they say alone; the mean is of probabilities, or of
 people. It is a network like any other, so it is stored, sent to workers and estimated with as one.
 """
 

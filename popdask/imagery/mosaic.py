@@ -36,10 +36,18 @@ from rasterio.warp import reproject, transform
 from rasterio.windows import Window
 
 from popdask.errors import InputError
-from popdask.imagery.grid import TOLERANCE, CellGrid, as_grid, block_side, crs_text
+from popdask.imagery.grid import (
+    TOLERANCE,
+    CellGrid,
+    as_grid,
+    block_side,
+    crs_text,
+    cut_at_multiples,
+)
+from popdask.io.cube import open_group
 from popdask.io.grids import carry, describe_grid, grid_of
-from popdask.io.paths import Path_, fsspec_options
-from popdask.io.rasters import check_extent, check_there, is_remote, use_raster
+from popdask.io.paths import Path_
+from popdask.io.rasters import check_extent, check_there, is_remote, size_and_time, use_raster
 
 IMAGE = "an image"
 
@@ -165,24 +173,11 @@ def _is_zarr(path: str) -> bool:
 
 
 def _open_zarr(path: str) -> xr.Dataset:
-    return xr.open_zarr(
-        path,
-        chunks=None,
-        decode_coords="all",
-        mask_and_scale=False,
-        consolidated=False,
-        storage_options=fsspec_options(path) or None,
-    )
+    return open_group(path, "a group with one image", chunks=None, mask_and_scale=False)
 
 
 def _zarr_sheet(path: str, nodata: float | None) -> RasterFile:
-    try:
-        stored = _open_zarr(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} cannot be opened as Zarr ({error}); expected a group with one image; correct "
-            "the path"
-        ) from error
+    stored = _open_zarr(path)
     images = [
         n for n, a in stored.data_vars.items() if {"y", "x"} <= set(a.dims) <= {"band", *"yx"}
     ]
@@ -241,22 +236,16 @@ class Mosaic:
         values = np.zeros((len(self.sheets[0].bands), *shape), self.sheets[0].dtype)
         valid = np.zeros(shape, bool)
         for sheet, place in zip(self.sheets, self.places, strict=True):
-            meet = [
-                slice(max(wanted.start, first), min(wanted.stop, first + size))
-                for wanted, first, size in zip(
-                    (rows, columns), place, sheet.grid.shape, strict=True
-                )
-            ]
-            if any(side.start >= side.stop for side in meet):
+            top, left = place
+            height, width = sheet.grid.shape
+            into_rows, of_rows = _overlap(rows, slice(top, top + height))
+            into_columns, of_columns = _overlap(columns, slice(left, left + width))
+            inside = into_rows, into_columns
+            if of_rows.start >= of_rows.stop or of_columns.start >= of_columns.stop:
                 continue
-            inside = tuple(
-                slice(side.start - wanted.start, side.stop - wanted.start)
-                for side, wanted in zip(meet, (rows, columns), strict=True)
-            )
             if valid[inside].all():
                 continue
-            there = (slice(s.start - f, s.stop - f) for s, f in zip(meet, place, strict=True))
-            found, has = sheet.read(*there)
+            found, has = sheet.read(of_rows, of_columns)
             has &= ~valid[inside]
             np.copyto(values[(slice(None), *inside)], found, where=has)
             valid[inside] |= has
@@ -368,8 +357,10 @@ def read_block(*, sources: list[Source], target: Target, block_info: dict[Any, A
 def _own_parts(source: Source, target: Target, rows: slice, columns: slice) -> Iterator[Part]:
     """Read a window from a layer whose pixels are those wanted, in one part."""
     assert source.shift is not None, "other layers are warped"
-    window = (_moved(s, by) for s, by in zip((rows, columns), source.shift, strict=True))
-    yield (slice(None), slice(None)), *source.layer.read(*window)
+    down, right = source.shift
+    there = slice(rows.start + down, rows.stop + down)
+    across = slice(columns.start + right, columns.stop + right)
+    yield (slice(None), slice(None)), *source.layer.read(there, across)
 
 
 def _warped_parts(source: Source, target: Target, rows: slice, columns: slice) -> Iterator[Part]:
@@ -379,16 +370,10 @@ def _warped_parts(source: Source, target: Target, rows: slice, columns: slice) -
             corner = target.grid.translate_pix(tile_columns.start, tile_rows.start).transform
             tile = GeoBox((target.tile, target.tile), corner, target.grid.crs)
             values, valid = _warp(source, tile)
-            (into_rows, of_rows), (into_columns, of_columns) = (
-                _overlap(rows, tile_rows),
-                _overlap(columns, tile_columns),
-            )
+            into_rows, of_rows = _overlap(rows, tile_rows)
+            into_columns, of_columns = _overlap(columns, tile_columns)
             inside = into_rows, into_columns
             yield inside, values[:, of_rows, of_columns], valid[of_rows, of_columns]
-
-
-def _moved(window: slice, by: int) -> slice:
-    return slice(window.start + by, window.stop + by)
 
 
 def _tiles(wanted: slice, first: int, tile: int) -> Iterator[slice]:
@@ -399,7 +384,7 @@ def _tiles(wanted: slice, first: int, tile: int) -> Iterator[slice]:
 
 
 def _overlap(window: slice, tile: slice) -> tuple[slice, slice]:
-    """Where a tile meets a window: counted in the window, and in the tile."""
+    """Where a tile, or a sheet, meets a window: counted in the window, and in the tile."""
     start, stop = max(window.start, tile.start), min(window.stop, tile.stop)
     return (
         slice(start - window.start, stop - window.start),
@@ -638,7 +623,7 @@ def _chunk_sizes(chunks: Any, target: Target, step: int) -> tuple[tuple[int, ...
     """Turn what a caller says about chunks into sizes along (y, x); "auto" ends on whole cells."""
     if chunks == "auto":
         return tuple(
-            _between(first, size, step)
+            cut_at_multiples(first, first + size, step)
             for first, size in zip(target.first, target.grid.shape, strict=True)
         )
     try:
@@ -651,17 +636,13 @@ def _chunk_sizes(chunks: Any, target: Target, step: int) -> tuple[tuple[int, ...
         ) from error
 
 
-def _between(first: int, size: int, step: int) -> tuple[int, ...]:
-    ends = np.arange(first + step - first % step, first + size, step)
-    return tuple(np.diff([first, *ends, first + size]).tolist())
-
-
 def _lazy_image(
     layers: list[Mosaic], target: Target, chunks: tuple[tuple[int, ...], ...], resampling: Method
 ) -> xr.DataArray:
     first = layers[0].sheets[0]
     bands = len(first.bands)
-    versions = [_version(sheet.path) for layer in layers for sheet in layer.sheets]
+    paths = [sheet.path for layer in layers for sheet in layer.sheets]
+    versions = [size_and_time(path) if Path(path).is_file() else None for path in paths]
     read = da.map_blocks(
         read_block,
         sources=[Source.of(layer, target, resampling) for layer in layers],
@@ -684,10 +665,3 @@ def _lazy_image(
         name="image",
     )
     return image.rio.write_crs(target.grid.crs)
-
-
-def _version(path: str) -> tuple[int, int] | None:
-    if not Path(path).is_file():
-        return None
-    stat = Path(path).stat()
-    return stat.st_size, stat.st_mtime_ns

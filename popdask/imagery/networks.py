@@ -1,23 +1,15 @@
 """The networks: what they share, the two of convolutions, and the transformer.
 
-What all networks have in common: the configuration that they were built with, checked.
-
 An image is (B, bands, rows, columns), normalised; forward gives one value per cell, (B,).
 
-The convolutional networks: whether anybody lives in a cell, and how many do.
-
 After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation. Without
-arguments they are that work's models of 100 m cells, to the number of parameters; every width can
-be changed, so that small ones exist for small data.
+arguments the two of convolutions are that work's models of 100 m cells, and the transformer is its
+model of 300 m cells, to the number of parameters; every width can be changed, so that small ones
+exist for small data.
 
-A cell may be seen with a `ring` of pixels around it. The head then gets the pooled features of the
-cell and, after them, those of the whole image: averages alone would not tell it which of the houses
-stand inside.
-
-The vision transformer: how many people live in a cell.
-
-After Sellebjerg, Lorentsen, Møller-Jensen, Siddique and Hansen, Population Estimation. Without
-arguments it is that work's model of 300 m cells, to the number of parameters.
+Networks of convolutions may see a cell with a `ring` of pixels around it. The head then gets the
+pooled features of the cell and, after them, those of the whole image: averages alone would not tell
+it which of the houses stand inside.
 """
 
 from collections.abc import Mapping

@@ -61,7 +61,7 @@ from popdask.imagery.cutting import (
     nodata_of,
     valid_pixels,
 )
-from popdask.imagery.grid import CellGrid, as_grid, block_side
+from popdask.imagery.grid import CellGrid, as_grid, block_side, cut_at_multiples
 from popdask.imagery.model import Normalisation
 
 PLOT_AXES = ("plot_x", "plot_y")  # of the second UMAP
@@ -157,26 +157,17 @@ def _scattered(places: NDArray[np.floating], count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """How cells are grouped."""
+    """How cells are grouped, as `scene_groups` takes it."""
 
-    k: tuple[int, ...] = (3, 4, 5)
-    """Numbers of groups of KMeans."""
-    pca: int = 128
-    """Principal components, at most."""
-    dimensions: int = 20
-    """Dimensions in which cells are grouped."""
-    neighbours: int = 50
-    """Cells that UMAP takes to be around each, itself among them."""
-    min_dist: float = 0.05
-    """How close UMAP may put cells."""
-    epochs: int = 200
-    """Of UMAP."""
-    min_cluster_size: int = 500
-    """Cells of a group of HDBSCAN, at least."""
-    min_samples: int = 50
-    """Cells around the core of a group of HDBSCAN, itself among them."""
-    seed: int = 0
-    """Of the principal components, UMAP and KMeans."""
+    k: tuple[int, ...]
+    pca: int
+    dimensions: int
+    neighbours: int
+    min_dist: float
+    epochs: int
+    min_cluster_size: int
+    min_samples: int
+    seed: int
 
 
 def scene_groups(
@@ -539,10 +530,7 @@ def _adopt(network: EfficientNetB3, state: object, name: str) -> None:
             "entries are missing or of other shapes): give a state dict of torchvision's "
             "efficientnet_b3."
         )
-    keep = {
-        key: given.get(key) for key in expected if shapes.get(key) == tuple(expected[key].shape)
-    }
-    network.load_state_dict({**expected, **keep})
+    network.load_state_dict({**expected, **{key: given[key] for key in fits}})
 
 
 @dataclass(frozen=True)
@@ -563,6 +551,7 @@ class FeatureExtractor:
         self, images: NDArray, usable: NDArray[np.bool_], network: EfficientNetB3
     ) -> NDArray[np.float32]:
         """Return the features (n, 1536) of raw images (n, band, row, col); NaN where not usable."""
+        usable = usable.ravel()
         if images.dtype.kind == "f":
             usable = usable & ~np.isnan(images[:, self.bands]).any((1, 2, 3))
         features = np.full((len(images), FEATURES), np.nan, np.float32)
@@ -720,12 +709,11 @@ def _of_cells(
     whole = da.ones(len(pixels), dtype="float32")
     if "covered" in cells:
         whole = da.asarray(cells["covered"].data)
-    whole = whole.rechunk((pixels.chunks[0],))[:, None, None, None]
+    usable = (whole == 1).rechunk((pixels.chunks[0],))[:, None, None, None]
     features = da.map_blocks(
-        _cells_block,
+        eye.describe,
         pixels,
-        whole,
-        eye=eye,
+        usable,
         network=network,
         drop_axis=[1, 2, 3],
         new_axis=[1],
@@ -753,7 +741,7 @@ def _of_mosaic(
         y=slice(down.start * p - lattice.top, down.stop * p - lattice.top),
         x=slice(east.start * p - lattice.left, east.stop * p - lattice.left),
     )
-    chunks = _squares(down, side), _squares(east, side)
+    chunks = tuple(cut_at_multiples(cells.start, cells.stop, side) for cells in (down, east))
     pixels = tuple(tuple(n * p for n in axis) for axis in chunks)
     features = da.map_blocks(
         _mosaic_block,
@@ -773,19 +761,6 @@ def _of_mosaic(
     coords = xr_coords(grid.geobox(norths, east), dims=("y", "x"))
     dims = ("y", "x", "feature")
     return xr.DataArray(features, coords, dims, name="features", attrs=attrs | {"context": 0})
-
-
-def _squares(cells: range, side: int) -> tuple[int, ...]:
-    """Split cells at every multiple of a side."""
-    edges = [cells.start, *range((cells.start // side + 1) * side, cells.stop, side), cells.stop]
-    return tuple(np.diff(edges).tolist())
-
-
-def _cells_block(
-    images: NDArray, whole: NDArray[np.float32], eye: FeatureExtractor, network: EfficientNetB3
-) -> NDArray[np.float32]:
-    """Describe images (n, band, row, col) of which a share has data → (n, 1536)."""
-    return eye.describe(images, whole.ravel() == 1, network)
 
 
 def _mosaic_block(

@@ -21,6 +21,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -164,12 +165,8 @@ class Trainer:
         device: torch.device,
     ) -> None:
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.loss, self.normalisation, self.config, self.device = (
-            loss,
-            normalisation,
-            config,
-            device,
-        )
+        self.loss, self.normalisation = loss, normalisation
+        self.config, self.device = config, device
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         self.optimizer = kind(
             module.parameters(), lr=config.rate, weight_decay=config.weight_decay, fused=True
@@ -194,7 +191,7 @@ class Trainer:
         waited = self.epoch - self.best_epoch
         return self.epoch >= self.config.epochs or waited >= self.config.stop_after
 
-    def run_epoch(self, training: Side, validation: Side) -> dict[str, float]:
+    def run_epoch(self, training: Side, validation: Side) -> dict[str, Any]:
         """Learn from every cell once, or as often as it is drawn; give the epoch's figures."""
         seeds = np.random.SeedSequence([self.config.seed, self.epoch])
         torch.manual_seed(int(seeds.generate_state(1)[0]))  # for dropout
@@ -374,27 +371,16 @@ def learned_totals(cells: xr.Dataset) -> LearnedTotals:
 def spread_totals(cells: xr.Dataset, *, seed: int = 0) -> NDArray[np.float64]:
     """Share the people of zones among their cells, by what networks learn from the sums."""
     learned, zone, totals = learned_totals(cells)
-    features = _standardised(_cell_features(cells, learned))
+    context, pixels = int(cells.attrs["context"]), cells["images"].sizes["col"]
+    ring = pixels // (2 * context + 1) * context
+    images = CellImages(cells["images"], learned, MEMORY)
+    features = _standardised(images.map(partial(cell_features, ring=ring)))
     said = np.mean(
         [_learn_sums(features, zone, totals, seed + number) for number in range(MEMBERS)], axis=0
     )
     people = np.full(cells.sizes["cell"], np.nan)
     people[learned] = _scaled(said, zone, totals)
     return people
-
-
-def _cell_features(cells: xr.Dataset, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The plain features of some cells, read in portions."""
-    context, pixels = int(cells.attrs["context"]), cells["images"].sizes["col"]
-    ring = pixels // (2 * context + 1) * context
-    parts = [
-        (portion.cells, cell_features(portion.images[portion.picks], ring))
-        for portion in CellImages(cells["images"], chosen, MEMORY).portions()
-    ]
-    out = np.empty((len(chosen), parts[0][1].shape[1]), np.float32)
-    for places, found in parts:
-        out[places] = found
-    return out
 
 
 def _standardised(features: NDArray[np.float32]) -> Tensor:

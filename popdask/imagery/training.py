@@ -216,15 +216,21 @@ def train(
         if kept:
             trainer.restore(kept)
         while not trainer.finished:
-            trainer.run_epoch(training, selection)
+            row = trainer.run_epoch(training, selection)
             if checkpoint:
                 trainer.state().save(checkpoint, mark)
             if progress:
-                progress(_progress(trainer))
-    model = _trained(cells, kind, trainer, sides.seen)
+                progress(Progress(epochs=config.epochs, best_epoch=trainer.best_epoch, **row))
+    module = build_with(network, trainer.best)
+    model = _as_trained(cells, kind, module, scaling, sides.seen, config, trainer.history)
+    how: dict[str, Any] = {"batch_size": trainer.batch_size, "threads": threads, "device": device}
+    people = cells["people"].values
     if kind in _PEOPLE:
-        model = _levelled(model, cells, sides.training, trainer, device)
-    figures = _figures(model, cells, sides.validation, trainer, device)
+        said = predict_cells(model, cells, sides.training, **how)
+        model = _levelled(model, said, people[sides.training])
+    said = predict_cells(model, cells, sides.validation, **how)
+    figures = {"loss": trainer.best_loss, "epoch": float(trainer.best_epoch)}
+    figures |= _scores(kind, said, people[sides.validation])
     return replace(model, figures={**figures, **model.figures})
 
 
@@ -234,19 +240,6 @@ def _alone(place: torch.device) -> Iterator[None]:
     devices = [place] if place.type == "cuda" else []
     with _running, torch.random.fork_rng(devices):
         yield
-
-
-def _progress(trainer: Trainer) -> Progress:
-    last = trainer.history[-1]
-    return Progress(
-        trainer.epoch,
-        trainer.config.epochs,
-        last["training"],
-        last["validation"],
-        last["rate"],
-        trainer.best_epoch,
-        trainer.batch_size,
-    )
 
 
 def image_shape(cells: Dataset) -> dict[str, int]:
@@ -310,20 +303,16 @@ def _mark(
     return digest.hexdigest()
 
 
-def _trained(cells: Dataset, kind: str, trainer: Trainer, seen: NDArray[np.int64]) -> TrainedModel:
-    """Put the best weights together with what they depend on."""
-    module = build_with(trainer.config.network, trainer.best)
-    return replace(
-        _with_place(cells, kind, module, trainer.normalisation, seen),
-        settings=trainer.config.as_dict(),
-        history=tuple(trainer.history),
-    )
-
-
-def _with_place(
-    cells: Dataset, kind: str, module: Network, scaling: Normalisation, seen: NDArray[np.int64]
+def _as_trained(
+    cells: Dataset,
+    kind: str,
+    module: Network,
+    scaling: Normalisation,
+    seen: NDArray[np.int64],
+    config: TrainingConfig,
+    history: History,
 ) -> TrainedModel:
-    """Put a network together with the cells that it knows, and how they look."""
+    """Put a network together with how it was trained, and the cells that it knows."""
     places = np.stack([cells[name].values for name in ("north", "east")], axis=1)
     return TrainedModel(
         module,
@@ -333,8 +322,10 @@ def _with_place(
         cell_size=float(cells.attrs["cell_size"]),
         resolution=float(cells.attrs["resolution"]),
         context=int(cells.attrs.get("context", 0)),
+        settings=config.as_dict(),
         training_cells=places[seen].astype(np.int64),
         split=split_fingerprint(cells),
+        history=tuple(history),
     )
 
 
@@ -346,24 +337,20 @@ def _fitted(
     bands = image_shape(cells)["bands"]
     raw = Normalisation(1.0, (0.0,) * bands, (1.0,) * bands)
     best = min(history, key=lambda row: row["validation"])
-    model = replace(
-        _with_place(cells, kind, module, raw, sides.seen),
-        settings=config.as_dict(),
-        history=tuple(history),
-    )
+    model = _as_trained(cells, kind, module, raw, sides.seen, config, history)
     said = predict_cells(model, cells, sides.validation, device=device, batch_size=VALIDATION_BATCH)
-    scores = _scores(kind, said.astype(np.float64), cells["people"].values[sides.validation])
+    scores = _scores(kind, said, cells["people"].values[sides.validation])
     return replace(model, figures={"loss": best["validation"], "epoch": best["epoch"], **scores})
 
 
 def _levelled(
-    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
+    model: TrainedModel, said: NDArray[np.float32], people: NDArray[np.float64]
 ) -> TrainedModel:
     """Scale a network's counts so that the people of the cells it has learned from add up."""
     # Without dropout and variation, and where no count is below 0, it says a few percent more
     # than it learned to: little in a cell, much in the sum of a country.
-    said, people = _answers(model, cells, chosen, trainer, device)
-    scale = float(people.sum() / said.sum()) if said.any() and people.any() else 1.0
+    total = said.astype(np.float64).sum()
+    scale = float(people.sum() / total) if total and people.any() else 1.0
     last = model.module.get_submodule("head")[-1]  # type: ignore[index]
     with torch.no_grad():
         last.weight.mul_(scale)
@@ -371,31 +358,7 @@ def _levelled(
     return replace(model, figures={"scale": scale})
 
 
-def _answers(
-    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a model says of some cells, and their people."""
-    said = predict_cells(
-        model,
-        cells,
-        chosen,
-        device=device,
-        batch_size=trainer.batch_size,
-        threads=trainer.config.threads,
-    )
-    return said.astype(np.float64), cells["people"].values[chosen]
-
-
-def _figures(
-    model: TrainedModel, cells: Dataset, chosen: NDArray[np.int64], trainer: Trainer, device: str
-) -> dict[str, float]:
-    """Score a model by the validation cells."""
-    said, people = _answers(model, cells, chosen, trainer, device)
-    figures = {"loss": trainer.best_loss, "epoch": float(trainer.best_epoch)}
-    return figures | _scores(model.kind, said, people)
-
-
-def _scores(kind: str, said: NDArray[np.float64], people: NDArray[np.float64]) -> dict[str, float]:
+def _scores(kind: str, said: NDArray[np.float32], people: NDArray[np.float64]) -> dict[str, float]:
     """Score what a model of a kind says of cells."""
     if kind == "presence":
         presence = presence_scores(said, people)
@@ -415,9 +378,13 @@ def fit_features(
     limit = threadpool_limits(config.threads) if config.threads else nullcontext()
     with limit, fixed_arithmetic(config.threads or CPU_COUNT):
         if blank.patches is not None:
-            blank.patches.fit(_sample(cells, config), config.other_bands, config.seed)
+            blank.patches.fit(_sample(cells), config.other_bands, config.seed)
         learned, chosen = (
-            (_features(cells, side, config, blank), wanted[side]) for side in sides[:2]
+            (
+                CellImages(cells["images"], side, config.memory // 2).map(blank.describe),
+                wanted[side],
+            )
+            for side in sides[:2]
         )
         fit = _boosted if blank.config["head"] == "boosting" else _ridge
         return fit(kind, blank, config.seed, learned, chosen, inner)
@@ -427,27 +394,13 @@ def _arguments(network: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in network.items() if name != "network"}
 
 
-def _sample(cells: Dataset, config: TrainingConfig) -> NDArray:
+def _sample(cells: Dataset) -> NDArray:
     """Images of some cells that are not scored, whoever lives in them."""
     unscored = np.flatnonzero(np.isin(cells["split"].values, (TRAINING, SELECTION)))
     count = max(64, min(SAMPLE, SAMPLE_VALUES // int(np.prod(cells["images"].shape[1:]))))
     chosen = unscored[:: -(-len(unscored) // count)]
     portion = next(CellImages(cells["images"], chosen, 2 * cells["images"].nbytes).portions())
     return portion.images[portion.picks]
-
-
-def _features(
-    cells: Dataset, chosen: NDArray[np.int64], config: TrainingConfig, blank: FeatureModel
-) -> NDArray[np.float32]:
-    """Describe some cells, read in portions."""
-    images = CellImages(cells["images"], chosen, config.memory // 2)
-    out: NDArray[np.float32] | None = None
-    for portion in images.portions():
-        found = blank.describe(portion.images[portion.picks])
-        out = np.empty((len(chosen), found.shape[1]), np.float32) if out is None else out
-        out[portion.cells] = found
-    assert out is not None
-    return out
 
 
 def _boosted(

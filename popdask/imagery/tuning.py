@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,6 +99,7 @@ SPACES: dict[str, Space] = {
 }
 
 
+Training = Callable[..., TrainedModel]  # with some settings; all else is the same for all trials
 Judge = Callable[[int, int, float], bool]  # trial, epoch, loss -> whether to give it up
 LISTEN = 0.2  # seconds between two looks at the reports
 
@@ -112,21 +113,13 @@ class Outcome(NamedTuple):
     """Why it was given up."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """What all trials have in common."""
-
-    cells: Dataset
-    kind: str
-    gate: TrainedModel | None
-    device: str
-
-
 class _GivenUpError(Exception):
     """Raised in a training to end it."""
 
 
-def attempt(task: Task, config: TrainingConfig, give_up: Callable[[int, float], bool]) -> Outcome:
+def attempt(
+    training: Training, config: TrainingConfig, give_up: Callable[[int, float], bool]
+) -> Outcome:
     """Train with some settings, as long as nobody gives it up and memory suffices."""
     losses: list[float] = []
 
@@ -138,7 +131,7 @@ def attempt(task: Task, config: TrainingConfig, give_up: Callable[[int, float], 
             raise _GivenUpError("behind the median of the trials before")
 
     try:
-        train(task.cells, task.kind, config, gate=task.gate, progress=listen, device=task.device)
+        training(config, progress=listen)
     except (_GivenUpError, TrainingError, torch.OutOfMemoryError) as error:
         return Outcome(None, str(error))
     return Outcome(min(losses))
@@ -149,8 +142,8 @@ class Here:
 
     slots = 1
 
-    def __init__(self, task: Task, judge: Judge) -> None:
-        self.task, self.judge = task, judge
+    def __init__(self, training: Training, judge: Judge) -> None:
+        self.training, self.judge = training, judge
         self.waiting: list[tuple[int, TrainingConfig]] = []
 
     def start(self, number: int, config: TrainingConfig) -> None:
@@ -160,38 +153,31 @@ class Here:
     def finished(self) -> Iterator[tuple[int, Outcome]]:
         """Return the trials that ended, with their outcomes."""
         number, config = self.waiting.pop()
-        yield number, attempt(self.task, config, partial(self.judge, number))
+        yield number, attempt(self.training, config, partial(self.judge, number))
 
     def stop(self) -> None:
         """Let go of unfinished trials."""
         self.waiting.clear()
 
 
-@dataclass(frozen=True)
-class _Line:
-    """The connection of a trial on a worker with who asked for it."""
+def _attempt_there(training: Training, config: TrainingConfig, name: str, number: int) -> Outcome:
+    """Make an attempt on a worker, and report each epoch to who asked for it."""
 
-    name: str
-    number: int
+    def give_up(epoch: int, loss: float) -> bool:
+        Queue(name).put((number, epoch, loss))
+        return Event(f"{name}-{number}").is_set()
 
-    def __call__(self, epoch: int, loss: float) -> bool:
-        Queue(self.name).put((self.number, epoch, loss))
-        return Event(f"{self.name}-{self.number}").is_set()
-
-
-def _attempt_there(task: Task, config: TrainingConfig, line: _Line) -> Outcome:
     threads = config.threads or get_worker().state.nthreads
-    return attempt(task, replace(config, threads=threads), line)
+    return attempt(training, replace(config, threads=threads), give_up)
 
 
 class OnCluster:
     """Trials on the workers of the current Dask client, one on each."""
 
-    def __init__(self, client: Client, task: Task, judge: Judge) -> None:
-        self.client, self.judge = client, judge
+    def __init__(self, client: Client, training: Training, judge: Judge) -> None:
+        self.client, self.training, self.judge = client, training, judge
         self.name = f"popdask-tuning-{uuid4().hex}"
         self.reports = Queue(self.name, client=client)
-        self.task = task
         self.handed_out: Future | None = None
         self.running: dict[Future, int] = {}
 
@@ -203,9 +189,10 @@ class OnCluster:
     def start(self, number: int, config: TrainingConfig) -> None:
         """Send a trial out."""
         if self.handed_out is None:  # every worker gets the cells, once for all trials
-            self.handed_out = self.client.scatter(self.task, broadcast=True, hash=False)
-        line = _Line(self.name, number)
-        future = self.client.submit(_attempt_there, self.handed_out, config, line, pure=False)
+            self.handed_out = self.client.scatter(self.training, broadcast=True, hash=False)
+        future = self.client.submit(
+            _attempt_there, self.handed_out, config, self.name, number, pure=False
+        )
         self.running[future] = number
 
     def finished(self) -> Iterator[tuple[int, Outcome]]:
@@ -232,18 +219,13 @@ class OnCluster:
         self.reports.close()
 
 
-def current_client() -> Client | None:
-    """Return the Dask client in force, if there is one."""
-    try:
-        return default_client()
-    except ValueError:
-        return None
-
-
-def runner(task: Task, judge: Judge) -> Any:
+def runner(training: Training, judge: Judge) -> Any:
     """Choose where trials run: on the current cluster, or here."""
-    client = current_client()
-    return Here(task, judge) if client is None else OnCluster(client, task, judge)
+    try:
+        client = default_client()
+    except ValueError:
+        return Here(training, judge)
+    return OnCluster(client, training, judge)
 
 
 class Tuning(NamedTuple):
@@ -336,33 +318,28 @@ def tune(
         raise InputError(f"seed is {seed}, expected a whole number, 0 or more; correct it")
     config = config or TrainingConfig.preset(kind)
     side = cells.sizes["row"] // (2 * int(cells.attrs.get("context", 0)) + 1)
-    plan = _Plan(config, space or SPACES[kind], side)
+    settings = partial(_settings, config, space or SPACES[kind], side)
     with _quiet() as optuna:
         study = _open_study(storage, f"{kind} {epochs} {seed} {split_fingerprint(cells)}")
-        task = Task(cells, kind, gate, device)
-        _search(study, trials, task, partial(plan.settings, epochs=epochs), seed, progress)
+        training = partial(train, cells, kind, gate=gate, device=device)
+        _search(study, trials, training, partial(settings, epochs), seed, progress)
         table = _table(study)
         if not (table["state"] == "complete").any():
             raise InputError(
                 f"none of the {len(table)} trials came to its end (the last: "
                 f"{table['reason'].iloc[-1]}), expected one; correct the settings"
             )
-        best = plan.settings(optuna.trial.FixedTrial(study.best_params), config.epochs)
+        best = settings(config.epochs, optuna.trial.FixedTrial(study.best_params))
     return Tuning(table, best)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How a trial's proposals become the settings of a training."""
-
-    config: TrainingConfig
-    space: Space
-    pixels: int
-
-    def settings(self, trial: BaseTrial, epochs: int) -> TrainingConfig:
-        changes = dict(self.space(trial, self.pixels))
-        network = {**self.config.network, **changes.pop("network", {})}
-        return replace(self.config, network=network, epochs=epochs, **changes)
+def _settings(
+    config: TrainingConfig, space: Space, pixels: int, epochs: int, trial: BaseTrial
+) -> TrainingConfig:
+    """Make a trial's proposals the settings of a training."""
+    changes = dict(space(trial, pixels))
+    network = {**config.network, **changes.pop("network", {})}
+    return replace(config, network=network, epochs=epochs, **changes)
 
 
 @contextmanager
@@ -409,7 +386,7 @@ def _open_study(storage: str | Path | None, identity: str) -> Study:
 def _search(
     study: Study,
     trials: int,
-    task: Task,
+    training: Training,
     settings: Callable[[BaseTrial], TrainingConfig],
     seed: int,
     progress: Callable[[pd.Series], object] | None,
@@ -423,7 +400,7 @@ def _search(
         running[number].report(loss, epoch)
         return running[number].should_prune()
 
-    at_work = runner(task, judge)
+    at_work = runner(training, judge)
     try:
         while True:
             wanted = trials - _ended(study) - len(running)

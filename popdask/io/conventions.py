@@ -303,17 +303,17 @@ def _no_time(time: Any) -> bool:
 
 
 def _checked(name: str, array: xr.DataArray, fills: tuple[float, ...]) -> Any:
-    data, dims = array.data, tuple(map(str, array.dims))
-    settings: dict[str, Any] = {"name": name, "dims": dims, "fills": fills}
-    if not isinstance(data, da.Array):
-        values, origin = np.asarray(data), (0,) * data.ndim
-        return _check_block(values, _held(values, dims, fills), origin=origin, **settings)
+    dims = tuple(map(str, array.dims))
+    settings: dict[str, Any] = {"called": name, "dims": dims, "fills": fills}
+    data = array.data if isinstance(array.data, da.Array) else np.asarray(array.data)
     held = _held(data, dims, fills)
+    if isinstance(data, np.ndarray):
+        return _check_block(data, held, **settings)
     return da.map_blocks(
-        _check_dask,
+        _check_block,
         data,
         held,
-        settings=settings,
+        **settings,
         dtype=_people_dtype(data.dtype),
         meta=np.empty((0,) * data.ndim, _people_dtype(data.dtype)),
         name=f"{_CHECKED}{tokenize(data.name, settings)}",
@@ -328,27 +328,20 @@ def _held(data: Any, dims: tuple[str, ...], fills: tuple[float, ...]) -> Any:
     return (data == largest_value(data.dtype)).sum(axis=within, keepdims=True)
 
 
-def _check_dask(
-    values: NDArray[Any], held: NDArray[Any] | None, settings: Any, block_info: Any = None
-) -> NDArray[Any]:
-    origin = tuple(start for start, _ in block_info[0]["array-location"])
-    return _check_block(values, held, origin=origin, **settings)
-
-
 def _check_block(
     values: NDArray[Any],
     held: NDArray[Any] | None,
     *,
-    name: str,
+    called: str,
     dims: tuple[str, ...],
     fills: tuple[float, ...],
-    origin: tuple[int, ...],
+    block_info: Any = None,
 ) -> NDArray[Any]:
     """Give people as floats, NaN where nothing is known."""
     largest = largest_value(values.dtype)
     if held is not None and (held > 1).any() and count_largest(values, largest):
         raise InputError(
-            f"{name} holds {largest}, the largest value of {values.dtype}, in several cells of a "
+            f"{called} holds {largest}, the largest value of {values.dtype}, in several cells of a "
             "frame and does not declare it; expected counts of people; declare it with "
             f"rio.write_nodata({largest})"
         )
@@ -362,19 +355,14 @@ def _check_block(
         people = np.where(nothing, people.dtype.type(np.nan), people)
     wrong = (people < 0) | (people > BEYOND_PEOPLE)
     if wrong.any():
-        raise _wrong_count(name, dims, people, np.argwhere(wrong)[0], origin)
+        first = np.argwhere(wrong)[0]
+        corner = [start for start, _ in block_info[0]["array-location"]] if block_info else 0
+        value = number_text(people[tuple(first)], people.dtype)
+        raise _wrong_count(called, value, dict(zip(dims, first + corner, strict=True)))
     return people
 
 
-def _wrong_count(
-    name: str,
-    dims: tuple[str, ...],
-    people: NDArray[Any],
-    first: NDArray[np.intp],
-    origin: tuple[int, ...],
-) -> InputError:
-    value = number_text(people[tuple(first)], people.dtype)
-    at = dict(zip(dims, (first + origin).tolist(), strict=True))
+def _wrong_count(name: str, value: str, at: dict[str, int]) -> InputError:
     cell = [f"{_AXES.get(axis, axis)} {at[axis]}" for axis in sorted(at, key=_rank)]
     mend = "" if "inf" in value else f", or declare it with rio.write_nodata({value})"
     return InputError(

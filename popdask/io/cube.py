@@ -44,7 +44,7 @@ from popdask.io.conventions import (
 from popdask.io.frames import CHUNK, Time, find_frames, frame_time, grids_of, time_text
 from popdask.io.grids import grid_of, same_grid, share_out, source_window, steps_of, turns
 from popdask.io.paths import Path_, atomic_path, compute_to_end, file_of, fsspec_options
-from popdask.io.rasters import read_counts
+from popdask.io.rasters import read_counts, size_and_time
 from popdask.validate import check_array
 
 
@@ -64,12 +64,12 @@ def write_group(dataset: xr.Dataset, path: Path_, what: str) -> None:
         compute_to_end(dataset.to_zarr(unfinished, mode="w-", compute=False, **_options(path)))
 
 
-def open_group(path: Path_, expected: str, group: str | None = None) -> xr.Dataset:
-    """Open a Zarr group, or one in it, lazily, in the chunks of the store."""
-    options = {"group": group, "chunks": {}, "decode_coords": "all", **_options(path)}
+def open_group(path: Path_, expected: str, group: str | None = None, **how: Any) -> xr.Dataset:
+    """Open a Zarr group, or one in it, lazily, in the chunks of the store if not told otherwise."""
+    options = {"group": group, "chunks": {}, "decode_coords": "all", **_options(path), **how}
     try:
         return xr.open_zarr(path, **options)
-    except (FileNotFoundError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         kept = Path(path, "snapshots").is_dir() and Path(path, "manifests").is_dir()
         mend = "it is an Icechunk repository: open it with popdask.RegionStore" if kept else ""
         raise InputError(
@@ -340,9 +340,8 @@ def _lazy_frame(
     nodata: float | None,
 ) -> da.Array:
     aligned = None if same_grid(source, target) else (source, target)
-    file = Path(file_of(path))
-    stat = file.stat() if file.exists() else None
-    version = stat and (stat.st_size, stat.st_mtime_ns)
+    file = file_of(path)
+    version = size_and_time(file) if Path(file).is_file() else None
     return da.map_blocks(
         _read_block,
         path=path,
@@ -506,12 +505,12 @@ def _like(values: xr.DataArray, data: Any, grid: dict[Any, Any]) -> xr.DataArray
 
 def aligned(array: da.Array, steps: tuple[int, int]) -> da.Array:
     """Move the cuts of the blocks of (…, y, x) to where cells of 1 km end."""
-    chunks = [_cut(c, step) for c, step in zip(array.chunks[-2:], steps, strict=True)]
+    chunks = [cut_chunks(c, step) for c, step in zip(array.chunks[-2:], steps, strict=True)]
     return array.rechunk((*array.chunks[:-2], *chunks))
 
 
-def _cut(chunks: tuple[int, ...], step: int) -> tuple[int, ...]:
-    """Sizes of blocks that end with a cell of 1 km, or with the raster."""
+def cut_chunks(chunks: tuple[int, ...], step: int) -> tuple[int, ...]:
+    """Move the borders of chunks to the nearest multiples of a step, or to the raster's end."""
     whole = sum(chunks)
     ends = {min(round(end / step) * step, whole) for end in np.cumsum(chunks)[:-1].tolist()}
     return tuple(b - a for a, b in pairwise(sorted(ends | {0, whole})))
@@ -522,15 +521,19 @@ def sum_cells(array: da.Array, steps: tuple[int, int], mean: bool = False) -> da
     if steps == (1, 1):
         return array.astype(np.float64)
     array = aligned(array, steps)
-    coarse = [
-        tuple(-(-size // step) for size in c)
-        for c, step in zip(array.chunks[-2:], steps, strict=True)
-    ]
-    options: dict[str, Any] = {"dtype": np.float64, "meta": np.empty((0,) * array.ndim)}
-    options["chunks"] = (*array.chunks[:-2], *coarse)
-    sums = da.map_blocks(_sum_block, array, *steps, mean, **options)
+    coarse = _coarse(array.chunks[-2:], steps)
+    chunks = (*array.chunks[:-2], *coarse)
+    meta = np.empty((0,) * array.ndim)
+    sums = da.map_blocks(_sum_block, array, *steps, mean, chunks=chunks, meta=meta)
     joined = [_joined(c, step) for c, step in zip(coarse, steps, strict=True)]
     return sums.rechunk((*array.chunks[:-2], *joined))
+
+
+def _coarse(chunks: Iterable[Iterable[int]], steps: tuple[int, int]) -> list[tuple[int, ...]]:
+    """Sizes of blocks in cells of 1 km."""
+    return [
+        tuple(-(-size // step) for size in sizes) for sizes, step in zip(chunks, steps, strict=True)
+    ]
 
 
 def _joined(chunks: tuple[int, ...], step: int) -> tuple[int, ...]:
@@ -571,16 +574,11 @@ def repeat_cells(
     """Draw cells of 1 km on a finer grid of this shape, in blocks cut at `cuts`."""
     if steps != (1, 1):
         if cuts is not None:
-            cells = [_cut(c, step) for c, step in zip(cuts, steps, strict=True)]
-            coarse = [
-                tuple(-(-size // step) for size in c) for c, step in zip(cells, steps, strict=True)
-            ]
-            array = array.rechunk((*array.chunks[:-2], *coarse))
-        chunks = [_fine(*axis) for axis in zip(array.chunks[-2:], steps, shape, strict=True)]
-        options: dict[str, Any] = {"dtype": array.dtype, "meta": array._meta}
-        array = da.map_blocks(
-            _repeat_block, array, *steps, shape, chunks=(*array.chunks[:-2], *chunks), **options
-        )
+            cells = [cut_chunks(c, step) for c, step in zip(cuts, steps, strict=True)]
+            array = array.rechunk((*array.chunks[:-2], *_coarse(cells, steps)))
+        fine = [_fine(*axis) for axis in zip(array.chunks[-2:], steps, shape, strict=True)]
+        chunks = (*array.chunks[:-2], *fine)
+        array = da.map_blocks(_repeat_block, array, *steps, chunks=chunks, meta=array._meta)
     return array if cuts is None else array.rechunk((*array.chunks[:-2], *cuts))
 
 
@@ -589,9 +587,7 @@ def _fine(chunks: tuple[int, ...], step: int, whole: int) -> tuple[int, ...]:
     return tuple(np.diff(ends, prepend=0).tolist())
 
 
-def _repeat_block(
-    block: NDArray, down: int, across: int, shape: tuple[int, int], block_info: Any = None
-) -> NDArray:
+def _repeat_block(block: NDArray, down: int, across: int, block_info: Any = None) -> NDArray:
     """Repeat the cells of a block, as far as the raster goes."""
     where = block_info[None]["chunk-shape"][-2:]
     return _repeat(block, down, across)[..., : where[0], : where[1]]

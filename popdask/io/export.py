@@ -383,14 +383,12 @@ def write_catalog(
         raise InputError(f"the catalogue of {name} has no rasters: give one for each frame")
     stamps = pd.DatetimeIndex(list(frames))
     form = time_form(stamps)
-    collection: pystac.Collection | None = None
-    for stamp, rasters in sorted(zip(stamps, frames.values(), strict=True), key=lambda one: one[0]):
-        item = _item(f"{name}_{stamp.strftime(form)}", stamp, rasters, sha256)
-        if collection is None:
-            collection = _collection(folder, name, description, item, stamps)
+    ordered = sorted(zip(stamps, frames.values(), strict=True), key=lambda one: one[0])
+    items = [_item(f"{name}_{at.strftime(form)}", at, rasters, sha256) for at, rasters in ordered]
+    collection = _collection(folder, name, description, items[0], stamps)
+    for item in items:
         collection.add_item(item)
         item.set_self_href(str(folder / f"{item.id}.json"))
-    assert collection is not None, "there is a frame"
     for key, path in (others or {}).items():
         collection.add_asset(key, _asset(key, path, sha256))
         _describe_table(collection.assets[key], path)
@@ -517,12 +515,11 @@ def _turned(
         for turn in (-360, 0, 360)
     ]
     cut = shapely.union_all([side for side in sides if side.area > 0])
-    ends = (-180.0, 180.0) if east - west >= 360 else ((west + 180) % 360 - 180, _east(east))
-    return shapely.geometry.mapping(cut), (ends[0], south, ends[1], north)
-
-
-def _east(longitude: float) -> float:
-    return 180 - (180 - longitude) % 360
+    if east - west >= 360:
+        west, east = -180.0, 180.0
+    else:
+        west, east = (west + 180) % 360 - 180, 180 - (180 - east) % 360
+    return shapely.geometry.mapping(cut), (west, south, east, north)
 
 
 def _bounds(file: rasterio.DatasetReader) -> list[float]:

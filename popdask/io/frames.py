@@ -705,21 +705,21 @@ def displacement_warnings(displacements: pd.DataFrame) -> list[str]:
 
 def _bearing(dy: float, dx: float) -> str:
     """Say where the earlier frame lies, seen from the later, which is (dy, dx) cells further."""
-    parts = [(dy, "north", "south"), (dx, "west", "east")]
-    seen = [
-        f"{abs(cells):.1f} cells {positive if cells > 0 else negative}"
-        for cells, positive, negative in parts
-        if abs(cells) >= 0.05
-    ]
+    seen = [f"{cells:.1f} cells {way}" for cells, way in _ways(-dy, -dx) if cells >= 0.05]
     return " and ".join(seen)
 
 
 def shift_text(shift: tuple[int, int]) -> str:
-    """Say where a frame is moved, on a grid whose rows run southward."""
-    parts = [(shift[0], "north", "south"), (shift[1], "west", "east")]
+    """Say where a frame is moved."""
     moved = [
-        f"{abs(cells)} cell{'s' if abs(cells) > 1 else ''} {after if cells > 0 else before}"
-        for cells, before, after in parts
-        if cells
+        f"{cells} cell{'s' if cells > 1 else ''} {way}" for cells, way in _ways(*shift) if cells
     ]
     return " and ".join(moved)
+
+
+def _ways(down: float, right: float) -> list[tuple[float, str]]:
+    """How far down and right is, and where to, on a grid whose rows run southward."""
+    return [
+        (abs(down), "south" if down > 0 else "north"),
+        (abs(right), "east" if right > 0 else "west"),
+    ]

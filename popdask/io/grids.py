@@ -105,23 +105,23 @@ def _even_grid(array: xr.DataArray | xr.Dataset, grid: GeoBox) -> GeoBox | None:
 
 def check_degrees(name: str, grid: GeoBox) -> None:
     """Refuse a grid of metres that is said to be of degrees, and one of no known place."""
-    assert grid.crs is not None, "grids without a CRS are refused before"
-    if not (grid.crs.geographic or grid.crs.projected):  # of a building site, or of heights
+    crs = _crs(grid)
+    if not (crs.is_geographic or crs.is_projected):  # of a building site, or of heights
         raise InputError(
-            f"{name} has the CRS {_crs(grid).name}, which is neither geographic nor projected; "
+            f"{name} has the CRS {crs.name}, which is neither geographic nor projected; "
             "expected one that tells where on the Earth a cell lies; set that of its coordinates "
             "with rio.write_crs or gdal_edit.py -a_srs, or warp it"
         )
-    if not grid.crs.geographic:
+    if not crs.is_geographic:
         return
     left, bottom, right, top = grid.boundingbox.bbox
-    unit = math.degrees(_crs(grid).axis_info[0].unit_conversion_factor)
+    unit = math.degrees(crs.axis_info[0].unit_conversion_factor)
     width, height = abs(grid.transform.a) * unit, abs(grid.transform.e) * unit
     around = 360 + max(width, min(3 * width, 1.0))  # GHS-POP's 30" goes two cells beyond
     if max(abs(bottom), abs(top)) * unit > 90 + height or (right - left) * unit > around:
         raise InputError(
             f"{name} lies from ({left:.10g}, {bottom:.10g}) to ({right:.10g}, {top:.10g}), which "
-            f"are no degrees, and its CRS is {_crs(grid).name}; expected the CRS of its "
+            f"are no degrees, and its CRS is {crs.name}; expected the CRS of its "
             "coordinates; set it with rio.write_crs or gdal_edit.py -a_srs"
         )
 
@@ -216,11 +216,11 @@ def has_parallel_rows(crs: pyproj.CRS) -> bool:
 
 def steps_of(grid: GeoBox) -> tuple[int, int]:
     """Return the cells of a grid in one of 1 km, down and across; 1, 1 in degrees."""
-    assert grid.crs is not None, "grid_of refuses a grid without one"
-    if grid.crs.geographic:
+    crs = _crs(grid)
+    if crs.is_geographic:
         return 1, 1
-    unit = grid.crs.proj.axis_info[0].unit_conversion_factor
-    if has_parallel_rows(grid.crs.proj):  # where a cell is largest
+    unit = crs.axis_info[0].unit_conversion_factor
+    if has_parallel_rows(crs):  # where a cell is largest
         plane = abs(grid.transform.a * grid.transform.e) * unit**2
         unit *= float(np.sqrt(row_areas(grid).max() * 1e6 / plane))
     sides = abs(grid.transform.e) * unit, abs(grid.transform.a) * unit
@@ -390,11 +390,10 @@ def goes_around(grid: GeoBox) -> bool:
 
 def _turn(grid: GeoBox) -> float:
     """Columns once around the Earth; infinite where coordinates are not geographic."""
-    assert grid.crs is not None, "grids without a CRS are refused where they are read"
-    if not grid.crs.geographic:
+    crs = _crs(grid)
+    if not crs.is_geographic:
         return math.inf
-    unit = grid.crs.proj.axis_info[0].unit_conversion_factor
-    return 2 * math.pi / unit / abs(grid.transform.a)
+    return 2 * math.pi / crs.axis_info[0].unit_conversion_factor / abs(grid.transform.a)
 
 
 def _parts(source: GeoBox, target: GeoBox, turn: float) -> int:

@@ -109,10 +109,10 @@ def is_unescaped(place: str) -> bool:
 
 def without_keys(text: str) -> str:
     """Drop from a text what its URLs say beside places, and the values of secret variables."""
-    words = [
-        without_secrets(word) if _MARK in word else _without_options(word) for word in _words(text)
-    ]
-    text = "".join(words)
+    words = re.findall(r"\s+|\S+", text)
+    text = "".join(
+        without_secrets(word) if _MARK in word else _without_options(word) for word in words
+    )
     for name, value in os.environ.items():
         if name.upper().endswith(_ENDINGS) and len(value) >= _SHORTEST:
             text = text.replace(value, f"${name}")
@@ -132,18 +132,7 @@ def _has_user(rest: str) -> bool:
 
 
 def _until(text: str, ends: str) -> str:
-    return text[: min((i for i, letter in enumerate(text) if letter in ends), default=len(text))]
-
-
-def _words(text: str) -> list[str]:
-    """The words of a text, and what is between them."""
-    words: list[str] = []
-    for letter in text:
-        if words and letter.isspace() == words[-1][-1].isspace():
-            words[-1] += letter
-        else:
-            words.append(letter)
-    return words
+    return re.split(f"[{ends}]", text, maxsplit=1)[0]
 
 
 @contextmanager
@@ -340,7 +329,7 @@ def _check_host(url: str) -> None:
     """Refuse a URL of the web whose host or port is none."""
     if not url.lower().startswith(("http://", "https://")):
         return
-    host = re.split("[/?#]", url.partition("://")[2])[0].rpartition("@")[2]
+    host = _until(url.partition(_MARK)[2], "/?#").rpartition("@")[2]
     plain = host.isprintable() and " " not in host  # urlsplit leaves tabs out, and takes spaces
     try:
         parts = urlsplit(url)
@@ -598,10 +587,8 @@ def rebased(name: str, folder: Path) -> str:
     begin, file, end = split_file(name) or ("", name, "")
     if not begin and name.startswith("/vsi"):
         return name
-    quote = file[0] if file[:1] in ('"', "{") and begin else ""
-    bare = file.strip('"') if quote == '"' else file.strip("{}") if quote else file
-    close = {"": "", '"': '"', "{": "}"}[quote]
-    return f"{begin}{quote}{os.path.normpath(folder / bare)}{close}{end}"
+    bare = file.strip('"{}') if begin else file  # its quotes or braces stay around it
+    return f"{begin}{file.replace(bare, os.path.normpath(folder / bare))}{end}"
 
 
 def _is_packed(name: str) -> bool:
@@ -619,16 +606,16 @@ def _packed(name: str, band: int | None) -> RasterName:
     begin = f"/vsi{'tar' if _is_tar(name) else 'zip'}/"
     # A VRT may lead out of its archive, and is opened where it is named alone.
     plain = tuple(end for end in RASTERS if end != ".vrt")
-    inside = [each for each in members(name) if each.lower().endswith(plain)]
+    held = members(name)
+    inside = [each for each in held if each.lower().endswith(plain)]
+    listed = inside or held
+    shown = ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")
     if not inside:
-        held = members(name)
-        shown = ", ".join(held[:5]) + (", …" if len(held) > 5 else "")
         raise InputError(
             f"{name} holds no raster{f' ({shown})' if held else ''}; expected one; unpack it, and "
             "name the raster"
         )
     if len(inside) != 1:
-        shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
         raise InputError(
             f"{name} holds {len(inside)} rasters ({shown}); expected one; name the one that is "
             f"wanted, as in {begin}{name}/{inside[0]}"

@@ -118,7 +118,7 @@ def _write_level(arrays: xr.Dataset, grid: GeoBox, folder: Path, name: str) -> N
     level = xr.Dataset(bare, {**_times(arrays), **places}, arrays.attrs)
     sizes = {"time": 1, "y": CHUNK, "x": CHUNK}
     level = level.chunk({axis: size for axis, size in sizes.items() if axis in level.dims})
-    for key, array in level.data_vars.items():
+    for array in level.data_vars.values():
         area = {"cell_methods": f"area: {_method(array)}"} if name != "0" or _adds(array) else {}
         said = {key: value for key, value in array.attrs.items() if key != "grid_mapping"}
         array.attrs = in_cf_units(said) | area

@@ -138,9 +138,6 @@ NO_GROUPS = (
 #: Cells for each byte of a file: empty tiles cost some, and compression has its limits.
 MOST_CELLS = 100_000_000
 
-#: Names of files that tell of others.
-_PUT_TOGETHER = (".vrt",)
-
 #: Settings before the numbers of an Esri ASCII grid, and what numbers are written with.
 _ASCII_HEAD = re.compile(
     rb"(?i)(?:\s*(?:ncols|nrows|[xy]ll(?:corner|cent(?:er|re))|cellsize|d[xy]|nodata_value)\s+\S+)*"
@@ -207,22 +204,12 @@ def check_largest_file(
 
     largest = largest_value(values.dtype)
     held = count_largest(values, largest)
-    if not held or _is_value(nodata, largest, values.dtype):
-        return
-    declared = nodata is not None or source.mask_flag_enums[band - 1] != [MaskFlags.all_valid]
-    if declared and largest < _PLAUSIBLE:
+    masked = source.mask_flag_enums[band - 1] != [MaskFlags.all_valid]
+    fills = [] if nodata is None else [nodata]
+    if not (held and is_suspect(values.dtype, fills, masked=masked)):
         return
     if held > 1 or _held_in(source, largest, band) > 1:
         raise undeclared_error(path, values.dtype, largest)
-
-
-def _is_value(nodata: float | None, value: float, dtype: np.dtype[Any]) -> bool:
-    """Return whether a nodata value is a number of a type, as it is written: with some digits."""
-    if nodata is None:
-        return False
-    return bool(
-        float(nodata) == float(value) if dtype.kind in "iu" else dtype.type(nodata) == value
-    )
 
 
 def number_text(value: float, dtype: np.dtype[Any]) -> str:
@@ -233,12 +220,13 @@ def number_text(value: float, dtype: np.dtype[Any]) -> str:
     return str(int(value)) if abs(value) <= BEYOND_PEOPLE and value == int(value) else str(value)
 
 
-def is_suspect(dtype: np.dtype[Any], fills: Collection[float]) -> bool:
+def is_suspect(dtype: np.dtype[Any], fills: Collection[float], *, masked: bool = False) -> bool:
     """Return whether several cells with the largest value are none of people, as `fills` say."""
     largest = largest_value(dtype)
-    if any(float(fill) == float(largest) for fill in fills):
+    exact = dtype.type if dtype.kind == "f" else float  # a float is written with some digits
+    if any(exact(fill) == exact(largest) for fill in fills):
         return False
-    return not fills or largest >= _PLAUSIBLE
+    return not (fills or masked) or largest >= _PLAUSIBLE
 
 
 def count_largest(values: Any, largest: float) -> int:
@@ -709,9 +697,7 @@ def _read(path: str) -> dict[str, Any]:
     with _open_bytes(path) as stream:
         digest = hashlib.file_digest(stream, "sha256")
         size = stream.tell()
-    mtime = None
-    if not is_remote(path):
-        _, mtime = size_and_time(path)
+    mtime = None if is_remote(path) else size_and_time(path)[1]
     return {"size": size, "mtime": mtime, "sha256": digest.hexdigest()}
 
 
@@ -818,7 +804,7 @@ def _check_numbers(path: str, cells: int, whole: bool, *version: int | str) -> N
 
 def is_put_together(path: str) -> bool:
     """Return whether a raster is read from other files, as its name says."""
-    return suffix_of(path) in _PUT_TOGETHER
+    return suffix_of(path) == ".vrt"
 
 
 def sources_of(path: str) -> list[str]:

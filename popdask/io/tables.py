@@ -159,7 +159,7 @@ def form_of(content: bytes) -> Form:
 def _header(lines: list[str]) -> tuple[int, str]:
     """Which line names the columns, behind remarks with ``#`` and Excel's ``sep=;``."""
     begin = next((i for i, line in enumerate(lines) if not _REMARK.match(line)), 0)
-    separator = max(SEPARATORS, key=lambda mark: lines[begin].count(mark))
+    separator = max(SEPARATORS, key=lines[begin].count)
     counts = [line.count(separator) for line in lines[: begin + 1]]
     texts = (text.strip(' "\r\n') for text in lines[begin].split(separator))
     # The last remark is the header where a row follows, not names.
@@ -249,15 +249,16 @@ def _tidy(column: pd.Series, form: Form, *, keep: bool) -> pd.Series:
     """Take blanks away, and read numbers whose thousands are set apart; `keep` leaves them text."""
     texts = column.map(lambda value: value.strip() if isinstance(value, str) else value)
     given = [text for text in texts if isinstance(text, str) and text]
-    if keep or not given or not all(_numbers(given, form)):
+    if keep or not given or not _are_numbers(given, form):
         return texts
     blank = str.maketrans(dict.fromkeys(_apart(form)))
-    plain = texts.map(lambda value: _plain(value, blank, form) if isinstance(value, str) else value)
-    return pd.to_numeric(plain)
 
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.translate(blank).replace(form.decimal, ".")
+        return value
 
-def _plain(text: str, blank: Mapping[int, None], form: Form) -> str:
-    return text.translate(blank).replace(form.decimal, ".")
+    return pd.to_numeric(texts.map(plain))
 
 
 def _apart(form: Form) -> str:
@@ -266,15 +267,14 @@ def _apart(form: Form) -> str:
     return _APART + ("." if form.decimal == "," else commas)
 
 
-def _numbers(texts: list[str], form: Form) -> Iterator[bool]:
-    """Return for each text whether it is a number, its thousands set apart or not."""
+def _are_numbers(texts: list[str], form: Form) -> bool:
+    """Return whether all texts are numbers, their thousands set apart or not."""
     decimals = rf"(?:{re.escape(form.decimal)}\d+)?"
     plain = re.compile(rf"[-+]?\d+{decimals}", re.ASCII)
     grouped = re.compile(
         rf"[-+]?\d{{1,3}}(?P<mark>[{_apart(form)}])\d{{3}}(?:(?P=mark)\d{{3}})*{decimals}", re.ASCII
     )
-    for text in texts:
-        yield bool(plain.fullmatch(text) or grouped.fullmatch(text))
+    return all(plain.fullmatch(text) or grouped.fullmatch(text) for text in texts)
 
 
 PARQUET = {".parquet", ".pq"}
@@ -287,37 +287,8 @@ UNREADABLE = (
 def read_table(
     path: Path_, expected: str = "a table", *, dtype: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    r"""Read a table from a file.
-
-    Parameters
-    ----------
-    path : path or URL
-        Parquet, where it is called .parquet or .pq, or a folder of such files; or else text, such
-        as CSV, with its separators, decimals and encoding as they are.
-    expected : str, optional
-        What the file should be, for the words of an error.
-    dtype : mapping, optional
-        Types of columns of text; others are found out.
-
-    Returns
-    -------
-    pandas.DataFrame
-
-    Raises
-    ------
-    InputError
-        If the file is missing or cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "people.csv")
-    ...     _ = path.write_text("cell,people\n007,5\n")
-    ...     read_table(path, dtype={"cell": str})
-      cell  people
-    0  007       5
-    """
+    """Read a table: Parquet, or a folder of it, by its name; or else text, such as CSV."""
+    # `dtype` are types of columns of text, which are otherwise found out.
     with _readable(path, expected):
         if parts := parts_of(path):
             table = _joined(path, {part: pd.read_parquet(part) for part in parts})
@@ -549,17 +520,13 @@ def track_lines(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoD
     (7, 60.0, 90.0, 'appear, grow', 'LINESTRING (0 0, 2 1)')
     """
     places = with_tracks(communities, tracks).sort_values(["track", "time"], kind="stable")
-    groups = places.groupby("track")
-    first, last = groups.first(), groups.last()
-    table = pd.DataFrame(
-        {
-            "track": first.index.to_numpy(dtype=np.int64),
-            "first": first["time"].to_numpy(),
-            "last": last["time"].to_numpy(),
-            "people_first": first["population"].to_numpy(),
-            "people_last": last["population"].to_numpy(),
-            "frames": groups.size().to_numpy(),
-        }
+    lives = pd.DataFrame(places[["track", "time", "population"]]).groupby("track", as_index=False)
+    table = lives.agg(
+        first=("time", "first"),
+        last=("time", "last"),
+        people_first=("population", "first"),
+        people_last=("population", "last"),
+        frames=("time", "size"),
     )
     ordered = tracks.sort_values(["track", "time"], kind="stable").groupby("track")
     event_lists = ordered["event"].agg(lambda events: ", ".join(events[events != "continue"]))

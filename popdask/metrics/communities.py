@@ -27,7 +27,7 @@ import xarray as xr
 from sklearn.metrics import adjusted_rand_score
 
 from popdask.errors import InputError
-from popdask.metrics.estimates import same_shape
+from popdask.metrics.estimates import ratio, same_shape
 
 EVENTS = ("appear", "continue", "grow", "shrink", "split", "merge", "vanish")
 KINDS = ("grow", "shrink", "appear", "vanish", "merge", "split")
@@ -253,9 +253,7 @@ def event_scores(
         true, seen = ({c: f[kind] for c, f in table.items() if kind in f} for table in tables)
         matched = sum(_pairs(true[city], seen.get(city, []), tolerance) for city in true)
         n_true, n_seen = (sum(map(len, events.values())) for events in (true, seen))
-        rows.append(
-            (kind, n_true, n_seen, matched, _ratio(matched, n_true), _ratio(matched, n_seen))
-        )
+        rows.append((kind, n_true, n_seen, matched, ratio(matched, n_true), ratio(matched, n_seen)))
     columns = ["event", "true", "found", "matched", "recall", "precision"]
     return pd.DataFrame(rows, columns=columns).set_index("event")
 
@@ -287,10 +285,6 @@ def _pairs(true: list[int], found: list[int], tolerance: int) -> int:
         else:
             j += 1
     return pairs
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
 
 
 @dataclass(frozen=True, eq=False)

@@ -248,19 +248,20 @@ def presence_scores(presence: Any, truth: Any, *, threshold: float = 0.5) -> Pre
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     return PresenceScores(
         cells=len(people),
-        accuracy=_ratio(tp + tn, len(people)),
+        accuracy=ratio(tp + tn, len(people)),
         matthews=(tp * tn - fp * fn) / math.sqrt(product) if product else 0.0,
-        precision=_ratio(tp, tp + fp),
-        recall=_ratio(tp, tp + fn),
+        precision=ratio(tp, tp + fp),
+        recall=ratio(tp, tp + fn),
         true_positive=tp,
         false_positive=fp,
         false_negative=fn,
         true_negative=tn,
-        f1=_ratio(2 * tp, 2 * tp + fp + fn),
+        f1=ratio(2 * tp, 2 * tp + fp + fn),
     )
 
 
-def _ratio(part: int, whole: int) -> float:
+def ratio(part: int, whole: int) -> float:
+    """Return the share of a part; NaN where there is nothing to divide by."""
     return part / whole if whole else float("nan")
 
 

@@ -40,6 +40,7 @@ from popdask.plot.style import (
     STYLE,
     Grid,
     ShownFigure,
+    panels,
     say,
     sheet,
     shrink,
@@ -369,8 +370,8 @@ def confusion_figure(scores: pd.DataFrame, *, size: float = 2.4) -> ShownFigure:
     ['1\n50.0%', '1\n50.0%', '0\n0.0%', '1\n100.0%']
     """
     with rc_context(STYLE):
-        figure = ShownFigure((size * len(scores) + 0.5, size + 0.7), layout=style.layout())
-        axes = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+        width, count = size * len(scores) + 0.5, len(scores)
+        figure, (axes,) = panels(width, size + 0.7, 1, count, sharey=True, squeeze=False)
         for ax, (name, row) in zip(axes, scores.iterrows(), strict=True):
             _matrix(ax, row)
             ax.set_title(str(name), loc="left", fontweight="bold")
@@ -422,8 +423,7 @@ def scores_figure(scores: pd.DataFrame, *, columns: Mapping[str, str] = SCORES) 
     places = np.arange(len(scores))
     with rc_context(STYLE):
         width, height = 1.2 + 1.5 * len(columns), 0.7 + 0.28 * len(scores)
-        figure = ShownFigure((width, height), layout=style.layout())
-        axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+        figure, (axes,) = panels(width, height, 1, len(columns), sharey=True, squeeze=False)
         for ax, (name, label) in zip(axes, columns.items(), strict=True):
             values = scores[name].to_numpy(float)
             ax.barh(places, np.nan_to_num(values), height=0.62, color=_colours(len(scores)))
@@ -570,15 +570,14 @@ def class_panels_figure(
     rows = -(-max(len(numbers), 1) // columns)
     height = rows * (size * grid.size[1] / grid.size[0] + 0.35)
     with rc_context(STYLE):
-        figure = ShownFigure((size * columns, height), layout=style.layout())
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for ax, (number, part) in zip(axes, shown.items(), strict=False):
+        figure, axes = panels(size * columns, height, rows, columns, squeeze=False)
+        for ax, (number, part) in zip(axes.flat, shown.items(), strict=False):
             layers = {"population": at, "communities": part}
             colours = style.colours(layers, None, None)
             style.draw(ax, "communities", layers, grid, style.people_norm([layers]), colours)
             count = f"{counts[number] or 'no'} communit{'ies' if counts[number] > 1 else 'y'}"
             ax.set_title(f"class {number}: {count}", loc="left", fontweight="bold")
-        for ax in axes[len(shown) :]:
+        for ax in axes.flat[len(shown) :]:
             ax.remove()
     return figure
 
@@ -635,8 +634,7 @@ def assignment_figure(
     matrix = _link_matrix(links, by, most)
     values = np.ma.masked_equal(matrix, 0)
     with rc_context(STYLE):
-        figure = ShownFigure((size, size + 0.6), layout=style.layout())
-        ax = figure.subplots()
+        figure, ax = panels(size, size + 0.6)
         top = float(matrix.max(initial=0)) or 1.0
         norm = LogNorm(max(min(1.0, top / 10), top / 1e6), top, clip=True)
         shown = ax.imshow(values, cmap=PEOPLE, norm=norm, interpolation="nearest")
@@ -714,8 +712,7 @@ def reconstruction_figure(
     norm: Any = style.people_norm(maps)
     with rc_context(STYLE):
         height = size * grid.size[1] / grid.size[0] + 0.8
-        figure = ShownFigure((2 * size, height), layout=style.layout())
-        axes = figure.subplots(1, 2)
+        figure, axes = panels(2 * size, height, 1, 2)
         words = (f"population {when(population)}".strip(), "reconstruction")
         for ax, at, title in zip(axes, maps, words, strict=True):
             style.draw(ax, "population", at, grid, norm, np.empty((0, 3)))

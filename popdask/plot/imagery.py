@@ -36,6 +36,7 @@ from popdask.plot.style import (
     STYLE,
     Grid,
     ShownFigure,
+    panels,
     say,
     shrink,
 )
@@ -85,8 +86,7 @@ def agreement_figure(
     known = _known(predictions)
     scores = count_scores(known["prediction"], known["truth"])
     with rc_context(STYLE):
-        figure = ShownFigure((2 * size + 0.6, size + 0.3), layout=style.layout())
-        linear, logarithmic = figure.subplots(1, 2)
+        figure, (linear, logarithmic) = panels(2 * size + 0.6, size + 0.3, 1, 2)
         if not len(known):
             say(linear, "no cell is known")
             say(logarithmic, "")
@@ -313,8 +313,7 @@ def spread_figure(
     """
     known = _known(predictions)
     with rc_context(STYLE):
-        figure = ShownFigure((2 * size + 0.6, size * 0.8), layout=style.layout())
-        people, errors = figure.subplots(1, 2)
+        figure, (people, errors) = panels(2 * size + 0.6, size * 0.8, 1, 2)
         if not len(known):
             say(people, "no cell is known")
             say(errors, "")
@@ -502,21 +501,18 @@ def scene_map_figure(
     names = _labels(laid)
     grid = Grid.of(laid[names[0]])
     known = np.asarray(shrink(laid["plot_x"], max_cells))
-    rows = -(-len(names) // columns)
+    rows, columns = -(-len(names) // columns), min(columns, len(names))
     with rc_context(STYLE):
         height = size * grid.size[1] / grid.size[0] + 0.7
-        figure = ShownFigure(
-            (size * min(columns, len(names)), height * rows), layout=style.layout()
-        )
-        axes = figure.subplots(rows, min(columns, len(names)), squeeze=False).ravel()
-        for ax, name in zip(axes, names, strict=False):
+        figure, axes = panels(size * columns, height * rows, rows, columns, squeeze=False)
+        for ax, name in zip(axes.flat, names, strict=False):
             labels = np.asarray(shrink(laid[name], max_cells))
             style.show(ax, _paint(labels, known), grid)
             ax.set_title(_title(name), loc="left", fontweight="bold")
             _group_key(ax, laid[name].values[laid["plot_x"].notnull().values], below=True)  # noqa: PD004
-        for ax in axes[len(names) :]:
+        for ax in axes.flat[len(names) :]:
             ax.set_axis_off()
-        style.scale_bar(axes[0], grid, known)
+        style.scale_bar(axes.flat[0], grid, known)
     return figure
 
 

@@ -45,6 +45,7 @@ from popdask.plot.style import (
     ShownFigure,
     block_size,
     number_colours,
+    panels,
     say,
     sheet,
     shrink,
@@ -124,8 +125,8 @@ def world_figure(
     norm, count = style.people_norm(maps), style.class_count(maps)
     with rc_context(STYLE):
         height = (size * grid.size[1] / grid.size[0] + 0.2) * len(shown) + 0.5
-        figure = ShownFigure((size * len(columns), height), layout=style.layout())
-        axes = figure.subplots(len(shown), len(columns), squeeze=False)
+        across = len(columns)
+        figure, axes = panels(size * across, height, len(shown), across, squeeze=False)
         for line, time, at in zip(axes, times[shown], maps, strict=True):
             for ax, name in zip(line, columns, strict=True):
                 style.draw(ax, name, at, grid, norm, style.colours(at, tracks, time))
@@ -275,8 +276,7 @@ def means_figure(
     now = means[means["time"] == time].sort_values("population", ascending=False)
     with rc_context(STYLE):
         height = max(size * grid.size[1] / grid.size[0] + 0.7, 3.0)
-        figure = ShownFigure((size * 1.75, height), layout=style.layout())
-        ax, beside = figure.subplots(1, 2, width_ratios=(1, 0.7))
+        figure, (ax, beside) = panels(size * 1.75, height, 1, 2, width_ratios=(1, 0.7))
         at = {"population": image}
         style.draw(ax, "tracks", at, grid, style.people_norm([at]), np.empty((0, 3)))
         ax.set_title(f"communities {year(time)}", loc="left", fontweight="bold")
@@ -506,8 +506,8 @@ def journey_figure(
     norm, span = style.people_norm(maps), " to ".join(year(times[i]) for i in shown)
     with rc_context(STYLE):
         height = size * grid.size[1] / grid.size[0] + 0.5
-        figure = ShownFigure((size * (len(shown) + 1), height), layout=style.layout())
-        *axes, last = figure.subplots(1, len(shown) + 1)
+        count = len(shown) + 1
+        figure, (*axes, last) = panels(size * count, height, 1, count)
         for ax, at, time in zip(axes, maps, times[shown], strict=True):
             colours = style.colours(at, tracks, time)
             style.draw(ax, "communities", at, grid, norm, colours)
@@ -704,8 +704,8 @@ def growth_figure(
     grid, norm = Grid.of(layers[0]), LogNorm(1.0, max(most, 10.0), clip=True)
     ratio = np.clip(grid.size[1] / grid.size[0], 1 / style.TALLEST, style.TALLEST)
     with rc_context(STYLE):
-        figure = ShownFigure((size, size / 3 * ratio + 1.0), layout=style.layout())
-        *flows, last = axes = figure.subplots(1, 3)
+        figure, axes = panels(size, size / 3 * ratio + 1.0, 1, 3)
+        *flows, last = axes
         for ax, name in zip(axes, ("moved in", "moved out", "grown here"), strict=True):
             ax.set_title(name, loc="left", fontweight="bold")
         for ax, values in zip(flows, (moved_in, moved_out), strict=True):

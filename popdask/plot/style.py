@@ -46,6 +46,7 @@ from matplotlib.ticker import FuncFormatter
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from popdask.errors import InputError
+from popdask.io.cube import cut_chunks
 from popdask.io.frames import year_text
 from popdask.io.grids import has_parallel_rows, pixel_area_km2
 from popdask.io.paths import atomic_path
@@ -138,10 +139,10 @@ class ShownFigure(figure.Figure):
 
 
 def sheet(
-    title: str, rows: Sequence[float] = (1.0,), *, width: float = 6.0, height: float = 3.6
+    title: str, rows: Sequence[float] = (1.0,), *, height: float = 3.6
 ) -> tuple[ShownFigure, list[Axes]]:
     """Lay out charts below each other, of relative heights, on one x axis."""
-    drawn = ShownFigure((width, height), layout="constrained")
+    drawn = ShownFigure((6.0, height), layout="constrained")
     axes = drawn.subplots(len(rows), sharex=True, height_ratios=rows, squeeze=False)[:, 0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -337,7 +338,7 @@ def shrink(
         return values
     if not isinstance(values, da.Array):
         return _reduce(values, factor, by)
-    aligned = values.rechunk([_aligned(sizes, factor) for sizes in values.chunks])
+    aligned = values.rechunk([cut_chunks(sizes, factor) for sizes in values.chunks])
     chunks = [tuple(-(-size // factor) for size in sizes) for sizes in aligned.chunks]
     return aligned.map_blocks(_reduce, factor, by, chunks=chunks, dtype=values.dtype)
 
@@ -345,13 +346,6 @@ def shrink(
 def block_size(shape: Sequence[int], max_cells: int) -> int:
     """Say how many cells along a side become one."""
     return -(-max(shape) // max_cells)
-
-
-def _aligned(sizes: Sequence[int], factor: int) -> tuple[int, ...]:
-    """Move the borders of chunks to those of blocks."""
-    length = sum(sizes)
-    borders = {int(end) // factor * factor for end in np.cumsum(sizes)[:-1]} - {0, length}
-    return tuple(stop - start for start, stop in pairwise([0, *sorted(borders), length]))
 
 
 def _reduce(values: np.ndarray, factor: int, by: By) -> np.ndarray:
@@ -383,17 +377,20 @@ def _commonest(blocks: np.ndarray) -> np.ndarray:
     return result.reshape(rows, cols)
 
 
-def layout() -> ConstrainedLayoutEngine:
-    """Return the spacing that all figures share."""
-    return ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.01, hspace=0.01)
+def panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, **how: Any
+) -> tuple[ShownFigure, Any]:
+    """Lay out panels in the spacing that all figures share, in inches."""
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.01, hspace=0.01)
+    figure = ShownFigure((width, height), layout=layout)
+    return figure, figure.subplots(rows, columns, **how)
 
 
 def map_sheet(grid: Grid, size: float) -> tuple[ShownFigure, Axes]:
     """Lay out one map, so many inches wide, with room for what explains it."""
     # A strip of cells has white beside it, not a sheet of its own shape.
     ratio = np.clip(grid.size[1] / grid.size[0], 1 / TALLEST, TALLEST)
-    figure = ShownFigure((size, size * ratio + 0.7), layout=layout())
-    return figure, figure.subplots()
+    return panels(size, size * ratio + 0.7)
 
 
 def bar_below(

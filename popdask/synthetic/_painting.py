@@ -1,20 +1,10 @@
 """How a drawn country is painted: ground, trees, light and camera.
 
-Things painted onto the ground of the drawn world: their shadows, then their roofs.
-
-A pixel is in the shadow of a thing if the ray towards the sun meets the box that the thing fills;
-the faces of a roof are as bright as they lie to the sun.
-
-The open country of the drawn world: fields, meadows, woods, lakes, hedges and country roads.
-
 Fields and roads are the cells and the borders of jittered lattices, bent a little by smooth noise;
-lakes are the low ground of a noise, woods the fields where another is high.
-
-Trees of the drawn world: they stand where the painted ground lets them, and shade it.
-
-One lattice holds all trees that could be; the material under each says how likely it is.
-
-The camera over the drawn world: light, haze, the blur of the lens, the grain of the sensor.
+lakes are the low ground of a noise, woods the fields where another is high. A pixel is in the
+shadow of a thing if the ray towards the sun meets the box that the thing fills; the faces of a roof
+are as bright as they lie to the sun. One lattice holds all trees that could be; the material under
+each says how likely it is. The camera adds haze, the blur of its lens and the grain of its sensor.
 """
 
 from math import atan2, ceil, cos, floor, pi, sin, sqrt
@@ -25,19 +15,12 @@ import numpy as np
 
 from popdask.synthetic._buildings import Form, Material, noise, normal, parcel, uniform
 
-_PATCH, _FLAT, _GABLE = int(Form.PATCH), int(Form.FLAT), int(Form.GABLE)
-_HIP, _ARC, _ROCK = int(Form.HIP), int(Form.ARC), int(Form.ROCK)
-_METAL, _CEMENT = int(Material.METAL), int(Material.CEMENT)
 _PITCH = 0.75  # tangent of the slope of a roof
 SHORE = 0.235
 """The height of the lakes, on the scale of :func:`survey`."""
 _FIELD, _ROAD = 230.0, 1050.0  # metres between the sites
 _FORESTED = 0.74
 _LAKE_SALT, _ROAD_SALT, _FIELD_SALT, _WOOD_SALT, _BEND_SALT, _CROP_SALT = 1, 4, 6, 8, 9, 12
-_CROP, _STUBBLE, _SOIL = int(Material.CROP), int(Material.STUBBLE), int(Material.SOIL)
-_MEADOW, _FOREST, _HEDGE = int(Material.MEADOW), int(Material.FOREST), int(Material.HEDGE)
-_WATER, _REED = int(Material.WATER), int(Material.REED)
-_ASPHALT, _GRAVEL = int(Material.ASPHALT), int(Material.GRAVEL)
 _SPACING = 6.0  # metres
 _FALL = 1.6  # radii from the ground to the middle of the crown
 _CHANCES, _SIZES = np.zeros(len(Material)), np.full(len(Material), 0.75)
@@ -98,9 +81,9 @@ def _meets(u: float, v: float, du: float, dv: float, a: float, b: float) -> bool
 def cast_shadows(canvas: Canvas, things: np.ndarray, sun: tuple) -> None:
     """Darken what things keep the sun from; `sun` is the way to it per metre of height (x, y)."""
     for thing in things:
-        if thing.form == _PATCH:
+        if thing.form == Form.PATCH:
             continue
-        height = thing.height * (0.7 if thing.form == _ROCK else 1.0)
+        height = thing.height * (0.7 if thing.form == Form.ROCK else 1.0)
         a, b = 0.5 * thing.length, 0.5 * thing.width
         reach = sqrt(a**2 + b**2) + height * sqrt(sun[0] ** 2 + sun[1] ** 2) + 1.0
         first, end, left, right = frame(canvas, thing.x, thing.y, reach)
@@ -118,7 +101,7 @@ def cast_shadows(canvas: Canvas, things: np.ndarray, sun: tuple) -> None:
 def _covers(thing: np.record, u: float, v: float, salt: int) -> bool:
     """Return whether a thing lies over a point of its frame; rocks are rounded and crooked."""
     a, b = 0.5 * thing.length, 0.5 * thing.width
-    if thing.form != _ROCK:
+    if thing.form != Form.ROCK:
         return abs(u) < a and abs(v) < b
     turn = 1.3 * atan2(v / b, u / a)
     crooked = noise(4.0 * cos(turn) + thing.x, 4.0 * sin(turn) + thing.y, 2.0, salt)
@@ -129,13 +112,13 @@ def _covers(thing: np.record, u: float, v: float, salt: int) -> bool:
 def _slope(thing: np.record, u: float, v: float, x: float, y: float, salt: int) -> tuple:
     """The fall of a thing's surface at a point, along and across its frame."""
     a, b = 0.5 * thing.length, 0.5 * thing.width
-    if thing.form == _GABLE or (thing.form == _HIP and b - abs(v) < a - abs(u)):
+    if thing.form == Form.GABLE or (thing.form == Form.HIP and b - abs(v) < a - abs(u)):
         return 0.0, _PITCH if v > 0 else -_PITCH
-    if thing.form == _HIP:
+    if thing.form == Form.HIP:
         return _PITCH if u > 0 else -_PITCH, 0.0
-    if thing.form == _ARC:
+    if thing.form == Form.ARC:
         return 0.0, 1.3 * v / b
-    if thing.form == _ROCK:
+    if thing.form == Form.ROCK:
         along = 1.6 * (noise(x, y, 3.5, salt) - 0.5) + 0.45 * u / a
         return along, 1.6 * (noise(x, y, 3.5, salt + 1) - 0.5) + 0.45 * v / b
     return 0.0, 0.0
@@ -145,16 +128,16 @@ def _slope(thing: np.record, u: float, v: float, x: float, y: float, salt: int) 
 def _texture(thing: np.record, u: float, v: float, x: float, y: float, salt: int) -> float:
     """Relative brightness of a surface: weather, seams, rims and what stands on flat roofs."""
     grain = 0.12 * (noise(x, y, 1.2, salt) - 0.5) + 0.14 * (noise(x, y, 4.0, salt + 1) - 0.5)
-    if thing.form == _FLAT:
+    if thing.form == Form.FLAT:
         rim = min(0.5 * thing.length - abs(u), 0.5 * thing.width - abs(v)) < 0.5
         vents = thing.height > 3.0 and noise(x, y, 3.0, salt + 2) > 0.87
         return 1.0 + grain + (0.2 if rim else 0.0) - (0.3 if vents else 0.0)
-    if thing.form == _ARC:
+    if thing.form == Form.ARC:
         panes = 0.25 * (noise(u, v, 3.0, salt + 3) - 0.5)
         return 1.0 + grain + panes + (0.25 if u % 4.0 < 0.6 else 0.0)
-    if thing.form == _ROCK:
+    if thing.form == Form.ROCK:
         return 0.9 + 3.0 * grain
-    if thing.form != _PATCH and (thing.material == _METAL or thing.material == _CEMENT):
+    if thing.form != Form.PATCH and thing.material in (Material.METAL, Material.CEMENT):
         return 1.0 + grain + (0.05 if u % 2.0 < 1.0 else -0.05)
     return 1.0 + grain
 
@@ -175,11 +158,11 @@ def paint_things(canvas: Canvas, things: np.ndarray, sun: tuple, salt: int) -> N
                 if not _covers(thing, u, v, salt):
                     continue
                 tone, facing = thing.shade * _texture(thing, u, v, x, y, salt), 1.0
-                if thing.form != _PATCH:
+                if thing.form != Form.PATCH:
                     along, across = _slope(thing, u, v, x, y, salt + 5)
                     facing = (along * du + across * dv + 1.0) / sqrt(along**2 + across**2 + 1.0)
                     tone *= 0.3 + 0.7 * max(0.0, facing)
-                    tone *= 1.1 if thing.form == _GABLE and abs(v) < 0.3 else 1.0
+                    tone *= 1.1 if thing.form == Form.GABLE and abs(v) < 0.3 else 1.0
                     canvas.dark[row, col] = facing < 0.1
                 canvas.material[row, col], canvas.shade[row, col] = thing.material, tone
 
@@ -223,7 +206,7 @@ def _crop(i: int, j: int, x: float, y: float, year: int, salt: int) -> tuple:
     """What grows in field (i, j) that year, at a point: material and shade."""
     chance, tone = uniform(i, j, salt + year * 131), uniform(i, j, salt + 1 + year * 131)
     if uniform(i, j, salt + 2) < 0.2:
-        return _MEADOW, 0.85 + 0.3 * tone + 0.3 * (noise(x, y, 14.0, salt + 3) - 0.5)
+        return Material.MEADOW, 0.85 + 0.3 * tone + 0.3 * (noise(x, y, 14.0, salt + 3) - 0.5)
     turn = pi * uniform(i, j, salt + 4)
     across = x * cos(turn) + y * sin(turn)
     rows = 0.03 * sin(across * (1.4 + tone))
@@ -231,7 +214,9 @@ def _crop(i: int, j: int, x: float, y: float, year: int, salt: int) -> tuple:
     if wheels < 0.8 or 2.2 < wheels < 3.0:
         rows -= 0.09
     patches = 0.22 * (noise(x, y, 45.0, salt + 5) - 0.5)
-    material = _CROP if chance < 0.5 else _STUBBLE if chance < 0.8 else _SOIL
+    material = (
+        Material.CROP if chance < 0.5 else Material.STUBBLE if chance < 0.8 else Material.SOIL
+    )
     return material, 0.8 + 0.4 * tone + rows + patches
 
 
@@ -240,24 +225,24 @@ def _land(x: float, y: float, year: int, salt: int) -> tuple:
     """Material and shade of the open country at a point."""
     height = _height(x, y, salt)
     if height < SHORE:
-        return _WATER, 0.9 + 0.25 * noise(x, y, 60.0, salt + 20)
+        return Material.WATER, 0.9 + 0.25 * noise(x, y, 60.0, salt + 20)
     if height < SHORE + 0.008:
-        return _REED, 1.0
+        return Material.REED, 1.0
     bx, by = _bend(x, y, salt)
     _, _, _, _, road, rank = parcel(bx, by, _ROAD, salt + _ROAD_SALT)
     if rank < 0.6 and road < 3.2:
-        return _ASPHALT, 1.0 if road > 0.12 else 1.35
+        return Material.ASPHALT, 1.0 if road > 0.12 else 1.35
     if rank >= 0.6 and road < 1.8:
-        return _GRAVEL, 0.95
+        return Material.GRAVEL, 0.95
     if road < 5.5:
-        return _MEADOW, 0.95
+        return Material.MEADOW, 0.95
     i, j, sx, sy, border, rank = parcel(bx, by, _FIELD, salt + _FIELD_SALT)
     if _is_forest(sx, sy, salt):
-        return _FOREST, 1.0
+        return Material.FOREST, 1.0
     if border < 2.5 and rank < 0.45:
-        return _HEDGE, 1.0
+        return Material.HEDGE, 1.0
     if border < 1.5:
-        return _MEADOW, 0.85
+        return Material.MEADOW, 0.85
     return _crop(i, j, x, y, year, salt + _CROP_SALT)
 
 
@@ -270,7 +255,7 @@ def paint_ground(canvas: Canvas, year: int, salt: int) -> None:
             x, y = point(canvas, row, col)
             what, tone = _land(x, y, year, salt)
             fine = noise(x, y, 1.6, salt + 21) + noise(x, y, 5.0, salt + 22) - 1.0
-            rough = 0.04 if what in (_WATER, _ASPHALT) else 0.16
+            rough = 0.04 if what in (Material.WATER, Material.ASPHALT) else 0.16
             canvas.material[row, col], canvas.shade[row, col] = what, tone * (1.0 + rough * fine)
 
 
@@ -297,9 +282,7 @@ def _standing(canvas: Canvas, salt: int, chances: np.ndarray, sizes: np.ndarray)
 
 
 @numba.njit(cache=True, nogil=True)
-def _paint(
-    canvas: Canvas, trees: np.ndarray, sun: tuple, salt: int, crown: int, shadows: bool
-) -> None:
+def _paint(canvas: Canvas, trees: np.ndarray, sun: tuple, salt: int, shadows: bool) -> None:
     """Paint the shadows of trees (n, 4), or their crowns."""
     fall = _FALL if shadows else 0.0
     for i in range(len(trees)):
@@ -318,7 +301,7 @@ def _paint(
                     facing = ((px - x) * sun[0] + (py - y) * sun[1]) / radius
                     facing += sqrt(max(0.05, 1.0 - away))
                     leaves = 0.5 * (noise(px, py, 1.0, salt + 1) - 0.5)
-                    canvas.material[row, col] = crown
+                    canvas.material[row, col] = Material.CROWN
                     canvas.shade[row, col] = tone * (0.6 + 0.35 * facing + leaves)
 
 
@@ -327,7 +310,7 @@ def plant(canvas: Canvas, sun: tuple[float, float], salt: int) -> None:
     trees = np.array(_standing(canvas, salt, _CHANCES, _SIZES))
     if len(trees):
         for shadows in (True, False):
-            _paint(canvas, trees, sun, salt + 5, int(Material.CROWN), shadows)
+            _paint(canvas, trees, sun, salt + 5, shadows)
 
 
 @numba.njit(cache=True, nogil=True)

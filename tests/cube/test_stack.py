@@ -352,6 +352,11 @@ def test_no_zarr_at_all_is_refused(tmp_path):
         open_cube(tmp_path / "nowhere")
 
 
+def test_a_zarr_of_a_server_that_does_not_answer_is_refused():
+    with pytest.raises(InputError, match=r"cube\.zarr cannot be opened as Zarr \(Cannot connect"):
+        open_cube("http://127.0.0.1:9/cube.zarr")
+
+
 @pytest.mark.skipif(
     not all((OSLO / f"oslo_pop_250m_{year}.tif").is_file() for year in range(2002, 2020)),
     reason="POPDASK_DATA has no oslo_250m from 2002 to 2019",
