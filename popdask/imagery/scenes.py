@@ -40,11 +40,9 @@ import safetensors.torch
 import torch
 import xarray as xr
 from dask.delayed import Delayed, delayed
-from dask_ml.decomposition import PCA
 from numpy.typing import DTypeLike, NDArray
 from odc.geo.xr import xr_coords
 from safetensors import SafetensorError
-from sklearn.cluster import HDBSCAN, KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional
@@ -289,6 +287,8 @@ def _check(settings: GroupSettings, cells: int, width: int) -> int:
 
 def _principal(rows: da.Array, components: int, seed: int) -> NDArray[np.float32]:
     """Bring rows (n, feature) to length 1 and to their principal components."""
+    from dask_ml.decomposition import PCA
+
     # Other chunks would draw other random projections; in float32, four iterations without
     # orthogonalisation between them lose all components but the first few.
     rows = rows.rechunk((CHUNK_ROWS, -1)).astype(np.float64)
@@ -318,6 +318,8 @@ def _load_umap() -> type:
 
 def _group(reduced: NDArray[np.float32], settings: GroupSettings, umap: type) -> dict[str, NDArray]:
     """Return the columns of labels and places of rows (n, component)."""
+    from sklearn.cluster import HDBSCAN, KMeans
+
     common = {
         "n_neighbors": settings.neighbours,
         "min_dist": settings.min_dist,

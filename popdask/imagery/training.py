@@ -35,10 +35,6 @@ import numpy as np
 import torch
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
 from xarray import Dataset
@@ -407,6 +403,8 @@ def _boosted(
     kind: str, blank: FeatureModel, seed: int, learned: Known, chosen: Known, inner: bool
 ) -> tuple[FeatureModel, History]:
     """Grow as many trees as do best on the cells to choose by; then learn from those, too."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
     presence, settings = kind == "presence", blank.config
     maker = HistGradientBoostingClassifier if presence else HistGradientBoostingRegressor
 
@@ -476,12 +474,16 @@ def _ridge(
     kind: str, blank: FeatureModel, seed: int, learned: Known, chosen: Known, inner: bool
 ) -> tuple[FeatureModel, History]:
     """Fit weights of the standardised features, logistic for presence."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     presence, given = kind == "presence", blank.config["l2"]
     penalties = PENALTIES if given is None else (max(given, 1e-9),)
 
     def fit(known: Known, penalty: float) -> FeatureModel:
         head = LogisticRegression(C=1 / penalty, max_iter=2000) if presence else Ridge(penalty)
-        fitted: Pipeline = make_pipeline(StandardScaler(), head).fit(*known)
+        fitted = make_pipeline(StandardScaler(), head).fit(*known)
         scaler, head = fitted[0], fitted[1]
         weights = np.ravel(head.coef_) / scaler.scale_
         arrays = {"start": np.ravel(head.intercept_), "value": weights, "threshold": scaler.mean_}

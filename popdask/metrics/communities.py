@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from sklearn.metrics import adjusted_rand_score
 
 from popdask.errors import InputError
 from popdask.metrics.estimates import ratio, same_shape
@@ -60,6 +59,8 @@ def label_agreement(community: xr.DataArray, labels: xr.DataArray) -> float:
     >>> label_agreement([[0, 0, 1, -1]], [[5, 5, 3, -1]])
     1.0
     """
+    from sklearn.metrics import adjusted_rand_score
+
     found, true = np.asarray(community), np.asarray(labels)
     same_shape(community=found, labels=true)
     found, true = (array.reshape(-1, *array.shape[-2:]) for array in (found, true))

@@ -173,26 +173,34 @@ class Transaction:
         self._guard = guard
         self.amounts: Mapping[str, int] = {}
         self._coordinates: Mapping[str, str] = {}
-        self._opened: tuple[str, xr.Dataset] | None = None
+        self._reading: icechunk.Session | None = None
+        self._opened: tuple[icechunk.Session, xr.Dataset] | None = None
         self._since = time.perf_counter()
         self._bytes = 0  # written since then
 
     def dataset(self) -> xr.Dataset:
         """Open the arrays as they stand, lazily."""
         with damage_named(self.location):
-            session = self._repository.readonly_session(WORK)
-            if self._opened is None or self._opened[0] != session.snapshot_id:  # a stage asks often
-                self._opened = session.snapshot_id, content.open_arrays(session)
+            session = self._session()
+            if self._opened is None or self._opened[0] is not session:
+                self._opened = session, content.open_arrays(session)
             return self._opened[1].copy()
+
+    def _session(self) -> icechunk.Session:
+        """Read the work as it stands, in one session: each new one reads the snapshot again."""
+        tip = self._repository.lookup_branch(WORK)
+        if self._reading is None or self._reading.snapshot_id != tip:
+            self._reading = self._repository.readonly_session(snapshot_id=tip)
+        return self._reading
 
     def files(self) -> dict[str, bytes]:
         """Read the models and tables as they stand."""
-        return content.read_files(self._repository.readonly_session(WORK).store)
+        return content.read_files(self._session().store)
 
     def file(self, name: str) -> bytes:
         """Read one model or table as it stands."""
         with damage_named(self.location):
-            return content.read_file(self._repository.readonly_session(WORK).store, name)
+            return content.read_file(self._session().store, name)
 
     def table(self, name: str) -> pd.DataFrame:
         """Read one table as it stands."""
@@ -200,7 +208,7 @@ class Transaction:
 
     def records(self) -> dict[str, Any]:
         """Read what each finished stage was made from."""
-        return content.read_records(self._repository.readonly_session(WORK).store)
+        return content.read_records(self._session().store)
 
     def finished(self) -> list[Finished]:
         """List the stages that were committed since the last finished run."""
@@ -347,7 +355,7 @@ class Transaction:
         popdask.store.NoResultError
             If there is none of that name.
         """
-        return content.open_group(self._repository.readonly_session(WORK), name)
+        return content.open_group(self._session(), name)
 
     @_storing
     def tidy(self, stages: Sequence[str]) -> None:

@@ -427,11 +427,13 @@ class WindowAutoencoder(nn.Module):
 
 def _dense(sizes: list[int], generator: torch.Generator | None) -> nn.ModuleList:
     """Make a chain of dense layers, without touching torch's global random state."""
-    layers = [nn.utils.skip_init(nn.Linear, *pair) for pair in pairwise(sizes)]
-    for layer in layers:
-        nn.init.xavier_uniform_(layer.weight, generator=generator)
-        nn.init.zeros_(layer.bias)
-    return nn.ModuleList(layers)
+    layers = nn.ModuleList()
+    for before, after in pairwise(sizes):
+        layer = nn.Linear(before, after, device="meta")  # to_empty loads half of a compiler
+        weight = nn.init.xavier_uniform_(torch.empty(after, before), generator=generator)
+        layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(torch.zeros(after))
+        layers.append(layer)
+    return layers
 
 
 @dataclass(frozen=True)

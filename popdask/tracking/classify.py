@@ -28,10 +28,7 @@ import safetensors.numpy
 import xarray as xr
 from dask.base import clone_key
 from dask.graph_manipulation import bind
-from dask_ml.cluster import KMeans
-from dask_ml.preprocessing import StandardScaler
 from numpy.typing import ArrayLike, NDArray
-from sklearn import cluster
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from xarray import DataArray
 
@@ -415,6 +412,8 @@ STARTS = 10
 
 def _standardise(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each latent; 1 for one that is constant but for rounding."""
+    from dask_ml.preprocessing import StandardScaler  # a second for a worker, which fits nothing
+
     scaler = StandardScaler().fit(da.from_array(sample, chunks=(ROWS, -1), name=False))
     rounding = len(sample) * np.finfo(float).eps * np.abs(scaler.mean_)
     return scaler.mean_, np.where(np.sqrt(scaler.var_) <= rounding, 1.0, scaler.scale_)
@@ -430,6 +429,9 @@ def _assign(
 
 def _fit(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
     """Fit k centres to projected rows: ten starts on few rows, the best of them on all."""
+    from dask_ml.cluster import KMeans
+    from sklearn import cluster
+
     few = np.random.default_rng(seed).permutation(len(z))[:ROWS]
     start = cluster.KMeans(k, n_init=STARTS, random_state=seed).fit(z[few]).cluster_centers_
     rows = da.from_array(z, chunks=(ROWS, -1), name=False)

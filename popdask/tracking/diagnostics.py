@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import silhouette_samples
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from popdask.errors import InputError
@@ -57,6 +56,8 @@ def silhouettes(points: ArrayLike, classes: ArrayLike) -> NDArray[np.float64]:
     >>> silhouettes([[0.0], [1.0], [9.0], [10.0]], [0, 0, 1, 1]).round(2)
     array([0.89, 0.88, 0.88, 0.89])
     """
+    from sklearn.metrics import silhouette_samples
+
     points, classes = np.asarray(points, np.float64), np.asarray(classes)
     _check_lengths(points, classes)
     count = len(np.unique(classes))

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -295,7 +296,7 @@ def arrivals(
     cells: Cells,
     found: Pieces,
     rules: EventRules,
-) -> list[pd.DataFrame]:
+) -> pd.DataFrame:
     """Say what the communities of a frame come from, in the order of EVENTS."""
     grown, shrunk, growth, sigma = grown_and_shrunk(changes(frame, origins, cells, rules), rules)
     goes_on = origins.gap >= 0
@@ -313,7 +314,7 @@ def arrivals(
         "split": found.split,
         "merge": found.merged,
     }
-    return [rows(frame, where, event, parents, columns) for event, where in happened.items()]
+    return rows(frame, happened, parents, columns)
 
 
 def departures(
@@ -322,26 +323,25 @@ def departures(
     """Say which communities vanish, of those whose tracks have ended for certain."""
     *_, growth, sigma = grown_and_shrunk(cells.change, rules)
     columns = {"gap": np.zeros(len(ended), np.int64), "growth": growth, "sigma": sigma}
-    return rows(frame, ended & ~cells.there, "vanish", parents, columns)
+    return rows(frame, {"vanish": ended & ~cells.there}, parents, columns)
 
 
 def rows(
     frame: Frame,
-    happened: np.ndarray,
-    event: str,
+    happened: Mapping[str, np.ndarray],
     parents: Sequence[list[int]],
     columns: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
-    """Return one row of the table for every community to which something happened."""
-    where = np.flatnonzero(happened).tolist()
+    """Return one row of the table for every event of every community."""
+    event, where = np.nonzero(list(happened.values()))
     return pd.DataFrame(
         {
             "time": frame.time,
-            "community": frame.community[happened],
-            "track": frame.track[happened],
-            "parent": pd.Series([list(parents[i]) for i in where], dtype=object),
-            "event": event,
-            **{name: values[happened] for name, values in columns.items()},
+            "community": frame.community[where],
+            "track": frame.track[where],
+            "parent": pd.Series([list(parents[i]) for i in where.tolist()], dtype=object),
+            "event": pd.Series(list(happened), dtype="str")[event].array,
+            **{name: values[where] for name, values in columns.items()},
         }
     )
 
@@ -626,7 +626,7 @@ class _History:
         for j, frame in enumerate(self.frames):
             parents = self._parents(j)
             cells = sides["target"][j]
-            events += arrivals(frame, parents, origins[j], cells, found[j], self.rules)
+            events.append(arrivals(frame, parents, origins[j], cells, found[j], self.rules))
             if j + self.memory < last:  # nobody can come back
                 ended = ~goes_on[j] & ~found[j].absorbed
                 cells = sides["source"][j]
@@ -672,10 +672,20 @@ class _History:
 
     def _ends(self, side: str, j: int) -> pd.DataFrame:
         """The ends of a frame's communities that are listed, and of which most cells have data."""
+        frame, (none, listed) = self.frames[j], self._listed
+        found = listed.get((side, frame.time), none)
+        return found[found["community"].isin(frame.community)]
+
+    @cached_property
+    def _listed(self) -> tuple[pd.DataFrame, dict[tuple[str, Any], pd.DataFrame]]:
+        """Sort the ends of which most cells have data by side and time."""
         assert self.ends is not None
-        frame, time = self.frames[j], "next" if side == "target" else "time"
-        found = self.ends[(self.ends["side"] == side) & (self.ends[time] == frame.time)]
-        return found[found["community"].isin(frame.community) & (found["missing"] <= MOST)]
+        known = self.ends[self.ends["missing"] <= MOST]
+        listed: dict[tuple[str, Any], pd.DataFrame] = {}
+        for side, time in (("source", "time"), ("target", "next")):
+            at = known[known["side"] == side].groupby(time)
+            listed |= {(side, when): found for when, found in at}
+        return known[:0], listed
 
     def _cells(self, side: str, j: int) -> Cells:
         """Read who lived where the communities of a frame stand."""

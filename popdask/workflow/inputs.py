@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,7 @@ def _machine() -> dict[str, Any]:
     return host | {"workers": len(workers), "threads": sum(w["nthreads"] for w in workers)}
 
 
+@cache
 def package_version(name: str) -> str:
     """Return the version of an installed package; "unknown" where it is not."""
     try:

@@ -112,10 +112,10 @@ def test_odd_runs_have_pictures_too(frames, tables, missing, tmp_path):
     names = [path.stem.removeprefix("small_") for path in communities.PIPELINE.draw(job)]
     assert names == [name for name in EVERY if name not in missing]
     asked = make_job(tmp_path, **tables | {"tracks": {"movement": True}})
-    drawn = communities_outputs.illustrate(asked, RegionStore(job.output.store), MAIN)
-    assert CHANGE_WORDS["growth"][0] not in [picture.title for picture in drawn], (
-        "before it is followed"
-    )
+    if asked != job:  # else all its pictures were drawn above
+        drawn = communities_outputs.illustrate(asked, RegionStore(job.output.store), MAIN)
+        titles = [picture.title for picture in drawn]
+        assert CHANGE_WORDS["growth"][0] not in titles, "before it is followed"
 
 
 def test_cells_are_reconstructed_as_the_raster_is(finished):

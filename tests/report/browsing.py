@@ -1,5 +1,6 @@
 """A report in a browser: opened from disk, and watched for complaints and requests."""
 
+import json
 import time
 from contextlib import contextmanager
 
@@ -8,24 +9,36 @@ NIGHT = {**DESK, "color_scheme": "dark"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 TOLD = ("error", "warning")
 PATIENCE = 60_000  # milliseconds; a busy machine is slow
+#: Empty windows, by browser and kind: a process of its own costs more than what it shows. One in
+#: which a test has failed is not used again.
+LEFT = {}
 
 
 @contextmanager
 def opened(browser, path, **how):
     """The page, drawn; at the end, it has complained of nothing and asked for no other file."""
-    context = browser.new_context(**how)
-    page, complaints, asked = context.new_page(), [], []
+    kept = browser, json.dumps(how, sort_keys=True)
+    page = LEFT.pop(kept, None) or browser.new_context(**how).new_page()
     page.set_default_timeout(PATIENCE)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if said.type in TOLD else None)
-    page.on("request", lambda request: asked.append(request.url))
+    complaints, asked = [], []
+    heard = {
+        "pageerror": lambda error: complaints.append(str(error)),
+        "console": lambda said: complaints.append(said.text) if said.type in TOLD else None,
+        "request": lambda request: asked.append(request.url),
+    }
+    for event, hear in heard.items():
+        page.on(event, hear)
     page.goto(path.as_uri())
     page.wait_for_selector("body[data-ready]")
     yield page
     assert not complaints, complaints
     elsewhere = [url for url in asked if not url.startswith(("data:", "blob:"))]
     assert elsewhere == [path.as_uri()]
-    context.close()
+    for event, hear in heard.items():
+        page.remove_listener(event, hear)
+    page.mouse.move(0, 0)
+    page.goto("about:blank")
+    LEFT[kept] = page
 
 
 def redrawn(page, seen):
