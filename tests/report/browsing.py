@@ -41,6 +41,11 @@ def opened(browser, path, **how):
     LEFT[kept] = page
 
 
+def choose(page, layer):
+    """Switch to a layer as one does, by its words, once they have stopped moving."""
+    page.locator(f".layers label:has(input[value={layer}])").click()
+
+
 def redrawn(page, seen):
     """The picture of the map, as soon as it stays and is another than those seen."""
     end, before = time.monotonic() + PATIENCE / 1000, None

@@ -12,7 +12,7 @@ from popdask.report import write_report
 from popdask.store import RegionStore
 from popdask.workflow import communities
 from tests.pipelines.small import job
-from tests.report.browsing import DESK, PHONE, opened, redrawn
+from tests.report.browsing import DESK, PHONE, choose, opened, redrawn
 
 
 def move_slider(page, frame):
@@ -130,7 +130,7 @@ def test_layers_and_themes_change_the_map(browser, written):
     with opened(browser, written, color_scheme="dark", **DESK) as page:
         seen = {redrawn(page, set())}
         for layer in ("population", "classes"):
-            page.locator(f".layers input[value={layer}]").check(force=True)
+            choose(page, layer)
             page.wait_for_function(f"report.drawn === '{layer}-3'")
             seen.add(redrawn(page, seen))
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -7,7 +7,16 @@ from popdask.workflow import population, scenes
 from popdask.workflow.operations import report
 from tests.pipelines.dots import job, write_world
 from tests.pipelines.test_scenes import job as scenes_job
-from tests.report.browsing import DESK, NIGHT, PHONE, findings, opened, redrawn, without_table
+from tests.report.browsing import (
+    DESK,
+    NIGHT,
+    PHONE,
+    choose,
+    findings,
+    opened,
+    redrawn,
+    without_table,
+)
 from tests.report.reading import Page, amounts
 
 
@@ -80,7 +89,7 @@ def test_a_browser_shows_every_layer(browser, product, request):
     with opened(browser, path, **DESK) as page:
         seen = set()
         for layer in layers:
-            page.locator(f".layers input[value={layer}]").check(force=True)
+            choose(page, layer)
             page.wait_for_function(f"report.drawn.startsWith('{layer}-')")
             seen.add(redrawn(page, seen))
 

@@ -9,7 +9,7 @@ from rasterio.transform import from_origin
 from popdask.config import CommunitiesJob, SettlementsJob
 from popdask.report import write_report
 from popdask.workflow import communities, settlements
-from tests.report.browsing import DESK, PHONE, opened
+from tests.report.browsing import DESK, PHONE, choose, opened
 from tests.report.reading import Page
 
 TRANSFORM = from_origin(4_000_000, 3_300_000, 1000, 1000)
@@ -225,7 +225,7 @@ def test_communities_and_centres_are_layers_that_one_switches_to(browser, region
         assert offered == ["Settlements", "Population", "Urban centres", "Communities", "Classes"]
         assert shown.locator("#rankings li").count() > 0
         for layer, many in (("community", "communities"), ("urban_centre", "urban centres")):
-            shown.locator(f".layers input[value={layer}]").check(force=True)
+            choose(shown, layer)
             shown.wait_for_function(f"report.drawn === '{layer}-2'")
             assert (
                 shown.locator("#table-places input")
