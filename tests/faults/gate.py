@@ -44,7 +44,7 @@ class Gates:
     def open(self, stage="*", point="*"):
         """Let everyone go on who waits at a gate, or at any."""
         for file in self._folder.glob(f"{stage}.{point}"):
-            file.unlink()
+            file.unlink(missing_ok=True)  # who comes just now renames its own
 
 
 def enter(stage):
