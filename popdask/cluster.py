@@ -589,7 +589,7 @@ def local_cluster(
     arguments = {
         "dashboard_address": DASHBOARD,
         "threads_per_worker": there.threads,
-        "memory_limit": there.memory,
+        "memory_limit": memory_limit or there.memory,  # as it is asked for: it may be a share
     } | arguments
     _log_news_alone()
     cluster: LocalCluster

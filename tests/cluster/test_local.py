@@ -12,6 +12,7 @@ import pytest
 from distributed.batched import BatchedSend
 from distributed.comm import CommClosedError
 from distributed.core import Status
+from distributed.system import MEMORY_LIMIT
 
 from popdask.cluster import _is_news, connect, keep_freed_memory
 from popdask.errors import InputError
@@ -131,6 +132,13 @@ def test_workers_of_a_file_are_encrypted_and_end_with_the_block(write):
         assert client.scheduler.address.startswith("tls://")
         assert client.submit(sum, [1, 2]).result() == 3
     assert client.status == "closed" and client.cluster.status == Status.closed
+
+
+def test_a_share_of_the_memory_may_be_asked_for(write):
+    path = write("workers = 1\narguments = { threads_per_worker = 1, memory_limit = 0.1 }\n")
+    with connect(path) as client:
+        (worker,) = client.scheduler_info()["workers"].values()
+        assert worker["memory_limit"] == int(0.1 * MEMORY_LIMIT)
 
 
 @pytest.mark.parametrize(
