@@ -38,6 +38,7 @@ _DISTANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(km|m)\s*$")
 
 
 MOST_SCALES = 6  # as popdask.tracking.flow has them
+FEW_CLASSES = 7  # of which k-means finds the same by nearly every fit of the encoder
 
 #: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.
 CommunitiesFormat = Literal["cog", "geotiff", "zarr", "geoparquet", "gpkg", "stac", "report"]
@@ -186,7 +187,7 @@ class Encoder(Settings):
 
 
 class Classes(Settings):
-    """KMeans on the encoded windows."""
+    """K-means on the encoded windows."""
 
     k: Annotated[int, Field(ge=2)] | Literal["auto"] = 10
     """Number of classes; ``auto`` is the knee of the SSE curve over 2...20."""
@@ -197,8 +198,19 @@ class Classes(Settings):
     distance: Literal["windows", "codes"] = "windows"
     """Between cells: of the windows that their descriptions stand for, or of these themselves, each
     of their numbers by its standard deviation, as in the first work."""
+    method: Literal["auto", "bisecting", "kmeans"] = "auto"
+    """How their centres are fitted: all together, as in the first work, or by splitting the most
+    scattered class in two until there are so many. Of many classes those hang on the encoder's seed
+    more; ``auto`` is ``bisecting`` where ``k`` is more than seven."""
     hold: Annotated[float, Field(ge=0)] = 0.5
     """A cell keeps its class unless another is nearer by more than this; 0 lets go of it."""
+
+    @property
+    def fitted_by(self) -> Literal["bisecting", "kmeans"]:
+        """The method, where it is not said by the number of classes."""
+        if self.method != "auto":
+            return self.method
+        return "bisecting" if self.k != "auto" and self.k > FEW_CLASSES else "kmeans"
 
 
 class Domain(Settings):

@@ -4,10 +4,12 @@ An argmin flips on the last bit, so distances are summed row by row in a fixed o
 depend on the latents and the centres, never on how rows are cut into blocks.
 
 Latents are projected onto axes: each divided by its standard deviation or, given the encoder, so
-that they lie as far apart as the windows they stand for. Lloyd's k-means (1982) groups them, which
-Dask-ML runs on one random sample of cells; every other cell then takes the class of its nearest
-centre. Dask-ML starts where ten k-means++ starts (Arthur & Vassilvitskii 2007) on a small part of
-the sample ended best.
+that they lie as far apart as the windows they stand for. One random sample of cells is grouped;
+every other cell then takes the class of its nearest centre. By the original's rule this is Lloyd's
+k-means (1982), which Dask-ML runs from where ten k-means++ starts (Arthur & Vassilvitskii 2007) on
+a small part of the sample ended best. Many ways to lay k centres are nearly as good as each other,
+and another fit of the encoder takes another. Bisecting k-means (Steinbach, Karypis & Kumar 2000)
+splits the most scattered class in two until there are k: its choices are few and clear.
 
 The sample is cut into chunks of its own and the fit runs on one thread in one place: the classes
 depend on the latents, never on the caller's chunks or workers.
@@ -40,6 +42,8 @@ from popdask.validate import check_array, check_instance
 
 if TYPE_CHECKING:
     from popdask.tracking.autoencoder import FittedEncoder
+
+Method = Literal["kmeans", "bisecting"]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -408,6 +412,8 @@ def _check_hold(latent: DataArray, first: DataArray | None, hold: float) -> None
 REMEMBERED = 2  # frames that a cell looks back for its class: one may lack data
 ROWS = 10_000
 STARTS = 10
+SPLITS = 5  # starts of a split in two, of which the best is taken
+TO_THE_END = 10_000  # iterations: so many that a split stands still before
 
 
 def _standardise(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -427,7 +433,7 @@ def _assign(
     return nearest(z, np.zeros(width), np.eye(width), centers)
 
 
-def _fit(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
+def _kmeans(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
     """Fit k centres to projected rows: ten starts on few rows, the best of them on all."""
     from dask_ml.cluster import KMeans
     from sklearn import cluster
@@ -435,7 +441,23 @@ def _fit(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
     few = np.random.default_rng(seed).permutation(len(z))[:ROWS]
     start = cluster.KMeans(k, n_init=STARTS, random_state=seed).fit(z[few]).cluster_centers_
     rows = da.from_array(z, chunks=(ROWS, -1), name=False)
-    centers = KMeans(k, init=start).fit(rows).cluster_centers_
+    return KMeans(k, init=start).fit(rows).cluster_centers_
+
+
+def _bisecting(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
+    """Fit k centres to projected rows: split what is most scattered, again and again."""
+    from sklearn.cluster import BisectingKMeans
+
+    splits = BisectingKMeans(k, n_init=SPLITS, tol=0, max_iter=TO_THE_END, random_state=seed)
+    return splits.fit(z).cluster_centers_
+
+
+METHODS = {"kmeans": _kmeans, "bisecting": _bisecting}
+
+
+def _fit(z: NDArray[np.float64], k: int, method: Method, seed: int) -> NDArray[np.float64]:
+    """Fit k centres to projected rows, those with most cells first."""
+    centers = METHODS[method](z, k, seed)
     cells = np.bincount(_assign(z, centers)[0], minlength=k)
     return centers[np.lexsort((*centers.T[::-1], -cells))]
 
@@ -447,6 +469,7 @@ def fit_classes(
     seed: int = 0,
     ks: Iterable[int] = range(2, 21),
     encoder: FittedEncoder | None = None,
+    method: Method = "kmeans",
 ) -> ClassModel:
     """Fit classes to the latents of some cells.
 
@@ -465,6 +488,10 @@ def fit_classes(
         Who wrote the latents: they lie as far apart then as the windows they stand for
         (`FittedEncoder.window_axes`). Without it each is divided by its standard deviation, as in
         the original; fits of an encoder that describe windows equally well then give other classes.
+    method : {"kmeans", "bisecting"}, optional
+        How centres are fitted: together (Lloyd 1982), as in the original, or by splitting the class
+        with the largest sum of squares in two until there are `k` (Steinbach, Karypis and Kumar
+        2000). That sum is 2 to 9 % larger, and other fits of the encoder give nearly the same.
 
     Returns
     -------
@@ -474,8 +501,8 @@ def fit_classes(
     Raises
     ------
     InputError
-        If the sample is not a finite matrix or has fewer distinct rows than classes, or if `k` is
-        not a positive number.
+        If the sample is not a finite matrix or has fewer distinct rows than classes, if `k` is
+        not a positive number, or if there is no such `method`.
 
     See Also
     --------
@@ -496,6 +523,8 @@ def fit_classes(
     >>> (model.centers / model.axes + model.mean).round(2).ravel().tolist()
     [0.1, 9.05]
     """
+    if method not in METHODS:
+        raise InputError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     if np.ndim(sample) != 2:
         raise InputError(
             f"the sample has shape {np.shape(sample)}; expected rows (n, latent), one for each "
@@ -517,7 +546,7 @@ def fit_classes(
         z = (rows - mean) @ axes
         if encoder is not None:  # other latents may stand for the same window
             _check_distinct(z, max(tried))
-        centers = {number: _fit(z, number, seed) for number in tried}
+        centers = {number: _fit(z, number, method, seed) for number in tried}
     sse = [_assign(z, centers[number])[1].sum() for number in tried]
     curve = pd.Series(sse, pd.Index(tried, name="k"), name="sse")
     best = knee(curve) if k == "auto" else tried[0]
@@ -563,6 +592,7 @@ def sse_curve(
     sample: int = 100_000,
     seed: int = 0,
     encoder: FittedEncoder | None = None,
+    method: Method = "kmeans",
 ) -> pd.Series:
     """Measure how close k classes come to the latents, for several k.
 
@@ -578,6 +608,8 @@ def sse_curve(
         Seeds the sample and the starts.
     encoder : FittedEncoder, optional
         Who wrote the latents, as for `fit_classes`.
+    method : {"kmeans", "bisecting"}, optional
+        How centres are fitted, as for `fit_classes`.
 
     Returns
     -------
@@ -601,7 +633,7 @@ def sse_curve(
     {1: 16.0, 4: 0.0}
     """
     rows = _draw(latent, sample, seed)
-    curve = fit_classes(rows, "auto", seed=seed, ks=ks, encoder=encoder).curve
+    curve = fit_classes(rows, "auto", seed=seed, ks=ks, encoder=encoder, method=method).curve
     assert curve is not None
     return curve
 
@@ -614,6 +646,7 @@ def kmeans(
     sample: int = 100_000,
     hold: float = 0.0,
     encoder: FittedEncoder | None = None,
+    method: Method = "kmeans",
 ) -> DataArray:
     """Group the cells into k classes by their latents.
 
@@ -632,6 +665,8 @@ def kmeans(
         as for `classify`.
     encoder : FittedEncoder, optional
         Who wrote the latents, as for `fit_classes`.
+    method : {"kmeans", "bisecting"}, optional
+        How centres are fitted, as for `fit_classes`.
 
     Returns
     -------
@@ -656,7 +691,8 @@ def kmeans(
     >>> kmeans(latent, k=2).values.tolist()
     [[1, -1, 0, 0]]
     """
-    model = fit_classes(_draw(latent, sample, seed), k, seed=seed, encoder=encoder)
+    rows = _draw(latent, sample, seed)
+    model = fit_classes(rows, k, seed=seed, encoder=encoder, method=method)
     return classify(latent, model, hold=hold)
 
 

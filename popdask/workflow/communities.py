@@ -88,6 +88,7 @@ PLAIN_ENCODER = (
     *(("window", 7), ("hidden", [128, 64]), ("l1", 0.0), ("l2", 0.0)),
     *(("activation", "relu"), ("latent_activation", "relu"), ("symmetric", False)),
 )
+PLAIN_METHOD = (("method", "kmeans"),)
 PLAIN_CLASSES = (("distance", "codes"),)
 
 #: Tasks of a chunk: of a flow that links follow, and what holding classes adds for each chunk, and
@@ -288,10 +289,17 @@ ENCODER = Stage(
 )
 
 
+def _class_settings(job: CommunitiesJob) -> dict[str, Any]:
+    """The settings of classes; by which method they are fitted, where it came later."""
+    (settings,) = plain([job.classes.model_copy(update={"method": job.classes.fitted_by})])
+    return _without(PLAIN_METHOD, settings)
+
+
 def _classifier_record(basis: Basis, of: Fingerprint) -> Record:
     encoder = basis.wanted["encoder"]["model"]
-    settings = of([basis.job.classes.model_dump(exclude={"hold"})], encoder)
-    return _model_record("classifier", settings, basis, of)
+    settings = _class_settings(basis.job)
+    del settings["hold"]
+    return _model_record("classifier", of([settings], encoder), basis, of)
 
 
 def _sampled(work: Work) -> int:
@@ -315,7 +323,9 @@ def _fit_classes(run: CommunitiesRun, stage: StagePlan, reporter: Reporter) -> N
             people = gather_cells(run.population.isel(time=frames), cells)  # features are clipped
             latent = encoder.encode_windows(windows, cells)
             measured = encoder if settings.distance == "windows" else None
-            model = classify.fit_classes(latent, settings.k, seed=settings.seed, encoder=measured)
+            model = classify.fit_classes(
+                latent, settings.k, seed=settings.seed, encoder=measured, method=settings.fitted_by
+            )
             model = classify.with_density(model, latent, people, area[cells[:, 1]])
         else:
             model = classify.ClassModel.of_nobody(run.job.encoder.latent)
@@ -408,7 +418,7 @@ def _communities_record(basis: Basis, of: Fingerprint) -> Record:
     # As the settings, but whatever frames the models were fitted on, and whether land is left out:
     # the other communities are the same.
     groups = job.communities.model_dump(mode="json", exclude={"min_density"})
-    classes = _without(PLAIN_CLASSES, *plain([job.classes]))
+    classes = _without(PLAIN_CLASSES, _class_settings(job))
     chosen = [*_network_settings(job), groups, classes, _flow_settings(job)]
     return {"frames": frames, "settings": settings, "analysis": lasting("communities", *chosen)}
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from popdask.blocks.sampling import gather_cells, gather_windows, sample_cells
-from popdask.config.jobs import CommunitiesJob
+from popdask.config.jobs import Classes, CommunitiesJob
 from popdask.errors import InputError
 from popdask.plot import charts, maps, reduced
 from popdask.report.page import Picture
@@ -148,7 +148,7 @@ def analysis_charts(
     samples = [sample for sample in drawn if sample is not None]
     if not samples:  # nobody lives there
         return
-    yield "sse", _sse(samples[-1], job.classes.distance)
+    yield "sse", _sse(samples[-1], job.classes)
     yield "silhouettes", _silhouettes(samples[-1])
     true = np.concatenate([sample.features for sample in samples])
     remembered = np.concatenate([sample.reconstruction for sample in samples])
@@ -250,14 +250,15 @@ def _classes_before(classes: xr.DataArray, cells: NDArray[np.int64]) -> NDArray[
     return before
 
 
-def _sse(sample: _Sample, distance: str) -> Figure:
+def _sse(sample: _Sample, settings: Classes) -> Figure:
     """Draw the curve that the classifier kept, else that of some of the cells."""
     if sample.model.curve is not None:
         return charts.sse_figure(sample.model.curve, sample.model.k)
     rows = sample.latent[:CURVE_CELLS]
     ks = KS[: max(len(np.unique(sample.points[:CURVE_CELLS], axis=0)) - 1, 1)]
-    encoder = sample.encoder if distance == "windows" else None
-    curve = clustering.fit_classes(rows, "auto", ks=ks, encoder=encoder).curve
+    encoder = sample.encoder if settings.distance == "windows" else None
+    method = settings.fitted_by
+    curve = clustering.fit_classes(rows, "auto", ks=ks, encoder=encoder, method=method).curve
     assert isinstance(curve, pd.Series)  # "auto" keeps it
     return charts.sse_figure(curve, sample.model.k, cells=len(rows))
 

@@ -87,6 +87,7 @@ def test_a_second_run_of_an_unchanged_job_has_nothing_to_do():
         ({"classes": {"k": 5}}, "classifier"),
         ({"communities": {"eps": 5}}, "communities"),
         ({"classes": {"distance": "codes"}}, "classifier"),
+        ({"classes": {"method": "kmeans"}}, "classifier"),
         ({"classes": {"hold": 0}}, "classes"),
         ({"links": {"rule": "overlap"}}, "links"),
         ({"links": {"share": 0.5}}, "links"),
@@ -115,6 +116,14 @@ def test_where_and_how_a_job_runs_recomputes_nothing(tables):
     assert replan(job(), job(**tables)).done
 
 
+def test_few_classes_are_fitted_together_and_many_by_splits():
+    few, many = job(classes={"k": 7}), job(classes={"k": 8})
+    assert replan(few, job(classes={"k": 7, "method": "kmeans"})).done
+    assert replan(many, job(classes={"k": 8, "method": "bisecting"})).done
+    assert "classifier" in stale(replan(many, job(classes={"k": 8, "method": "kmeans"})))
+    assert job(classes={"k": "auto"}).classes.fitted_by == "kmeans"
+
+
 def test_settings_that_came_later_leave_models_and_numbers_at_their_defaults():
     """By these, stores know their models and the numbers of their tracks again."""
     before = {
@@ -125,7 +134,7 @@ def test_settings_that_came_later_leave_models_and_numbers_at_their_defaults():
     first = job(
         settlements={"centres": True},
         encoder={"symmetric": False},
-        classes={"distance": "codes"},
+        classes={"distance": "codes", "method": "kmeans"},
     )
     plan = decide(PIPELINE.stages, basis(first, inputs(), {}))
     assert {name: plan[name].record["settings"] for name in before} == before

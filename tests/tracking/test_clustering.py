@@ -3,6 +3,7 @@
 import copy
 import os
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import dask
@@ -30,11 +31,13 @@ from popdask.tracking.autoencoder import (
     WindowAutoencoder,
 )
 from popdask.tracking.classify import (
+    METHODS,
     ClassModel,
     classify,
     fit_classes,
     kmeans,
     knee,
+    nearest,
     sse_curve,
     with_density,
     without_land,
@@ -60,6 +63,14 @@ def world(shape: tuple[int, ...] = (2, 12, 15)) -> tuple[xr.DataArray, np.ndarra
     coords = {"y": np.arange(shape[1]) * 250.0, "spatial_ref": 0}
     latent = xr.DataArray(points.reshape(*shape, -1).astype(np.float32), dims=dims, coords=coords)
     return latent, truth.reshape(shape)
+
+
+def skewed(seed: int, n: int = 8000) -> np.ndarray:
+    """The same points (n, 2), few of them far out, each with noise of 2 % by the seed."""
+    rng = np.random.default_rng(0)
+    far = rng.gamma(0.3, size=n)
+    points = np.column_stack([far, rng.normal(size=n) * np.sqrt(far) / 4])
+    return points * (1 + np.random.default_rng(seed).normal(0, 0.02, points.shape))
 
 
 @st.composite
@@ -114,6 +125,20 @@ def test_fit_is_as_good_as_ten_starts_of_scikit_learn(k):
     assert fit_classes(points, k).sse < 1.02 * reference.inertia_
 
 
+def test_bisecting_splits_what_is_most_scattered():
+    """The splits made one by one, each the best of many starts."""
+    points = skewed(seed=0)
+    parts = [points]
+    while len(parts) < 6:
+        parts.sort(key=lambda part: np.sum((part - part.mean(axis=0)) ** 2))
+        most = parts.pop()
+        half = KMeans(2, n_init=20, tol=0, random_state=0).fit_predict(most) == 0
+        parts += [most[half], most[~half]]
+    expected = sorted(part.mean(axis=0).tolist() for part in parts)
+    found = METHODS["bisecting"](points, 6, seed=0)
+    np.testing.assert_allclose(sorted(found.tolist()), expected, atol=0.01)
+
+
 def test_sse_is_the_sum_of_squared_distances():
     points = blobs(800)[0]
     model = fit_classes(points, k=3)
@@ -128,6 +153,27 @@ def test_sse_is_the_sum_of_squared_distances():
 def test_blobs_are_recovered_in_the_order_of_their_frequency():
     latent, truth = world((2, 30, 40))
     np.testing.assert_array_equal(kmeans(latent.chunk(y=7, x=9), k=5).values, truth)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_clouds_far_apart_are_found_by_either_method(method):
+    points, truth = blobs(2000)
+    model = fit_classes(points, k=5, method=method)
+    np.testing.assert_array_equal(nearest(points, model.mean, model.axes, model.centers)[0], truth)
+
+
+def test_bisecting_gives_the_same_where_points_differ_a_little():
+    """Ten classes of what lies along one line, as density does: k-means takes others by chance."""
+    alike = {}
+    for method in METHODS:
+        found = []
+        for seed in range(4):
+            points = skewed(seed=seed)
+            centers = METHODS[method](points, 10, seed=0)
+            found.append(nearest(points, np.zeros(2), np.eye(2), centers)[0])
+        alike[method] = min(adjusted_rand_score(*pair) for pair in combinations(found, 2))
+    assert alike["bisecting"] > 0.9
+    assert alike["bisecting"] > alike["kmeans"] + 0.1
 
 
 def test_auto_finds_the_five_blobs():
@@ -167,7 +213,8 @@ def test_classes_do_not_depend_on_how_a_fit_lays_its_codes_out():
     """Two encoders that describe every window alike, by other numbers: only windows are alike."""
     config = EncoderConfig(hidden=(8,), latent=3, activation="linear", latent_activation="linear")
     seen = Scaling((0, -1, -1), (9, 1, 1))
-    one = FittedEncoder(config.network(3), seen, height=20, width=30, config=config)
+    weights = torch.Generator().manual_seed(0)
+    one = FittedEncoder(config.network(3, weights), seen, height=20, width=30, config=config)
     mixed = np.array([[5, 1, 0], [0, 0.2, 0.1], [2, 0, 1]])
     other = replace(one, module=copy.deepcopy(one.module))
     other.module.decoder[0].weight.data @= torch.from_numpy(np.linalg.inv(mixed.T)).float()
@@ -249,9 +296,10 @@ def test_dead_and_constant_latents_are_ignored():
     np.testing.assert_allclose(model.centers[:, 1:-1], fit_classes(points, k=5).centers, rtol=1e-9)
 
 
-def test_as_many_classes_as_distinct_rows():
+@pytest.mark.parametrize("method", METHODS)
+def test_as_many_classes_as_distinct_rows(method):
     points = np.repeat(CORNERS, [50, 40, 30, 20, 10], axis=0)
-    model = fit_classes(points, k=5)
+    model = fit_classes(points, k=5, method=method)
     np.testing.assert_allclose(
         model.centers / model.axes.diagonal() + model.mean, CORNERS, atol=1e-9
     )
@@ -274,17 +322,18 @@ def test_classes_are_the_same_under_any_chunking(nine, chunks):
 def test_the_fit_is_the_same_under_any_chunking(chunks):
     latent, _ = world()
     lazy = latent.copy(data=da.from_array(latent.values, chunks=chunks))
-    xr.testing.assert_identical(
-        kmeans(lazy, 6, sample=200).compute(), kmeans(latent, 6, sample=200)
-    )
+    for method in METHODS:
+        how = {"sample": 200, "method": method}
+        xr.testing.assert_identical(kmeans(lazy, 6, **how).compute(), kmeans(latent, 6, **how))
 
 
-def test_the_fit_is_the_same_with_a_cluster(recwarn):
+@pytest.mark.parametrize("method", METHODS)
+def test_the_fit_is_the_same_with_a_cluster(recwarn, method):
     points = blobs(21_000)[0]
-    alone = fit_classes(points, k=6, seed=4).to_bytes()
+    alone = fit_classes(points, k=6, seed=4, method=method).to_bytes()
     with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"):
         recwarn.clear()
-        assert fit_classes(points, k=6, seed=4).to_bytes() == alone
+        assert fit_classes(points, k=6, seed=4, method=method).to_bytes() == alone
         assert not [str(w.message) for w in recwarn if "distributed" in str(w.message)]
 
 
@@ -359,6 +408,8 @@ def test_wrong_input_is_refused_in_one_sentence():
             fit_classes(points, k=k)
     with pytest.raises(InputError, match=r"k is \[\]"):
         fit_classes(points, k="auto", ks=())
+    with pytest.raises(InputError, match="method is 'ward'; expected one of kmeans, bisecting"):
+        fit_classes(points, method="ward")
     with pytest.raises(InputError, match="3 values per cell, expected the 2"):
         classify(world()[0], fit_classes(points[:, :2], k=2))
 
