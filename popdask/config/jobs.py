@@ -199,9 +199,9 @@ class Classes(Settings):
     """Between cells: of the windows that their descriptions stand for, or of these themselves, each
     of their numbers by its standard deviation, as in the first work."""
     method: Literal["auto", "bisecting", "kmeans"] = "auto"
-    """How their centres are fitted: all together, as in the first work, or by splitting the most
-    scattered class in two until there are so many. Of many classes those hang on the encoder's seed
-    more; ``auto`` is ``bisecting`` where ``k`` is more than seven."""
+    """How their centres are fitted: all together, as in the first work, or by splitting one
+    class after another in two until there are so many. Of many classes those hang on the encoder's
+    seed more; ``auto`` is ``bisecting`` where ``k`` is more than seven."""
     hold: Annotated[float, Field(ge=0)] = 0.5
     """A cell keeps its class unless another is nearer by more than this; 0 lets go of it."""
 

@@ -125,18 +125,42 @@ def test_fit_is_as_good_as_ten_starts_of_scikit_learn(k):
     assert fit_classes(points, k).sse < 1.02 * reference.inertia_
 
 
-def test_bisecting_splits_what_is_most_scattered():
-    """The splits made one by one, each the best of many starts."""
-    points = skewed(seed=0)
+def best_cut(part: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Of all cuts of sorted numbers in two the one that lowers the sum of squares most."""
+    cuts = [(part[:at], part[at:]) for at in range(1, len(part))]
+    return max((part.var() * len(part) - sum(h.var() * len(h) for h in cut), *cut) for cut in cuts)
+
+
+def test_bisecting_makes_the_best_of_all_cuts(monkeypatch):
+    monkeypatch.setattr(
+        "popdask.tracking.classify.SPLITS", 50
+    )  # of few points some starts end short
+    points = np.sort(np.random.default_rng(0).exponential(size=300))
     parts = [points]
     while len(parts) < 6:
-        parts.sort(key=lambda part: np.sum((part - part.mean(axis=0)) ** 2))
-        most = parts.pop()
-        half = KMeans(2, n_init=20, tol=0, random_state=0).fit_predict(most) == 0
-        parts += [most[half], most[~half]]
-    expected = sorted(part.mean(axis=0).tolist() for part in parts)
-    found = METHODS["bisecting"](points, 6, seed=0)
-    np.testing.assert_allclose(sorted(found.tolist()), expected, atol=0.01)
+        cuts = [best_cut(part) for part in parts]
+        best = int(np.argmax([cut[0] for cut in cuts]))
+        parts[best : best + 1] = cuts[best][1:]
+    found = METHODS["bisecting"](points[:, None], 6, seed=0)
+    np.testing.assert_allclose(np.sort(found[:, 0]), [part.mean() for part in parts], rtol=1e-9)
+
+
+def test_bisecting_splits_two_places_before_one_that_is_wider():
+    rng = np.random.default_rng(0)
+    wide = rng.normal(0, 1, (500, 3))
+    places = rng.normal(0, 0.01, (200, 3)) + np.repeat([[50, 0, 0], [54, 0, 0]], 100, axis=0)
+    assert wide.var() * wide.size > 1.1 * places.var(axis=0).sum() * len(places)
+    found = METHODS["bisecting"](np.concatenate([wide, places]), 3, seed=0)
+    np.testing.assert_allclose(np.sort(found[:, 0]), [wide[:, 0].mean(), 50, 54], atol=0.01)
+
+
+def test_rows_that_differ_by_rounding_alone_are_not_split():
+    points = np.repeat([[1.0], [np.nextafter(1.0, 2.0)], [3.0]], 20, axis=0)
+    np.testing.assert_array_equal(
+        np.sort(METHODS["bisecting"](points, 2, seed=0), axis=0), [[1], [3]]
+    )
+    with pytest.raises(InputError, match="by no more than rounding, and falls into 2 classes"):
+        METHODS["bisecting"](points, 3, seed=0)
 
 
 def test_sse_is_the_sum_of_squared_distances():
