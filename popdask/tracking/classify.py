@@ -18,7 +18,7 @@ depend on the latents, never on the caller's chunks or workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -434,33 +434,52 @@ def _assign(
     return nearest(z, np.zeros(width), np.eye(width), centers)
 
 
-def _kmeans(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
-    """Fit k centres to projected rows: ten starts on few rows, the best of them on all."""
+def _kmeans(
+    z: NDArray[np.float64], tried: Sequence[int], seed: int
+) -> dict[int, NDArray[np.float64]]:
+    """Fit so many centres to projected rows: ten starts on few rows, the best of them on all."""
     from dask_ml.cluster import KMeans
     from sklearn import cluster
 
     few = np.random.default_rng(seed).permutation(len(z))[:ROWS]
-    start = cluster.KMeans(k, n_init=STARTS, random_state=seed).fit(z[few]).cluster_centers_
-    rows = da.from_array(z, chunks=(ROWS, -1), name=False)
-    return KMeans(k, init=start).fit(rows).cluster_centers_
+    rows, centers = da.from_array(z, chunks=(ROWS, -1), name=False), {}
+    for k in tried:
+        start = cluster.KMeans(k, n_init=STARTS, random_state=seed).fit(z[few]).cluster_centers_
+        centers[k] = KMeans(k, init=start).fit(rows).cluster_centers_
+    return centers
 
 
-def _bisecting(z: NDArray[np.float64], k: int, seed: int) -> NDArray[np.float64]:
-    """Fit k centres to projected rows: the split that helps most, again and again."""
+def _bisecting(
+    z: NDArray[np.float64], tried: Sequence[int], seed: int
+) -> dict[int, NDArray[np.float64]]:
+    """Fit so many centres to projected rows: the split that helps most, again and again."""
+    steps = _splits(z, max(tried), seed)
+    return {
+        len(parts): np.stack([part.mean(axis=0) for part in parts])
+        for parts in steps
+        if len(parts) in tried
+    }
+
+
+def _splits(
+    z: NDArray[np.float64], most: int, seed: int
+) -> Iterator[tuple[NDArray[np.float64], ...]]:
+    """Yield the parts of projected rows: 1, 2 and so on to `most`, by one split after another."""
     # scikit-learn's BisectingKMeans takes the class with the largest sum, whatever a split of it
     # gains; of two with sums alike each fit of an encoder has another.
     parts, splits = [z], list[_Split]()
-    while len(parts) < k:
+    yield (z,)
+    while len(parts) < most:
         splits += [_split(part, seed) for part in parts[len(splits) :]]
         best = max(range(len(parts)), key=lambda number: splits[number].gain)
         if not splits[best].halves:
             raise InputError(
                 f"the sample has rows that differ by no more than rounding, and falls into "
-                f"{len(parts)} classes; expected {k}; ask for fewer classes or a larger sample"
+                f"{len(parts)} classes; expected {most}; ask for fewer classes or a larger sample"
             )
         del parts[best]
         parts += splits.pop(best).halves
-    return np.stack([part.mean(axis=0) for part in parts])
+        yield tuple(parts)
 
 
 class _Split(NamedTuple):
@@ -489,11 +508,15 @@ def _scatter(part: NDArray[np.float64]) -> float:
 METHODS = {"kmeans": _kmeans, "bisecting": _bisecting}
 
 
-def _fit(z: NDArray[np.float64], k: int, method: Method, seed: int) -> NDArray[np.float64]:
-    """Fit k centres to projected rows, those with most cells first."""
-    centers = METHODS[method](z, k, seed)
-    cells = np.bincount(_assign(z, centers)[0], minlength=k)
-    return centers[np.lexsort((*centers.T[::-1], -cells))]
+def _fit(
+    z: NDArray[np.float64], tried: Sequence[int], method: Method, seed: int
+) -> dict[int, NDArray[np.float64]]:
+    """Fit so many centres to projected rows, those with most cells first."""
+    fitted = METHODS[method](z, tried, seed)
+    for k, centers in fitted.items():
+        cells = np.bincount(_assign(z, centers)[0], minlength=k)
+        fitted[k] = centers[np.lexsort((*centers.T[::-1], -cells))]
+    return fitted
 
 
 def fit_classes(
@@ -581,7 +604,7 @@ def fit_classes(
         z = (rows - mean) @ axes
         if encoder is not None:  # other latents may stand for the same window
             _check_distinct(z, max(tried))
-        centers = {number: _fit(z, number, method, seed) for number in tried}
+        centers = _fit(z, tried, method, seed)
     sse = [_assign(z, centers[number])[1].sum() for number in tried]
     curve = pd.Series(sse, pd.Index(tried, name="k"), name="sse")
     best = knee(curve) if k == "auto" else tried[0]

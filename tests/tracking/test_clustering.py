@@ -132,16 +132,15 @@ def best_cut(part: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def test_bisecting_makes_the_best_of_all_cuts(monkeypatch):
-    monkeypatch.setattr(
-        "popdask.tracking.classify.SPLITS", 50
-    )  # of few points some starts end short
+    # Of few points some starts end short.
+    monkeypatch.setattr("popdask.tracking.classify.SPLITS", 50)
     points = np.sort(np.random.default_rng(0).exponential(size=300))
     parts = [points]
     while len(parts) < 6:
         cuts = [best_cut(part) for part in parts]
         best = int(np.argmax([cut[0] for cut in cuts]))
         parts[best : best + 1] = cuts[best][1:]
-    found = METHODS["bisecting"](points[:, None], 6, seed=0)
+    found = METHODS["bisecting"](points[:, None], [6], seed=0)[6]
     np.testing.assert_allclose(np.sort(found[:, 0]), [part.mean() for part in parts], rtol=1e-9)
 
 
@@ -150,17 +149,16 @@ def test_bisecting_splits_two_places_before_one_that_is_wider():
     wide = rng.normal(0, 1, (500, 3))
     places = rng.normal(0, 0.01, (200, 3)) + np.repeat([[50, 0, 0], [54, 0, 0]], 100, axis=0)
     assert wide.var() * wide.size > 1.1 * places.var(axis=0).sum() * len(places)
-    found = METHODS["bisecting"](np.concatenate([wide, places]), 3, seed=0)
+    found = METHODS["bisecting"](np.concatenate([wide, places]), [3], seed=0)[3]
     np.testing.assert_allclose(np.sort(found[:, 0]), [wide[:, 0].mean(), 50, 54], atol=0.01)
 
 
 def test_rows_that_differ_by_rounding_alone_are_not_split():
     points = np.repeat([[1.0], [np.nextafter(1.0, 2.0)], [3.0]], 20, axis=0)
-    np.testing.assert_array_equal(
-        np.sort(METHODS["bisecting"](points, 2, seed=0), axis=0), [[1], [3]]
-    )
+    found = METHODS["bisecting"](points, [2], seed=0)[2]
+    np.testing.assert_array_equal(np.sort(found, axis=0), [[1], [3]])
     with pytest.raises(InputError, match="by no more than rounding, and falls into 2 classes"):
-        METHODS["bisecting"](points, 3, seed=0)
+        METHODS["bisecting"](points, [3], seed=0)
 
 
 def test_sse_is_the_sum_of_squared_distances():
@@ -193,20 +191,21 @@ def test_bisecting_gives_the_same_where_points_differ_a_little():
         found = []
         for seed in range(4):
             points = skewed(seed=seed)
-            centers = METHODS[method](points, 10, seed=0)
+            centers = METHODS[method](points, [10], seed=0)[10]
             found.append(nearest(points, np.zeros(2), np.eye(2), centers)[0])
         alike[method] = min(adjusted_rand_score(*pair) for pair in combinations(found, 2))
     assert alike["bisecting"] > 0.9
     assert alike["bisecting"] > alike["kmeans"] + 0.1
 
 
-def test_auto_finds_the_five_blobs():
+@pytest.mark.parametrize("method", METHODS)
+def test_auto_finds_the_five_blobs(method):
     points, truth = blobs(1500)
-    model = fit_classes(points, k="auto", ks=range(2, 11))
+    model = fit_classes(points, k="auto", ks=range(2, 11), method=method)
     assert model.k == 5
     assert list(model.curve.index) == list(range(2, 11))
     assert model.curve[5] == model.sse
-    np.testing.assert_array_equal(model.centers, fit_classes(points, k=5).centers)
+    np.testing.assert_array_equal(model.centers, fit_classes(points, k=5, method=method).centers)
     latent = xr.DataArray(points.reshape(30, 50, 3), dims=("y", "x", "latent"))
     assert adjusted_rand_score(classify(latent, model).values.ravel(), truth) == 1
 
