@@ -28,7 +28,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -352,21 +352,28 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
     """Do work beside a loop that may be running here, as in a notebook; a signal cancels it."""
-    under_way: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
+    Running = tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]
+    under_way: futures.Future[Running] = futures.Future()
 
     async def run() -> None:
         task = asyncio.ensure_future(work)
-        under_way.set_result((asyncio.get_running_loop(), task))
+        if under_way.set_running_or_notify_cancel():
+            under_way.set_result((asyncio.get_running_loop(), task))
+        else:  # the signal came before the work began
+            task.cancel()
         await task
 
-    with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(asyncio.run, run())
+    with futures.ThreadPoolExecutor(1) as thread:
         try:
+            done = thread.submit(asyncio.run, run())
+            while not futures.wait({done}, timeout=1).done:
+                pass  # a signal that comes as a wait begins is seen when it ends
             done.result()
         except BaseException:
-            loop, task = under_way.result()
-            with suppress(RuntimeError):  # the loop is closed: the work has ended by itself
-                loop.call_soon_threadsafe(task.cancel)
+            if not under_way.cancel():
+                loop, task = under_way.result()
+                with suppress(RuntimeError):  # the loop is closed: the work has ended by itself
+                    loop.call_soon_threadsafe(task.cancel)
             raise
 
 

@@ -1,5 +1,6 @@
 """Schedulers and workers that others start: reached, waited for, lost, and of one version."""
 
+import asyncio
 import re
 import signal
 import socket
@@ -116,6 +117,19 @@ def test_a_signal_ends_the_wait_for_a_scheduler_that_says_nothing(number):
                 assert b"popdask: stopped" in waiting.communicate(timeout=PATIENCE_SECONDS)[1]
             finally:
                 waiting.kill()
+
+
+def test_a_signal_that_does_not_wake_who_waits_ends_the_wait_too():
+    async def silent():
+        await asyncio.sleep(1)  # the main thread sleeps by now
+        # As one does that comes in the moment in which it falls asleep.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        await asyncio.sleep(PATIENCE_SECONDS)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        connecting._in_a_thread(silent())
+    assert time.monotonic() - started < PATIENCE_SECONDS / 2
 
 
 def test_workers_that_leave_for_good_end_the_run(write):
