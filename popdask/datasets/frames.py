@@ -23,14 +23,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pooch  # type: ignore[import-untyped]
 from affine import Affine
 from filelock import FileLock
 from pyproj import Transformer
 from rasterio.errors import RasterioError
 from rasterio.merge import merge
 
-from popdask.datasets.transfer import FetchError
+from popdask.datasets.transfer import FetchError, file_checksum
 from popdask.errors import InputError
 from popdask.io.paths import write_text
 from popdask.io.rasters import open_raster
@@ -174,7 +173,7 @@ class FrameFolder:
         if not path.exists():
             return False
         known = self._manifest()["files"].get(name)
-        if known and pooch.file_hash(str(path)) == known["sha256"]:
+        if known and file_checksum(path) == known["sha256"]:
             return True
         was = "is not as it was fetched" if known else "was not fetched by popdask"
         raise InputError(f"{path} is there and {was}; move it away or choose another folder.")
@@ -193,7 +192,7 @@ class FrameFolder:
             write(fresh)
             check_raster(fresh, name)
             entry = {
-                "sha256": pooch.file_hash(str(fresh)),
+                "sha256": file_checksum(fresh),
                 "bytes": fresh.stat().st_size,
                 "from": dict(sources),
                 "made": made,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import os
 import re
@@ -24,15 +25,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-import pooch  # type: ignore[import-untyped]
 import requests
 from filelock import FileLock, Timeout
-from pooch.hashes import hash_matches  # type: ignore[import-untyped]
-from pooch.utils import unique_file_name  # type: ignore[import-untyped]
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, TimeoutError
 
 from popdask import __version__
@@ -42,6 +41,7 @@ from popdask.io.paths import without_secrets as shown
 
 AGENT = {"User-Agent": f"popdask/{__version__}"}
 BLOCK = 1 << 18
+LONGEST_NAME = 180  # of a file, beside what stands before and behind it in the cache
 _BUSY = (408, 425, 429)
 _NOT_THERE = (404, 410)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
@@ -200,7 +200,7 @@ class ResumingDownloader:
                     failures = 1 if self._part.size() > had else failures + 1
                     self._wait(url, trouble, failures)
         checksum = self._part.note.get("checksum")
-        if not hash_matches(str(self._part.path), checksum):
+        if not _agrees(self._part.path, checksum):
             self._part.discard()
             raise FetchError(
                 f"{shown(url)} is not what the server says it is: its checksum is not {checksum}; "
@@ -331,13 +331,34 @@ def _note(answer: requests.Response) -> dict[str, Any]:
 
 
 def _checksum(answer: requests.Response) -> str | None:
-    """Checksum of the whole file in pooch's form, where a server gives it (RFC 9530, RFC 1864)."""
+    """Kind and checksum of the whole file, where a server gives it (RFC 9530, RFC 1864)."""
     found = _SHA256.search(answer.headers.get("Repr-Digest", ""))
     kind, text = ("sha256", found[1]) if found else ("md5", answer.headers.get("Content-MD5", ""))
     try:
         return f"{kind}:{base64.b64decode(text, validate=True).hex()}" if text else None
     except binascii.Error:
         return None
+
+
+def file_checksum(path: Path, kind: str = "sha256") -> str:
+    """Checksum of a file, in hexadecimal digits."""
+    digest = partial(hashlib.new, kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, digest).hexdigest()
+
+
+def _agrees(path: Path, known: str | None) -> bool:
+    """Return whether a file has the checksum that is known of it, if one is."""
+    if known is None:
+        return True
+    kind, _, digits = known.rpartition(":")
+    return file_checksum(path, kind or "sha256") == digits
+
+
+def _name_of(url: str) -> str:
+    """Name the file of a URL in the cache: those of two URLs differ, however each ends."""
+    digits = hashlib.md5(url.encode(), usedforsecurity=False).hexdigest()
+    return f"{digits}-{urlsplit(url).path.rsplit('/', 1)[-1][-LONGEST_NAME:]}"
 
 
 def _refuse(answer: requests.Response, url: str) -> None:
@@ -413,7 +434,8 @@ class Downloads:
         watch: Watch | None = None,
         log: Log | None = None,
     ) -> None:
-        named = folder or os.environ.get("POPDASK_CACHE") or pooch.os_cache("popdask")
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        named = folder or os.environ.get("POPDASK_CACHE") or caches / "popdask"
         self.folder = Path(named).expanduser()
         self.patience = patience or Patience()
         self._watch = watch
@@ -437,7 +459,7 @@ class Downloads:
             If it cannot be brought, or is another file than the one that was brought before.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = unique_file_name(url)
+        name = _name_of(url)
         with self._alone(name):
             note = _read_note(self._note_path(name))
             path = self._retrieve(url, name, note)
@@ -449,7 +471,7 @@ class Downloads:
                     raise
                 note = {
                     "url": shown(url),
-                    "sha256": pooch.file_hash(str(path)),
+                    "sha256": file_checksum(path),
                     "bytes": path.stat().st_size,
                     "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
@@ -472,18 +494,18 @@ class Downloads:
 
     def forget(self, url: str) -> None:
         """Drop a file from the cache, and its checksum."""
-        name = unique_file_name(url)
+        name = _name_of(url)
         with self._alone(name):
             (self.folder / name).unlink(missing_ok=True)
             self._note_path(name).unlink(missing_ok=True)
 
     def _retrieve(self, url: str, name: str, note: dict[str, Any]) -> Path:
         path, known = self.folder.resolve() / name, note.get("sha256")
-        if path.exists() and hash_matches(str(path), known):
+        if path.exists() and _agrees(path, known):
             return path
         part_path = path.with_name(f"{name}.part")
         part = ResumingDownloader(part_path, self.patience, self._watch, self._log).bring(url)
-        if not hash_matches(str(part.path), known):
+        if not _agrees(part.path, known):
             part.discard()
             raise FetchError(
                 f"{shown(url)} is another file than the one fetched on {note['fetched'][:10]} "

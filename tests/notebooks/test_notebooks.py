@@ -104,7 +104,7 @@ def shown(notebook, form="text/plain"):
 def test_they_run_to_their_end_without_a_warning(run, name):
     notebook = run(name)
     told = [out.text for out in outputs(notebook, "stream") if out.name == "stderr"]
-    # tqdm, which pooch imports, says where there are no ipywidgets.
+    # tqdm, which UMAP imports, says where there are no ipywidgets.
     assert [text for text in told if "IProgress not found" not in text] == []
 
 
