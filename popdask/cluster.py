@@ -53,6 +53,7 @@ from distributed.core import Status
 from distributed.scheduler import NoValidWorkerError
 from distributed.system import MEMORY_LIMIT
 from distributed.versions import VersionMismatchWarning
+from distributed.worker_memory import parse_memory_limit
 
 from popdask import __version__
 from popdask.config.load import ClusterFile, load_spec, nearest, read_spec
@@ -576,16 +577,14 @@ def local_cluster(
     *,
     gpus: bool = False,
     threads_per_worker: int | None = None,
-    memory_limit: str | int | None = None,
+    memory_limit: str | float | None = None,
     **arguments: Any,
 ) -> LocalCluster:
     """Start the fewest to the most workers on this machine; other arguments are LocalCluster's."""
     names, memory = gpus_at_hand() if gpus else [], memory_at_hand()
     if gpus and not names:
         raise InputError("[arguments] gpus is true, but no GPU is found: nvidia-smi lists none.")
-    there = local_resources(
-        workers, gpus=gpus, threads_per_worker=threads_per_worker, memory_limit=memory_limit
-    )
+    there = _resources(workers, len(names), threads_per_worker, memory_limit)
     most = there.workers
     if most * there.memory > memory:
         raise InputError(
@@ -596,7 +595,7 @@ def local_cluster(
     arguments = {
         "dashboard_address": DASHBOARD,
         "threads_per_worker": there.threads,
-        "memory_limit": memory_limit or there.memory,  # as it is asked for: it may be a share
+        "memory_limit": there.memory if memory_limit is None else memory_limit,
     } | arguments
     _log_news_alone()
     cluster: LocalCluster
@@ -615,17 +614,39 @@ def local_resources(
     *,
     gpus: bool = False,
     threads_per_worker: int | None = None,
-    memory_limit: str | int | None = None,
+    memory_limit: str | float | None = None,
     **_: Any,
 ) -> Resources:
     """Return the most workers on this machine: what is asked for, and else what it has."""
+    there = gpus and (len(gpus_at_hand()) or 1)  # a plan may be made where there is none
+    return _resources(workers, there, threads_per_worker, memory_limit)
+
+
+def _resources(
+    workers: tuple[int, int] | None, gpus: int, threads: int | None, limit: str | float | None
+) -> Resources:
     cores, memory = cores_at_hand(), memory_at_hand()
     most = workers[1] if workers else workers_at_hand(cores, memory)[0]
-    if gpus:  # one worker for each; a plan may be made where there is none
-        there = len(gpus_at_hand()) or 1
-        most = min(most, there) if workers else there
-    threads = threads_per_worker or (1 if gpus else max(1, cores // most))
-    return Resources(most, threads, parse_bytes(memory_limit) if memory_limit else memory // most)
+    if gpus:  # one worker for each
+        most = min(most, gpus) if workers else gpus
+    threads = threads or (1 if gpus else max(1, cores // most))
+    return Resources(most, threads, _asked_for(limit, threads) or memory // most)
+
+
+def _asked_for(limit: str | float | None, threads: int) -> int:
+    """Bytes of a limit of memory, as Dask reads it (up to 1 it is a share); 0 where there is none.
+
+    Dask cuts it to what the machine has; what a file asks for beyond that is refused here.
+    """
+    try:
+        unheard = logging.Logger("unheard", logging.CRITICAL)
+        share = parse_memory_limit(limit, threads, logger=unheard) or 0
+        return max(share, parse_bytes(limit) if limit and limit != "auto" else 0)
+    except (TypeError, ValueError):
+        raise InputError(
+            f'[arguments] memory_limit is {limit!r}: expected bytes such as "4 GiB", or a share '
+            "of the memory such as 0.5."
+        ) from None
 
 
 @contextmanager

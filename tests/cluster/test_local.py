@@ -145,7 +145,8 @@ def test_a_share_of_the_memory_may_be_asked_for(write):
     ("options", "complaint"),
     [
         ('memory_limit = "900 TiB"', r"asks for 2 × 9.22e\+05 GiB, but there are"),
-        ('memory_limit = "much"', "local gave no cluster .* check"),
+        ("memory_limit = 0.9", r"asks for 2 × [\d.e+]+ GiB, but there are"),
+        ('memory_limit = "much"', "memory_limit is 'much': expected bytes .* or a share"),
         ('dashboard_address = "nowhere.invalid:0"', r"local gave no cluster \(.+\): check"),
         ("treads_per_worker = 1", r"unexpected keyword argument 'treads_per_worker'\): check"),
     ],

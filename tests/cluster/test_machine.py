@@ -1,5 +1,7 @@
 """Workers from the cores, memory and GPUs at hand."""
 
+import os
+
 import pytest
 from dask.system import CPU_COUNT
 from distributed.system import MEMORY_LIMIT
@@ -10,9 +12,12 @@ from popdask.cluster import (
     WORKER_MEMORY,
     cores_at_hand,
     gpus_at_hand,
+    local_cluster,
+    local_resources,
     memory_at_hand,
     workers_at_hand,
 )
+from popdask.errors import InputError
 
 GIB = 2**30
 
@@ -44,3 +49,32 @@ def test_workers_fit_the_machine(cores, memory):
     workers, threads = workers_at_hand(cores, memory)
     assert workers >= 1 and threads >= 1 and workers * threads <= cores
     assert workers == 1 or workers * WORKER_MEMORY <= memory
+
+
+@pytest.mark.parametrize("share", [0.5, "0.5", "auto"])
+def test_a_share_of_the_memory_is_that_of_dask(share):
+    told = local_resources((1, 1), threads_per_worker=CPU_COUNT, memory_limit=share)
+    assert told.memory == int(MEMORY_LIMIT * (1 if share == "auto" else 0.5))
+
+
+@pytest.mark.parametrize("limit", [None, 0, "0"])  # to Dask, 0 is no limit
+def test_without_a_limit_a_worker_has_its_part_of_the_memory(limit):
+    assert local_resources((1, 4), memory_limit=limit).memory == memory_at_hand() // 4
+
+
+@pytest.mark.parametrize("limit", ["much", [1]])
+def test_a_limit_that_is_none_is_one_sentence(limit):
+    with pytest.raises(InputError, match="memory_limit is .+: expected bytes"):
+        local_resources((1, 1), memory_limit=limit)
+
+
+def test_a_cluster_of_gpus_asks_once_which_there_are(tmp_path, monkeypatch):
+    """Not for the plan of its workers, and for its workers again."""
+    program, asked = tmp_path / "nvidia-smi", tmp_path / "asked"
+    program.write_text(f"#!/bin/sh\necho once >> {asked}\necho 0\n")
+    program.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with local_cluster(gpus=True, memory_limit="1 GiB") as cluster:
+        assert len(cluster.worker_spec) == 1
+    assert asked.read_text().split() == ["once"]
