@@ -372,7 +372,7 @@ def population_content(region: RegionStore, branch: str) -> Content:
     found = region.dataset(branch)
     layers = [layer for layer in (PEOPLE, CENSUS, PRESENCE) if layer.name in found]
     rasters = {layer.name: found[layer.name].astype(np.float32) for layer in layers}
-    scores = _scores(region, branch)
+    scores = region.find_table("scores", branch)  # None where nothing is known to compare with
     span = [year(time) for time in found["time"].values]
     ends = dict.fromkeys((span[0], span[-1]))
     return Content(
@@ -442,13 +442,6 @@ def _method(name: str) -> str:
     """Write how cells were grouped."""
     method, _, k = name.partition("_")
     return f"KMeans, {k}" if method == "kmeans" else name.upper()
-
-
-def _scores(region: RegionStore, branch: str) -> pd.DataFrame | None:
-    try:
-        return region.table("scores", branch)
-    except KeyError:  # nothing is known to compare with
-        return None
 
 
 def _estimate_numbers(

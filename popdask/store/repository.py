@@ -342,6 +342,13 @@ class RegionStore:
                 raise NoResultError.of("table", name, tables) from None
         return content.read_table(table, columns)
 
+    def find_table(self, name: str, branch: str = MAIN) -> pd.DataFrame | None:
+        """Read one table, or give None where there is none of that name."""
+        try:
+            return self.table(name, branch)
+        except NoResultError:
+            return None
+
     def group(self, name: str, branch: str = MAIN) -> xr.Dataset:
         """Open a group of other dimensions than the frames', such as ``"cells"``, lazily.
 

@@ -656,13 +656,12 @@ def _of_jobs(
 def _of_job(job: PopulationJob) -> dict[str, dict[str, pd.DataFrame]]:
     """The predictions of a job's last run, by set of cells and model."""
     region = RegionStore(job.output.store)
-    try:
-        table = region.table("predictions")
-    except KeyError:
+    table = region.find_table("predictions")
+    if table is None:
         raise InputError(
             f"{region.path} has no predictions of known people: give [cells] counts or [truth], "
             "and run the job."
-        ) from None
+        )
     found: dict[str, dict[str, pd.DataFrame]] = {}
     for (where, model), rows in table.groupby(["where", "model"], sort=False):
         rows = rows.drop(columns=["where", "model"]).dropna(axis="columns", how="all")

@@ -190,7 +190,7 @@ class PopulationPipeline(Pipeline):
 
     def result(self, plan: Plan, store: RegionStore) -> PopulationResult:
         """What a run gives, before what follows it."""
-        scores, zones = (_table(store, name) for name in ("scores", "zones"))
+        scores, zones = map(store.find_table, ("scores", "zones"))
         return PopulationResult(plan, people(store), scores, zones, None, None, store)
 
     def found(self, store: RegionStore) -> str:
@@ -209,7 +209,7 @@ class PopulationPipeline(Pipeline):
             beyond = (low > population * (1 + 1e-6)) | (population > high * (1 + 1e-6))
             if bool(beyond.any()):
                 yield "population has cells outside of their intervals."
-        zones = _table(store, "zones")
+        zones = store.find_table("zones")
         if zones is not None:
             kept = zones[zones["how"] != "left out"]
             wrong = ~np.isclose(kept["adjusted"], kept["total"], rtol=1e-9, atol=0)
@@ -319,10 +319,3 @@ def _draw(job: PopulationJob, reporter: Reporter | None) -> None:
     if job.drawn is not None and not is_drawn(job.drawn):
         with RegionStore(job.output.store).lock():
             draw_country(job.drawn, reporter)
-
-
-def _table(store: RegionStore, name: str) -> pd.DataFrame | None:
-    try:
-        return store.table(name)
-    except KeyError:
-        return None

@@ -292,9 +292,8 @@ def _on_cells(
 
 def scores(region: RegionStore, branch: str = MAIN) -> Iterator[tuple[str, Figure]]:
     """How well estimates and truth agree, for each set of cells where the truth is known."""
-    try:
-        predictions, scored = (region.table(name, branch) for name in ("predictions", "scores"))
-    except KeyError:
+    predictions, scored = (region.find_table(name, branch) for name in ("predictions", "scores"))
+    if predictions is None or scored is None:
         return
     by_density = region.table("scores_by_density", branch)
     for where, rows in scored.groupby("where", sort=False):

@@ -554,7 +554,7 @@ class SettlementsPipeline(FramesPipeline):
         """What a run gives of settlements, of which kind the job may be."""
         names = ("settlements", "settlement_tracks", _balance(store))
         settlements, tracks, balance = map(store.table, names)
-        centres = store.table(CENTRES.table) if CENTRES.table in store.records() else None
+        centres = store.find_table(CENTRES.table)
         return SettlementsResult(plan, settlements, tracks, balance, store, centres)
 
     def found(self, store: RegionStore) -> str:

@@ -292,6 +292,8 @@ def test_tables_survive_with_their_types(store):
         with pytest.raises(NoResultError, match=f"^the store has no .* these: {held}") as caught:
             read(name)
         assert isinstance(caught.value, InputError) and isinstance(caught.value, KeyError)
+    assert store.find_table("lanks") is None
+    assert store.find_table("links").equals(store.table("links"))
 
 
 def test_a_second_run_is_told_who_holds_the_region(store):
