@@ -18,6 +18,7 @@ FLOW = xr.Dataset({"u": POPULATION * 0, "v": POPULATION * 0})
 FEATURES = popdask.stack_features(POPULATION, FLOW)
 COMMUNITY = POPULATION.astype("int32").rename("community")
 ENCODER = FittedEncoder(popdask.WindowAutoencoder(), Scaling((0, -1, -1), (90, 1, 1)), 12, 14)
+LATENT = POPULATION.expand_dims(latent=16, axis=-1)
 LINKS = popdask.link(COMMUNITY, POPULATION)
 
 MISTAKES = {
@@ -57,6 +58,10 @@ MISTAKES = {
         "encoder is a WindowAutoencoder",
     ),
     "features to the classes": (lambda: popdask.kmeans(FEATURES), "encode makes it"),
+    "the network in place of the encoder, to the classes": (
+        lambda: popdask.kmeans(LATENT, k=2, encoder=ENCODER.module),
+        "encoder is a WindowAutoencoder; expected the FittedEncoder that fit_autoencoder makes",
+    ),
     "people to the communities": (lambda: popdask.dbscan(POPULATION), "float32"),
     "a distance to the communities": (
         lambda: popdask.dbscan(COMMUNITY, eps="2.5 km"),

@@ -560,7 +560,7 @@ def fit_classes(
     ------
     InputError
         If the sample is not a finite matrix or has fewer distinct rows than classes, if `k` is
-        not a positive number, or if there is no such `method`.
+        not a positive number, if there is no such `method`, or if `encoder` is something else.
 
     See Also
     --------
@@ -583,6 +583,10 @@ def fit_classes(
     """
     if method not in METHODS:
         raise InputError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    if encoder is not None:
+        from popdask.tracking.autoencoder import FittedEncoder
+
+        check_instance("encoder", encoder, FittedEncoder, "fit_autoencoder")
     if np.ndim(sample) != 2:
         raise InputError(
             f"the sample has shape {np.shape(sample)}; expected rows (n, latent), one for each "

@@ -64,7 +64,7 @@ def test_without_a_limit_a_worker_has_its_part_of_the_memory(limit):
 
 @pytest.mark.parametrize("limit", ["much", [1]])
 def test_a_limit_that_is_none_is_one_sentence(limit):
-    with pytest.raises(InputError, match="memory_limit is .+: expected bytes"):
+    with pytest.raises(InputError, match=r"memory_limit is .+: expected bytes"):
         local_resources((1, 1), memory_limit=limit)
 
 
