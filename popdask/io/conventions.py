@@ -77,6 +77,16 @@ def with_axes(coordinates: xr.Dataset) -> xr.Dataset:
     return described
 
 
+def as_group(arrays: xr.Dataset) -> xr.Dataset:
+    """Let arrays on a grid say what CF and GeoZarr want of a Zarr group."""
+    for axis in ("y", "x"):
+        arrays[axis].encoding["_FillValue"] = None  # else xarray writes NaN
+    by = {"Conventions": CONVENTIONS}  # which stands first, whatever the arrays have said
+    group = with_axes(arrays)
+    group.attrs = by | group.attrs | by | grid_attributes(group)
+    return group
+
+
 def grid_attributes(grid: xr.Dataset) -> dict[str, Any]:
     """Say where cells lie, by GeoZarr's conventions ``proj`` and ``spatial``."""
     cells = xr.DataArray(0, {name: grid[name] for name in ("y", "x", "spatial_ref")}, ("y", "x"))

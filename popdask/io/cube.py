@@ -34,13 +34,7 @@ from odc.geo.xr import xr_coords
 
 from popdask._numba_cache import compiled
 from popdask.errors import InputError
-from popdask.io.conventions import (
-    CONVENTIONS,
-    check_population,
-    grid_attributes,
-    in_cf_units,
-    with_axes,
-)
+from popdask.io.conventions import as_group, check_population, in_cf_units
 from popdask.io.frames import CHUNK, Time, find_frames, frame_time, grids_of, time_text
 from popdask.io.grids import grid_of, same_grid, share_out, source_window, steps_of, turns
 from popdask.io.paths import Path_, atomic_path, compute_to_end, file_of, fsspec_options
@@ -270,10 +264,7 @@ def write_cube(cube: xr.Dataset, path: Path_) -> None:
     for name in names:
         blocks[name].encoding = {"grid_mapping": "spatial_ref"}
         blocks[name].attrs = in_cf_units(blocks[name].attrs)
-    for axis in ("y", "x"):
-        blocks[axis].encoding["_FillValue"] = None
-    about = {"Conventions": CONVENTIONS, **grid_attributes(blocks)}
-    write_group(with_axes(blocks).assign_attrs(about), path, "the cube")
+    write_group(as_group(blocks), path, "the cube")
 
 
 def _paths_by_time(frames: Any, times: Iterable[Time] | None) -> dict[np.datetime64, str]:

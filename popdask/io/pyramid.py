@@ -29,14 +29,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from popdask.errors import InputError
-from popdask.io.conventions import (
-    CONVENTIONS,
-    grid_attributes,
-    in_cf_units,
-    label_attributes,
-    multiscales,
-    with_axes,
-)
+from popdask.io.conventions import as_group, in_cf_units, label_attributes, multiscales
 from popdask.io.export import row_strips
 from popdask.io.frames import CHUNK
 from popdask.io.grids import grid_of
@@ -126,9 +119,7 @@ def _write_level(arrays: xr.Dataset, grid: GeoBox, folder: Path, name: str) -> N
         array.encoding = {**place, **label_attributes(array)}
     for axis in ("y", "x"):
         level[axis].attrs = {}
-        level[axis].encoding["_FillValue"] = None
-    level = with_axes(level)
-    level.attrs = {"Conventions": CONVENTIONS, **level.attrs, **grid_attributes(level)}
+    level = as_group(level)
     level.to_zarr(folder, group=name, mode="a", compute=False, consolidated=False)
     for array in level.data_vars.values():
         _write_cells(array, folder, name)
