@@ -6,11 +6,10 @@ has come is kept; 2 what is asked for does not exist; 130 stopped.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -285,19 +284,18 @@ def run(
     log: Logs = None,
 ) -> None:
     """Run a job, or as much of it as is not done yet."""
-    from popdask.workflow.inputs import content_read
     from popdask.workflow.runlog import RunLog
     from popdask.workflow.runner import pipeline_of
 
     settings = _load(job, set_)
     kind = pipeline_of(settings)
     with stoppable(settings.name, cluster) as (reporter, workers):
-        reading = content_read() if check_content else nullcontext()
-        with RunLog(settings, reporter, log, only) as run_log, reading:
+        how: dict[str, Any] = {"force": force, "check_content": check_content, "workers": workers}
+        with RunLog(settings, reporter, log, only) as run_log:
             if only is None:
-                outcome = kind.run(settings, run_log, force=force, workers=workers)
+                outcome = kind.run(settings, run_log, **how)
             else:
-                left = kind.run_only(settings, only, run_log, force=force, workers=workers)
+                left = kind.run_only(settings, only, run_log, **how)
         if only is None:
             show.SHOW[settings.pipeline](outcome)
             show.show_report(settings)

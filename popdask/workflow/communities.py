@@ -39,10 +39,8 @@ from popdask.workflow.frames import (
     FramesPipeline,
     FramesRun,
     Layer,
-    apart_warnings,
     check,
     describe_result,
-    displacements,
     follow,
     frame_paths,
     link_record,
@@ -739,14 +737,6 @@ class CommunitiesPipeline(FramesPipeline):
         super().check_source(job, population)
         if job.has_settlements:
             settlements.check_inputs(job, population)
-
-    def notes(self, job: CommunitiesJob, plan: Plan, store: RegionStore) -> list[str]:
-        """Say which frames lie apart, unless the stage that reads them has said so."""
-        if not plan["population"].done:
-            return []
-        records = store.records()
-        files = self.files(job, records)
-        return apart_warnings(job, displacements(job, files, records, most_cells=0))
 
     def result(self, plan: Plan, store: RegionStore) -> CommunitiesResult:
         """What a run gives."""

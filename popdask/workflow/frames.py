@@ -360,6 +360,12 @@ class FramesPipeline(Pipeline):
         lie = displacements(job, files, records, most_cells=MOST_CELLS)
         return replace(planned, warnings=(*beyond_notes(beyond), *apart_warnings(job, lie)))
 
+    def notes(self, job: FramesJob, files: Files, plan: Plan, store: RegionStore) -> list[str]:
+        """Say which frames lie apart, unless the stage that reads them has said so."""
+        if not plan["population"].done:
+            return []
+        return apart_warnings(job, displacements(job, files, store.records(), most_cells=0))
+
     def check_source(self, job: Any, population: xr.DataArray) -> None:
         """Refuse, before the first stage, inputs that a later stage could not read."""
         error_of(job, population)

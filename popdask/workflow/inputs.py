@@ -15,8 +15,6 @@ import platform
 import socket
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -63,8 +61,6 @@ LIBRARIES = (
     "zarr",
 )
 
-#: Whether files are read, though their size and time are those on record.
-_reading: ContextVar[bool] = ContextVar("reading", default=False)
 #: GDAL's notes beside a raster; any program that opens the raster may add to them.
 NOTES = ".aux.xml"
 ANY_TIME = np.datetime64("2000-01-01", "s")
@@ -74,16 +70,6 @@ ImageJob = PopulationJob | ScenesJob
 TAGS = ("attribution", "credit", "source", "copyright", "tifftag_copyright", "license", "licence")
 SQUARE, LEAST = 256, 25  # cells along a square; and of one, that make a place that can be missed
 Sides = tuple[NDArray, NDArray]
-
-
-@contextmanager
-def content_read() -> Iterator[None]:
-    """Identify versions of files by their content, whatever size and time they have."""
-    token = _reading.set(True)
-    try:
-        yield
-    finally:
-        _reading.reset(token)
 
 
 def file_fingerprints(
@@ -96,7 +82,6 @@ def file_fingerprints(
 
 def file_fingerprint(path: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the version of a file: ``path`` (without secrets), ``size``, ``mtime``, ``sha256``."""
-    known = {} if _reading.get() else known
     file = file_of(path)
     if known and known.get("path") == path and Path(file).exists():
         same = (known["size"], known["mtime"]) == size_and_time(file)
@@ -203,7 +188,7 @@ def version_of(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
     sizes = {name: size_and_time(str(part)) for name, part in parts.items()}
     # Parts are read again only where a name, a size or a time is another than that on record.
     listing = hashlib.sha256(repr(sizes).encode()).hexdigest()
-    then = {} if _reading.get() else known.get(path, {})
+    then = known.get(path, {})
     if then.get("listing") == listing:
         return dict(then)
     sums = [(name, file_sum(part)) for name, part in parts.items()]

@@ -174,18 +174,20 @@ class PopulationPipeline(Pipeline):
         reporter: Reporter | None = None,
         *,
         force: bool = False,
+        check_content: bool = False,
         workers: Workers = nullcontext,
     ) -> PopulationResult:
         """Run the job, or as much of it as is not done yet, and then what follows it."""
         _draw(job, reporter)
-        result = super().run(job, reporter, force=force, workers=workers)
+        how: dict[str, Any] = {"force": force, "check_content": check_content}
+        result = super().run(job, reporter, **how, workers=workers)
         assert isinstance(result, PopulationResult)
         then = job.followed(time_form(result.store.dataset()["time"].values))
         followed = grouped = None
         if then is not None:
-            followed = communities.run(then, reporter, force=force, workers=workers)
+            followed = communities.run(then, reporter, **how, workers=workers)
         if job.grouped is not None:
-            grouped = scenes.run(job.grouped, reporter, force=force, workers=workers)
+            grouped = scenes.run(job.grouped, reporter, **how, workers=workers)
         return replace(result, followed=followed, grouped=grouped)
 
     def result(self, plan: Plan, store: RegionStore) -> PopulationResult:

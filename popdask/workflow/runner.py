@@ -246,7 +246,7 @@ class Pipeline(ABC):
     def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Running:
         """Open the inputs, and take up the work where it stands, without the stages to forget."""
 
-    def notes(self, job: Any, plan: Plan, store: RegionStore) -> Iterable[str]:
+    def notes(self, job: Any, files: Files, plan: Plan, store: RegionStore) -> Iterable[str]:
         """Say at the end of a run what no stage of it has said."""
         return ()
 
@@ -302,12 +302,13 @@ class Pipeline(ABC):
         reporter: Reporter | None = None,
         *,
         force: bool = False,
+        check_content: bool = False,
         workers: Workers = nullcontext,
     ) -> Any:
         """Run the job, or as much of it as is not done yet."""
         store = RegionStore(job.output.store)
         with store.lock():
-            files, records = read_inputs(self, job, anew=force)
+            files, records = read_inputs(self, job, anew=force, check_content=check_content)
             whole = self.decide(job, files, records)
             left = not whole.done or store.unfinished()
             if left:
@@ -320,7 +321,7 @@ class Pipeline(ABC):
                     _compute(self, running, list(running.plan), reporter)
                     _publish(running)
         if reporter is not None:
-            for text in self.notes(job, whole, store):
+            for text in self.notes(job, files, whole, store):
                 reporter.note(text)
         return self.result(whole, store)
 
@@ -331,6 +332,7 @@ class Pipeline(ABC):
         reporter: Reporter | None = None,
         *,
         force: bool = False,
+        check_content: bool = False,
         workers: Workers = nullcontext,
     ) -> Plan:
         """Compute one or some stages, if all that they need is finished."""
@@ -338,7 +340,7 @@ class Pipeline(ABC):
         # left to compute: what they see always belongs together.
         store, names = RegionStore(job.output.store), [names] if isinstance(names, str) else names
         with store.lock():
-            files, records = read_inputs(self, job)
+            files, records = read_inputs(self, job, check_content=check_content)
             if force:
                 records = {key: record for key, record in records.items() if key not in names}
             before = self.decide(job, files, records)
@@ -370,12 +372,13 @@ def count(stages: Iterable[Stage], job: Any, plan: Plan, size: Size) -> Costs:
 
 
 def read_inputs(
-    pipeline: Pipeline, job: Job, *, anew: bool = False
+    pipeline: Pipeline, job: Job, *, anew: bool = False, check_content: bool = False
 ) -> tuple[Files, Mapping[str, Any]]:
     """Read what a plan is made from: versions of the files, and records of the stages, or none."""
+    # Files are read if they are not on record, or have another size or time than is.
     records = RegionStore(job.output.store).latest_records()
     _check_owner(job, records)
-    files = pipeline.files(job, {} if anew else records)
+    files = pipeline.files(job, {} if anew or check_content else records)
     check_exports(job, pipeline.exports(job, files), paths_of(files), records)
     return files, {} if anew else records
 

@@ -11,8 +11,9 @@ from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
 from popdask.cli import commands
+from popdask.config import SettlementsJob
 from popdask.store import RegionStore
-from popdask.workflow import communities, frames
+from popdask.workflow import communities, frames, settlements
 from popdask.workflow.operations import verify
 from popdask.workflow.progress import Reporter
 from tests.pipelines import small
@@ -71,6 +72,22 @@ def test_plan_and_run_name_frames_that_lie_apart(displaced, tmp_path):
     path = small.write_job(tmp_path / "job.toml", displaced, tmp_path / "apart.icechunk")
     shown = CliRunner().invoke(commands.app, ["plan", str(path)])
     assert shown.exit_code == 0 and first in shown.output and second in shown.output
+
+
+def test_a_job_of_settlements_names_them_again_too(displaced, tmp_path):
+    settings = SettlementsJob(
+        name="apart",
+        pipeline="settlements",
+        input={"frames": f"{displaced}/world_{{time:%Y}}.tif", "end": "2001"},
+        output={"store": str(tmp_path / "apart.icechunk")},
+    )
+    read, again = Notes(), Notes()
+    settlements.run_only(settings, "population", read)
+    settlements.run(settings)
+    settlements.run(settings, again)
+    assert again.notes == read.notes == list(settlements.plan(settings).warnings)
+    (only,) = again.notes
+    assert only.startswith("2000 lies 2.0 cells north") and only.endswith(HINT)
 
 
 def test_frames_in_place_are_not_named(displaced, tmp_path):
