@@ -17,7 +17,6 @@ import tomllib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -301,9 +300,10 @@ def _complaint(problem: dict[str, Any], model: type[Settings]) -> tuple[str, str
     reason = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
         return "", reason
-    names = _names_within(problem["loc"], model)
+    names, inner = _within(problem["loc"], model)
     if problem["type"] == "missing" and not isinstance(problem["loc"][-1], int):
-        return f"the setting {'.'.join(_missing(names, model))} is missing", ""
+        needed = [name for name, field in inner.items() if field.is_required()]  # of a table
+        return f"the setting {'.'.join([*names, *needed[:1]])} is missing", ""
     if problem["type"] == "missing":
         reason = "a value is missing"
     place = f"{_setting(names)} is {as_written(problem['input'])}: "
@@ -311,22 +311,11 @@ def _complaint(problem: dict[str, Any], model: type[Settings]) -> tuple[str, str
     return place, _EXPECTED.get(kind, f"{reason[:1].lower()}{reason[1:]}")
 
 
-def _missing(names: Sequence[str], model: type[Settings]) -> list[str]:
-    """What is to be given: of a table that is missing, its first setting without a default."""
-    here: type[BaseModel] = model
-    for name in names:
-        table = table_of(here.model_fields[name])
-        if table is None:
-            return list(names)
-        here = table
-    wanted = (name for name, field in here.model_fields.items() if field.is_required())
-    return [*names, *islice(wanted, 1)]
-
-
-def _names_within(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
-    """The names of tables and settings in the place of a problem, without what unions add."""
-    names: list[str] = []
-    fields: Mapping[str, FieldInfo] = _fields(model)
+def _within(
+    location: Sequence[Any], model: type[BaseModel]
+) -> tuple[list[str], dict[str, FieldInfo]]:
+    """The names in the place of a problem, without what unions add, and the settings below it."""
+    names, fields = list[str](), _fields(model)
     free = False  # within a table whose names are not ours
     for part in location:
         if free or part in fields:
@@ -334,7 +323,7 @@ def _names_within(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
             field = fields.get(part)
             free = field is not None and get_origin(field.annotation) is dict
             fields = _fields(table_of(field))
-    return names
+    return names, fields
 
 
 def _fields(model: type[BaseModel] | None) -> dict[str, FieldInfo]:
@@ -344,9 +333,7 @@ def _fields(model: type[BaseModel] | None) -> dict[str, FieldInfo]:
 
 
 def _unknown_setting(tables: Sequence[str], name: str, model: type[Settings]) -> str:
-    fields = _fields(model)
-    for table in _names_within(tables, model):
-        fields = _fields(table_of(fields[table])) or fields
+    _, fields = _within(tables, model)
     now = RENAMED.get(name)
     hint = f"it is {now!r} now" if now in fields else nearest(name, list(fields))
     whole = "a job" if issubclass(model, Job) else "it"
