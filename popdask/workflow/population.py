@@ -120,11 +120,12 @@ class PopulationPipeline(Pipeline):
         planned = super().plan(job)
         if planned.done:
             return planned
-        if covers_other_cells(job):
-            kept = _kept_records(job)
-            planned = self.decide(job, self.files(job, kept), kept)
         sources = Sources.of(job)
-        check_zones(job, planned, sources.frame(job))
+        frame = sources.frame(job)
+        if covers_other_cells(job, frame):
+            kept = _kept_records(job, frame)
+            planned = self.decide(job, self.files(job, kept), kept)
+        check_zones(job, planned, frame)
         return replace(planned, warnings=(*planned.warnings, *check_cells(job, planned, sources)))
 
     def extent(self, job: PopulationJob) -> str:
@@ -141,7 +142,7 @@ class PopulationPipeline(Pipeline):
             f"{cells * pixels**2 * bands * image.dtype.itemsize / 1e9:.2f} GB of pixels "
             "per frame"
         )
-        if not covers_other_cells(job):
+        if not covers_other_cells(job, frame):
             return said
         return (
             f"{said}\nthe last run had other cells: estimates of unchanged images are kept, and "
@@ -159,7 +160,7 @@ class PopulationPipeline(Pipeline):
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
         sources = Sources.of(job)
         grid, frame = sources.grid(job), sources.frame(job)
-        kept = _kept_records(job, forget)
+        kept = _kept_records(job, frame, forget)
         check_zones(job, self.decide(job, files, kept), frame)  # before anything is written
         work = store.begin(frame, keep=ANYWHERE)
         work.forget(forget)
@@ -251,12 +252,14 @@ def people(store: RegionStore) -> pd.DataFrame:
     )
 
 
-def _kept_records(job: PopulationJob, forget: Sequence[str] = ()) -> dict[str, Any]:
+def _kept_records(
+    job: PopulationJob, frame: xr.Dataset, forget: Sequence[str] = ()
+) -> dict[str, Any]:
     """The records of stages that hold on the cells that the mosaics cover now."""
     records = RegionStore(job.output.store).latest_records()
     records = {name: record for name, record in records.items() if name not in forget}
     # Where nothing is kept, the store may be damaged.
-    names = {*ANYWHERE, "estimate"} if records and covers_other_cells(job) else set(records)
+    names = {*ANYWHERE, "estimate"} if records and covers_other_cells(job, frame) else set(records)
     return {name: record for name, record in records.items() if name in names}
 
 

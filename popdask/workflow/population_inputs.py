@@ -317,12 +317,10 @@ def has_other_cells(stored: xr.Dataset, frame: xr.Dataset) -> bool:
     return alike and (ours.shape, ours.affine) != (theirs.shape, theirs.affine)
 
 
-def covers_other_cells(job: PopulationJob) -> bool:
+def covers_other_cells(job: PopulationJob, frame: xr.Dataset) -> bool:
     """Return whether the mosaics of a job cover other cells than in its last run."""
     store = RegionStore(job.output.store)
-    if not store.records():
-        return False
-    return has_other_cells(store.dataset(), Sources.of(job).frame(job))
+    return bool(store.records()) and has_other_cells(store.dataset(), frame)
 
 
 def earlier_estimates(

@@ -299,7 +299,9 @@ def _to_come(
 ) -> Planned:
     """Plan the communities of rasters of which some are still to be written."""
     stale = set(plan["export"].stale)
-    records = {} if covers_other_cells(job) else RegionStore(then.output.store).latest_records()
+    frame = Sources.of(job).frame(job)
+    changed = covers_other_cells(job, frame)
+    records = {} if changed else RegionStore(then.output.store).latest_records()
     rasters_alone = then.model_copy(
         update={"input": then.input.model_copy(update={"intervals": None})}
     )
@@ -311,11 +313,11 @@ def _to_come(
         inputs[time] = TO_COME if position in stale else rasters.frame_version(files[time])
     stages = communities.PIPELINE.stages
     planned = decide(stages, basis(then, inputs, records))
-    sizes = Sources.of(job).frame(job).sizes
     edge = CHUNK if then.input.chunks == "auto" else then.input.chunks
-    extent = Extent(len(stamps), sizes["y"], sizes["x"], edge)
+    rows, columns = frame.sizes["y"], frame.sizes["x"]
+    extent = Extent(len(stamps), rows, columns, edge)
     said = (
-        f"{len(stamps)} × {sizes['y']} × {sizes['x']} cells; at most, as if people lived in all of "
+        f"{len(stamps)} × {rows} × {columns} cells; at most, as if people lived in all of "
         "them: the rasters are still to come"
     )
     return Planned(then, planned, said, count(stages, then, planned, extent))
