@@ -38,13 +38,14 @@ from popdask.workflow.population_inputs import (
     is_drawn,
     labelled_cells,
     sides_of,
+    sources_of,
     training_configs,
 )
 from popdask.workflow.population_inputs import draw as draw_country
 from popdask.workflow.population_outputs import figures, illustrate, raster_names, table_names
 from popdask.workflow.population_stages import STAGES, is_gated, keep_totals, kind_of, read_size
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, Pipeline, Workers
+from popdask.workflow.runner import Files, Pipeline, Workers, read_inputs
 
 #: Stages of which the results do not depend on which cells the arrays have.
 ANYWHERE = tuple(stage.name for stage in STAGES if stage.anywhere)
@@ -102,7 +103,7 @@ class PopulationPipeline(Pipeline):
 
     def basis(self, job: PopulationJob, files: Files, records: Mapping[str, Any]) -> Basis:
         """What the stages are made from."""
-        sources = Sources.of(job)
+        sources = sources_of(files)
         times = tuple(iso(time) for time in sources.mosaics)
         records = without_missing(records, job, "export", "tables")
         return Basis(job, times, (sources, files), records)
@@ -117,14 +118,13 @@ class PopulationPipeline(Pipeline):
         """Say what a run would compute."""
         # Where there is something, the headers of the mosaics are read: other cells than those of
         # the last run are known from them.
-        planned = super().plan(job)
+        files, records = read_inputs(self, job)
+        planned, sources = self.decide(job, files, records), sources_of(files)
         if planned.done:
             return planned
-        sources = Sources.of(job)
         frame = sources.frame(job)
         if covers_other_cells(job, frame):
-            kept = _kept_records(job, frame)
-            planned = self.decide(job, self.files(job, kept), kept)
+            planned = self.decide(job, files, _kept_records(job, frame))
         check_zones(job, planned, frame)
         return replace(planned, warnings=(*planned.warnings, *check_cells(job, planned, sources)))
 
@@ -151,14 +151,14 @@ class PopulationPipeline(Pipeline):
 
     def exports(self, job: PopulationJob, files: Files) -> list[str]:
         """Name the files that a job exports."""
-        times = Sources.of(job).mosaics
+        times = sources_of(files).mosaics
         return [*raster_names(job, times), *table_names(job, times)]
 
     def begin(
         self, job: PopulationJob, store: RegionStore, files: Files, forget: Sequence[str]
     ) -> PopulationRun:
         """Open the mosaics, and take up the work where it stands, without the stages to forget."""
-        sources = Sources.of(job)
+        sources = sources_of(files)
         grid, frame = sources.grid(job), sources.frame(job)
         kept = _kept_records(job, frame, forget)
         check_zones(job, self.decide(job, files, kept), frame)  # before anything is written

@@ -63,7 +63,7 @@ from popdask.workflow.inputs import (
     version_of,
 )
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Running
+from popdask.workflow.runner import Files, Running
 
 #: Names of tables that are text.
 TEXTS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zip")
@@ -132,13 +132,27 @@ class Sources:
             return files_of(job.cells.mosaic)
         return mosaics[min(mosaics)]
 
-    def fingerprints(self, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def fingerprints(self, known: Mapping[str, Any]) -> Versions:
         """Return the version of each file, by its path; one on record is known."""
         of_times = (
             path for paths in (self.mosaics, self.truth) for each in paths.values() for path in each
         )
-        paths = [*of_times, *self.training, *self.counts, *self.others.values()]
-        return {without_secrets(path): version_of(path, known) for path in dict.fromkeys(paths)}
+        paths = dict.fromkeys((*of_times, *self.training, *self.counts, *self.others.values()))
+        versions = Versions((without_secrets(path), version_of(path, known)) for path in paths)
+        versions.sources = self
+        return versions
+
+
+class Versions(dict[str, dict[str, Any]]):
+    """The versions of a job's files, by path, with the list of files that they are of."""
+
+    sources: Sources
+
+
+def sources_of(files: Files) -> Sources:
+    """Return what the files of a job are to it, as they were listed when they were read."""
+    assert isinstance(files, Versions)
+    return files.sources
 
 
 def _days(times: Times) -> str:
