@@ -698,9 +698,8 @@ def _rows(
 ) -> Iterator[tuple[str, ...]]:
     for key, value in settings.items():
         field = model.model_fields.get(key) if model else None
-        table = table_of(field) if field else None
         if isinstance(value, Mapping):
-            yield from _rows(value, table, *above, key)
+            yield from _rows(value, table_of(field), *above, key)
         elif value is not None:
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             meaning = (field.description or "") if field else ""
