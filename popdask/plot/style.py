@@ -129,6 +129,11 @@ def number_colours(numbers: np.ndarray) -> np.ndarray:
     return srgb.round(4)  # the last bits depend on how many numbers there are
 
 
+def cycled(colours: Sequence[str], count: int) -> np.ndarray:
+    """Give so many colours as numbers (count, 3), from the beginning again after the last."""
+    return np.array([to_rgb(colours[i % len(colours)]) for i in range(count)]).reshape(-1, 3)
+
+
 class ShownFigure(figure.Figure):
     """A figure that a notebook shows, though pyplot does not know it."""
 

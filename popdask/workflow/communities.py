@@ -27,8 +27,6 @@ from popdask.config.jobs import CommunitiesJob, Encoder
 from popdask.store.repository import RegionStore
 from popdask.tracking import VIEWS, WIDEST_RIM
 from popdask.workflow import settlements
-from popdask.workflow.exports import cycled
-from popdask.workflow.frame_exports import Part, export_names, export_stage
 from popdask.workflow.frames import (
     CLASS,
     LABEL,
@@ -39,10 +37,12 @@ from popdask.workflow.frames import (
     FramesPipeline,
     FramesRun,
     Layer,
+    Part,
     check,
     describe_result,
+    export_stage,
     follow,
-    frame_paths,
+    frames_content,
     link_record,
     movement_stage,
     no_tracks,
@@ -69,7 +69,7 @@ from popdask.workflow.plan import (
     plain,
 )
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files, count, on_gpus, on_worker
+from popdask.workflow.runner import count, on_gpus, on_worker
 from popdask.workflow.settlements import SettlementsResult
 
 if TYPE_CHECKING:
@@ -628,6 +628,7 @@ TRACKS = Stage(
 
 def _class_colours(run: CommunitiesRun) -> dict[str, np.ndarray]:
     from popdask.plot.style import CLASSES as COLOURS
+    from popdask.plot.style import cycled
 
     return {"classes": cycled(COLOURS, max(model.k for model, _ in _class_models(run)))}
 
@@ -653,14 +654,15 @@ def illustrate(job: CommunitiesJob, region: RegionStore, branch: str) -> Iterato
     return communities_outputs.illustrate(job, region, branch)
 
 
+WORDS = "Communities of {}, found in gridded population data and followed through time."
+_content = partial(frames_content, parts_of, WORDS, illustrate)
 EXPORT = export_stage(
+    _content,
     parts_of,
     needs=(
         *("population", "classes", "communities", "links", "tracks"),
         *settlements.EXPORTED,
     ),
-    words="Communities of {}, found in gridded population data and followed through time.",
-    illustrate=illustrate,
 )
 
 STAGES = (
@@ -714,7 +716,7 @@ class CommunitiesPipeline(FramesPipeline):
     """Communities of every frame, as the first work has them, followed through time."""
 
     stages, running = STAGES, CommunitiesRun
-    illustrate = staticmethod(illustrate)
+    content = staticmethod(_content)
 
     def size(self, job: CommunitiesJob) -> Extent:
         """Return how much the frames are, from the first one's header and a sample of another."""
@@ -724,10 +726,6 @@ class CommunitiesPipeline(FramesPipeline):
         """Count what that costs; where there is nothing to compute, no cell is read."""
         size = read_extent(job) if plan.computed else self.size(job)
         return count(self.stages, job, plan, size)
-
-    def exports(self, job: CommunitiesJob, files: Files) -> list[str]:
-        """Name the files that a job exports."""
-        return export_names(job, parts_of(job), frame_paths(job))
 
     def check_source(self, job: CommunitiesJob, population: xr.DataArray) -> None:
         """Refuse inputs that a later stage could not read."""

@@ -1,4 +1,4 @@
-"""Exports of a job: where they go, what they may replace, what is on record of them; its report.
+"""Exports of a job: where they go, what they may replace, and what is on record of them.
 
 They go to a folder of this machine or a prefix of a bucket. Files are written in a folder,
 whichever it is. That of a bucket is a temporary one: what is not in the bucket yet is put from
@@ -19,35 +19,26 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
 from popdask.io import paths as object_store
 from popdask.io.paths import file_of, sweep
 from popdask.store.location import StoreError
-from popdask.store.repository import RegionStore
-from popdask.store.transaction import Transaction
-from popdask.workflow.inputs import NOTES, credits_of, file_sum, files_in, sum_of, sum_of_parts
+from popdask.workflow.inputs import NOTES, file_sum, files_in, sum_of, sum_of_parts
 from popdask.workflow.plan import StagePlan
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from popdask.report.page import Picture
-
 #: Where an object has the checksum of its bytes.
 _CHECKSUM = "sha256"
 _log = logging.getLogger(__name__)
 Records = Mapping[str, Mapping[str, Any]]
-
-#: Draws the pictures of a job, from its store and a branch of it.
-Illustrate = Callable[[Any, RegionStore, str], Iterable["Picture"]]
 
 
 def export_place(job: Job) -> ExportPlace:
@@ -354,19 +345,13 @@ def paths_of(files: Mapping[str, Mapping[str, Any]]) -> set[str]:
 class Exports:
     """The files of a stage of exports, under way: written in a folder, then put in their place."""
 
-    def __init__(
-        self,
-        work: Transaction,
-        stage: StagePlan,
-        place: ExportPlace,
-        folder: Path,
-        inputs: Collection[str],
-    ) -> None:
-        self.folder = folder
-        self._work, self._stage, self._place = work, stage, place
-        records = work.records()
+    def __init__(self, run: Any, stage: StagePlan, place: ExportPlace, folder: Path) -> None:
+        self.folder, self._begin = folder, run.job.name
+        self.listed: dict[str, Path] = {}  # files of all frames, by what they are
+        self._work, self._stage, self._place = run.work, stage, place
+        records = run.work.records()
         self._record = records.get(stage.name, {})
-        self._claims = Claims(place, records, inputs)
+        self._claims = Claims(place, records, paths_of(run.files))
         self._before = self._record.get("written", {})
         self._missing = place.missing(self._before)
         self._rasters, self._rasters_before = map(_rasters, (stage.record, self._record))
@@ -382,10 +367,15 @@ class Exports:
             self._work.note(self._stage.name, {"writing": sorted(free)})
             self._record = self._work.records()[self._stage.name]
 
-    def cogs(self, array: xr.DataArray, name: str) -> list[Path]:
+    def path(self, end: str) -> Path:
+        """Name a file of the job."""
+        return self.folder / f"{self._begin}{end}"
+
+    def cogs(self, array: xr.DataArray, kind: str) -> list[Path]:
         """Write frames as COGs, besides those that a run before wrote from the same."""
         from popdask.io import export
 
+        name = f"{self._begin}_{kind}"
         paths = export.cog_paths(array, self.folder, name)
         prints = zip(paths, self._rasters.items(), strict=True)
         same = self._rasters_before.items()
@@ -397,36 +387,39 @@ class Exports:
             self._put_down(path, fresh=i in stale)
         return paths
 
-    def geotiff(self, array: xr.DataArray, name: str) -> Path:
+    def fetched(self, array: xr.DataArray, kind: str) -> list[Path]:
+        """Have the COGs of an array in the folder to be read, whenever they were written."""
+        from popdask.io.export import cog_paths
+
+        paths = cog_paths(array, self.folder, f"{self._begin}_{kind}")
+        for path in paths:
+            self._place.fetch(self.folder, self._name(path))
+        return paths
+
+    def geotiff(self, array: xr.DataArray, kind: str) -> None:
         """Write all frames as the bands of one GeoTIFF, if they are not those of a run before."""
         from popdask.io import export
 
-        path = self.folder / f"{name}.tif"
+        path = self.listed[kind] = self.path(f"_{kind}.tif")
         fresh = self._rasters != self._rasters_before or not self._has(path)
         if fresh:
             self._claims.check_unchanged(self._name(path))
             export.write_geotiff(array, path)
         self._put_down(path, fresh)
-        return path
 
-    def add(self, *paths: Path) -> None:
-        """Put files on record that were written now."""
-        for path in paths:
-            self._put_down(path, fresh=True)
-
-    def fetch(self, *paths: Path) -> None:
-        """Have files in the folder that were not written now, to be read."""
-        for path in paths:
-            self._place.fetch(self.folder, self._name(path))
+    def add(self, path: Path, kind: str = "") -> None:
+        """Put a file on record that was written now; one of all frames by what it is."""
+        self._put_down(path, fresh=True)
+        if kind:
+            self.listed[kind] = path
 
     @property
     def sha256(self) -> dict[Path, str]:
-        """Checksums of the files on record so far."""
-        return {
-            self.folder / path: written["sha256"]
-            for path, written in self._files.items()
-            if written
-        }
+        """Checksums of the files of other stages, and of those of this one so far."""
+        records = self._work.records()
+        records.pop(self._stage.name, None)
+        files = exported(records) | self._files
+        return {self.folder / path: written["sha256"] for path, written in files.items() if written}
 
     def commit(self) -> None:
         """Put the files in their place, take away those of a run before, and commit the stage."""
@@ -458,13 +451,11 @@ class Exports:
 
 
 @contextmanager
-def exporting(
-    work: Transaction, stage: StagePlan, job: Job, names: Collection[str], files: Records
-) -> Iterator[Exports]:
+def exporting(run: Any, stage: StagePlan, names: Collection[str]) -> Iterator[Exports]:
     """Return the files of a stage of exports, and commit them if all went well."""
-    place = export_place(job)
+    place = export_place(run.job)
     with place.desk() as folder:
-        exports = Exports(work, stage, place, folder, paths_of(files))
+        exports = Exports(run, stage, place, folder)
         exports.claim(names)
         yield exports
         exports.commit()
@@ -506,13 +497,6 @@ def changed_exports(records: Records, job: Job) -> Iterator[tuple[str, str]]:
                 )
 
 
-def cycled(colours: Sequence[str], count: int) -> np.ndarray:
-    """Give so many colours as numbers (count, 3), from the beginning again after the last."""
-    from matplotlib.colors import to_rgb
-
-    return np.array([to_rgb(colours[i % len(colours)]) for i in range(count)]).reshape(-1, 3)
-
-
 def _rasters(record: Mapping[str, Any]) -> dict[str, str]:
     """The fingerprint of each frame's rasters."""
     return dict(record.get("rasters", record.get("frames", {})))
@@ -528,37 +512,3 @@ def _problem(place: ExportPlace, name: str, written: Mapping[str, Any]) -> str |
     if found["size"] != written["size"]:
         return f"was changed: it has {found['size']:,} bytes, {written['size']:,} were written"
     return "was changed: its SHA-256 is another"
-
-
-def said_of(job: Job, record: Mapping[str, Any]) -> dict[str, str]:
-    """Say what exported arrays are, by CF: nothing of when, so that files stay the same."""
-    software = f"popdask {record['versions']['popdask']}"
-    said = {
-        "title": job.title or job.name,
-        "institution": job.institution,
-        "source": software,
-        "history": f"written by {software}",
-        "license": "\n".join(credits_of(record)),
-    }
-    return {key: text for key, text in said.items() if text}
-
-
-def write_page(
-    job: Job,
-    region: RegionStore,
-    branch: str,
-    folder: Path,
-    illustrate: Illustrate,
-    record: Mapping[str, Any],
-) -> Path:
-    """Write the report of the results on a branch into a folder."""
-    from popdask.report.page import write_report  # which loads Bokeh and matplotlib
-
-    return write_report(
-        region,
-        folder / f"{job.name}_report.html",
-        pictures=illustrate(job, region, branch),
-        credits=credits_of(record),
-        branch=branch,
-        record=record,
-    )

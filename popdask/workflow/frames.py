@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from itertools import pairwise
+from functools import cached_property, lru_cache, partial
+from itertools import chain, pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,14 @@ from popdask.store.repository import RegionStore
 from popdask.store.transaction import frame_runs
 from popdask.tracking import STRIP
 from popdask.workflow import runner
+from popdask.workflow.export_formats import (
+    FORMATS,
+    Content,
+    Contents,
+    Illustrate,
+    rasters_of,
+    write_exports,
+)
 from popdask.workflow.exports import exported, without_missing
 from popdask.workflow.inputs import (
     beyond_notes,
@@ -762,3 +770,152 @@ def known_tracks(run: FramesRun, layer: Layer) -> dict[str, Any]:
 
 def _highest(tracks: pd.DataFrame) -> int:
     return int(tracks["track"].max(skipna=True)) + 1 if len(tracks) else 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a job can be exported: its communities, or its settlements."""
+
+    layer: Layer
+    """What they are, of which tables are written."""
+    stages: tuple[str, ...]
+    """The stages that compute its rasters."""
+    rasters: tuple[str, ...]
+    """Arrays that are exported as rasters, beside the population."""
+    cell_bytes: int
+    """Bytes of a cell of those."""
+    colours: Callable[[Any], Mapping[str, np.ndarray]] = lambda run: {}
+    """The colours of those that are alike in all frames of a run, by name."""
+
+    run: Any = None
+    """The run that has them; its tables are read when they are asked for."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its tables."""
+        return (self.layer.table, *map(self.layer.stage, ("tracks", "events", "links")))
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """Its tables, by name."""
+        from popdask.io.tables import track_lines
+
+        table, events = self._described, self._events
+        lines = track_lines(self._centres, self.layer.as_communities(events))
+        if "name" in table:
+            names = table.drop_duplicates("track").set_index("track")["name"]
+            lines.insert(1, "name", names.reindex(lines["track"]).to_numpy())
+        links = self.run.work.table(self.layer.stage("links"))
+        return dict(zip(self.names, (table, lines, events, links), strict=True))
+
+    @property
+    def layers(self) -> dict[str, gpd.GeoDataFrame]:
+        """What of them has a place, by name."""
+        from popdask.io.tables import link_lines
+
+        table, tracks, _, links = self.names
+        times, found = self.run.work.dataset()["time"].values, self.tables
+        lines = link_lines(found[links], self._centres, times)
+        return {table: found[table], tracks: found[tracks], links: lines}
+
+    def colour(self, raster: str, time: np.datetime64) -> np.ndarray | None:
+        """Choose the colours of one of its rasters: labels have those of their tracks."""
+        from popdask.plot.style import number_colours
+
+        if raster != self.layer.array:
+            return self._alike.get(raster)
+        rows = self._described["time"] == time  # in the order of the labels
+        return number_colours(self._described["track"][rows].to_numpy())
+
+    @cached_property
+    def _alike(self) -> Mapping[str, np.ndarray]:
+        return self.colours(self.run)
+
+    @cached_property
+    def _described(self) -> gpd.GeoDataFrame:
+        from popdask.io.tables import with_tracks
+
+        table: gpd.GeoDataFrame = self.run.work.table(self.layer.table)
+        return table if "track" in table else with_tracks(table, self._events)
+
+    @cached_property
+    def _events(self) -> pd.DataFrame:
+        return self.run.work.table(self.layer.stage("tracks"))
+
+    @cached_property
+    def _centres(self) -> gpd.GeoDataFrame:
+        return self.layer.as_communities(self.run.work.table(self.layer.stage("summary")))
+
+
+#: Gives the parts of a job.
+Parts = Callable[[Any], Sequence[Part]]
+
+
+def frames_content(
+    parts: Parts, words: str, illustrate: Illustrate, job: FramesJob, run: Any = None
+) -> Content:
+    """What a job of such parts exports, beside the population."""
+    credit = ""
+    if job.has_settlements and job.settlements.by_geonames:
+        from popdask.tracking import names
+
+        credit = names.GEONAMES_CREDIT
+    mine = [replace(part, run=run) for part in parts(job)]
+    part_of = {raster: part for part in mine for raster in part.rasters}
+    return Content(
+        job,
+        run,
+        run.work.dataset() if run else None,
+        times=lambda: run.plan.times if run else frame_paths(job),
+        rasters=["population", *part_of],
+        tables=[name for part in mine for name in part.names],
+        read=lambda: chain.from_iterable(part.tables.items() for part in mine),
+        illustrate=illustrate,
+        words=words,
+        credit=credit,
+        colours=lambda raster, time: (
+            part_of[raster].colour(raster, time) if raster in part_of else None
+        ),
+        layers=lambda: dict(chain.from_iterable(part.layers.items() for part in mine)),
+    )
+
+
+def export_stage(content: Contents, parts: Parts, needs: tuple[str, ...]) -> Stage:
+    """The last stage of a job."""
+
+    def wanted(basis: Basis, of: Fingerprint) -> Record | None:
+        job, formats = basis.job, basis.job.output.export
+        if not formats:
+            return None
+        drawn = ["population", *(stage for part in parts(job) for stage in part.stages)]
+        settings = [job.name, "cog" in formats]
+        frames = {
+            t: of(settings, *(basis.frames(stage)[t] for stage in drawn)) for t in basis.times
+        }
+        rows: list[Any] = [basis.frames(part.layer.stage("tracks")) for part in parts(job)]
+        rows += [job.naming] if "zarr" in formats else []  # which says it of itself
+        last = of(frames, sorted(formats), rows)  # and what is about all frames
+        return {"frames": {**frames, basis.times[-1]: last}, "rasters": frames}
+
+    def bytes_of(job: Any) -> int:
+        return PEOPLE + sum(part.cell_bytes for part in parts(job))
+
+    def levels(job: Any) -> int:  # each a quarter of the one before: together a third of the first
+        return bytes_of(job) // 3 if "zarr" in job.output.export else 0
+
+    cost = CellCost(
+        read=lambda job: rasters_of(job) * bytes_of(job),
+        written=lambda job: rasters_of(job) * bytes_of(job) + levels(job),
+        held=24,
+        tasks=lambda work: rasters_of(work.job) * len(content(work.job).rasters),
+        more=lambda work: work.cells * rasters_of(work.job),
+    )
+    return Stage(
+        "export",
+        version=3,
+        needs=needs,
+        wanted=wanted,
+        cost=cost,
+        compute=partial(write_exports, content, FORMATS),
+        writes_files=True,
+    )

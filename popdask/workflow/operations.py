@@ -34,7 +34,8 @@ from popdask.store.content import (
 )
 from popdask.store.location import Owner
 from popdask.store.repository import RegionStore
-from popdask.workflow.exports import changed_exports, exported, write_page
+from popdask.workflow.export_formats import write_page
+from popdask.workflow.exports import changed_exports, exported
 from popdask.workflow.frames import FramesJob, open_source
 from popdask.workflow.inputs import beyond_notes
 from popdask.workflow.plan import Plan
@@ -233,8 +234,8 @@ def report(job: Job, reporter: Reporter | None = None) -> Path:
             "[output] folder another folder."
         )
     with (reporter or Reporter()).stage("report", "to do"):
-        illustrate, record = pipeline_of(job).illustrate, region.run_record()
-        return write_page(job, region, MAIN, job.export_folder, illustrate, record)
+        content, record = pipeline_of(job).content(job), region.run_record()
+        return write_page(content, region, MAIN, job.export_folder, record)
 
 
 def classify_units(

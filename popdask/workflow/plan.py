@@ -380,11 +380,6 @@ class CellCost:
         )
 
 
-def rasters_of(job: Any) -> int:
-    """How often every cell is written to rasters, but for coarser levels."""
-    return len({"cog", "geotiff", "zarr"}.intersection(job.output.export))
-
-
 @dataclass(frozen=True)
 class Costs:
     """What a run costs, for all that is still to compute."""

@@ -42,7 +42,7 @@ from popdask.workflow.population_inputs import (
     training_configs,
 )
 from popdask.workflow.population_inputs import draw as draw_country
-from popdask.workflow.population_outputs import figures, illustrate, raster_names, table_names
+from popdask.workflow.population_outputs import content, figures
 from popdask.workflow.population_stages import STAGES, is_gated, keep_totals, kind_of, read_size
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import Files, Pipeline, Workers, read_inputs
@@ -86,9 +86,9 @@ class PopulationPipeline(Pipeline):
     """Cells of a grid: inhabited or not, how many people, kept to known totals."""
 
     stages = STAGES
+    content = staticmethod(content)
     size = staticmethod(read_size)
     figures = staticmethod(figures)
-    illustrate = staticmethod(illustrate)
 
     def files(self, job: PopulationJob, records: Mapping[str, Any]) -> Files:
         """Return the versions of the files, by path."""
@@ -148,11 +148,6 @@ class PopulationPipeline(Pipeline):
             f"{said}\nthe last run had other cells: estimates of unchanged images are kept, and "
             "census totals, exports and communities of all frames are made anew"
         )
-
-    def exports(self, job: PopulationJob, files: Files) -> list[str]:
-        """Name the files that a job exports."""
-        times = sources_of(files).mosaics
-        return [*raster_names(job, times), *table_names(job, times)]
 
     def begin(
         self, job: PopulationJob, store: RegionStore, files: Files, forget: Sequence[str]

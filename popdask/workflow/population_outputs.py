@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,20 +20,15 @@ from popdask.imagery.estimate import gradcam, telling_cells
 from popdask.imagery.grid import CellGrid
 from popdask.imagery.model import TrainedModel
 from popdask.imagery.networks import CountCNN, PopulationViT, PresenceCNN
-from popdask.io import export
 from popdask.io.cube import ENDS
-from popdask.io.frames import stamps
-from popdask.io.pyramid import write_pyramid
-from popdask.io.tables import write_geoparquet
 from popdask.plot import charts, imagery, style
 from popdask.plot.maps import map_figure
 from popdask.report.page import Picture
-from popdask.store.content import MAIN, WORK
+from popdask.store.content import MAIN
 from popdask.store.repository import RegionStore
 from popdask.workflow import population_inputs
-from popdask.workflow.exports import Exports, exported, exporting, said_of, write_page
+from popdask.workflow.export_formats import Content
 from popdask.workflow.inputs import open_image
-from popdask.workflow.plan import StagePlan
 from popdask.workflow.population_inputs import PopulationRun, Sources
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import own_store
@@ -92,102 +89,45 @@ WORDS = {
 }
 
 
-def raster_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> list[str]:
-    """Name the rasters that a job exports, within their folder, for the times of its frames."""
-    if "cog" not in job.output.export:
-        return []
-    return [f"{job.name}_{kind}_{time}.tif" for kind in _rasters(job) for time in stamps(times)]
+def content(job: PopulationJob, run: Any = None) -> Content:
+    """What a job exports."""
+    rasters = ["population", *(["presence"] if not job.single_stage else [])]
+    rasters += [*ENDS] if job.intervals is not None else []
+    rasters += ["census_population"] if job.census is not None else []
+    # Intervals are those of the estimate, not of people that keep known totals.
+    sure = ENDS if job.intervals is not None and job.census is None else ()
+    return Content(
+        job,
+        run,
+        run.work.dataset() if run else None,
+        times=lambda: run.plan.times if run else Sources.of(job).mosaics,
+        rasters=rasters,
+        tables=(*SCORES, *SURE, *SUMS, "zones"),
+        read=partial(_tables, run),
+        illustrate=illustrate,
+        words="People per cell of {}, estimated from aerial images.",
+        cube=partial(_cube, run, sure),
+        finest=sure,
+        lists_all=False,
+    )
 
 
-def table_names(job: PopulationJob, times: Iterable[np.datetime64 | str]) -> list[str]:
-    """Name the other files that a job exports, within their folder, for the times of its frames."""
-    name, formats = job.name, set(job.output.export)
-    by_format = {
-        "geoparquet": [f"{name}_{kind}.parquet" for kind in (*SCORES, *SURE, *SUMS, "zones")],
-        "zarr": [f"{name}.zarr"],
-        "stac": [f"{name}_{what}.json" for what in ("collection", *stamps(times))],
-        "report": [f"{name}_report.html"],
-    }
-    return [file for kind, files in by_format.items() if kind in formats for file in files]
-
-
-def export_rasters(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    """Write the estimates of each frame as COGs."""
-    arrays = run.work.dataset()
-    names = raster_names(run.job, run.plan.times)
-    with exporting(run.work, stage, run.job, names, run.files) as exports:
-        for name in _rasters(run.job):
-            exports.cogs(arrays[name], f"{run.job.name}_{name}")
-
-
-def export_tables(run: PopulationRun, stage: StagePlan, reporter: Reporter) -> None:
-    """Write what is about all frames: tables, a cube, a catalogue, a page."""
-    job, formats = run.job, run.job.output.export
-    names = table_names(job, run.plan.times)
-    with exporting(run.work, stage, job, names, run.files) as exports:
-        tables = _tables(run, exports) if "geoparquet" in formats else {}
-        if "zarr" in formats:
-            exports.add(_pyramid(run, exports.folder / f"{job.name}.zarr"))
-        if "stac" in formats:
-            exports.add(*_catalog(run, exports, tables))
-        if "report" in formats:
-            exports.add(
-                write_page(run.job, run.store, WORK, exports.folder, illustrate, run.record())
-            )
-
-
-def _tables(run: PopulationRun, exports: Exports) -> dict[str, Path]:
-    """Write the tables that the job has."""
-    evaluated = "evaluation" in run.plan.stages
-    names = [*SCORES] if evaluated else []
+def _tables(run: PopulationRun) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Read the tables that the job has."""
+    names = [*SCORES] if "evaluation" in run.plan.stages else []
     if run.job.intervals is not None:
         learned = set(run.work.table("intervals")["of"])
         there = ("squares" in learned, run.job.intervals.zones is not None)
         names += [*SURE, *(name for name, known in zip(SUMS, there, strict=True) if known)]
-    tables: dict[str, Path] = {}
     for name in [*names, *(["zones"] if run.job.census is not None else [])]:
-        path = exports.folder / f"{run.job.name}_{name}.parquet"
-        tables[name] = write_geoparquet(run.work.table(name), path)
-    exports.add(*tables.values())
-    return tables
+        yield name, run.work.table(name)
 
 
-def _pyramid(run: PopulationRun, path: Path) -> Path:
-    """Write the people that count, and the ends of their intervals, as a Zarr group."""
+def _cube(run: PopulationRun, sure: Sequence[str]) -> xr.Dataset:
+    """The people that count, and the ends of their intervals."""
     stored = run.work.dataset()
     arrays = stored[run.job.counted].astype("float32").to_dataset(name="population")
-    # The intervals are those of the estimate, not of people that keep known totals.
-    ends = ENDS if run.job.intervals is not None and run.job.census is None else ()
-    for name in ends:
-        arrays[name] = stored[name]
-    return write_pyramid(arrays.assign_attrs(said_of(run.job, run.record())), path, finest=ends)
-
-
-def _catalog(run: PopulationRun, exports: Exports, tables: Mapping[str, Path]) -> list[Path]:
-    """Write a catalogue of the rasters, which are there already, and of tables."""
-    job, arrays, folder = run.job, run.work.dataset(), exports.folder
-    frames: dict[np.datetime64, dict[str, Path]] = {t: {} for t in arrays["time"].values}
-    for kind in _rasters(run.job):
-        paths = export.cog_paths(arrays[kind], folder, f"{job.name}_{kind}")
-        exports.fetch(*paths)
-        for time, path in zip(frames, paths, strict=True):
-            frames[time][kind] = path
-    written = exported(run.work.records())
-    return export.write_catalog(
-        folder,
-        job.name,
-        frames,
-        tables,
-        description=f"People per cell of {job.name}, estimated from aerial images.",
-        sha256={folder / name: entry["sha256"] for name, entry in written.items() if entry},
-    )
-
-
-def _rasters(job: PopulationJob) -> list[str]:
-    """The arrays that are exported as rasters."""
-    names = ["population", *(["presence"] if not job.single_stage else [])]
-    names += [*ENDS] if job.intervals is not None else []
-    return [*names, *(["census_population"] if job.census is not None else [])]
+    return arrays.assign({name: stored[name] for name in sure})
 
 
 def figures(job: PopulationJob, region: RegionStore) -> Iterator[tuple[str, Figure]]:

@@ -50,6 +50,7 @@ from popdask.workflow.evaluation import (
     choose_rules,
     lay_intervals,
 )
+from popdask.workflow.export_formats import FORMATS, write_exports
 from popdask.workflow.frames import basis
 from popdask.workflow.inputs import cell_grid, checksums, iso, open_image, pixels_along
 from popdask.workflow.plan import (
@@ -76,7 +77,7 @@ from popdask.workflow.population_inputs import (
     training_configs,
     training_networks,
 )
-from popdask.workflow.population_outputs import export_rasters, export_tables
+from popdask.workflow.population_outputs import content
 from popdask.workflow.progress import Reporter
 from popdask.workflow.runner import count, on_gpus, on_machines, on_worker
 
@@ -780,7 +781,7 @@ EXPORT = _stage(
     needs=("estimate", "intervals", "census"),
     wanted=_export_record,
     cost=grid_cost,
-    compute=export_rasters,
+    compute=partial(write_exports, content, {"cog"}),
     table=True,
     writes_files=True,
 )
@@ -790,7 +791,7 @@ TABLES = _stage(
     needs=("estimate", "evaluation", "intervals", "census", "export"),
     wanted=_tables_record,
     cost=grid_cost,
-    compute=export_tables,
+    compute=partial(write_exports, content, FORMATS.keys() - {"cog"}),
     writes_files=True,
 )
 STAGES = (

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from popdask.errors import InputError
 from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
 from popdask.store.transaction import Transaction
+from popdask.workflow.export_formats import Contents, export_names
 from popdask.workflow.exports import check_exports, check_writable, paths_of
 from popdask.workflow.plan import Basis, Costs, Plan, Planned, Stage, StagePlan, decide
 from popdask.workflow.progress import Reporter, current_client, current_workers
@@ -34,8 +35,6 @@ from popdask.workflow.progress import Reporter, current_client, current_workers
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-    from popdask.report.page import Picture
 
 
 T = TypeVar("T")
@@ -221,6 +220,8 @@ class Pipeline(ABC):
 
     stages: tuple[Stage, ...]
     """Its stages, in the order in which they run."""
+    content: Contents
+    """What a job exports."""
 
     @abstractmethod
     def files(self, job: Any, records: Mapping[str, Any]) -> Files:
@@ -237,10 +238,6 @@ class Pipeline(ABC):
     @abstractmethod
     def extent(self, job: Any) -> str:
         """Say that in a few words."""
-
-    @abstractmethod
-    def exports(self, job: Any, files: Files) -> Collection[str]:
-        """Name the files that a job exports, as far as the settings name them."""
 
     @abstractmethod
     def begin(self, job: Any, store: RegionStore, files: Files, forget: Sequence[str]) -> Running:
@@ -266,9 +263,9 @@ class Pipeline(ABC):
     def figures(self, job: Any, region: RegionStore) -> Iterable[tuple[str, Figure]]:
         """Draw the results' pictures, by name."""
 
-    @abstractmethod
-    def illustrate(self, job: Any, region: RegionStore, branch: str) -> Iterator[Picture]:
-        """Return the pictures of the report."""
+    def exports(self, job: Any) -> list[str]:
+        """Name the files that a job exports, as far as the settings name them."""
+        return export_names(self.content(job))
 
     def draw(self, job: Any, reporter: Reporter | None = None) -> list[Path]:
         """Draw the pictures of the last finished run, and write them beside the exports."""
@@ -312,7 +309,7 @@ class Pipeline(ABC):
             whole = self.decide(job, files, records)
             left = not whole.done or store.unfinished()
             if left:
-                check_writable(job, self.exports(job, files))
+                check_writable(job, self.exports(job))
             if left or _is_called_otherwise(job, store):
                 with workers() if left else nullcontext():
                     if force:
@@ -349,7 +346,7 @@ class Pipeline(ABC):
             if all(before[name].done for name in names) and not publishable:
                 return before
             if any(stage.writes_files for stage in self.stages if stage.name in names):
-                check_writable(job, self.exports(job, files))
+                check_writable(job, self.exports(job))
             with workers():
                 running = self.begin(job, store, files, names if force else [])
                 _check_only(job, running.plan, names)  # the grid may be another than the stored one
@@ -379,7 +376,7 @@ def read_inputs(
     records = RegionStore(job.output.store).latest_records()
     _check_owner(job, records)
     files = pipeline.files(job, {} if anew or check_content else records)
-    check_exports(job, pipeline.exports(job, files), paths_of(files), records)
+    check_exports(job, pipeline.exports(job), paths_of(files), records)
     return files, {} if anew else records
 
 

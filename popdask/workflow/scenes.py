@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -21,14 +22,15 @@ from popdask.imagery.scenes import (
     scene_map,
     scene_table,
 )
-from popdask.io import export, tables
 from popdask.io.paths import without_secrets
 from popdask.plot import imagery
 from popdask.plot.imagery import GROUPS
+from popdask.plot.style import cycled
 from popdask.report.page import Picture
-from popdask.store.content import WORK, table_bytes
+from popdask.store.content import table_bytes
 from popdask.store.repository import RegionStore
-from popdask.workflow.exports import cycled, exported, exporting, without_missing, write_page
+from popdask.workflow.export_formats import FORMATS, Content, write_exports
+from popdask.workflow.exports import exported, without_missing
 from popdask.workflow.inputs import (
     by_time,
     cell_grid,
@@ -162,28 +164,20 @@ def _groups(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
     run.work.write_files(stage.name, {"scenes.parquet": table}, stage.record)
 
 
-def _table_names(job: ScenesJob) -> list[str]:
-    by_format = {"geoparquet": f"{job.name}_scenes.parquet", "report": f"{job.name}_report.html"}
-    return [name for kind, name in by_format.items() if kind in job.output.export]
-
-
-def _export(run: ScenesRun, stage: StagePlan, reporter: Reporter) -> None:
-    job, groups = run.job, run.work.group("groups")
-    labels = [str(name) for name in groups.data_vars if groups[name].dtype.kind == "i"]
-    labels = labels if "cog" in job.output.export else []
-    names = [*(f"{job.name}_{label}.tif" for label in labels), *_table_names(job)]
-    with exporting(run.work, stage, job, names, run.files) as exports:
-        for label in labels:
-            (path,) = export.write_cogs(groups[label], exports.folder, f"{job.name}_{label}")
-            count = int(groups[label].max()) + 1
-            exports.add(path, export.write_colours(path, cycled(GROUPS, count)))
-        if "geoparquet" in job.output.export:
-            path = exports.folder / f"{job.name}_scenes.parquet"
-            exports.add(tables.write_geoparquet(run.work.table("scenes"), path))
-        if "report" in job.output.export:
-            exports.add(
-                write_page(run.job, run.store, WORK, exports.folder, _illustrate, run.record())
-            )
+def _content(job: ScenesJob, run: Any = None) -> Content:
+    """What a job exports; which rasters, the groups say that were found."""
+    found = run.work.group("groups") if run else xr.Dataset()
+    return Content(
+        job,
+        run,
+        found,
+        times=tuple,
+        rasters=[str(name) for name in found.data_vars if found[name].dtype.kind == "i"],
+        tables=["scenes"],
+        read=lambda: [("scenes", run.work.table("scenes"))],
+        illustrate=_illustrate,
+        colours=lambda raster, time: cycled(GROUPS, int(found[raster].max()) + 1),
+    )
 
 
 def _illustrate(job: ScenesJob, region: RegionStore, branch: str) -> Iterator[Picture]:
@@ -238,7 +232,7 @@ STAGES = (
         cost=lambda job, stage, size: StageCost(
             "export", read=8 * size.cells, written=8 * size.cells, amount=size.cells
         ),
-        compute=_export,
+        compute=partial(write_exports, _content, FORMATS),
         writes_files=True,
     ),
 )
@@ -248,7 +242,7 @@ class ScenesPipeline(Pipeline):
     """Groups of cells that look alike."""
 
     stages = STAGES
-    illustrate = staticmethod(_illustrate)
+    content = staticmethod(_content)
 
     def files(self, job: ScenesJob, records: Mapping[str, Any]) -> Files:
         """Return the versions of the mosaic's files, and of the weights, by path."""
@@ -281,10 +275,6 @@ class ScenesPipeline(Pipeline):
         pixels = pixels_along(image, grid)
         rows, columns = (image.sizes[axis] // pixels for axis in ("y", "x"))
         return f"{rows} × {columns} cells of {grid.label}, {pixels} × {pixels} pixels each"
-
-    def exports(self, job: ScenesJob, files: Files) -> list[str]:
-        """Name the files that a job exports, but for the rasters: those are of the groups found."""
-        return _table_names(job)
 
     def begin(
         self, job: ScenesJob, store: RegionStore, files: Files, forget: Sequence[str]

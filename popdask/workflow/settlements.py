@@ -24,7 +24,6 @@ from popdask.config.jobs import SettlementsJob
 from popdask.io.rasters import open_raster, read_counts
 from popdask.store.repository import RegionStore
 from popdask.tracking.urban_rules import UrbanisationRules
-from popdask.workflow.frame_exports import Part, export_names, export_stage
 from popdask.workflow.frames import (
     CODE,
     LABEL,
@@ -39,10 +38,12 @@ from popdask.workflow.frames import (
     FramesPipeline,
     FramesRun,
     Layer,
+    Part,
     check,
     describe_result,
+    export_stage,
     follow,
-    frame_paths,
+    frames_content,
     link_record,
     movement_stage,
     no_tracks,
@@ -73,7 +74,6 @@ from popdask.workflow.plan import (
     lasting,
 )
 from popdask.workflow.progress import Reporter
-from popdask.workflow.runner import Files
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -524,26 +524,20 @@ def _illustrate(job: SettlementsJob, region: RegionStore, branch: str) -> Iterat
         yield Picture(*CHANGE_WORDS[name], figure, wide=name == "growth")
 
 
-EXPORT = export_stage(
-    parts_of,
-    needs=("population", *EXPORTED),
-    words="Settlements of {}, found in gridded population data and followed through time.",
-    illustrate=_illustrate,
-)
+WORDS = "Settlements of {}, found in gridded population data and followed through time."
+_content = partial(frames_content, parts_of, WORDS, _illustrate)
+EXPORT = export_stage(_content, parts_of, needs=("population", *EXPORTED))
 
 
 class SettlementsPipeline(FramesPipeline):
     """Settlements of every frame, by the official rules, followed through time."""
 
     stages = (POPULATION, MOTION_STAGE, *STAGES, EXPORT)
+    content = staticmethod(_content)
 
     def size(self, job: SettlementsJob) -> Extent:
         """Return how much the frames are; the header of the first is read."""
         return read_extent(job)
-
-    def exports(self, job: SettlementsJob, files: Files) -> list[str]:
-        """Name the files that a job exports."""
-        return export_names(job, parts_of(job), frame_paths(job))
 
     def check_source(self, job: SettlementsJob, population: xr.DataArray) -> None:
         """Refuse inputs that a later stage could not read."""
@@ -575,8 +569,6 @@ class SettlementsPipeline(FramesPipeline):
         found = region.dataset()
         yield "settlements", settlements_map(region, found.isel(time=-1))
         yield from change_maps(job, found)
-
-    illustrate = staticmethod(_illustrate)
 
 
 def _balance(store: RegionStore) -> str:

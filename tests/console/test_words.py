@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from popdask.cli import console, show
-from popdask.plot.style import block_size
+from popdask.plot.style import block_size, cycled
 from popdask.report.page import inline_json
 from popdask.report.places import latest_stages
 from popdask.report.plots import Grid, cell_words
 from popdask.store.content import Finished, orphans
 from popdask.store.location import Folder, Prefix, locate
-from popdask.workflow.exports import cycled
 from popdask.workflow.frames import extent_text
 from popdask.workflow.progress import size_of
 from popdask.workflow.runlog import log_name
