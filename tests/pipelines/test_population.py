@@ -1,10 +1,13 @@
 """The population job: from aerial images to people per cell, and what its promises are worth."""
 
+import hashlib
 import shutil
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pystac
 import pytest
 import rasterio
 import rioxarray
@@ -157,6 +160,19 @@ def test_exports_are_rasters_of_each_date_and_tables(finished):
     np.testing.assert_array_equal(raster.values, stored.values)
     assert raster.rio.crs == GRID.crs
     assert len(pd.read_parquet(folder / "dots_scores.parquet")) == len(finished[1].scores)
+
+
+def test_the_catalogue_has_no_checksums_of_files_that_were_replaced(world, trained):
+    for truth in (None, {}):  # more is scored the second time
+        settings = job(world, trained, truth=truth, output={"export": ["cog", "parquet", "stac"]})
+        population.run(settings)
+    found = pystac.Collection.from_file(str(settings.export_folder / "dots_collection.json"))
+    assert {"scores", "worst"} <= set(found.assets)
+    rasters = [asset for item in found.get_items() for asset in item.assets.values()]
+    assert all("file:checksum" in asset.extra_fields for asset in rasters)
+    for asset in [*found.assets.values(), *rasters]:
+        digest = hashlib.sha256(Path(asset.get_absolute_href()).read_bytes()).hexdigest()
+        assert asset.extra_fields.get("file:checksum", f"1220{digest}") == f"1220{digest}"
 
 
 def test_another_date_costs_its_own_estimates_and_keeps_the_models(world, tmp_path):
