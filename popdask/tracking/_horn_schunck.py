@@ -511,13 +511,8 @@ def _iterate(gradients: NDArray, flow: NDArray, smoothness: np.float32, result: 
     height, width = flow.shape[1:]
     for y in range(height):
         above, below = max(y - 1, 0), min(y + 1, height - 1)
-        e_x, e_y, e_t = gradients[y]
-        for x in range(width):
-            left, right = max(x - 1, 0), min(x + 1, width - 1)
-            mean_u = _mean(flow[0, above], flow[0, y], flow[0, below], left, x, right)
-            mean_v = _mean(flow[1, above], flow[1, y], flow[1, below], left, x, right)
-            moved = _update(e_x[x], e_y[x], e_t[x], mean_u, mean_v, smoothness)
-            result[0, y, x], result[1, y, x] = moved
+        rows, columns, u, v = (above, y, below), (0, width), result[0, y], result[1, y]
+        _update_row(gradients[y], flow, rows, columns, smoothness, u, v)
 
 
 def refine(
