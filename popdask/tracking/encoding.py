@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from xarray import DataArray, Dataset
 
-from popdask.blocks.overlap import add_overlap
+from popdask.blocks.overlap import add_overlap, as_dask
+from popdask.blocks.sums import first_cells
 from popdask.blocks.torch import fixed_arithmetic, pick_device
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
@@ -128,20 +129,23 @@ def _run_strip(layers: _Layers, image: Tensor, rows: Tensor, columns: Tensor) ->
     return h.view(*size, -1)
 
 
-def encode_block(
+def _encode_block(
     block: NDArray[np.floating],
-    mask: NDArray[np.bool_],
+    mask: NDArray[np.bool_] | None,
     row: NDArray[np.int64],
     column: NDArray[np.int64],
     encoder: FittedEncoder,
-    pad: Sequence[tuple[int, int]],
+    *,
     device: str,
     decode: bool,
 ) -> NDArray[np.float32]:
     """Encode a chunk that starts at a tile's corner: (…, 3, y, x) with halo → (…, y, x, width)."""
     where, rim = pick_device(device), encoder.window - 1
-    image = np.pad(block.reshape(block.shape[-3:]), [(0, 0), *pad])
-    asked: NDArray[np.bool_] = mask.reshape(mask.shape[-2:])
+    image = block.reshape(block.shape[-3:])
+    own = slice(rim // 2, -(rim // 2))
+    asked = ~np.isnan(image[0, own, own])
+    if mask is not None:
+        asked &= mask.reshape(asked.shape)
     with fixed_arithmetic(), torch.inference_mode():
         layers = _layers(encoder, where, decode)
         out = np.full((*asked.shape, layers.width), np.nan, np.float32)
@@ -156,7 +160,7 @@ def encode_block(
     if decode:
         out = np.moveaxis(encoder.scaling.restore(np.moveaxis(out, -1, 0)), 0, -1)
     out[~asked] = np.nan
-    return out.reshape(*mask.shape, layers.width)
+    return out.reshape(*block.shape[:-3], *out.shape)
 
 
 def _encode_tile(
@@ -252,7 +256,7 @@ def stack_features(population: DataArray, flow: Dataset, *, clip: float = 1000.0
                 f"{dict(population.sizes)}; compute it from the same cube"
             )
         layers.append(flow[name].transpose(*population.dims))
-    people, *motion = map(_as_dask, layers)
+    people, *motion = (as_dask(layer.data) for layer in layers)
     *frames, rows, columns = people.chunks
     stacked = da.map_blocks(
         _stack_blocks,
@@ -386,7 +390,7 @@ def _map_tiles(
             "encoder was fitted to; fit one on this grid"
         )
     asked = usable_cells(features, mask)
-    array = _as_dask(features)
+    array = as_dask(features.data)
     frames = [(1,) * size for size in asked.shape[:-2]]
     halo = encoder.window // 2
     chunks = [lattice_chunks(sizes, halo) for sizes in array.chunks[-2:]]
@@ -394,8 +398,9 @@ def _map_tiles(
     lead = tuple("abc"[: len(frames)])
     wanted: tuple[Any, Any] = (None, None)
     if mask is not None:
-        cells = _as_dask(mask.broadcast_like(asked).transpose(*asked.dims))
+        cells = as_dask(mask.broadcast_like(asked).transpose(*asked.dims).data)
         wanted = cells.rechunk((*frames, *chunks)), (*lead, "y", "x")
+    starts = [da.from_array(cells, chunks=1, name=False) for cells in first_cells(chunks)]
     width = expected[0] if decode else encoder.config.latent
     out = da.blockwise(
         _encode_block,
@@ -403,9 +408,9 @@ def _map_tiles(
         add_overlap(array, halo, fill=0),
         (*lead, "c", "y", "x"),
         *wanted,
-        _starts(chunks[0]),
+        starts[0],
         "y",
-        _starts(chunks[1]),
+        starts[1],
         "x",
         dask.delayed(encoder, pure=True, traverse=False),
         None,
@@ -418,22 +423,6 @@ def _map_tiles(
     )
     coords = {name: c for name, c in features.coords.items() if "channel" not in c.dims}
     return DataArray(out, coords, (*asked.dims, "latent"))
-
-
-def _encode_block(
-    block: NDArray[np.floating],
-    mask: NDArray[np.bool_] | None,
-    row: NDArray[np.int64],
-    column: NDArray[np.int64],
-    encoder: FittedEncoder,
-    **options: Any,
-) -> NDArray[np.float32]:
-    """Encode the cells of a chunk with its halo that have data and are asked for."""
-    own = slice(encoder.window // 2, -(encoder.window // 2))
-    asked = ~np.isnan(block[..., 0, own, own])
-    if mask is not None:
-        asked &= mask
-    return encode_block(block, asked, row, column, encoder, [(0, 0), (0, 0)], **options)
 
 
 def lattice_chunks(
@@ -449,15 +438,3 @@ def lattice_chunks(
         even += range(start, end, most * tile)
     even = [b for b in even if b <= length - halo] or [0]
     return tuple(int(b - a) for a, b in pairwise([*even, length]))
-
-
-def _starts(sizes: Sequence[int]) -> da.Array:
-    """Give every block along an axis its first cell."""
-    return da.from_array(np.cumsum([0, *sizes[:-1]]), chunks=1, name=False)
-
-
-def _as_dask(array: DataArray) -> da.Array:
-    """Return the Dask array under a DataArray; NumPy becomes one chunk, without hashing it."""
-    if isinstance(array.data, da.Array):
-        return array.data
-    return da.from_array(array.data, chunks=-1, name=False)
