@@ -70,8 +70,8 @@ def add_overlap(
             for y, x in AROUND
         ]
         block = (array.name, *frame, j, i)
-        graph["rims-" + name, *frame, j, i] = (_rims, block, *depths)
-        graph["halo-" + name, *frame, j, i] = (_surround, block, rims, depths, fill)
+        graph["rims-" + name, *frame, j, i] = (rims_of, block, *depths)
+        graph["halo-" + name, *frame, j, i] = (surround, block, rims, depths, fill)
     layers = HighLevelGraph.from_collections("halo-" + name, graph, dependencies=below)
     chunks = [
         _widened(sizes, cells, fill is not None)
@@ -120,7 +120,7 @@ def _widened(sizes: Sequence[int], cells: int, everywhere: bool) -> tuple[int, .
     )
 
 
-def _rims(block: NDArray, rows: int, columns: int) -> Rims:
+def rims_of(block: NDArray, rows: int, columns: int) -> Rims:
     """Copy the rims of a block, which would otherwise be held as long as they are."""
     height, width = block.shape[-2:]
     return Rims(
@@ -131,8 +131,11 @@ def _rims(block: NDArray, rows: int, columns: int) -> Rims:
     )
 
 
-def _surround(
-    block: NDArray, rims: Sequence[Rims | None], depths: tuple[int, int], fill: ArrayLike | None
+def surround(
+    block: NDArray,
+    rims: Sequence[Rims | None],
+    depths: tuple[int, int],
+    fill: ArrayLike | None = None,
 ) -> NDArray:
     """Put a block and the rims around it together."""
     found = dict(zip(AROUND, rims, strict=True))

@@ -2,14 +2,14 @@
 
 A window is a block with the cells around it; what lies beyond a window counts as beyond the raster.
 Between its steps a block is no more than a :class:`Tile`: a byte per cell and runs of cells. While
-centres grow at their edges a block knows of its neighbours what they let it see: strips of status
+centres grow at their edges a block knows of its neighbours what they let it see: rims of status
 and of centres. Then holes are filled, and codes are drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numba
@@ -29,14 +29,13 @@ from popdask.blocks.components import (
     paint,
     sum_people,
 )
-from popdask.blocks.overlap import AROUND
+from popdask.blocks.overlap import AROUND, Rims, rims_of, surround
 from popdask.blocks.sums import from_fixed
 from popdask.tracking.urban_rules import Kind, Plan, UrbanisationRules
 
 WATER, IGNORED, LOW, DENSE = 1, 2, 4, 8
 """Bits of a cell: water; land < 0.5 without people; above the low density; in a dense cluster."""
 
-R2022A, R2023A = 0, 1
 _BAND = 64  # rows that are measured together, so that temporaries stay small
 
 
@@ -104,7 +103,9 @@ def paint_if(
 
 
 @numba.njit(cache=True, nogil=True)
-def _joins(owner: NDArray[np.int32], status: NDArray[np.uint8], y: int, x: int, rule: int) -> int:
+def _joins(
+    owner: NDArray[np.int32], status: NDArray[np.uint8], y: int, x: int, all_eight: bool
+) -> int:
     """The centre that a cell joins by the majority of its neighbours, or -1."""
     rows, columns = owner.shape
     near = np.empty(8, np.int32)
@@ -118,7 +119,7 @@ def _joins(owner: NDArray[np.int32], status: NDArray[np.uint8], y: int, x: int, 
                 known += 1
             else:
                 void += (status[i, j] & (WATER | IGNORED)) != 0
-    most = 9 if rule == R2022A else 8 - void  # twice the cells of a centre must be more
+    most = 9 if all_eight else 8 - void  # twice the cells of a centre must be more
     for a in range(known):
         count = 0
         for b in range(known):
@@ -130,16 +131,17 @@ def _joins(owner: NDArray[np.int32], status: NDArray[np.uint8], y: int, x: int, 
 
 @numba.njit(cache=True, nogil=True)
 def grow_edges(
-    owner: NDArray[np.int32], status: NDArray[np.uint8], rounds: int, rule: int
+    owner: NDArray[np.int32], status: NDArray[np.uint8], rounds: int, all_eight: bool
 ) -> NDArray[np.int64]:
     """Let cells join the centres around them, all at once in every round; changes `owner`."""
     # Goes on for a number of rounds, or without end where it is negative, until none joins.
-    # Returns the cells that joined in the last round.
+    # Returns the cells that joined in the last round. By the rule R2022A `all_eight` neighbours
+    # count, water or not.
     looked = np.full(owner.shape, -1, np.int32)  # the last round in which a cell was looked at
     front = np.flatnonzero(owner.ravel() >= 0)
     number = 0
     while number != rounds and front.size:
-        front = _grow_round(owner, status, looked, front, number, rule)
+        front = _grow_round(owner, status, looked, front, number, all_eight)
         number += 1
     return front
 
@@ -151,7 +153,7 @@ def _grow_round(
     looked: NDArray[np.int32],
     front: NDArray[np.int64],
     number: int,
-    rule: int,
+    all_eight: bool,
 ) -> NDArray[np.int64]:
     """One round: cells around the front join; they are the next front."""
     rows, columns = owner.shape
@@ -164,8 +166,8 @@ def _grow_round(
                 if owner[i, j] >= 0 or looked[i, j] == number:
                     continue
                 looked[i, j] = number
-                if rule == R2022A or not status[i, j] & WATER:
-                    centre = _joins(owner, status, i, j, rule)
+                if all_eight or not status[i, j] & WATER:
+                    centre = _joins(owner, status, i, j, all_eight)
                     if centre >= 0:
                         joined.append(i * columns + j)
                         centres.append(np.int32(centre))
@@ -378,11 +380,6 @@ def _large(joined: Joined, people: float) -> list[NDArray[np.int32]]:
     return [np.where(large[number], number, -1).astype(np.int32) for number in joined.numbers]
 
 
-def take(parts: Sequence[Any], number: int) -> Any:
-    """The part of one block."""
-    return parts[number]
-
-
 # --- The optimal threshold of built-up land --------------------------------------------------
 
 
@@ -423,12 +420,12 @@ def optimal(
     return np.array([from_fixed(sums[3], sums[4]) / known if known else np.inf])
 
 
-class Strips(NamedTuple):
-    """What a neighbour sees of a block: status of its cells, and which centre they belong to."""
+class Seen(NamedTuple):
+    """What the neighbours see of a block."""
 
-    status: NDArray[np.uint8]
-    owner: NDArray[np.int32] | None
-    """None where there is no centre."""
+    status: Rims
+    owner: Rims | None
+    """The centres that cells belong to; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -441,14 +438,12 @@ class State:
     """The centres that they joined."""
     active: bool
     """Whether any joined in the last round."""
-    rims: dict[tuple[int, int], Strips] = field(repr=False)
-    """What the neighbour in each direction sees."""
+    seen: Seen
 
 
 def _paint_owner(tile: Tile, chosen: dict[str, NDArray], plan: Plan) -> NDArray[np.int32]:
     runs = tile.runs[plan.uses["centre"][0]]
-    columns = tile.status.shape[1]
-    return paint(runs.first, runs.start, runs.stop, runs.component, chosen["centre"], columns)
+    return paint(*runs[:4], chosen["centre"], tile.status.shape[1])
 
 
 def _paint_status(tile: Tile, chosen: dict[str, NDArray], plan: Plan) -> NDArray[np.uint8]:
@@ -461,30 +456,26 @@ def _paint_status(tile: Tile, chosen: dict[str, NDArray], plan: Plan) -> NDArray
     return tile.status | dense
 
 
-def _rims(
-    status: NDArray[np.uint8], owner: NDArray[np.int32], depth: int
-) -> dict[tuple[int, int], Strips]:
-    """What the neighbours in every direction see of a block."""
-    near = {-1: slice(0, depth), 0: slice(None), 1: slice(-depth, None)}
-    rims = {}
-    for y, x in AROUND if depth else ():
-        part = np.s_[near[y], near[x]]
-        owned = owner[part].copy() if (owner[part] >= 0).any() else None
-        rims[y, x] = Strips(status[part].copy(), owned)
-    return rims
+def _seen(status: NDArray[np.uint8], owner: NDArray[np.int32], depth: int) -> Seen:
+    owners = rims_of(owner, depth, depth)
+    owned = any((rim >= 0).any() for rim in owners)
+    return Seen(rims_of(status, depth, depth), owners if owned else None)
 
 
 def start(tile: Tile, chosen: dict[str, NDArray], plan: Plan) -> State:
     """Nothing has grown so far."""
     owner = _paint_owner(tile, chosen, plan)
-    rims = _rims(_paint_status(tile, chosen, plan), owner, plan.halo)
+    seen = _seen(_paint_status(tile, chosen, plan), owner, plan.halo)
     none = np.empty(0, np.int64)
-    return State(none, none.astype(np.int32), True, rims)
+    return State(none, none.astype(np.int32), True, seen)
 
 
-def _owned(tile: Tile, chosen: dict[str, NDArray], state: State, plan: Plan) -> NDArray:
+def _grown(
+    tile: Tile, chosen: dict[str, NDArray], joined: State | Found, plan: Plan
+) -> NDArray[np.int32]:
+    """The centres of a block with the cells that joined them."""
     owner = _paint_owner(tile, chosen, plan)
-    owner.reshape(-1)[state.cell] = state.owner
+    owner.reshape(-1)[joined.cell] = joined.owner
     return owner
 
 
@@ -492,31 +483,23 @@ def _surround(
     status: NDArray, owner: NDArray, around: Sequence[State | None], depth: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], tuple[int, int]]:
     """Put a block and what it sees of its neighbours together; and where the block begins."""
-    rows, columns = status.shape
-    there = {side: state for side, state in zip(AROUND, around, strict=True) if state is not None}
-    top, bottom = (depth * ((y, 0) in there) for y in (-1, 1))
-    left, right = (depth * ((0, x) in there) for x in (-1, 1))
-    shape = top + rows + bottom, left + columns + right
-    wide, owners = np.zeros(shape, np.uint8), np.full(shape, -1, np.int32)
-    down = {-1: slice(0, top), 0: slice(top, top + rows), 1: slice(top + rows, None)}
-    along = {-1: slice(0, left), 0: slice(left, left + columns), 1: slice(left + columns, None)}
-    wide[down[0], along[0]], owners[down[0], along[0]] = status, owner
-    for (y, x), state in there.items() if depth else ():
-        strips = state.rims[-y, -x]
-        wide[down[y], along[x]] = strips.status
-        if strips.owner is not None:
-            owners[down[y], along[x]] = strips.owner
+    seen = [None if state is None else state.seen for state in around]
+    wide = surround(status, [one and one.status for one in seen], (depth, depth))
+    owners = surround(
+        owner, [one and (one.owner or _unowned(one.status)) for one in seen], (depth, depth)
+    )
+    top, left = (depth * (seen[AROUND.index(side)] is not None) for side in ((-1, 0), (0, -1)))
     return wide, owners, (top, left)
+
+
+def _unowned(rims: Rims) -> Rims:
+    return Rims(*(np.full(rim.shape, -1, np.int32) for rim in rims))
 
 
 def _has_centres(chosen: dict[str, NDArray], around: Sequence[State | None]) -> bool:
     """Whether a centre lies in a block or in what it sees of the others."""
-    if (chosen["centre"] >= 0).any():
-        return True
-    return any(
-        state is not None and state.rims and state.rims[-y, -x].owner is not None
-        for (y, x), state in zip(AROUND, around, strict=True)
-    )
+    seen = any(state is not None and state.seen.owner is not None for state in around)
+    return seen or bool((chosen["centre"] >= 0).any())
 
 
 def grow(
@@ -529,22 +512,20 @@ def grow(
     """Let the edges of a block's centres grow for as many rounds as its surroundings allow."""
     moving = state.active or any(other is not None and other.active for other in around)
     if not moving or not _has_centres(chosen, around):
-        return State(state.cell, state.owner, False, state.rims)
-    own = _owned(tile, chosen, state, plan)
+        return replace(state, active=False)
+    own = _grown(tile, chosen, state, plan)
     status = _paint_status(tile, chosen, plan)
     wide, owner, (top, left) = _surround(status, own, around, plan.halo)
-    rule = R2022A if plan.rules.centre_edge == "R2022A" else R2023A
-    last = np.stack(np.divmod(grow_edges(owner, wide, plan.reach, rule), owner.shape[1]))
+    row, column = np.divmod(grow_edges(owner, wide, plan.reach, plan.all_eight), owner.shape[1])
     rows, columns = own.shape
-    inside = (top <= last[0]) & (last[0] < top + rows) & (left <= last[1])
-    active = bool((inside & (last[1] < left + columns)).any())
+    inside = (top <= row) & (row < top + rows) & (left <= column) & (column < left + columns)
     grown = owner[top : top + rows, left : left + columns]
     cell = np.flatnonzero((grown >= 0) & (own < 0))
     return State(
         np.concatenate([state.cell, cell]),
         np.concatenate([state.owner, grown.reshape(-1)[cell]]),
-        active,
-        _rims(status, grown, plan.halo),
+        bool(inside.any()),
+        _seen(status, grown, plan.halo),
     )
 
 
@@ -557,7 +538,7 @@ def send(
     tile: Tile, chosen: dict[str, NDArray], state: State, active: bool, plan: Plan
 ) -> tuple[NDArray, NDArray] | None:
     """A whole block, if the frame has not come to rest."""
-    return (tile.status, _owned(tile, chosen, state, plan)) if active else None
+    return (tile.status, _grown(tile, chosen, state, plan)) if active else None
 
 
 def finish(
@@ -568,8 +549,7 @@ def finish(
         return None
     rows = [list(blocks[start : start + across]) for start in range(0, len(blocks), across)]
     status, owner = (np.block([[b[part] for b in row if b] for row in rows]) for part in (0, 1))
-    rule = R2022A if plan.rules.centre_edge == "R2022A" else R2023A
-    grow_edges(owner, status, -1, rule)
+    grow_edges(owner, status, -1, plan.all_eight)
     return owner
 
 
@@ -595,7 +575,7 @@ def complete(
     plan: Plan,
 ) -> Found:
     """Fill the holes of a block's centres, and look which semi-dense clusters are too near."""
-    own = _owned(tile, chosen, state, plan)
+    own = _grown(tile, chosen, state, plan)
     status = _paint_status(tile, chosen, plan)
     wide, owner, (top, left) = _surround(status, own, around, plan.halo)
     rows, columns = own.shape
@@ -666,13 +646,6 @@ def draw(
 # --- Centres by number -----------------------------------------------------------------------
 
 
-def _centres(tile: Tile, chosen: dict[str, NDArray], found: Found, plan: Plan) -> NDArray[np.int32]:
-    """The clusters of the block's centres as they are in the end."""
-    owner = _paint_owner(tile, chosen, plan)
-    owner.reshape(-1)[found.cell] = found.owner
-    return owner
-
-
 def first_cells(
     tile: Tile,
     chosen: dict[str, NDArray],
@@ -682,7 +655,7 @@ def first_cells(
     width: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Centres of a block, and the first cell of each, row-major in the frame."""
-    owner = _centres(tile, chosen, found, plan)
+    owner = _grown(tile, chosen, found, plan)
     cell = np.flatnonzero(owner >= 0)
     centre, first = np.unique(owner.reshape(-1)[cell], return_index=True)
     row, column = np.divmod(cell[first], owner.shape[1])
@@ -709,7 +682,7 @@ def draw_centres(
     ndim: int,
 ) -> NDArray[np.int32]:
     """Draw the numbers of the centres of a block."""
-    owner = _centres(tile, chosen, found, plan)
+    owner = _grown(tile, chosen, found, plan)
     centre, number = numbers
     urban = owner >= 0
     owner[urban] = number[np.searchsorted(centre, owner[urban])]

@@ -139,6 +139,11 @@ class Plan:
     pad: int
     """Cells around a block that smoothing needs."""
 
+    @property
+    def all_eight(self) -> bool:
+        """Whether all neighbours count at the edge of a centre, water or not."""
+        return self.rules.centre_edge == "R2022A"
+
 
 _LEVEL_2 = {"rural": 13, "suburban": 21, "semidense": 22, "dense": 23, "centre": 30}
 _LEVEL_1 = {"cluster": 2, "centre": 3}
@@ -179,7 +184,9 @@ def optimal_rule(rules: UrbanisationRules, level: int) -> tuple[Kind, float] | N
     if "optimal" not in wanted:
         return None
     if level == 2:
-        kind = Kind(float(rules.dense_density), None, int(rules.dense_contiguity), None)
-        return kind, float(rules.dense_people)
-    kind = Kind(float(rules.centre_density), None, int(rules.centre_contiguity), None)
-    return kind, float(rules.cluster_people)
+        density, contiguity = rules.dense_density, rules.dense_contiguity
+        people = rules.dense_people
+    else:
+        density, contiguity = rules.centre_density, rules.centre_contiguity
+        people = rules.cluster_people
+    return Kind(float(density), None, int(contiguity), None), float(people)

@@ -17,6 +17,7 @@ frame, to the cell, and only rims, sums and the few cells that joined a centre t
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import dask.array as da
@@ -31,7 +32,7 @@ from popdask.blocks.overlap import AROUND, add_overlap, merge_thin_chunks
 from popdask.errors import InputError
 from popdask.io.conventions import check_population, flags
 from popdask.io.grids import describe_grid, grid_of, pixel_area_km2, same_grid
-from popdask.tracking import _urban_blocks
+from popdask.tracking import _urban_blocks as kernels
 from popdask.tracking.urban_rules import Plan, UrbanisationRules, make_plan, optimal_rule
 from popdask.validate import check_array, check_instance
 
@@ -40,50 +41,51 @@ class _Frames:
     """The graph of a classification; a key is a stage, a frame and a block."""
 
     def __init__(
-        self, arrays: list[da.Array | None], area: NDArray[np.float64], plan: Plan, numbered: bool
+        self,
+        people: da.Array,
+        land: da.Array | None,
+        built: da.Array | None,
+        area: NDArray[np.float64],
+        plan: Plan,
+        numbered: bool,
     ):
-        people = arrays[0]
-        assert people is not None
-        self.ndim = people.ndim
         single = dict.fromkeys(range(people.ndim - 2), 1)
         own = merge_thin_chunks(people.rechunk(single), max(plan.halo, plan.pad))
-        self.chunks, self.area, self.plan, self.numbered = own.chunks, area, plan, numbered
-        self.below = [own, *(a.rechunk(own.chunks) for a in arrays[1:] if a is not None)]
+        self.chunks, self.plan, self.numbered = own.chunks, plan, numbered
+        sources = [None if a is None else a.rechunk(own.chunks) for a in (own, land, built)]
         if plan.pad:
-            self.below = [add_overlap(a, plan.pad, fill=np.nan) for a in self.below]
-        self.sources = [
-            next(b) if a is not None else None for b in [iter(self.below)] for a in arrays
-        ]
+            sources = [a if a is None else add_overlap(a, plan.pad, fill=np.nan) for a in sources]
+        self.sources, self.below = sources, [a for a in sources if a is not None]
         token = tokenize(*(a.name for a in self.below), area, plan, numbered)
         self.name = f"degree-of-urbanisation-{token}"
+        self.area, self.width = np.pad(area, plan.pad, mode="edge"), own.shape[-1]
         self.graph: dict[Any, Any] = {}
         *times, down, across = own.numblocks
         self.frames, self.grid = list(np.ndindex(*times)), (down, across)
-        self.places = list(np.ndindex(down, across))
-        self.corners = corners_of(own.chunks[-2:])
+        blocks = np.ndindex(down, across)
+        self.corners = dict(zip(blocks, corners_of(own.chunks[-2:]), strict=True))
 
     def key(self, stage: str, *where: int) -> tuple[Any, ...]:
         return (f"{stage}-{self.name}", *where)
 
     def over(self, stage: str, frame: tuple[int, ...]) -> list[tuple[Any, ...]]:
         """Keys of a stage for all blocks of a frame."""
-        return [self.key(stage, *frame, *place) for place in self.places]
+        return [self.key(stage, *frame, *block) for block in self.corners]
 
-    def around(self, stage: str, frame: tuple[int, ...], place: tuple[int, ...]) -> list[Any]:
+    def around(self, stage: str, frame: tuple[int, ...], block: tuple[int, ...]) -> list[Any]:
         """Keys of a stage for the eight neighbours of a block."""
-        near = [(place[0] + y, place[1] + x) for y, x in AROUND]
-        down, across = self.grid
-        return [
-            self.key(stage, *frame, y, x) if 0 <= y < down and 0 <= x < across else None
-            for y, x in near
-        ]
+        near = [(block[0] + y, block[1] + x) for y, x in AROUND]
+        return [self.key(stage, *frame, *at) if at in self.corners else None for at in near]
 
-    def inputs(self, frame: tuple[int, ...], place: tuple[int, ...], top: int) -> list[Any]:
+    def clusters(self, *where: int) -> tuple[Any, Any]:
+        """Keys of a block's cells, and of the clusters that are large enough."""
+        return self.key("tile", *where), self.key("chosen", *where)
+
+    def inputs(self, frame: tuple[int, ...], block: tuple[int, ...]) -> list[Any]:
         """People, land and built-up area of a block, and the areas of its rows."""
-        rows, pad = self.chunks[-2][place[0]], self.plan.pad
-        area = np.pad(self.area, pad, mode="edge")[top : top + rows + 2 * pad]
-        given = [None if a is None else (a.name, *frame, *place) for a in self.sources]
-        return [*given, area]
+        top, rows = self.corners[block][0], self.chunks[-2][block[0]]
+        given = [None if a is None else (a.name, *frame, *block) for a in self.sources]
+        return [*given, self.area[top : top + rows + 2 * self.plan.pad]]
 
     def build(self) -> da.Array:
         """Lay down all stages of all frames."""
@@ -91,35 +93,22 @@ class _Frames:
             self._label(frame)
             self._complete(frame, self._grow(frame))
         layers = HighLevelGraph.from_collections(self.name, self.graph, dependencies=self.below)
-        return da.Array(
-            layers, self.name, self.chunks, dtype=np.int32 if self.numbered else np.int8
-        )
+        dtype = np.int32 if self.numbered else np.int8
+        return da.Array(layers, self.name, self.chunks, dtype=dtype)
 
     def _label(self, frame: tuple[int, ...]) -> None:
-        graph, key = self.graph, self.key
-        graph[key("optimal", *frame)] = self._optimal(frame)
-        graph[key("join", *frame)] = (
-            _urban_blocks.join,
-            self.over("parts", frame),
-            self.grid,
-            self.plan,
-        )
-        for number, (place, corner) in enumerate(zip(self.places, self.corners, strict=True)):
-            at, labelled = (*frame, *place), key("label", *frame, *place)
-            given = self.inputs(frame, place, corner[0])
-            graph[labelled] = (
-                _urban_blocks.label_tile,
-                *given,
-                self.plan,
-                corner,
-                len_x(self.chunks),
-            )
-            graph[labelled] += (key("optimal", *frame),)
-            graph[key("tile", *at)] = (_urban_blocks.take, labelled, 0)
-            graph[key("parts", *at)] = (_urban_blocks.take, labelled, 1)
-            graph[key("chosen", *at)] = (_urban_blocks.take, key("join", *frame), number)
-            chosen = key("tile", *at), key("chosen", *at)
-            graph[key("grown-0", *at)] = (_urban_blocks.start, *chosen, self.plan)
+        graph, key, plan = self.graph, self.key, self.plan
+        joined, optimal = key("join", *frame), key("optimal", *frame)
+        graph[optimal] = self._optimal(frame)
+        graph[joined] = (kernels.join, self.over("parts", frame), self.grid, plan)
+        for number, (block, corner) in enumerate(self.corners.items()):
+            at, labelled = (*frame, *block), key("label", *frame, *block)
+            more = plan, corner, self.width, optimal
+            graph[labelled] = (kernels.label_tile, *self.inputs(frame, block), *more)
+            graph[key("tile", *at)] = (itemgetter(0), labelled)
+            graph[key("parts", *at)] = (itemgetter(1), labelled)
+            graph[key("chosen", *at)] = (itemgetter(number), joined)
+            graph[key("grown-0", *at)] = (kernels.start, *self.clusters(*at), plan)
 
     def _optimal(self, frame: tuple[int, ...]) -> Any:
         """Task for the threshold of built-up land, where the rules ask for it."""
@@ -127,76 +116,50 @@ class _Frames:
         if rule is None:
             return np.array([np.inf])
         kind, people = rule
-        for place, corner in zip(self.places, self.corners, strict=True):
-            given = self.inputs(frame, place, corner[0])
-            more = kind, corner, len_x(self.chunks), self.plan.pad
-            self.graph[self.key("built", *frame, *place)] = (
-                _urban_blocks.built_parts,
-                *given,
-                *more,
-            )
-        return _urban_blocks.optimal, self.over("built", frame), self.grid, kind, people
+        for block, corner in self.corners.items():
+            more = kind, corner, self.width, self.plan.pad
+            built = kernels.built_parts, *self.inputs(frame, block), *more
+            self.graph[self.key("built", *frame, *block)] = built
+        return kernels.optimal, self.over("built", frame), self.grid, kind, people
 
     def _grow(self, frame: tuple[int, ...]) -> str:
         """Lay down the rounds of the edge rule; the stage at which they end."""
-        graph, key, steps = self.graph, self.key, self.plan.steps
-        if self.plan.rules.centre_edge is None:
-            graph[key("finish", *frame)] = None
+        graph, key, plan = self.graph, self.key, self.plan
+        finish, active = key("finish", *frame), key("active", *frame)
+        if plan.rules.centre_edge is None:
+            graph[finish] = None
             return "grown-0"
-        last = f"grown-{steps}"
-        active = key("active", *frame)
-        graph[active] = (_urban_blocks.any_active, self.over(last, frame))
-        graph[key("finish", *frame)] = (
-            _urban_blocks.finish,
-            self.over("send", frame),
-            self.grid[1],
-            self.plan,
-        )
-        for place in self.places:
-            at = (*frame, *place)
-            chosen = key("tile", *at), key("chosen", *at)
-            for step in range(steps):
+        last = f"grown-{plan.steps}"
+        graph[active] = (kernels.any_active, self.over(last, frame))
+        graph[finish] = (kernels.finish, self.over("send", frame), self.grid[1], plan)
+        for block in self.corners:
+            at = (*frame, *block)
+            clusters = self.clusters(*at)
+            for step in range(plan.steps):
                 before = f"grown-{step}"
-                states = key(before, *at), self.around(before, frame, place)
-                graph[key(f"grown-{step + 1}", *at)] = (
-                    _urban_blocks.grow,
-                    *chosen,
-                    *states,
-                    self.plan,
-                )
-            graph[key("send", *at)] = (
-                _urban_blocks.send,
-                *chosen,
-                key(last, *at),
-                active,
-                self.plan,
-            )
+                states = key(before, *at), self.around(before, frame, block)
+                graph[key(f"grown-{step + 1}", *at)] = (kernels.grow, *clusters, *states, plan)
+            graph[key("send", *at)] = (kernels.send, *clusters, key(last, *at), active, plan)
         return last
 
     def _complete(self, frame: tuple[int, ...], grown: str) -> None:
-        graph, key = self.graph, self.key
+        graph, key, plan = self.graph, self.key, self.plan
         if self.numbered:
-            draw: Any = _urban_blocks.draw_centres
-            last = "number"
-            graph[key(last, *frame)] = (_urban_blocks.number_centres, self.over("first", frame))
+            draw: Any = kernels.draw_centres
+            known = key("number", *frame)
+            graph[known] = (kernels.number_centres, self.over("first", frame))
         else:
-            draw, last = _urban_blocks.draw, "near"
-            graph[key(last, *frame)] = (_urban_blocks.near, self.over("complete", frame))
-        for place, corner in zip(self.places, self.corners, strict=True):
-            at = (*frame, *place)
-            chosen = key("tile", *at), key("chosen", *at)
-            states = key(grown, *at), self.around(grown, frame, place), key("finish", *frame)
-            found = key("complete", *at)
-            graph[found] = (_urban_blocks.complete, *chosen, *states, corner, self.plan)
+            draw, known = kernels.draw, key("near", *frame)
+            graph[known] = (kernels.near, self.over("complete", frame))
+        for block, corner in self.corners.items():
+            at = (*frame, *block)
+            clusters, found = self.clusters(*at), key("complete", *at)
+            states = key(grown, *at), self.around(grown, frame, block), key("finish", *frame)
+            graph[found] = (kernels.complete, *clusters, *states, corner, plan)
             if self.numbered:
-                first = *chosen, found, self.plan, corner, len_x(self.chunks)
-                graph[key("first", *at)] = (_urban_blocks.first_cells, *first)
-            graph[self.name, *at] = (draw, *chosen, found, key(last, *frame), self.plan, self.ndim)
-
-
-def len_x(chunks: tuple[tuple[int, ...], ...]) -> int:
-    """Width of a frame in cells."""
-    return sum(chunks[-1])
+                first = kernels.first_cells, *clusters, found, plan, corner, self.width
+                graph[key("first", *at)] = first
+            graph[self.name, *at] = (draw, *clusters, found, known, plan, len(self.chunks))
 
 
 def classify(
@@ -208,7 +171,7 @@ def classify(
     numbered: bool = False,
 ) -> da.Array:
     """Codes, or centres by number, of arrays (…, y, x), in the chunks of the people."""
-    return _Frames([people, land, built], area, plan, numbered).build().rechunk(people.chunks)
+    return _Frames(people, land, built, area, plan, numbered).build().rechunk(people.chunks)
 
 
 _REACH, _STEPS = 32, 4
