@@ -116,7 +116,7 @@ def join_runs(
         while a < end_a and b < end_b:
             touch = (start[b] < stop[a] + corners) & (start[a] < stop[b] + corners)
             if touch and codes[row - 1, start[a]] == codes[row, start[b]]:
-                _union(parent, a, b)
+                union(parent, a, b)
             # Of two that end together neither touches the other's next, but for a corner.
             if stop[a] < stop[b]:
                 a += 1
@@ -125,13 +125,13 @@ def join_runs(
             else:
                 near = b + 1 < end_b and start[b + 1] == stop[a]
                 if near and codes[row - 1, start[a]] == codes[row, start[b + 1]]:
-                    _union(parent, a, b + 1)
+                    union(parent, a, b + 1)
                 a += 1
-    return _flatten(parent)
+    return flatten(parent)
 
 
 @numba.njit(cache=True, nogil=True)
-def _flatten(parent: Ints) -> tuple[Ints, Ints]:
+def flatten(parent: Ints) -> tuple[Ints, Ints]:
     """Number the trees of a forest by their roots, the lowest of each."""
     component = np.empty(parent.size, np.int32)
     roots = np.empty(parent.size, np.int32)
@@ -147,7 +147,8 @@ def _flatten(parent: Ints) -> tuple[Ints, Ints]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _union(parent: Ints, a: int, b: int) -> None:
+def union(parent: Ints, a: int, b: int) -> None:
+    """Join the trees of two runs; the lower root stays."""
     while parent[a] != a:
         parent[a] = parent[parent[a]]
         a = parent[a]

@@ -144,6 +144,19 @@ def tabulate(keys: np.ndarray, columns: Iterable[np.ndarray]) -> LabelSums:
     return _collapse(keys[starts], np.stack(runs))
 
 
+def people_by_label(labels: np.ndarray, people: np.ndarray) -> LabelSums:
+    """Tabulate the people of a block by label."""
+    inside = labels >= 0
+    return tabulate(labels[inside].astype(np.int64), to_fixed(people[inside]))
+
+
+def people_by_pair(source: np.ndarray, target: np.ndarray, people: np.ndarray) -> LabelSums:
+    """Tabulate the cells and the people of a block by the two labels that cells have."""
+    shared = (source >= 0) & (target >= 0)
+    cells = np.ones(np.count_nonzero(shared), np.int64)
+    return tabulate(pair_keys(source[shared], target[shared]), (cells, *to_fixed(people[shared])))
+
+
 def add_up(tables: list[LabelSums]) -> LabelSums:
     """Add up tables with the same columns."""
     return _collapse(

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, product
+from itertools import product
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -39,9 +39,9 @@ from dask.highlevelgraph import HighLevelGraph
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from popdask.blocks.components import components
+from popdask.blocks.components import components, corners_of, flatten, union
 from popdask.blocks.overlap import add_overlap, merge_thin_chunks
-from popdask.blocks.sums import LabelSums, frames_of, sum_frames, tabulate, to_fixed
+from popdask.blocks.sums import LabelSums, frames_of, people_by_label, sum_frames
 from popdask.errors import InputError
 from popdask.validate import check_array
 
@@ -154,21 +154,10 @@ def join_runs(core: Runs, rows: int, chord: np.ndarray) -> tuple[np.ndarray, np.
     for line in range(core.first.size - 1):
         for run in range(core.first[line] + 1, core.first[line + 1]):
             if core.start[run] - core.stop[run - 1] < chord[0]:
-                _union(parent, run - 1, run)
+                union(parent, run - 1, run)
         for d in range(1, min(chord.size, rows - line % rows)):
             _join_rows(parent, core, line, line + d, chord[d])
-    group = np.empty(parent.size, np.int32)
-    roots = np.empty(parent.size, np.int32)
-    found = 0
-    for run in range(parent.size):
-        root = _find(parent, run)
-        if root == run:
-            roots[found] = run
-            group[run] = found
-            found += 1
-        else:
-            group[run] = group[root]
-    return group, roots[:found].copy()
+    return flatten(parent)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -180,30 +169,11 @@ def _join_rows(parent: np.ndarray, core: Runs, upper: int, lower: int, reach: in
     a, b = core.first[upper], core.first[lower]
     while a < core.first[upper + 1] and b < core.first[lower + 1]:
         if core.start[b] - core.stop[a] < reach and core.start[a] - core.stop[b] < reach:
-            _union(parent, a, b)
+            union(parent, a, b)
         if core.stop[a] < core.stop[b]:
             a += 1
         else:
             b += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _union(parent: np.ndarray, a: int, b: int) -> None:
-    if parent[a] == parent[b]:
-        return
-    a, b = _find(parent, a), _find(parent, b)
-    if a < b:
-        parent[b] = a
-    else:
-        parent[a] = b
-
-
-@numba.njit(cache=True, nogil=True)
-def _find(parent: np.ndarray, run: int) -> int:
-    while parent[run] != run:
-        parent[run] = parent[parent[run]]
-        run = parent[run]
-    return run
 
 
 @numba.njit(cache=True, nogil=True)
@@ -375,17 +345,12 @@ def _draw(
     return drawn.reshape((1,) * (ndim - 2) + drawn.shape)
 
 
-def _places(rows: tuple[int, ...], columns: tuple[int, ...]) -> dict[tuple[int, int], _Place]:
+def _places(rows: tuple[int, ...], columns: tuple[int, ...]) -> dict[tuple[int, ...], _Place]:
     """Place of every chunk of a frame, by its block number."""
-    frame = sum(rows), sum(columns)
-    tops, lefts = accumulate(rows, initial=0), accumulate(columns, initial=0)
-    vertical = list(zip(tops, rows, strict=False))
-    horizontal = list(zip(lefts, columns, strict=False))
-    return {
-        (j, i): _Place(top, left, height, width, frame)
-        for j, (top, height) in enumerate(vertical)
-        for i, (left, width) in enumerate(horizontal)
-    }
+    frame, sizes = (sum(rows), sum(columns)), product(rows, columns)
+    blocks = np.ndindex(len(rows), len(columns))
+    chunks = zip(blocks, corners_of((rows, columns)), sizes, strict=True)
+    return {block: _Place(*corner, *size, frame) for block, corner, size in chunks}
 
 
 def _label(classes: da.Array, eps: float, min_samples: int) -> da.Array:
@@ -403,7 +368,7 @@ def _label(classes: da.Array, eps: float, min_samples: int) -> da.Array:
     places = _places(*frames.chunks[-2:])
     graph: dict[Any, Any] = {}
     below: list[Any] = [padded]
-    for frame in product(*(range(n) for n in times)):
+    for frame in np.ndindex(*times):
         messages = [("announce-" + name, *frame, *block) for block in places]
         graph["number-" + name, *frame] = (_number, messages)
         for number, (block, place) in enumerate(places.items()):
@@ -510,29 +475,21 @@ def remove_small_communities(
         "tyx",
         labels,
         "tyx",
-        sum_frames(_weigh_block, labels, people),
+        sum_frames(people_by_label, labels, people),
         "t",
         min_people=min_people,
         dtype=np.int32,
         meta=np.empty((0, 0, 0), np.int32),
     )
-    data = data if "time" in community.dims else data[0]
-    order = [dim for dim in ("time", "y", "x") if dim in community.dims]
-    result = community.transpose(*order).copy(data=data)
+    ordered = community.transpose(..., "y", "x")
+    result = ordered.copy(data=data if "time" in community.dims else data[0])
     return result.transpose(*community.dims)
 
 
-def _weigh_block(labels: np.ndarray, people: np.ndarray) -> LabelSums:
-    return tabulate(np.maximum(labels.ravel(), -1).astype(np.int64), to_fixed(people.ravel()))
-
-
-def _renumber(table: LabelSums, min_people: float) -> np.ndarray:
-    """The new number of every old one; the last entry is that of no community."""
-    stays = (table.keys >= 0) & (table.reals(0) >= min_people)
-    number = np.full(max(int(table.keys.max(initial=-1)), -1) + 2, -1, dtype=np.int32)
-    number[table.keys[stays]] = np.arange(np.count_nonzero(stays), dtype=np.int32)
-    return number
-
-
 def _relabel_block(labels: np.ndarray, tables: np.ndarray, min_people: float) -> np.ndarray:
-    return _renumber(tables[0], min_people)[labels]  # −1 reads the last entry
+    """Number anew, in their old order, the communities of a block that stay."""
+    table: LabelSums = tables[0]
+    stays = table.reals(0) >= min_people
+    number = np.full(table.keys.max(initial=-1) + 2, -1, dtype=np.int32)
+    number[table.keys[stays]] = np.arange(np.count_nonzero(stays), dtype=np.int32)
+    return number[labels]  # −1 reads the last entry

@@ -43,7 +43,7 @@ from popdask.blocks.sums import (
     argmax_by_group,
     first_cells,
     frames_of,
-    pair_keys,
+    people_by_pair,
     split_keys,
     sum_frames,
     tabulate,
@@ -145,13 +145,7 @@ def follow(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFr
 
 def shared_people(community: da.Array, people: da.Array) -> da.Array:
     """Tabulate who of each frame lives in cells that two communities share, and how many cells."""
-    return sum_frames(_shared_block, community[:-1], community[1:], people[:-1])
-
-
-def _shared_block(before: np.ndarray, after: np.ndarray, people: np.ndarray) -> LabelSums:
-    shared = (before >= 0) & (after >= 0)
-    columns = (*to_fixed(people[shared]), np.ones(np.count_nonzero(shared), dtype=np.int64))
-    return tabulate(pair_keys(before[shared], after[shared]), columns)
+    return sum_frames(people_by_pair, community[:-1], community[1:], people[:-1])
 
 
 def predecessors(communities: list[np.ndarray], shared: Sequence[LabelSums]) -> np.ndarray:
@@ -160,7 +154,7 @@ def predecessors(communities: list[np.ndarray], shared: Sequence[LabelSums]) -> 
     found = np.full(first[-1], -1)
     for t, table in enumerate(shared):
         source, target = split_keys(table.keys)
-        best = argmax_by_group(target, source, table.reals(0), table.sums[2])
+        best = argmax_by_group(target, source, table.reals(1), table.sums[0])
         rows = first[t + 1] + np.searchsorted(communities[t + 1], target[best])
         found[rows] = first[t] + np.searchsorted(communities[t], source[best])
     return found

@@ -39,6 +39,7 @@ from popdask.blocks.sums import (
     frames_of,
     from_fixed,
     pair_keys,
+    people_by_pair,
     split_keys,
     sum_frames,
     tabulate,
@@ -639,7 +640,7 @@ def match(source: xr.DataArray, target: xr.DataArray, population: xr.DataArray) 
     """Add up the people, and count the cells, that two labellings of the same frames share."""
     times, arrays = frames_of(source, target, population)
     found = []
-    for table, time in zip(sum_frames(_overlap_block, *arrays).compute(), times, strict=True):
+    for table, time in zip(sum_frames(people_by_pair, *arrays).compute(), times, strict=True):
         one, other = split_keys(table.keys)
         columns = {"time": np.full(len(one), time), "source": one, "target": other}
         columns |= {"people": table.reals(1), "overlap": table.sums[0]}
@@ -655,14 +656,6 @@ def largest_share(
     ascending = [name not in down for name in order]
     pairs = match(source, target, population).sort_values(order, ascending=ascending)
     return pairs.drop_duplicates(["time", "source"], ignore_index=True)
-
-
-def _overlap_block(source: np.ndarray, target: np.ndarray, people: np.ndarray) -> LabelSums:
-    """Tabulate the pairs that share cells of a block: all cells, people."""
-    shared = (source >= 0) & (target >= 0)
-    cells = np.ones(np.count_nonzero(shared), dtype=np.int64)
-    columns = (cells, *to_fixed(people[shared]))
-    return tabulate(pair_keys(source[shared], target[shared]), columns)
 
 
 def _apply_rule(pairs: pd.DataFrame, rule: str) -> pd.DataFrame:

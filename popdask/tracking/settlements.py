@@ -44,11 +44,19 @@ from popdask.blocks.components import (
     paint,
     sum_people,
 )
-from popdask.blocks.sums import LabelSums, frames_of, from_fixed, sum_frames, tabulate, to_fixed
+from popdask.blocks.sums import (
+    LabelSums,
+    frames_of,
+    from_fixed,
+    people_by_label,
+    sum_frames,
+    tabulate,
+)
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
 from popdask.io.cube import aligned, repeat_cells, sum_cells
 from popdask.io.grids import grid_of, steps_of
+from popdask.tracking.urban_rules import check_codes
 from popdask.tracking.urbanisation import cell_areas, share_of_cell
 from popdask.validate import check_array, check_labels
 
@@ -57,7 +65,6 @@ _SIGMAS = 4.0  # how far a count must lie from the threshold to be beyond it
 _BIRTH = 3.0  # by how many standard deviations of it a new one exceeds what it takes to be listed
 _DEATH = 0.5  # share of the people that it takes to be listed, below which one dies
 _CENTRE, _CLUSTERS = 30, (23, 22)
-_CODES = [10, 11, 12, 13, 21, 22, 23, 30]
 _KINDS = {"village": 0.0, "town": TOWN_PEOPLE, "city": 50_000.0}  # with the people of each
 
 
@@ -313,9 +320,7 @@ def _listed(
 def _draw(
     labelled: tuple[Runs, Parts], label: list[NDArray[np.int32]], number: int, columns: int
 ) -> NDArray[np.int32]:
-    runs = labelled[0]
-    painted = paint(runs.first, runs.start, runs.stop, runs.component, label[number], columns)
-    return painted[None]
+    return paint(*labelled[0][:4], label[number], columns)[None]
 
 
 def settlement_kinds(
@@ -370,7 +375,7 @@ def settlement_kinds(
     times, (labels, people) = frames_of(_on(settlements, population, "population"), population)
     _, (coded, code) = frames_of(_on(settlements, codes, "codes"), codes)
     residents, clusters = dask.compute(
-        sum_frames(_people_block, labels, people), sum_frames(codes_block, coded, code)
+        sum_frames(people_by_label, labels, people), sum_frames(codes_block, coded, code)
     )
     frames = [
         kinds_of(time, people, 0, held, town_people)
@@ -395,22 +400,11 @@ def _on(settlements: xr.DataArray, array: xr.DataArray, name: str) -> xr.DataArr
     return coarse
 
 
-def _people_block(labels: NDArray, people: NDArray) -> LabelSums:
-    """People by settlement."""
-    inside = labels >= 0
-    return tabulate(labels[inside].astype(np.int64), to_fixed(people[inside]))
-
-
 def codes_block(labels: NDArray, codes: NDArray) -> LabelSums:
     """Cells of urban centres, and of dense and semi-dense clusters, by settlement."""
     inside = labels >= 0
     own = codes[inside]
-    strange = own[~np.isin(own, _CODES)]
-    if strange.size:
-        raise InputError(
-            f"codes hold {strange[0]}; expected the Degree of Urbanisation at level 2, which are "
-            f"{_CODES}; give degree_of_urbanisation(population, level=2)"
-        )
+    check_codes(own)
     counts = own == _CENTRE, np.isin(own, _CLUSTERS)
     return tabulate(labels[inside].astype(np.int64), [c.astype(np.int64) for c in counts])
 

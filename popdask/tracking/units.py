@@ -49,10 +49,10 @@ from popdask.io.cube import from_1km
 from popdask.io.grids import grid_of
 from popdask.io.paths import Path_
 from popdask.io.tables import read_features
+from popdask.tracking.urban_rules import CODES, check_codes
 from popdask.validate import check_array
 
-_CODES = np.array([10, 11, 12, 13, 21, 22, 23, 30])
-_WATER, _VERY_LOW, _LOW, _VILLAGE, _SUBURBAN, _SEMIDENSE, _DENSE, _CENTRE = range(len(_CODES))
+_WATER, _VERY_LOW, _LOW, _VILLAGE, _SUBURBAN, _SEMIDENSE, _DENSE, _CENTRE = range(len(CODES))
 _COLUMNS = 4  # two words each of people, and of cells with data
 
 #: What people are called who live in cells of a code, the densest first.
@@ -210,17 +210,11 @@ def _tallies(people: da.Array, codes: da.Array, outlines: Polygons) -> da.Array:
 
 def _tally(people: NDArray, codes: NDArray, shares: Shares) -> LabelSums:
     """People and cells with data in a tile by unit and code; a key is 8 · unit + code."""
-    place = np.searchsorted(_CODES, codes).clip(max=len(_CODES) - 1)
-    strange = codes[_CODES[place] != codes]
-    if strange.size:
-        raise InputError(
-            f"codes hold {strange[0]}; expected the Degree of Urbanisation at level 2, which are "
-            f"{_CODES.tolist()}; give degree_of_urbanisation(population, level=2)"
-        )
-    people, place = people.reshape(-1), place.astype(np.int8).reshape(-1)
+    check_codes(codes)
+    place = np.searchsorted(CODES, codes.reshape(-1)).astype(np.int8)
     parts = shares.starts, shares.cells, shares.shares
-    sums = _add_shares(people, place, *parts)
-    keys = shares.polygons[:, None] * len(_CODES) + np.arange(len(_CODES))
+    sums = _add_shares(people.reshape(-1), place, *parts)
+    keys = shares.polygons[:, None] * len(CODES) + np.arange(len(CODES))
     return LabelSums(keys.reshape(-1), sums.reshape(-1, _COLUMNS).T)
 
 
@@ -251,9 +245,9 @@ def _add_shares(
 
 def _dense(frame: LabelSums, units: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """People and cells with data of a frame, (unit, code) each."""
-    found = np.zeros((2, units * len(_CODES)))
+    found = np.zeros((2, units * len(CODES)))
     found[:, frame.keys] = frame.reals(0), frame.reals(2)
-    people, cells = found.reshape(2, units, len(_CODES))
+    people, cells = found.reshape(2, units, len(CODES))
     return people, cells
 
 
@@ -273,7 +267,7 @@ def _table(
     table["class"] = table["level2"].map(UNIT_CLASSES)
     table["population"] = people.sum(axis=1)
     for code, column in CELL_CLASSES.items():
-        table[column] = people[:, np.searchsorted(_CODES, code)]
+        table[column] = people[:, CODES.index(code)]
     area = outlines.area
     table["covered"] = np.divide(
         cells.sum(axis=1), area, out=np.zeros(len(area)), where=area > 0

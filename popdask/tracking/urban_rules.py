@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from popdask.errors import InputError
 
@@ -110,6 +111,19 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "buffer": (_cells(0), "a number of cells, 0 or more"),
     "land": _SHARE,
 }
+
+#: The codes of level 2.
+CODES = (10, 11, 12, 13, 21, 22, 23, 30)
+
+
+def check_codes(codes: NDArray) -> None:
+    """Refuse codes that are not those of level 2."""
+    strange = codes[~np.isin(codes, CODES)]
+    if strange.size:
+        raise InputError(
+            f"codes hold {strange[0]}; expected the Degree of Urbanisation at level 2, which are "
+            f"{list(CODES)}; give degree_of_urbanisation(population, level=2)"
+        )
 
 
 class Kind(NamedTuple):
