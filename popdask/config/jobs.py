@@ -37,7 +37,7 @@ from popdask.config.settings import (
 _DISTANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(km|m)\s*$")
 
 
-MOST_SCALES = 6  # as popdask.tracking.flow has them
+MOST_SCALES = 6  # as popdask.tracking._horn_schunck has them
 FEW_CLASSES = 7  # of which k-means finds the same by nearly every fit of the encoder
 
 #: Further formats: rasters of each frame and of all frames, tables, layers, a catalogue, a page.

@@ -28,6 +28,9 @@ everything is computed cell by cell in one order: the flow does not depend on th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from numbers import Integral
 
 import dask.array as da
 import numba
@@ -36,6 +39,8 @@ from numpy.typing import NDArray
 
 from popdask.blocks.overlap import add_overlap, merge_thin_chunks, own_cells
 from popdask.blocks.sums import first_cells
+from popdask.errors import InputError
+from popdask.tracking import WIDEST_RIM
 
 Differences = tuple[int, int, int, int, float]
 """Lower and upper offset along x, along y, and the number of frames between the two frames."""
@@ -52,6 +57,75 @@ TOP = 3  # cells of the coarsest scale that are searched on each side
 CLEAR = 0.95  # of the difference that a square came with
 WARPS = 2  # times that frames are read where the flow takes each cell
 STEP = 0.5  # cells: no iteration leaves the flow that it is given further than this
+
+OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}
+MOST_SCALES = 6
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The settings of the flow, checked."""
+
+    iterations: int
+    """Updates of the whole field, at least 1."""
+    alpha: float
+    """Weight of smoothness, in people per cell, from 1e-9 to 1e9."""
+    centering: Sequence[int]
+    """Where differences along x, y and time are taken: −1 behind, 0 around, +1 ahead."""
+    scales: int = 1
+    """Scales of the pyramid, from 1 (none) to 6."""
+    log: bool = False
+    """Whether log(1 + people) is looked at."""
+
+    @classmethod
+    def of(
+        cls,
+        iterations: int | None,
+        alpha: float | None,
+        centering: Sequence[int],
+        scales: int,
+        log: bool,
+    ) -> Scheme:
+        """Fill in what was left to the number of scales."""
+        if iterations is None:
+            iterations = 1 if scales == 1 else 30
+        if alpha is None:
+            alpha = 10.0 if scales == 1 or not log else 2.0
+        return cls(iterations, float(alpha), tuple(centering), scales, log)
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.iterations, Integral) and self.iterations >= 1):
+            raise InputError(
+                f"iterations is {self.iterations!r}, expected a whole number from 1 up"
+            )
+        if not 1e-9 <= self.alpha <= 1e9:  # Its square must fit into float32.
+            raise InputError(f"alpha is {self.alpha}, expected people between 1e-9 and 1e9, as 10")
+        if len(self.centering) != 3 or not set(self.centering) <= set(OFFSETS):
+            raise InputError(
+                f"centering is {self.centering}, expected -1, 0 or 1 for each of (x, y, time)"
+            )
+        if not (isinstance(self.scales, Integral) and 1 <= self.scales <= MOST_SCALES):
+            raise InputError(
+                f"scales is {self.scales!r}, expected a whole number from 1 to {MOST_SCALES}; 3 "
+                "finds motions of up to 16 cells per frame"
+            )
+
+    @property
+    def offsets(self) -> tuple[int, int]:
+        """How many frames the earlier and the later one lie from the time that is asked about."""
+        return OFFSETS[self.centering[2]]
+
+    @property
+    def rim(self) -> int:
+        """Cells that a block borrows from its neighbours: the iterations between two exchanges."""
+        return ceil(self.iterations / ceil(self.iterations / WIDEST_RIM))
+
+    @property
+    def differences(self) -> Differences:
+        """Offsets of the differences along x and y, and the number of frames between two."""
+        (left, right), (up, down), (earlier, later) = (OFFSETS[c] for c in self.centering)
+        return left, right, up, down, float(later - earlier)
+
 
 # Division is NumPy's (never by zero, as α² > 0): Python's check would keep loops from vectorizing.
 _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -383,24 +457,24 @@ def _squares(begin: int, end: int, size: int) -> NDArray[np.int64]:
 
 def bound(scales: int) -> int:
     """Return the cells per frame that the flow of so many scales cannot exceed."""
-    return reach(scales) + int(np.ceil(WARPS * STEP))
+    return reach(scales) + ceil(WARPS * STEP)
 
 
 def _whole_block(
     before: NDArray,
     after: NDArray,
     *,
-    offsets: tuple[int, int],
-    scales: int,
+    scheme: Scheme,
     starts: Sequence[NDArray[np.int64]],
     block_id: Sequence[int],
 ) -> NDArray[np.float32]:
     """Match a block: whole cells (1, 2, y, x) from frames (1, 1, y, x) with rims."""
     last = [len(axis) - 1 for axis in starts]
-    core = own_cells(before.shape, halo(scales), block_id, last)
+    core = own_cells(before.shape, halo(scheme.scales), block_id, last)
     at = [int(axis[i]) for axis, i in zip(starts, block_id[2:], strict=True)]
     origin = at[0] - core[0], at[1] - core[2]
-    return whole_cells(before[0, 0], after[0, 0], origin, core, offsets, scales)[None]
+    frames = before[0, 0], after[0, 0]
+    return whole_cells(*frames, origin, core, scheme.offsets, scheme.scales)[None]
 
 
 def _refined_block(
@@ -408,51 +482,35 @@ def _refined_block(
     after: NDArray,
     flow: NDArray[np.float32],
     *,
-    offsets: tuple[int, int],
-    differences: Differences,
-    alpha: float,
-    iterations: int,
+    scheme: Scheme,
     depth: int,
     last: Sequence[int],
     block_id: Sequence[int],
 ) -> NDArray[np.float32]:
     """Refine a block: flow (1, 2, y, x) of its own cells, from what has rims."""
     core = own_cells(before.shape, depth, block_id, last)
-    frames = before[0, 0], after[0, 0]
-    return refine(*frames, flow[0], offsets, differences, alpha, iterations, core)[None]
+    return refine(before[0, 0], after[0, 0], flow[0], scheme, core)[None]
 
 
-def coarse_to_fine(
-    before: da.Array,
-    after: da.Array,
-    offsets: tuple[int, int],
-    differences: Differences,
-    *,
-    scales: int,
-    alpha: float,
-    iterations: int,
-) -> da.Array:
+def coarse_to_fine(before: da.Array, after: da.Array, scheme: Scheme) -> da.Array:
     """Return the flow (time, 2, y, x) between frames (time, y, x) in chunks of one frame."""
-    rim = iterations + bound(scales) + 3  # warped reading, gradients and the iterations
-    depth = max(halo(scales), rim)
+    wide = halo(scheme.scales)
+    # For warped reading, gradients and the iterations.
+    rim = scheme.iterations + bound(scheme.scales) + 3
+    depth = max(wide, rim)
     before, after = merge_thin_chunks(before, depth), merge_thin_chunks(after, depth)
     chunks = before.chunks[1:]
     meta = np.empty((0, 0, 0, 0), np.float32)
     shape = {"chunks": (before.chunks[0], (2,), *chunks), "dtype": np.float32, "meta": meta}
-    far = [add_overlap(frames, halo(scales))[:, None] for frames in (before, after)]
-    flow = da.map_blocks(
-        _whole_block, *far, offsets=offsets, scales=scales, starts=first_cells(chunks), **shape
-    )
+    far = [add_overlap(frames, wide)[:, None] for frames in (before, after)]
+    flow = da.map_blocks(_whole_block, *far, scheme=scheme, starts=first_cells(chunks), **shape)
     near = [add_overlap(frames, rim)[:, None] for frames in (before, after)]
     for _ in range(WARPS):
         flow = da.map_blocks(
             _refined_block,
             *near,
             add_overlap(flow, rim),
-            offsets=offsets,
-            differences=differences,
-            alpha=alpha,
-            iterations=iterations,
+            scheme=scheme,
             depth=rim,
             last=[len(sizes) - 1 for sizes in chunks],
             **shape,
@@ -519,19 +577,16 @@ def refine(
     before: NDArray[np.floating],
     after: NDArray[np.floating],
     flow: NDArray[np.float32],
-    offsets: tuple[int, int],
-    differences: Differences,
-    alpha: float,
-    iterations: int,
+    scheme: Scheme,
     core: Window,
 ) -> NDArray[np.float32]:
     """Flow (2, y, x) of the core window after some iterations around the one that is given."""
     warped = np.empty((2, *before.shape), np.float32)
-    _warp(before, after, flow, offsets, warped)
-    gradients = _gradients(warped, flow, differences)
+    _warp(before, after, flow, scheme.offsets, warped)
+    gradients = _gradients(warped, flow, scheme.differences)
     now, spare = flow.copy(), np.empty_like(flow)
-    for _ in range(iterations):
-        _iterate(gradients, now, np.float32(alpha * alpha), spare)
+    for _ in range(scheme.iterations):
+        _iterate(gradients, now, np.float32(scheme.alpha * scheme.alpha), spare)
         now, spare = spare, now
     top, bottom, left, right = core
     window = slice(None), slice(top, bottom), slice(left, right)

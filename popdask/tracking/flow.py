@@ -19,9 +19,6 @@ around it as the flow is fast: the bound that a flow of several scales carries, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import ceil
-from numbers import Integral
 
 import dask
 import dask.array as da
@@ -34,72 +31,8 @@ from xarray import DataArray, Dataset
 from popdask.blocks.overlap import add_overlap, as_dask, merge_thin_chunks, own_cells
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
-from popdask.tracking import WIDEST_RIM
-from popdask.tracking._horn_schunck import Differences, bound, coarse_to_fine, iterate
+from popdask.tracking._horn_schunck import Scheme, bound, coarse_to_fine, iterate
 from popdask.validate import check_flow
-
-OFFSETS = {-1: (-1, 0), 0: (-1, 1), 1: (0, 1)}
-MOST_SCALES = 6
-
-
-@dataclass(frozen=True)
-class _Scheme:
-    """The settings of the flow, checked."""
-
-    iterations: int
-    """Updates of the whole field, at least 1."""
-    alpha: float
-    """Weight of smoothness, in people per cell, from 1e-9 to 1e9."""
-    centering: Sequence[int]
-    """Where differences along x, y and time are taken: −1 behind, 0 around, +1 ahead."""
-    scales: int = 1
-    """Scales of the pyramid, from 1 (none) to 6."""
-    log: bool = False
-    """Whether log(1 + people) is looked at."""
-
-    @classmethod
-    def of(
-        cls,
-        iterations: int | None,
-        alpha: float | None,
-        centering: Sequence[int],
-        scales: int,
-        log: bool,
-    ) -> _Scheme:
-        """Fill in what was left to the number of scales."""
-        if iterations is None:
-            iterations = 1 if scales == 1 else 30
-        if alpha is None:
-            alpha = 10.0 if scales == 1 or not log else 2.0
-        return cls(iterations, float(alpha), tuple(centering), scales, log)
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.iterations, Integral) and self.iterations >= 1):
-            raise InputError(
-                f"iterations is {self.iterations!r}, expected a whole number from 1 up"
-            )
-        if not 1e-9 <= self.alpha <= 1e9:  # Its square must fit into float32.
-            raise InputError(f"alpha is {self.alpha}, expected people between 1e-9 and 1e9, as 10")
-        if len(self.centering) != 3 or not set(self.centering) <= set(OFFSETS):
-            raise InputError(
-                f"centering is {self.centering}, expected -1, 0 or 1 for each of (x, y, time)"
-            )
-        if not (isinstance(self.scales, Integral) and 1 <= self.scales <= MOST_SCALES):
-            raise InputError(
-                f"scales is {self.scales!r}, expected a whole number from 1 to {MOST_SCALES}; 3 "
-                "finds motions of up to 16 cells per frame"
-            )
-
-    @property
-    def rim(self) -> int:
-        """Cells that a block borrows from its neighbours: the iterations between two exchanges."""
-        return ceil(self.iterations / ceil(self.iterations / WIDEST_RIM))
-
-    @property
-    def differences(self) -> Differences:
-        """Offsets of the differences along x and y, and the number of frames between two."""
-        (left, right), (up, down), (earlier, later) = (OFFSETS[c] for c in self.centering)
-        return left, right, up, down, float(later - earlier)
 
 
 def _flow_block(
@@ -107,7 +40,7 @@ def _flow_block(
     after: NDArray[np.floating],
     start: NDArray[np.float32] | None = None,
     *,
-    scheme: _Scheme,
+    scheme: Scheme,
     iterations: int,
     last_block: Sequence[int],
     block_id: Sequence[int],
@@ -119,7 +52,7 @@ def _flow_block(
 
 
 def _sweeps(
-    before: da.Array, after: da.Array, start: Sequence[da.Array], chunks: tuple, scheme: _Scheme
+    before: da.Array, after: da.Array, start: Sequence[da.Array], chunks: tuple, scheme: Scheme
 ) -> da.Array:
     """Flow (time, 2, y, x) in chunks without rims, of frames (time, 1, y, x) that have them."""
     for done in range(0, scheme.iterations, scheme.rim):
@@ -141,7 +74,7 @@ def _sweeps(
 
 def _flow(
     frames: da.Array,
-    scheme: _Scheme,
+    scheme: Scheme,
     times: Sequence[int],
     warm_start: bool,
     first: da.Array | None = None,
@@ -167,29 +100,19 @@ def _flow(
     return da.concatenate(flows)
 
 
-def _pair(scheme: _Scheme, times: Sequence[int], frames: int) -> NDArray[np.int64]:
+def _pair(scheme: Scheme, times: Sequence[int], frames: int) -> NDArray[np.int64]:
     """Number the earlier and the later frame of every time; the first and last are repeated."""
-    offsets = np.array(OFFSETS[scheme.centering[2]])
-    return np.clip(offsets[:, None] + times, 0, frames - 1)
+    return np.clip(np.array(scheme.offsets)[:, None] + times, 0, frames - 1)
 
 
 def _far_flow(
-    frames: da.Array, scheme: _Scheme, times: Sequence[int], first: da.Array | None
+    frames: da.Array, scheme: Scheme, times: Sequence[int], first: da.Array | None
 ) -> da.Array:
     """Return the flow (time, 2, y, x) coarse to fine, each time by itself."""
     flows = [] if first is None else [first]
     if len(rest := times[len(flows) :]):
         before, after = (frames.blocks[pick] for pick in _pair(scheme, rest, len(frames)))
-        flow = coarse_to_fine(
-            before,
-            after,
-            OFFSETS[scheme.centering[2]],
-            scheme.differences,
-            scales=scheme.scales,
-            alpha=scheme.alpha,
-            iterations=scheme.iterations,
-        )
-        flows.append(flow)
+        flows.append(coarse_to_fine(before, after, scheme))
     return da.concatenate([flow.rechunk((1, 2, *flows[-1].chunks[2:])) for flow in flows])
 
 
@@ -252,7 +175,7 @@ def _stacked(flow: Dataset, people: DataArray) -> da.Array:
     return da.stack(layers)[None]
 
 
-def _as_dataset(flow: da.Array, like: DataArray, scheme: _Scheme) -> Dataset:
+def _as_dataset(flow: da.Array, like: DataArray, scheme: Scheme) -> Dataset:
     """Dress the flow (time, 2, y, x) with the chunks and coordinates of the population."""
     u, v = (_picked(_component, flow, np.float32, i=i) for i in (0, 1))
     if like.ndim == 2:
@@ -348,7 +271,7 @@ def optical_flow(
     >>> bool(flow.u[1, 16, 12] > 0.9)
     True
     """
-    scheme = _Scheme.of(iterations, alpha, centering, scales, log)
+    scheme = Scheme.of(iterations, alpha, centering, scales, log)
     people = _as_people(population, "time", "y", "x", timed=True)
     known = None if first is None else _stacked(first, people)
     flow = _flow(people.data, scheme, range(people.sizes["time"]), warm_start, known)
@@ -367,7 +290,7 @@ def two_frame_flow(
     """Estimate the motion of people from one frame to the next."""
     # It is the flow of the frame `before` with its time difference taken ahead, and equally that
     # of the frame `after` with its time difference taken behind: both see the same two frames.
-    scheme = _Scheme.of(iterations, alpha, (0, 0, 1), scales, log)
+    scheme = Scheme.of(iterations, alpha, (0, 0, 1), scales, log)
     before, after = _as_people(before, "y", "x"), _as_people(after, "y", "x")
     if before.shape != after.shape:
         raise InputError(
@@ -380,7 +303,7 @@ def two_frame_flow(
 
 def moving_cells(population: DataArray, *, alpha: float = 10.0, iterations: int = 1) -> DataArray:
     """Return in which cells people move from one frame to the next."""
-    scheme = _Scheme(iterations, float(alpha), (0, 0, 1))
+    scheme = Scheme(iterations, float(alpha), (0, 0, 1))
     people = _as_people(population, "time", "y", "x")
     earlier = people.isel(time=slice(-1))
     flow = _flow(people.data, scheme, range(len(earlier)), warm_start=False)

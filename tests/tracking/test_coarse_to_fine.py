@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.tracking._horn_schunck import AROUND, CLEAR, SQUARE, TOP, bound, refine, whole_cells
+from popdask.tracking._horn_schunck import (
+    AROUND,
+    CLEAR,
+    SQUARE,
+    TOP,
+    Scheme,
+    bound,
+    refine,
+    whole_cells,
+)
 from popdask.tracking.flow import optical_flow, two_frame_flow
 from tests.tracking.worlds import country, moved
 
@@ -174,7 +183,7 @@ def test_refining_equals_the_formula():
         u, v = mean_u - e_x * step, mean_v - e_y * step
     expected = flow + np.clip(np.stack([u, v]) - flow, -0.5, 0.5)
     core = (0, 9, 0, 11)
-    found = refine(before, after, flow, (0, 1), (-1, 1, -1, 1, 1.0), 1.5, 5, core)
+    found = refine(before, after, flow, Scheme(5, 1.5, (0, 0, 1), 1, False), core)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
