@@ -45,13 +45,6 @@ from popdask.errors import InputError
 from popdask.tracking import VIEWS
 from popdask.validate import check_array
 
-__all__ = [
-    "EncoderConfig",
-    "FittedEncoder",
-    "WindowAutoencoder",
-    "fit_autoencoder",
-]
-
 WINDOW = 7
 MOST_WINDOW = 31  # windows of a training are 2.3 GB then
 HIDDEN, SYMMETRIC_HIDDEN = (128, 64), (128, 16)  # units of the layers, those of all views together

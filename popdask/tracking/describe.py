@@ -584,21 +584,13 @@ def _describe(time: Any, table: LabelSums, outlines: np.ndarray, transform: Affi
         "population": table.reals(1),
         "cells": cells,
         "area_km2": table.reals(3),
-        "centroid": shapely.points(*_place(columns / cells + 0.5, rows / cells + 0.5, transform)),
+        "centroid": shapely.points(*(transform @ (columns / cells + 0.5, rows / cells + 0.5))),
         "velocity": np.nan,
         "heading": np.nan,
     }
     if len(table.sums) > 7:
         described |= {"mean_u": table.reals(7) / cells, "mean_v": table.reals(9) / cells}
     described["geometry"] = shapely.transform(
-        outlines, lambda points: np.column_stack(_place(points[:, 0], points[:, 1], transform))
+        outlines, lambda points: np.column_stack(transform @ (points[:, 0], points[:, 1]))
     )
     return pd.DataFrame(described)
-
-
-def _place(
-    columns: np.ndarray, rows: np.ndarray, transform: Affine
-) -> tuple[np.ndarray, np.ndarray]:
-    """Turn places counted in cells into coordinates."""
-    a, b, c, d, e, f = transform[:6]
-    return a * columns + b * rows + c, d * columns + e * rows + f

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -58,8 +59,7 @@ def silhouettes(points: ArrayLike, classes: ArrayLike) -> NDArray[np.float64]:
     """
     from sklearn.metrics import silhouette_samples
 
-    points, classes = np.asarray(points, np.float64), np.asarray(classes)
-    _check_lengths(points, classes)
+    points, classes = _checked(points, classes)
     count = len(np.unique(classes))
     if count < 2:
         return np.full(len(classes), np.nan)
@@ -118,10 +118,7 @@ def error_by_population(
     0   0.0   50.0      3    0.67           0.0    NaN
     1  50.0  100.0      1  100.00       10000.0   0.01
     """
-    truth, guess = np.asarray(population, np.float64), np.asarray(reconstruction, np.float64)
-    _check_lengths(truth, guess)
-    if bins < 1:
-        raise InputError(f"bins is {bins}, expected at least 1 level of population")
+    truth, guess = _checked(population, reconstruction, bins, "level of population")
     most = truth.max(initial=0)
     edges = np.linspace(0, most if most > 0 else 1, bins + 1)
     errors = measure(truth, guess)
@@ -166,10 +163,7 @@ def cosine_by_speed(flow: ArrayLike, reconstruction: ArrayLike, *, bins: int = 4
        cells  cosine
     0      2   0.854
     """
-    truth, guess = np.asarray(flow, np.float64), np.asarray(reconstruction, np.float64)
-    _check_lengths(truth, guess)
-    if bins < 1:
-        raise InputError(f"bins is {bins}, expected at least 1 level of speed")
+    truth, guess = _checked(flow, reconstruction, bins, "level of speed")
     columns = ["low", "high", "cells", "cosine", "lower", "upper"]
     speed = np.hypot(*truth.reshape(-1, 2).T)
     fastest = speed.max(initial=0)
@@ -178,8 +172,7 @@ def cosine_by_speed(flow: ArrayLike, reconstruction: ArrayLike, *, bins: int = 4
     lengths = speed * np.hypot(*guess.reshape(-1, 2).T)
     cosine = np.divide((truth * guess).sum(axis=1), lengths, out=0 * speed, where=lengths > 0)
     cosine = cosine.clip(-1, 1)
-    edges = np.geomspace(fastest / 10**DECADES, fastest, bins + 1)
-    edges[-1] = fastest
+    edges = _speed_edges(fastest, bins)
     rows = [
         (low, high, len(cells), cosine[cells].mean(), *np.quantile(cosine[cells], [0.25, 0.75]))
         for low, high, cells in _levels(speed, edges)
@@ -189,17 +182,13 @@ def cosine_by_speed(flow: ArrayLike, reconstruction: ArrayLike, *, bins: int = 4
 
 def error_by_speed(flow: ArrayLike, reconstruction: ArrayLike, *, bins: int = 40) -> pd.DataFrame:
     """Measure the squared error of the reconstructed flow, by the speed of the true one."""
-    true, guess = np.asarray(flow, np.float64), np.asarray(reconstruction, np.float64)
-    _check_lengths(true, guess)
-    if bins < 1:
-        raise InputError(f"bins is {bins}, expected at least 1 speed")
+    true, guess = _checked(flow, reconstruction, bins, "speed")
     speeds = [np.hypot(*cells.reshape(-1, 2).T) for cells in (true, guess)]
     columns = ["low", "high", "cells", "reconstructed", "error", "rest_error"]
     fastest = max(speed.max(initial=0) for speed in speeds)
     if not fastest > 0:
         return pd.DataFrame(columns=columns)
-    edges = np.geomspace(fastest / 10**DECADES, fastest, bins + 1)
-    edges[-1] = fastest
+    edges = _speed_edges(fastest, bins)
     counts = [np.histogram(speed, edges)[0] for speed in speeds]
     sums = [
         np.histogram(speeds[0], edges, weights=squares)[0]
@@ -233,8 +222,7 @@ def community_means(communities: pd.DataFrame) -> pd.DataFrame:
     """
     table = pd.DataFrame(communities[["time", "community", "population"]])
     table["mean_population"] = communities["population"] / communities["cells"]
-    table["x"] = [float(point.x) for point in communities["centroid"]]
-    table["y"] = [float(point.y) for point in communities["centroid"]]
+    table["x"], table["y"] = shapely.get_coordinates(communities["centroid"].to_numpy()).T
     return table
 
 
@@ -248,8 +236,22 @@ def _levels(
         yield float(edges[number]), float(edges[number + 1]), np.flatnonzero(level == number)
 
 
-def _check_lengths(one: NDArray, other: NDArray) -> None:
-    if len(one) != len(other):
+def _speed_edges(fastest: float, bins: int) -> NDArray[np.float64]:
+    """Bounds of speeds in equal ratios; the last is not rounded."""
+    edges = np.geomspace(fastest / 10**DECADES, fastest, bins + 1)
+    edges[-1] = fastest
+    return edges
+
+
+def _checked(
+    one: ArrayLike, other: ArrayLike, bins: int = 1, bin_name: str = ""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Refuse arrays of different cells, and no bins."""
+    first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if len(first) != len(second):
         raise InputError(
-            f"{len(one)} cells are compared with {len(other)}: give both for the same cells"
+            f"{len(first)} cells are compared with {len(second)}: give both for the same cells"
         )
+    if bins < 1:
+        raise InputError(f"bins is {bins}, expected at least 1 {bin_name}")
+    return first, second

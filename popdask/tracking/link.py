@@ -49,19 +49,8 @@ from popdask.blocks.sums import (
 from popdask.errors import InputError
 from popdask.io.conventions import check_population
 from popdask.tracking.flow import UNIT, agreement, ahead, components, farthest, moving_cells
-from popdask.tracking.tracks import EVENTS, MOST, EventRules, tracks, verify_tracks
+from popdask.tracking.tracks import MOST
 from popdask.validate import check_labels
-
-__all__ = [
-    "EVENTS",
-    "RULES",
-    "EventRules",
-    "compare_frames",
-    "link",
-    "match",
-    "tracks",
-    "verify_tracks",
-]
 
 OF_MOTION = ("similarity", "mean_similarity", "forward", "backward")  # columns
 WINDOW = 6  # frames that a task compares with those before them
@@ -464,8 +453,8 @@ def compare_frames(
         followed = *followed[:3], moving_cells(population, alpha=alpha, iterations=iterations).data
     tables = _tables(met, followed, memory)
     unit = UNIT if rule == "direction" else 1
-    rules = (rule, share, displaced, isinstance(error, str), unit)
-    links, ends = _joined(tables, times, rules)
+    aside, poisson = displaced, isinstance(error, str)
+    links, ends = _joined(tables, times, rule, share, aside, poisson=poisson, unit=unit)
     ends = ends.drop(columns=["cells", "row", "column"])
     return (links if similarity else links.drop(columns=list(OF_MOTION))), ends
 
@@ -587,10 +576,14 @@ def _added(parts: list[list[LabelSums]]) -> list[LabelSums]:
 def _joined(
     tables: Mapping[tuple[int, int], LabelSums],
     times: np.ndarray,
-    rules: tuple[str, float, bool, bool, int],
+    rule: str,
+    share: float,
+    aside: bool,
+    *,
+    poisson: bool,
+    unit: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read links and ends from the tables of all pairs of frames, those close in time first."""
-    rule, share, aside, poisson, unit = rules
     nothing = (table.assign(gap=0) for table in compare(NOTHING, poisson=poisson, unit=unit))
     links, ends = ([(0, 0, table)] for table in nothing)  # gives the columns their types
     left: list[set[int]] = [set() for _ in times]  # communities with a link to a later frame

@@ -37,12 +37,6 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 
-__all__ = [
-    "GEONAMES_CREDIT",
-    "name_settlements",
-    "read_places",
-]
-
 #: To be shown wherever names of GeoNames are.
 GEONAMES_CREDIT = "Names of places: GeoNames (https://www.geonames.org), CC BY 4.0"
 LISTED = 3  # places of a settlement that are told
@@ -226,11 +220,9 @@ def _largest_rows(settlements: pd.DataFrame) -> NDArray[np.int64]:
     if "track" not in settlements or not len(here):
         return here
     track = settlements["track"].to_numpy()
-    order = np.lexsort((here, -settlements["population"].to_numpy(), track))
-    first = np.flatnonzero(np.append(True, track[order][1:] != track[order][:-1]))
-    found = np.empty_like(here)
-    found[order] = np.repeat(order[first], np.diff(np.append(first, len(here))))
-    return found
+    rows = pd.DataFrame({"row": here, "track": track, "people": settlements["population"].array})
+    rows = rows.sort_values("people", ascending=False, kind="stable")
+    return rows.groupby("track")["row"].transform("first").sort_index().to_numpy()
 
 
 def _frames(settlements: pd.DataFrame, where: NDArray[np.int64]) -> list[set[int]]:

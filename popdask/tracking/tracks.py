@@ -178,7 +178,6 @@ NOBODY = Frame(None, _NONE, np.zeros(0), _NONE)
 _ZERO = np.zeros(0)
 NO_EDGES = Edges(_NONE, _NONE, _ZERO, _ZERO, np.zeros((3, 0)), _ZERO, _ZERO, np.zeros(0, bool))
 DEFAULT = EventRules()
-_NOTHING = np.zeros(0, bool), Cells(np.zeros((3, 0)), np.zeros(0, bool))
 
 
 def pieces(
@@ -449,12 +448,11 @@ def tracks(
     """
     check_table("links", links, ["time", "source", "target", "people", "overlap"], "link")
     check_table("communities", communities, ["time", "community", "population"], "summarize")
-    frames = _frames(communities, times)
+    frames = _frames(communities, times) or [NOBODY]
     history = _History(rules, memory, frames, _all_edges(links, frames, memory), ends)
     origins = history.origins()
     history = replace(history, frames=_numbered(frames, origins, known, first_number))
-    events_by_frame = history.events(origins) or [departures(NOBODY, [], *_NOTHING, rules)]
-    table = pd.concat(events_by_frame, ignore_index=True)
+    table = pd.concat(history.events(origins), ignore_index=True)
     table = table.astype({"time": communities["time"].dtype})
     return table.sort_values(["time", "community"], kind="stable", ignore_index=True)
 

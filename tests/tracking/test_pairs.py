@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from popdask.errors import InputError
 from popdask.tracking.flow import optical_flow
-from popdask.tracking.link import compare_frames, link, tracks, verify_tracks
+from popdask.tracking.link import compare_frames, link
+from popdask.tracking.tracks import tracks, verify_tracks
 from tests.tracking.worlds import country, moved
 
 LINK = ["time", "next", "source", "target"]
