@@ -17,7 +17,7 @@ import xarray as xr
 from scipy import ndimage
 
 from benchmarks.machine import Machine, Row, best, duration, timed, times
-from popdask.tracking.flow import two_frame_flow
+from popdask.tracking.flow import optical_flow
 from popdask.tracking.link import link
 
 YEARS = pd.to_datetime(["2000", "2001"])
@@ -36,7 +36,7 @@ def rows(machine: Machine, *, quick: bool) -> Iterator[Row]:
         if not with_peer:
             yield row
             continue
-        flow = two_frame_flow(population[0], population[1]).to_dataarray().values
+        flow = optical_flow(population, centering=(0, 0, 1)).isel(time=0).to_dataarray().values
         similar, original = timed(masked_flows, *community.values, flow, slice(None, None, 10))
         found, peer = timed(pairwise, *community.values, flow)
         np.testing.assert_array_equal(np.rint(similar), found[::10])

@@ -361,10 +361,8 @@ def _difference(
 ) -> float:
     """Add up the differences between cells; the frames share the shift by their offsets in time."""
     earlier, later = offsets
-    back_y, back_x = (
-        shift[0] * -earlier // (later - earlier),
-        shift[1] * -earlier // (later - earlier),
-    )
+    back_y = shift[0] * -earlier // (later - earlier)
+    back_x = shift[1] * -earlier // (later - earlier)
     ahead_y, ahead_x = shift[0] - back_y, shift[1] - back_x
     total = 0.0
     for y in range(*rows):

@@ -149,9 +149,9 @@ def _moving(blocks: list[NDArray[np.float32]]) -> NDArray[np.bool_]:
     return (flow != 0).any(axis=1)
 
 
-def _as_people(population: DataArray, *dims: str, timed: bool = False) -> DataArray:
-    """Check the array; give floats, Dask-backed (NumPy becomes one chunk)."""
-    population = check_population("population", population, timed=timed)
+def _as_people(population: DataArray, timed: bool = False) -> DataArray:
+    """Check the array; give floats (time, y, x), Dask-backed (NumPy becomes one chunk)."""
+    population, dims = check_population("population", population, timed=timed), ("time", "y", "x")
     if set(population.dims) != set(dims) or 0 in population.shape:
         raise InputError(
             f"population has the sizes {dict(population.sizes)}, expected at least one cell along "
@@ -177,10 +177,7 @@ def _stacked(flow: Dataset, people: DataArray) -> da.Array:
 
 def _as_dataset(flow: da.Array, like: DataArray, scheme: Scheme) -> Dataset:
     """Dress the flow (time, 2, y, x) with the chunks and coordinates of the population."""
-    u, v = (_picked(_component, flow, np.float32, i=i) for i in (0, 1))
-    if like.ndim == 2:
-        u, v = u[0], v[0]
-    u, v = u.rechunk(like.chunks), v.rechunk(like.chunks)
+    u, v = (_picked(_component, flow, np.float32, i=i).rechunk(like.chunks) for i in (0, 1))
     attrs = {"units": "cells per frame"}
     return Dataset(
         {
@@ -248,10 +245,6 @@ def optical_flow(
     InputError
         If a setting is out of its range, or `population` does not have these dimensions.
 
-    See Also
-    --------
-    two_frame_flow : the motion between just two frames.
-
     Notes
     -----
     The scheme is that of B. K. P. Horn and B. G. Schunck, "Determining optical flow", Artificial
@@ -272,39 +265,16 @@ def optical_flow(
     True
     """
     scheme = Scheme.of(iterations, alpha, centering, scales, log)
-    people = _as_people(population, "time", "y", "x", timed=True)
+    people = _as_people(population, timed=True)
     known = None if first is None else _stacked(first, people)
     flow = _flow(people.data, scheme, range(people.sizes["time"]), warm_start, known)
     return _as_dataset(flow, people, scheme)
 
 
-def two_frame_flow(
-    before: DataArray,
-    after: DataArray,
-    *,
-    alpha: float | None = None,
-    iterations: int | None = None,
-    scales: int = 1,
-    log: bool = False,
-) -> Dataset:
-    """Estimate the motion of people from one frame to the next."""
-    # It is the flow of the frame `before` with its time difference taken ahead, and equally that
-    # of the frame `after` with its time difference taken behind: both see the same two frames.
-    scheme = Scheme.of(iterations, alpha, (0, 0, 1), scales, log)
-    before, after = _as_people(before, "y", "x"), _as_people(after, "y", "x")
-    if before.shape != after.shape:
-        raise InputError(
-            f"the frames have the shapes {before.shape} and {after.shape}, expected one grid; "
-            f"reproject one of them first"
-        )
-    frames = da.stack([before.data, after.data.rechunk(before.chunks)])
-    return _as_dataset(_flow(frames, scheme, [0], warm_start=False), before, scheme)
-
-
 def moving_cells(population: DataArray, *, alpha: float = 10.0, iterations: int = 1) -> DataArray:
     """Return in which cells people move from one frame to the next."""
     scheme = Scheme(iterations, float(alpha), (0, 0, 1))
-    people = _as_people(population, "time", "y", "x")
+    people = _as_people(population)
     earlier = people.isel(time=slice(-1))
     flow = _flow(people.data, scheme, range(len(earlier)), warm_start=False)
     moving = _picked(_moving, flow, np.bool_).rechunk(earlier.chunks)

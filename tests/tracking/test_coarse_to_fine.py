@@ -19,8 +19,8 @@ from popdask.tracking._horn_schunck import (
     refine,
     whole_cells,
 )
-from popdask.tracking.flow import optical_flow, two_frame_flow
-from tests.tracking.worlds import country, moved
+from popdask.tracking.flow import optical_flow
+from tests.tracking.worlds import country, moved, two_frame_flow
 
 FAR = {"scales": 3, "log": True}
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popdask.errors import InputError
-from popdask.tracking.flow import moving_cells, optical_flow, two_frame_flow
+from popdask.tracking.flow import moving_cells, optical_flow
+from tests.tracking.worlds import two_frame_flow
 
 OFFSETS = {0: (-1, 1), 1: (0, 1), -1: (-1, 0)}
 YEARS = np.arange("2000", "2100", dtype="datetime64[Y]").astype("datetime64[ns]")
@@ -304,8 +305,6 @@ def test_wrong_dimensions_are_named():
         optical_flow(people.rename(time="band"))
     with pytest.raises(InputError, match="at least one cell"):
         optical_flow(people[:0])
-    with pytest.raises(InputError, match="expected one grid"):
-        two_frame_flow(people[0], people[1, :3])
 
 
 def test_real_towns_match_the_formula():

@@ -1,6 +1,9 @@
 """Drawn countries that several tests move."""
 
 import numpy as np
+import xarray as xr
+
+from popdask.tracking.flow import optical_flow
 
 
 def country(shape, seed=0):
@@ -17,3 +20,10 @@ def moved(values, dy, dx, empty=0):
         max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
     ]
     return found
+
+
+def two_frame_flow(before, after, **settings):
+    """The motion from one frame to the next."""
+    pair = xr.concat([before, after], "time")
+    pair = pair if "time" in pair.coords else pair.assign_coords(time=[2000, 2001])
+    return optical_flow(pair, centering=(0, 0, 1), warm_start=False, **settings).isel(time=0)
