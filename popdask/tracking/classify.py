@@ -166,8 +166,10 @@ class ClassModel:
 
     def _repr_html_(self) -> str:
         """The classes, and the curve by which their number was chosen, as a notebook shows them."""
-        curve = [] if self.curve is None else self.curve.tolist()
-        how = "as asked" if self.curve is None else f"the knee over {_span(self.curve.index)}"
+        curve, how = list[float](), "as asked"
+        if self.curve is not None:
+            curve, ks = self.curve.tolist(), self.curve.index
+            how = f"the knee over {ks[0]} … {ks[-1]}"
         rows = {
             "fitted": self._size(),
             "number chosen": how,
@@ -208,34 +210,28 @@ class ClassModel:
         return cls(arrays["mean"], axes, arrays["centers"], sse, curve, density)
 
 
-def _span(numbers: pd.Index) -> str:
-    return f"{numbers[0]} … {numbers[-1]}"
+def _rows(latents: NDArray | list[NDArray]) -> tuple[NDArray, tuple[int, ...]]:
+    """Give the rows (n, latent) of a block, and the shape of its classes."""
+    # Dask gives the only block along the latents in a list, and so not as a copy.
+    (block,) = latents if isinstance(latents, list) else (latents,)
+    return np.ascontiguousarray(block).reshape(-1, block.shape[-1]), block.shape[:-1]
 
 
-def _classes(
-    latents: NDArray, *, mean: NDArray, axes: NDArray, centers: NDArray
-) -> NDArray[np.int16]:
+def _classes(latents: NDArray | list[NDArray], **model: NDArray) -> NDArray[np.int16]:
     """Classify a block (…, latent)."""
-    rows = np.ascontiguousarray(latents).reshape(-1, latents.shape[-1])
-    return nearest(rows, mean, axes, centers)[0].reshape(latents.shape[:-1])
-
-
-def _classes_block(blocks: list[NDArray], **settings: NDArray) -> NDArray[np.int16]:
-    """Classify a block that Dask gives as the only one along the latents, not as a copy."""
-    (latents,) = blocks
-    return _classes(latents, **settings)
+    rows, shape = _rows(latents)
+    return nearest(rows, **model)[0].reshape(shape)
 
 
 def _held_block(
     latents: NDArray | list[NDArray], *past: NDArray[np.int16], hold: float, **model: NDArray
 ) -> NDArray[np.int16]:
     """Classify a block (y, x, latent) of one frame, given the classes of the frames before."""
-    (block,) = latents if isinstance(latents, list) else (latents,)
-    rows, before = np.ascontiguousarray(block).reshape(-1, block.shape[-1]), past[-1]
+    (rows, shape), before = _rows(latents), past[-1]
     for older in past[-2::-1]:
         before = np.where(before >= 0, before, older)
     classes = held(rows, np.ascontiguousarray(before).reshape(-1), hold=hold, **model)
-    return classes.reshape(block.shape[:-1])
+    return classes.reshape(shape)
 
 
 def classify(
@@ -301,7 +297,7 @@ def classify(
         meta: NDArray = np.empty((0,) * (latent.ndim - 1), np.int16)
         whole = latent.data.rechunk({axes[-1]: -1})
         found = da.blockwise(
-            _classes_block, axes[:-1], whole, axes, dtype=np.int16, meta=meta, **settings
+            _classes, axes[:-1], whole, axes, dtype=np.int16, meta=meta, **settings
         )
     else:
         found = _classes(latent.data, **settings)

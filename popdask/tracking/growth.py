@@ -32,13 +32,13 @@ from popdask.tracking.flow import components, farthest
 from popdask.validate import check_array, check_flow, check_labels
 
 UNIT = 2.0**32
-PARTS = ("moved_in", "moved_out", "grown", "change")
 _NAMES = {
     "moved_in": "people who moved in from other cells",
     "moved_out": "people who moved out to other cells",
     "grown": "people more than movement explains",
     "change": "people more than in the frame before",
 }
+PARTS = tuple(_NAMES)
 
 
 def growth(

@@ -450,9 +450,9 @@ def tracks(
     check_table("communities", communities, ["time", "community", "population"], "summarize")
     frames = _frames(communities, times) or [NOBODY]
     history = _History(rules, memory, frames, _all_edges(links, frames, memory), ends)
-    origins = history.origins()
+    origins, goes_on = history.origins()
     history = replace(history, frames=_numbered(frames, origins, known, first_number))
-    table = pd.concat(history.events(origins), ignore_index=True)
+    table = pd.concat(history.events(origins, goes_on), ignore_index=True)
     table = table.astype({"time": communities["time"].dtype})
     return table.sort_values(["time", "community"], kind="stable", ignore_index=True)
 
@@ -596,38 +596,33 @@ class _History:
     edges: Mapping[tuple[int, int], Edges]
     ends: pd.DataFrame | None
 
-    def origins(self) -> list[Origins]:
-        """Find where the communities of every frame come from, along their tracks."""
-        left = [np.zeros(len(frame.people), bool) for frame in self.frames]  # and went on
+    def origins(self) -> tuple[list[Origins], list[np.ndarray]]:
+        """Find where the communities of every frame come from along tracks, and who goes on."""
+        goes_on = [np.zeros(len(frame.people), bool) for frame in self.frames]
         found = []
         for j, frame in enumerate(self.frames):
             origin = Origins.unknown(len(frame.people))
             for gap in range(min(self.memory + 1, j)):
                 first = j - 1 - gap
                 edges = self.edges.get((first, j), NO_EDGES)
-                free = (origin.gap[edges.target] < 0) & ~left[first][edges.source]
+                free = (origin.gap[edges.target] < 0) & ~goes_on[first][edges.source]
                 here = edges.mutual & free
                 origin.fill(edges, here, gap, self.frames[first].people)
-                left[first][edges.source[here]] = True
+                goes_on[first][edges.source[here]] = True
             found.append(origin)
-        return found
+        return found, goes_on
 
-    def events(self, origins: Sequence[Origins]) -> list[pd.DataFrame]:
+    def events(
+        self, origins: Sequence[Origins], goes_on: Sequence[np.ndarray]
+    ) -> list[pd.DataFrame]:
         """Say what happened, frame after frame."""
-        last = len(self.frames) - 1
-        sides = {
-            side: [self._cells(side, j) for j in range(last + 1)] for side in ("source", "target")
-        }
         found = self._pieces()
-        goes_on = self._goes_on(origins)
         events = []
         for j, frame in enumerate(self.frames):
-            parents = self._parents(j)
-            cells = sides["target"][j]
+            parents, cells = self._parents(j), self._cells("target", j)
             events.append(arrivals(frame, parents, origins[j], cells, found[j], self.rules))
-            if j + self.memory < last:  # nobody can come back
-                ended = ~goes_on[j] & ~found[j].absorbed
-                cells = sides["source"][j]
+            if j + self.memory < len(self.frames) - 1:  # nobody can come back
+                ended, cells = ~goes_on[j] & ~found[j].absorbed, self._cells("source", j)
                 events.append(departures(frame, parents, ended, cells, self.rules))
         return events
 
@@ -643,14 +638,6 @@ class _History:
             found[last].split[:] |= now.split
             found[last].merged[:] |= now.merged
             found[first].absorbed[:] |= now.absorbed
-        return found
-
-    def _goes_on(self, origins: Sequence[Origins]) -> list[np.ndarray]:
-        """Return which communities have a successor on their track."""
-        found = [np.zeros(len(frame.people), bool) for frame in self.frames]
-        for j, origin in enumerate(origins):
-            for gap in np.unique(origin.gap[origin.gap >= 0]):
-                found[j - 1 - gap][origin.source[origin.gap == gap]] = True
         return found
 
     def _parents(self, j: int) -> list[list[int]]:

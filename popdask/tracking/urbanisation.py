@@ -417,11 +417,11 @@ def _check_grid(name: str, given: xr.DataArray, population: xr.DataArray) -> Non
             f"{population.dims}; select one, as in {name}.isel({more[0]}=0)"
         )
     ours, found = grid_of(population), given.odc.geobox
-    shapes = population.sizes["y"], given.sizes["y"], population.sizes["x"], given.sizes["x"]
     theirs = None if found is None or found.crs is None else grid_of(given)
-    same = shapes[0] == shapes[1] and shapes[2] == shapes[3]
-    if not same or (theirs is not None and not same_grid(ours, theirs)):
-        grid = describe_grid(theirs) if theirs is not None else f"{shapes[1]} × {shapes[3]} cells"
+    rows, columns = given.sizes["y"], given.sizes["x"]
+    same = (rows, columns) == ours.shape and (theirs is None or same_grid(ours, theirs))
+    if not same:
+        grid = f"{rows} × {columns} cells" if theirs is None else describe_grid(theirs)
         raise InputError(
             f"{name} has the grid {grid} but population has {describe_grid(ours)}; expected the "
             f"same; reproject it first, as in {name}.rio.reproject_match(population)"
