@@ -152,7 +152,7 @@ def _moving(blocks: list[NDArray[np.float32]]) -> NDArray[np.bool_]:
 def _as_people(population: DataArray, timed: bool = False) -> DataArray:
     """Check the array; give floats (time, y, x), Dask-backed (NumPy becomes one chunk)."""
     population, dims = check_population("population", population, timed=timed), ("time", "y", "x")
-    if set(population.dims) != set(dims) or 0 in population.shape:
+    if set(population.dims) != set(dims):
         raise InputError(
             f"population has the sizes {dict(population.sizes)}, expected at least one cell along "
             f"each of {dims}; select or expand dimensions first"

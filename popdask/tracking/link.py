@@ -144,37 +144,30 @@ def compare(table: LabelSums, *, poisson: bool, unit: int = 1) -> tuple[pd.DataF
     both = (source >= 0) & (target >= 0)
     shared = source[both], target[both], table.sums[:, both]
     pairs = _pairs(*shared, by_source, by_target, poisson=poisson, unit=unit)
-    ends = [
-        _ends(*by_source, side="source", poisson=poisson),
-        _ends(*by_target, side="target", poisson=poisson),
-    ]
+    ends = _ends(by_source, "source", poisson), _ends(by_target, "target", poisson)
     return pairs, pd.concat(ends, ignore_index=True)
 
 
-def _by_label(labels: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add up the columns by label but −1: labels (n,), ascending, and sums (columns, n)."""
-    order = np.argsort(labels, kind="stable")
-    order = order[labels[order] >= 0]
-    numbers, starts = np.unique(labels[order], return_index=True)
-    if not len(numbers):
-        return numbers, sums[:, :0]
-    return numbers, np.add.reduceat(sums[:, order], starts, axis=1)
+def _by_label(labels: np.ndarray, sums: np.ndarray) -> LabelSums:
+    """Add up the columns (columns, n) by label but −1."""
+    labelled = labels >= 0
+    return add_up([LabelSums(labels[labelled], sums[:, labelled])])
 
 
 def _pairs(
     source: np.ndarray,
     target: np.ndarray,
     sums: np.ndarray,
-    by_source: tuple[np.ndarray, np.ndarray],
-    by_target: tuple[np.ndarray, np.ndarray],
+    by_source: LabelSums,
+    by_target: LabelSums,
     *,
     poisson: bool,
     unit: int,
 ) -> pd.DataFrame:
     """Lay out the pairs that share cells, and the cosine rule's verdict on each."""
     whole = [
-        table[:, np.searchsorted(numbers, ends)]
-        for (numbers, table), ends in ((by_source, source), (by_target, target))
+        table.sums[:, np.searchsorted(table.keys, ends)]
+        for table, ends in ((by_source, source), (by_target, target))
     ]
     union = Sums.of(whole[0] + whole[1] - sums, poisson)
     shared, first, second = (Sums.of(part, poisson) for part in (sums, *whole))
@@ -209,20 +202,21 @@ def _share(
     return np.divide(people, of_people, out=by_cells, where=of_people > 0)
 
 
-def _ends(numbers: np.ndarray, sums: np.ndarray, *, side: str, poisson: bool) -> pd.DataFrame:
+def _ends(table: LabelSums, side: str, poisson: bool) -> pd.DataFrame:
     """Lay out who lived on each community's own cells in both frames."""
-    own = Sums.of(sums, poisson)
+    sums, own = table.sums, Sums.of(table.sums, poisson)
+    cells = sums[CELLS]
     return pd.DataFrame(
         {
             "side": side,
-            "community": numbers,
+            "community": table.keys,
             "people_source": own.before,
             "people_target": own.after,
             "variance": own.variance,
-            "missing": 1 - own.known / np.maximum(sums[CELLS], 1),
-            "cells": sums[CELLS],
-            "row": sums[ROWS] / np.maximum(sums[CELLS], 1),
-            "column": sums[COLUMNS] / np.maximum(sums[CELLS], 1),
+            "missing": 1 - own.known / cells,
+            "cells": cells,
+            "row": sums[ROWS] / cells,
+            "column": sums[COLUMNS] / cells,
         }
     )
 

@@ -307,17 +307,16 @@ def _since_before(table: pd.DataFrame, times: NDArray) -> pd.DataFrame:
     """Order the tables of the frames by unit and time, with what changed since the frame before."""
     units = len(table) // len(times)
     table = table.iloc[np.arange(len(table)).reshape(-1, units).T.reshape(-1)]
-    people = table["population"].to_numpy().reshape(units, -1)
-    before = np.concatenate([np.full((units, 1), np.nan), people[:, :-1]], axis=1)
-    years = np.diff(decimal_years(pd.Series(times)), prepend=np.nan)
+    now = table[["population", "covered"]]
+    people, covered = now.to_numpy().T
+    before, last = now.groupby(table["unit"], sort=False).shift().to_numpy().T
+    years = np.tile(np.diff(decimal_years(pd.Series(times)), prepend=np.nan), units)
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = 100 * ((people / before) ** (1 / years) - 1)
-    covered = table["covered"].to_numpy().reshape(units, -1)
-    last = np.concatenate([np.full((units, 1), np.nan), covered[:, :-1]], axis=1)
     same = np.isclose(covered, last, rtol=0, atol=1e-9) & (covered > 0)  # no data is not nobody
-    growth = np.where(same & (before > 0), growth, np.nan)
-    change = np.where(same, people - before, np.nan)
     table.insert(0, "time", np.tile(times, units))
-    table.insert(len(table.columns) - 1, "change", change.reshape(-1))
-    table.insert(len(table.columns) - 1, "growth", growth.reshape(-1))
+    change = np.where(same, people - before, np.nan)
+    table.insert(len(table.columns) - 1, "change", change)
+    growth = np.where(same & (before > 0), growth, np.nan)
+    table.insert(len(table.columns) - 1, "growth", growth)
     return table.reset_index(drop=True)
