@@ -412,7 +412,7 @@ def whole_cells(
     before: NDArray[np.floating],
     after: NDArray[np.floating],
     origin: tuple[int, int],
-    core: tuple[int, int, int, int],
+    core: Window,
     offsets: tuple[int, int],
     scales: int,
 ) -> NDArray[np.float32]:
@@ -437,15 +437,12 @@ def whole_cells(
             start = 2 * shifts[np.ix_(j // 2 - coarser[0], i // 2 - coarser[1])]
         corner = j[0] * SQUARE - first[0] // 2**scale, i[0] * SQUARE - first[1] // 2**scale
         shifts, coarser = np.empty_like(start), (j[0], i[0])
-        _match(
-            pyramid[scale][0], pyramid[scale][1], corner, start, _candidates(most), offsets, shifts
-        )
+        _match(*pyramid[scale], corner, start, _candidates(most), offsets, shifts)
         most = 1
     y, x = (np.arange(*cells) // SQUARE for cells in (rows, columns))
     chosen = shifts[np.ix_(y - y[0], x - x[0])]
-    return chosen[..., ::-1].transpose(2, 0, 1).astype(np.float32) / np.float32(
-        offsets[1] - offsets[0]
-    )
+    frames = np.float32(offsets[1] - offsets[0])
+    return chosen[..., ::-1].transpose(2, 0, 1).astype(np.float32) / frames
 
 
 def _squares(begin: int, end: int, size: int) -> NDArray[np.int64]:

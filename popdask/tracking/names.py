@@ -267,15 +267,18 @@ def _own(near: pd.DataFrame, inside: pd.DataFrame, frames: Sequence[set[int]]) -
     taken: dict[int, set[int]] = {}
     for settlement, place in inside[["settlement", "place"]].to_numpy(int):
         taken.setdefault(place, set()).update(frames[settlement])
-    nothing: set[int] = set()
-    pairs = zip(near["settlement"], near["place"], strict=True)
-    alone = [frames[one].isdisjoint(taken.get(place, nothing)) for one, place in pairs]
-    free = near[np.array(alone, dtype=bool)]
-    nearest = free.sort_values("weight", ascending=False, kind="stable")
+
+    def is_free(settlement: int, place: int) -> bool:
+        return frames[settlement].isdisjoint(taken.get(place, ()))
+
+    alone = [is_free(*pair) for pair in near[["settlement", "place"]].to_numpy(int)]
+    nearest = near[np.array(alone, dtype=bool)].sort_values(
+        "weight", ascending=False, kind="stable"
+    )
     nearest = nearest.drop_duplicates("settlement")
     own = []
     for settlement, place in nearest[["settlement", "place"]].to_numpy(int):
-        own.append(frames[settlement].isdisjoint(taken.get(place, nothing)))
+        own.append(is_free(settlement, place))
         if own[-1]:
             taken.setdefault(place, set()).update(frames[settlement])
     return nearest[np.array(own, dtype=bool)]
