@@ -592,13 +592,10 @@ def complete(
     near = np.empty(0, np.int32)
     if plan.level == 2 and (chosen["semidense"] >= 0).any():
         urban = (owner >= 0) | (wide & DENSE > 0)
-        near = _touched(tile, chosen, _dilated(urban, plan.rules.semidense_buffer)[block], plan)
+        buffer = maximum_filter(urban, 2 * plan.rules.semidense_buffer + 1, mode="constant")
+        near = _touched(tile, chosen, buffer[block], plan)
     cell = np.flatnonzero(extra)
     return Found(cell, owner[block].reshape(-1)[cell], near)
-
-
-def _dilated(mask: NDArray[np.bool_], cells_wide: int) -> NDArray[np.bool_]:
-    return maximum_filter(mask, 2 * cells_wide + 1, mode="constant") if cells_wide else mask
 
 
 def _touched(

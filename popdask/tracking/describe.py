@@ -143,11 +143,6 @@ def follow(communities: gpd.GeoDataFrame, tracks: pd.DataFrame) -> gpd.GeoDataFr
     return move(communities, origin.to_numpy(dtype=np.int64))
 
 
-def shared_people(community: da.Array, people: da.Array) -> da.Array:
-    """Tabulate who of each frame lives in cells that two communities share, and how many cells."""
-    return sum_frames(people_by_pair, community[:-1], community[1:], people[:-1])
-
-
 def predecessors(communities: list[np.ndarray], shared: Sequence[LabelSums]) -> np.ndarray:
     """Find who left most people in each community: its place among all, −1 where there is none."""
     first = np.cumsum([0, *(len(frame) for frame in communities)])
@@ -296,11 +291,12 @@ def summarize(
     sums = sum_frames(
         sum_block, labels, *arrays, add=join, finish=outlined, **block_options(grid, labels)
     )
-    parts, shared = dask.compute(sums, shared_people(labels, arrays[0]) if tracks is None else [])
-    communities = described(times, parts, grid)
-    if tracks is None:
-        return move(communities, predecessors([table.keys for table, _ in parts], shared))
-    return follow(communities, tracks)
+    if tracks is not None:
+        return follow(described(times, sums.compute(), grid), tracks)
+    shared = sum_frames(people_by_pair, labels[:-1], labels[1:], arrays[0][:-1])
+    parts, pairs = dask.compute(sums, shared)
+    origin = predecessors([table.keys for table, _ in parts], pairs)
+    return move(described(times, parts, grid), origin)
 
 
 def block_options(grid: xr.DataArray, labels: da.Array) -> dict[str, Any]:

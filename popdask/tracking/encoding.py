@@ -248,15 +248,14 @@ def stack_features(population: DataArray, flow: Dataset, *, clip: float = 1000.0
     if not clip > 0:
         raise InputError(f"clip is {clip}, expected a positive number such as 1000")
     population = population.transpose(..., "y", "x")
-    layers = [population]
     for name in ("u", "v"):
         if dict(flow[name].sizes) != dict(population.sizes):
             raise InputError(
                 f"flow {name} {dict(flow[name].sizes)} does not lie on the population's grid "
                 f"{dict(population.sizes)}; compute it from the same cube"
             )
-        layers.append(flow[name].transpose(*population.dims))
-    people, *motion = (as_dask(layer.data) for layer in layers)
+    layers = population, flow["u"], flow["v"]
+    people, *motion = (as_dask(layer.transpose(*population.dims).data) for layer in layers)
     *frames, rows, columns = people.chunks
     stacked = da.map_blocks(
         _stack_blocks,

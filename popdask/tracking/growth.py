@@ -115,8 +115,9 @@ def growth(
     change = after - before
     layers = moved_in, moved_out, change - net, change
     like = people.isel(time=slice(-1))
+    chunks = like.chunks or change.chunks
     found = {
-        name: (like.dims, _rechunked(layer, like), {"long_name": _NAMES[name], "units": "people"})
+        name: (like.dims, layer.rechunk(chunks), {"long_name": _NAMES[name], "units": "people"})
         for name, layer in zip(PARTS, layers, strict=True)
     }
     later = {"next": ("time", people["time"].to_numpy()[1:])}
@@ -175,10 +176,6 @@ def growth_by_label(parts: xr.Dataset, labels: xr.DataArray | None = None) -> pd
     found = pd.concat(rows or [empty.assign(time=[], next=[])])
     columns = ["time", "next", *(["label"] if labels is not None else []), *PARTS, "explained"]
     return found[columns].reset_index(drop=True)
-
-
-def _rechunked(layer: da.Array, like: xr.DataArray) -> da.Array:
-    return layer.rechunk(like.chunks or layer.chunks)
 
 
 def _later_labels(labels: xr.DataArray, cells: da.Array) -> da.Array:

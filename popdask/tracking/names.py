@@ -272,9 +272,8 @@ def _own(near: pd.DataFrame, inside: pd.DataFrame, frames: Sequence[set[int]]) -
         return frames[settlement].isdisjoint(taken.get(place, ()))
 
     alone = [is_free(*pair) for pair in near[["settlement", "place"]].to_numpy(int)]
-    nearest = near[np.array(alone, dtype=bool)].sort_values(
-        "weight", ascending=False, kind="stable"
-    )
+    free = near[np.array(alone, dtype=bool)]
+    nearest = free.sort_values("weight", ascending=False, kind="stable")
     nearest = nearest.drop_duplicates("settlement")
     own = []
     for settlement, place in nearest[["settlement", "place"]].to_numpy(int):

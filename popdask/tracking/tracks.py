@@ -524,12 +524,9 @@ def _edges(links: pd.DataFrame, before: Frame, after: Frame) -> Edges:
     later = links.get("people_target", links["people"]).to_numpy(np.float64)
     weights = people + later, overlap
     mutual = argmax_by_group(source, target, *weights) & argmax_by_group(target, source, *weights)
-    union = links.reindex(columns=["union_source", "union_target", "variance"])
-    shared = links.reindex(columns=["share_source", "variance_shared"]).to_numpy(np.float64).T
-    share, variance = shared
-    return Edges(
-        source, target, people, later, union.to_numpy(np.float64).T, share, variance, mutual
-    )
+    columns = ["union_source", "union_target", "variance", "share_source", "variance_shared"]
+    *union, share, variance = links.reindex(columns=columns).to_numpy(np.float64).T
+    return Edges(source, target, people, later, np.stack(union), share, variance, mutual)
 
 
 def _numbered(
