@@ -484,10 +484,9 @@ def _surround(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], tuple[int, int]]:
     """Put a block and what it sees of its neighbours together; and where the block begins."""
     seen = [None if state is None else state.seen for state in around]
+    centres = [one and (one.owner or _unowned(one.status)) for one in seen]
     wide = surround(status, [one and one.status for one in seen], (depth, depth))
-    owners = surround(
-        owner, [one and (one.owner or _unowned(one.status)) for one in seen], (depth, depth)
-    )
+    owners = surround(owner, centres, (depth, depth))
     top, left = (depth * (seen[AROUND.index(side)] is not None) for side in ((-1, 0), (0, -1)))
     return wide, owners, (top, left)
 
