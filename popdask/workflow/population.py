@@ -27,6 +27,7 @@ from popdask.io.frames import time_form
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, scenes
 from popdask.workflow.evaluation import check_scored, read_polygons
+from popdask.workflow.export_formats import export_names
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import iso, open_image, pixels_along
 from popdask.workflow.plan import Basis, Plan
@@ -148,6 +149,10 @@ class PopulationPipeline(Pipeline):
             f"{said}\nthe last run had other cells: estimates of unchanged images are kept, and "
             "census totals, exports and communities of all frames are made anew"
         )
+
+    def exports(self, job: PopulationJob, files: Files) -> list[str]:
+        """Name the files that a job exports, by its mosaics as they were listed."""
+        return export_names(replace(content(job), times=lambda: sources_of(files).mosaics))
 
     def begin(
         self, job: PopulationJob, store: RegionStore, files: Files, forget: Sequence[str]

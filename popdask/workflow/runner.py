@@ -263,7 +263,7 @@ class Pipeline(ABC):
     def figures(self, job: Any, region: RegionStore) -> Iterable[tuple[str, Figure]]:
         """Draw the results' pictures, by name."""
 
-    def exports(self, job: Any) -> list[str]:
+    def exports(self, job: Any, files: Files) -> list[str]:
         """Name the files that a job exports, as far as the settings name them."""
         return export_names(self.content(job))
 
@@ -309,7 +309,7 @@ class Pipeline(ABC):
             whole = self.decide(job, files, records)
             left = not whole.done or store.unfinished()
             if left:
-                check_writable(job, self.exports(job))
+                check_writable(job, self.exports(job, files))
             if left or _is_called_otherwise(job, store):
                 with workers() if left else nullcontext():
                     if force:
@@ -346,7 +346,7 @@ class Pipeline(ABC):
             if all(before[name].done for name in names) and not publishable:
                 return before
             if any(stage.writes_files for stage in self.stages if stage.name in names):
-                check_writable(job, self.exports(job))
+                check_writable(job, self.exports(job, files))
             with workers():
                 running = self.begin(job, store, files, names if force else [])
                 _check_only(job, running.plan, names)  # the grid may be another than the stored one
@@ -376,7 +376,7 @@ def read_inputs(
     records = RegionStore(job.output.store).latest_records()
     _check_owner(job, records)
     files = pipeline.files(job, {} if anew or check_content else records)
-    check_exports(job, pipeline.exports(job), paths_of(files), records)
+    check_exports(job, pipeline.exports(job, files), paths_of(files), records)
     return files, {} if anew else records
 
 

@@ -195,9 +195,11 @@ def test_another_date_costs_its_own_estimates_and_keeps_the_models(world, tmp_pa
 
 def test_a_mosaic_that_comes_while_a_run_begins_is_one_of_the_next_run(tmp_path):
     write_world(tmp_path, years=(2015,))
-    settings = job(tmp_path, tmp_path / "x.icechunk")
+    settings = job(tmp_path, tmp_path / "x.icechunk", output={"export": ["cog"]})
     files = population.PIPELINE.files(settings, {})
     write_world(tmp_path)
+    rasters = ["dots_population_2015.tif", "dots_presence_2015.tif"]
+    assert population.PIPELINE.exports(settings, files) == rasters
     assert population.PIPELINE.decide(settings, files, {}).times == ("2015-01-01T00:00:00",)
     assert len(population.plan(settings).times) == 2
 
