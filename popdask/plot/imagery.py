@@ -586,7 +586,8 @@ def _labels(groups: xr.Dataset) -> list[str]:
             f"a figure of scene groups has {', '.join(map(str, groups.data_vars)) or 'nothing'}; "
             "expected columns of labels with plot_x and plot_y: give what scene_groups returns"
         )
-    return names
+    # A store lists them in no fixed order.
+    return sorted(names, key=lambda name: (name == "hdbscan", len(name), name))
 
 
 def _title(name: str) -> str:

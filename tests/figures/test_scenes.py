@@ -90,6 +90,15 @@ def test_every_grouping_has_a_map(groups):
     assert panels[0].get_xlim() == (0, 8)
 
 
+def test_the_order_of_groupings_is_not_that_in_which_a_store_lists_them(groups):
+    more = groups.assign(kmeans_12=groups["kmeans_5"])
+    for names in (list(more), sorted(more), sorted(more, reverse=True)):
+        panels = [ax.get_title("left") for ax in scene_map_figure(more[names]).axes if ax.images]
+        assert panels == ["KMeans, 5 groups", "KMeans, 12 groups", "HDBSCAN"]
+        plotted = scene_plot_figure(more[names]).axes[0]
+        assert plotted.get_title("left") == "KMeans, 12 groups"
+
+
 def test_a_map_s_key_counts_cells(groups):
     dense = scene_map_figure(groups).axes[1].get_legend()
     labels = groups.hdbscan.values[groups.plot_x.notnull()]
