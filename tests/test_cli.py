@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
+from popdask import __main__ as entry
 from popdask import __version__
-from popdask.cli import entry
-from popdask.cli.entry import known_failure
+from popdask.__main__ import known_failure
 from popdask.io.paths import write_text
 from popdask.store import RegionBusyError, RegionStore
 from popdask.tracking.describe import LostPeopleError

@@ -11,7 +11,7 @@ import rasterio
 import shapely
 from distributed import LocalCluster
 
-from popdask.cli import entry
+from popdask import __main__ as entry
 from popdask.cluster import CONNECT_TIMEOUT
 from popdask.store import RegionStore
 from tests.pipelines.small import write_job

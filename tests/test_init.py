@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
+from popdask import __main__ as entry
 from popdask.api import run_job
-from popdask.cli import entry
 from popdask.config import load_job
 from popdask.config.propose import _patterns, propose_job, write_job
 from popdask.errors import InputError

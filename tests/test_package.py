@@ -106,8 +106,7 @@ import importlib, pkgutil, sys
 from pathlib import Path
 import popdask, xarray
 for module in pkgutil.walk_packages(popdask.__path__, "popdask."):
-    if module.name != "popdask.__main__":
-        importlib.import_module(module.name)
+    importlib.import_module(module.name)
 from popdask.cli import commands
 from popdask.workflow import communities
 people = commands.draw_demo(Path(sys.argv[1])).population[["population"]].isel(time=[0])

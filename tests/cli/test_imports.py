@@ -28,7 +28,7 @@ MAY_IMPORT = {
 
 SCRIPT = """
 import sys
-from popdask.cli import entry
+from popdask import __main__ as entry
 try:
     entry.main()
 except SystemExit as end:

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 from distributed import LocalCluster
 
-from popdask.cli import entry, show
+from popdask import __main__ as entry
+from popdask.cli import show
 from popdask.errors import InputError
 from tests.pipelines import small
 
@@ -143,7 +144,7 @@ def test_a_shell_completes_commands_and_settings():
         command = [
             sys.executable,
             "-c",
-            "import sys; sys.argv = ['popdask']; from popdask.cli import entry; entry.main()",
+            "import sys; sys.argv = ['popdask']; from popdask import __main__; __main__.main()",
         ]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         return done.stdout.split()

@@ -109,7 +109,7 @@ def fork(arguments, environment, log):
 
 def begin():
     """Be a run, with gates."""
-    from popdask.cli.entry import main
+    from popdask.__main__ import main
 
     guard_run()
     main()

@@ -14,7 +14,7 @@ from tests.faults.process import PATIENCE_SECONDS, finish, wait_until
 #: Forks runs that are killed from a process that has imported what they import.
 FORKS = multiprocessing.get_context("forkserver")
 KINDS = ("popdask.workflow.communities", "popdask.workflow.population")
-FORKS.set_forkserver_preload(["distributed", "popdask.cli.entry", *KINDS])
+FORKS.set_forkserver_preload(["distributed", "popdask.__main__", *KINDS])
 
 
 @dataclass(frozen=True)

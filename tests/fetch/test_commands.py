@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import popdask
-from popdask.cli import entry
+from popdask import __main__ as entry
 from tests.fetch.rasters import publish_norway, publish_tile
 
 COMMAND = [sys.executable, "-m", "popdask", "fetch"]
