@@ -26,7 +26,7 @@ from popdask.cli.commands import app
 from popdask.config import CommunitiesJob, load_job
 from popdask.config.load import JOBS, ClusterFile, load_spec, table_of
 from popdask.workflow import communities, population, settlements
-from popdask.workflow.frames import MOVEMENT, SURE
+from popdask.workflow.layers import MOVEMENT, SURE
 from tests.pipelines import dots, small, test_intervals, test_seams
 from tests.report import test_settlements
 

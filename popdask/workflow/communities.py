@@ -36,6 +36,12 @@ from popdask.workflow.frames import (
     POPULATION,
     FramesPipeline,
     FramesRun,
+    read_extent,
+    stored_motion,
+    with_left_out,
+)
+from popdask.workflow.inputs import seam_notes
+from popdask.workflow.layers import (
     Layer,
     Part,
     check,
@@ -46,13 +52,9 @@ from popdask.workflow.frames import (
     link_record,
     movement_stage,
     no_tracks,
-    read_extent,
-    stored_motion,
     tracks_read,
-    with_left_out,
     with_rates,
 )
-from popdask.workflow.inputs import seam_notes
 from popdask.workflow.plan import (
     Basis,
     CellCost,

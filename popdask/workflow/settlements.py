@@ -28,15 +28,27 @@ from popdask.workflow.frames import (
     CODE,
     LABEL,
     MOTION_STAGE,
-    MOVEMENT,
     MOVES,
     PEOPLE,
     POPULATION,
-    SURE,
     SURFACES,
     FramesJob,
     FramesPipeline,
     FramesRun,
+    read_extent,
+    stored_motion,
+    with_left_out,
+)
+from popdask.workflow.inputs import (
+    count_squares,
+    coverage_notes,
+    package_version,
+    seam_notes,
+    squares_table,
+)
+from popdask.workflow.layers import (
+    MOVEMENT,
+    SURE,
     Layer,
     Part,
     check,
@@ -47,18 +59,8 @@ from popdask.workflow.frames import (
     link_record,
     movement_stage,
     no_tracks,
-    read_extent,
-    stored_motion,
     tracks_read,
-    with_left_out,
     with_rates,
-)
-from popdask.workflow.inputs import (
-    count_squares,
-    coverage_notes,
-    package_version,
-    seam_notes,
-    squares_table,
 )
 from popdask.workflow.plan import (
     Basis,
