@@ -29,7 +29,7 @@ from pyproj import Transformer
 from rasterio.errors import RasterioError
 from rasterio.merge import merge
 
-from popdask.datasets.transfer import FetchError, file_checksum
+from popdask.datasets.transfer import FetchError, checksum_of
 from popdask.errors import InputError
 from popdask.io.paths import write_text
 from popdask.io.rasters import open_raster
@@ -173,7 +173,7 @@ class FrameFolder:
         if not path.exists():
             return False
         known = self._manifest()["files"].get(name)
-        if known and file_checksum(path) == known["sha256"]:
+        if known and checksum_of(path) == known["sha256"]:
             return True
         was = "is not as it was fetched" if known else "was not fetched by popdask"
         raise InputError(f"{path} is there and {was}; move it away or choose another folder.")
@@ -192,7 +192,7 @@ class FrameFolder:
             write(fresh)
             check_raster(fresh, name)
             entry = {
-                "sha256": file_checksum(fresh),
+                "sha256": checksum_of(fresh),
                 "bytes": fresh.stat().st_size,
                 "from": dict(sources),
                 "made": made,

@@ -340,7 +340,7 @@ def _checksum(answer: requests.Response) -> str | None:
         return None
 
 
-def file_checksum(path: Path, kind: str = "sha256") -> str:
+def checksum_of(path: Path, kind: str = "sha256") -> str:
     """Checksum of a file, in hexadecimal digits."""
     digest = partial(hashlib.new, kind, usedforsecurity=False)
     with path.open("rb") as file:
@@ -352,7 +352,7 @@ def _agrees(path: Path, known: str | None) -> bool:
     if known is None:
         return True
     kind, _, digits = known.rpartition(":")
-    return file_checksum(path, kind or "sha256") == digits
+    return checksum_of(path, kind or "sha256") == digits
 
 
 def _name_of(url: str) -> str:
@@ -471,7 +471,7 @@ class Downloads:
                     raise
                 note = {
                     "url": shown(url),
-                    "sha256": file_checksum(path),
+                    "sha256": checksum_of(path),
                     "bytes": path.stat().st_size,
                     "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
                 }

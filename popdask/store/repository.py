@@ -343,7 +343,13 @@ class RegionStore:
         return content.read_table(table, columns)
 
     def find_table(self, name: str, branch: str = MAIN) -> pd.DataFrame | None:
-        """Read one table, or give None where there is none of that name."""
+        """Read one table, or give None where there is none of that name.
+
+        Raises
+        ------
+        InputError
+            If no run is finished yet.
+        """
         try:
             return self.table(name, branch)
         except NoResultError:

@@ -132,18 +132,20 @@ class Sources:
             return files_of(job.cells.mosaic)
         return mosaics[min(mosaics)]
 
-    def fingerprints(self, known: Mapping[str, Any]) -> Versions:
+    def fingerprints(self, known: Mapping[str, Any]) -> SourceVersions:
         """Return the version of each file, by its path; one on record is known."""
         of_times = (
             path for paths in (self.mosaics, self.truth) for each in paths.values() for path in each
         )
         paths = dict.fromkeys((*of_times, *self.training, *self.counts, *self.others.values()))
-        versions = Versions((without_secrets(path), version_of(path, known)) for path in paths)
+        versions = SourceVersions(
+            (without_secrets(path), version_of(path, known)) for path in paths
+        )
         versions.sources = self
         return versions
 
 
-class Versions(dict[str, dict[str, Any]]):
+class SourceVersions(dict[str, dict[str, Any]]):
     """The versions of a job's files, by path, with the list of files that they are of."""
 
     sources: Sources
@@ -151,7 +153,7 @@ class Versions(dict[str, dict[str, Any]]):
 
 def sources_of(files: Files) -> Sources:
     """Return what the files of a job are to it, as they were listed when they were read."""
-    assert isinstance(files, Versions)
+    assert isinstance(files, SourceVersions)
     return files.sources
 
 
