@@ -44,8 +44,6 @@ class Content:
     run: Any  # as the arrays, none where only names are asked for
     arrays: Any
     """Those of the run, with its rasters."""
-    times: Callable[[], Iterable[np.datetime64 | str]]
-    """Finds those of its frames; none where arrays have no time."""
     rasters: list[str]
     """Arrays that are exported."""
     tables: Sequence[str]
@@ -175,9 +173,11 @@ def rasters_of(job: Any) -> int:
     return sum(one.cells for name, one in FORMATS.items() if name in job.output.export)
 
 
-def export_names(content: Content, formats: Collection[str] = FORMATS) -> list[str]:
-    """Name the files that a job exports in some formats, within their folder."""
-    ends = [f"_{stamp}" for stamp in stamps(content.times())] or [""]
+def export_names(
+    content: Content, times: Iterable[np.datetime64 | str], formats: Collection[str] = FORMATS
+) -> list[str]:
+    """Name the files that a job exports in some formats, within their folder, by its frames."""
+    ends = [f"_{stamp}" for stamp in stamps(times)] or [""]
     names = [end for one in _asked(content, formats) for end in one.files(content, ends)]
     names += ["_CREDITS.txt"] if names and content.credit else []
     return [f"{content.job.name}{end}" for end in names]
@@ -188,7 +188,7 @@ def write_exports(
 ) -> None:
     """Write what a job asks for in some formats, as far as it is not there, and commit it."""
     content = contents(run.job, run)
-    with exporting(run, stage, export_names(content, formats)) as exports:
+    with exporting(run, stage, export_names(content, run.plan.times, formats)) as exports:
         if content.credit:
             exports.add(write_text(exports.path("_CREDITS.txt"), f"{content.credit}\n"))
         for one in _asked(content, formats):

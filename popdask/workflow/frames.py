@@ -312,6 +312,10 @@ class FramesPipeline(Pipeline):
                 found[name] = file_fingerprint(path, known.get(name))
         return found
 
+    def times(self, files: Files) -> list[str]:
+        """Return those of the frames."""
+        return [name for name in files if name not in OTHERS]
+
     def basis(self, job: FramesJob, files: Files, records: Mapping[str, Any]) -> Basis:
         """What the stages are made from."""
         versions = {name: rasters.frame_version(file) for name, file in files.items()}

@@ -35,7 +35,6 @@ from popdask.workflow.frames import (
     PEOPLE,
     FramesJob,
     FramesRun,
-    frame_paths,
     learned_intervals,
     stored_motion,
 )
@@ -316,7 +315,6 @@ class Part:
     """Bytes of a cell of those."""
     colours: Callable[[Any], Mapping[str, np.ndarray]] = lambda run: {}
     """The colours of those that are alike in all frames of a run, by name."""
-
     run: Any = None
     """The run that has them; its tables are read when they are asked for."""
 
@@ -396,7 +394,6 @@ def frames_content(
         job,
         run,
         run.work.dataset() if run else None,
-        times=lambda: run.plan.times if run else frame_paths(job),
         rasters=["population", *part_of],
         tables=[name for part in mine for name in part.names],
         read=lambda: chain.from_iterable(part.tables.items() for part in mine),

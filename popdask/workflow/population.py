@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
@@ -27,7 +27,6 @@ from popdask.io.frames import time_form
 from popdask.store.repository import RegionStore
 from popdask.workflow import communities, scenes
 from popdask.workflow.evaluation import check_scored, read_polygons
-from popdask.workflow.export_formats import export_names
 from popdask.workflow.exports import without_missing
 from popdask.workflow.inputs import iso, open_image, pixels_along
 from popdask.workflow.plan import Basis, Plan
@@ -150,9 +149,9 @@ class PopulationPipeline(Pipeline):
             "census totals, exports and communities of all frames are made anew"
         )
 
-    def exports(self, job: PopulationJob, files: Files) -> list[str]:
-        """Name the files that a job exports, by its mosaics as they were listed."""
-        return export_names(replace(content(job), times=lambda: sources_of(files).mosaics))
+    def times(self, files: Files) -> Iterable[np.datetime64]:
+        """Return those of the mosaics."""
+        return sources_of(files).mosaics
 
     def begin(
         self, job: PopulationJob, store: RegionStore, files: Files, forget: Sequence[str]

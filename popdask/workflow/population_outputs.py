@@ -100,7 +100,6 @@ def content(job: PopulationJob, run: Any = None) -> Content:
         job,
         run,
         run.work.dataset() if run else None,
-        times=lambda: run.plan.times,  # or as its pipeline has listed them
         rasters=rasters,
         tables=(*SCORES, *SURE, *SUMS, "zones"),
         read=partial(_tables, run),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import dask
+import numpy as np
 
 from popdask.config.settings import Job
 from popdask.errors import InputError
@@ -263,9 +264,13 @@ class Pipeline(ABC):
     def figures(self, job: Any, region: RegionStore) -> Iterable[tuple[str, Figure]]:
         """Draw the results' pictures, by name."""
 
+    def times(self, files: Files) -> Iterable[np.datetime64 | str]:
+        """Return the times of a job's frames, of which files are; none where it has no frames."""
+        return ()
+
     def exports(self, job: Any, files: Files) -> list[str]:
         """Name the files that a job exports, as far as the settings name them."""
-        return export_names(self.content(job))
+        return export_names(self.content(job), self.times(files))
 
     def draw(self, job: Any, reporter: Reporter | None = None) -> list[Path]:
         """Draw the pictures of the last finished run, and write them beside the exports."""

@@ -171,7 +171,6 @@ def _content(job: ScenesJob, run: Any = None) -> Content:
         job,
         run,
         found,
-        times=tuple,
         rasters=[str(name) for name in found.data_vars if found[name].dtype.kind == "i"],
         tables=["scenes"],
         read=lambda: [("scenes", run.work.table("scenes"))],

@@ -76,7 +76,8 @@ def test_both_are_exported_reported_and_verified(finished, folder):
     settings = job(folder, finished.store.path)
     place = settings.export_folder
     written = {path.name for path in place.iterdir() if not path.name.endswith(".aux.xml")}
-    assert written == set(communities.PIPELINE.exports(settings, {}))
+    files = communities.PIPELINE.files(settings, {})
+    assert written == set(communities.PIPELINE.exports(settings, files))
     layers = gpd.list_layers(place / "country.gpkg")["name"].tolist()
     one = ["communities", "tracks", "links"]
     assert layers == [*one, "settlements", "settlement_tracks", "settlement_links"]

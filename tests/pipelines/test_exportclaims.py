@@ -44,7 +44,8 @@ def sums(folder):
 
 
 def test_all_that_is_written_was_named_before(finished):
-    named = communities.PIPELINE.exports(finished, {})
+    files = communities.PIPELINE.files(finished, {})
+    named = communities.PIPELINE.exports(finished, files)
     written = {path.name for path in finished.export_folder.iterdir()}
     assert set(named) == {name for name in written if not name.endswith(".aux.xml")}
 

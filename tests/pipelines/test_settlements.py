@@ -430,7 +430,8 @@ def test_urban_centres_are_a_layer_with_tracks_of_their_own(finished, folder, tm
     assert set(outcome.store.table("urban_centre_tracks")["event"]) == {"appear", "continue"}
     pd.testing.assert_frame_equal(outcome.settlements, finished.settlements)
     assert verify(settings).differences == ()
-    assert set(settlements.PIPELINE.exports(settings, {})) == {
+    files = settlements.PIPELINE.files(settings, {})
+    assert set(settlements.PIPELINE.exports(settings, files)) == {
         path.name for path in settings.export_folder.iterdir() if not path.name.endswith(".aux.xml")
     }
 
